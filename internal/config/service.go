@@ -1,0 +1,85 @@
+package config
+
+import (
+	"io/fs"
+	"syscall"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/sandbox"
+)
+
+// Service is one file, understood: every default filled in, every relative path
+// made absolute, every specifier expanded. It is pure and comparable with
+// reflect.DeepEqual.
+type Service struct {
+	Name    string // the file's name without .toml
+	File    string // absolute path of the file
+	Sockets []Socket
+
+	Exec      []string // argv; Exec[0] is absolute, or has no slash: looked up in PATH
+	Handover  string   // "fds"
+	Accept    bool     // one instance per connection
+	MaxConns  int      // max_connections
+	MaxSource int      // max_connections_per_source; 0: no limit
+
+	Environment      []string // KEY=VALUE, sorted, as written in the file
+	WorkingDirectory string   // absolute, inside
+	User, Group      string   // name or number; "": see sandbox
+	Umask            fs.FileMode
+	Limits           []Limit // sorted by resource
+	Directories      []Directory
+
+	StartTimeout time.Duration // 0: none ("infinity")
+	StopTimeout  time.Duration // 0: none ("infinity")
+	StopSignal   syscall.Signal
+	Notify       bool
+
+	RestartDelay    time.Duration
+	RestartMaxDelay time.Duration
+	Hold            time.Duration // 0: clients wait for ever ("infinity")
+	IdleTimeout     time.Duration // 0: never
+	Warm            bool
+
+	Stdout, Stderr string // "log", "inherit", "null", or an absolute path
+
+	Sandbox   Sandbox
+	Container *Container // nil: our own sandbox
+}
+
+// Socket is one address of a [[socket]] table.
+type Socket struct {
+	listen.Spec
+	Target string // what the program itself binds; "" is none
+}
+
+// Sandbox is the [sandbox] table: the policy, and the words about it that are
+// not policy of the namespace.
+type Sandbox struct {
+	sandbox.Spec
+	Seal     string // "required", "best-effort", "off"
+	Connect  string // "none", "unix", "any"
+	Syscalls string // "default", "any"
+}
+
+// Limit is one resource limit, as in setrlimit(2).
+type Limit struct {
+	Resource string // "nofile", "nproc", ... as in limits.conf(5), lower case
+	Soft     uint64 // ^uint64(0): unlimited
+	Hard     uint64
+}
+
+// Directory is one of state_directory, cache_directory, logs_directory and
+// runtime_directory.
+type Directory struct {
+	Kind string // "state", "cache", "logs", "runtime"
+	Name string // relative, below the kind's base folder
+}
+
+// Container is the [container] table.
+type Container struct {
+	Engine  string // "podman"
+	Image   string
+	Options []string
+	Command []string
+}

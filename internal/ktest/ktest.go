@@ -1,0 +1,118 @@
+// Package ktest is what tests of kernel objects share: a test binary that
+// leaves a descriptor, a child or a goroutine behind fails, and a skip is a
+// claim that CI does not accept.
+//
+//	func TestMain(m *testing.M) { ktest.Main(m) }
+package ktest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Main runs the tests and then exits: with 1 also when every test passed but a
+// descriptor, a child process or a goroutine is left that was not there before.
+func Main(m *testing.M) {
+	before := descriptors()
+	code := m.Run()
+	if code == 0 {
+		if left := settle(before); left != "" {
+			fmt.Fprintf(os.Stderr, "left behind by the tests:\n%s", left)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Skip skips the test with the reason, or fails it where CI=true: there a
+// missing prerequisite is a failure.
+func Skip(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if os.Getenv("CI") == "true" {
+		tb.Fatalf("missing prerequisite: "+format, args...)
+	}
+	tb.Skipf(format, args...)
+}
+
+// settle waits a moment for what is on its way out and returns what stays.
+func settle(before map[string]string) string {
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		left := leftovers(before)
+		if left == "" || time.Now().After(deadline) {
+			return left
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func leftovers(before map[string]string) string {
+	var b strings.Builder
+	now := descriptors()
+	fds := make([]string, 0, len(now))
+	for fd := range now {
+		fds = append(fds, fd)
+	}
+	sort.Strings(fds)
+	for _, fd := range fds {
+		target := now[fd]
+		// The runtime opens its epoll and its wake-up descriptor once and keeps
+		// them; they are not ours.
+		if before[fd] == target || strings.HasPrefix(target, "anon_inode:[eventpoll]") || strings.HasPrefix(target, "anon_inode:[eventfd]") {
+			continue
+		}
+		fmt.Fprintf(&b, "  fd %s: %s\n", fd, target)
+	}
+	for _, child := range children() {
+		fmt.Fprintf(&b, "  child %s\n", child)
+	}
+	if n := runtime.NumGoroutine(); n > 1 {
+		fmt.Fprintf(&b, "  %d goroutines:\n", n)
+		_ = pprof.Lookup("goroutine").WriteTo(&b, 1)
+	}
+	return b.String()
+}
+
+func descriptors() map[string]string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	fds := make(map[string]string, len(entries))
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil {
+			fds[e.Name()] = target
+		}
+	}
+	return fds
+}
+
+// children lists our children, zombies too, as "pid (comm) state".
+func children() []string {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		panic(err)
+	}
+	var found []string
+	self := fmt.Sprint(os.Getpid())
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		text := string(data)
+		end := strings.LastIndexByte(text, ')')
+		fields := strings.Fields(text[end+1:])
+		if len(fields) > 1 && fields[1] == self {
+			found = append(found, text[:end+1]+" "+fields[0])
+		}
+	}
+	return found
+}

@@ -1,0 +1,92 @@
+package listen
+
+import (
+	"io/fs"
+	"net/netip"
+	"time"
+)
+
+// Network is the word before "://" in an address.
+type Network string
+
+// The networks an address may name. TCP and UDP with an empty host are dual
+// stack, the forms with a digit force one family.
+const (
+	TCP        Network = "tcp"
+	TCP4       Network = "tcp4"
+	TCP6       Network = "tcp6"
+	UDP        Network = "udp"
+	UDP4       Network = "udp4"
+	UDP6       Network = "udp6"
+	Unix       Network = "unix"
+	UnixGram   Network = "unixgram"
+	UnixPacket Network = "unixpacket"
+	VSock      Network = "vsock"
+	FIFO       Network = "fifo"
+)
+
+// Address is a parsed listen address: a pure, comparable value. Two addresses
+// that bind the same place are equal.
+type Address struct {
+	Network Network
+	IP      netip.Addr // tcp and udp; with zone; the zero Addr is the wildcard of Network
+	Port    uint32     // tcp and udp: 1 to 65535; vsock: 32 bits
+	CID     uint32     // vsock; VMADDR_CID_ANY for an empty one
+	Path    string     // unix*: absolute path, or "@name" for abstract; fifo: absolute path
+}
+
+// Options are what a group of addresses shares. The zero value of each field
+// leaves what the kernel does by itself.
+type Options struct {
+	Backlog int // connections; 0: the kernel's limit, net.core.somaxconn
+
+	SocketMode    fs.FileMode // permission bits of the node; nil meaning is ModeSet false: 0666
+	SocketModeSet bool        // SocketMode was given (0000 is a mode too)
+	SocketUser    string      // name or number; "": ours
+	SocketGroup   string      // name or number; "": ours
+	DirectoryMode fs.FileMode // permission bits of parents we make; 0: 0755
+	KeepOnStop    bool        // leave node and symlinks behind (remove_on_stop = false)
+	Symlinks      []string    // absolute paths that shall point at the node
+
+	BindIPv6Only string // "": as the form of the address says; "both"; "ipv6-only"; "default": net.ipv6.bindv6only
+	BindToDevice string // interface name
+	FreeBind     bool
+	Transparent  bool
+	ReusePort    bool
+
+	NoDelay           bool          // tcp
+	KeepAlive         bool          // tcp
+	KeepAliveTime     time.Duration // tcp; idle time before the first probe; whole seconds; 0: the kernel's
+	KeepAliveInterval time.Duration // tcp; whole seconds; 0: the kernel's
+	KeepAliveProbes   int           // tcp; 0: the kernel's
+	DeferAccept       time.Duration // tcp; whole seconds; 0: off
+	TCPCongestion     string        // tcp; algorithm; "": the kernel's
+	MPTCP             bool          // tcp
+
+	ReceiveBuffer int    // bytes, as given to SO_RCVBUF(FORCE); 0: the kernel's
+	SendBuffer    int    // bytes; 0: the kernel's
+	Priority      int    // SO_PRIORITY; PrioritySet tells 0 from not given
+	PrioritySet   bool   //
+	Mark          uint32 // SO_MARK; 0: none
+	IPTOS         int    // 0 to 255; IPTOSSet tells 0 from not given
+	IPTOSSet      bool   //
+	IPTTL         int    // 1 to 255; 0: the kernel's
+	Broadcast     bool   // udp
+	Timestamping  string // "", "off", "us", "ns"
+
+	PassCredentials bool // unix
+	PassSecurity    bool // unix
+	PassPacketInfo  bool // udp; IP_PKTINFO, IPV6_RECVPKTINFO
+	RefuseRights    bool // unix; peers cannot send descriptors in (pass_rights = false)
+
+	PipeSize    int  // fifo; bytes; 0: the kernel's
+	NonBlocking bool // O_NONBLOCK as the service gets the socket
+}
+
+// Spec is one socket to be: where it listens, what it is called and how it is
+// set up. It is pure; [Open] makes the object.
+type Spec struct {
+	Address Address
+	Name    string // as in LISTEN_FDNAMES
+	Options Options
+}
