@@ -30,8 +30,8 @@ const (
 type Address struct {
 	Network Network
 	IP      netip.Addr // tcp and udp; with zone; the zero Addr is the wildcard of Network
-	Port    uint32     // tcp and udp: 1 to 65535; vsock: 32 bits
-	CID     uint32     // vsock; VMADDR_CID_ANY for an empty one
+	Port    uint32     // tcp and udp: 1 to 65535; vsock: 1 to 1<<32 - 2
+	CID     uint32     // vsock; CIDAny for an empty one
 	Path    string     // unix*: absolute path, or "@name" for abstract; fifo: absolute path
 }
 
@@ -40,7 +40,7 @@ type Address struct {
 type Options struct {
 	Backlog int // connections; 0: the kernel's limit, net.core.somaxconn
 
-	SocketMode    fs.FileMode // permission bits of the node; nil meaning is ModeSet false: 0666
+	SocketMode    fs.FileMode // permission bits of the node; 0666 unless SocketModeSet
 	SocketModeSet bool        // SocketMode was given (0000 is a mode too)
 	SocketUser    string      // name or number; "": ours
 	SocketGroup   string      // name or number; "": ours
