@@ -1,0 +1,81 @@
+package fdpass
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// FirstFD is the number of the first passed descriptor, SD_LISTEN_FDS_START.
+const FirstFD = 3
+
+const (
+	listenPrefix = "LISTEN_"
+	listenFDs    = "LISTEN_FDS"
+	listenPID    = "LISTEN_PID"
+	listenNames  = "LISTEN_FDNAMES"
+	listenPidfd  = "LISTEN_PIDFDID"
+	notifySocket = "NOTIFY_SOCKET"
+)
+
+// maxNameLen is in bytes; the limit of sd_listen_fds(3).
+const maxNameLen = 255
+
+// Environ returns the entries that hand len(names) descriptors, 3 and up, to
+// the program this very process will execve next: LISTEN_PID is its own pid as
+// it sees it itself, so nobody can call it for another process. No names, no
+// entries.
+//
+// LISTEN_PIDFDID (systemd 259) is there only where the kernel has pidfs (6.9).
+func Environ(names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	for _, name := range names {
+		if err := CheckName(name); err != nil {
+			return nil, err
+		}
+	}
+	env := []string{
+		listenFDs + "=" + strconv.Itoa(len(names)),
+		listenPID + "=" + strconv.Itoa(os.Getpid()),
+		listenNames + "=" + strings.Join(names, ":"),
+	}
+	if id, ok := ownPidfdID(); ok {
+		env = append(env, listenPidfd+"="+strconv.FormatUint(id, 10))
+	}
+	return env, nil
+}
+
+// CheckName says why name cannot stand in LISTEN_FDNAMES: the rule is
+// systemd's, up to 255 bytes of printable ASCII without a colon; the empty
+// name is allowed.
+func CheckName(name string) error {
+	if len(name) > maxNameLen {
+		return fmt.Errorf("socket name %.20q...: %d bytes, more than %d", name, len(name), maxNameLen)
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == ':':
+			return fmt.Errorf("socket name %q: contains a colon, which separates names in %s", name, listenNames)
+		case c < ' ' || c >= 0x7f:
+			return fmt.Errorf("socket name %q: byte %d is not printable ASCII", name, i)
+		}
+	}
+	return nil
+}
+
+// Strip returns env without what another activator or service manager meant
+// for us alone: every LISTEN_ variable, and NOTIFY_SOCKET. env stays as it is.
+func Strip(env []string) []string {
+	kept := make([]string, 0, len(env))
+	for _, entry := range env {
+		name, _, _ := strings.Cut(entry, "=")
+		if name == notifySocket || strings.HasPrefix(name, listenPrefix) {
+			continue
+		}
+		kept = append(kept, entry)
+	}
+	return kept
+}

@@ -1,0 +1,153 @@
+package notify
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxMessage is the longest message in bytes that is read, systemd's limit
+// (PIPE_BUF). A longer one is ignored whole.
+const MaxMessage = 4096
+
+// MaxStatus is how many bytes of a STATUS are kept.
+const MaxStatus = 512
+
+// BadMessage says which parts of a message were ignored and why. The rest of
+// it holds.
+type BadMessage struct {
+	Problems []string
+}
+
+func (e *BadMessage) Error() string {
+	return "notify message: " + strings.Join(e.Problems, "; ")
+}
+
+// Message is what one datagram said. Where an assignment is repeated the first
+// one counts, as in systemd.
+type Message struct {
+	Ready         bool
+	Stopping      bool
+	Reloading     bool
+	Barrier       bool // answered already, by closing the descriptor that came with it
+	HasStatus     bool
+	Status        string        // one printable line, at most MaxStatus bytes; may be empty
+	ExtendTimeout time.Duration // from now; 0: none asked for
+	MainPID       int           // as the sender sees it, in its own pid namespace; 0: none told
+	Errno         syscall.Errno // 0: none told
+}
+
+// Parse reads a message of lines NAME=VALUE. Names it does not know, among them
+// those of the watchdog and of the descriptor store, are ignored. Values it
+// does not understand are ignored too, and named in the *BadMessage that comes
+// with the rest.
+func Parse(data []byte) (Message, error) {
+	var m Message
+	data = bytes.TrimSuffix(data, []byte{0})
+	switch {
+	case len(data) > MaxMessage:
+		return m, &BadMessage{[]string{"ignored: more than " + strconv.Itoa(MaxMessage) + " bytes"}}
+	case bytes.IndexByte(data, 0) >= 0:
+		return m, &BadMessage{[]string{"ignored: a zero byte inside"}}
+	}
+	var problems []string
+	for line := range strings.SplitSeq(string(data), "\n") {
+		name, value, ok := strings.Cut(line, "=")
+		if ok && !m.assign(name, value) {
+			problems = append(problems, name+"="+clean(value, 40)+" is not a value it can have")
+		}
+	}
+	if problems != nil {
+		return m, &BadMessage{problems}
+	}
+	return m, nil
+}
+
+// assign is false for a bad value of a known name.
+func (m *Message) assign(name, value string) bool {
+	switch name {
+	case "READY":
+		return assignOne(&m.Ready, value)
+	case "STOPPING":
+		return assignOne(&m.Stopping, value)
+	case "RELOADING":
+		return assignOne(&m.Reloading, value)
+	case "BARRIER":
+		return assignOne(&m.Barrier, value)
+	case "STATUS":
+		if !m.HasStatus {
+			m.HasStatus, m.Status = true, clean(value, MaxStatus)
+		}
+	case "EXTEND_TIMEOUT_USEC":
+		usec, ok := positive(value)
+		if ok && m.ExtendTimeout == 0 {
+			// All ones mean for ever; a Duration holds 292 years.
+			usec = min(usec, math.MaxInt64/uint64(time.Microsecond))
+			m.ExtendTimeout = time.Duration(usec) * time.Microsecond
+		}
+		return ok
+	case "MAINPID":
+		pid, ok := positive(value)
+		ok = ok && pid <= math.MaxInt32
+		if ok && m.MainPID == 0 {
+			m.MainPID = int(pid)
+		}
+		return ok
+	case "ERRNO":
+		errno, ok := positive(value)
+		ok = ok && errno <= maxErrno
+		if ok && m.Errno == 0 {
+			m.Errno = syscall.Errno(errno)
+		}
+		return ok || value == "0"
+	}
+	return true
+}
+
+// maxErrno is MAX_ERRNO of the kernel.
+const maxErrno = 4095
+
+func assignOne(field *bool, value string) bool {
+	if value == "1" {
+		*field = true
+		return true
+	}
+	return false
+}
+
+// positive takes decimal digits only. What exceeds 64 bits is their most.
+func positive(value string) (uint64, bool) {
+	if value == "" || strings.Trim(value, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil {
+		n = math.MaxUint64
+	}
+	return n, n > 0
+}
+
+// clean makes one printable line of text from inside a sandbox, fit for a
+// terminal: no control characters, valid UTF-8, at most most bytes.
+func clean(text string, most int) string {
+	const dots = "..."
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+	if len(line) <= most {
+		return line
+	}
+	end := most - len(dots)
+	for !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return line[:end] + dots
+}

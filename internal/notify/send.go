@@ -1,0 +1,42 @@
+package notify
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const variable = "NOTIFY_SOCKET"
+
+// Send tells state, lines of NAME=VALUE as in sd_notify(3), to the socket that
+// NOTIFY_SOCKET names: "/path" or "@abstract". Where it is not set nobody wants
+// to know, and Send does nothing. It may block while the manager's queue is full.
+func Send(state string) error {
+	address := os.Getenv(variable)
+	if address == "" {
+		return nil
+	}
+	if err := send(address, state); err != nil {
+		return fmt.Errorf("%s=%s: %w", variable, address, err)
+	}
+	return nil
+}
+
+func send(address, state string) error {
+	if !strings.HasPrefix(address, "/") && !strings.HasPrefix(address, "@") {
+		return fmt.Errorf("is neither a path from / nor an @abstract name")
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for {
+		err := unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: address})
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendto", err)
+		}
+	}
+}
