@@ -1,0 +1,45 @@
+package sandbox
+
+import "strings"
+
+// capabilityNames are those of capabilities(7), by number; the kernel floor,
+// 5.15, knows them all.
+var capabilityNames = [...]string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
+	"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
+	"CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
+	"CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+	"CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
+	"CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
+	"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
+	"CAP_CHECKPOINT_RESTORE",
+}
+
+// ParseCapability returns the number of a capability of capabilities(7), with
+// or without "CAP_", in any case.
+func ParseCapability(name string) (uintptr, bool) {
+	name = strings.ToUpper(name)
+	if !strings.HasPrefix(name, "CAP_") {
+		name = "CAP_" + name
+	}
+	for number, known := range capabilityNames {
+		if name == known {
+			return uintptr(number), true
+		}
+	}
+	return 0, false
+}
+
+// capabilityMask is the set of the named capabilities, bit n for number n.
+func capabilityMask(names []string) (uint64, error) {
+	var mask uint64
+	for _, name := range names {
+		number, ok := ParseCapability(name)
+		if !ok {
+			return 0, &StepError{Step: "capability", Path: name, Cure: "no such capability, see capabilities(7)"}
+		}
+		mask |= 1 << number
+	}
+	return mask, nil
+}

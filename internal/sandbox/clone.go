@@ -1,0 +1,51 @@
+package sandbox
+
+import (
+	"hash/fnv"
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
+
+// The range of user ids for services that name none: systemd's for dynamic
+// users (systemd.exec(5), DynamicUser=), which distributions keep free.
+const (
+	firstServiceID = 61184
+	lastServiceID  = 65519
+)
+
+// stageCapabilities is what [Build] and [Plan.Drop] need in the new user namespace:
+// mounts, lo and the host name, and dropping all of it again.
+const stageCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
+
+// ServiceID is the user and group id a service gets as root when it names no
+// user: the same one at every start, so that its directories stay its own.
+func ServiceID(name string) int {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(name))
+	return firstServiceID + int(hash.Sum32()%(lastServiceID-firstServiceID+1))
+}
+
+// Clone is the kernel's half of the sandbox: the namespaces a process is born
+// into, as flags of clone(2).
+func (s Spec) Clone() uintptr {
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS |
+		unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	if s.ownNetwork() {
+		flags |= unix.CLONE_NEWNET
+	}
+	return flags
+}
+
+// Ambient lists the capabilities that must survive the stage's own execve: what
+// the stage needs and what the program keeps.
+func (p *Plan) Ambient() []uintptr {
+	mask := p.Keep | stageCapabilities
+	numbers := make([]uintptr, 0, bits.OnesCount64(mask))
+	for ; mask != 0; mask &= mask - 1 {
+		numbers = append(numbers, uintptr(bits.TrailingZeros64(mask)))
+	}
+	return numbers
+}
+
+func (s Spec) ownNetwork() bool { return s.Network == "" || s.Network == "none" }

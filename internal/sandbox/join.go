@@ -1,0 +1,59 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netns"
+)
+
+// Join moves the calling thread, which must be locked, into the network
+// namespace that network names ("netns:NAME" of ip-netns(8), or a path), so that
+// a child is born there. leave brings the thread back. For "none", "host" and ""
+// both do nothing.
+func Join(network string) (leave func() error, err error) {
+	path, named := strings.CutPrefix(network, "netns:")
+	if named {
+		path = filepath.Join("/run/netns", path)
+	}
+	stay := func() error { return nil }
+	if !named && !filepath.IsAbs(network) {
+		return stay, nil
+	}
+	home, err := netns.Get()
+	if err != nil {
+		return stay, stepError("network", "/proc/self/ns/net", err)
+	}
+	target, err := netns.GetFromPath(path)
+	if err != nil {
+		_ = home.Close()
+		return stay, joinError(path, err)
+	}
+	defer func() { _ = target.Close() }()
+	if err := netns.Set(target); err != nil {
+		_ = home.Close()
+		return stay, joinError(path, os.NewSyscallError("setns", err))
+	}
+	return func() error {
+		defer func() { _ = home.Close() }()
+		return os.NewSyscallError("setns", netns.Set(home))
+	}, nil
+}
+
+func joinError(path string, err error) error {
+	refusal := stepError("network", path, err)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		refusal.Cure = "no such network namespace; make it with: ip netns add " + filepath.Base(path)
+	case errors.Is(err, os.ErrPermission):
+		refusal.Cure = "joining a network namespace takes root (CAP_SYS_ADMIN over it and over ourselves); run the activator as root, or use network = \"none\""
+	default:
+		refusal.Cure = "is it a network namespace?"
+	}
+	return refusal
+}
+
+// CloneError explains why the kernel refused the new namespaces.
+func CloneError(err error) error { return stepError("clone", "", err) }

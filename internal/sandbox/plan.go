@@ -1,0 +1,209 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Plan is a [Spec] resolved against the running host: everything [Build] does, in
+// order. It travels to the second stage as JSON.
+type Plan struct {
+	Loopback bool    // the network namespace is new: bring lo up
+	Hostname string  // in the new uts namespace
+	Entries  []Entry // what stands in the root, parents first
+	Keep     uint64  // capabilities that stay, bit n for number n
+	NewPrivs bool    // leave no_new_privs alone
+}
+
+// Kind is what an [Entry] puts at its path.
+type Kind uint8
+
+// The kinds. Only binds have a source on the host that is opened.
+const (
+	Folder   Kind = iota // a directory in the top tmpfs or a tmpfs already there
+	Link                 // a symbolic link to Source
+	Tmpfs                // a fresh tmpfs
+	ReadOnly             // Source and everything mounted below it, read-only
+	Writable             // the same, writable
+	Device               // one device node
+)
+
+// Entry is one thing in the root.
+type Entry struct {
+	Kind     Kind
+	Path     string // absolute, inside
+	Source   string // binds: absolute, on the host; Link: its target
+	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
+	Optional bool   // binds: a missing Source is left out
+	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
+}
+
+// fresh are the top-level names that are never taken from the host or a root
+// folder.
+var fresh = []string{"dev", "proc", "run", "tmp", "var"}
+
+// Resolve looks at the host and says what the sandbox of a service called name
+// consists of. The program, an absolute path, is made visible when the default
+// root does not show it; without a slash it is looked up inside, later.
+func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) {
+	keep, err := capabilityMask(s.Capabilities)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Loopback: s.ownNetwork(), Hostname: s.hostname(name), Keep: keep, NewPrivs: s.NewPrivs}
+	if plan.Entries, err = s.base(); err != nil {
+		return nil, err
+	}
+	plan.Entries = append(plan.Entries, freshEntries()...)
+	asked, err := s.asked(directories)
+	if err != nil {
+		return nil, err
+	}
+	if entry, missing := s.program(program, plan.Entries, asked); missing {
+		asked = append(asked, entry)
+	}
+	plan.Entries = append(plan.Entries, asked...)
+	return plan, nil
+}
+
+func (s Spec) hostname(name string) string {
+	if s.Hostname != "" {
+		name = s.Hostname
+	}
+	return name[:min(len(name), 64)] // __NEW_UTS_LEN
+}
+
+// base lists the top level of the root: the host's system folders, or the
+// entries of the root folder.
+func (s Spec) base() ([]Entry, error) {
+	folder, names := "/", []string{"bin", "etc", "sbin", "usr"}
+	if s.Root == "" {
+		libraries, _ := filepath.Glob("/lib*")
+		for _, path := range libraries {
+			names = append(names, filepath.Base(path))
+		}
+	} else {
+		folder = s.Root
+		entries, err := os.ReadDir(folder)
+		if err != nil {
+			return nil, stepError("root", folder, err)
+		}
+		names = names[:0]
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+	}
+	var base []Entry
+	for _, name := range names {
+		if entry, ok := topEntry(folder, name); ok {
+			base = append(base, entry)
+		}
+	}
+	return base, nil
+}
+
+func topEntry(folder, name string) (Entry, bool) {
+	source := filepath.Join(folder, name)
+	info, err := os.Lstat(source)
+	if err != nil || slices.Contains(fresh, name) || name == "lost+found" {
+		return Entry{}, false
+	}
+	switch info.Mode().Type() {
+	case os.ModeSymlink:
+		target, err := os.Readlink(source)
+		return Entry{Kind: Link, Path: "/" + name, Source: target}, err == nil
+	case os.ModeDir, 0:
+		return Entry{Kind: ReadOnly, Path: "/" + name, Source: source}, true
+	}
+	return Entry{}, false // sockets, devices and pipes have no place at the top
+}
+
+// freshEntries are the same in every root. /proc is not among them: it has to be
+// mounted while the old one can still be seen.
+func freshEntries() []Entry {
+	entries := []Entry{{Kind: Folder, Path: "/dev", Mode: 0o755}}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		path := "/dev/" + name
+		entries = append(entries, Entry{Kind: Device, Path: path, Source: path, Optional: name == "tty"})
+	}
+	return append(entries,
+		Entry{Kind: Link, Path: "/dev/fd", Source: "/proc/self/fd"},
+		Entry{Kind: Link, Path: "/dev/stdin", Source: "/proc/self/fd/0"},
+		Entry{Kind: Link, Path: "/dev/stdout", Source: "/proc/self/fd/1"},
+		Entry{Kind: Link, Path: "/dev/stderr", Source: "/proc/self/fd/2"},
+		Entry{Kind: Tmpfs, Path: "/dev/shm", Mode: 0o1777},
+		Entry{Kind: Tmpfs, Path: "/tmp", Mode: 0o1777},
+		Entry{Kind: Tmpfs, Path: "/run", Mode: 0o755},
+		Entry{Kind: Tmpfs, Path: "/var", Mode: 0o755},
+		Entry{Kind: Folder, Path: "/var/tmp", Mode: 0o1777},
+		Entry{Kind: Link, Path: "/var/run", Source: "/run"},
+	)
+}
+
+// asked lists what the configuration mounts, parents before what lies in them.
+func (s Spec) asked(directories []Mount) ([]Entry, error) {
+	var asked []Entry
+	for _, path := range s.Tmpfs {
+		asked = append(asked, Entry{Kind: Tmpfs, Path: path, Mode: 0o755, Asked: true})
+	}
+	for _, m := range s.ReadOnly {
+		asked = append(asked, Entry{Kind: ReadOnly, Path: m.Inside, Source: m.Host, Asked: true})
+	}
+	for _, m := range slices.Concat(s.Writable, directories) {
+		asked = append(asked, Entry{Kind: Writable, Path: m.Inside, Source: m.Host, Asked: true})
+	}
+	seen := map[string]bool{}
+	for i, entry := range asked {
+		path := filepath.Clean(entry.Path)
+		if why := forbidden(path); why != "" {
+			return nil, &StepError{Step: "mount", Path: entry.Path, Cure: why}
+		}
+		if seen[path] {
+			return nil, &StepError{Step: "mount", Path: path, Errno: syscall.EEXIST,
+				Cure: "two mounts for one place, remove one"}
+		}
+		seen[path], asked[i].Path = true, path
+	}
+	slices.SortStableFunc(asked, func(a, b Entry) int {
+		return slices.Compare(strings.Split(a.Path, "/"), strings.Split(b.Path, "/"))
+	})
+	return asked, nil
+}
+
+// forbidden says why nothing may be mounted at path; "" when it may.
+func forbidden(path string) string {
+	switch {
+	case !filepath.IsAbs(path):
+		return "the path inside must be absolute"
+	case path == "/":
+		return "the root itself is chosen by root = \"...\""
+	case below(path, "/proc"):
+		return "/proc is the kernel's own and always fresh"
+	case below(path, "/dev") && !below(path, "/dev/shm"):
+		return "/dev has a fixed set of devices"
+	}
+	return ""
+}
+
+// program says how the program is made visible, if it is not. A root folder
+// brings its own.
+func (s Spec) program(path string, base, asked []Entry) (Entry, bool) {
+	if s.Root != "" || !strings.Contains(path, "/") {
+		return Entry{}, false
+	}
+	path = filepath.Clean(path)
+	covered := func(e Entry) bool { return below(path, e.Path) }
+	shown := func(e Entry) bool { return covered(e) && (e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Link) }
+	if slices.ContainsFunc(asked, covered) || slices.ContainsFunc(base, shown) {
+		return Entry{}, false
+	}
+	return Entry{Kind: ReadOnly, Path: path, Source: path, Asked: true}, true
+}
+
+// below reports whether path is folder or lies in it; both are clean.
+func below(path, folder string) bool {
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}

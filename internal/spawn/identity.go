@@ -1,0 +1,147 @@
+package spawn
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"activator/internal/sandbox"
+)
+
+// identity is who the service runs as.
+type identity struct {
+	uid, gid   int
+	groups     []int // supplementary
+	name, home string
+	change     bool // it is not who we are: needs root
+}
+
+// identify says who the service runs as: as root the user it names or an id of
+// its own, else ourselves.
+func (s *Spec) identify() (identity, error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	own := sandbox.ServiceID(s.Name)
+	switch {
+	case s.User != "":
+		return s.named(uid)
+	case uid == 0 && !s.Bare && mapped("/proc/self/uid_map", own) && mapped("/proc/self/gid_map", own):
+		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
+		return id, s.setGroup(&id)
+	}
+	id := identity{uid: uid, gid: gid, name: strconv.Itoa(uid), home: "/"}
+	if u, err := user.LookupId(id.name); err == nil {
+		id.name, id.home = u.Username, u.HomeDir
+	}
+	return id, s.setGroup(&id)
+}
+
+// named looks up spec.User and the groups it is in.
+func (s *Spec) named(own int) (identity, error) {
+	u, err := user.Lookup(s.User)
+	if err != nil {
+		u, err = user.LookupId(s.User)
+	}
+	id := identity{name: s.User, home: "/", change: true}
+	if err != nil {
+		// A number needs no entry in passwd(5).
+		number, bad := strconv.ParseUint(s.User, 10, 31)
+		if bad != nil {
+			return id, &StageError{Step: "user", Path: s.User, Cure: "no such user; create it, or give a number"}
+		}
+		id.uid, id.gid = int(number), int(number)
+	} else {
+		id.uid, _ = strconv.Atoi(u.Uid)
+		id.gid, _ = strconv.Atoi(u.Gid)
+		id.name, id.home = u.Username, u.HomeDir
+		id.groups = groupsOf(u, id.gid)
+	}
+	if own != 0 && id.uid != own {
+		return id, &StageError{Step: "user", Path: s.User, Errno: syscall.EPERM,
+			Cure: "only root starts services as another user; run the activator as root, or as this user and leave user away"}
+	}
+	if id.uid == own {
+		id.change, id.groups = own == 0, nil
+	}
+	return id, s.setGroup(&id)
+}
+
+func groupsOf(u *user.User, primary int) []int {
+	texts, err := u.GroupIds()
+	if err != nil {
+		return nil
+	}
+	var groups []int
+	for _, text := range texts {
+		if gid, err := strconv.Atoi(text); err == nil && gid != primary {
+			groups = append(groups, gid)
+		}
+	}
+	return groups
+}
+
+func (s *Spec) setGroup(id *identity) error {
+	if s.Group == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(s.Group)
+	if err != nil {
+		g, err = user.LookupGroupId(s.Group)
+	}
+	number := s.Group
+	if err == nil {
+		number = g.Gid
+	}
+	gid, bad := strconv.ParseUint(number, 10, 31)
+	if bad != nil {
+		return &StageError{Step: "group", Path: s.Group, Cure: "no such group; create it, or give a number"}
+	}
+	if !id.change && int(gid) != id.gid {
+		return &StageError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
+			Cure: "only root starts services as another group; run the activator as root"}
+	}
+	id.gid = int(gid)
+	return nil
+}
+
+// mapped reports whether our own user namespace has the id: in one with a
+// single id a service can only be that id.
+func mapped(file string, id int) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return true // no /proc: let the kernel say it
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var inside, outside, count int64
+		_, err := fmt.Sscan(lines.Text(), &inside, &outside, &count)
+		if err == nil && int64(id) >= inside && int64(id) < inside+count {
+			return true
+		}
+	}
+	return false
+}
+
+// environ adds HOME and USER, where the specification has none.
+func (id identity) environ(env []string) []string {
+	for _, add := range []string{"HOME=" + id.home, "USER=" + id.name} {
+		name, _, _ := strings.Cut(add, "=")
+		if !has(env, name) {
+			env = append(env, add)
+		}
+	}
+	return env
+}
+
+func has(env []string, name string) bool {
+	for _, entry := range env {
+		if strings.HasPrefix(entry, name+"=") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,207 @@
+package spawn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is one child, from its second stage to its end. All methods may be
+// called from any goroutine.
+type Process struct {
+	starter *Starter
+	pid     int
+	group   bool // bare: its session's first process group has its number
+	pidOne  bool // it is pid 1 of its own namespace
+	pidfd   *os.File
+	control *os.File
+	notify  *notifySocket
+	folders []string
+
+	wait sync.Once // reaps
+	exit Exit
+	err  error
+	main sync.WaitGroup // the watch of SetMain
+
+	mu      sync.Mutex
+	running bool // execve succeeded
+	reaped  bool // pid is nobody's any more
+	closed  bool
+	mainFD  *os.File // pidfd of the process SetMain named; nil: pid itself
+	mainPID int
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code   int            // of exit(2), when Signal is 0
+	Signal syscall.Signal // that killed it
+	Core   bool           // dumped
+}
+
+// OK reports an exit with 0.
+func (e Exit) OK() bool { return e.Code == 0 && e.Signal == 0 }
+
+func (e Exit) String() string {
+	switch {
+	case e.Signal == 0:
+		return "exit status " + strconv.Itoa(e.Code)
+	case e.Core:
+		return "signal: " + e.Signal.String() + " (core dumped)"
+	}
+	return "signal: " + e.Signal.String()
+}
+
+// adopt takes pidfd and control.
+func (b *birth) adopt(pid, pidfd, control int) (*Process, error) {
+	for _, fd := range []int{pidfd, control} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			var status unix.WaitStatus
+			_, _ = unix.Wait4(pid, &status, 0, nil)
+			_ = unix.Close(control)
+			_ = unix.Close(max(pidfd, 0))
+			return nil, &StageError{Step: "start", Errno: errnoOf(err), Cure: "this kernel has no pidfds, Linux 5.15 is needed"}
+		}
+	}
+	p := &Process{
+		starter: b.starter, pid: pid, group: b.spec.Bare, pidOne: !b.spec.Bare,
+		pidfd:   os.NewFile(uintptr(pidfd), "pidfd"),
+		control: os.NewFile(uintptr(control), "stage"),
+		notify:  b.notify, folders: b.folders,
+	}
+	b.notify, b.folders = nil, nil
+	return p, nil
+}
+
+// ready tells the plan and waits for the stage to have done its part.
+func (p *Process) ready(ctx context.Context, told *plan) error {
+	if err := raiseLimits(p.pid, told.Limits); err != nil {
+		return err
+	}
+	defer p.deadline(ctx)()
+	if err := writePlan(p.control, told); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return p.broken(ctx, "plan", err)
+	}
+	var word [1]byte
+	if _, err := io.ReadFull(p.control, word[:]); err != nil {
+		return p.broken(ctx, "prepare", err)
+	}
+	if word[0] == wordReady {
+		return nil
+	}
+	return p.refused(ctx, word[0], "prepare")
+}
+
+// Go lets the waiting stage exec the program, and returns nil once it has. After
+// any error the process is dead and reaped.
+func (p *Process) Go(ctx context.Context) error {
+	err := p.goAhead(ctx)
+	if err != nil {
+		p.Kill()
+		_, _ = p.Wait()
+		return err
+	}
+	p.mu.Lock()
+	p.running = true
+	p.mu.Unlock()
+	_ = p.control.Close()
+	return nil
+}
+
+func (p *Process) goAhead(ctx context.Context) error {
+	defer p.deadline(ctx)()
+	if _, err := p.control.Write([]byte{wordGo}); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return p.broken(ctx, "go", err)
+	}
+	var word [1]byte
+	if _, err := io.ReadFull(p.control, word[:]); err != nil {
+		return p.broken(ctx, "go", err)
+	}
+	if word[0] != wordExec {
+		return p.refused(ctx, word[0], "go")
+	}
+	if _, err := io.ReadFull(p.control, word[:]); err != io.EOF {
+		if err != nil {
+			return p.broken(ctx, "exec", err)
+		}
+		return p.refused(ctx, word[0], "exec")
+	}
+	return nil
+}
+
+// refused reads the rest of an answer that is not the expected one.
+func (p *Process) refused(ctx context.Context, word byte, step string) error {
+	text, err := io.ReadAll(p.control)
+	if err != nil {
+		return p.broken(ctx, step, err)
+	}
+	refusal := new(StageError)
+	if word != wordError || json.Unmarshal(text, refusal) != nil {
+		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the second stage said something else: is the activator's binary being replaced?"}
+	}
+	return refusal
+}
+
+// broken explains a conversation that ended: we were told to stop, or the stage
+// died.
+func (p *Process) broken(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.Kill()
+	exit, waitErr := p.Wait()
+	if waitErr != nil {
+		return waitErr
+	}
+	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the second stage ended with " + exit.String()}
+}
+
+// deadline makes reads and writes of the conversation end with ctx, until the
+// returned function is called.
+func (p *Process) deadline(ctx context.Context) func() {
+	stop := context.AfterFunc(ctx, func() { _ = p.control.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}
+
+// Pid is the process's number in our pid namespace.
+func (p *Process) Pid() int { return p.pid }
+
+// NotifySocket returns the bound datagram socket the service reports to; nil
+// without Spec.Notify, and at the second call.
+func (p *Process) NotifySocket() *os.File {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.notify == nil {
+		return nil
+	}
+	file := p.notify.file
+	p.notify.file = nil
+	return file
+}
+
+// Close kills the process if it still runs, waits for its end and gives back
+// what it held.
+func (p *Process) Close() error {
+	p.Kill()
+	_, err := p.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	_ = p.control.Close()
+	_ = p.pidfd.Close()
+	if p.notify != nil {
+		p.notify.close()
+	}
+	return err
+}

@@ -1,0 +1,43 @@
+package spawn
+
+import "activator/internal/sandbox"
+
+// Spec says what to start and what to shut it in with. It is pure.
+type Spec struct {
+	Name string   // the service's; also its host name and, as root, the seed of its user id
+	Argv []string // Argv[0] absolute, or without a slash: looked up in PATH inside
+	Env  []string // complete, but for LISTEN_*, NOTIFY_SOCKET and the defaults of HOME and USER
+	Dir  string   // absolute, inside; "": /
+
+	Umask  int // as it is, 0 too
+	Limits []Limit
+
+	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
+
+	FDNames     []string // LISTEN_FDNAMES, one for every socket
+	Notify      bool     // NOTIFY_SOCKET and [Process.NotifySocket]
+	Directories []Directory
+
+	// Bare starts the program without a sandbox: with our namespaces, files and
+	// privileges, for a container engine, which makes its own. With Sandbox.Init
+	// everything it leaves behind dies with it and with us.
+	Bare    bool
+	Sandbox sandbox.Spec
+}
+
+// Limit is one resource limit, as in setrlimit(2).
+type Limit struct {
+	Resource string // "nofile", "nproc", ... as in limits.conf(5)
+	Soft     uint64 // ^uint64(0): unlimited
+	Hard     uint64
+}
+
+// Directory is one of a service's own directories, as in systemd.exec(5),
+// StateDirectory= and its siblings.
+type Directory struct {
+	Kind string // "state", "cache", "logs", "runtime"
+	Name string // relative, below the kind's base folder
+}
+
+// StageError is a step on the way to the program that was refused.
+type StageError = sandbox.StepError
