@@ -1,0 +1,171 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	firstBuffer = 512     // bytes; most services print short lines, or none
+	maxLine     = 8 << 10 // bytes of a service's line in one line of the log
+)
+
+// Pump copies one stream of one service to the log, a record a line. A line
+// over 8 KiB becomes several records, all but the last with continued=true;
+// what is not printable is escaped. When the log is slow the pump stops
+// reading, and in the end the service waits in its write(2): nothing is lost
+// and nobody else waits.
+type Pump struct {
+	sink      *Sink
+	file      *os.File
+	handler   slog.Handler
+	account   account // guarded by sink.mu
+	finish    sync.Once
+	finishing chan struct{} // closed: no more than the rest is expected
+	done      chan struct{} // closed: everything read is in the queue, file is closed
+}
+
+// Copy takes r, the read end of a [Pipe], and logs what comes from it until its
+// end of file. The caller calls Finish.
+func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
+	p := &Pump{
+		sink:      s,
+		file:      r,
+		account:   account{room: make(chan struct{}, 1)},
+		finishing: make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	// Whatever level the activator's own log has, a service's output is wanted
+	// or else turned off by its name.
+	p.handler = s.handler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
+		slog.String("service", service), slog.String("stream", stream), slog.Int("pid", pid),
+	})
+	go p.run()
+	return p
+}
+
+// Finish waits until everything the service printed is in the log's queue, and
+// at most for linger: somebody else may hold the pipe's other end. It does not
+// wait for a reader of the log that stalls; what has no room then is dropped
+// and counted.
+func (p *Pump) Finish(linger time.Duration) {
+	p.finish.Do(func() {
+		close(p.finishing)
+		late := time.AfterFunc(linger, func() {
+			_ = p.file.SetReadDeadline(time.Unix(1, 0)) // closed already: good
+		})
+		<-p.done
+		late.Stop()
+		p.sink.end(&p.account)
+	})
+}
+
+func (p *Pump) run() {
+	defer close(p.done)
+	defer p.file.Close()
+	buf, n := make([]byte, firstBuffer), 0
+	for {
+		m, err := p.file.Read(buf[n:])
+		n += m
+		used := p.lines(buf[:n])
+		if used == 0 && n == maxLine {
+			used = wholeRunes(buf[:n])
+			p.record(buf[:used], true)
+		}
+		n = copy(buf, buf[used:n])
+		if n == len(buf) && n < maxLine {
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+		if err != nil { // io.EOF, or the deadline of Finish
+			if n > 0 {
+				p.record(buf[:n], false)
+			}
+			return
+		}
+	}
+}
+
+// lines logs every whole line in b and returns how many bytes that were.
+func (p *Pump) lines(b []byte) int {
+	used := 0
+	for {
+		end := bytes.IndexByte(b[used:], '\n')
+		if end < 0 {
+			return used
+		}
+		p.record(b[used:used+end], false)
+		used += end + 1
+	}
+}
+
+// wholeRunes returns where to cut b so that no character is split.
+func wholeRunes(b []byte) int {
+	for i := len(b) - 1; i > len(b)-utf8.UTFMax; i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return i
+			}
+			break
+		}
+	}
+	return len(b)
+}
+
+func (p *Pump) record(line []byte, continued bool) {
+	r := slog.NewRecord(time.Now(), slog.LevelInfo, string(line), 0)
+	if continued {
+		r.AddAttrs(slog.Bool("continued", true))
+	}
+	_ = p.handler.Handle(context.Background(), r) // Write below has no error
+}
+
+// Write queues one formatted line as soon as the stream's share has room.
+func (p *Pump) Write(line []byte) (int, error) {
+	for !p.push(line) {
+		select {
+		case <-p.account.room:
+		case <-p.sink.done:
+			return len(line), nil
+		case <-p.finishing:
+			if !p.waitFinishing() {
+				p.sink.drop()
+				return len(line), nil
+			}
+		}
+	}
+	return len(line), nil
+}
+
+// waitFinishing waits for room while the log's reader reads.
+func (p *Pump) waitFinishing() bool {
+	left := time.NewTimer(p.sink.untilStalled())
+	defer left.Stop()
+	select {
+	case <-p.account.room:
+		return true
+	case <-left.C:
+		return p.sink.untilStalled() > 0
+	}
+}
+
+func (p *Pump) push(line []byte) bool {
+	s := p.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return true
+	}
+	if p.account.bytes >= pumpShare {
+		return false
+	}
+	s.push(line, &p.account)
+	return true
+}
+
+var _ io.Writer = (*Pump)(nil)
