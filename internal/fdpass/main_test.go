@@ -1,9 +1,22 @@
 package fdpass
 
 import (
+	"os"
 	"testing"
 
 	"activator/internal/ktest"
 )
 
-func TestMain(m *testing.M) { ktest.Main(m) }
+// helperVariable makes the test binary one of the processes under test.
+const helperVariable = "FDPASS_HELPER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperVariable) {
+	case "stage":
+		stage()
+	case "program":
+		program()
+	default:
+		ktest.Main(m)
+	}
+}

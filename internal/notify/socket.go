@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,8 @@ import (
 // Socket is the manager's end: a bound datagram socket that services notify.
 // One goroutine at a time may Receive.
 type Socket struct {
-	file *os.File // non-blocking, so that the runtime polls it
+	file   *os.File // non-blocking, so that the runtime polls it
+	closed atomic.Bool
 }
 
 // Adopt takes f, a bound unix datagram socket, and returns it as a Socket. It
@@ -63,41 +65,46 @@ func pollableCopy(fd int) (int, error) {
 // A *BadMessage comes with what does hold of the message, and the Socket lives
 // on. After ctx it is ctx's error, after Close os.ErrClosed.
 func (s *Socket) Receive(ctx context.Context) (Message, int, error) {
-	raw, err := s.file.SyscallConn()
-	if err != nil {
-		return Message{}, 0, err
-	}
 	for {
-		if err := s.file.SetReadDeadline(time.Time{}); err != nil {
-			return Message{}, 0, err
-		}
-		stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
-		buffer := make([]byte, MaxMessage+1) // one more, for the zero byte Parse forgives
-		var d datagram
-		err = raw.Read(func(fd uintptr) bool {
-			d = receive(int(fd), buffer)
-			return d.err != unix.EAGAIN
-		})
-		stop()
+		d, err := s.wait(ctx)
 		switch {
-		case ctx.Err() != nil && err != nil:
+		case err != nil && s.closed.Load():
+			return Message{}, 0, os.ErrClosed // package os says it in several ways
+		case err != nil && ctx.Err() != nil:
 			return Message{}, 0, ctx.Err()
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			continue // set late, by the AfterFunc of an earlier call
 		case err != nil:
-			return Message{}, 0, err
-		case d.err != nil:
-			return Message{}, 0, os.NewSyscallError("recvmsg", d.err)
+			return Message{}, 0, fmt.Errorf("notify socket: %w", err)
 		case d.truncated:
 			return Message{}, d.pid, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", MaxMessage)}}
 		}
-		m, err := Parse(buffer[:d.n])
+		m, err := Parse(d.data)
 		return m, d.pid, err
 	}
 }
 
+// wait ends with the next datagram or with ctx, which sets a deadline passed.
+func (s *Socket) wait(ctx context.Context) (d datagram, err error) {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return d, err
+	}
+	if err := s.file.SetReadDeadline(time.Time{}); err != nil {
+		return d, err
+	}
+	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
+	var errno error
+	err = raw.Read(func(fd uintptr) bool {
+		d, errno = receive(int(fd))
+		return errno != unix.EAGAIN
+	})
+	return d, errors.Join(err, os.NewSyscallError("recvmsg", errno))
+}
+
 // Close ends a waiting Receive. The node of a path socket is not ours.
 func (s *Socket) Close() error {
+	s.closed.Store(true)
 	if err := s.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
@@ -105,30 +112,29 @@ func (s *Socket) Close() error {
 }
 
 type datagram struct {
-	n         int
+	data      []byte
 	pid       int
 	truncated bool
-	err       error
 }
 
-// receive closes passed descriptors, before anything else can fail.
-func receive(fd int, buffer []byte) datagram {
-	const maxFiles = 253 // SCM_MAX_FD, unix(7)
+// receive closes passed descriptors, before anything else can go wrong.
+func receive(fd int) (datagram, error) {
+	const maxFiles = 253                 // SCM_MAX_FD, unix(7)
+	buffer := make([]byte, MaxMessage+1) // one more, for the zero byte Parse forgives
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxFiles))
-	var d datagram
-	var oobn, flags int
+	var n, oobn, flags int
+	var err error
 	for {
-		d.n, oobn, flags, _, d.err = unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
-		if d.err != unix.EINTR {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
 			break
 		}
 	}
-	if d.err != nil {
-		return d
+	if err != nil {
+		return datagram{}, err
 	}
-	d.truncated = flags&unix.MSG_TRUNC != 0
-	var messages []unix.SocketControlMessage
-	messages, d.err = unix.ParseSocketControlMessage(oob[:oobn])
+	d := datagram{data: buffer[:n], truncated: flags&unix.MSG_TRUNC != 0}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	for i := range messages {
 		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
 			for _, passed := range fds {
@@ -138,5 +144,5 @@ func receive(fd int, buffer []byte) datagram {
 			d.pid = int(cred.Pid)
 		}
 	}
-	return d
+	return d, err
 }
