@@ -1,0 +1,54 @@
+# `make help` lists the targets.
+
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 30s
+IMAGE       ?= localhost/activator-echo
+
+# Stamp the commit where git answers; a checkout that git refuses (another
+# owner, no git) still builds.
+VCS    := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo -buildvcs=auto || echo -buildvcs=false)
+BUILD  := CGO_ENABLED=0 $(GO) build $(VCS) -trimpath -ldflags '-s -w'
+
+.DEFAULT_GOAL := build
+.PHONY: build
+build: ## bin/activator and bin/echo, static
+	$(BUILD) -o bin/activator ./cmd/activator
+	$(BUILD) -o bin/echo ./cmd/echo
+
+.PHONY: run
+run: build ## build, then serve the five sockets of configs/echo.toml
+	bin/activator --config configs/echo.toml
+
+.PHONY: demo
+demo: build ## the whole story in a few seconds
+	test/demo.sh
+
+.PHONY: test
+test: ## everything: install what the tests need (root), build, lint, all tests as root and as a user
+	test/run.sh
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, and that it builds for arm64
+	@unformatted=$$(gofmt -l cmd internal test); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/activator
+	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/echo
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	test/fuzz.sh $(FUZZTIME)
+
+.PHONY: image
+image: build ## the podman image localhost/activator-echo from bin/echo, without a registry
+	test/image.sh $(IMAGE) bin/echo
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile

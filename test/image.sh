@@ -1,0 +1,11 @@
+#!/bin/sh
+# image.sh NAME PROGRAM makes a podman image that holds one static program and
+# nothing else, without a registry.
+set -eu
+command -v podman >/dev/null || { echo "podman is not installed: apt-get install podman crun" >&2; exit 1; }
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+install -m 0755 "$2" "$root/echo"
+chmod 0755 "$root"
+tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
+	podman import --quiet --change 'ENTRYPOINT ["/echo"]' --message "activator's echo" - "$1"

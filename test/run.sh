@@ -1,0 +1,79 @@
+#!/bin/sh
+# make test: installs what the tests need where it may, builds, lints, and runs
+# every test: as root and then as an ordinary user, or as the user who calls.
+set -eu
+cd "$(dirname "$0")/.."
+user=${TEST_USER:-tester}
+# Programs that the tests start, and the package of Debian each is from.
+programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
+uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
+busybox:busybox-static python3:python3 gcc:gcc tar:tar"
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+# A program with the race detector otherwise sleeps a second at each exit.
+export GORACE=atexit_sleep_ms=0
+
+step() { printf '\n== %s\n' "$*"; }
+
+install_missing() {
+	missing=
+	for p in $programs; do
+		command -v "${p%%:*}" >/dev/null || missing="$missing ${p##*:}"
+	done
+	if [ -n "$missing" ]; then
+		step "install$missing"
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -q
+		# shellcheck disable=SC2086 # a list
+		apt-get install -q -y --no-install-recommends $missing libc6-dev
+	fi
+}
+
+# make_user makes the ordinary user, with the subordinate ids that rootless
+# podman wants and the folder that a login would have made.
+make_user() {
+	id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh "$user"
+	grep -q "^$user:" /etc/subuid 2>/dev/null || usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$user"
+	runtime=/run/user/$(id -u "$user")
+	mkdir -p "$runtime"
+	chown "$user:" "$runtime"
+	chmod 0700 "$runtime"
+}
+
+# run_as_user runs the tests from a copy: the user may not be able to enter the
+# checkout. `go test` compiles as we, as_user.sh runs each binary as the user.
+run_as_user() {
+	copy=$(mktemp -d)
+	trap 'rm -rf "$copy"' EXIT
+	trap 'exit 1' INT TERM
+	tar -c --exclude=./.git . | tar -x -C "$copy"
+	chmod 0755 "$copy"
+	chown -R "$user:" "$copy"
+	TEST_USER=$user TEST_FROM=$PWD TEST_COPY=$copy run_tests -exec "$PWD/test/as_user.sh"
+}
+
+run_tests() {
+	# shellcheck disable=SC2086 # empty or one word
+	go test $race -count=1 -timeout 20m "$@" ./...
+}
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	install_missing
+fi
+race=
+if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
+	race=-race
+else
+	echo "no C compiler: the tests run without the race detector"
+fi
+step build
+make build
+step lint
+make lint
+step "tests as $(id -un)"
+run_tests
+if [ "$(id -u)" = 0 ]; then
+	step "tests as an ordinary user, $user"
+	make_user
+	run_as_user
+fi
