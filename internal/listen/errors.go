@@ -1,0 +1,119 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed is what every operation on a closed [Socket] ends with.
+var ErrClosed = fs.ErrClosed
+
+// Error is a socket that cannot be opened, mended or healed.
+type Error struct {
+	Address string // canonical
+	Step    string // a system call, an option as in the configuration, or a path
+	Err     error
+	Cure    string // who is in the way or what to do; may be empty
+}
+
+func (e *Error) Error() string {
+	text := "listen " + e.Address + ": "
+	if e.Step != "" {
+		text += e.Step + ": "
+	}
+	text += e.Err.Error()
+	if e.Cure != "" {
+		text += ": " + e.Cure
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// fail wraps err as an *Error of address a, unless it is one already.
+func fail(a Address, step string, err error, cure string) error {
+	var done *Error
+	if err == nil || errors.As(err, &done) {
+		return err
+	}
+	return &Error{Address: a.String(), Step: step, Err: err, Cure: cure}
+}
+
+// OccupiedError is a path at which something stands that is not ours to
+// remove.
+type OccupiedError struct {
+	Path string
+	What string // "a regular file", "a live socket of pid 12 (nginx)"
+	Live bool   // somebody serves it
+}
+
+func (e *OccupiedError) Error() string {
+	if e.Live {
+		return fmt.Sprintf("%s: %s stands there; stop it first", e.Path, e.What)
+	}
+	return fmt.Sprintf("%s: %s stands there and is not removed", e.Path, e.What)
+}
+
+// Is lets errors.Is find what bind(2) would have said.
+func (e *OccupiedError) Is(target error) bool {
+	return target == error(unix.EADDRINUSE) || target == fs.ErrExist
+}
+
+// bindCure says what the user can do about a bind that failed with err.
+func bindCure(a Address, o *Options, err error) string {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return holder(a)
+	case errors.Is(err, unix.EACCES) && a.Internet():
+		return fmt.Sprintf("a port below %s is for CAP_NET_BIND_SERVICE; or allow it to everybody: sysctl net.ipv4.ip_unprivileged_port_start=%d",
+			unprivilegedPort(), a.Port)
+	case errors.Is(err, unix.EACCES) && a.Network == VSock:
+		return "a port below 1024 is for CAP_NET_BIND_SERVICE"
+	case errors.Is(err, unix.EADDRNOTAVAIL) && a.IP.Is6() && a.IP.IsLinkLocalUnicast() && a.IP.Zone() == "":
+		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP)
+	case errors.Is(err, unix.EINVAL) && a.IP.Is6() && a.IP.IsLinkLocalUnicast():
+		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP.WithZone(""))
+	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Internet() && !o.FreeBind:
+		return "no interface has this address; free_bind = true binds it before one has"
+	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Network == VSock:
+		return "this is not the CID of this machine; leave it empty for any"
+	}
+	return ""
+}
+
+func unprivilegedPort() string {
+	if line, err := readLine("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
+		return line
+	}
+	return "1024"
+}
+
+func socketCure(a Address, o *Options, err error) string {
+	switch {
+	case errors.Is(err, unix.EAFNOSUPPORT) && a.Network == VSock:
+		return "this kernel has no vsock; modprobe vsock"
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return "this kernel has no IPv6, or it is switched off by ipv6.disable=1"
+	case o.MPTCP && (errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOPROTOOPT)):
+		return "mptcp needs a kernel with CONFIG_MPTCP and sysctl net.mptcp.enabled=1"
+	}
+	return ""
+}
+
+// ignoringEINTR repeats f while a signal interrupts it; Go's runtime sends
+// itself SIGURG. signal(7).
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func syscallError(name string, err error) error {
+	return os.NewSyscallError(name, err)
+}

@@ -1,0 +1,138 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFIFO opens the FIFO of spec for reading and writing, so that it never
+// sees the end of file when a writer leaves, and writers never wait for a
+// reader. fifo(7). An existing FIFO is used if it is as the spec says.
+func openFIFO(spec Spec) (opened, error) {
+	a, o := spec.Address, &spec.Options
+	who, err := lookupOwner(o)
+	if err != nil {
+		return opened{}, fail(a, "", err, "")
+	}
+	if err := makeParents(a.Path, o); err != nil {
+		return opened{}, fail(a, "directory_mode", err, "")
+	}
+	made, err := makeFIFO(a.Path, nodeMode(o), who)
+	if err != nil {
+		return opened{}, fail(a, "mkfifo", err, "")
+	}
+	n := &node{path: a.Path, fifo: true, made: made}
+	file, err := adoptFIFO(n, o, who)
+	if err != nil {
+		if made {
+			_ = unix.Unlink(a.Path)
+		}
+		return opened{}, fail(a, "", err, ownerCure(err))
+	}
+	// A spare of the same inode is ours from a run that was killed.
+	if n.here(sparePath(a.Path)) {
+		n.made = true
+	} else if n.made {
+		n.makeSpare()
+	}
+	return opened{file: file, node: n}, nil
+}
+
+// makeFIFO reports whether it made one; what stands at path is looked at later.
+func makeFIFO(path string, mode fs.FileMode, who owner) (bool, error) {
+	if who.given() {
+		mode = 0o600 // nobody else gets in before it has its owner
+	}
+	err := unix.Mkfifo(path, uint32(mode|0o600))
+	if err == unix.EEXIST {
+		return false, nil
+	}
+	if err != nil {
+		return false, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	return true, nil
+}
+
+// adoptFIFO opens n.path, sets n.id and what is missing of owner, mode and size
+// on a FIFO we made; another one must be right already.
+func adoptFIFO(n *node, o *Options, who owner) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(n.path, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, &OccupiedError{Path: n.path, What: describe(n.path, &st)}
+	}
+	// O_NONBLOCK only for opening: should the FIFO have become a device, we do
+	// not wait for it.
+	fd, err := unix.Open(n.path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
+	}
+	if err := setUpFIFO(fd, n, o, who); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	// Blocking: see newSocket.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		_ = unix.Close(fd)
+		return nil, syscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), n.path), nil
+}
+
+func setUpFIFO(fd int, n *node, o *Options, who owner) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: n.path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return &OccupiedError{Path: n.path, What: describe(n.path, &st)}
+	}
+	n.id = inode{st.Dev, st.Ino}
+	mode := nodeMode(o)
+	if n.made {
+		if who.given() {
+			if err := unix.Fchown(fd, who.uid, who.gid); err != nil {
+				return &fs.PathError{Op: "chown", Path: n.path, Err: err}
+			}
+		}
+		if err := unix.Fchmod(fd, uint32(mode)); err != nil {
+			return &fs.PathError{Op: "chmod", Path: n.path, Err: err}
+		}
+	} else if err := checkFIFO(n.path, &st, mode, who); err != nil {
+		return err
+	}
+	if o.PipeSize > 0 {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, o.PipeSize); err != nil {
+			err = syscallError("fcntl", err)
+			if errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("pipe_size: %w: more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE", err)
+			}
+			return fmt.Errorf("pipe_size: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkFIFO refuses a FIFO that lets in others than the configuration says: it
+// may have been put there for that.
+func checkFIFO(path string, st *unix.Stat_t, mode fs.FileMode, who owner) error {
+	uid := who.uid
+	if uid < 0 {
+		uid = os.Geteuid()
+	}
+	switch {
+	case int(st.Uid) != uid:
+		return &OccupiedError{Path: path, What: fmt.Sprintf("a FIFO of uid %d, not of %d,", st.Uid, uid)}
+	case who.gid >= 0 && int(st.Gid) != who.gid:
+		return &OccupiedError{Path: path, What: fmt.Sprintf("a FIFO of group %d, not of %d,", st.Gid, who.gid)}
+	case fs.FileMode(st.Mode).Perm() != mode:
+		return &OccupiedError{Path: path, What: fmt.Sprintf("a FIFO with mode %04o, not %04o,", st.Mode&0o777, mode)}
+	}
+	return nil
+}

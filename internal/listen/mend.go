@@ -1,0 +1,327 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mend puts right what an instance that has ended did to the socket it shared
+// with us: shut it down, dissolved or connected it, bound it to a device, left a
+// packet filter or errors on it. It returns what it found and did, for the log;
+// "" when nothing was wrong. Only while no process has the socket. After an
+// error the socket may have no descriptor: the next Mend tries again.
+func (s *Socket) Mend() (what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", fail(s.spec.Address, "", ErrClosed, "")
+	}
+	if s.file == nil {
+		return s.bindAnew("it had no descriptor")
+	}
+	if s.spec.Address.Network == FIFO {
+		return "", s.restorePipeSize()
+	}
+	if fault := s.beyondRepair(); fault != "" {
+		return s.bindAnew(fault)
+	}
+	var found []string
+	if s.dropErrors() {
+		found = append(found, "errors were pending on it; cleared")
+	}
+	if s.detachFilter() {
+		found = append(found, "the service had left a packet filter on it; removed")
+	}
+	var repaired string
+	if s.spec.Address.Stream() {
+		repaired, err = s.mendListener()
+	} else {
+		repaired, err = s.mendDatagram()
+	}
+	if repaired != "" {
+		found = append(found, repaired)
+	}
+	return strings.Join(found, "; "), err
+}
+
+// beyondRepair says why only a new socket helps; "" when this one will do.
+func (s *Socket) beyondRepair() (fault string) {
+	_ = control(s.file, func(fd int) error {
+		if events := pollNow(fd); events&(unix.POLLHUP|unix.POLLRDHUP) != 0 && !s.spec.Address.TCP() {
+			// sk_shutdown is never cleared, but by TCP.
+			fault = "the service had shut it down"
+		}
+		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && index != s.device {
+			// Taking it off needs CAP_NET_RAW.
+			fault = "the service had bound it to another interface"
+		}
+		locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
+		if err == nil && locked != 0 && hasFilter(fd) {
+			fault = "the service had locked a packet filter on it"
+		}
+		return nil
+	})
+	return fault
+}
+
+// hasFilter asks for the number of instructions of the filter on fd, which is
+// what a length of 0 means; a filter in eBPF answers EACCES. socket(7) has it
+// not, sk_get_filter() of the kernel does.
+func hasFilter(fd int) bool {
+	var length uint32
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
+		0, uintptr(unsafe.Pointer(&length)), 0)
+	return errno == unix.EACCES || (errno == 0 && length > 0)
+}
+
+// dissolve connects fd to AF_UNSPEC: a datagram socket hears everybody again, a
+// TCP socket is closed but keeps its address. connect(2).
+func dissolve(fd int) error {
+	address := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&address)), unsafe.Sizeof(address))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// bindAnew closes the descriptor, so that its address is free, and opens the
+// spec again. Who waited in the old queue is lost.
+func (s *Socket) bindAnew(fault string) (string, error) {
+	if s.node != nil {
+		s.node.remove()
+	}
+	if s.file != nil {
+		if s.watcher != nil {
+			s.watcher.disarm(s)
+		}
+		_ = s.file.Close()
+		s.file = nil
+	}
+	made, err := openAgain(s.spec)
+	if err != nil {
+		return fault, err
+	}
+	if err := s.replace(made); err != nil {
+		return fault, err
+	}
+	s.rewatch()
+	return fault + "; bound anew", nil
+}
+
+func openAgain(spec Spec) (made opened, err error) {
+	if spec.Address.Node() == "" {
+		return openSpec(spec)
+	}
+	exactModes(func() { made, err = openSpec(spec) })
+	return made, err
+}
+
+// mendListener listens again. On a healthy listener that sets only the backlog
+// (and the credentials clients see, unix(7)) back to ours.
+func (s *Socket) mendListener() (string, error) {
+	a := s.spec.Address
+	listening, same := false, false
+	err := s.control("getsockopt", func(fd int) error {
+		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		listening = n != 0
+		if err == nil && !listening && a.TCP() {
+			// Whatever it is connected to now: tcp_disconnect() keeps the port.
+			_ = dissolve(fd)
+		}
+		same = s.boundRight(fd)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if !same {
+		return s.bindAnew("the service had bound it elsewhere")
+	}
+	if err := startListening(s.file, s.spec); err != nil {
+		if listening {
+			return "", err
+		}
+		return s.bindAnew("the service had shut it down")
+	}
+	if listening {
+		return "", nil
+	}
+	return "the service had shut down or dissolved the listener; listening again", nil
+}
+
+// mendDatagram dissolves what the service connected: only that peer would be
+// heard.
+func (s *Socket) mendDatagram() (string, error) {
+	connected, same := false, false
+	err := s.control("connect", func(fd int) error {
+		if _, err := unix.Getpeername(fd); err == nil {
+			connected = true
+			if err := dissolve(fd); err != nil {
+				return err
+			}
+		}
+		same = s.boundRight(fd)
+		return nil
+	})
+	switch {
+	case err != nil || (connected && !same):
+		return s.bindAnew("the service had connected it")
+	case !same:
+		return s.bindAnew("the service had bound it elsewhere")
+	case connected:
+		return "the service had connected it; dissolved", nil
+	}
+	return "", nil
+}
+
+// boundRight reports whether the socket still has the address of the spec.
+func (s *Socket) boundRight(fd int) bool {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	a := s.spec.Address
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint32(sa.Port) == a.Port && ((!a.IP.IsValid() && sa.Addr == [4]byte{}) || (a.IP.Is4() && a.IP.As4() == sa.Addr))
+	case *unix.SockaddrInet6:
+		return uint32(sa.Port) == a.Port && ((!a.IP.IsValid() && sa.Addr == [16]byte{}) || (a.IP.Is6() && a.IP.As16() == sa.Addr))
+	case *unix.SockaddrUnix:
+		return sa.Name == a.Path
+	case *unix.SockaddrVM:
+		return sa.Port == a.Port && sa.CID == a.CID
+	}
+	return false
+}
+
+// dropErrors clears SO_ERROR and the error queue (IP_RECVERR, timestamps),
+// which would make the socket look readable for ever. ip(7).
+func (s *Socket) dropErrors() (dropped bool) {
+	_ = control(s.file, func(fd int) error {
+		if pollNow(fd)&unix.POLLERR == 0 {
+			return nil
+		}
+		dropped = true
+		_, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		var buf, control [1]byte
+		for range maxRefused {
+			_, _, _, _, err := unix.Recvmsg(fd, buf[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+			if err != nil && err != unix.EINTR {
+				break
+			}
+		}
+		return nil
+	})
+	return dropped
+}
+
+func (s *Socket) detachFilter() (detached bool) {
+	_ = control(s.file, func(fd int) error {
+		detached = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) == nil
+		return nil
+	})
+	return detached
+}
+
+func (s *Socket) restorePipeSize() error {
+	size := s.spec.Options.PipeSize
+	if size == 0 {
+		return nil
+	}
+	return s.control("fcntl", func(fd int) error {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size)
+		if errors.Is(err, unix.EBUSY) {
+			return nil // more is in it than fits: the next time
+		}
+		return err
+	})
+}
+
+func pollNow(fd int) int16 {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+	if err := ignoringEINTR(func() error { _, err := unix.Poll(fds, 0); return err }); err != nil {
+		return 0
+	}
+	return fds[0].Revents
+}
+
+// HealNode puts the node back when somebody deleted or replaced it: as a link to
+// the spare, the very same socket with its queue, or bound anew where the spare
+// is gone too (see [Socket.Generation]). It returns what it found and did, for
+// the log; "" when the node is in its place. What stands there now and is not a
+// dead socket is never removed: that is an *OccupiedError, and once it goes the
+// watcher tells.
+func (s *Socket) HealNode() (what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", fail(s.spec.Address, "", ErrClosed, "")
+	}
+	if s.node == nil || s.file == nil {
+		return "", nil
+	}
+	if s.node.here(s.node.path) {
+		if s.node.made && !s.node.here(sparePath(s.node.path)) {
+			s.node.makeSpare()
+		}
+		s.rewatch()
+		return "", nil
+	}
+	// Watch what is there first: if it cannot be healed now, the next change of
+	// it is not missed.
+	s.rewatch()
+	exactModes(func() { what, err = s.heal() })
+	if err == nil {
+		s.rewatch()
+	}
+	return what, fail(s.spec.Address, "", err, "")
+}
+
+func (s *Socket) heal() (string, error) {
+	path := s.node.path
+	found := fmt.Sprintf("%s was deleted", path)
+	if _, err := lstatID(path); err == nil {
+		found = fmt.Sprintf("%s was replaced", path)
+	}
+	if s.spec.Address.Network != FIFO {
+		if err := clearStale(path); err != nil {
+			return found, err
+		}
+	}
+	if err := makeParents(path, &s.spec.Options); err != nil {
+		return found, err
+	}
+	if spare := sparePath(path); s.node.here(spare) {
+		switch err := unix.Link(spare, path); {
+		case err == nil && s.node.here(path):
+			return found + "; linked back, the queue is kept", nil
+		case errors.Is(err, unix.EEXIST) && s.spec.Address.Network != FIFO:
+			return found, &OccupiedError{Path: path, What: "something that has just come"}
+		}
+	}
+	before := s.node
+	if s.spec.Address.Network != FIFO {
+		before.removeSpare() // it could not be linked, and looks alive to openSpec
+	}
+	made, err := openSpec(s.spec)
+	if err != nil {
+		return found, err
+	}
+	before.removeSpare()
+	if err := s.replace(made); err != nil {
+		return found, err
+	}
+	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
+}
+
+// rewatch sets the watches of our folders anew: they may be other folders now.
+func (s *Socket) rewatch() {
+	if s.watcher != nil && s.node != nil {
+		_ = s.watcher.rewatch(s)
+	}
+}

@@ -1,0 +1,205 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxBacklog asks for more than any kernel grants: listen(2) cuts it down to
+// net.core.somaxconn.
+const maxBacklog = 1<<31 - 1
+
+// opened is what one bind makes: the descriptor and, for a path, its node.
+type opened struct {
+	file   *os.File
+	node   *node // nil without a path
+	device int   // SO_BINDTOIFINDEX as it was when we were done
+}
+
+// openSpec makes the socket or FIFO of spec; the caller owns what it returns.
+// The thread it runs on should have a umask of 0, see [exactModes].
+func openSpec(spec Spec) (opened, error) {
+	if spec.Address.Network == FIFO {
+		return openFIFO(spec)
+	}
+	if spec.Address.Node() != "" {
+		return openUnixPath(spec)
+	}
+	file, family, err := newSocket(spec)
+	if err != nil {
+		return opened{}, err
+	}
+	err = bindAndListen(file, family, spec)
+	if err != nil {
+		_ = file.Close()
+		return opened{}, err
+	}
+	return opened{file: file, device: boundDevice(file)}, nil
+}
+
+func bindAndListen(file *os.File, family int, spec Spec) error {
+	a, o := spec.Address, &spec.Options
+	err := control(file, func(fd int) error {
+		sa, err := sockaddr(fd, family, a)
+		if err != nil {
+			return fail(a, "", err, "")
+		}
+		err = syscallError("bind", unix.Bind(fd, sa))
+		return fail(a, "", err, bindCure(a, o, err))
+	})
+	if err != nil {
+		return err
+	}
+	return startListening(file, spec)
+}
+
+// startListening sets the backlog, also of a socket that listens already.
+func startListening(file *os.File, spec Spec) error {
+	if !spec.Address.Stream() {
+		return nil
+	}
+	backlog := spec.Options.Backlog
+	if backlog <= 0 {
+		backlog = maxBacklog
+	}
+	err := control(file, func(fd int) error {
+		return syscallError("listen", unix.Listen(fd, backlog))
+	})
+	// TCP looks for a second listener only here when SO_REUSEADDR let both bind.
+	return fail(spec.Address, "", err, bindCure(spec.Address, &spec.Options, err))
+}
+
+// newSocket makes the unbound socket with all its options. The description is
+// blocking, which also keeps the file out of the runtime's poller: that would
+// wake us for every client of a running service.
+func newSocket(spec Spec) (*os.File, int, error) {
+	a, o := spec.Address, &spec.Options
+	family, kind, proto := socketKind(a, o)
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
+	if err == unix.EAFNOSUPPORT && family == unix.AF_INET6 && dualStack(a, o) {
+		family = unix.AF_INET
+		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
+	}
+	if err != nil {
+		return nil, 0, fail(a, "", syscallError("socket", err), socketCure(a, o, err))
+	}
+	file := os.NewFile(uintptr(fd), a.String())
+	if err := setOptions(file, family, a, o); err != nil {
+		_ = file.Close()
+		return nil, 0, err
+	}
+	return file, family, nil
+}
+
+func socketKind(a Address, o *Options) (family, kind, proto int) {
+	switch a.Network {
+	case TCP, TCP4, TCP6:
+		kind, proto = unix.SOCK_STREAM, unix.IPPROTO_TCP
+		if o.MPTCP {
+			proto = unix.IPPROTO_MPTCP
+		}
+	case UDP, UDP4, UDP6:
+		kind, proto = unix.SOCK_DGRAM, unix.IPPROTO_UDP
+	case Unix:
+		return unix.AF_UNIX, unix.SOCK_STREAM, 0
+	case UnixGram:
+		return unix.AF_UNIX, unix.SOCK_DGRAM, 0
+	case UnixPacket:
+		return unix.AF_UNIX, unix.SOCK_SEQPACKET, 0
+	case VSock:
+		return unix.AF_VSOCK, unix.SOCK_STREAM, 0
+	}
+	family = unix.AF_INET6
+	if a.Network == TCP4 || a.Network == UDP4 || a.IP.Is4() {
+		family = unix.AF_INET
+	}
+	return family, kind, proto
+}
+
+// dualStack reports whether a is the wildcard that serves IPv4 and IPv6.
+func dualStack(a Address, o *Options) bool {
+	return (a.Network == TCP || a.Network == UDP) && !a.IP.IsValid() && o.BindIPv6Only != "ipv6-only"
+}
+
+// sockaddr makes the address to bind; fd is asked for the index of a scope.
+func sockaddr(fd, family int, a Address) (unix.Sockaddr, error) {
+	switch family {
+	case unix.AF_UNIX:
+		return &unix.SockaddrUnix{Name: a.Path}, nil
+	case unix.AF_VSOCK:
+		return &unix.SockaddrVM{CID: a.CID, Port: a.Port}, nil
+	case unix.AF_INET:
+		sa := &unix.SockaddrInet4{Port: int(a.Port)}
+		if a.IP.IsValid() {
+			sa.Addr = a.IP.As4()
+		}
+		return sa, nil
+	}
+	sa := &unix.SockaddrInet6{Port: int(a.Port)}
+	if !a.IP.IsValid() {
+		return sa, nil
+	}
+	sa.Addr = a.IP.As16()
+	if zone := a.IP.Zone(); zone != "" {
+		index, err := interfaceIndex(fd, zone)
+		if err != nil {
+			return nil, err
+		}
+		sa.ZoneId = index
+	}
+	return sa, nil
+}
+
+// interfaceIndex looks up an interface by name or takes its number. netdevice(7).
+func interfaceIndex(fd int, name string) (uint32, error) {
+	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return uint32(n), nil
+	}
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return 0, fmt.Errorf("interface %q: %w", name, unix.ENODEV)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("interface %q: %w", name, syscallError("SIOCGIFINDEX", err))
+	}
+	return req.Uint32(), nil
+}
+
+// control runs f on file's descriptor, which stays open meanwhile.
+func control(file *os.File, f func(fd int) error) error {
+	if file == nil {
+		return ErrClosed
+	}
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// boundDevice returns the index of the interface file is bound to, 0 for none.
+func boundDevice(file *os.File) (index int) {
+	_ = control(file, func(fd int) error {
+		index, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+		return nil
+	})
+	return index
+}
+
+func readLine(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(data), "\n")
+	return line, err
+}

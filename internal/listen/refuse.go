@@ -1,0 +1,83 @@
+package listen
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// maxRefused bounds one call of Refuse: clients, datagrams or reads.
+const maxRefused = 4096
+
+// Refuse turns away who waits and returns how many: connections are accepted
+// and closed, datagrams received and dropped; from a FIFO it is bytes. It never
+// waits and ends after 4096 of them. Only while no process has the socket: it
+// sets O_NONBLOCK, which all holders share; the next [Socket.Lend] sets it back.
+func (s *Socket) Refuse() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
+	if err := s.setFlags(true); err != nil {
+		return 0, err
+	}
+	switch {
+	case s.spec.Address.Network == FIFO:
+		return s.dropBytes()
+	case s.spec.Address.Stream():
+		return s.refuseAll("accept", func(fd int) error {
+			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			if err == nil {
+				_ = unix.Close(conn)
+			}
+			return err
+		})
+	default:
+		// Without room for control messages descriptors sent along are closed
+		// by the kernel. unix(7).
+		return s.refuseAll("recvfrom", func(fd int) error {
+			_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+			return err
+		})
+	}
+}
+
+// refuseAll repeats take until nothing is left.
+func (s *Socket) refuseAll(call string, take func(fd int) error) (taken int, err error) {
+	err = s.control(call, func(fd int) error {
+		for range maxRefused {
+			switch err := take(fd); err {
+			case nil:
+				taken++
+			case unix.EAGAIN:
+				return nil
+			case unix.EINTR, unix.ECONNABORTED, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPROTO,
+				unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ETIMEDOUT:
+				// Of a client that is gone already, or a pending error of the
+				// network: accept(2).
+			default:
+				return err
+			}
+		}
+		return nil
+	})
+	return taken, err
+}
+
+func (s *Socket) dropBytes() (dropped int, err error) {
+	err = s.control("read", func(fd int) error {
+		buf := make([]byte, 64<<10)
+		for range maxRefused {
+			n, err := unix.Read(fd, buf)
+			switch {
+			case err == unix.EINTR:
+			case err == unix.EAGAIN || (err == nil && n == 0):
+				return nil
+			case err != nil:
+				return err
+			}
+			dropped += max(n, 0)
+		}
+		return nil
+	})
+	return dropped, err
+}

@@ -1,0 +1,279 @@
+package listen
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a bound and listening socket, or an open FIFO. It owns the
+// descriptor, its node, the node's spare and its symlinks, from bind to unlink.
+// Its methods may be called from several goroutines.
+type Socket struct {
+	mu sync.Mutex
+
+	spec       Spec
+	opened     // file is nil when closed, or when binding anew went wrong
+	closed     bool
+	links      []string // symlinks we made or took over
+	generation int
+	watcher    *Watcher // that knows us; nil: none
+}
+
+// Open makes the socket of spec: bound, listening, with all its options. What
+// stands at its path is replaced only if it is a socket that no process has.
+func Open(spec Spec) (*Socket, error) {
+	sockets, err := OpenAll([]Spec{spec})
+	if err != nil {
+		return nil, err
+	}
+	return sockets[0], nil
+}
+
+// OpenAll opens the sockets in order, all of them or none: the first error
+// closes those already open.
+func OpenAll(specs []Spec) ([]*Socket, error) {
+	sockets := make([]*Socket, 0, len(specs))
+	var err error
+	open := func() {
+		for _, spec := range specs {
+			s := &Socket{spec: spec}
+			if err = s.open(); err != nil {
+				return
+			}
+			sockets = append(sockets, s)
+		}
+	}
+	if anyNode(specs) {
+		exactModes(open)
+	} else {
+		open()
+	}
+	if err != nil {
+		for _, s := range sockets {
+			_ = s.Close()
+		}
+		return nil, err
+	}
+	return sockets, nil
+}
+
+func anyNode(specs []Spec) bool {
+	for i := range specs {
+		if specs[i].Address.Node() != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Socket) open() error {
+	made, err := openSpec(s.spec)
+	if err != nil {
+		return err
+	}
+	s.opened = made
+	s.links, err = makeLinks(s.spec)
+	if err != nil {
+		s.removeNode()
+		_ = s.file.Close()
+		return err
+	}
+	return nil
+}
+
+// Spec returns what the socket was opened as, or what [Socket.Keep] made of it.
+func (s *Socket) Spec() Spec {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spec
+}
+
+// String returns the address: "tcp://127.0.0.1:3000".
+func (s *Socket) String() string { return s.Spec().Address.String() }
+
+// Generation counts the descriptors the socket has had, from 0. It grows when
+// [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
+// an earlier one is not reached by new clients.
+func (s *Socket) Generation() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
+}
+
+// Lend lends the file to hand over, valid until the next Mend, HealNode or
+// Close. Its status flags are set to what the spec says (whoever had it before
+// may have changed them): they are shared with every process that holds it.
+func (s *Socket) Lend() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if err := s.setFlags(s.spec.Options.NonBlocking); err != nil {
+		return nil, err
+	}
+	return s.file, nil
+}
+
+// usable is nil when there is a descriptor.
+func (s *Socket) usable() error {
+	if s.closed || s.file == nil {
+		return fail(s.spec.Address, "", ErrClosed, "")
+	}
+	return nil
+}
+
+// setFlags clears all other status flags: O_ASYNC of the last instance would
+// send signals.
+func (s *Socket) setFlags(nonBlocking bool) error {
+	flags := 0
+	if nonBlocking {
+		flags = unix.O_NONBLOCK
+	}
+	return s.control("fcntl", func(fd int) error {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+		return err
+	})
+}
+
+// control calls f with the descriptor and names the system call in its error.
+func (s *Socket) control(call string, f func(fd int) error) error {
+	err := control(s.file, func(fd int) error { return syscallError(call, f(fd)) })
+	return fail(s.spec.Address, "", err, "")
+}
+
+// Keep reports whether the open socket serves spec as it is: the same address
+// and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
+// differ.
+func (s *Socket) Keep(spec Spec) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.usable() != nil || s.spec.Address != spec.Address {
+		return false
+	}
+	before, after := s.spec.Options, spec.Options
+	for _, o := range []*Options{&before, &after} {
+		o.NonBlocking, o.KeepOnStop = false, false
+		if len(o.Symlinks) == 0 {
+			o.Symlinks = nil
+		}
+	}
+	if !reflect.DeepEqual(before, after) {
+		return false
+	}
+	s.spec = spec
+	return true
+}
+
+// Close closes the socket and removes its node and symlinks where they are
+// still ours. Clients that wait in the queue are reset. Twice is fine.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.watcher != nil {
+		s.watcher.Forget(s)
+	}
+	// Before the descriptor: it keeps the inode ours. See inode.
+	if s.node != nil && s.spec.Options.KeepOnStop {
+		s.node.removeSpare()
+	} else {
+		s.removeNode()
+	}
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.Close()
+	s.file = nil
+	return err
+}
+
+func (s *Socket) removeNode() {
+	if s.node == nil {
+		return
+	}
+	removeLinks(s.spec, s.links)
+	s.links = nil
+	s.node.remove()
+}
+
+// replace swaps in what was bound anew and closes the old descriptor, if there
+// is one. Whoever holds a copy of the old one keeps it.
+func (s *Socket) replace(made opened) error {
+	old := s.file
+	if s.watcher != nil {
+		if err := s.watcher.move(s, made.file); err != nil {
+			return err
+		}
+	}
+	s.opened = made
+	s.generation++
+	if old != nil {
+		_ = old.Close()
+	}
+	return nil
+}
+
+// makeLinks makes the symlinks of spec. One that points to our path already, or
+// nowhere, is taken over; nothing else is removed.
+func makeLinks(spec Spec) ([]string, error) {
+	path := spec.Address.Node()
+	if path == "" {
+		return nil, nil
+	}
+	var made []string
+	for _, link := range spec.Options.Symlinks {
+		err := makeParents(link, &spec.Options)
+		if err == nil {
+			err = makeLink(path, link)
+		}
+		if err != nil {
+			removeLinks(spec, made)
+			return nil, fail(spec.Address, "symlinks", err, "")
+		}
+		made = append(made, link)
+	}
+	return made, nil
+}
+
+func makeLink(path, link string) error {
+	err := os.Symlink(path, link)
+	if err == nil || !os.IsExist(err) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(link, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: link, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return &OccupiedError{Path: link, What: describe(link, &st)}
+	}
+	target, err := os.Readlink(link)
+	if err == nil && target == path {
+		return nil
+	}
+	if _, err := os.Stat(link); !os.IsNotExist(err) {
+		return &OccupiedError{Path: link, What: describe(link, &st)}
+	}
+	if err := os.Remove(link); err != nil {
+		return err
+	}
+	return os.Symlink(path, link)
+}
+
+func removeLinks(spec Spec, links []string) {
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == spec.Address.Node() {
+			_ = os.Remove(link)
+		}
+	}
+}
+
+var _ fmt.Stringer = (*Socket)(nil)
