@@ -291,9 +291,9 @@ func probe(path string) (live bool, err error) {
 		return false, syscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	dir, name := longPath(path)
-	if dir >= 0 {
-		defer unix.Close(dir)
+	node, name := longPath(path)
+	if node >= 0 {
+		defer unix.Close(node)
 	}
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err {
 	case nil, unix.EPROTOTYPE, unix.EPERM, unix.EAGAIN:
@@ -306,16 +306,16 @@ func probe(path string) (live bool, err error) {
 }
 
 // longPath shortens a path that does not fit into a socket address (a spare's
-// name is longer than the node's) by way of a descriptor of its folder.
-func longPath(path string) (dirfd int, short string) {
+// name is longer than the node's) by way of a descriptor of it.
+func longPath(path string) (fd int, short string) {
 	if len(path) <= maxUnixPath {
 		return -1, path
 	}
-	fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, path
 	}
-	return fd, "/proc/self/fd/" + strconv.Itoa(fd) + "/" + filepath.Base(path)
+	return fd, "/proc/self/fd/" + strconv.Itoa(fd)
 }
 
 // removeExactly removes path if it is id, and nothing else also when somebody
