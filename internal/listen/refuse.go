@@ -4,14 +4,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxRefused bounds one call of Refuse: clients, datagrams or reads.
+// maxRefused bounds what one call takes off a queue.
 const maxRefused = 4096
 
-// Refuse turns away who waits and returns how many: connections are accepted
-// and closed, datagrams received and dropped; from a FIFO it is bytes. It never
-// waits and ends after 4096 of them. Only while no process has the socket: it
+// Refuse turns away who has waited longest, at most most of them, and returns how
+// many: connections are accepted and closed, datagrams received and dropped, a
+// FIFO is read empty and counts in bytes. It never waits. Only while no process has the socket: it
 // sets O_NONBLOCK, which all holders share; the next [Socket.Lend] sets it back.
-func (s *Socket) Refuse() (int, error) {
+func (s *Socket) Refuse(most int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
@@ -24,7 +24,7 @@ func (s *Socket) Refuse() (int, error) {
 	case s.spec.Address.Network == FIFO:
 		return s.dropBytes()
 	case s.spec.Address.Stream():
-		return s.refuseAll("accept", func(fd int) error {
+		return s.refuseAll("accept", most, func(fd int) error {
 			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			if err == nil {
 				_ = unix.Close(conn)
@@ -34,7 +34,7 @@ func (s *Socket) Refuse() (int, error) {
 	default:
 		// Without room for control messages descriptors sent along are closed
 		// by the kernel. unix(7).
-		return s.refuseAll("recvfrom", func(fd int) error {
+		return s.refuseAll("recvfrom", most, func(fd int) error {
 			_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 			return err
 		})
@@ -42,9 +42,9 @@ func (s *Socket) Refuse() (int, error) {
 }
 
 // refuseAll repeats take until nothing is left.
-func (s *Socket) refuseAll(call string, take func(fd int) error) (taken int, err error) {
+func (s *Socket) refuseAll(call string, most int, take func(fd int) error) (taken int, err error) {
 	err = s.control(call, func(fd int) error {
-		for range maxRefused {
+		for range min(most, maxRefused) {
 			switch err := take(fd); err {
 			case nil:
 				taken++

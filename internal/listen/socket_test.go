@@ -296,7 +296,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 		if what, err := s.Mend(); what != "" || err != nil {
 			t.Errorf("Mend of a healthy socket: %q, %v", what, err)
 		}
-		if n, err := s.Refuse(); n != 0 || err != nil {
+		if n, err := s.Refuse(maxRefused); n != 0 || err != nil {
 			t.Errorf("Refuse of an empty queue: %d, %v", n, err)
 		}
 		if len(fired) > 0 {
@@ -448,7 +448,7 @@ func TestRefuse(t *testing.T) {
 			s := open(t, address)
 			if s.Spec().Address.Network == FIFO {
 				client(t, s)
-				if n, err := s.Refuse(); n != len("hello") || err != nil {
+				if n, err := s.Refuse(maxRefused); n != len("hello") || err != nil {
 					t.Errorf("Refuse: %d, %v", n, err)
 				}
 				return
@@ -465,7 +465,7 @@ func TestRefuse(t *testing.T) {
 				}
 				conns = append(conns, c)
 			}
-			if n, err := s.Refuse(); n != 3 || err != nil {
+			if n, err := s.Refuse(maxRefused); n != 3 || err != nil {
 				t.Errorf("Refuse: %d, %v", n, err)
 			}
 			if s.Spec().Address.Stream() {

@@ -1,0 +1,97 @@
+package supervise
+
+import (
+	"time"
+
+	"activator/internal/listen"
+)
+
+// queues knows, for each socket, since when every waiting client has waited
+// without anything moving. It is what `hold` is counted by: a client may wait
+// for long in a queue that moves, and no client is turned away because another
+// one came early.
+type queues []map[listen.Client]time.Time
+
+func newQueues(sockets int) queues { return make(queues, sockets) }
+
+// see takes in who waits at socket i now. If somebody who was there is gone,
+// somebody was served: the time of all the others starts anew.
+func (q queues) see(i int, waiting []listen.Client, now time.Time) {
+	before := q[i]
+	present := make(map[listen.Client]time.Time, len(waiting))
+	for _, c := range waiting {
+		present[c] = now
+	}
+	for c := range before {
+		if _, still := present[c]; !still {
+			q[i] = present
+			return
+		}
+	}
+	for c, since := range before {
+		present[c] = since
+	}
+	q[i] = present
+}
+
+// expired is how many clients of socket i have waited for hold.
+func (q queues) expired(i int, hold time.Duration, now time.Time) int {
+	n := 0
+	for _, since := range q[i] {
+		if !now.Before(since.Add(hold)) {
+			n++
+		}
+	}
+	return n
+}
+
+// oldest is the earliest time since which somebody waits, at any socket.
+func (q queues) oldest() (oldest time.Time, any bool) {
+	for _, waiting := range q {
+		for _, since := range waiting {
+			if !any || since.Before(oldest) {
+				oldest, any = since, true
+			}
+		}
+	}
+	return oldest, any
+}
+
+// look reads who waits, after a run has ended, and sets the time at which the
+// first of them will have waited for long enough.
+func (s *Service) look() {
+	if s.spec.Hold == 0 {
+		return
+	}
+	now := time.Now()
+	for i, socket := range s.sockets {
+		waiting, err := socket.Waiting()
+		if err != nil {
+			s.log.Warn("queue not read", "socket", socket.String(), "err", err)
+		}
+		s.queues.see(i, waiting, now)
+	}
+	s.stop(&s.hold)
+	if oldest, any := s.queues.oldest(); any {
+		s.hold = time.NewTimer(oldest.Add(s.spec.Hold).Sub(now))
+	}
+}
+
+// refuse turns away those whose time is over. Nobody else holds the sockets now.
+func (s *Service) refuse() {
+	s.look()
+	now := time.Now()
+	for i, socket := range s.sockets {
+		n := s.queues.expired(i, s.spec.Hold, now)
+		if n == 0 {
+			continue
+		}
+		away, err := socket.Refuse(n)
+		if err != nil {
+			s.log.Error("clients not turned away", "socket", socket.String(), "err", err)
+		}
+		s.log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", s.spec.Hold)
+	}
+	s.look()
+	s.watch()
+}

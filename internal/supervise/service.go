@@ -1,0 +1,340 @@
+package supervise
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/notify"
+	"activator/internal/output"
+	"activator/internal/spawn"
+)
+
+// Spec is one service: what runs, and the times it lives by.
+type Spec struct {
+	Limits
+	Process    spawn.Spec
+	StopSignal syscall.Signal
+	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
+	Stderr     string
+}
+
+// Name is the service's name.
+func (s Spec) Name() string { return s.Process.Name }
+
+// Surroundings are what all services of an activator share. They are lent.
+type Surroundings struct {
+	Starter *spawn.Starter
+	Watcher *listen.Watcher
+	Sink    *output.Sink
+}
+
+// Service is one service at work. Its fields belong to the goroutine in [Run].
+type Service struct {
+	spec    Spec
+	around  Surroundings
+	sockets []*listen.Socket
+	log     *slog.Logger
+
+	clients chan *listen.Socket // from the watcher: the first that became readable
+	healing chan struct{}       // from the watcher: a node was touched
+	reports chan report         // from the process's goroutines
+	working sync.WaitGroup      // those goroutines
+
+	state   State
+	caller  *listen.Socket // who woke the service
+	process *process       // nil: none
+	history history
+	queues  queues
+	timer   *time.Timer // of the state; nil: none runs
+	hold    *time.Timer // of the client that has waited longest; nil: none runs
+	unwell  bool        // a node was touched while its socket was being handed over
+	said    []any       // attributes for the next line about a state
+}
+
+// New makes a service of sockets, which are lent until Run has returned.
+func New(spec Spec, around Surroundings, sockets []*listen.Socket) *Service {
+	return &Service{
+		spec:    spec,
+		around:  around,
+		sockets: sockets,
+		log:     around.Sink.Logger().With("service", spec.Name()),
+		clients: make(chan *listen.Socket, 1),
+		healing: make(chan struct{}, 1),
+		reports: make(chan report),
+		queues:  newQueues(len(sockets)),
+	}
+}
+
+// NodeTouched tells the service that the node of one of its sockets may have
+// been deleted or replaced. It never blocks; any goroutine may call it.
+func (s *Service) NodeTouched() {
+	select {
+	case s.healing <- struct{}{}:
+	default: // a look at all nodes is due already
+	}
+}
+
+// Run serves until ctx is done and the program, if one runs, has been stopped.
+// Every process and goroutine it started is gone when it returns; the sockets
+// stay as they are.
+func (s *Service) Run(ctx context.Context) {
+	defer s.working.Wait()
+	defer s.unwatch()
+	s.watch()
+	s.say(Listening)
+	done := ctx.Done()
+	for s.state != Ended {
+		select {
+		case <-done:
+			done = nil
+			s.handle(End)
+		case s.caller = <-s.clients:
+			s.handle(Client)
+		case <-s.healing:
+			s.heal()
+		case r := <-s.reports:
+			s.receive(r)
+		case <-fired(s.timer):
+			s.timer = nil
+			s.handle(Timeout)
+		case <-fired(s.hold):
+			s.hold = nil
+			s.handle(HoldOver)
+		}
+	}
+}
+
+// fired is the channel of a timer that may not run.
+func fired(t *time.Timer) <-chan time.Time {
+	if t == nil {
+		return nil
+	}
+	return t.C
+}
+
+// handle takes one step of the table, and the ones that follow at once.
+func (s *Service) handle(e Event) {
+	for follows := true; follows; {
+		from, step := s.state, Next(s.state, e)
+		s.state = step.Next
+		e, follows = s.act(step.Action)
+		if !follows && (s.state != from || len(s.said) > 0) {
+			s.say(s.state)
+		}
+	}
+}
+
+// act carries out an action. It returns the event that follows at once, if one
+// does.
+func (s *Service) act(a Action) (next Event, follows bool) {
+	switch a {
+	case None:
+	case Watch:
+		s.stop(&s.timer)
+		s.watch()
+	case Start:
+		return s.start()
+	case Serve:
+		s.stop(&s.timer)
+		s.healLate()
+	case Await:
+		s.limit(s.spec.StopTimeout)
+	case Stop:
+		s.limit(s.spec.StopTimeout)
+		s.process.stop(s.spec.StopSignal, s.log)
+	case Kill:
+		s.limit(s.spec.StopTimeout)
+		s.process.kill(s.log)
+	case Rest:
+		return s.rest()
+	case Count:
+		s.look()
+	case Refuse:
+		s.refuse()
+	case Release:
+		s.stop(&s.timer)
+		s.stop(&s.hold)
+	}
+	return 0, false
+}
+
+// say writes the one line about a state.
+func (s *Service) say(state State) {
+	attrs := append([]any{"state", state.String()}, s.said...)
+	s.said = s.said[:0]
+	s.log.Info("service "+state.String(), attrs...)
+}
+
+// limit lets the state last d at most; 0 is for ever.
+func (s *Service) limit(d time.Duration) {
+	s.stop(&s.timer)
+	if d > 0 {
+		s.timer = time.NewTimer(d)
+	}
+}
+
+func (s *Service) stop(t **time.Timer) {
+	if *t != nil {
+		(*t).Stop()
+		*t = nil
+	}
+}
+
+// watch waits for a client on every socket.
+func (s *Service) watch() {
+	for _, socket := range s.sockets {
+		err := s.around.Watcher.WaitReadable(socket, func() {
+			select {
+			case s.clients <- socket:
+			default: // the service is awake already
+			}
+		})
+		if err != nil {
+			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
+		}
+	}
+}
+
+func (s *Service) unwatch() {
+	for _, socket := range s.sockets {
+		s.around.Watcher.Forget(socket)
+	}
+}
+
+// start makes a process and leaves the rest of its birth to a goroutine.
+func (s *Service) start() (Event, bool) {
+	s.said = append(s.said, "socket", s.caller.String())
+	s.limit(s.spec.StartTimeout)
+	if err := s.launch(); err != nil {
+		s.log.Error("service not started", "err", err)
+		s.said = append(s.said, "err", err)
+		return StartFailed, true
+	}
+	return 0, false
+}
+
+// receive takes in what the process's goroutines report.
+func (s *Service) receive(r report) {
+	if r.of != s.process {
+		return
+	}
+	switch {
+	case r.failed != nil:
+		if s.state != Ending {
+			s.log.Error("service not started", "err", r.failed)
+		}
+		s.handle(StartFailed)
+	case r.exited != nil:
+		s.process.failed = !clean(*r.exited)
+		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
+		s.handle(Exited)
+	case r.running != nil:
+		s.process.running = r.running
+		if s.state == Ending || s.state == Aborting {
+			s.handle(Up) // it came too late, and goes at once
+		} else if !s.spec.Process.Notify {
+			s.up()
+		}
+	case r.told != nil:
+		s.hear(*r.told)
+	}
+}
+
+func (s *Service) up() {
+	s.said = append(s.said, "pid", s.process.pid(), "after", time.Since(s.process.started).Round(time.Microsecond))
+	s.handle(Up)
+}
+
+// hear takes in what the program itself says, see sd_notify(3).
+func (s *Service) hear(m notify.Message) {
+	if m.HasStatus {
+		s.log.Info("service status", "pid", s.process.pid(), "status", m.Status)
+	}
+	if m.MainPID > 0 {
+		if err := s.process.running.SetMain(m.MainPID); err != nil {
+			s.log.Warn("main process not followed", "pid", s.process.pid(), "err", err)
+		}
+	}
+	if m.ExtendTimeout > 0 && s.timer != nil {
+		s.limit(m.ExtendTimeout)
+	}
+	if m.Ready && s.state == Starting {
+		s.up()
+	}
+	if m.Stopping && s.state != Stopping {
+		s.handle(Leaving)
+	}
+}
+
+// rest ends a run: the sockets are made fit for the next one, the run is
+// counted, and the clients who are still there are looked at.
+func (s *Service) rest() (Event, bool) {
+	s.stop(&s.timer)
+	var ran time.Duration
+	failed := true
+	if p := s.process; p != nil {
+		ran, failed = time.Since(p.started), p.failed
+		s.process = nil
+	}
+	s.mend()
+	s.healLate()
+	if ran >= s.spec.Hold {
+		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
+	}
+	var delay time.Duration
+	s.history, delay = s.history.rest(s.spec.Limits, ran, failed, time.Now())
+	s.look()
+	if delay == 0 {
+		return Timeout, true
+	}
+	s.said = append(s.said, "for", delay)
+	s.timer = time.NewTimer(delay)
+	s.watch() // a client who comes now is counted, and starts nothing
+	return 0, false
+}
+
+// mend repairs what the last run did to the sockets.
+func (s *Service) mend() {
+	for _, socket := range s.sockets {
+		what, err := socket.Mend()
+		if err != nil {
+			s.log.Error("socket not mended", "socket", socket.String(), "err", err)
+		} else if what != "" {
+			s.log.Warn("socket mended", "socket", socket.String(), "was", what)
+		}
+	}
+}
+
+// heal puts nodes back that were deleted or replaced. While a socket is being
+// handed over it must not change, so the look is put off till then.
+func (s *Service) heal() {
+	if s.state == Starting {
+		s.unwell = true
+		return
+	}
+	s.unwell = false
+	healed := false
+	for _, socket := range s.sockets {
+		what, err := socket.HealNode()
+		if err != nil {
+			s.log.Error("node not healed", "socket", socket.String(), "err", err)
+		} else if what != "" {
+			s.log.Warn("node healed", "socket", socket.String(), "was", what)
+			healed = true
+		}
+	}
+	if healed && s.state == Listening {
+		s.watch()
+	}
+}
+
+// healLate takes the look that was put off.
+func (s *Service) healLate() {
+	if s.unwell {
+		s.heal()
+	}
+}
