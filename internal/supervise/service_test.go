@@ -1,0 +1,308 @@
+package supervise
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"activator/internal/fdpass"
+	"activator/internal/ktest"
+	"activator/internal/listen"
+	"activator/internal/notify"
+	"activator/internal/output"
+	"activator/internal/spawn"
+)
+
+func TestMain(m *testing.M) {
+	if spawn.IsStage() {
+		spawn.Stage()
+	}
+	if len(os.Args) == 3 && os.Args[1] == "service" {
+		service(os.Args[2])
+	}
+	ktest.Main(m)
+}
+
+// service is what the test's own binary does inside the sandbox.
+func service(behaviour string) {
+	inherited, err := fdpass.Receive()
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(9)
+	}
+	switch behaviour {
+	case "crash":
+		os.Exit(7)
+	case "deaf":
+		select {}
+	case "ready":
+		_ = notify.Send("STATUS=warming up\nREADY=1")
+	case "late":
+		_ = notify.Send("EXTEND_TIMEOUT_USEC=60000000")
+		time.Sleep(500 * time.Millisecond)
+		_ = notify.Send("READY=1")
+	case "leave":
+		_ = notify.Send("READY=1")
+		_ = notify.Send("STOPPING=1")
+		select {}
+	}
+	l, err := net.FileListener(inherited[0].File)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(9)
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			os.Exit(9)
+		}
+		fmt.Fprintf(c, "pid %d\n", os.Getpid())
+		c.Close()
+		if behaviour == "once" {
+			os.Exit(0)
+		}
+		if behaviour == "crash after one" {
+			os.Exit(7)
+		}
+	}
+}
+
+// stand is a service on a unix socket, and what it says.
+type stand struct {
+	t    *testing.T
+	path string
+	log  chan string
+	stop func()
+}
+
+func (s *stand) await(words ...string) string {
+	s.t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		select {
+		case line := <-s.log:
+			ok := true
+			for _, w := range words {
+				ok = ok && strings.Contains(line, w)
+			}
+			if ok {
+				return line
+			}
+		case <-limit:
+			s.t.Fatalf("no line with %q", words)
+		}
+	}
+}
+
+// ask connects; the answer comes when it comes.
+func (s *stand) ask() net.Conn {
+	s.t.Helper()
+	c, err := net.Dial("unix", s.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (s *stand) answered(c net.Conn) {
+	s.t.Helper()
+	if text, err := io.ReadAll(c); err != nil || string(text) != "pid 1\n" {
+		s.t.Errorf("answer %q, %v", text, err)
+	}
+}
+
+func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{
+		Limits:     Limits{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
+		Process:    spawn.Spec{Name: "test", Argv: []string{self, "service", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0"}, FDNames: []string{"test"}, Umask: 0o22},
+		StopSignal: syscall.SIGTERM,
+	}
+	if change != nil {
+		change(&spec)
+	}
+	s := &stand{t: t, path: filepath.Join(dir, "s"), log: make(chan string, 10000)}
+	s.run(spec)
+	t.Cleanup(s.stop)
+	return s
+}
+
+// run makes everything a service needs, and stop takes it all down again.
+func (s *stand) run(spec Spec) {
+	t := s.t
+	t.Helper()
+	address, err := listen.ParseAddress("unix://" + s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := listen.Open(listen.Spec{Address: address, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := output.NewSink(w, "text", slog.LevelDebug)
+	watcher, err := listen.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	around := Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink}
+	service := New(spec, around, []*listen.Socket{socket})
+	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	watching, unwatch := context.WithCancel(context.Background())
+	var served, others sync.WaitGroup
+	served.Go(func() { service.Run(ctx) })
+	others.Go(func() { _ = watcher.Run(watching) })
+	others.Go(func() {
+		for scan := bufio.NewScanner(r); scan.Scan(); {
+			t.Log(scan.Text())
+			s.log <- scan.Text()
+		}
+	})
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		served.Wait()
+		unwatch()
+		around.Starter.Close()
+		_ = socket.Close()
+		_ = sink.Close()
+		w.Close()
+		others.Wait()
+		_ = watcher.Close()
+		r.Close()
+	})
+}
+
+func TestServes(t *testing.T) {
+	s := up(t, "serve", nil)
+	s.answered(s.ask())
+	s.answered(s.ask())
+	s.await("state=running")
+	s.stop()
+	s.await("state=ended")
+}
+
+func TestServesAnewAfterExit(t *testing.T) {
+	s := up(t, "once", nil)
+	for range 20 {
+		s.answered(s.ask())
+	}
+}
+
+func TestServesAnewAfterCrash(t *testing.T) {
+	s := up(t, "crash after one", nil)
+	for range 20 {
+		s.answered(s.ask())
+	}
+	s.await("state=resting", "exit=\"exit status 7\"")
+}
+
+// Nobody is served, so the client is turned away after hold, and so is who comes
+// later: each has waited for hold.
+func TestHoldTurnsAway(t *testing.T) {
+	s := up(t, "crash", func(spec *Spec) { spec.Hold = 300 * time.Millisecond })
+	for range 2 {
+		begin := time.Now()
+		c := s.ask()
+		if text, err := io.ReadAll(c); len(text) > 0 {
+			t.Errorf("answer %q, %v", text, err)
+		}
+		if waited := time.Since(begin); waited < 290*time.Millisecond {
+			t.Errorf("turned away after %v, before its time", waited)
+		}
+		s.await("turned away", "clients=1")
+	}
+}
+
+// A start that takes too long is given up, and the client turned away in the end.
+func TestStartTimeout(t *testing.T) {
+	s := up(t, "deaf", func(spec *Spec) {
+		spec.Process.Notify, spec.StartTimeout, spec.Hold = true, 50*time.Millisecond, 200*time.Millisecond
+	})
+	c := s.ask()
+	s.await("state=aborting")
+	if text, _ := io.ReadAll(c); len(text) > 0 {
+		t.Errorf("answer %q", text)
+	}
+}
+
+func TestNotifyReady(t *testing.T) {
+	s := up(t, "ready", func(spec *Spec) { spec.Process.Notify = true })
+	s.answered(s.ask())
+	s.await("status=\"warming up\"")
+	s.await("state=running")
+}
+
+func TestNotifyExtends(t *testing.T) {
+	s := up(t, "late", func(spec *Spec) { spec.Process.Notify, spec.StartTimeout = true, 400*time.Millisecond })
+	s.answered(s.ask())
+	s.await("state=running")
+}
+
+// STOPPING=1 gives the program stop_timeout, and not more.
+func TestNotifyStopping(t *testing.T) {
+	s := up(t, "leave", func(spec *Spec) { spec.Process.Notify, spec.StopTimeout = true, 100*time.Millisecond })
+	s.ask()
+	s.await("state=running")
+	s.await("state=stopping")
+	s.await("its time is over")
+	s.await("signal: killed")
+}
+
+// A program that cannot be started is not a program that crashed.
+func TestMissingProgram(t *testing.T) {
+	s := up(t, "", func(spec *Spec) {
+		spec.Process.Argv = []string{"/nowhere/program"}
+		spec.Hold = 100 * time.Millisecond
+	})
+	c := s.ask()
+	s.await("service not started", "/nowhere/program", "no such file")
+	if text, _ := io.ReadAll(c); len(text) > 0 {
+		t.Errorf("answer %q", text)
+	}
+}
+
+// The end comes at any time: here while the program starts.
+func TestEndDuringStart(t *testing.T) {
+	s := up(t, "deaf", func(spec *Spec) { spec.Process.Notify = true })
+	s.ask()
+	s.await("state=starting")
+	s.stop()
+	s.await("state=ended")
+}
+
+func TestNodeIsHealed(t *testing.T) {
+	s := up(t, "serve", nil)
+	for range 3 {
+		if err := os.Remove(s.path); err != nil {
+			t.Fatal(err)
+		}
+		s.await("node healed", "was deleted")
+		s.answered(s.ask())
+	}
+}
