@@ -108,9 +108,12 @@ func isPending(errno error) bool {
 		unix.EPROTO, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EACCES, unix.ENOMEM, unix.ENOBUFS)
 }
 
-// mayWait: a full send buffer of UDP drains by itself. A full unix queue is one
-// client that does not read: waiting for it would keep all others waiting, and
-// for ever if it waits for us, so its answer is lost, as UDP's would be.
+// mayWait: a full send buffer of UDP drains by itself. On a unix socket EAGAIN
+// means clients that do not read: the queue of this one is full, or what waits
+// in others' queues fills our send buffer (for clients that are connected
+// net.unix.max_dgram_qlen does not count). Waiting for them would stop the
+// service, for ever if they wait for us, so the answer is lost, as UDP's would
+// be.
 func (d *datagrams) mayWait(errno error) bool {
 	return errno == unix.EAGAIN && d.domain != unix.AF_UNIX || errno == unix.EINTR
 }
