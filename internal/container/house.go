@@ -1,0 +1,113 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// house is a tmpfs over the engine's own folder, in our mount namespace only:
+// everything the engine writes is in it, and the folder itself, with the
+// images, is seen one level below.
+type house string
+
+func (h house) images() string  { return filepath.Join(string(h), "images") }
+func (h house) root() string    { return filepath.Join(string(h), "root") }
+func (h house) run() string     { return filepath.Join(string(h), "run") }
+func (h house) tmp() string     { return filepath.Join(string(h), "tmp") }
+func (h house) runtime() string { return filepath.Join(string(h), "runtime") }
+func (h house) upper() string   { return filepath.Join(string(h), "upper") }
+func (h house) work() string    { return filepath.Join(string(h), "work") }
+
+// enter makes the mounts of the namespace we are the first process of.
+func enter(store Store) error {
+	// The host's later mounts come in, ours do not go out.
+	if err := mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return err
+	}
+	if err := mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("%w%s", err, cureProc(err))
+	}
+	// crun refuses a host whose controllers are split between both versions
+	// ("hybrid"); of this view it is none. We use no group of it.
+	if err := mount("cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	if store.Root == "" {
+		return nil
+	}
+	// The engine's locks: shared with other instances they would be held for
+	// ever by one that was killed.
+	if err := mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return err
+	}
+	return house(store.Root).build(store.Driver)
+}
+
+func cureProc(err error) string {
+	if errors.Is(err, unix.EPERM) {
+		return ": parts of /proc are masked here, as in a container: run it with --security-opt unmask=ALL"
+	}
+	return ""
+}
+
+func (h house) build(driver string) error {
+	images, err := unix.OpenTree(unix.AT_FDCWD, string(h), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return &os.PathError{Op: "open_tree", Path: string(h), Err: err}
+	}
+	defer func() { _ = unix.Close(images) }()
+	if err := mount("activator", string(h), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
+		return err
+	}
+	for _, dir := range []string{h.images(), h.root(), h.run(), h.tmp(), h.runtime(), h.upper(), h.work()} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := unix.MoveMount(images, "", unix.AT_FDCWD, h.images(), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: h.images(), Err: err}
+	}
+	if driver != "vfs" {
+		return nil
+	}
+	return h.copyOnWrite()
+}
+
+// copyOnWrite gives the vfs driver, which knows no read-only stores, a root that
+// has everything the user's store has and keeps changes to itself.
+func (h house) copyOnWrite() error {
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", h.images(), h.upper(), h.work())
+	// In a user namespace overlayfs keeps its marks in attributes that users may
+	// write, Linux 5.11.
+	if !initialUserNamespace() {
+		options += ",userxattr"
+	}
+	if err := mount("overlay", h.root(), "overlay", 0, options); err != nil {
+		return err
+	}
+	// The containers outside are no business of ours.
+	return os.RemoveAll(filepath.Join(h.root(), "libpod"))
+}
+
+// initialUserNamespace reports whether ids here are the machine's:
+// user_namespaces(7) describes the map of the first namespace.
+func initialUserNamespace() bool {
+	var inside, outside, count uint64
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return true
+	}
+	_, err = fmt.Sscan(string(text), &inside, &outside, &count)
+	return err == nil && count == 1<<32-1
+}
+
+func mount(source, target, fstype string, flags uintptr, options string) error {
+	if err := unix.Mount(source, target, fstype, flags, options); err != nil {
+		return &os.PathError{Op: "mount", Path: target, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Spec is a container as the configuration describes it. It is pure. The zero
+// value of every field but Name and Image is the strictest.
+type Spec struct {
+	Name    string // the service's
+	Engine  string // "podman"; a path in tests
+	Image   string
+	Options []string // of podman run
+	Command []string // empty: the image's own
+
+	Network      string   // "none" (also ""), "netns:NAME", an absolute path of a network namespace, "host"
+	FDNames      []string // LISTEN_FDNAMES
+	Env          []string // KEY=VALUE, for the program inside
+	Dir          string   // "" or "/": the image's own
+	User, Group  string   // "": the image's own
+	Umask        fs.FileMode
+	Limits       []Limit
+	ReadOnly     []Mount
+	Writable     []Mount
+	Tmpfs        []string
+	Capabilities []string // "CAP_NET_BIND_SERVICE"; none by default
+	NewPrivs     bool     // no_new_privileges = false
+	Init         bool     // a reaper as pid 1 inside
+}
+
+// Limit is one resource limit, as in setrlimit(2).
+type Limit struct {
+	Resource string // "nofile", "nproc", ...
+	Soft     uint64 // ^uint64(0): unlimited
+	Hard     uint64
+}
+
+// Mount is one host path that is seen inside.
+type Mount struct{ Host, Inside string }
+
+// Store is where the engine keeps its images.
+type Store struct {
+	Driver string // "overlay" or "vfs"
+	Root   string // absolute
+}
+
+// Argv returns what to start for the container: this program's launcher, which
+// is told the engine's whole command line. The sockets and NOTIFY_SOCKET come
+// the usual way, through the environment and from descriptor 3 on.
+func (s Spec) Argv(store Store) ([]string, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(plan{Engine: s.global(store), Run: s.run(), Image: s.image(), Inherited: s.inherited(), Store: store})
+	if err != nil {
+		return nil, err
+	}
+	return []string{self, stageLaunch, string(text)}, nil
+}
+
+// global is the engine and its options before the word "run". The folders are
+// those that the launcher makes (see house).
+func (s Spec) global(store Store) []string {
+	h := house(store.Root)
+	argv := []string{
+		s.Engine,
+		"--storage-driver=" + store.Driver,
+		"--root=" + h.root(),
+		"--runroot=" + h.run(),
+		"--tmpdir=" + h.tmp(),
+		"--runtime-flag=root=" + h.runtime(),
+		"--cgroup-manager=cgroupfs", // the other one is systemd
+		"--events-backend=none",
+	}
+	if store.Driver == "overlay" {
+		argv = append(argv, "--storage-opt=additionalimagestore="+h.images())
+	}
+	return argv
+}
+
+// run is "run" and its options.
+func (s Spec) run() []string {
+	argv := []string{
+		"run", "--rm", "--replace", "--name=activator-" + s.Name, "--hostname=" + s.Name,
+		"--network=" + s.network(),
+		"--pull=never",
+		// The program has our pipes themselves: no copy, and no log file.
+		"--log-driver=passthrough",
+		// NOTIFY_SOCKET goes in as a mount of its own: the engine would tell of
+		// pids that mean nothing outside.
+		"--sdnotify=ignore",
+		// Groups of their own outlive a kill of everything, and where systemd does
+		// not run nobody delegates any. The user's options may ask for them.
+		"--cgroups=disabled",
+		"--cap-drop=all", "--read-only",
+	}
+	if !s.NewPrivs {
+		argv = append(argv, "--security-opt=no-new-privileges")
+	}
+	if s.Init {
+		argv = append(argv, "--init")
+	}
+	for _, c := range s.Capabilities {
+		argv = append(argv, "--cap-add="+c)
+	}
+	argv = append(argv, s.identity()...)
+	for _, l := range s.Limits {
+		argv = append(argv, limit(l.Resource, l.Soft, l.Hard))
+	}
+	for _, m := range s.ReadOnly {
+		argv = append(argv, "--volume="+m.Host+":"+m.Inside+":ro")
+	}
+	for _, m := range s.Writable {
+		argv = append(argv, "--volume="+m.Host+":"+m.Inside+":rw")
+	}
+	for _, path := range s.Tmpfs {
+		argv = append(argv, "--tmpfs="+path)
+	}
+	if len(s.FDNames) > 0 {
+		argv = append(argv, "--env=LISTEN_FDNAMES="+strings.Join(s.FDNames, ":"))
+	}
+	for _, e := range s.Env {
+		argv = append(argv, "--env="+e)
+	}
+	return append(argv, s.Options...)
+}
+
+// image is what stands behind the options.
+func (s Spec) image() []string { return append([]string{s.Image}, s.Command...) }
+
+func (s Spec) network() string {
+	if s.Network == "" {
+		return "none"
+	}
+	if name, ok := strings.CutPrefix(s.Network, "netns:"); ok {
+		return "ns:" + filepath.Join("/run/netns", name)
+	}
+	if filepath.IsAbs(s.Network) {
+		return "ns:" + s.Network
+	}
+	return s.Network
+}
+
+func (s Spec) identity() []string {
+	argv := []string{fmt.Sprintf("--umask=%04o", s.Umask.Perm())}
+	switch {
+	case s.User != "" && s.Group != "":
+		argv = append(argv, "--user="+s.User+":"+s.Group)
+	case s.User != "":
+		argv = append(argv, "--user="+s.User)
+	}
+	if s.Dir != "" && s.Dir != "/" {
+		argv = append(argv, "--workdir="+s.Dir)
+	}
+	return argv
+}
+
+// inherited are the limits that the launcher sets to its own: left alone, the
+// engine tries to raise them, which needs CAP_SYS_RESOURCE.
+func (s Spec) inherited() []string {
+	var all []string
+	for _, resource := range []string{"nofile", "nproc"} {
+		if !slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == resource }) {
+			all = append(all, resource)
+		}
+	}
+	return all
+}
+
+func limit(resource string, soft, hard uint64) string {
+	return fmt.Sprintf("--ulimit=%s=%s:%s", resource, number(soft), number(hard))
+}
+
+func number(n uint64) string {
+	if n == ^uint64(0) {
+		return "-1"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// refused are the options that would break a promise, and why.
+var refused = []struct {
+	option *regexp.Regexp
+	reason string
+}{
+	{regexp.MustCompile(`^--(network|net)(=|$)`), "[sandbox] network says what the network is"},
+	{regexp.MustCompile(`^--(pod|pod-id-file)(=|$)`), "a pod has a network of its own"},
+	{regexp.MustCompile(`^(--detach(=|$)|-[itqP]*d)`), "the activator waits for the container"},
+	{regexp.MustCompile(`^--(name|replace|cidfile|conmon-pidfile|pidfile|sdnotify|preserve-fds|log-driver)(=|$)`), "the activator sets it"},
+	{regexp.MustCompile(`^(-[itqP]*t|--tty)(=|$)`), "there is no terminal"},
+}
+
+// volume finds a volume by name: the engine's state is gone after the run, and
+// the data would be with it.
+var volume = regexp.MustCompile(`^(--volume=|-v=?)([^/.~,=:][^:]*):`)
+
+func (s Spec) check() error {
+	if filepath.Base(s.Engine) != "podman" {
+		return fmt.Errorf("container: engine %q: only \"podman\" is known", s.Engine)
+	}
+	if s.Image == "" {
+		return errors.New("container: no image given")
+	}
+	if strings.HasPrefix(s.Image, "-") {
+		return fmt.Errorf("container: image %q: an image does not begin with a dash", s.Image)
+	}
+	if s.Group != "" && s.User == "" {
+		return errors.New("container: a group needs a user")
+	}
+	for i, option := range s.Options {
+		for _, r := range refused {
+			if r.option.MatchString(option) {
+				return fmt.Errorf("container: option %q: %s", option, r.reason)
+			}
+		}
+		joined := option
+		if (option == "-v" || option == "--volume") && i+1 < len(s.Options) {
+			joined = "--volume=" + s.Options[i+1]
+		}
+		if volume.MatchString(joined) {
+			return fmt.Errorf("container: option %q: a volume by name would be lost with the container: give a folder's path", joined)
+		}
+		if option == "--" || !strings.HasPrefix(option, "-") && (i == 0 || !takesValue(s.Options[i-1])) {
+			return fmt.Errorf("container: option %q: not an option: what to run stands in image and command", option)
+		}
+	}
+	return nil
+}
+
+// takesValue reports whether the word after option may be its value.
+func takesValue(option string) bool {
+	return strings.HasPrefix(option, "-") && option != "--" && !strings.Contains(option, "=")
+}
