@@ -1,0 +1,210 @@
+// Command activator binds sockets, waits, and on the first client starts the
+// service behind them as a networkless process that inherits the sockets.
+//
+//	activator --config echo.toml
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"activator/internal/daemon"
+	"activator/internal/doctor"
+	"activator/internal/spawn"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0 // ended as asked
+	exitFailed = 1 // failed at run time
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+func main() {
+	if spawn.IsStage() {
+		spawn.Stage()
+	}
+	spawn.CloseInherited()
+	os.Exit(run(os.Args[1:]))
+}
+
+// run runs the command line and returns the exit code.
+func run(args []string) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.Execute()
+	var failed *runError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &failed) && failed.quiet:
+		return failed.code
+	case errors.As(err, &failed):
+		fmt.Fprintf(os.Stderr, "activator: %v\n", failed.err)
+		return failed.code
+	}
+	fmt.Fprintf(os.Stderr, "activator: %v\nTry 'activator --help'.\n", err)
+	return exitUsage
+}
+
+// runError is an error of the work, not of the command line.
+type runError struct {
+	err   error
+	code  int
+	quiet bool // it has been said already
+}
+
+func (e *runError) Error() string { return e.err.Error() }
+func (e *runError) Unwrap() error { return e.err }
+
+// failure gives an error its exit code.
+func failure(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case daemon.IsConfiguration(err):
+		fmt.Fprint(os.Stderr, err.Error())
+		return &runError{err: err, code: exitUsage, quiet: true}
+	}
+	return &runError{err: err, code: exitFailed}
+}
+
+func rootCommand() *cobra.Command {
+	var paths []string
+	var format, level string
+	root := &cobra.Command{
+		Use:   "activator --config FILE|DIR...",
+		Short: "Start networkless services on their first client",
+		Long: `activator binds the sockets of services, waits, and on the first client starts
+the service as a process without a network, which inherits the sockets by the
+LISTEN_FDS protocol. No systemd, no container engine, no root needed.
+
+SIGHUP reads the configuration again, SIGTERM and SIGINT end everything in order,
+a second one at once.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(paths) == 0 {
+				return errors.New("no configuration: give a file or a folder, --config configs/echo.toml")
+			}
+			options, err := options(paths, format, level)
+			if err != nil {
+				return err
+			}
+			return failure(serve(options))
+		},
+	}
+	root.PersistentFlags().StringArrayVarP(&paths, "config", "c", nil, "configuration: a file, or a folder with its *.toml; may be repeated")
+	root.Flags().StringVar(&format, "log-format", "text", "text or json")
+	root.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	root.AddCommand(checkCommand(&paths), doctorCommand(), versionCommand())
+	_ = root.MarkPersistentFlagFilename("config", "toml") // completion only
+	return root
+}
+
+func options(paths []string, format, level string) (daemon.Options, error) {
+	o := daemon.Options{Paths: paths, Format: format}
+	if format != "text" && format != "json" {
+		return o, fmt.Errorf("--log-format %q: text or json", format)
+	}
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	var known bool
+	if o.Level, known = levels[level]; !known {
+		return o, fmt.Errorf("--log-level %q: debug, info, warn or error", level)
+	}
+	return o, nil
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(o daemon.Options) error {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	// A handler instead of ignoring: what is ignored stays so in every child.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	ends := make(chan os.Signal, 2)
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	go endOn(ends, stop)
+	return daemon.Run(ctx, o, reload)
+}
+
+// endOn ends in order at the first signal and at once at the second: every child
+// has a parent-death signal and goes too.
+func endOn(ends <-chan os.Signal, stop context.CancelFunc) {
+	<-ends
+	stop()
+	<-ends
+	fmt.Fprintln(os.Stderr, "activator: a second signal: ended at once")
+	os.Exit(exitFailed)
+}
+
+func checkCommand(paths *[]string) *cobra.Command {
+	var verbose bool
+	check := &cobra.Command{
+		Use:   "check --config FILE|DIR...",
+		Short: "Say what is wrong with the configuration, and touch nothing",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all := append(append([]string{}, *paths...), args...)
+			if len(all) == 0 {
+				return errors.New("no configuration: give a file or a folder, check --config configs/echo.toml")
+			}
+			return failure(daemon.Check(all, verbose, cmd.OutOrStdout()))
+		},
+	}
+	check.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the effective configuration, as TOML that can be fed back")
+	return check
+}
+
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this kernel and this user can do, and how to get what is missing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !doctor.Report(cmd.OutOrStdout()) {
+				return &runError{err: errors.New("the default sandbox cannot work here"), code: exitFailed, quiet: true}
+			}
+			return nil
+		},
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), version())
+		},
+	}
+}
+
+// version is what the build recorded: the module's version, or the revision.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "activator (unknown)"
+	}
+	settings := make(map[string]string)
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	parts := []string{"activator", info.Main.Version}
+	if rev := settings["vcs.revision"]; rev != "" && !strings.Contains(info.Main.Version, rev[:min(12, len(rev))]) {
+		parts = append(parts, rev)
+	}
+	return strings.Join(append(parts, info.GoVersion, settings["GOOS"]+"/"+settings["GOARCH"]), " ")
+}

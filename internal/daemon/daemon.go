@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"activator/internal/config"
+	"activator/internal/listen"
+	"activator/internal/output"
+	"activator/internal/spawn"
+	"activator/internal/supervise"
+)
+
+// Options are what the command line says.
+type Options struct {
+	Paths  []string   // files and folders of configuration
+	Format string     // of the log: "text" or "json"
+	Level  slog.Level // of the log: the least that is written
+}
+
+// Daemon is the set of services of one activator. Its fields belong to the
+// goroutine in Run.
+type Daemon struct {
+	options Options
+	sink    *output.Sink
+	log     *slog.Logger
+	starter *spawn.Starter
+	watcher *listen.Watcher
+	members map[string]*member
+}
+
+// member is one service and what belongs to it. The daemon owns the sockets, the
+// service borrows them while it runs.
+type member struct {
+	conf    config.Service
+	sockets []*listen.Socket
+	stop    context.CancelFunc
+	done    chan struct{} // closed when the service is gone
+}
+
+// Run serves until ctx is done: it reads the configuration, opens every socket
+// (all or none), runs the services, and reads the configuration again whenever
+// reload says so. Everything it opened and started is gone when it returns. An
+// error that is a [config.Errors] means that nothing was touched.
+func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
+	services, err := load(o.Paths)
+	if err != nil {
+		return err
+	}
+	sink := output.NewSink(os.Stderr, o.Format, o.Level)
+	defer sink.Close()
+	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
+	if d.watcher, err = listen.NewWatcher(); err != nil {
+		return err
+	}
+	defer d.watcher.Close()
+	d.starter = spawn.NewStarter()
+	defer d.starter.Close()
+	return d.run(ctx, services, reload)
+}
+
+func (d *Daemon) run(ctx context.Context, services []config.Service, reload <-chan os.Signal) error {
+	sockets, err := openAll(services)
+	if err != nil {
+		return err
+	}
+	watching, unwatch := context.WithCancel(context.Background())
+	watched := make(chan error, 1)
+	go func() { watched <- d.watcher.Run(watching) }()
+	defer func() {
+		unwatch()
+		<-watched
+	}()
+	defer d.shutdown()
+	for _, conf := range services {
+		if err := d.start(conf, sockets[:len(conf.Sockets):len(conf.Sockets)]); err != nil {
+			closeAll(sockets)
+			return err
+		}
+		sockets = sockets[len(conf.Sockets):]
+	}
+	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("activator stopping")
+			return nil
+		case err := <-watched:
+			watched <- err
+			return fmt.Errorf("watch sockets: %w", err)
+		case <-reload:
+			d.reload(ctx)
+		}
+	}
+}
+
+func load(paths []string) ([]config.Service, error) {
+	env, err := config.HostEnv()
+	if err != nil {
+		return nil, err
+	}
+	return config.Load(paths, env)
+}
+
+// openAll opens the sockets of all services in order, or none.
+func openAll(services []config.Service) ([]*listen.Socket, error) {
+	var specs []listen.Spec
+	for _, conf := range services {
+		specs = append(specs, specsOf(conf)...)
+	}
+	return listen.OpenAll(specs)
+}
+
+func specsOf(conf config.Service) []listen.Spec {
+	specs := make([]listen.Spec, len(conf.Sockets))
+	for i, s := range conf.Sockets {
+		specs[i] = s.Spec
+	}
+	return specs
+}
+
+// start runs a service on sockets, which it takes.
+func (d *Daemon) start(conf config.Service, sockets []*listen.Socket) error {
+	spec, err := serviceSpec(conf)
+	if err != nil {
+		closeAll(sockets)
+		return fmt.Errorf("service %s: %w", conf.Name, err)
+	}
+	for _, w := range spec.warnings {
+		d.log.Warn(w, "service", conf.Name)
+	}
+	service := supervise.New(spec.Spec, supervise.Surroundings{
+		Starter: d.starter,
+		Watcher: d.watcher,
+		Sink:    d.sink,
+	}, sockets)
+	for _, socket := range sockets {
+		if err := d.watcher.WatchNode(socket, service.NodeTouched); err != nil {
+			d.log.Warn("node not watched: it is not put back when somebody deletes it", "service", conf.Name, "socket", socket.String(), "err", err)
+		}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m := &member{conf: conf, sockets: sockets, stop: stop, done: make(chan struct{})}
+	d.members[conf.Name] = m
+	go func() {
+		defer close(m.done)
+		service.Run(ctx)
+	}()
+	return nil
+}
+
+// shutdown ends every service, all at once, and then closes their sockets: a
+// client that comes meanwhile waits in a queue for as long as there is one.
+func (d *Daemon) shutdown() {
+	for _, m := range d.members {
+		m.stop()
+	}
+	for name, m := range d.members {
+		<-m.done
+		delete(d.members, name)
+		d.close(m)
+	}
+	d.log.Info("activator stopped")
+}
+
+// close closes the sockets of a member that has ended.
+func (d *Daemon) close(m *member) {
+	for _, socket := range m.sockets {
+		d.watcher.Forget(socket)
+		if err := socket.Close(); err != nil {
+			d.log.Warn("socket not closed cleanly", "service", m.conf.Name, "socket", socket.String(), "err", err)
+		}
+	}
+	m.sockets = nil
+}
+
+func closeAll(sockets []*listen.Socket) {
+	for _, s := range sockets {
+		_ = s.Close() // on the way out of another error
+	}
+}
+
+// IsConfiguration tells an error of the configuration from one at run time.
+func IsConfiguration(err error) bool {
+	var list config.Errors
+	return errors.As(err, &list)
+}

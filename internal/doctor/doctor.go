@@ -1,0 +1,144 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"activator/internal/container"
+	"activator/internal/listen"
+	"activator/internal/sandbox"
+	"activator/internal/spawn"
+)
+
+// patience bounds the trial of the default sandbox.
+const patience = 10 * time.Second
+
+// finding is one line of the report.
+type finding struct {
+	name   string
+	ok     bool
+	detail string // what was seen
+	needs  string // what depends on it
+	cure   string // how to get it
+}
+
+// Report writes what this kernel and this user can do, and reports whether the
+// default sandbox works: it is tried, not guessed.
+func Report(w io.Writer) bool {
+	fmt.Fprintf(w, "%s, as %s\n\n", kernel(), who())
+	works := trial()
+	findings := append([]finding{works}, abilities()...)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range findings {
+		mark := "yes"
+		if !f.ok {
+			mark = "NO"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", mark, f.name, f.detail)
+	}
+	_ = table.Flush() // what w refuses, w's owner sees
+	lacks(w, findings)
+	return works.ok
+}
+
+// lacks says of everything that is missing what depends on it and how to get it.
+func lacks(w io.Writer, findings []finding) {
+	for _, f := range findings {
+		if f.ok {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s: %s\n", f.name, f.detail)
+		if f.needs != "" {
+			fmt.Fprintf(w, "  without it: %s\n", f.needs)
+		}
+		if f.cure != "" {
+			fmt.Fprintf(w, "  to get it:  %s\n", f.cure)
+		}
+	}
+}
+
+func who() string {
+	if os.Getuid() == 0 {
+		return "root"
+	}
+	return fmt.Sprintf("user %d", os.Getuid())
+}
+
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "Linux"
+	}
+	return "Linux " + string(bytes.TrimSpace(release))
+}
+
+// abilities are what the leaves know of themselves.
+func abilities() []finding {
+	var all []finding
+	for _, a := range sandbox.Abilities() {
+		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
+	}
+	for _, a := range listen.Abilities() {
+		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
+	}
+	return append(all, engine())
+}
+
+// trial runs our own binary in the default sandbox, as a service would run.
+func trial() finding {
+	f := finding{
+		name:  "default sandbox",
+		needs: "services with the default [sandbox] do not start",
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := sandboxed(ctx); err != nil {
+		f.detail = err.Error()
+		f.cure = "see the first lack below; everything else of the sandbox rests on it"
+		return f
+	}
+	f.ok, f.detail = true, "a program ran in it"
+	return f
+}
+
+func sandboxed(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	starter := spawn.NewStarter()
+	defer starter.Close()
+	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}}, spawn.Stdio{}, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.Close() }()
+	if err := p.Go(ctx); err != nil {
+		return err
+	}
+	exit, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	if !exit.OK() {
+		return fmt.Errorf("a program in it ended with %v", exit)
+	}
+	return nil
+}
+
+// engine tells whether [container] can work.
+func engine() finding {
+	f := finding{name: "podman", needs: "services with a [container] do not start"}
+	path, err := container.Engine("podman")
+	if err != nil {
+		f.detail, f.cure = err.Error(), "install it: apt-get install podman"
+		return f
+	}
+	f.ok, f.detail = true, path
+	return f
+}

@@ -1,0 +1,149 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A thousand services of five sockets each stand in one activator, and while
+// nobody comes nothing wakes up: not one context switch in ten seconds.
+func TestThousandIdleServices(t *testing.T) {
+	const services = 1000
+	dir := folder(t)
+	for i := range services {
+		var b bytes.Buffer
+		fmt.Fprintf(&b, "[[socket]]\nlisten = [")
+		for n := range 5 {
+			fmt.Fprintf(&b, "\"unix://%s/s%d.%d\", ", dir, i, n)
+		}
+		fmt.Fprintf(&b, "]\n[service]\nexec = [\"ECHO\"]\n")
+		configureIn(t, dir, fmt.Sprintf("service%d", i), b.String())
+	}
+	begin := time.Now()
+	a := activate(t, "--config", dir)
+	t.Logf("%d services with %d sockets are ready after %v", services, 5*services, time.Since(begin).Round(time.Millisecond))
+	a.waitN(services, "state=listening")
+	settle(t, a.cmd.Process.Pid)
+	before := switches(t, a.cmd.Process.Pid)
+	time.Sleep(10 * time.Second)
+	if after := switches(t, a.cmd.Process.Pid); after != before {
+		t.Errorf("%d context switches in 10 idle seconds", after-before)
+	}
+	// And each of them answers.
+	for _, i := range []int{0, 499, 999} {
+		answered(t, "one of a thousand", fmt.Sprintf("unix:%s/s%d.4", dir, i))
+	}
+}
+
+// switches sums the context switches of all threads of a process.
+func switches(t *testing.T, pid int) int {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	sum := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread is gone
+		}
+		for line := range strings.Lines(string(text)) {
+			if key, value, _ := strings.Cut(line, ":"); strings.HasSuffix(key, "ctxt_switches") {
+				n, _ := strconv.Atoi(strings.TrimSpace(value))
+				sum += n
+			}
+		}
+	}
+	if sum == 0 {
+		t.Fatalf("no context switches of %d: is it there?", pid)
+	}
+	return sum
+}
+
+// settle waits until a process has been quiet for a second: the runtime's
+// collector ends its work some time after the last allocation.
+func settle(t *testing.T, pid int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for last := -1; ; {
+		now := switches(t, pid)
+		if now == last {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the activator does not come to rest")
+		}
+		last = now
+		time.Sleep(time.Second)
+	}
+}
+
+// After a thousand activations the activator holds what it held before.
+func TestNothingIsLeftOfAThousandActivations(t *testing.T) {
+	dir := folder(t)
+	sock := dir + "/s"
+	a := activate(t, "--config", configureIn(t, dir, "echo",
+		fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s\"]\n[service]\nexec = [\"ECHO\", \"--exit-after\", \"1\"]\n%s", sock, quick)))
+	pid := a.cmd.Process.Pid
+	activateTimes(t, a, sock, 0, 20)
+	settle(t, pid)
+	fds, threads := fdsOf(t, pid), threadsOf(t, pid)
+	activateTimes(t, a, sock, 20, 1000)
+	settle(t, pid)
+	if now := fdsOf(t, pid); now != fds {
+		t.Errorf("descriptors before:\n%s\nand after a thousand activations:\n%s", fds, now)
+	}
+	if now := threadsOf(t, pid); now > threads+2 { // the runtime may need one more for a burst
+		t.Errorf("%d threads before, %d after", threads, now)
+	}
+	if left := childrenOf(pid); len(left) > 0 {
+		t.Errorf("children left: %v", left)
+	}
+}
+
+func activateTimes(t *testing.T, a *activator, sock string, from, to int) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		if err := ask("unix", sock, i); err != nil {
+			t.Fatal(err)
+		}
+		a.waitN(i+2, "state=listening")
+	}
+}
+
+// fdsOf lists what kinds of descriptors a process holds, and how many of each.
+func fdsOf(t *testing.T, pid int) string {
+	t.Helper()
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	kinds := make(map[string]int)
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			kind, _, _ := strings.Cut(target, ":[")
+			kinds[kind]++
+		}
+	}
+	return fmt.Sprint(kinds) // sorted by key
+}
+
+func threadsOf(t *testing.T, pid int) int {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(tasks)
+}
+
+func childrenOf(pid int) []string {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	var found []string
+	for _, f := range files {
+		text, _ := os.ReadFile(f)
+		found = append(found, strings.Fields(string(text))...)
+	}
+	return found
+}

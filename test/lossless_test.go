@@ -1,0 +1,208 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	requests = 10000
+	clients  = 16
+)
+
+// tally counts what became of the requests.
+type tally struct {
+	answered atomic.Int64
+	cut      atomic.Int64 // the process that had taken the request was killed
+	lost     atomic.Int64
+}
+
+// many sends all requests from several clients at once.
+func many(t *testing.T, tl *tally, one func(i int) error) {
+	t.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1))
+				if i > requests {
+					return
+				}
+				switch err := one(i); {
+				case err == nil:
+					tl.answered.Add(1)
+				case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+					tl.cut.Add(1)
+				default:
+					if tl.lost.Add(1) <= 5 {
+						t.Errorf("request %d: %v", i, err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// ask is one request over one connection.
+func ask(network, addr string, i int) error {
+	c, err := net.Dial(network, addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	want := fmt.Sprintf("request %d", i)
+	if _, err := c.Write([]byte(want)); err != nil {
+		return err
+	}
+	if s, ok := c.(interface{ CloseWrite() error }); ok {
+		if err := s.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if string(got) != want {
+		return fmt.Errorf("answer %q, want %q", got, want)
+	}
+	return nil
+}
+
+// The rest is set small: what is counted here is clients, not patience.
+const quick = "restart_delay = \"1ms\"\nrestart_max_delay = \"5ms\"\n"
+
+// A service that ends by itself after every 20th answer loses nobody.
+func TestNoClientLostToExits(t *testing.T) {
+	for _, network := range []string{"tcp", "unix", "udp"} {
+		t.Run(network, func(t *testing.T) {
+			a, addr := echoAt(t, network, `exec = ["ECHO", "--exit-after", "20"]`)
+			var tl tally
+			many(t, &tl, func(i int) error { return ask(network, addr, i) })
+			if n := tl.answered.Load(); n != requests {
+				t.Errorf("%d of %d answered, %d cut, %d lost", n, requests, tl.cut.Load(), tl.lost.Load())
+			}
+			a.stop()
+			starts := a.log.count("state=running")
+			t.Logf("%s: %d answered by %d processes", network, tl.answered.Load(), starts)
+			if starts < requests/20/clients {
+				t.Errorf("only %d starts: the service does not end as it should", starts)
+			}
+		})
+	}
+}
+
+// A service that is killed at random loses only what it had already taken: every
+// request that still stands in the queue is answered by the next process.
+func TestNoClientLostToKills(t *testing.T) {
+	for _, network := range []string{"tcp", "unix", "udp"} {
+		t.Run(network, func(t *testing.T) {
+			a, addr := echoAt(t, network, `exec = ["ECHO"]`)
+			stop := make(chan struct{})
+			kills := make(chan int)
+			go func() { kills <- killAtRandom(a, stop) }()
+			var tl tally
+			many(t, &tl, func(i int) error {
+				if network == "udp" {
+					return askDatagram(addr, i)
+				}
+				return ask(network, addr, i)
+			})
+			close(stop)
+			n := <-kills
+			t.Logf("%s: %d answered, %d cut by %d kills, %d lost", network, tl.answered.Load(), tl.cut.Load(), n, tl.lost.Load())
+			if tl.answered.Load()+tl.cut.Load() != requests || tl.lost.Load() != 0 {
+				t.Errorf("the count is not exact")
+			}
+			if most := int64(n * clients); tl.cut.Load() > most {
+				t.Errorf("%d cut by %d kills: more than they can have taken", tl.cut.Load(), n)
+			}
+			if n < 20 {
+				t.Errorf("only %d kills", n)
+			}
+		})
+	}
+}
+
+// askDatagram sends one request. A datagram that a killed process had taken is
+// cut; who waits for its answer cannot know, and asks once more after a time.
+func askDatagram(addr string, i int) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	want := fmt.Sprintf("request %d", i)
+	if _, err := c.Write([]byte(want)); err != nil {
+		return err
+	}
+	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		return err
+	}
+	got := make([]byte, 64)
+	n, err := c.Read(got)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return err
+	}
+	if string(got[:n]) != want {
+		return fmt.Errorf("answer %q, want %q", got[:n], want)
+	}
+	return nil
+}
+
+// echoAt activates a service at one fresh address of the network.
+func echoAt(t *testing.T, network, service string) (*activator, string) {
+	t.Helper()
+	dir := folder(t)
+	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	if network == "unix" {
+		addr = dir + "/s"
+	}
+	return activate(t, "--config", configureIn(t, dir, "echo",
+		fmt.Sprintf("[[socket]]\nlisten = [\"%s://%s\"]\n[service]\n%s%s\n", network, addr, quick, service))), addr
+}
+
+// killAtRandom kills each run of the service at a random moment of its first
+// milliseconds, until stop is closed, and returns how many it killed.
+func killAtRandom(a *activator, stop chan struct{}) int {
+	kills, seen := 0, 0
+	for {
+		text := a.log.all()
+		for ; seen < len(text); seen++ {
+			if !hasAll(text[seen], []string{"state=running"}) {
+				continue
+			}
+			pid, _ := strconv.Atoi(field(text[seen], "pid"))
+			time.Sleep(time.Duration(rand.IntN(20000)) * time.Microsecond)
+			if pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				kills++
+			}
+		}
+		select {
+		case <-stop:
+			return kills
+		case <-time.After(time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,327 @@
+// Package test holds the tests from end to end: the built programs, real
+// clients, as whoever runs them.
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"activator/internal/ktest"
+)
+
+// patience bounds every wait. It is never what a test measures.
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	if mode := os.Getenv("ACTIVATOR_TEST_SERVICE"); mode != "" {
+		serve(mode)
+		return
+	}
+	ktest.Main(m)
+}
+
+// program is the path of a built program: in $ACTIVATOR_BIN, or ../bin.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("ACTIVATOR_BIN")
+	if dir == "" {
+		dir = filepath.Join("..", "bin")
+	}
+	path, err := filepath.Abs(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: build it first: make", err)
+	}
+	return path
+}
+
+// activator is a running activator.
+type activator struct {
+	t      testing.TB
+	cmd    *exec.Cmd
+	log    *lines
+	ended  chan struct{}
+	status error
+}
+
+// activate starts the activator; the test's end stops it, and fails if it does
+// not end with 0.
+func activate(t testing.TB, args ...string) *activator {
+	t.Helper()
+	a := launch(t, args...)
+	t.Cleanup(func() {
+		a.stop()
+		if t.Failed() {
+			t.Logf("the activator's log:\n%s", tail(a.log.all(), 60))
+		}
+	})
+	a.wait("activator ready")
+	return a
+}
+
+func launch(t testing.TB, args ...string) *activator {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &activator{t: t, cmd: exec.Command(program(t, "activator"), args...), log: newLines(), ended: make(chan struct{})}
+	a.cmd.Stderr, a.cmd.Stdout = w, w
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	go func() {
+		a.log.read(r)
+		r.Close()
+		a.status = a.cmd.Wait()
+		close(a.ended)
+	}()
+	return a
+}
+
+// stop ends the activator in order. It may be called twice.
+func (a *activator) stop() {
+	a.t.Helper()
+	select {
+	case <-a.ended:
+	default:
+		_ = a.cmd.Process.Signal(syscall.SIGTERM)
+	}
+	select {
+	case <-a.ended:
+	case <-time.After(patience):
+		_ = a.cmd.Process.Kill()
+		a.t.Errorf("the activator does not stop")
+		<-a.ended
+	}
+	if a.status != nil && a.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		a.t.Errorf("the activator ended with %v", a.status)
+	}
+}
+
+// wait waits for a line with all the words.
+func (a *activator) wait(words ...string) string {
+	a.t.Helper()
+	return a.waitN(1, words...)
+}
+
+// waitN waits for the n-th line with all the words and returns it.
+func (a *activator) waitN(n int, words ...string) string {
+	a.t.Helper()
+	line, ok := a.log.wait(n, words...)
+	if !ok {
+		a.t.Fatalf("no line %d with %q in the log:\n%s", n, words, tail(a.log.all(), 60))
+	}
+	return line
+}
+
+// field is the value of key in a line of the log.
+func field(line, key string) string {
+	_, rest, _ := strings.Cut(line, " "+key+"=")
+	value, _, _ := strings.Cut(rest, " ")
+	return strings.TrimSpace(value)
+}
+
+// lines collects what somebody prints.
+type lines struct {
+	mu    sync.Mutex
+	text  []string
+	more  chan struct{} // closed and made anew with every line
+	ended bool
+}
+
+func newLines() *lines { return &lines{more: make(chan struct{})} }
+
+func (l *lines) read(f *os.File) {
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		l.add(s.Text(), false)
+	}
+	l.add("", true)
+}
+
+func (l *lines) add(line string, end bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if end {
+		l.ended = true
+	} else {
+		l.text = append(l.text, line)
+	}
+	close(l.more)
+	l.more = make(chan struct{})
+}
+
+func (l *lines) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text[:len(l.text):len(l.text)]
+}
+
+// count is how many lines have all the words.
+func (l *lines) count(words ...string) int {
+	n := 0
+	for _, line := range l.all() {
+		if hasAll(line, words) {
+			n++
+		}
+	}
+	return n
+}
+
+func hasAll(line string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(line, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *lines) wait(n int, words ...string) (string, bool) {
+	limit := time.After(patience)
+	seen := 0
+	for next := 0; ; {
+		l.mu.Lock()
+		text, more, ended := l.text, l.more, l.ended
+		l.mu.Unlock()
+		for ; next < len(text); next++ {
+			if hasAll(text[next], words) {
+				if seen++; seen == n {
+					return text[next], true
+				}
+			}
+		}
+		if ended {
+			return "", false
+		}
+		select {
+		case <-more:
+		case <-limit:
+			return "", false
+		}
+	}
+}
+
+func tail(text []string, n int) string {
+	return strings.Join(text[max(0, len(text)-n):], "\n")
+}
+
+// configure writes a configuration into a folder of its own and returns its
+// path. In text, ECHO stands for the echo program, SELF for this test's binary.
+func configure(t testing.TB, name, text string) string {
+	t.Helper()
+	return configureIn(t, folder(t), name, text)
+}
+
+func configureIn(t testing.TB, dir, name, text string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = strings.NewReplacer("ECHO", program(t, "echo"), "SELF", self).Replace(text)
+	path := filepath.Join(dir, name+".toml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// folder makes a folder with a short path, since a unix socket's may have 107
+// bytes.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "act")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// port finds a port that is free for TCP and UDP, v4 and v6.
+func port(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if free(n) {
+			return n
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+func free(n int) bool {
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, n))
+		if err != nil {
+			return false
+		}
+		l.Close()
+		p, err := net.ListenPacket("udp", fmt.Sprintf("%s:%d", host, n))
+		if err != nil {
+			return false
+		}
+		p.Close()
+	}
+	return true
+}
+
+// socat is what a user types: echo INPUT | socat - ADDR, with socat's own
+// patience of half a second.
+func socat(t testing.TB, addr, input string) string {
+	t.Helper()
+	return command(t, input, "socat", "-", addr)
+}
+
+// command runs a program to its end and returns what it printed.
+func command(t testing.TB, input string, argv ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		ktest.Skip(t, "%v: install it", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, argv[1:]...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%s: %v: %s", strings.Join(argv, " "), err, errs.String())
+	}
+	return out.String()
+}
+
+// gone waits until a process exists no more.
+func gone(t testing.TB, pid int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for syscall.Kill(pid, 0) != syscall.ESRCH {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is still there", pid)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
