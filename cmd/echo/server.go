@@ -61,6 +61,7 @@ func (s *server) start(endpoints []endpoint) {
 			if err := e.serve(); err != nil {
 				s.fail(fmt.Errorf("%s: %w", e, err))
 			}
+			s.log.debugf("%s: nothing more is taken", e)
 		})
 	}
 	go func() {
