@@ -51,9 +51,6 @@ func Build(p *Plan, trees []int) error {
 		if err := b.put(entry, tree); err != nil {
 			return err
 		}
-		if tree >= 0 {
-			_ = unix.Close(tree)
-		}
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &attr); err != nil {
@@ -135,8 +132,10 @@ func newTmpfs(mode string) (int, error) {
 		return -1, os.NewSyscallError("fsopen", err)
 	}
 	defer func() { _ = unix.Close(config) }()
-	if err := unix.FsconfigSetString(config, "mode", mode); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
+	for _, option := range [][2]string{{"source", "tmpfs"}, {"mode", mode}} {
+		if err := unix.FsconfigSetString(config, option[0], option[1]); err != nil {
+			return -1, os.NewSyscallError("fsconfig", err)
+		}
 	}
 	if err := unix.FsconfigCreate(config); err != nil {
 		return -1, os.NewSyscallError("fsconfig", err)

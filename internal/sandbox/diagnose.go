@@ -1,5 +1,147 @@
 package sandbox
 
-import "syscall"
+import (
+	"os"
+	"strings"
+	"syscall"
 
-func cure(step, path string, errno syscall.Errno) string { return "" }
+	"golang.org/x/sys/unix"
+)
+
+// Where the kernel and its friends say what is allowed, see user_namespaces(7),
+// namespaces(7) and https://ubuntu.com/blog/ubuntu-23-10-restricted-unprivileged-user-namespaces.
+const (
+	sysctlClone    = "kernel.unprivileged_userns_clone"             // Debian's and its children's
+	sysctlAppArmor = "kernel.apparmor_restrict_unprivileged_userns" // Ubuntu 23.10 and later
+	sysctlUsers    = "user.max_user_namespaces"
+)
+
+// The cures that more than one place tells.
+const (
+	cureClone    = "user namespaces are off for ordinary users here: sysctl -w " + sysctlClone + "=1"
+	cureUsers    = "user namespaces are off here: sysctl -w " + sysctlUsers + "=10000"
+	cureAppArmor = "AppArmor restricts user namespaces here (" + sysctlAppArmor + "=1): give the activator a profile with \"userns,\", or sysctl -w " + sysctlAppArmor + "=0"
+	cureSeccomp  = "a seccomp filter on the activator itself (Docker's default profile?) refuses it: run the container with --security-opt seccomp=unconfined"
+	cureKernel   = "Linux 5.15 or later is needed"
+)
+
+// CloneError explains why the kernel refused a new process its namespaces.
+func CloneError(err error) error { return stepError("clone", "", err) }
+
+// cure is the best explanation we have for errno at step.
+func cure(step, path string, errno syscall.Errno) string {
+	switch {
+	case errno == syscall.ENOSYS:
+		return cureKernel
+	case step == "clone":
+		return cureOfClone(errno)
+	case step == "mount" && path == "/proc" && errno == syscall.EPERM:
+		return cureOfProc()
+	case step == "open", step == "mount":
+		if text := cureOfPath(errno); text != "" {
+			return text
+		}
+	case step == "root" && (errno == syscall.ENOENT || errno == syscall.ENOTDIR):
+		return "the root must be an existing folder"
+	case step == "pivot" && errno == syscall.EINVAL:
+		return "the root file system cannot be left; is it an initramfs? Boot into a real root"
+	}
+	if errno == syscall.EPERM || errno == syscall.EACCES {
+		return refusedBy()
+	}
+	return ""
+}
+
+func cureOfClone(errno syscall.Errno) string {
+	switch errno {
+	case syscall.ENOSPC:
+		if sysctl(sysctlUsers) == "0" {
+			return cureUsers
+		}
+		return "a limit on namespaces is reached, see /proc/sys/user/max_*_namespaces and namespaces(7)"
+	case syscall.EUSERS:
+		return "too many user namespaces within each other"
+	case syscall.EINVAL:
+		return "this kernel lacks one of the namespaces user, net, pid, mnt, ipc, uts, cgroup (CONFIG_*_NS)"
+	case syscall.EAGAIN:
+		return "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
+	case syscall.ENOENT:
+		return "/proc/self/exe is the second stage: is /proc mounted?"
+	case syscall.EPERM, syscall.EACCES:
+		return refusedBy()
+	}
+	return ""
+}
+
+// refusedBy names who is known to refuse namespaces, and what belongs to
+// having them, with EPERM. AppArmor lets the clone pass and refuses only later.
+func refusedBy() string {
+	switch {
+	case sysctl(sysctlClone) == "0":
+		return cureClone
+	case sysctl(sysctlUsers) == "0":
+		return cureUsers
+	case sysctl(sysctlAppArmor) == "1":
+		return cureAppArmor
+	case filtered():
+		return cureSeccomp
+	}
+	return "this host, container or chroot refuses new namespaces to us; activator doctor tells more"
+}
+
+func cureOfProc() string {
+	if over := overProc(); len(over) > 0 {
+		return "a fresh /proc is refused because other mounts cover parts of ours (" + strings.Join(over, " ") +
+			"), as in a container: run it with --security-opt unmask=ALL (podman) or --security-opt systempaths=unconfined (docker)"
+	}
+	return refusedBy()
+}
+
+func cureOfPath(errno syscall.Errno) string {
+	switch errno {
+	case syscall.ENOENT:
+		return "it does not exist on the host"
+	case syscall.EACCES:
+		return "the user who starts the service may not reach it"
+	case syscall.ENOTDIR, syscall.EINVAL:
+		return "a folder goes on a folder and a file on a file"
+	case syscall.ELOOP:
+		return "too many symbolic links"
+	}
+	return ""
+}
+
+// sysctl is the value of a kernel setting; "" where the kernel has none.
+func sysctl(name string) string {
+	data, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// filtered reports whether we are under a seccomp filter.
+func filtered() bool {
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	return err == nil && mode == unix.SECCOMP_MODE_FILTER
+}
+
+// overProc lists what is mounted over parts of /proc. The kernel does not mind
+// two directories that are always empty (mnt_already_visible in fs/namespace.c).
+func overProc() []string {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var over []string
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || !strings.HasPrefix(fields[4], "/proc/") {
+			continue
+		}
+		if fields[4] != "/proc/sys/fs/binfmt_misc" && fields[4] != "/proc/fs/nfsd" {
+			over = append(over, fields[4])
+		}
+	}
+	return over
+}

@@ -54,6 +54,3 @@ func joinError(path string, err error) error {
 	}
 	return refusal
 }
-
-// CloneError explains why the kernel refused the new namespaces.
-func CloneError(err error) error { return stepError("clone", "", err) }

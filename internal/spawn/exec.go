@@ -2,7 +2,7 @@ package spawn
 
 import (
 	"bytes"
-	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -108,15 +108,31 @@ func interpreter(program string) string {
 		word, _, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 		return word
 	}
-	binary, err := elf.NewFile(f)
-	if err != nil {
+	return elfInterpreter(f, head[:n])
+}
+
+// elfInterpreter reads PT_INTERP of a 64-bit little-endian program, elf(5): both
+// machines we build for. Package debug/elf would be linked into every stage.
+func elfInterpreter(r io.ReaderAt, head []byte) string {
+	const headerSize, class64, littleEndian, interp = 64, 2, 1, 3
+	if len(head) < headerSize || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != littleEndian {
 		return ""
 	}
-	for _, segment := range binary.Progs {
-		if segment.Type == elf.PT_INTERP {
-			text, _ := io.ReadAll(io.LimitReader(segment.Open(), 4096))
-			return string(bytes.TrimRight(text, "\x00"))
+	le := binary.LittleEndian
+	offset, size, count := le.Uint64(head[32:]), le.Uint16(head[54:]), le.Uint16(head[56:])
+	segment := make([]byte, 56)
+	for i := range uint64(count) {
+		if _, err := r.ReadAt(segment, int64(offset+i*uint64(size))); err != nil {
+			return ""
 		}
+		if le.Uint32(segment) != interp {
+			continue
+		}
+		text := make([]byte, min(le.Uint64(segment[32:]), 4096))
+		if _, err := r.ReadAt(text, int64(le.Uint64(segment[8:]))); err != nil {
+			return ""
+		}
+		return string(bytes.TrimRight(text, "\x00"))
 	}
 	return ""
 }

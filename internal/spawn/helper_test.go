@@ -1,55 +1,230 @@
 package spawn
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// helper is the test binary as a service. It never returns.
+// helpers are what the test binary is as a service.
+var helpers = map[string]func(args []string){
+	"view":      func([]string) { view() },
+	"exit":      func(args []string) { code, _ := strconv.Atoi(args[0]); os.Exit(code) },
+	"sleep":     func([]string) { fmt.Println("ready"); select {} },
+	"term":      func([]string) { catchTerm() },
+	"notify":    func(args []string) { sayReady(args[0]) },
+	"fork":      func(args []string) { forkSleeper(args[0]) },
+	"touch":     func(args []string) { touch(args) },
+	"activator": func(args []string) { beActivator(args) },
+	"nested":    func([]string) { nested() },
+	"daemon":    func([]string) { leaveDaemon() },
+}
+
+// helper never returns.
 func helper(args []string) {
-	switch args[0] {
-	case "view":
-		view()
-	case "exit":
-		var code int
-		_, _ = fmt.Sscan(args[1], &code)
-		os.Exit(code)
-	case "sleep":
-		select {}
-	case "term":
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, syscall.SIGTERM)
-		fmt.Println("ready")
-		<-c
-		os.Exit(7)
-	}
+	helpers[args[0]](args[1:])
 	os.Exit(0)
 }
 
-// view prints what the process sees of the world.
-func view() {
-	fmt.Println("pid", os.Getpid(), "uid", os.Getuid(), "gid", os.Getgid())
+// View is what a process sees of the world.
+type View struct {
+	Pid, UID, GID int
+	Host          string
+	Status        map[string]string // caps, no_new_privs, groups
+	Interfaces    []string
+	Routes        int
+	Processes     []int
+	Files         []string          // open descriptors from 0 on
+	Writable      []string          // folders that take a file
+	Top           []string          // of /
+	Env           map[string]string // without what the test itself needs
+	Dir, Umask    string
+	NoFile        uint64
+}
+
+func look() View {
+	v := View{Pid: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Status: map[string]string{}, Env: map[string]string{}}
+	v.Files = openFiles()
 	status, _ := readStatus(os.Getpid())
-	for _, key := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Groups"} {
-		fmt.Println(key, status[key])
+	for _, key := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"} {
+		v.Status[key] = status[key]
 	}
-	env := os.Environ()
-	sort.Strings(env)
-	fmt.Println(strings.Join(env, "\n"))
-	data, _ := os.ReadFile("/proc/self/mountinfo")
-	fmt.Print(string(data))
-	es, _ := os.ReadDir("/")
-	for _, e := range es {
-		fmt.Print(e, " ")
+	v.Umask = status["Umask"]
+	v.Host, _ = os.Hostname()
+	v.Dir, _ = os.Getwd()
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	v.NoFile = limit.Max
+	interfaces, _ := net.Interfaces()
+	for _, i := range interfaces {
+		addrs, _ := i.Addrs()
+		v.Interfaces = append(v.Interfaces, fmt.Sprint(i.Name, " ", i.Flags&net.FlagUp != 0, " ", addrs))
 	}
-	fmt.Println()
-	es, _ = os.ReadDir("/proc/self/fd")
-	for _, e := range es {
-		t, _ := os.Readlink("/proc/self/fd/" + e.Name())
-		fmt.Println("fd", e.Name(), t)
+	routes, _ := os.ReadFile("/proc/net/route")
+	v.Routes = max(strings.Count(string(routes), "\n")-1, 0)
+	pids, _ := filepath.Glob("/proc/[0-9]*")
+	for _, path := range pids {
+		pid, _ := strconv.Atoi(filepath.Base(path))
+		v.Processes = append(v.Processes, pid)
 	}
+	v.Writable = writable()
+	top, _ := os.ReadDir("/")
+	for _, entry := range top {
+		v.Top = append(v.Top, entry.Name())
+	}
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if name != "GORACE" && name != "LISTEN_PIDFDID" {
+			v.Env[name] = value
+		}
+	}
+	return v
+}
+
+func view() { _ = json.NewEncoder(os.Stdout).Encode(look()) }
+
+// openFiles lists fd numbers, with what sockets are; without what the Go
+// runtime opens for itself and the folder being read.
+func openFiles() []string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var files []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err != nil || strings.HasPrefix(target, "anon_inode:[event") || strings.Contains(target, "cpu.max") || strings.Contains(target, "cpu.cfs_") {
+			continue
+		}
+		kind, _, _ := strings.Cut(target, ":")
+		files = append(files, entry.Name()+" "+kind)
+	}
+	return files
+}
+
+// writable lists the folders, two levels deep, in which a file can be made.
+func writable() []string {
+	var found []string
+	folders, _ := filepath.Glob("/*/*")
+	top, _ := filepath.Glob("/*")
+	for _, folder := range append(append(folders, top...), "/") {
+		info, err := os.Lstat(folder)
+		if err != nil || !info.IsDir() || strings.HasPrefix(folder, "/proc") {
+			continue
+		}
+		name := filepath.Join(folder, ".written")
+		if f, err := os.Create(name); err == nil {
+			_ = f.Close()
+			_ = os.Remove(name)
+			found = append(found, folder)
+		}
+	}
+	sort.Strings(found)
+	return found
+}
+
+func catchTerm() {
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGTERM)
+	fmt.Println("ready")
+	<-caught
+	os.Exit(7)
+}
+
+func sayReady(text string) {
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	_, _ = conn.Write([]byte(text))
+	select {}
+}
+
+// forkSleeper starts another process of the service, says its number, and waits.
+func forkSleeper(kind string) {
+	exe, _ := os.Executable()
+	child := exec.Command(exe, "helper", kind)
+	child.Stdout = os.Stdout
+	if err := child.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("child", child.Process.Pid)
+	select {}
+}
+
+// leaveDaemon leaves a process behind, in a session of its own.
+func leaveDaemon() {
+	exe, _ := os.Executable()
+	child := exec.Command(exe, "helper", "sleep")
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("daemon", child.Process.Pid)
+	os.Exit(3)
+}
+
+// touch says which of the paths can be read, and which be written.
+func touch(paths []string) {
+	for _, path := range paths {
+		_, err := os.ReadFile(path)
+		readable := err == nil
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if err == nil {
+			_ = f.Close()
+		}
+		fmt.Println(path, readable, err == nil)
+	}
+}
+
+// beActivator starts the service args for ever, again and again, with one
+// always warm, until it is killed.
+func beActivator(args []string) {
+	s := NewStarter()
+	spec := helperSpec("sleep")
+	spec.Sandbox.Init = slices.Contains(args, "init")
+	spec.Bare = slices.Contains(args, "bare")
+	fmt.Println("ready")
+	for {
+		p, err := s.Prepare(context.Background(), spec, Stdio{}, nil)
+		if err == nil {
+			err = p.Go(context.Background())
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		if _, err = s.Prepare(context.Background(), spec, Stdio{}, nil); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_ = p.Close()
+	}
+}
+
+// nested starts a sandbox from where it is, and shows what came of it.
+func nested() {
+	s := NewStarter()
+	p, err := s.Prepare(context.Background(), helperSpec("view"), Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
+	if err == nil {
+		err = p.Go(context.Background())
+	}
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	_, _ = p.Wait()
+	os.Exit(0)
 }

@@ -130,14 +130,14 @@ func mapped(file string, id int) bool {
 func (id identity) environ(env []string) []string {
 	for _, add := range []string{"HOME=" + id.home, "USER=" + id.name} {
 		name, _, _ := strings.Cut(add, "=")
-		if !has(env, name) {
+		if !names(env, name) {
 			env = append(env, add)
 		}
 	}
 	return env
 }
 
-func has(env []string, name string) bool {
+func names(env []string, name string) bool {
 	for _, entry := range env {
 		if strings.HasPrefix(entry, name+"=") {
 			return true

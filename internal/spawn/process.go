@@ -2,7 +2,6 @@ package spawn
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -21,6 +20,7 @@ type Process struct {
 	pid     int
 	group   bool // bare: its session's first process group has its number
 	pidOne  bool // it is pid 1 of its own namespace
+	kept    bool // by a reaper: control stays open, its end of file ends everything
 	pidfd   *os.File
 	control *os.File
 	notify  *notifySocket
@@ -72,7 +72,7 @@ func (b *birth) adopt(pid, pidfd, control int) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: pid, group: b.spec.Bare, pidOne: !b.spec.Bare,
+		starter: b.starter, pid: pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.plan.Init,
 		pidfd:   os.NewFile(uintptr(pidfd), "pidfd"),
 		control: os.NewFile(uintptr(control), "stage"),
 		notify:  b.notify, folders: b.folders,
@@ -110,9 +110,11 @@ func (p *Process) Go(ctx context.Context) error {
 		return err
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.running = true
-	p.mu.Unlock()
-	_ = p.control.Close()
+	if !p.kept {
+		_ = p.control.Close()
+	}
 	return nil
 }
 
@@ -128,13 +130,13 @@ func (p *Process) goAhead(ctx context.Context) error {
 	if word[0] != wordExec {
 		return p.refused(ctx, word[0], "go")
 	}
-	if _, err := io.ReadFull(p.control, word[:]); err != io.EOF {
-		if err != nil {
-			return p.broken(ctx, "exec", err)
-		}
-		return p.refused(ctx, word[0], "exec")
+	switch _, err := io.ReadFull(p.control, word[:]); {
+	case err == io.EOF && !p.kept, err == nil && p.kept && word[0] == wordKept:
+		return nil
+	case err != nil:
+		return p.broken(ctx, "exec", err)
 	}
-	return nil
+	return p.refused(ctx, word[0], "exec")
 }
 
 // refused reads the rest of an answer that is not the expected one.
@@ -143,11 +145,7 @@ func (p *Process) refused(ctx context.Context, word byte, step string) error {
 	if err != nil {
 		return p.broken(ctx, step, err)
 	}
-	refusal := new(StageError)
-	if word != wordError || json.Unmarshal(text, refusal) != nil {
-		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the second stage said something else: is the activator's binary being replaced?"}
-	}
-	return refusal
+	return decodeRefusal(word, text, step)
 }
 
 // broken explains a conversation that ended: we were told to stop, or the stage

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"syscall"
 
 	"activator/internal/sandbox"
 )
@@ -20,6 +21,7 @@ const (
 	wordReady = 'r' // everything is built; waiting for wordGo
 	wordGo    = 'g'
 	wordExec  = 'x' // nothing left but execve
+	wordKept  = 'k' // after wordExec: execve succeeded in a child, and a reaper keeps the socket
 	wordError = 'e' // a StageError as JSON follows, then end of file
 )
 
@@ -63,4 +65,13 @@ func readPlan(r io.Reader) (*plan, error) {
 	}
 	p := new(plan)
 	return p, json.Unmarshal(text, p)
+}
+
+// decodeRefusal is the error in a word that was not the expected one.
+func decodeRefusal(word byte, text []byte, step string) error {
+	refusal := new(StageError)
+	if word != wordError || json.Unmarshal(text, refusal) != nil {
+		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the second stage said something else: is the activator's binary being replaced?"}
+	}
+	return refusal
 }

@@ -1,3 +1,170 @@
 package spawn
 
-func (s *stage) reaper() error { return &StageError{Step: "init", Cure: "not yet"} }
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reaper stays as pid 1 of the sandbox (or, bare, as subreaper) and execs the program in a
+// child, so that LISTEN_PID is the program's own. It passes on signals, waits for everybody
+// who has nobody else, and ends as the program did, 128+n for signal n. The
+// control socket stays open: its end of file is the order, or the activator's
+// death, that ends everything.
+func (s *stage) reaper() error {
+	debug.SetGCPercent(100) // the stage's environment turned it off
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	if s.bare() {
+		// What the program leaves behind comes to us; and we must outlive the
+		// activator for as long as it takes to end it.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return &StageError{Step: "init", Errno: errnoOf(err)}
+		}
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+			return &StageError{Step: "init", Errno: errnoOf(err)}
+		}
+	}
+	program, err := s.inner()
+	if err != nil {
+		return err
+	}
+	if _, err := s.control.Write([]byte{wordExec, wordKept}); err != nil {
+		return io.EOF
+	}
+	go forward(signals, program)
+	go s.lifeline(program)
+	code := reap(program)
+	if s.bare() {
+		killRest()
+	}
+	os.Exit(code)
+	return nil
+}
+
+func (s *stage) bare() bool { return s.plan.Sandbox == nil }
+
+// inner starts the program through another stage, which finds everything built,
+// and returns its pid once it has exec'ed.
+func (s *stage) inner() (int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+	}
+	sockets := s.plan.Sockets
+	files := make([]uintptr, 0, 4+sockets)
+	for fd := range 3 + sockets {
+		files = append(files, uintptr(fd))
+	}
+	files = append(files, uintptr(pair[1]))
+	argv := []string{StageName, strconv.Itoa(3 + sockets)}
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{Env: stageEnv, Files: files})
+	_ = unix.Close(pair[1])
+	if err != nil {
+		return 0, &StageError{Step: "init", Path: "/proc/self/exe", Errno: errnoOf(err),
+			Cure: "the reaper is the activator's own binary, which must start inside: build it static, with CGO_ENABLED=0"}
+	}
+	for fd := 3; fd < 3+sockets; fd++ {
+		_ = unix.Close(fd)
+	}
+	// We run as the service's user: nobody there may look into us, or at the
+	// activator's binary through our /proc/PID/exe.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+	}
+	inside := descriptor(pair[0])
+	defer func() { _ = unix.Close(pair[0]) }()
+	told := *s.plan
+	told.Init, told.Inner = false, true
+	if err := writePlan(inside, &told); err != nil {
+		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+	}
+	answer, err := io.ReadAll(inside)
+	if len(answer) == 1 && answer[0] == wordExec {
+		return pid, nil
+	}
+	answer = bytes.TrimPrefix(answer, []byte{wordExec})
+	if err != nil || len(answer) == 0 {
+		return 0, &StageError{Step: "init", Errno: errnoOf(err), Cure: "the inner stage was killed"}
+	}
+	return 0, decodeRefusal(answer[0], answer[1:], "exec")
+}
+
+// forward passes on what we are sent. SIGURG is the Go runtime's own.
+func forward(signals <-chan os.Signal, program int) {
+	for received := range signals {
+		if sig, ok := received.(syscall.Signal); ok && sig != syscall.SIGCHLD && sig != syscall.SIGURG {
+			_ = unix.Kill(program, sig)
+		}
+	}
+}
+
+// lifeline ends everything when the activator says so or is gone.
+func (s *stage) lifeline(program int) {
+	var word [1]byte
+	_, _ = s.control.Read(word[:])
+	if !s.bare() {
+		os.Exit(exitStage) // pid 1 of its namespace: the kernel kills the rest
+	}
+	_ = unix.Kill(program, unix.SIGKILL)
+}
+
+// reap waits for whoever ends until the program does.
+func reap(program int) (code int) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return exitStage
+		case pid == program && status.Exited():
+			return status.ExitStatus()
+		case pid == program && status.Signaled():
+			return 128 + int(status.Signal())
+		}
+	}
+}
+
+// killRest kills our children until there are none: those of a killed one become
+// ours.
+func killRest() {
+	for {
+		for _, child := range children() {
+			_ = unix.Kill(child, unix.SIGKILL)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(-1, &status, 0, nil); err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// children lists our own by the fourth field of /proc/PID/stat, proc_pid_stat(5).
+func children() []int {
+	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
+	self := strconv.Itoa(os.Getpid())
+	var found []int
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		// The name in parentheses may contain anything.
+		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+		if len(fields) > 1 && fields[1] == self {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+				found = append(found, pid)
+			}
+		}
+	}
+	return found
+}

@@ -1,39 +1,86 @@
 package spawn
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"os"
+	"reflect"
+	"strings"
+	"syscall"
 	"testing"
+
+	"activator/internal/sandbox"
 )
 
-// run starts spec, with nothing but what is given, and returns what it printed.
-func run(t *testing.T, spec Spec, sockets ...*os.File) (string, Exit) {
+// service is a started helper with its output.
+type service struct {
+	*Process
+	out *bufio.Reader
+}
+
+func prepare(t *testing.T, spec Spec, sockets ...*os.File) (*service, error) {
 	t.Helper()
 	s := NewStarter()
-	defer s.Close()
+	t.Cleanup(s.Close)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	t.Cleanup(func() { _ = r.Close() })
+	defer func() { _ = w.Close() }()
 	p, err := s.Prepare(t.Context(), spec, Stdio{Out: w, Err: w}, sockets)
-	w.Close()
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return &service{p, bufio.NewReader(r)}, nil
+}
+
+func start(t *testing.T, spec Spec, sockets ...*os.File) *service {
+	t.Helper()
+	s, err := prepare(t, spec, sockets...)
+	if err == nil {
+		err = s.Go(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
-	if err := p.Go(t.Context()); err != nil {
-		t.Fatal(err)
+	return s
+}
+
+func (s *service) line(t *testing.T) string {
+	t.Helper()
+	text, err := s.out.ReadString('\n')
+	if err != nil {
+		t.Fatalf("%q, %v", text, err)
 	}
-	out, err := io.ReadAll(r)
+	return strings.TrimSpace(text)
+}
+
+func (s *service) end(t *testing.T) (string, Exit) {
+	t.Helper()
+	out, err := io.ReadAll(s.out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	exit, err := p.Wait()
+	exit, err := s.Wait()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(out), exit
+}
+
+func (s *service) view(t *testing.T) View {
+	t.Helper()
+	out, exit := s.end(t)
+	var v View
+	if err := json.Unmarshal([]byte(out), &v); err != nil || !exit.OK() {
+		t.Fatalf("%v, %v: %s", err, exit, out)
+	}
+	return v
 }
 
 func helperSpec(args ...string) Spec {
@@ -42,10 +89,182 @@ func helperSpec(args ...string) Spec {
 		panic(err)
 	}
 	return Spec{Name: "test", Argv: append([]string{exe, "helper"}, args...),
-		Env: []string{"PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0"}, Umask: 0o22}
+		Env: []string{"PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0"}, Umask: 0o27}
 }
 
-func TestView(t *testing.T) {
-	out, exit := run(t, helperSpec("view"))
-	t.Log(out, exit)
+// expected is the view from the default sandbox.
+func expected(id identity) View {
+	none := "0000000000000000"
+	v := View{
+		Pid: 1, UID: id.uid, GID: id.gid, Host: "test", Dir: "/", Umask: "0027",
+		Status:     map[string]string{"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1"},
+		Interfaces: []string{"lo true [127.0.0.1/8 ::1/128]"}, Processes: []int{1},
+		Files:    []string{"0 /dev/null", "1 pipe", "2 pipe"},
+		Writable: []string{"/dev/shm", "/run", "/tmp", "/var", "/var/tmp"},
+		Env:      map[string]string{"PATH": "/usr/bin:/bin", "HOME": id.home, "USER": id.name},
+	}
+	return v
+}
+
+// settle takes out of v what depends on the host.
+func settle(v View) View {
+	v.Top, v.NoFile = nil, 0
+	kept := v.Writable[:0:0]
+	for _, folder := range v.Writable {
+		if !strings.HasPrefix(folder, "/tmp/") { // where the test binary is bound
+			kept = append(kept, folder)
+		}
+	}
+	v.Writable = kept
+	return v
+}
+
+func TestViewFromInside(t *testing.T) {
+	spec := helperSpec("view")
+	id, err := spec.identify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := expected(id)
+	for _, init := range []bool{false, true} {
+		spec.Sandbox.Init = init
+		if init {
+			want.Pid, want.Processes = 2, []int{1, 2}
+		}
+		got := start(t, spec).view(t)
+		if init { // pids go up with the reaper's threads
+			want.Pid, want.Processes = got.Pid, []int{1, got.Pid}
+		}
+		if got := settle(got); !reflect.DeepEqual(got, want) {
+			t.Errorf("init %v: got\n%+v, want\n%+v", init, got, want)
+		}
+	}
+}
+
+func TestRootOwnsNothingOfTheHost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an ordinary user's service is that user")
+	}
+	v := start(t, helperSpec("view")).view(t)
+	if v.UID != sandbox.ServiceID("test") || v.UID < 61184 || v.UID > 65519 {
+		t.Errorf("uid %d", v.UID)
+	}
+}
+
+func TestSocketsArriveInOrder(t *testing.T) {
+	stream, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	file, err := stream.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, init := range []bool{false, true} {
+		spec := helperSpec("view")
+		spec.FDNames = []string{"a", "b"}
+		spec.Env = append(spec.Env, "LISTEN_PID=99", "NOTIFY_SOCKET=/nowhere")
+		spec.Sandbox.Init = init
+		v := start(t, spec, file, null).view(t)
+		if want := []string{"0 /dev/null", "1 pipe", "2 pipe", "3 socket", "4 /dev/null"}; !reflect.DeepEqual(v.Files, want) {
+			t.Errorf("init %v: files %q", init, v.Files)
+		}
+		if v.Env["LISTEN_FDS"] != "2" || v.Env["LISTEN_FDNAMES"] != "a:b" || v.Env["LISTEN_PID"] != itoa(v.Pid) || v.Env["NOTIFY_SOCKET"] != "" {
+			t.Errorf("init %v: pid %d, environment %q", init, v.Pid, v.Env)
+		}
+	}
+}
+
+func TestTwoAtOnceSeeOnlyTheirOwn(t *testing.T) {
+	s := NewStarter()
+	defer s.Close()
+	done := make(chan error)
+	for range 8 {
+		go func() {
+			p, err := s.Prepare(t.Context(), helperSpec("exit", "4"), Stdio{}, nil)
+			if err == nil {
+				err = p.Go(t.Context())
+			}
+			if err == nil {
+				var exit Exit
+				if exit, err = p.Wait(); exit.Code != 4 {
+					err = errors.New(exit.String())
+				}
+				_ = p.Close()
+			}
+			done <- err
+		}()
+	}
+	for range 8 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	spec := helperSpec("view")
+	spec.Dir = "/usr"
+	spec.Limits = []Limit{{"nofile", 64, 128}, {"core", 0, 0}}
+	spec.Sandbox.Hostname = "elsewhere"
+	spec.Sandbox.Capabilities = []string{"CAP_NET_BIND_SERVICE", "CAP_BPF"}
+	v := start(t, spec).view(t)
+	mask := "0000008000000400"
+	if v.Dir != "/usr" || v.NoFile != 128 || v.Host != "elsewhere" || v.Status["CapEff"] != mask || v.Status["CapBnd"] != mask || v.Status["CapAmb"] != mask {
+		t.Errorf("%+v", v)
+	}
+	spec.Sandbox.NewPrivs = true
+	if v := start(t, spec).view(t); v.Status["NoNewPrivs"] != "0" {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for _, init := range []bool{false, true} {
+		spec := helperSpec("exit", "42")
+		spec.Sandbox.Init = init
+		if _, exit := start(t, spec).end(t); exit.Code != 42 || exit.Signal != 0 {
+			t.Errorf("init %v: %v", init, exit)
+		}
+	}
+	s := start(t, helperSpec("sleep"))
+	s.line(t)
+	s.Kill()
+	if _, exit := s.end(t); exit.Signal != syscall.SIGKILL || exit.String() != "signal: killed" {
+		t.Errorf("%v", exit)
+	}
+}
+
+func TestWarmMayWaitAndBeGivenUp(t *testing.T) {
+	s, err := prepare(t, helperSpec("view"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed, err := s.Stop(syscall.SIGTERM); !killed || err != nil {
+		t.Errorf("killed %v, %v", killed, err)
+	}
+	if exit, err := s.Wait(); err != nil || exit.Signal != syscall.SIGKILL {
+		t.Errorf("%v, %v", exit, err)
+	}
+	if err := s.Go(t.Context()); err == nil {
+		t.Error("a dead stage went")
+	}
+}
+
+func TestNested(t *testing.T) {
+	out, exit := start(t, helperSpec("nested")).end(t)
+	var v View
+	if err := json.Unmarshal([]byte(out), &v); err != nil || !exit.OK() {
+		t.Fatalf("%v, %v: %s", err, exit, out)
+	}
+	if v.Pid != 1 || len(v.Interfaces) != 1 || v.Status["CapEff"] != "0000000000000000" {
+		t.Errorf("%+v", v)
+	}
 }

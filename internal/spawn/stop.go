@@ -26,7 +26,7 @@ func (p *Process) Stop(sig syscall.Signal) (killed bool, err error) {
 		return true, p.signal(syscall.SIGKILL)
 	case p.mainFD != nil:
 		return false, p.signalMain(sig)
-	case p.pidOne && ends(sig) && !heard(p.pid, sig):
+	case p.pidOne && fatal(sig) && !p.heard(sig):
 		return true, p.signal(syscall.SIGKILL)
 	}
 	return false, p.signal(sig)
@@ -45,7 +45,13 @@ func (p *Process) Kill() {
 // number cannot be somebody else's.
 func (p *Process) signal(sig syscall.Signal) error {
 	if p.group && sig == syscall.SIGKILL {
-		_ = unix.Kill(-p.pid, sig)
+		if p.kept && p.running {
+			// Killed itself, the reaper could not kill the rest.
+			_ = p.control.Close()
+			sig = syscall.SIGCONT
+		} else {
+			_ = unix.Kill(-p.pid, sig)
+		}
 	}
 	err := unix.Kill(p.pid, sig)
 	if errors.Is(err, unix.ESRCH) {
@@ -54,9 +60,9 @@ func (p *Process) signal(sig syscall.Signal) error {
 	return os.NewSyscallError("kill", err)
 }
 
-// ends reports whether the default action of sig is to end the process,
+// fatal reports whether the default action of sig is to end the process,
 // signal(7).
-func ends(sig syscall.Signal) bool {
+func fatal(sig syscall.Signal) bool {
 	switch sig {
 	case syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGWINCH,
 		syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
@@ -65,20 +71,43 @@ func ends(sig syscall.Signal) bool {
 	return true
 }
 
-// heard reports whether sig means anything to pid: it is caught, ignored on
-// purpose, or blocked, to be read from a signalfd(2). Unreadable is heard.
-func heard(pid int, sig syscall.Signal) bool {
-	status, err := readStatus(pid)
-	if err != nil {
-		return true
-	}
-	for _, field := range []string{"SigCgt", "SigIgn", "SigBlk"} {
-		mask, err := strconv.ParseUint(status[field], 16, 64)
-		if err != nil || mask&(1<<(uint(sig)-1)) != 0 {
+// heard reports whether sig means anything to the process: it is caught, ignored
+// on purpose, or blocked for long, to be read from a signalfd(2). Whoever forks
+// blocks everything for a moment: that is looked at again, for 20 ms in all.
+// Unreadable is heard.
+func (p *Process) heard(sig syscall.Signal) bool {
+	for range 20 {
+		status, err := readStatus(p.pid)
+		if err != nil || has(status["SigCgt"], sig) || has(status["SigIgn"], sig) {
+			return true
+		}
+		if !has(status["SigBlk"], sig) {
+			return false
+		}
+		if p.ends(1) {
 			return true
 		}
 	}
-	return false
+	return true
+}
+
+// has reports whether a mask of /proc/PID/status has sig.
+func has(mask string, sig syscall.Signal) bool {
+	bits, err := strconv.ParseUint(mask, 16, 64)
+	return err != nil || bits&(1<<(uint(sig)-1)) != 0
+}
+
+// ends waits for the end of the process, for so many milliseconds at most.
+func (p *Process) ends(milliseconds int) (ended bool) {
+	conn, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = conn.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, milliseconds)
+		ended = err == nil && n > 0
+	})
+	return ended || err != nil
 }
 
 // readStatus returns the fields of /proc/PID/status, proc_pid_status(5).

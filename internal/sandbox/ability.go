@@ -1,0 +1,246 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ability is one thing that this kernel and this user can or cannot do.
+type Ability struct {
+	Name     string
+	OK       bool
+	Detail   string // what was seen
+	Needs    string // what depends on it
+	Cure     string // when not OK
+	Required bool   // by the default sandbox
+}
+
+// Abilities looks at the running system. It changes nothing and starts nothing;
+// whether the default sandbox really works only a start can tell.
+func Abilities() []Ability {
+	abilities := []Ability{
+		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfds(),
+		seccompFilter(), landlock(), cgroup2(), hold("eBPF programs", "the seal of UDP sockets without a relay", unix.CAP_BPF, unix.CAP_NET_ADMIN),
+		hold("joining network namespaces", "network = \"netns:NAME\"", unix.CAP_SYS_ADMIN),
+		hold("an own user id for every service", "separating services from us and from each other", unix.CAP_SETUID, unix.CAP_SETGID),
+		hold("raising hard limits", "limits above our own", unix.CAP_SYS_RESOURCE),
+		lowPorts(), subordinateIDs(),
+	}
+	for i := range abilities {
+		if abilities[i].OK {
+			abilities[i].Cure = ""
+		}
+	}
+	return abilities
+}
+
+func kernelAbility() Ability {
+	a := Ability{Name: "kernel", Needs: "everything", Cure: cureKernel, Required: true}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		a.Detail = err.Error()
+		return a
+	}
+	a.Detail = string(bytes.TrimRight(name.Release[:], "\x00"))
+	var major, minor int
+	_, _ = fmt.Sscanf(a.Detail, "%d.%d", &major, &minor)
+	a.OK = major > 5 || major == 5 && minor >= 15
+	return a
+}
+
+func userNamespaces() Ability {
+	a := Ability{Name: "user namespaces", OK: true, Needs: "every sandbox", Required: true}
+	ordinary := os.Geteuid() != 0
+	switch {
+	case !exists("/proc/self/ns/user"):
+		a.OK, a.Detail, a.Cure = false, "no /proc/self/ns/user", "a kernel with CONFIG_USER_NS, and /proc mounted"
+	case sysctl(sysctlUsers) == "0":
+		a.OK, a.Cure = false, cureUsers
+	case ordinary && sysctl(sysctlClone) == "0":
+		a.OK, a.Cure = false, cureClone
+	}
+	if a.Detail == "" {
+		a.Detail = sysctls(sysctlUsers, sysctlClone)
+	}
+	return a
+}
+
+func appArmorAbility() Ability {
+	restricted := os.Geteuid() != 0 && sysctl(sysctlAppArmor) == "1"
+	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: sysctls(sysctlAppArmor),
+		Needs: "every sandbox of an ordinary user, unless a profile allows it", Cure: cureAppArmor}
+	if a.Detail == "" {
+		a.Detail = "no " + sysctlAppArmor
+	}
+	return a
+}
+
+func ownFilter() Ability {
+	a := Ability{Name: "no seccomp filter on us", OK: !filtered(), Detail: "none",
+		Needs: "every sandbox, where the filter refuses namespaces or mounts", Cure: cureSeccomp}
+	if !a.OK {
+		a.Detail = "Seccomp: 2 in /proc/self/status"
+	}
+	return a
+}
+
+func procAbility() Ability {
+	over := overProc()
+	a := Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "a fresh /proc in every sandbox", Required: true}
+	if !a.OK {
+		a.Detail, a.Cure = "covered: "+strings.Join(over, " "), cureOfProc()
+	}
+	return a
+}
+
+// mountAPI calls what would do nothing: all but ENOSYS (and a filter's EPERM)
+// is an answer of the real thing.
+func mountAPI() Ability {
+	a := Ability{Name: "mount API", OK: true, Detail: "open_tree, move_mount, mount_setattr", Needs: "every sandbox", Cure: cureKernel, Required: true}
+	_, open := unix.OpenTree(-1, "", 0)
+	move := unix.MoveMount(-1, "", -1, "", 0)
+	attr := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
+	for _, err := range []error{open, move, attr} {
+		if errors.Is(err, unix.ENOSYS) {
+			a.OK, a.Detail = false, err.Error()
+		}
+	}
+	return a
+}
+
+func pidfds() Ability {
+	a := Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "waiting for processes", Cure: cureKernel, Required: true}
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		a.OK, a.Detail = false, os.NewSyscallError("pidfd_open", err).Error()
+		return a
+	}
+	_ = unix.Close(fd)
+	return a
+}
+
+func seccompFilter() Ability {
+	a := Ability{Name: "seccomp filters", OK: true, Detail: "SECCOMP_MODE_FILTER", Needs: "the seal, the list of system calls, handover = \"bind\"",
+		Cure: "a kernel with CONFIG_SECCOMP_FILTER"}
+	// With no filter to load the kernel gets as far as EFAULT, prctl(2).
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0); !errors.Is(err, unix.EFAULT) {
+		a.OK, a.Detail = false, fmt.Sprint(os.NewSyscallError("prctl", err))
+	}
+	return a
+}
+
+func landlock() Ability {
+	a := Ability{Name: "Landlock", Needs: "the seal of TCP (ABI 4, Linux 6.7) and of abstract unix sockets (ABI 6, Linux 6.12)",
+		Cure: "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		a.Detail = os.NewSyscallError("landlock_create_ruleset", errno).Error()
+		return a
+	}
+	a.OK, a.Detail = abi >= 4, fmt.Sprintf("ABI %d", abi)
+	return a
+}
+
+func cgroup2() Ability {
+	a := Ability{Name: "cgroup v2", Needs: "the seal of UDP sockets without a relay", Cure: "mount -t cgroup2 none /sys/fs/cgroup/unified", Detail: "not mounted"}
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		a.Detail = err.Error()
+		return a
+	}
+	for line := range strings.Lines(string(data)) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		if len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			a.OK, a.Detail = true, fields[4]
+			return a
+		}
+	}
+	return a
+}
+
+// hold is an ability that capabilities on the host give.
+func hold(name, needs string, numbers ...uint) Ability {
+	a := Ability{Name: name, OK: true, Needs: needs}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return Ability{Name: name, Needs: needs, Detail: os.NewSyscallError("capget", err).Error()}
+	}
+	var have, lack []string
+	for _, number := range numbers {
+		if data[number/32].Effective&(1<<(number%32)) != 0 {
+			have = append(have, capabilityNames[number])
+		} else {
+			lack = append(lack, capabilityNames[number])
+		}
+	}
+	a.Detail = strings.Join(have, " ")
+	if len(lack) > 0 {
+		a.OK, a.Detail, a.Cure = false, "without "+strings.Join(lack, " "), "run the activator as root"
+		if os.Geteuid() == 0 {
+			a.Cure = "give the container or virtual machine the capability"
+		}
+	}
+	return a
+}
+
+func lowPorts() Ability {
+	a := hold("ports below 1024", "sockets on such ports", unix.CAP_NET_BIND_SERVICE)
+	const name = "net.ipv4.ip_unprivileged_port_start"
+	if start := sysctl(name); !a.OK && start != "" {
+		var first int
+		_, _ = fmt.Sscan(start, &first)
+		a.OK, a.Detail = first <= 80, sysctls(name)
+	}
+	a.Cure = "run the activator as root, or sysctl -w " + name + "=80"
+	return a
+}
+
+// subordinateIDs are for a rootless Podman, subuid(5).
+func subordinateIDs() Ability {
+	a := Ability{Name: "subordinate ids", OK: true, Detail: "root needs none", Needs: "[container] as an ordinary user"}
+	if os.Geteuid() == 0 {
+		return a
+	}
+	a.OK, a.Detail = false, "no entry in /etc/subuid"
+	a.Cure = "apt install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+	u, err := user.Current()
+	data, readErr := os.ReadFile("/etc/subuid")
+	if err != nil || readErr != nil {
+		return a
+	}
+	for line := range strings.Lines(string(data)) {
+		if who, _, _ := strings.Cut(line, ":"); who == u.Username || who == u.Uid {
+			_, err := exec.LookPath("newuidmap")
+			a.OK, a.Detail = err == nil, strings.TrimSpace(line)
+			if err != nil {
+				a.Detail = "no newuidmap in PATH"
+			}
+		}
+	}
+	return a
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// sysctls shows the settings that this kernel has.
+func sysctls(names ...string) string {
+	var shown []string
+	for _, name := range names {
+		if value := sysctl(name); value != "" {
+			shown = append(shown, name+"="+value)
+		}
+	}
+	return strings.Join(shown, " ")
+}

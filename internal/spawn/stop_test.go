@@ -1,0 +1,230 @@
+package spawn
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestStop(t *testing.T) {
+	for _, test := range []struct {
+		argv   []string
+		init   bool
+		sig    syscall.Signal
+		killed bool
+		exit   Exit
+	}{
+		{helperSpec("term").Argv, false, syscall.SIGTERM, false, Exit{Code: 7}},
+		{helperSpec("term").Argv, true, syscall.SIGTERM, false, Exit{Code: 7}},
+		{helperSpec("term").Argv, false, syscall.SIGKILL, true, Exit{Signal: syscall.SIGKILL}},
+		// No handler: pid 1 would ignore it for ever.
+		{[]string{"sh", "-c", "echo ready; sleep 1000; :"}, false, syscall.SIGTERM, true, Exit{Signal: syscall.SIGKILL}},
+		{[]string{"sh", "-c", "echo ready; exec sleep 1000"}, true, syscall.SIGTERM, false, Exit{Code: 128 + 15}},
+		{[]string{"sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 1000 & wait; done"}, false, syscall.SIGTERM, false, Exit{Code: 9}},
+		{[]string{"sh", "-c", "trap 'exit 9' HUP; echo ready; while :; do sleep 1000 & wait; done"}, true, syscall.SIGHUP, false, Exit{Code: 9}},
+	} {
+		t.Run(fmt.Sprint(test.argv[len(test.argv)-1], test.init, test.sig), func(t *testing.T) {
+			spec := helperSpec()
+			spec.Argv, spec.Sandbox.Init = test.argv, test.init
+			s := start(t, spec)
+			s.line(t)
+			killed, err := s.Stop(test.sig)
+			if err != nil || killed != test.killed {
+				t.Errorf("killed %v, %v", killed, err)
+			}
+			if _, exit := s.end(t); exit != test.exit {
+				t.Errorf("%v", exit)
+			}
+			if killed, err := s.Stop(test.sig); killed || err != nil {
+				t.Errorf("after the end: killed %v, %v", killed, err)
+			}
+		})
+	}
+}
+
+func TestIgnoredSignalIsNotTheEnd(t *testing.T) {
+	spec := helperSpec()
+	spec.Argv = []string{"sh", "-c", "trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do sleep 1000 & wait; done"}
+	s := start(t, spec)
+	s.line(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGWINCH, syscall.SIGUSR1} {
+		if killed, err := s.Stop(sig); killed || err != nil {
+			t.Errorf("%v: killed %v, %v", sig, killed, err)
+		}
+	}
+	if _, exit := s.end(t); exit.Code != 5 {
+		t.Errorf("%v", exit)
+	}
+}
+
+// The pid that a service tells is one of its own namespace.
+func TestMainProcessCanBeAnother(t *testing.T) {
+	for _, init := range []bool{false, true} {
+		spec := helperSpec("fork", "term")
+		spec.Sandbox.Init = init
+		s := start(t, spec)
+		inner := 0
+		for range 2 { // the child's "ready" may come first
+			if _, err := fmt.Sscanf(s.line(t), "child %d", &inner); err == nil {
+				continue
+			}
+		}
+		if inner == 0 {
+			t.Fatal("no child")
+		}
+		if err := s.SetMain(1 << 20); err == nil {
+			t.Error("a stranger became the main process")
+		}
+		if err := s.SetMain(inner); err != nil {
+			t.Fatal(err)
+		}
+		if killed, err := s.Stop(syscall.SIGTERM); killed || err != nil {
+			t.Errorf("killed %v, %v", killed, err)
+		}
+		// The first process would run for ever.
+		if _, exit := s.end(t); exit.Signal != syscall.SIGKILL {
+			t.Errorf("%v", exit)
+		}
+	}
+}
+
+func TestBareLeavesTheWorldAsItIs(t *testing.T) {
+	spec := helperSpec("view")
+	spec.Bare = true
+	s := start(t, spec)
+	pid := s.Pid()
+	v := s.view(t)
+	if v.Pid != pid || v.UID != os.Getuid() || len(v.Top) < 10 || v.Umask != "0027" {
+		t.Errorf("pid %d: %+v", pid, v)
+	}
+}
+
+func TestBareWithReaperEndsWhatWasLeft(t *testing.T) {
+	spec := helperSpec("daemon")
+	spec.Bare, spec.Sandbox.Init = true, true
+	s := start(t, spec)
+	left := daemon(t, s)
+	if _, exit := s.end(t); exit.Code != 3 {
+		t.Errorf("%v", exit)
+	}
+	gone(t, left)
+
+	spec.Argv = []string{"sh", "-c", helperSpec().Argv[0] + " helper daemon; sleep 1000"}
+	s = start(t, spec)
+	left = daemon(t, s)
+	s.Kill()
+	s.end(t)
+	gone(t, left)
+}
+
+func daemon(t *testing.T, s *service) (pid int) {
+	t.Helper()
+	if _, err := fmt.Sscanf(s.line(t), "daemon %d", &pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		t.Errorf("process %d: %v", pid, err)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// Whatever moment the activator is killed at, nothing stays.
+func TestNothingOutlivesTheActivator(t *testing.T) {
+	before := mounts(t)
+	for _, kind := range []string{"plain", "init", "bare"} {
+		moments := 100
+		if kind != "plain" {
+			moments = 20
+		}
+		t.Run(kind, func(t *testing.T) {
+			for i := range moments {
+				killAt(t, kind, i*137%9973) // microseconds into its loop of starts
+			}
+			for _, pid := range ours(t) {
+				watch(t, pid)
+			}
+		})
+	}
+	if after := mounts(t); after != before {
+		t.Errorf("mounts\n%s, were\n%s", after, before)
+	}
+}
+
+func killAt(t *testing.T, kind string, microseconds int) {
+	t.Helper()
+	exe := helperSpec().Argv[0]
+	command := exec.Command(exe, "helper", "activator", kind)
+	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	timeout := unix.NsecToTimespec(int64(microseconds) * 1000)
+	_, _ = unix.Ppoll(nil, &timeout, nil)
+	_ = command.Process.Kill()
+	if err := command.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("%v", err)
+	}
+}
+
+// ours lists the processes that run the test binary, but for this one.
+func ours(t *testing.T) []int {
+	t.Helper()
+	exe := helperSpec().Argv[0]
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []int
+	for _, link := range links {
+		pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		if target, err := os.Readlink(link); err == nil && target == exe && pid != os.Getpid() {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// watch waits for a process on its way out. One that stays fails.
+func watch(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 5000); n != 1 {
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		t.Errorf("process %d %q stays: %v", pid, cmdline, err)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+func mounts(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
