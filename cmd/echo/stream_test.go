@@ -41,7 +41,7 @@ func streams(t *testing.T) (files []*os.File, networks, addresses []string) {
 // our end of file.
 func TestStreams(t *testing.T) {
 	files, networks, addresses := streams(t)
-	p := start(t, files)
+	p := start(t, files, "--drain", "1h")
 	random := make([]byte, 8<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
 	for i := range files {
@@ -94,7 +94,7 @@ func TestManyAtOnce(t *testing.T) {
 // TestClientsThatBreakOff do not disturb the others.
 func TestClientsThatBreakOff(t *testing.T) {
 	files, networks, addresses := streams(t)
-	p := start(t, files)
+	p := start(t, files, "--drain", "1h") // for ever if one of them is not noticed
 	for i := range 40 {
 		c := dial(t, networks[i%4], addresses[i%4])
 		if _, err := c.Write(make([]byte, 100_000)); err != nil {
@@ -106,7 +106,7 @@ func TestClientsThatBreakOff(t *testing.T) {
 		_ = c.Close()
 	}
 	for i := range files {
-		ask(t, dial(t, networks[i], addresses[i]), "hello")
+		halfClose(t, dial(t, networks[i], addresses[i]), []byte("hello"))
 	}
 	p.terminate()
 	p.exit(exitOK)
