@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,16 +15,18 @@ import (
 	"activator/internal/sandbox"
 )
 
-// kinds of directories: their variable, root's base and an ordinary user's,
-// as in systemd.exec(5).
-var kinds = map[string]struct {
-	variable, base string
-	users          func() (string, error)
-}{
-	"state":   {"STATE_DIRECTORY", "/var/lib", stateHome},
-	"cache":   {"CACHE_DIRECTORY", "/var/cache", cacheHome},
-	"logs":    {"LOGS_DIRECTORY", "/var/log", logsHome},
-	"runtime": {"RUNTIME_DIRECTORY", "/run", runtimeHome},
+// directoryKind is one of the four: its name, its variable, root's base and an
+// ordinary user's, as in systemd.exec(5).
+type directoryKind struct {
+	name, variable, base string
+	users                func() (string, error)
+}
+
+var directoryKinds = [...]directoryKind{
+	{"state", "STATE_DIRECTORY", "/var/lib", stateHome},
+	{"cache", "CACHE_DIRECTORY", "/var/cache", cacheHome},
+	{"logs", "LOGS_DIRECTORY", "/var/log", logsHome},
+	{"runtime", "RUNTIME_DIRECTORY", "/run", runtimeHome},
 }
 
 // directories makes the service's own directories on the host and returns where
@@ -31,10 +34,11 @@ var kinds = map[string]struct {
 func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) {
 	values := map[string]string{}
 	for _, d := range b.spec.Directories {
-		kind, ok := kinds[d.Kind]
-		if !ok || !filepath.IsLocal(d.Name) || d.Name == "." {
+		at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
+		if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
 			return nil, nil, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
 		}
+		kind := directoryKinds[at]
 		base := kind.base
 		if os.Geteuid() != 0 {
 			if base, err = kind.users(); err != nil {
@@ -55,8 +59,10 @@ func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) 
 		}
 		values[kind.variable] = path
 	}
-	for variable, value := range values {
-		env = append(env, variable+"="+value)
+	for _, kind := range directoryKinds {
+		if value := values[kind.variable]; value != "" {
+			env = append(env, kind.variable+"="+value)
+		}
 	}
 	return mounts, env, nil
 }

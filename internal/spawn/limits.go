@@ -6,13 +6,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resources are the names of limits.conf(5), with the rest of getrlimit(2).
-var resources = map[string]int{
-	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
-	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
-	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
-	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
-	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+// resources are the names of limits.conf(5), with the rest of getrlimit(2). No
+// map: the second stage would fill it at every start.
+var resources = [...]struct {
+	name   string
+	number int
+}{
+	{"as", unix.RLIMIT_AS}, {"core", unix.RLIMIT_CORE}, {"cpu", unix.RLIMIT_CPU}, {"data", unix.RLIMIT_DATA},
+	{"fsize", unix.RLIMIT_FSIZE}, {"locks", unix.RLIMIT_LOCKS}, {"memlock", unix.RLIMIT_MEMLOCK},
+	{"msgqueue", unix.RLIMIT_MSGQUEUE}, {"nice", unix.RLIMIT_NICE}, {"nofile", unix.RLIMIT_NOFILE},
+	{"nproc", unix.RLIMIT_NPROC}, {"rss", unix.RLIMIT_RSS}, {"rtprio", unix.RLIMIT_RTPRIO},
+	{"rttime", unix.RLIMIT_RTTIME}, {"sigpending", unix.RLIMIT_SIGPENDING}, {"stack", unix.RLIMIT_STACK},
+}
+
+func resource(name string) (number int, err error) {
+	for _, r := range resources {
+		if r.name == name {
+			return r.number, nil
+		}
+	}
+	return 0, &StageError{Step: "limit", Path: name, Cure: "no such resource, see limits.conf(5)"}
 }
 
 // raiseLimits lifts the hard limits of a stage that its plan exceeds. It takes
@@ -20,19 +33,19 @@ var resources = map[string]int{
 // because a small limit would already hinder it.
 func raiseLimits(pid int, limits []Limit) error {
 	for _, limit := range limits {
-		resource, ok := resources[limit.Resource]
-		if !ok {
-			return &StageError{Step: "limit", Path: limit.Resource, Cure: "no such resource, see limits.conf(5)"}
+		number, err := resource(limit.Resource)
+		if err != nil {
+			return err
 		}
 		var now unix.Rlimit
-		if err := unix.Prlimit(pid, resource, nil, &now); err != nil {
+		if err := unix.Prlimit(pid, number, nil, &now); err != nil {
 			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err)}
 		}
 		if limit.Hard <= now.Max {
 			continue
 		}
 		raised := unix.Rlimit{Cur: now.Cur, Max: limit.Hard}
-		if err := unix.Prlimit(pid, resource, &raised, nil); err != nil {
+		if err := unix.Prlimit(pid, number, &raised, nil); err != nil {
 			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err),
 				Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", amount(now.Max))}
 		}
@@ -42,8 +55,12 @@ func raiseLimits(pid int, limits []Limit) error {
 
 func setLimits(limits []Limit) error {
 	for _, limit := range limits {
+		number, err := resource(limit.Resource)
+		if err != nil {
+			return err
+		}
 		wanted := unix.Rlimit{Cur: limit.Soft, Max: limit.Hard}
-		if err := unix.Prlimit(0, resources[limit.Resource], &wanted, nil); err != nil {
+		if err := unix.Prlimit(0, number, &wanted, nil); err != nil {
 			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err)}
 		}
 	}

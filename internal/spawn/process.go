@@ -165,8 +165,17 @@ func (p *Process) broken(ctx context.Context, step string, err error) error {
 // deadline makes reads and writes of the conversation end with ctx, until the
 // returned function is called.
 func (p *Process) deadline(ctx context.Context) func() {
-	stop := context.AfterFunc(ctx, func() { _ = p.control.SetDeadline(time.Unix(1, 0)) })
-	return func() { stop() }
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = p.control.SetDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-done
+			_ = p.control.SetDeadline(time.Time{})
+		}
+	}
 }
 
 // Pid is the process's number in our pid namespace.

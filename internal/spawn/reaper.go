@@ -66,7 +66,7 @@ func (s *stage) inner() (int, error) {
 	}
 	files = append(files, uintptr(pair[1]))
 	argv := []string{StageName, strconv.Itoa(3 + sockets)}
-	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{Env: stageEnv, Files: files})
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{Env: stageEnv(), Files: files})
 	_ = unix.Close(pair[1])
 	if err != nil {
 		return 0, &StageError{Step: "init", Path: "/proc/self/exe", Errno: errnoOf(err),

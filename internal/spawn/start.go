@@ -162,11 +162,11 @@ func (b *birth) start(stdio Stdio, sockets []*os.File) (*Process, error) {
 }
 
 func (b *birth) clone(control int, files []uintptr) (pid, pidfd int, err error) {
-	attr := &syscall.ProcAttr{Env: stageEnv, Files: files, Sys: b.attributes()}
+	attr := &syscall.ProcAttr{Env: stageEnv(), Files: files, Sys: b.attributes()}
 	pidfd = -1
 	attr.Sys.PidFD = &pidfd
 	argv := []string{StageName, strconv.Itoa(control)}
-	b.starter.do(func() {
+	closed := b.starter.do(func() {
 		leave, joinErr := sandbox.Join(b.network())
 		if joinErr != nil {
 			err = joinErr
@@ -181,6 +181,9 @@ func (b *birth) clone(control int, files []uintptr) (pid, pidfd int, err error) 
 			err = sandbox.CloneError(errnoOf(err))
 		}
 	})
+	if closed != nil {
+		return 0, -1, closed
+	}
 	return pid, pidfd, err
 }
 
@@ -232,14 +235,15 @@ func (b *birth) abandon() {
 }
 
 // stageEnv is the stage's own environment, not the program's. It lives for
-// milliseconds: no garbage collection.
-var stageEnv = func() []string {
-	env := []string{"GOGC=off"}
+// milliseconds on one thread: no garbage collection, and no second processor,
+// which costs the runtime 0.2 ms to set up.
+func stageEnv() []string {
+	env := []string{"GOGC=off", "GOMAXPROCS=1"}
 	if race, ok := os.LookupEnv("GORACE"); ok {
 		env = append(env, "GORACE="+race)
 	}
 	return env
-}()
+}
 
 // lent is the descriptor of f, which its owner keeps open until we return.
 func lent(f *os.File, null int) uintptr {

@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 
+	"activator/internal/ktest"
 	"activator/internal/sandbox"
 )
 
@@ -265,6 +267,63 @@ func TestNested(t *testing.T) {
 		t.Fatalf("%v, %v: %s", err, exit, out)
 	}
 	if v.Pid != 1 || len(v.Interfaces) != 1 || v.Status["CapEff"] != "0000000000000000" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// As the system shuts down: what still runs dies with the thread.
+func TestCloseOfTheStarterEndsEverything(t *testing.T) {
+	s := NewStarter()
+	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Stdio{}, nil)
+	if err == nil {
+		err = p.Go(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	s.Close()
+	if exit, err := p.Wait(); err != nil || exit.Signal != syscall.SIGKILL {
+		t.Errorf("%v, %v", exit, err)
+	}
+	if _, err := s.Prepare(t.Context(), helperSpec("sleep"), Stdio{}, nil); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Where only one id is mapped, a service is that id, also for a root.
+func TestRootOfOneID(t *testing.T) {
+	var v View
+	out := within(t, "true", "nested")
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if v.Pid != 1 || v.UID != 0 || v.Status["CapEff"] != "0000000000000000" || v.Status["CapBnd"] != "0000000000000000" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// A root as in a container: it may take another id, but not mount.
+func TestRootWithoutMounting(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("for root")
+	}
+	// The service's user must reach the program itself, then.
+	data, err := os.ReadFile(helperSpec().Argv[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := write(t, shared(t)+"/service", string(data), 0o755)
+	command := exec.Command("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", program, "helper", "nested")
+	out, err := command.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		ktest.Skip(t, "setpriv: %v", err)
+	}
+	var v View
+	if err := json.Unmarshal(out, &v); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if v.Pid != 1 || v.UID != sandbox.ServiceID("test") {
 		t.Errorf("%+v", v)
 	}
 }

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"os"
 	"runtime"
 	"sync"
 )
@@ -10,6 +11,7 @@ import (
 // Go runtime ends threads as it likes: this one is locked and ends with Close.
 type Starter struct {
 	requests chan func()
+	quit     chan struct{}
 	done     chan struct{}
 	close    sync.Once
 	runtime  runtimeFolders
@@ -17,31 +19,43 @@ type Starter struct {
 
 // NewStarter starts the thread.
 func NewStarter() *Starter {
-	s := &Starter{requests: make(chan func()), done: make(chan struct{})}
+	s := &Starter{requests: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
 }
 
 // Close ends the thread, and with it every process that is still running.
 func (s *Starter) Close() {
-	s.close.Do(func() { close(s.requests) })
+	s.close.Do(func() { close(s.quit) })
 	<-s.done
 }
 
 func (s *Starter) run() {
 	defer close(s.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-	for request := range s.requests {
-		request()
+	for {
+		select {
+		case request := <-s.requests:
+			request()
+		case <-s.quit:
+			return
+		}
 	}
 }
 
-// do runs f on the starter's thread and returns when it is done.
-func (s *Starter) do(f func()) {
+// do runs f on the starter's thread and returns when it is done; os.ErrClosed
+// says that there is no thread any more.
+func (s *Starter) do(f func()) error {
 	finished := make(chan struct{})
-	s.requests <- func() {
+	request := func() {
 		defer close(finished)
 		f()
 	}
-	<-finished
+	select {
+	case s.requests <- request:
+		<-finished
+		return nil
+	case <-s.done:
+		return os.ErrClosed
+	}
 }
