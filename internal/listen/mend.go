@@ -288,24 +288,16 @@ func (s *Socket) heal() (string, error) {
 	if _, err := lstatID(path); err == nil {
 		found = fmt.Sprintf("%s was replaced", path)
 	}
-	if s.spec.Address.Network != FIFO {
-		if err := clearStale(path); err != nil {
-			return found, err
-		}
-	}
 	if err := makeParents(path, &s.spec.Options); err != nil {
 		return found, err
 	}
-	if spare := sparePath(path); s.node.here(spare) {
-		switch err := unix.Link(spare, path); {
-		case err == nil && s.node.here(path):
-			return found + "; linked back, the queue is kept", nil
-		case errors.Is(err, unix.EEXIST) && s.spec.Address.Network != FIFO:
-			return found, &OccupiedError{Path: path, What: "something that has just come"}
-		}
+	if linked, err := s.linkBack(); err != nil {
+		return found, err
+	} else if linked {
+		return found + "; linked back, the queue is kept", nil
 	}
 	before := s.node
-	if s.spec.Address.Network != FIFO {
+	if !before.fifo {
 		before.removeSpare() // it could not be linked, and looks alive to openSpec
 	}
 	made, err := openSpec(s.spec)
@@ -317,6 +309,25 @@ func (s *Socket) heal() (string, error) {
 		return found, err
 	}
 	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
+}
+
+// linkBack makes the node from the spare, unless something stands there.
+func (s *Socket) linkBack() (linked bool, err error) {
+	path, spare := s.node.path, sparePath(s.node.path)
+	defer lockFolder(path)()
+	if !s.node.fifo {
+		if err := clearStale(path); err != nil {
+			return false, err
+		}
+	}
+	if !s.node.here(spare) {
+		return false, nil
+	}
+	err = unix.Link(spare, path)
+	if err == unix.EEXIST && !s.node.fifo {
+		return false, &OccupiedError{Path: path, What: "something that has just come"}
+	}
+	return err == nil && s.node.here(path), nil
 }
 
 // rewatch sets the watches of our folders anew: they may be other folders now.

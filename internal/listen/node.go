@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,6 +121,7 @@ func openUnixPath(spec Spec) (opened, error) {
 	if err := makeParents(path, &spec.Options); err != nil {
 		return opened{}, fail(a, "directory_mode", err, "")
 	}
+	defer lockFolder(path)()
 	if err := clearPath(path); err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
@@ -260,18 +262,24 @@ func clearPath(path string) error {
 }
 
 func clearStale(path string) error {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
+	// The descriptor keeps the inode: its number cannot be that of a socket that
+	// is made meanwhile.
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return nil
 	}
 	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return &OccupiedError{Path: path, What: describe(path, &st)}
 	}
-	live, err := probe(path)
+	live, err := probe(fd)
 	if err != nil {
 		return &fs.PathError{Op: "connect", Path: path, Err: err}
 	}
@@ -281,41 +289,44 @@ func clearStale(path string) error {
 	return removeExactly(path, inode{st.Dev, st.Ino})
 }
 
-// probe reports whether some process has the socket at path. It does not disturb
-// it: a datagram socket cannot connect to a stream socket, which the kernel says
-// (EPROTOTYPE) only when there is one; connecting to a datagram socket sends
-// nothing. ECONNREFUSED is a node without a socket. connect(2), unix(7).
-func probe(path string) (live bool, err error) {
+// probe reports whether some process has the socket of this node. It does not
+// disturb it: a datagram socket cannot connect to a stream socket, which the
+// kernel says (EPROTOTYPE) only when there is one; connecting to a datagram
+// socket sends nothing. ECONNREFUSED is a node without a socket. connect(2),
+// unix(7).
+func probe(node int) (live bool, err error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return false, syscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	node, name := longPath(path)
-	if node >= 0 {
-		defer unix.Close(node)
-	}
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err {
+	// Through the descriptor: the name of a spare may be too long for an address.
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(node)})
+	switch err {
 	case nil, unix.EPROTOTYPE, unix.EPERM, unix.EAGAIN:
 		return true, nil
-	case unix.ECONNREFUSED, unix.ENOENT:
+	case unix.ECONNREFUSED:
 		return false, nil
-	default:
-		return false, err
 	}
+	return false, err
 }
 
-// longPath shortens a path that does not fit into a socket address (a spare's
-// name is longer than the node's) by way of a descriptor of it.
-func longPath(path string) (fd int, short string) {
-	if len(path) <= maxUnixPath {
-		return -1, path
-	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// lockFolder keeps other activators from clearing and binding in the folder of
+// path at the same time, and returns the unlock. Anybody who may read the folder
+// can hold such a lock, so we wait for two seconds at most and then go on: what
+// is lost is the order between two that start at once. flock(2).
+func lockFolder(path string) (unlock func()) {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, path
+		return func() {}
 	}
-	return fd, "/proc/self/fd/" + strconv.Itoa(fd)
+	for range 400 {
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK {
+			break // ours, or a file system without
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return func() { _ = unix.Close(fd) }
 }
 
 // removeExactly removes path if it is id, and nothing else also when somebody

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -419,5 +420,61 @@ func TestLowPort(t *testing.T) {
 	want := "bind: permission denied: a port below " + first + " is for CAP_NET_BIND_SERVICE; or allow it to everybody: sysctl net.ipv4.ip_unprivileged_port_start=81"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v\ndoes not say %s", err, want)
+	}
+}
+
+// TestRace opens one stale path many times at once: exactly one wins, the others
+// are told of it, and the winner is reached.
+func TestRace(t *testing.T) {
+	for range 20 {
+		path := t.TempDir() + "/s"
+		stale(t, path)
+		var (
+			all    sync.WaitGroup
+			mu     sync.Mutex
+			winner []*Socket
+		)
+		for range 8 {
+			all.Go(func() {
+				s, err := Open(spec(t, "unix://"+path))
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					winner = append(winner, s)
+				} else if !errors.Is(err, unix.EADDRINUSE) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if len(winner) != 1 {
+			t.Errorf("%d winners", len(winner))
+		}
+		for _, s := range winner {
+			if len(winner) == 1 {
+				answer := client(t, s)
+				serveOne(t, s)
+				answer()
+			}
+			s.Close()
+		}
+	}
+}
+
+func BenchmarkOpenAll(b *testing.B) {
+	dir := b.TempDir()
+	var specs []Spec
+	for i := range 100 {
+		specs = append(specs, spec(b, fmt.Sprintf("unix://%s/%d", dir, i)), spec(b, fmt.Sprintf("tcp://127.1.0.%d:7711", i+1)),
+			spec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))
+	}
+	for b.Loop() {
+		sockets, err := OpenAll(specs)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, s := range sockets {
+			s.Close()
+		}
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,12 +16,14 @@ import (
 	"activator/internal/ktest"
 )
 
-// inNetwork runs f on a thread in a network namespace of its own with lo up; as
-// an ordinary user with a user namespace around it. The thread is thrown away.
+// inNetwork runs f on a thread in a network namespace of its own with lo up. The
+// thread is thrown away. An ordinary user runs the whole test again as root of a
+// user namespace: a process with threads cannot enter one.
 func inNetwork(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		ktest.Skip(t, "a network namespace for one thread needs root: %v", unix.EPERM)
+		again(t)
+		return
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -35,6 +39,24 @@ func inNetwork(t *testing.T, f func(t *testing.T)) {
 	}()
 	if err := <-done; err != nil {
 		ktest.Skip(t, "unshare(CLONE_NEWNET): %v", err)
+	}
+}
+
+func again(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+		ktest.Skip(t, "no user namespaces: %v", err)
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -198,6 +198,12 @@ func dialVSock(a Address) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Without the loopback transport a guest asks its host, who may not answer.
+	wait := unix.Timeval{Usec: 300_000}
+	if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &wait); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_LOCAL, Port: a.Port}); err != nil {
 		unix.Close(fd)
 		return nil, err

@@ -1,0 +1,251 @@
+package listen
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// healer does what the daemon does: heals whenever the watcher says so.
+type healer struct {
+	s       *Socket
+	changed chan struct{}
+}
+
+func watchNode(t *testing.T, w *Watcher, s *Socket) *healer {
+	t.Helper()
+	h := &healer{s, make(chan struct{}, 1000)}
+	if err := w.WatchNode(s, func() { h.changed <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// heal heals until what says so, as often as the watcher tells.
+func (h *healer) heal(t *testing.T, says string) {
+	t.Helper()
+	var log []string
+	for first := true; first || !strings.Contains(strings.Join(log, "\n"), says); first = false {
+		select {
+		case <-h.changed:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not healed: %q", log)
+		}
+		what, err := h.s.HealNode()
+		if err != nil {
+			what += ": " + err.Error()
+		}
+		if what != "" {
+			log = append(log, what)
+		}
+	}
+	if what, err := h.s.HealNode(); strings.Contains(says, "bound anew") && (what != "" || err != nil) {
+		t.Errorf("second HealNode: %q, %v", what, err)
+	}
+}
+
+var nodeNetworks = []string{"unix", "unixgram", "unixpacket", "fifo"}
+
+// TestHeal takes the node away in every way; client is one who came before.
+func TestHeal(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(dir string) error // the node is dir/in/s
+		says string
+		kept bool // the same socket, with its queue
+	}{
+		{"node deleted", func(dir string) error { return os.Remove(dir + "/in/s") }, "was deleted; linked back", true},
+		{"node moved away", func(dir string) error { return os.Rename(dir+"/in/s", dir+"/elsewhere") }, "linked back", true},
+		{"node and spare deleted", func(dir string) error {
+			return errors.Join(os.Remove(dir+"/in/.s.activator"), os.Remove(dir+"/in/s"))
+		}, "bound anew", false},
+		{"folder deleted", func(dir string) error { return os.RemoveAll(dir + "/in") }, "", false},
+		{"folder renamed", func(dir string) error { return os.Rename(dir+"/in", dir+"/away") }, "bound anew", false},
+		{"folder above renamed", func(dir string) error { return os.Rename(dir, dir+"-away") }, "bound anew", false},
+		{"replaced by a dead socket", func(dir string) error {
+			stale(nil2{}, dir+"/dead")
+			return os.Rename(dir+"/dead", dir+"/in/s")
+		}, "was replaced; linked back", true},
+	} {
+		for _, network := range nodeNetworks {
+			if network == "fifo" && strings.Contains(tt.name, "dead socket") {
+				continue
+			}
+			t.Run(tt.name+"/"+network, func(t *testing.T) {
+				dir := t.TempDir() + "/x/y"
+				w := start(t)
+				s := open(t, network+"://"+dir+"/in/s")
+				h := watchNode(t, w, s)
+				before := client(t, s)
+				if err := tt.do(dir); err != nil && tt.name != "folder deleted" { // the node may be back in between
+					t.Fatal(err)
+				}
+				h.heal(t, tt.says)
+				if tt.says == "" {
+					for range 2 { // once more, for whatever came in between
+						s.HealNode()
+					}
+				}
+				if !s.node.here(s.node.path) || !s.node.here(sparePath(s.node.path)) {
+					t.Errorf("not in place: %s", entries(t, filepath.Dir(s.node.path)))
+				}
+				if tt.kept {
+					serveOne(t, s)
+					before()
+				}
+				if network != "fifo" || tt.kept {
+					answer := client(t, s)
+					serveOne(t, s)
+					answer()
+				}
+			})
+		}
+	}
+}
+
+// nil2 is a testing.TB for helpers that cannot fail here.
+type nil2 struct{ testing.TB }
+
+func (nil2) Helper()           {}
+func (nil2) Fatal(args ...any) { panic(args) }
+
+// TestHealRunning holds that a service that runs keeps serving through a node
+// that was deleted: it has the very same socket.
+func TestHealRunning(t *testing.T) {
+	w := start(t)
+	s := open(t, "unix://"+t.TempDir()+"/s")
+	h := watchNode(t, w, s)
+	asService(t, s, func(fd int) {
+		for range 3 {
+			if err := os.Remove(s.node.path); err != nil {
+				t.Fatal(err)
+			}
+			h.heal(t, "linked back")
+			conn, err := net.Dial("unix", s.node.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(accepted)
+			conn.Close()
+		}
+	})
+}
+
+// TestHealOccupied deletes nothing that took the place of the node, says what it
+// is, and heals once it goes.
+func TestHealOccupied(t *testing.T) {
+	for _, network := range nodeNetworks {
+		for _, tt := range []struct {
+			name, says string
+			put        func(t *testing.T, path string) (remove func())
+		}{
+			{"file", "a regular file stands there", func(t *testing.T, path string) func() {
+				if err := os.WriteFile(path+".new", []byte("precious"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(path+".new", path); err != nil {
+					t.Fatal(err)
+				}
+				return func() { os.Remove(path) }
+			}},
+			{"live socket", "socket", func(t *testing.T, path string) func() {
+				l, err := net.Listen("unix", path+".new")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(path+".new", path); err != nil {
+					t.Fatal(err)
+				}
+				return func() { os.Remove(path); l.Close() }
+			}},
+		} {
+			t.Run(network+"/"+tt.name, func(t *testing.T) {
+				w := start(t)
+				s := open(t, network+"://"+t.TempDir()+"/in/s")
+				h := watchNode(t, w, s)
+				remove := tt.put(t, s.node.path)
+				before, _ := lstatID(s.node.path)
+				h.heal(t, tt.says)
+				var busy *OccupiedError
+				if _, err := s.HealNode(); !errors.As(err, &busy) {
+					t.Errorf("%v", err)
+				}
+				if after, err := lstatID(s.node.path); err != nil || after != before {
+					t.Errorf("it was removed: %v", err)
+				}
+				remove()
+				h.heal(t, "linked back")
+				answer := client(t, s)
+				serveOne(t, s)
+				answer()
+			})
+		}
+	}
+}
+
+// TestHealFolderOccupied has a file where the folder was, and heals once that is
+// gone.
+func TestHealFolderOccupied(t *testing.T) {
+	w := start(t)
+	dir := t.TempDir()
+	s := open(t, "unix://"+dir+"/a/b/s")
+	h := watchNode(t, w, s)
+	if err := os.Rename(dir+"/a", dir+"/away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/a", nil, 0o644); err == nil {
+		h.heal(t, "not a directory")
+		os.Remove(dir + "/a")
+	} // else it was healed before
+	h.heal(t, "bound anew")
+	answer := client(t, s)
+	serveOne(t, s)
+	answer()
+}
+
+// TestHealArmed wakes the one who waits also for a client of the new socket.
+func TestHealArmed(t *testing.T) {
+	w := start(t)
+	s := open(t, "unix://"+t.TempDir()+"/in/s")
+	fired := arm(t, w, s)
+	if err := os.RemoveAll(filepath.Dir(s.node.path)); err != nil {
+		t.Fatal(err)
+	}
+	if what, err := s.HealNode(); !strings.Contains(what, "bound anew") || err != nil {
+		t.Fatalf("%q, %v", what, err)
+	}
+	if len(fired) > 0 {
+		t.Error("fired without a client")
+	}
+	answer := client(t, s)
+	expect(t, "client of the new socket", fired)
+	serveOne(t, s)
+	answer()
+}
+
+// TestSpareMissing makes a spare again that somebody cleaned away.
+func TestSpareMissing(t *testing.T) {
+	w := start(t)
+	s := open(t, "unix://"+t.TempDir()+"/s")
+	h := watchNode(t, w, s)
+	if err := os.Remove(sparePath(s.node.path)); err != nil {
+		t.Fatal(err)
+	}
+	h.heal(t, "")
+	if what, err := s.HealNode(); what != "" || err != nil {
+		t.Errorf("%q, %v", what, err)
+	}
+	if !s.node.here(sparePath(s.node.path)) {
+		t.Error("no spare")
+	}
+}
