@@ -95,6 +95,7 @@ func (p *plan) launch() (int, error) {
 		return 0, fmt.Errorf("new namespaces: %w%s", os.NewSyscallError("clone", err), cureClone(err))
 	}
 	_ = unix.Close(lifeline[0])
+	closeSockets()
 	if p.UID != 0 {
 		if err := mapIDs(pid, p.UID, p.GID); err != nil {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -125,6 +126,14 @@ func handedOver() []uintptr {
 		files = append(files, uintptr(fd))
 	}
 	return files
+}
+
+// closeSockets closes what was handed over. The engine and its monitor keep
+// theirs for as long as the container runs.
+func closeSockets() {
+	for fd := 3; fd < 3+sockets(); fd++ {
+		_ = unix.Close(fd)
+	}
 }
 
 // sockets is how many we hand over; LISTEN_FDS is ours alone, spawn sets it.
@@ -177,9 +186,7 @@ func (p *plan) init() (int, error) {
 	if err != nil {
 		return 0, &os.PathError{Op: "exec", Path: path, Err: err}
 	}
-	for fd := 3; fd < 3+sockets(); fd++ {
-		_ = unix.Close(fd) // the container's alone now
-	}
+	closeSockets()
 	go forward(signals, pid)
 	return reap(pid)
 }
@@ -271,7 +278,8 @@ func readRetry(fd int, b []byte) (int, error) {
 
 func lookup(program string) (string, error) {
 	if strings.Contains(program, "/") {
-		return program, nil
+		_, err := os.Stat(program)
+		return program, err
 	}
 	for _, dir := range strings.Split(os.Getenv("PATH"), ":") {
 		path := dir + "/" + program

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"os"
 	"testing"
 
 	"activator/internal/ktest"
@@ -10,5 +11,7 @@ func TestMain(m *testing.M) {
 	if IsStage() {
 		Stage()
 	}
+	// A launcher that is built for the race detector else sleeps a second at exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	ktest.Main(m)
 }

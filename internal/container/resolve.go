@@ -53,7 +53,7 @@ func Environ() []string {
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
-		case name == "PATH", name == "HOME", name == "USER", name == "LANG", name == "TMPDIR", name == "REGISTRY_AUTH_FILE",
+		case name == "PATH", name == "HOME", name == "USER", name == "LANG", name == "TMPDIR", name == "GORACE",
 			strings.HasPrefix(name, "XDG_"), strings.HasPrefix(name, "CONTAINERS_"), strings.HasPrefix(name, "STORAGE_"):
 			env = append(env, e)
 		}

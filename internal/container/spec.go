@@ -89,7 +89,7 @@ func (s Spec) global(store Store) []string {
 // run is "run" and its options.
 func (s Spec) run() []string {
 	argv := []string{
-		"run", "--rm", "--replace", "--name=activator-" + s.Name, "--hostname=" + s.Name,
+		"run", "--rm", "--name=activator-" + s.Name, "--hostname=" + s.Name,
 		"--network=" + s.network(),
 		"--pull=never",
 		// The program has our pipes themselves: no copy, and no log file.
