@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,15 +44,15 @@ func open(t testing.TB, address string, change ...func(*Options)) *Socket {
 }
 
 // freePort returns a port that was free a moment ago for TCP and UDP, IPv4 and
-// IPv6.
+// IPv6. It is below those the kernel gives to clients, which would take it.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", ":0")
+	for range 10000 {
+		port := 10000 + int(nextPort.Add(1))%20000
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
 		u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
 		l.Close()
 		if err == nil {
@@ -62,6 +63,11 @@ func freePort(t testing.TB) int {
 	t.Fatal("no free port")
 	return 0
 }
+
+// nextPort differs between processes that test at the same time.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 func hasIPv6() bool {
 	l, err := net.Listen("tcp", "[::1]:0")
