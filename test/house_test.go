@@ -1,0 +1,224 @@
+package test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The rules of the house, each with its reason.
+
+// arrows are the imports of our own packages that a package may have. They
+// point down only, so that no descriptor can have two owners.
+var arrows = map[string][]string{
+	"internal/listen":    {},
+	"internal/fdpass":    {},
+	"internal/notify":    {},
+	"internal/sandbox":   {},
+	"internal/output":    {},
+	"internal/relay":     {},
+	"internal/container": {},
+	"internal/ktest":     {},
+	"internal/config":    {"internal/listen", "internal/sandbox"},
+	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
+	"internal/supervise": {"internal/listen", "internal/notify", "internal/output", "internal/spawn"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/listen", "internal/notify", "internal/output",
+		"internal/relay", "internal/sandbox", "internal/spawn", "internal/supervise"},
+	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/sandbox", "internal/spawn"},
+	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/spawn"},
+	"cmd/echo":        {"internal/fdpass", "internal/notify"},
+}
+
+// leaves may make system calls themselves.
+var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "cmd/echo"}
+
+// forbidden calls, by the selector as it is written.
+var forbidden = []struct {
+	call   *regexp.Regexp
+	except []string
+	reason string
+}{
+	{regexp.MustCompile(`^net\.(Listen|FileListener|FilePacketConn)`), []string{"cmd/echo"},
+		"net.Listen makes MPTCP sockets and a listener that cannot be watched: sockets are made by unix.Socket in package listen"},
+	{regexp.MustCompile(`^exec\.Command`), []string{"internal/container"},
+		"os/exec dies with the wrong thread and waits for pipes: package spawn starts processes (container asks podman a question before anything runs)"},
+	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn", "internal/container"},
+		"package spawn starts processes"},
+	{regexp.MustCompile(`\.Fd$`), nil,
+		"Fd clears O_NONBLOCK of the description that others share: use SyscallConn().Control"},
+	{regexp.MustCompile(`^time\.(Sleep|Tick|NewTicker)$`), []string{"internal/ktest"},
+		"nobody wakes up without a reason, and time is an event"},
+	{regexp.MustCompile(`^unix\.|^syscall\.(Raw)?Syscall`), leaves,
+		"system calls are made in the leaf packages, through a wrapper that names them"},
+}
+
+// source is one Go file of the module, as a path from its root.
+type source struct {
+	path, dir string
+	set       *token.FileSet
+	file      *ast.File
+}
+
+func (s source) test() bool { return strings.HasSuffix(s.path, "_test.go") }
+
+func (s source) line(p token.Pos) string {
+	return s.path + ":" + strconv.Itoa(s.set.Position(p).Line)
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	for _, top := range []string{"cmd", "internal", "test"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+				return err
+			}
+			s := source{set: token.NewFileSet()}
+			if s.path, err = filepath.Rel("..", path); err != nil {
+				return err
+			}
+			s.dir = filepath.Dir(s.path)
+			s.file, err = parser.ParseFile(s.set, path, nil, parser.ParseComments)
+			all = append(all, s)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() || s.dir == "test" {
+			continue
+		}
+		allowed, known := arrows[s.dir]
+		if !known {
+			t.Errorf("%s: package %s is not in the drawing: add it there and to arrows, with what it may import", s.path, s.dir)
+			continue
+		}
+		for _, i := range s.file.Imports {
+			path, _ := strconv.Unquote(i.Path.Value)
+			if ours, ok := strings.CutPrefix(path, "activator/"); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s: %s may not import %s: arrows point down only", s.line(i.Pos()), s.dir, ours)
+			}
+		}
+	}
+}
+
+func TestForbiddenCalls(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() || s.dir == "test" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			selector, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			written := "." + selector.Sel.Name
+			if of, ok := selector.X.(*ast.Ident); ok {
+				written = of.Name + written
+			}
+			for _, f := range forbidden {
+				if f.call.MatchString(written) && !slices.Contains(f.except, s.dir) {
+					t.Errorf("%s: %s: %s", s.line(call.Pos()), written, f.reason)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, s := range sources(t) {
+		switch s.file.Name.Name {
+		case "util", "utils", "common", "types", "helpers", "misc":
+			t.Errorf("%s: a package is named after what it owns, not %q", s.path, s.file.Name.Name)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	const longestFile, longestFunction = 500, 50
+	for _, s := range sources(t) {
+		if lines := s.set.File(s.file.Pos()).LineCount(); lines > longestFile {
+			t.Errorf("%s has %d lines, more than %d: split it by what owns what", s.path, lines, longestFile)
+		}
+		for _, d := range s.file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Body == nil {
+				continue
+			}
+			lines := s.set.Position(f.Body.Rbrace).Line - s.set.Position(f.Body.Lbrace).Line - 1
+			if lines > longestFunction && !flat(s, f, lines) {
+				t.Errorf("%s: %s has %d lines, more than %d", s.line(f.Pos()), f.Name.Name, lines, longestFunction)
+			}
+		}
+	}
+}
+
+// flat reports whether a function is long only for its tables (composite
+// literals) and switches: the rest would fit.
+func flat(s source, f *ast.FuncDecl, lines int) bool {
+	ast.Inspect(f.Body, func(n ast.Node) bool {
+		switch n.(type) {
+		case *ast.CompositeLit, *ast.SwitchStmt, *ast.TypeSwitchStmt, *ast.SelectStmt:
+			lines -= s.set.Position(n.End()).Line - s.set.Position(n.Pos()).Line
+			return false
+		}
+		return true
+	})
+	return lines <= 50
+}
+
+// A dependency is a version, and one that stays what it is.
+func TestDependencies(t *testing.T) {
+	text, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "replace") || strings.Contains(line, "latest") {
+			t.Errorf("go.mod:%d: %s: a version stays what it is", i+1, line)
+		}
+	}
+	floating := regexp.MustCompile(`@(latest|main|master|upgrade|HEAD)\b`)
+	for _, path := range []string{"../Makefile", "../test/run.sh", "../.ci/run"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := floating.Find(text); found != nil {
+			t.Errorf("%s: %s: pin the version", path, found)
+		}
+	}
+}
+
+// What is said in English stays true in Go: every package says what it is for.
+func TestPackageComments(t *testing.T) {
+	said := map[string]bool{}
+	for _, s := range sources(t) {
+		said[s.dir] = said[s.dir] || s.file.Doc != nil && len(s.file.Doc.Text()) > 0
+	}
+	for dir, ok := range said {
+		if !ok {
+			t.Errorf("%s: no package comment: say its job in one sentence", dir)
+		}
+	}
+}
