@@ -9,7 +9,7 @@ import (
 )
 
 // Plan is a [Spec] resolved against the running host: everything [Build] does, in
-// order. It travels to the second stage as JSON.
+// order. It travels to the second stage.
 type Plan struct {
 	Loopback bool    // the network namespace is new: bring lo up
 	Hostname string  // in the new uts namespace
@@ -62,10 +62,11 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if entry, missing := s.program(program, plan.Entries, asked); missing {
-		asked = append(asked, entry)
+	bound, err := s.program(program, plan.Entries, asked)
+	if err != nil {
+		return nil, err
 	}
-	plan.Entries = append(plan.Entries, asked...)
+	plan.Entries = slices.Concat(plan.Entries, asked, bound)
 	return plan, nil
 }
 
@@ -190,17 +191,23 @@ func forbidden(path string) string {
 
 // program says how the program is made visible, if it is not. A root folder
 // brings its own.
-func (s Spec) program(path string, base, asked []Entry) (Entry, bool) {
-	if s.Root != "" || !strings.Contains(path, "/") {
-		return Entry{}, false
+func (s Spec) program(path string, base, asked []Entry) ([]Entry, error) {
+	if !strings.Contains(path, "/") {
+		return nil, nil
 	}
 	path = filepath.Clean(path)
+	if !filepath.IsAbs(path) {
+		return nil, &StepError{Step: "exec", Path: path, Cure: "give an absolute path, or a name without a slash to look up in PATH"}
+	}
 	covered := func(e Entry) bool { return below(path, e.Path) }
 	shown := func(e Entry) bool { return covered(e) && (e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Link) }
-	if slices.ContainsFunc(asked, covered) || slices.ContainsFunc(base, shown) {
-		return Entry{}, false
+	if s.Root != "" || slices.ContainsFunc(asked, covered) || slices.ContainsFunc(base, shown) {
+		return nil, nil
 	}
-	return Entry{Kind: ReadOnly, Path: path, Source: path, Asked: true}, true
+	if why := forbidden(path); why != "" {
+		return nil, &StepError{Step: "exec", Path: path, Cure: why}
+	}
+	return []Entry{{Kind: ReadOnly, Path: path, Source: path, Asked: true}}, nil
 }
 
 // below reports whether path is folder or lies in it; both are clean.

@@ -3,7 +3,6 @@ package spawn
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -90,25 +89,32 @@ func inaccessible(program string) string {
 	return "the service's user may not execute it, or its file system is mounted noexec"
 }
 
-// interpreter is what the kernel starts a program with: the word after #!, or
-// PT_INTERP of elf(5); "" is none.
+// interpreter is what the kernel starts a program with; "" is none.
 func interpreter(program string) string {
 	f, err := os.Open(program)
 	if err != nil {
 		return ""
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, 256)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	return interpreterOf(f)
+}
+
+// interpreterOf reads the word after #!, or PT_INTERP.
+func interpreterOf(r io.ReaderAt) string {
+	head := make([]byte, 256) // BINPRM_BUF_SIZE
+	n, err := r.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
 		return ""
 	}
 	if script, ok := bytes.CutPrefix(head[:n], []byte("#!")); ok {
 		line, _, _ := bytes.Cut(script, []byte("\n"))
-		word, _, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
-		return word
+		words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
+		if len(words) == 0 {
+			return ""
+		}
+		return string(words[0])
 	}
-	return elfInterpreter(f, head[:n])
+	return elfInterpreter(r, head[:n])
 }
 
 // elfInterpreter reads PT_INTERP of a 64-bit little-endian program, elf(5): both
@@ -121,7 +127,7 @@ func elfInterpreter(r io.ReaderAt, head []byte) string {
 	le := binary.LittleEndian
 	offset, size, count := le.Uint64(head[32:]), le.Uint16(head[54:]), le.Uint16(head[56:])
 	segment := make([]byte, 56)
-	for i := range uint64(count) {
+	for i := range uint64(min(count, 1024)) {
 		if _, err := r.ReadAt(segment, int64(offset+i*uint64(size))); err != nil {
 			return ""
 		}

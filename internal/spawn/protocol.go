@@ -14,7 +14,7 @@ import (
 const StageName = "activator-stage"
 
 // Parent and stage talk over one stream socketpair. The parent sends the plan
-// (its length as 4 bytes, then JSON) and, when it likes, wordGo; end of file
+// (its length as 4 bytes, then what codec writes) and, when it likes, wordGo; end of file
 // instead of either ends the stage. The stage answers with these words. After
 // wordExec the end of file means that execve succeeded: the socket is CLOEXEC.
 const (
@@ -45,12 +45,10 @@ type plan struct {
 }
 
 func writePlan(w io.Writer, p *plan) error {
-	text, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	message := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(text)), uint32(len(text)))
-	_, err = w.Write(append(message, text...))
+	c := codec{data: make([]byte, 4, 4096)}
+	c.plan(p)
+	binary.LittleEndian.PutUint32(c.data, uint32(len(c.data)-4))
+	_, err := w.Write(c.data)
 	return err
 }
 
@@ -59,12 +57,15 @@ func readPlan(r io.Reader) (*plan, error) {
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
 	}
-	text := make([]byte, binary.LittleEndian.Uint32(size[:]))
-	if _, err := io.ReadFull(r, text); err != nil {
+	c := codec{reading: true, data: make([]byte, binary.LittleEndian.Uint32(size[:]))}
+	if _, err := io.ReadFull(r, c.data); err != nil {
 		return nil, err
 	}
 	p := new(plan)
-	return p, json.Unmarshal(text, p)
+	if c.plan(p); c.broken || len(c.data) > 0 {
+		return nil, &StageError{Step: "plan", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
+	}
+	return p, nil
 }
 
 // decodeRefusal is the error in a word that was not the expected one.

@@ -1,0 +1,226 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func paths(entries []Entry) []string {
+	var list []string
+	for _, entry := range entries {
+		list = append(list, entry.Path)
+	}
+	return list
+}
+
+func find(plan *Plan, path string) (Entry, bool) {
+	at := slices.IndexFunc(plan.Entries, func(e Entry) bool { return e.Path == path })
+	if at < 0 {
+		return Entry{}, false
+	}
+	return plan.Entries[at], true
+}
+
+func TestResolveDefault(t *testing.T) {
+	plan, err := Spec{}.Resolve("name", "/home/me/program", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !plan.Loopback || plan.Hostname != "name" || plan.Keep != 0 || plan.NewPrivs {
+		t.Errorf("%+v", plan)
+	}
+	for path, kind := range map[string]Kind{"/usr": ReadOnly, "/etc": ReadOnly, "/dev": Folder, "/dev/null": Device, "/tmp": Tmpfs, "/run": Tmpfs, "/var": Tmpfs, "/home/me/program": ReadOnly} {
+		if entry, ok := find(plan, path); !ok || entry.Kind != kind {
+			t.Errorf("%s: %v, %+v", path, ok, entry)
+		}
+	}
+	for _, path := range []string{"/home", "/root", "/proc", "/sys", "/opt", "/mnt"} {
+		if entry, ok := find(plan, path); ok {
+			t.Errorf("%+v", entry)
+		}
+	}
+}
+
+func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
+	for _, test := range []struct {
+		spec    Spec
+		program string
+		bound   bool
+	}{
+		{Spec{}, "/usr/bin/true", false},
+		{Spec{}, "/bin/true", false},
+		{Spec{}, "true", false},
+		{Spec{}, "/usrlocal/true", true},
+		{Spec{}, "/tmp/true", true},
+		{Spec{}, "/opt/../tmp/true", true},
+		{Spec{ReadOnly: []Mount{{"/a", "/opt"}}}, "/opt/true", false},
+		{Spec{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
+		{Spec{Root: "/usr"}, "/tmp/true", false},
+	} {
+		plan, err := test.spec.Resolve("x", test.program, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entry, ok := find(plan, filepath.Clean(test.program)); ok != test.bound {
+			t.Errorf("%+v %s: %v, %+v", test.spec, test.program, ok, entry)
+		}
+	}
+}
+
+func TestParentsAreMountedFirst(t *testing.T) {
+	spec := Spec{
+		Tmpfs:    []string{"/data/x/y", "/data"},
+		ReadOnly: []Mount{{"/a", "/data-2"}, {"/a", "/data/x"}},
+		Writable: []Mount{{"/a", "/data/x/y/z/"}},
+	}
+	plan, err := spec.Resolve("x", "true", []Mount{{"/var/lib/x", "/var/lib/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := paths(plan.Entries[len(plan.Entries)-6:])
+	want := []string{"/data", "/data/x", "/data/x/y", "/data/x/y/z", "/data-2", "/var/lib/x"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestForbiddenPlaces(t *testing.T) {
+	for path, allowed := range map[string]bool{
+		"/": false, "//": false, "/x/..": false, "/proc": false, "/proc/sys": false, "/dev": false, "/dev/null": false, "": false, "x": false, "../x": false,
+		"/dev/shm": true, "/dev/shm/x": true, "/process": true, "/devices": true, "/usr": true, "/tmp": true, "/var/lib/x": true,
+	} {
+		_, err := Spec{Tmpfs: []string{path}}.Resolve("x", "true", nil)
+		if refused := new(StepError); allowed != (err == nil) || err != nil && (!errors.As(err, &refused) || refused.Cure == "") {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+func TestRootFolderEntries(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"usr", "var", "proc", "srv"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("usr/bin", filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := Spec{Root: dir}.Resolve("x", "true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Entry{{Kind: Link, Path: "/bin", Source: "usr/bin"}, {Kind: ReadOnly, Path: "/srv", Source: dir + "/srv"}, {Kind: ReadOnly, Path: "/usr", Source: dir + "/usr"}}
+	if !slices.Equal(plan.Entries[:3], want) || plan.Entries[3].Path != "/dev" {
+		t.Errorf("%+v", plan.Entries[:4])
+	}
+}
+
+func TestServiceID(t *testing.T) {
+	seen := map[int]bool{}
+	for _, name := range strings.Fields("echo web db cache a b c d e f") {
+		id := ServiceID(name)
+		if id < firstServiceID || id > lastServiceID || id != ServiceID(name) {
+			t.Errorf("%s: %d", name, id)
+		}
+		seen[id] = true
+	}
+	if len(seen) < 9 {
+		t.Errorf("%d different ids of 10", len(seen))
+	}
+}
+
+func TestAmbient(t *testing.T) {
+	plan := Plan{Keep: 1<<10 | 1<<39}
+	if got := plan.Ambient(); !slices.Equal(got, []uintptr{8, 10, 12, 21, 39}) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	for name, want := range map[string]uintptr{"CAP_CHOWN": 0, "chown": 0, "cap_Net_Raw": 13, "CAP_CHECKPOINT_RESTORE": 40} {
+		if number, ok := ParseCapability(name); !ok || number != want {
+			t.Errorf("%s: %d, %v", name, number, ok)
+		}
+	}
+}
+
+func FuzzParseCapability(f *testing.F) {
+	for _, name := range capabilityNames {
+		f.Add(name)
+	}
+	f.Add("CAP_CAP_CHOWN")
+	f.Fuzz(func(t *testing.T, name string) {
+		number, ok := ParseCapability(name)
+		if again, known := ParseCapability(capabilityNames[number]); ok && (!known || again != number) {
+			t.Errorf("%q is %d, which is %d", name, number, again)
+		}
+	})
+}
+
+// Whatever is asked, what is mounted is absolute, clean, not forbidden, and
+// after everything it lies in.
+func FuzzResolve(f *testing.F) {
+	f.Add("/a", "/a/b", "/usr/../x")
+	f.Add("/proc", "/dev/shm", "relative")
+	f.Fuzz(func(t *testing.T, first, second, program string) {
+		plan, err := Spec{Tmpfs: []string{first}, Writable: []Mount{{"/", second}}}.Resolve("x", program, nil)
+		if err != nil {
+			return
+		}
+		var asked []string
+		for i, entry := range plan.Entries {
+			if filepath.Clean(entry.Path) != entry.Path || !filepath.IsAbs(entry.Path) || entry.Asked && forbidden(entry.Path) != "" {
+				t.Errorf("%q", entry.Path)
+			}
+			last := i == len(plan.Entries)-1 // may be the program, a file: the kernel refuses it on a folder
+			if !last && slices.ContainsFunc(asked, func(path string) bool { return below(path, entry.Path) }) {
+				t.Errorf("%q hides what was mounted before", entry.Path)
+			}
+			if entry.Asked {
+				asked = append(asked, entry.Path)
+			}
+		}
+	})
+}
+
+func TestAbilitiesOfThisMachine(t *testing.T) {
+	for _, a := range Abilities() {
+		if a.Name == "" || a.Detail == "" || a.Needs == "" || a.OK == (a.Cure != "") {
+			t.Errorf("%+v", a)
+		}
+		if a.Required && !a.OK {
+			t.Errorf("%s: %s: %s", a.Name, a.Detail, a.Cure)
+		}
+	}
+}
+
+func TestErrorsSayStepPathErrnoAndCure(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{stepError("mount", "/x", os.NewSyscallError("move_mount", syscall.ENOENT)), "mount /x: no such file or directory: it does not exist on the host"},
+		{stepError("hostname", "", syscall.ENOSYS), "hostname: function not implemented: " + cureKernel},
+		{stepError("clone", "", syscall.EUSERS), "clone: too many users: too many user namespaces within each other"},
+		{&StepError{Step: "user", Path: "x", Cure: "none"}, "user x: none"},
+	} {
+		if test.err.Error() != test.want {
+			t.Errorf("%q, not %q", test.err, test.want)
+		}
+	}
+	if err := stepError("open", "/x", &StepError{Step: "inner"}); err.Step != "inner" {
+		t.Errorf("%v", err)
+	}
+	if !errors.Is(stepError("open", "/x", syscall.ENOENT), os.ErrNotExist) {
+		t.Error("the errno is lost")
+	}
+}
