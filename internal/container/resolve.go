@@ -11,6 +11,24 @@ import (
 	"strings"
 )
 
+// Engine looks for the engine and, for an ordinary user, for what maps the
+// container's ids, and returns the engine's path. It starts nothing.
+func Engine(name string) (string, error) {
+	path, err := lookup(name)
+	if err != nil || os.Getuid() == 0 {
+		return path, err
+	}
+	for _, m := range []struct{ program, file string }{{"newuidmap", "/etc/subuid"}, {"newgidmap", "/etc/subgid"}} {
+		if _, err := lookup(m.program); err != nil {
+			return "", err
+		}
+		if _, err := subordinate(m.file, os.Getuid()); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
 // Resolve asks the engine where its images are and whether the container's is
 // among them. It takes about a tenth of a second and starts processes, which are
 // gone when it returns. Its errors say how to get what is missing.
@@ -18,7 +36,7 @@ func Resolve(ctx context.Context, s Spec) (Store, error) {
 	if err := s.check(); err != nil {
 		return Store{}, err
 	}
-	if _, err := lookup(s.Engine); err != nil {
+	if _, err := Engine(s.Engine); err != nil {
 		return Store{}, fmt.Errorf("container: %w", err)
 	}
 	text, err := ask(ctx, s.Engine, "info", "--format", "{{.Store.GraphDriverName}} {{.Store.GraphRoot}}")
