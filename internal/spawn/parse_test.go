@@ -17,7 +17,7 @@ func TestPlanTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := &plan{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Limits: []Limit{{"nofile", 1, ^uint64(0)}},
-			FDNames: []string{"x", ""}, Sockets: 2, Sandbox: resolved, Trees: []int{4, -1, 5}, Notify: 6, NotifyPath: "/n", Init: true, Inner: true}
+		FDNames: []string{"x", ""}, Sockets: 2, Sandbox: resolved, Trees: []int{4, -1, 5}, Notify: 6, NotifyPath: "/n", Init: true, Inner: true}
 	resolved.Keep, resolved.NewPrivs = 1<<63, true
 	resolved.Entries = append(resolved.Entries, sandbox.Entry{Kind: sandbox.Writable, Path: "/p", Source: "/s", Mode: 1, Optional: true, Asked: true})
 	for _, value := range []any{*full, full.Limits[0], *resolved, resolved.Entries[len(resolved.Entries)-1]} {
