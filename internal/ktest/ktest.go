@@ -8,14 +8,18 @@ package ktest
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Main runs the tests and then exits: with 1 also when every test passed but a
@@ -75,7 +79,7 @@ func leftovers(before map[string]string) string {
 		if before[fd] == target || strings.HasPrefix(target, "anon_inode:[eventpoll]") || strings.HasPrefix(target, "anon_inode:[eventfd]") {
 			continue
 		}
-		fmt.Fprintf(&b, "  fd %s: %s\n", fd, target)
+		fmt.Fprintf(&b, "  fd %s: %s%s\n", fd, target, bound(fd))
 	}
 	for _, child := range children() {
 		fmt.Fprintf(&b, "  child %s\n", child)
@@ -85,6 +89,24 @@ func leftovers(before map[string]string) string {
 		_ = pprof.Lookup("goroutine").WriteTo(&b, 1)
 	}
 	return b.String()
+}
+
+// bound tells the address of a socket, which mostly tells who opened it.
+func bound(fd string) string {
+	number, err := strconv.Atoi(fd)
+	if err != nil {
+		return ""
+	}
+	address, _ := unix.Getsockname(number) // nil: not a socket
+	switch at := address.(type) {
+	case *unix.SockaddrInet4:
+		return fmt.Sprintf(" at %v:%d", netip.AddrFrom4(at.Addr), at.Port)
+	case *unix.SockaddrInet6:
+		return fmt.Sprintf(" at [%v]:%d", netip.AddrFrom16(at.Addr), at.Port)
+	case *unix.SockaddrUnix:
+		return fmt.Sprintf(" at %q", at.Name)
+	}
+	return ""
 }
 
 func descriptors() map[string]string {
