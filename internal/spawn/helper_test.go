@@ -195,7 +195,9 @@ func beActivator(args []string) {
 	s := NewStarter()
 	spec := helperSpec("sleep")
 	spec.Sandbox.Init = slices.Contains(args, "init")
-	spec.Bare = slices.Contains(args, "bare")
+	if spec.Bare = slices.Contains(args, "bare"); spec.Bare && spec.Sandbox.Init {
+		spec.Argv = []string{"sh", "-c", spec.Argv[0] + " helper daemon; sleep 1000"}
+	}
 	fmt.Println("ready")
 	for {
 		p, err := s.Prepare(context.Background(), spec, Stdio{}, nil)

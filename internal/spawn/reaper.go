@@ -34,11 +34,17 @@ func (s *stage) reaper() error {
 		}
 	}
 	program, err := s.inner()
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = s.control.Write([]byte{wordExec, wordKept})
+		if err != nil { // the activator died in between
+			err = io.EOF
+		}
 	}
-	if _, err := s.control.Write([]byte{wordExec, wordKept}); err != nil {
-		return io.EOF
+	if err != nil {
+		if s.bare() {
+			killRest()
+		}
+		return err
 	}
 	go forward(signals, program)
 	go s.lifeline(program)

@@ -81,10 +81,9 @@ func (s *stage) prepare() error {
 		}
 	}
 	if p.Notify != 0 {
-		if err := unix.Bind(p.Notify, &unix.SockaddrUnix{Name: p.NotifyPath}); err != nil {
-			return &StageError{Step: "notify", Path: p.NotifyPath, Errno: errnoOf(err)}
+		if err := s.bindNotify(); err != nil {
+			return err
 		}
-		_ = unix.Close(p.Notify)
 	}
 	if p.Sandbox != nil {
 		if err := p.Sandbox.Drop(); err != nil {
@@ -97,6 +96,21 @@ func (s *stage) prepare() error {
 	}
 	if _, err := io.ReadFull(s.control, word[:]); err != nil {
 		return io.EOF
+	}
+	return nil
+}
+
+// bindNotify gives the parent's socket its name inside. A /run that the
+// configuration mounts may still have the one of the start before.
+func (s *stage) bindNotify() error {
+	address := &unix.SockaddrUnix{Name: s.plan.NotifyPath}
+	err := unix.Bind(s.plan.Notify, address)
+	if err == unix.EADDRINUSE && unix.Unlink(address.Name) == nil {
+		err = unix.Bind(s.plan.Notify, address)
+	}
+	_ = unix.Close(s.plan.Notify)
+	if err != nil {
+		return &StageError{Step: "notify", Path: address.Name, Errno: errnoOf(err), Cure: "notify = true needs a /run that the service can write to"}
 	}
 	return nil
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,7 +142,12 @@ func gone(t *testing.T, pid int) {
 // Whatever moment the activator is killed at, nothing stays.
 func TestNothingOutlivesTheActivator(t *testing.T) {
 	before := mounts(t)
-	for _, kind := range []string{"plain", "init", "bare"} {
+	// What the activator leaves comes to us, and is waited for.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }()
+	for _, kind := range []string{"plain", "init", "bare", "bare init"} {
 		moments := 100
 		if kind != "plain" {
 			moments = 20
@@ -153,8 +156,10 @@ func TestNothingOutlivesTheActivator(t *testing.T) {
 			for i := range moments {
 				killAt(t, kind, i*137%9973) // microseconds into its loop of starts
 			}
-			for _, pid := range ours(t) {
-				watch(t, pid)
+			for left := children(); len(left) > 0; left = children() {
+				for _, pid := range left {
+					watch(t, pid)
+				}
 			}
 		})
 	}
@@ -166,7 +171,7 @@ func TestNothingOutlivesTheActivator(t *testing.T) {
 func killAt(t *testing.T, kind string, microseconds int) {
 	t.Helper()
 	exe := helperSpec().Argv[0]
-	command := exec.Command(exe, "helper", "activator", kind)
+	command := exec.Command(exe, append([]string{"helper", "activator"}, strings.Fields(kind)...)...)
 	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	out, err := command.StdoutPipe()
 	if err != nil {
@@ -186,25 +191,7 @@ func killAt(t *testing.T, kind string, microseconds int) {
 	}
 }
 
-// ours lists the processes that run the test binary, but for this one.
-func ours(t *testing.T) []int {
-	t.Helper()
-	exe := helperSpec().Argv[0]
-	links, err := filepath.Glob("/proc/[0-9]*/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []int
-	for _, link := range links {
-		pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
-		if target, err := os.Readlink(link); err == nil && target == exe && pid != os.Getpid() {
-			found = append(found, pid)
-		}
-	}
-	return found
-}
-
-// watch waits for a process on its way out. One that stays fails.
+// watch waits for an orphan on its way out. One that stays fails.
 func watch(t *testing.T, pid int) {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -218,6 +205,8 @@ func watch(t *testing.T, pid int) {
 		t.Errorf("process %d %q stays: %v", pid, cmdline, err)
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
+	var status unix.WaitStatus
+	_, _ = unix.Wait4(pid, &status, 0, nil)
 }
 
 func mounts(t *testing.T) string {
