@@ -42,7 +42,7 @@ func many(t *testing.T, tl *tally, one func(i int) error) {
 				switch err := one(i); {
 				case err == nil:
 					tl.answered.Add(1)
-				case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+				case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
 					tl.cut.Add(1)
 				default:
 					if tl.lost.Add(1) <= 5 {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"activator/internal/container"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/spawn"
@@ -32,6 +33,9 @@ const (
 func main() {
 	if spawn.IsStage() {
 		spawn.Stage()
+	}
+	if container.IsStage() {
+		container.Stage()
 	}
 	spawn.CloseInherited()
 	os.Exit(run(os.Args[1:]))

@@ -50,6 +50,10 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
+	plans, err := plan(ctx, services)
+	if err != nil {
+		return err
+	}
 	sink := output.NewSink(os.Stderr, o.Format, o.Level)
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
@@ -59,10 +63,10 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
 	defer d.watcher.Close()
 	d.starter = spawn.NewStarter()
 	defer d.starter.Close()
-	return d.run(ctx, services, reload)
+	return d.run(ctx, plans, reload)
 }
 
-func (d *Daemon) run(ctx context.Context, services []config.Service, reload <-chan os.Signal) error {
+func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.Signal) error {
 	sockets, err := openAll(services)
 	if err != nil {
 		return err
@@ -75,12 +79,10 @@ func (d *Daemon) run(ctx context.Context, services []config.Service, reload <-ch
 		<-watched
 	}()
 	defer d.shutdown()
-	for _, conf := range services {
-		if err := d.start(conf, sockets[:len(conf.Sockets):len(conf.Sockets)]); err != nil {
-			closeAll(sockets)
-			return err
-		}
-		sockets = sockets[len(conf.Sockets):]
+	for _, p := range services {
+		n := len(p.conf.Sockets)
+		d.start(p, sockets[:n:n])
+		sockets = sockets[n:]
 	}
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	for {
@@ -106,10 +108,10 @@ func load(paths []string) ([]config.Service, error) {
 }
 
 // openAll opens the sockets of all services in order, or none.
-func openAll(services []config.Service) ([]*listen.Socket, error) {
+func openAll(services []planned) ([]*listen.Socket, error) {
 	var specs []listen.Spec
-	for _, conf := range services {
-		specs = append(specs, specsOf(conf)...)
+	for _, p := range services {
+		specs = append(specs, specsOf(p.conf)...)
 	}
 	return listen.OpenAll(specs)
 }
@@ -123,16 +125,12 @@ func specsOf(conf config.Service) []listen.Spec {
 }
 
 // start runs a service on sockets, which it takes.
-func (d *Daemon) start(conf config.Service, sockets []*listen.Socket) error {
-	spec, err := serviceSpec(conf)
-	if err != nil {
-		closeAll(sockets)
-		return fmt.Errorf("service %s: %w", conf.Name, err)
+func (d *Daemon) start(p planned, sockets []*listen.Socket) {
+	conf := p.conf
+	if conf.Sandbox.Network == "host" {
+		d.log.Warn("service shares the host's network: network = \"host\"", "service", conf.Name)
 	}
-	for _, w := range spec.warnings {
-		d.log.Warn(w, "service", conf.Name)
-	}
-	service := supervise.New(spec.Spec, supervise.Surroundings{
+	service := supervise.New(p.spec, supervise.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,
@@ -149,7 +147,6 @@ func (d *Daemon) start(conf config.Service, sockets []*listen.Socket) error {
 		defer close(m.done)
 		service.Run(ctx)
 	}()
-	return nil
 }
 
 // shutdown ends every service, all at once, and then closes their sockets: a

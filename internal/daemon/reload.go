@@ -27,7 +27,11 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
-	c := d.compare(services)
+	c, changed := d.compare(services)
+	if c.start, err = plan(ctx, changed); err != nil {
+		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
+		return
+	}
 	fresh, err := openFresh(c)
 	if err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
@@ -37,8 +41,8 @@ func (d *Daemon) reload(ctx context.Context) {
 		closeAll(values(fresh))
 		return
 	}
-	for _, conf := range c.start {
-		d.restart(conf, c, fresh)
+	for _, p := range c.start {
+		d.restart(p, c, fresh)
 	}
 	closeAll(values(fresh)) // of services that could not be started
 	for _, m := range c.end {
@@ -47,9 +51,10 @@ func (d *Daemon) reload(ctx context.Context) {
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }
 
-// compare holds the new configuration against what runs.
-func (d *Daemon) compare(services []config.Service) change {
-	c := change{pool: make(map[string]*listen.Socket)}
+// compare holds the new configuration against what runs, and returns the services
+// that have to be started too.
+func (d *Daemon) compare(services []config.Service) (c change, changed []config.Service) {
+	c = change{pool: make(map[string]*listen.Socket)}
 	named := make(map[string]bool, len(services))
 	for _, conf := range services {
 		named[conf.Name] = true
@@ -57,7 +62,7 @@ func (d *Daemon) compare(services []config.Service) change {
 		if m != nil && reflect.DeepEqual(m.conf, conf) {
 			continue
 		}
-		c.start = append(c.start, conf)
+		changed = append(changed, conf)
 		if m != nil {
 			c.end = append(c.end, m)
 		}
@@ -72,14 +77,14 @@ func (d *Daemon) compare(services []config.Service) change {
 			c.pool[socket.String()] = socket
 		}
 	}
-	return c
+	return c, changed
 }
 
 // openFresh opens the addresses that nobody has had so far, all or none.
 func openFresh(c change) (map[string]*listen.Socket, error) {
 	var specs []listen.Spec
-	for _, conf := range c.start {
-		for _, spec := range specsOf(conf) {
+	for _, p := range c.start {
+		for _, spec := range specsOf(p.conf) {
 			if c.pool[spec.Address.String()] == nil {
 				specs = append(specs, spec)
 			}
@@ -117,20 +122,18 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 
 // restart starts a service with the sockets that are open already, the fresh
 // ones, and those that had to be bound anew since their options changed.
-func (d *Daemon) restart(conf config.Service, c change, fresh map[string]*listen.Socket) {
-	sockets := make([]*listen.Socket, 0, len(conf.Sockets))
-	for _, spec := range specsOf(conf) {
+func (d *Daemon) restart(p planned, c change, fresh map[string]*listen.Socket) {
+	sockets := make([]*listen.Socket, 0, len(p.conf.Sockets))
+	for _, spec := range specsOf(p.conf) {
 		socket, err := d.obtain(spec, c, fresh)
 		if err != nil {
 			closeAll(sockets)
-			d.log.Error("service not reloaded: it is off until the next reload", "service", conf.Name, "err", err)
+			d.log.Error("service not reloaded: it is off until the next reload", "service", p.conf.Name, "err", err)
 			return
 		}
 		sockets = append(sockets, socket)
 	}
-	if err := d.start(conf, sockets); err != nil {
-		d.log.Error("service not reloaded: it is off until the next reload", "err", err)
-	}
+	d.start(p, sockets)
 }
 
 // obtain returns the open socket for spec.

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	"activator/internal/config"
+	"activator/internal/container"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -17,16 +19,32 @@ var environment = []string{
 	"LANG=C.UTF-8",
 }
 
-// translated is a service as supervise wants it, and what there is to say about
-// it at start.
-type translated struct {
-	supervise.Spec
-	warnings []string
+// planned is a service's configuration, translated: nothing is left that could be
+// wrong with it but what the kernel says.
+type planned struct {
+	conf config.Service
+	spec supervise.Spec
 }
 
-// serviceSpec translates a service's configuration.
-func serviceSpec(conf config.Service) (translated, error) {
-	t := translated{Spec: supervise.Spec{
+// plan translates configurations. Of containers it asks the engine whether it is
+// there and has the image.
+func plan(ctx context.Context, services []config.Service) ([]planned, error) {
+	all := make([]planned, 0, len(services))
+	for _, conf := range services {
+		process := processSpec(conf)
+		if conf.Container != nil {
+			var err error
+			if process, err = containerProcess(ctx, conf, process); err != nil {
+				return nil, fmt.Errorf("service %s: %w", conf.Name, err)
+			}
+		}
+		all = append(all, planned{conf, serviceSpec(conf, process)})
+	}
+	return all, nil
+}
+
+func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {
+	return supervise.Spec{
 		Limits: supervise.Limits{
 			RestartDelay:    conf.RestartDelay,
 			RestartMaxDelay: conf.RestartMaxDelay,
@@ -34,18 +52,42 @@ func serviceSpec(conf config.Service) (translated, error) {
 			StartTimeout:    conf.StartTimeout,
 			StopTimeout:     conf.StopTimeout,
 		},
-		Process:    processSpec(conf),
+		Process:    process,
 		StopSignal: conf.StopSignal,
 		Stdout:     conf.Stdout,
 		Stderr:     conf.Stderr,
-	}}
-	if conf.Container != nil {
-		return t, fmt.Errorf("container: not yet")
 	}
-	if conf.Sandbox.Network == "host" {
-		t.warnings = append(t.warnings, "service shares the host's network: network = \"host\"")
+}
+
+// containerProcess starts a container engine in place of the program. The engine
+// makes the sandbox.
+func containerProcess(ctx context.Context, conf config.Service, process spawn.Spec) (spawn.Spec, error) {
+	b := conf.Sandbox
+	spec := container.Spec{
+		Name: conf.Name, Engine: conf.Container.Engine, Image: conf.Container.Image,
+		Options: conf.Container.Options, Command: conf.Container.Command,
+		Network: b.Network, FDNames: process.FDNames, Env: conf.Environment, Dir: conf.WorkingDirectory,
+		User: conf.User, Group: conf.Group, Umask: conf.Umask, Tmpfs: b.Tmpfs,
+		Capabilities: b.Capabilities, NewPrivs: b.NewPrivs, Init: b.Init,
 	}
-	return t, nil
+	for _, l := range conf.Limits {
+		spec.Limits = append(spec.Limits, container.Limit(l))
+	}
+	for _, m := range b.ReadOnly {
+		spec.ReadOnly = append(spec.ReadOnly, container.Mount(m))
+	}
+	for _, m := range b.Writable {
+		spec.Writable = append(spec.Writable, container.Mount(m))
+	}
+	store, err := container.Resolve(ctx, spec)
+	if err != nil {
+		return spawn.Spec{}, err
+	}
+	argv, err := spec.Argv(store)
+	return spawn.Spec{
+		Name: conf.Name, Argv: argv, Env: container.Environ(), Umask: 0o022,
+		FDNames: process.FDNames, Notify: conf.Notify, Bare: true,
+	}, err
 }
 
 func processSpec(conf config.Service) spawn.Spec {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"text/tabwriter"
 	"time"
 
-	"activator/internal/container"
 	"activator/internal/listen"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
@@ -133,10 +133,10 @@ func sandboxed(ctx context.Context) error {
 
 // engine tells whether [container] can work.
 func engine() finding {
-	f := finding{name: "podman", needs: "services with a [container] do not start"}
-	path, err := container.Engine("podman")
+	f := finding{name: "podman", needs: "services with a [container] do not start", cure: "install it: apt-get install podman"}
+	path, err := exec.LookPath("podman")
 	if err != nil {
-		f.detail, f.cure = err.Error(), "install it: apt-get install podman"
+		f.detail = "not in PATH"
 		return f
 	}
 	f.ok, f.detail = true, path

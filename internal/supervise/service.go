@@ -84,7 +84,7 @@ func (s *Service) NodeTouched() {
 func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	defer s.unwatch()
-	s.watch()
+	s.watch() // they have just been opened
 	s.say(Listening)
 	done := ctx.Done()
 	for s.state != Ended {
@@ -95,7 +95,9 @@ func (s *Service) Run(ctx context.Context) {
 		case s.caller = <-s.clients:
 			s.handle(Client)
 		case <-s.healing:
-			s.heal()
+			if s.heal() {
+				s.handle(Outdated)
+			}
 		case r := <-s.reports:
 			s.receive(r)
 		case <-fired(s.timer):
@@ -135,12 +137,12 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case None:
 	case Watch:
 		s.stop(&s.timer)
-		s.watch()
+		return StartFailed, !s.watch()
 	case Start:
 		return s.start()
 	case Serve:
 		s.stop(&s.timer)
-		s.healLate()
+		return Outdated, s.unwell && s.heal()
 	case Await:
 		s.limit(s.spec.StopTimeout)
 	case Stop:
@@ -184,8 +186,10 @@ func (s *Service) stop(t **time.Timer) {
 	}
 }
 
-// watch waits for a client on every socket.
-func (s *Service) watch() {
+// watch waits for a client on every socket, and reports whether it can: half a
+// set is never served.
+func (s *Service) watch() bool {
+	all := true
 	for _, socket := range s.sockets {
 		err := s.around.Watcher.WaitReadable(socket, func() {
 			select {
@@ -195,8 +199,10 @@ func (s *Service) watch() {
 		})
 		if err != nil {
 			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
+			all = false
 		}
 	}
+	return all
 }
 
 func (s *Service) unwatch() {
@@ -281,7 +287,9 @@ func (s *Service) rest() (Event, bool) {
 		s.process = nil
 	}
 	s.mend()
-	s.healLate()
+	if s.unwell {
+		s.heal()
+	}
 	if ran >= s.spec.Hold {
 		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
 	}
@@ -309,32 +317,23 @@ func (s *Service) mend() {
 	}
 }
 
-// heal puts nodes back that were deleted or replaced. While a socket is being
-// handed over it must not change, so the look is put off till then.
-func (s *Service) heal() {
-	if s.state == Starting {
-		s.unwell = true
-		return
+// heal puts nodes back that were deleted or replaced, and reports whether a
+// socket had to be bound anew for it. While a socket is being handed over it must
+// not change, so the look is put off till then.
+func (s *Service) heal() (anew bool) {
+	s.unwell = s.state == Starting
+	if s.unwell {
+		return false
 	}
-	s.unwell = false
-	healed := false
 	for _, socket := range s.sockets {
+		before := socket.Generation()
 		what, err := socket.HealNode()
 		if err != nil {
 			s.log.Error("node not healed", "socket", socket.String(), "err", err)
 		} else if what != "" {
 			s.log.Warn("node healed", "socket", socket.String(), "was", what)
-			healed = true
 		}
+		anew = anew || socket.Generation() != before
 	}
-	if healed && s.state == Listening {
-		s.watch()
-	}
-}
-
-// healLate takes the look that was put off.
-func (s *Service) healLate() {
-	if s.unwell {
-		s.heal()
-	}
+	return anew
 }

@@ -45,6 +45,9 @@ func service(behaviour string) {
 		os.Exit(7)
 	case "deaf":
 		select {}
+	case "break":
+		_ = syscall.Shutdown(int(inherited[0].File.Fd()), syscall.SHUT_RDWR)
+		os.Exit(0)
 	case "ready":
 		_ = notify.Send("STATUS=warming up\nREADY=1")
 	case "late":
@@ -304,5 +307,31 @@ func TestNodeIsHealed(t *testing.T) {
 		}
 		s.await("node healed", "was deleted")
 		s.answered(s.ask())
+	}
+}
+
+// With its spare gone too, the socket is bound anew: the program that holds the
+// old one is stopped, and the next one has the new one.
+func TestBoundAnewWhileRunning(t *testing.T) {
+	s := up(t, "serve", nil)
+	s.answered(s.ask())
+	s.await("state=running")
+	if err := os.RemoveAll(filepath.Dir(s.path)); err != nil {
+		t.Fatal(err)
+	}
+	s.await("node healed", "bound anew")
+	s.await("state=listening")
+	s.answered(s.ask())
+}
+
+// What a program does to its listener does not end the service.
+func TestBrokenSocketIsMended(t *testing.T) {
+	s := up(t, "break", nil)
+	s.ask()
+	s.await("socket mended")
+	s.await("state=listening")
+	for range 3 {
+		s.ask()
+		s.await("socket mended")
 	}
 }

@@ -14,7 +14,7 @@ const (
 	Listening State = iota // the sockets are watched; no process
 	Starting               // a process is on its way to its first answer
 	Running                // the program has the sockets; they are not watched
-	Stopping               // the program ends by its own word (STOPPING=1)
+	Stopping               // the program ends by its own word, or to be started anew
 	Aborting               // the start took too long; the process is being killed
 	Resting                // no process, and none before a delay is over
 	Ending                 // the program is being stopped for good
@@ -32,15 +32,16 @@ type Event uint8
 const (
 	Client      Event = iota // a socket is readable
 	Up                       // the program runs; with notify: it said READY=1
-	StartFailed              // no program: the sandbox or the execve was refused
+	StartFailed              // no program: the sandbox or the execve was refused, or a socket is broken
 	Exited                   // the process is gone and reaped
 	Leaving                  // the program said STOPPING=1
 	Timeout                  // the time of the state is over
 	HoldOver                 // a client has waited for as long as it may
+	Outdated                 // a socket had to be bound anew: the program holds the old one
 	End                      // stop for good
 )
 
-var eventNames = [...]string{"client", "up", "start failed", "exited", "leaving", "timeout", "hold over", "end"}
+var eventNames = [...]string{"client", "up", "start failed", "exited", "leaving", "timeout", "hold over", "outdated", "end"}
 
 func (e Event) String() string { return eventNames[e] }
 
@@ -75,16 +76,16 @@ type Step struct {
 
 // table is total: every state answers every event. What cannot happen, or comes
 // too late to matter, stays where it is and does nothing.
-var table = [...][8]Step{
-	//          Client              Up                StartFailed        Exited             Leaving            Timeout             HoldOver             End
-	Listening: {{Starting, Start}, {Listening, None}, {Listening, None}, {Listening, None}, {Listening, None}, {Listening, None}, {Listening, Refuse}, {Ended, Release}},
-	Starting:  {{Starting, None}, {Running, Serve}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Aborting, Kill}, {Starting, None}, {Ending, Stop}},
-	Running:   {{Running, None}, {Running, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Running, None}, {Running, None}, {Ending, Stop}},
-	Stopping:  {{Stopping, None}, {Stopping, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, None}, {Stopping, Kill}, {Stopping, None}, {Ending, Stop}},
-	Aborting:  {{Aborting, None}, {Aborting, Kill}, {Resting, Rest}, {Resting, Rest}, {Aborting, None}, {Aborting, Kill}, {Aborting, None}, {Ending, Kill}},
-	Resting:   {{Resting, Count}, {Resting, None}, {Resting, None}, {Resting, None}, {Resting, None}, {Listening, Watch}, {Resting, Refuse}, {Ended, Release}},
-	Ending:    {{Ending, None}, {Ending, Stop}, {Ended, Release}, {Ended, Release}, {Ending, None}, {Ending, Kill}, {Ending, None}, {Ending, Kill}},
-	Ended:     {{Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}},
+var table = [...][9]Step{
+	//          Client              Up                 StartFailed        Exited             Leaving            Timeout             HoldOver             Outdated           End
+	Listening: {{Starting, Start}, {Listening, None}, {Resting, Rest}, {Listening, None}, {Listening, None}, {Listening, None}, {Listening, Refuse}, {Listening, None}, {Ended, Release}},
+	Starting:  {{Starting, None}, {Running, Serve}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Aborting, Kill}, {Starting, None}, {Starting, None}, {Ending, Stop}},
+	Running:   {{Running, None}, {Running, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Running, None}, {Running, None}, {Stopping, Stop}, {Ending, Stop}},
+	Stopping:  {{Stopping, None}, {Stopping, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, None}, {Stopping, Kill}, {Stopping, None}, {Stopping, None}, {Ending, Stop}},
+	Aborting:  {{Aborting, None}, {Aborting, Kill}, {Resting, Rest}, {Resting, Rest}, {Aborting, None}, {Aborting, Kill}, {Aborting, None}, {Aborting, None}, {Ending, Kill}},
+	Resting:   {{Resting, Count}, {Resting, None}, {Resting, None}, {Resting, None}, {Resting, None}, {Listening, Watch}, {Resting, Refuse}, {Resting, None}, {Ended, Release}},
+	Ending:    {{Ending, None}, {Ending, Stop}, {Ended, Release}, {Ended, Release}, {Ending, None}, {Ending, Kill}, {Ending, None}, {Ending, None}, {Ending, Kill}},
+	Ended:     {{Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}},
 }
 
 // Next looks up what event does in state.
