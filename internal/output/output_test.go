@@ -359,6 +359,23 @@ func TestFinishWithoutEndOfFile(t *testing.T) {
 	})
 }
 
+// What was written before Finish is logged however long that takes, also when
+// the end of file does not come.
+func TestFinishReadsWhatIsThere(t *testing.T) {
+	s, r := open(t, "text", slog.LevelInfo)
+	pump, child := feed(t, s, "echo", "stdout", 1)
+	defer child.Close()
+	const lines = 1200
+	for i := range lines { // some in the log's pipe, some in the queue, some in the child's
+		fmt.Fprintf(child, "line-%d-%060d\n", i, 0)
+	}
+	r.start()
+	pump.Finish(0)
+	if got := len(r.lines(t, s)); got != lines {
+		t.Errorf("%d lines, want %d", got, lines)
+	}
+}
+
 func TestReaderGone(t *testing.T) {
 	s, r := open(t, "text", slog.LevelInfo)
 	r.Close()

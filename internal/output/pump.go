@@ -3,17 +3,21 @@ package output
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	firstBuffer = 512     // bytes; most services print short lines, or none
-	maxLine     = 8 << 10 // bytes of a service's line in one line of the log
+	firstBuffer = 512      // bytes; most services print short lines, or none
+	maxLine     = 8 << 10  // bytes of a service's line in one line of the log
+	pipeSize    = 64 << 10 // bytes that a pipe holds, pipe(7)
 )
 
 // Pump copies one stream of one service to the log, a record a line. A line
@@ -26,6 +30,7 @@ type Pump struct {
 	file      *os.File
 	handler   slog.Handler
 	account   account // guarded by sink.mu
+	rest      int     // bytes still read when the time of Finish is over
 	finish    sync.Once
 	finishing chan struct{} // closed: no more than the rest is expected
 	done      chan struct{} // closed: everything read is in the queue, file is closed
@@ -38,6 +43,7 @@ func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
 		sink:      s,
 		file:      r,
 		account:   account{room: make(chan struct{}, 1)},
+		rest:      pipeSize,
 		finishing: make(chan struct{}),
 		done:      make(chan struct{}),
 	}
@@ -50,10 +56,10 @@ func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
 	return p
 }
 
-// Finish waits until everything the service printed is in the log's queue, and
-// at most for linger: somebody else may hold the pipe's other end. It does not
-// wait for a reader of the log that stalls; what has no room then is dropped
-// and counted.
+// Finish waits until everything the service printed is in the log's queue. For
+// an end of file it waits at most for linger: somebody else may hold the pipe's
+// other end. Nor does it wait for a reader of the log that stalls; what has no
+// room then is dropped and counted.
 func (p *Pump) Finish(linger time.Duration) {
 	p.finish.Do(func() {
 		close(p.finishing)
@@ -82,13 +88,39 @@ func (p *Pump) run() {
 		if n == len(buf) && n < maxLine {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
-		if err != nil { // io.EOF, or the deadline of Finish
+		if errors.Is(err, os.ErrDeadlineExceeded) && p.rest > 0 {
+			// The time of Finish is over; what is in the pipe now still counts.
+			m, err = p.readNow(buf[n:])
+			n += m
+			p.rest -= m
+		}
+		if err != nil {
 			if n > 0 {
 				p.record(buf[:n], false)
 			}
 			return
 		}
 	}
+}
+
+// readNow reads what is there, without waiting and without a deadline.
+func (p *Pump) readNow(b []byte) (n int, err error) {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			if n, failed = unix.Read(int(fd), b); failed != unix.EINTR {
+				return
+			}
+		}
+	})
+	if err == nil && failed == nil && n == 0 {
+		failed = io.EOF
+	}
+	return max(n, 0), errors.Join(err, failed)
 }
 
 // lines logs every whole line in b and returns how many bytes that were.

@@ -21,7 +21,7 @@ const (
 	flushTimeout = 2 * time.Second
 	// patience is how long one write(2) may take before the reader counts as
 	// stalled, and what is left of a service that ended is dropped.
-	patience = 100 * time.Millisecond
+	patience = time.Second
 )
 
 // Sink is the one log: everything goes through a queue to one goroutine that
