@@ -1,0 +1,110 @@
+package config
+
+import (
+	"fmt"
+
+	"activator/internal/listen"
+)
+
+// claim is a socket of some file: what nobody else may have.
+type claim struct {
+	place
+	file  *parsed
+	links int // where its symlinks are written
+}
+
+func (c claim) where(at int) string {
+	line, column, _ := locate(c.file.text, at)
+	return fmt.Sprintf("%s:%d:%d", c.file.file, line, column)
+}
+
+// collide reports the addresses that two sockets of the files want, and the
+// paths that two of them would make.
+func collide(files []*parsed) {
+	type taker struct {
+		claim
+		options *listen.Options
+	}
+	ports := make(map[string][]taker) // who wants a port
+	paths := make(map[string]string)  // who makes a path, and names without one
+	for _, f := range files {
+		for i, c := range f.claims {
+			o := &f.service.Sockets[i].Options
+			if !c.Internet() {
+				f.take(paths, nameOf(c.Address), c, c.at, "listen")
+			} else {
+				port := portOf(c.Address)
+				for _, other := range ports[port] {
+					if why := overlap(c.Address, o, other.Address, other.options); why != "" {
+						f.report(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.where(other.at)), "")
+						break
+					}
+				}
+				ports[port] = append(ports[port], taker{c, o})
+			}
+			for _, link := range o.Symlinks {
+				f.take(paths, link, c, c.links, "symlinks")
+			}
+		}
+	}
+}
+
+// take reports a path that is taken already.
+func (p *parsed) take(paths map[string]string, path string, c claim, at int, key string) {
+	if first, taken := paths[path]; taken {
+		p.report(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "")
+		return
+	}
+	paths[path] = c.where(at)
+}
+
+// nameOf is the path of a, whatever kind of socket it is; abstract names and
+// ports of virtual machines are told apart by kind.
+func nameOf(a listen.Address) string {
+	if node := a.Node(); node != "" {
+		return node
+	}
+	return a.String()
+}
+
+func portOf(a listen.Address) string {
+	if a.TCP() {
+		return fmt.Sprintf("tcp:%d", a.Port)
+	}
+	return fmt.Sprintf("udp:%d", a.Port)
+}
+
+// overlap says why the kernel cannot bind both of two addresses of one port;
+// "" when it can, or when that depends on the host. ip(7), ipv6(7), socket(7).
+func overlap(a listen.Address, ao *listen.Options, b listen.Address, bo *listen.Options) string {
+	if a == b {
+		return "is taken already"
+	}
+	switch {
+	case ao.ReusePort && bo.ReusePort:
+		return ""
+	case ao.BindToDevice != "" && bo.BindToDevice != "" && ao.BindToDevice != bo.BindToDevice:
+		return ""
+	case a.IP.IsValid() && b.IP.IsValid():
+		return "" // different ones
+	}
+	four, six := families(a, ao)
+	otherFour, otherSix := families(b, bo)
+	if four && otherFour || six && otherSix {
+		return fmt.Sprintf("overlaps with %s", b)
+	}
+	return ""
+}
+
+// families are those that a certainly takes its port of.
+func families(a listen.Address, o *listen.Options) (four, six bool) {
+	switch {
+	case a.IP.IsValid():
+		return a.IP.Is4(), a.IP.Is6()
+	case a.Network == listen.TCP4 || a.Network == listen.UDP4:
+		return true, false
+	case a.Network == listen.TCP6 || a.Network == listen.UDP6:
+		return false, true
+	}
+	return o.BindIPv6Only == "" || o.BindIPv6Only == "both", true
+}

@@ -1,0 +1,268 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// value is one value of a document, with its place.
+type value struct {
+	kind  unstable.Kind // Table and ArrayTable for what headers and dotted keys make
+	text  string        // String: what it means; numbers, booleans and dates: as written
+	raw   string        // as written; "" for lists and tables
+	at    int           // offset in the document
+	items []value       // Array and ArrayTable
+	table *table        // Table and InlineTable
+}
+
+// entry is one key of a table.
+type entry struct {
+	name  string
+	at    int
+	value value
+}
+
+// table is one table of a document, its keys in the order written.
+type table struct {
+	at      int // of its header
+	entries []*entry
+	origin  origin
+	section int // the header below which dotted keys made it
+}
+
+// origin says who may add to a table: toml.io/en/v1.0.0#table.
+type origin uint8
+
+const (
+	implied origin = iota // by a header of a table in it: its own may follow
+	headed                // by its own header
+	dotted                // by dotted keys: more of them may follow below the same header
+	inline                // closed
+)
+
+func (t *table) find(name string) *entry {
+	for _, e := range t.entries {
+		if e.name == name {
+			return e
+		}
+	}
+	return nil
+}
+
+func (t *table) add(name string, at int, v value) *entry {
+	e := &entry{name: name, at: at, value: v}
+	t.entries = append(t.entries, e)
+	return e
+}
+
+// document reads the text of a file into its top table. What TOML itself
+// forbids is reported; after an error of syntax the rest is not read.
+func (r *reading) document() *table {
+	top := &table{origin: headed}
+	if at := invalidUTF8(r.text); at >= 0 {
+		r.report(at, "", "not UTF-8", "save the file as UTF-8")
+		return top
+	}
+	var p unstable.Parser
+	p.Reset(r.text)
+	d := builder{reading: r, parser: &p, top: top, current: top}
+	for p.NextExpression() {
+		d.expression(p.Expression())
+	}
+	var bad *unstable.ParserError
+	if errors.As(p.Error(), &bad) {
+		at := len(r.text)
+		if bad.Highlight != nil {
+			at = int(p.Range(bad.Highlight).Offset)
+		}
+		r.report(at, "", bad.Message, syntaxCure(bad.Message))
+	}
+	return top
+}
+
+func syntaxCure(message string) string {
+	switch {
+	case strings.Contains(message, "at start of value"), strings.Contains(message, "expected keyword"):
+		return `text stands in quotes, as in key = "text"`
+	case strings.Contains(message, "leading zero"):
+		return `an octal number is written 0o660, a mode also "0660"`
+	}
+	return ""
+}
+
+func invalidUTF8(text []byte) int {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}
+
+// builder makes tables of the parser's expressions.
+type builder struct {
+	*reading
+	parser  *unstable.Parser
+	top     *table
+	current *table // of the header read last
+	section int    // counts headers
+}
+
+func (d *builder) expression(n *unstable.Node) {
+	switch n.Kind {
+	case unstable.KeyValue:
+		d.keyValue(d.current, n)
+	case unstable.Table, unstable.ArrayTable:
+		d.section++
+		d.header(n)
+	}
+}
+
+// header makes the table that a [header] or [[header]] opens. After a mistake the keys below
+// it still have somewhere to go, so that theirs are found too.
+func (d *builder) header(n *unstable.Node) {
+	keys := keysOf(n.Key())
+	path, last := keys[:len(keys)-1], keys[len(keys)-1]
+	at := int(last.Raw.Offset)
+	parent := d.top
+	for _, k := range path {
+		parent = d.enter(parent, k, implied)
+	}
+	d.current = &table{origin: headed, at: at}
+	name := string(last.Data)
+	e := parent.find(name)
+	list := n.Kind == unstable.ArrayTable
+	switch {
+	case e == nil && list:
+		parent.add(name, at, value{kind: unstable.ArrayTable, at: at, items: []value{{kind: unstable.Table, at: at, table: d.current}}})
+	case e == nil:
+		parent.add(name, at, value{kind: unstable.Table, at: at, table: d.current})
+	case list && e.value.kind == unstable.ArrayTable:
+		e.value.items = append(e.value.items, value{kind: unstable.Table, at: at, table: d.current})
+	case !list && e.value.kind == unstable.Table && e.value.table.origin == implied:
+		e.value.table.origin, d.current = headed, e.value.table
+	default:
+		d.repeated(at, e)
+		if !list && e.value.kind == unstable.Table {
+			d.current = e.value.table
+		}
+	}
+}
+
+// enter returns the table behind one part of a header or dotted key.
+func (d *builder) enter(parent *table, k *unstable.Node, as origin) *table {
+	name, at := string(k.Data), int(k.Raw.Offset)
+	e := parent.find(name)
+	if e == nil {
+		t := &table{origin: as, section: d.section, at: at}
+		parent.add(name, at, value{kind: unstable.Table, at: at, table: t})
+		return t
+	}
+	switch v := e.value; {
+	case v.kind == unstable.ArrayTable && as == implied:
+		return v.items[len(v.items)-1].table
+	case v.kind == unstable.Table && as == implied:
+		return v.table
+	case v.kind == unstable.Table && v.table.origin == dotted && v.table.section == d.section:
+		return v.table
+	}
+	d.repeated(at, e)
+	return &table{origin: as, section: d.section, at: at}
+}
+
+func (d *builder) repeated(at int, first *entry) {
+	line, column, _ := locate(d.text, first.at)
+	d.report(at, first.name, fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
+}
+
+// keyValue adds what "key = value" says to t.
+func (d *builder) keyValue(t *table, n *unstable.Node) {
+	keys := keysOf(n.Key())
+	for _, k := range keys[:len(keys)-1] {
+		t = d.enter(t, k, dotted)
+	}
+	last := keys[len(keys)-1]
+	at := int(last.Raw.Offset)
+	v := d.value(n.Value(), d.valueAt(last))
+	if e := t.find(string(last.Data)); e != nil {
+		d.repeated(at, e)
+		return
+	}
+	t.add(string(last.Data), at, v)
+}
+
+// valueAt finds where the value of a key begins: lists have no place in the
+// parser's tree.
+func (d *builder) valueAt(key *unstable.Node) int {
+	at := int(key.Raw.Offset + key.Raw.Length)
+	for at < len(d.text) && strings.IndexByte(" \t=", d.text[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// value copies n, which the parser will use again; at is its place, where n
+// itself has none.
+func (d *builder) value(n *unstable.Node, at int) value {
+	v := value{kind: n.Kind, at: at, text: string(n.Data)}
+	switch n.Kind {
+	case unstable.Array:
+		for items := n.Children(); items.Next(); {
+			v.items = append(v.items, d.value(items.Node(), at))
+		}
+	case unstable.InlineTable:
+		v.at = int(n.Raw.Offset)
+		v.table = &table{origin: headed, at: v.at}
+		for items := n.Children(); items.Next(); {
+			d.keyValue(v.table, items.Node())
+		}
+		v.table.origin = inline
+	default:
+		v.at, v.raw = int(n.Raw.Offset), string(d.parser.Raw(n.Raw))
+	}
+	return v
+}
+
+func keysOf(keys unstable.Iterator) []*unstable.Node {
+	var all []*unstable.Node
+	for keys.Next() {
+		all = append(all, keys.Node())
+	}
+	return all
+}
+
+// word is the kind of a value for the user.
+func (v value) word() string {
+	switch v.kind {
+	case unstable.String:
+		return "a string"
+	case unstable.Integer:
+		return "an integer"
+	case unstable.Float:
+		return "a float"
+	case unstable.Bool:
+		return "a boolean"
+	case unstable.Array:
+		return "a list"
+	case unstable.Table, unstable.InlineTable:
+		return "a table"
+	case unstable.ArrayTable:
+		return "a list of tables"
+	}
+	return "a date"
+}
+
+// inside returns the place of the i-th byte of a string, as far as it can be
+// told: with escapes in it, that of the string.
+func (v value) inside(i int) int {
+	if len(v.raw) == len(v.text)+2 && v.raw[1:len(v.raw)-1] == v.text {
+		return v.at + 1 + i
+	}
+	return v.at
+}

@@ -1,0 +1,128 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Error is one thing wrong with the configuration.
+type Error struct {
+	File   string // as the user named it
+	Line   int    // from 1; 0: the file as a whole
+	Column int    // from 1, in characters; a tab is one
+	Key    string // "service.exec"; "": none
+	Text   string // what is wrong
+	Cure   string // what to write instead; may be empty
+	Source string // the line; empty when Line is 0
+}
+
+// Errors are all that is wrong, by file and position.
+type Errors []*Error
+
+// Error is a block of lines, each of which ends: it is printed as it is.
+func (e Errors) Error() string {
+	var b strings.Builder
+	for _, one := range e {
+		b.WriteString(one.Error())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Unwrap lets errors.As find an *Error.
+func (e Errors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, one := range e {
+		all[i] = one
+	}
+	return all
+}
+
+// orNil is e as an error, in order: nil when there is none.
+func (e Errors) orNil() error {
+	if len(e) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(e, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return e
+}
+
+func (e *Error) place() string {
+	if e.Line == 0 {
+		return e.File
+	}
+	return fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Column)
+}
+
+// Error is the place and the reason, then the line with a caret below the
+// column, then the cure.
+func (e *Error) Error() string {
+	text := e.place() + ": "
+	if e.Key != "" {
+		text += e.Key + ": "
+	}
+	text += e.Text
+	if e.Line != 0 {
+		source, caret := e.excerpt()
+		text += "\n    " + source + "\n    " + caret
+	}
+	if e.Cure != "" {
+		text += "\n    " + e.Cure
+	}
+	return text
+}
+
+// excerptWidth is in characters; of longer lines only what is near the column
+// is shown.
+const excerptWidth = 100
+
+// excerpt returns the line as it can be shown, and the line below it. Tabs stay
+// tabs in both, so the caret stands right whatever their width.
+func (e *Error) excerpt() (source, caret string) {
+	line := []rune(e.Source)
+	at := min(e.Column-1, len(line))
+	start, end := 0, len(line)
+	if len(line) > excerptWidth {
+		start = max(0, min(at-excerptWidth/2, len(line)-excerptWidth))
+		end = start + excerptWidth
+	}
+	var above, below strings.Builder
+	if start > 0 {
+		above.WriteString("...")
+		below.WriteString("   ")
+	}
+	for i, r := range line[start:end] {
+		blank := ' '
+		switch {
+		case r == '\t':
+			blank = r
+		case !unicode.IsPrint(r):
+			r = utf8.RuneError // a terminal would obey it
+		}
+		above.WriteRune(r)
+		if start+i < at {
+			below.WriteRune(blank)
+		}
+	}
+	if end < len(line) {
+		above.WriteString("...")
+	}
+	return above.String(), below.String() + "^"
+}
+
+// locate returns the line and column of the byte at offset, and that line.
+func locate(text []byte, offset int) (line, column int, source string) {
+	offset = min(offset, len(text))
+	start := bytes.LastIndexByte(text[:offset], '\n') + 1
+	rest, _, _ := bytes.Cut(text[start:], []byte("\n"))
+	return 1 + bytes.Count(text[:start], []byte("\n")),
+		1 + utf8.RuneCount(text[start:offset]),
+		strings.ToValidUTF8(strings.TrimSuffix(string(rest), "\r"), string(utf8.RuneError))
+}

@@ -1,0 +1,182 @@
+package config
+
+import (
+	"io/fs"
+	"sync"
+	"syscall"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/sandbox"
+)
+
+// The keys, in the order of the reference. Each has a kind, a place and a
+// default; without says what holds where no value says it, only where it has a
+// meaning, later which values are not supported yet.
+
+// group is one [[socket]] table.
+type group struct {
+	listen []place
+	Socket
+}
+
+// on is the condition that an address of the group fits.
+func on(words string, fits func(a listen.Address) bool) func(*group) string {
+	return func(g *group) string {
+		for _, a := range g.listen {
+			if fits(a.Address) {
+				return ""
+			}
+		}
+		return "it is for " + words
+	}
+}
+
+var (
+	onTCP      = on("tcp://", listen.Address.TCP)
+	onUDP      = on("udp://", listen.Address.UDP)
+	onInternet = on("tcp:// and udp://", listen.Address.Internet)
+	onUnix     = on("unix sockets", listen.Address.Unix)
+	onStream   = on("sockets with connections", listen.Address.Stream)
+	onFIFO     = on("fifo://", isFIFO)
+	onPath     = on("paths", func(a listen.Address) bool { return a.Node() != "" })
+	onIPv6     = on("addresses of IPv6", isIPv6)
+	onBuffered = on("tcp://, udp:// and unix sockets", func(a listen.Address) bool { return a.Internet() || a.Unix() })
+	onStamped  = on("tcp://, udp:// and unixgram://", func(a listen.Address) bool {
+		return a.Internet() || a.Network == listen.UnixGram
+	})
+)
+
+func isFIFO(a listen.Address) bool { return a.Network == listen.FIFO }
+
+func isIPv6(a listen.Address) bool {
+	return a.Internet() && a.Network != listen.TCP4 && a.Network != listen.UDP4 && !a.IP.Is4()
+}
+
+func withKeepAlive(g *group) string {
+	if !g.Options.KeepAlive {
+		return "keep_alive is not true"
+	}
+	return ""
+}
+
+const (
+	most        = 1<<31 - 1
+	mostKeeping = 32767 * time.Second // MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL
+)
+
+var socketKeys = sync.OnceValue(func() []field[group] {
+	return []field[group]{
+		key("listen", list(address), func(g *group) *[]place { return &g.listen }, nil),
+		key("name", fdName, func(g *group) *string { return &g.Name }, "").without("the service's name"),
+		key("backlog", number[int](1, most), func(g *group) *int { return &g.Options.Backlog }, 0).without("the kernel's limit").only(onStream),
+		key("socket_mode", mode, func(g *group) *fs.FileMode { return &g.Options.SocketMode }, 0o666).marked(func(g *group) *bool { return &g.Options.SocketModeSet }).only(onPath),
+		key("socket_user", account, func(g *group) *string { return &g.Options.SocketUser }, "").without("ours").only(onPath),
+		key("socket_group", account, func(g *group) *string { return &g.Options.SocketGroup }, "").without("ours").only(onPath),
+		key("directory_mode", mode, func(g *group) *fs.FileMode { return &g.Options.DirectoryMode }, 0o755).only(onPath),
+		key("remove_on_stop", inverted, func(g *group) *bool { return &g.Options.KeepOnStop }, false).only(onPath),
+		key("symlinks", distinct(hostPath), func(g *group) *[]string { return &g.Options.Symlinks }, nil).only(onPath),
+		key("bind_ipv6_only", choice("default", "both", "ipv6-only"), func(g *group) *string { return &g.Options.BindIPv6Only }, "").without("as the form of the address says").only(onIPv6),
+		key("bind_to_device", kernelName("an interface"), func(g *group) *string { return &g.Options.BindToDevice }, "").without("all interfaces").only(onInternet),
+		key("free_bind", boolean, func(g *group) *bool { return &g.Options.FreeBind }, false).only(onInternet),
+		key("transparent", boolean, func(g *group) *bool { return &g.Options.Transparent }, false).only(onInternet),
+		key("reuse_port", boolean, func(g *group) *bool { return &g.Options.ReusePort }, false).only(onInternet),
+		key("no_delay", boolean, func(g *group) *bool { return &g.Options.NoDelay }, false).only(onTCP),
+		key("keep_alive", boolean, func(g *group) *bool { return &g.Options.KeepAlive }, false).only(onTCP),
+		key("keep_alive_time", seconds(mostKeeping), func(g *group) *time.Duration { return &g.Options.KeepAliveTime }, 0).without("the kernel's").only(onTCP).only(withKeepAlive),
+		key("keep_alive_interval", seconds(mostKeeping), func(g *group) *time.Duration { return &g.Options.KeepAliveInterval }, 0).without("the kernel's").only(onTCP).only(withKeepAlive),
+		key("keep_alive_probes", number[int](1, 127), func(g *group) *int { return &g.Options.KeepAliveProbes }, 0).without("the kernel's").only(onTCP).only(withKeepAlive),
+		key("defer_accept", seconds(mostKeeping), func(g *group) *time.Duration { return &g.Options.DeferAccept }, 0).without("off").only(onTCP),
+		key("tcp_congestion", kernelName("a way to control congestion"), func(g *group) *string { return &g.Options.TCPCongestion }, "").without("the kernel's").only(onTCP),
+		key("mptcp", boolean, func(g *group) *bool { return &g.Options.MPTCP }, false).only(onTCP),
+		key("receive_buffer", size, func(g *group) *int { return &g.Options.ReceiveBuffer }, 0).without("the kernel's").only(onBuffered),
+		key("send_buffer", size, func(g *group) *int { return &g.Options.SendBuffer }, 0).without("the kernel's").only(onBuffered),
+		key("priority", number[int](0, most), func(g *group) *int { return &g.Options.Priority }, 0).without("the kernel's").marked(func(g *group) *bool { return &g.Options.PrioritySet }).only(onInternet),
+		key("mark", number[uint32](1, 1<<32-1), func(g *group) *uint32 { return &g.Options.Mark }, 0).without("none").only(onInternet),
+		key("ip_tos", number[int](0, 255), func(g *group) *int { return &g.Options.IPTOS }, 0).without("the kernel's").marked(func(g *group) *bool { return &g.Options.IPTOSSet }).only(onInternet),
+		key("ip_ttl", number[int](1, 255), func(g *group) *int { return &g.Options.IPTTL }, 0).without("the kernel's").only(onInternet),
+		key("broadcast", boolean, func(g *group) *bool { return &g.Options.Broadcast }, false).only(onUDP),
+		key("timestamping", choice("off", "us", "ns"), func(g *group) *string { return &g.Options.Timestamping }, "off").only(onStamped),
+		key("pass_credentials", boolean, func(g *group) *bool { return &g.Options.PassCredentials }, false).only(onUnix),
+		key("pass_security", boolean, func(g *group) *bool { return &g.Options.PassSecurity }, false).only(onUnix),
+		key("pass_packet_info", boolean, func(g *group) *bool { return &g.Options.PassPacketInfo }, false).only(onUDP),
+		key("pass_rights", inverted, func(g *group) *bool { return &g.Options.RefuseRights }, false).only(onUnix),
+		key("pipe_size", size, func(g *group) *int { return &g.Options.PipeSize }, 0).without("the kernel's").only(onFIFO),
+		key("non_blocking", boolean, func(g *group) *bool { return &g.Options.NonBlocking }, false),
+		key("target", target, func(g *group) *string { return &g.Target }, "").without("none; it is for handover bind and proxy"),
+	}
+})
+
+func withAccept(s *Service) string {
+	if !s.Accept {
+		return "accept is not true"
+	}
+	return ""
+}
+
+// without the container: the image and its options say it.
+func ownSandbox(instead string) func(*Service) string {
+	return func(s *Service) string {
+		if s.Container != nil {
+			return "[container] has " + instead
+		}
+		return ""
+	}
+}
+
+var serviceKeys = sync.OnceValue(func() []field[Service] {
+	return []field[Service]{
+		key("exec", list(text), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
+		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"bind", "proxy", "stdio"`),
+		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false).later("true"),
+		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).only(withAccept),
+		key("max_connections_per_source", number[int](0, most), func(s *Service) *int { return &s.MaxSource }, 0).only(withAccept),
+		key("environment", environment, func(s *Service) *[]string { return &s.Environment }, nil),
+		key("working_directory", insidePath, func(s *Service) *string { return &s.WorkingDirectory }, "/"),
+		key("user", account, func(s *Service) *string { return &s.User }, "").without("run by root: an id of the service's own; else who runs the activator"),
+		key("group", account, func(s *Service) *string { return &s.Group }, "").without("the user's"),
+		key("umask", mode, func(s *Service) *fs.FileMode { return &s.Umask }, 0o022),
+		key("limits", limits, func(s *Service) *[]Limit { return &s.Limits }, nil),
+		directory("state").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
+		directory("cache").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
+		directory("logs").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
+		directory("runtime").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
+		key("start_timeout", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.StartTimeout }, 30*time.Second),
+		key("stop_timeout", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.StopTimeout }, 10*time.Second),
+		key("stop_signal", signal, func(s *Service) *syscall.Signal { return &s.StopSignal }, syscall.SIGTERM),
+		key("notify", boolean, func(s *Service) *bool { return &s.Notify }, false),
+		key("restart_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
+		key("restart_max_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
+		key("hold", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.Hold }, 10*time.Second),
+		key("idle_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.IdleTimeout }, 0).later("a duration"),
+		key("warm", boolean, func(s *Service) *bool { return &s.Warm }, false).later("true, which will be the default"),
+		key("stdout", output, func(s *Service) *string { return &s.Stdout }, "log"),
+		key("stderr", output, func(s *Service) *string { return &s.Stderr }, "log"),
+	}
+})
+
+var sandboxKeys = sync.OnceValue(func() []field[Service] {
+	return []field[Service]{
+		key("network", network, func(s *Service) *string { return &s.Sandbox.Network }, "none"),
+		key("seal", choice("required", "best-effort", "off"), func(s *Service) *string { return &s.Sandbox.Seal }, "off").later(`"required", which will be the default, and "best-effort"`),
+		key("connect", choice("none", "unix", "any"), func(s *Service) *string { return &s.Sandbox.Connect }, "any").later(`"none", which will be the default, and "unix"`),
+		key("root", hostPath, func(s *Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
+		key("read_only", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.ReadOnly }, nil),
+		key("writable", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.Writable }, nil),
+		key("tmpfs", list(mountPoint), func(s *Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
+		key("capabilities", distinct(capability), func(s *Service) *[]string { return &s.Sandbox.Capabilities }, nil),
+		key("syscalls", choice("default", "any"), func(s *Service) *string { return &s.Sandbox.Syscalls }, "any").later(`"default", which will be the default`),
+		key("no_new_privileges", inverted, func(s *Service) *bool { return &s.Sandbox.NewPrivs }, false),
+		key("init", boolean, func(s *Service) *bool { return &s.Sandbox.Init }, false),
+	}
+})
+
+// containerKeys are for services that have a Container.
+var containerKeys = sync.OnceValue(func() []field[Service] {
+	return []field[Service]{
+		key("engine", choice("podman"), func(s *Service) *string { return &s.Container.Engine }, "podman"),
+		key("image", filled, func(s *Service) *string { return &s.Container.Image }, ""),
+		key("options", list(text), func(s *Service) *[]string { return &s.Container.Options }, nil),
+		key("command", list(text), func(s *Service) *[]string { return &s.Container.Command }, nil),
+	}
+})

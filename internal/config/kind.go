@@ -1,0 +1,296 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// quote prints s as a basic string of TOML.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// plain is a kind that is written as a string without specifiers; want says
+// what it should be, as in `want a duration such as "30s"`.
+func plain[T any](want string, parse func(s string) (T, error), print func(T) string) codec[T] {
+	return codec[T]{func(r *reading, v value) (T, bool) {
+		var none T
+		if v.kind != unstable.String {
+			r.bad(v, wrong("want "+want, "is %s", v.word()))
+			return none, false
+		}
+		got, err := parse(v.text)
+		if err != nil {
+			r.bad(v, err)
+			return none, false
+		}
+		return got, true
+	}, print}
+}
+
+var boolean = codec[bool]{func(r *reading, v value) (bool, bool) {
+	if v.kind != unstable.Bool {
+		r.bad(v, wrong("want true or false", "is %s", v.word()))
+		return false, false
+	}
+	return v.text == "true", true
+}, strconv.FormatBool}
+
+// inverted is a boolean that is kept as its opposite.
+var inverted = codec[bool]{func(r *reading, v value) (bool, bool) {
+	b, ok := boolean.read(r, v)
+	return !b, ok
+}, func(b bool) string { return strconv.FormatBool(!b) }}
+
+// choice is one of a few words.
+func choice(words ...string) codec[string] {
+	list := make([]string, len(words))
+	for i, w := range words {
+		list[i] = strconv.Quote(w)
+	}
+	return plain("one of "+strings.Join(list, ", "), func(s string) (string, error) {
+		if slices.Contains(words, s) {
+			return s, nil
+		}
+		return "", wrong("want one of "+strings.Join(list, ", "), "unknown word %q", s)
+	}, quote)
+}
+
+// integer reads an integer of TOML.
+func integer(v value) (int64, error) {
+	if v.kind != unstable.Integer {
+		return 0, wrong("want an integer", "is %s", v.word())
+	}
+	digits := strings.ReplaceAll(strings.TrimPrefix(v.text, "+"), "_", "")
+	if bare := strings.TrimPrefix(digits, "-"); len(bare) > 1 && bare[0] == '0' && bare[1] >= '0' && bare[1] <= '9' {
+		return 0, wrong(`an octal number is written 0o660, a mode also "0660"`, "leading zero")
+	}
+	n, err := strconv.ParseInt(digits, 0, 64)
+	if err != nil {
+		return 0, wrong("", "is no integer of 64 bits")
+	}
+	return n, nil
+}
+
+// number is an integer from least to most.
+func number[T int | uint32](least, most int64) codec[T] {
+	return codec[T]{func(r *reading, v value) (T, bool) {
+		n, err := integer(v)
+		if err == nil && (n < least || n > most) {
+			err = wrong("", "%d is out of range, %d to %d", n, least, most)
+		}
+		if err != nil {
+			r.bad(v, err)
+		}
+		return T(n), err == nil
+	}, func(n T) string { return fmt.Sprint(n) }}
+}
+
+// parseSize reads bytes with K, M or G, which are powers of 1024, behind them.
+func parseSize(s string) (uint64, error) {
+	digits, unit := s, uint64(1)
+	for letter, factor := range map[string]uint64{"K": 1 << 10, "M": 1 << 20, "G": 1 << 30} {
+		if before, ok := strings.CutSuffix(s, letter); ok {
+			digits, unit = before, factor
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || digits[0] == '+' {
+		return 0, wrong(`want bytes such as 65536, or "64K", "1M", "2G"`, "%q is no size", s)
+	}
+	if n > ^uint64(0)/unit {
+		return 0, wrong("", "%q is too large", s)
+	}
+	return n * unit, nil
+}
+
+// size is a number of bytes that fits an int of the kernel.
+var size = codec[int]{func(r *reading, v value) (int, bool) {
+	var n uint64
+	var err error
+	if v.kind == unstable.String {
+		n, err = parseSize(v.text)
+	} else {
+		var i int64
+		if i, err = integer(v); err != nil {
+			err = wrong(`want bytes such as 65536, or "64K", "1M", "2G"`, "%s", err)
+		}
+		n = uint64(i) // a negative one is too large
+	}
+	if err == nil && (n < 1 || n > 1<<31-1) {
+		err = wrong("", "%s is out of range, 1 byte to 2147483647", v.raw)
+	}
+	if err != nil {
+		r.bad(v, err)
+	}
+	return int(n), err == nil
+}, func(n int) string { return strconv.Itoa(n) }}
+
+// longest bounds durations: sums and multiples of them stay durations.
+const longest = 8760 * time.Hour
+
+// duration is Go's, from least. forever, if not "", is what 0 is called: "never"
+// or "infinity", both of which are read.
+func duration(least time.Duration, forever string) codec[time.Duration] {
+	want := `a duration such as "30s", "5m" or "100ms"`
+	if forever != "" {
+		want += ", or " + strconv.Quote(forever)
+	}
+	return plain(want, func(s string) (time.Duration, error) {
+		if s == "never" || s == "infinity" {
+			if forever == "" {
+				return 0, wrong("want "+want, "%q has no meaning here", s)
+			}
+			return 0, nil
+		}
+		d, err := parseDuration(s)
+		switch {
+		case err != nil:
+			return 0, wrong("want "+want, "%s", err)
+		case d == 0 && forever != "":
+			return 0, wrong(fmt.Sprintf("write %q for no limit", forever), "%q is no time at all", s)
+		case d < least:
+			return 0, wrong("", "%q is less than %v", s, least)
+		case d > longest:
+			return 0, wrong("", "%q is more than a year", s)
+		}
+		return d, nil
+	}, func(d time.Duration) string {
+		if d == 0 && forever != "" {
+			return quote(forever)
+		}
+		return quote(d.String())
+	})
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err == nil {
+		return d, nil
+	}
+	if _, err := strconv.ParseFloat(s, 64); err == nil {
+		return 0, fmt.Errorf("%q has no unit", s)
+	}
+	return 0, fmt.Errorf("%q is no duration", s)
+}
+
+// seconds is a duration that the kernel counts in seconds.
+func seconds(most time.Duration) codec[time.Duration] {
+	d := duration(time.Second, "")
+	return codec[time.Duration]{func(r *reading, v value) (time.Duration, bool) {
+		got, ok := d.read(r, v)
+		if ok && (got%time.Second != 0 || got > most) {
+			r.bad(v, wrong("", "%q is not a whole number of seconds up to %d", v.text, most/time.Second))
+			return 0, false
+		}
+		return got, ok
+	}, d.print}
+}
+
+// mode is the permission bits of a file.
+var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
+	const want = `want octal digits: "0660" or 0o660`
+	digits, octal := v.text, v.kind == unstable.String
+	if v.kind == unstable.Integer {
+		digits, octal = strings.CutPrefix(v.text, "0o")
+	}
+	n, err := strconv.ParseUint(digits, 8, 32)
+	switch {
+	case v.kind != unstable.String && v.kind != unstable.Integer:
+		err = wrong(want, "is %s", v.word())
+	case !octal:
+		err = wrong(want, "%s is not marked as octal", v.raw)
+	case err != nil:
+		err = wrong(want, "%s is no mode", v.raw)
+	case n > 0o777:
+		err = wrong("", "%s has more than the permission bits, 0777", v.raw)
+	}
+	if err != nil {
+		r.bad(v, err)
+	}
+	return fs.FileMode(n), err == nil
+}, func(m fs.FileMode) string { return fmt.Sprintf(`"%04o"`, uint32(m)) }}
+
+// signals by name; those that are left out do not end a process.
+var signals = []struct {
+	name   string
+	number syscall.Signal
+}{
+	{"HUP", syscall.SIGHUP}, {"INT", syscall.SIGINT}, {"QUIT", syscall.SIGQUIT}, {"ILL", syscall.SIGILL},
+	{"TRAP", syscall.SIGTRAP}, {"ABRT", syscall.SIGABRT}, {"BUS", syscall.SIGBUS}, {"FPE", syscall.SIGFPE},
+	{"KILL", syscall.SIGKILL}, {"USR1", syscall.SIGUSR1}, {"SEGV", syscall.SIGSEGV}, {"USR2", syscall.SIGUSR2},
+	{"PIPE", syscall.SIGPIPE}, {"ALRM", syscall.SIGALRM}, {"TERM", syscall.SIGTERM}, {"STKFLT", syscall.SIGSTKFLT},
+	{"XCPU", syscall.SIGXCPU}, {"XFSZ", syscall.SIGXFSZ}, {"VTALRM", syscall.SIGVTALRM}, {"PROF", syscall.SIGPROF},
+	{"WINCH", syscall.SIGWINCH}, {"IO", syscall.SIGIO}, {"PWR", syscall.SIGPWR}, {"SYS", syscall.SIGSYS},
+}
+
+const firstRealTime, lastSignal = 34, 64 // as the C library counts, signal(7)
+
+// signal is written TERM, SIGTERM or 15; RTMIN+n is a number too.
+var signal = codec[syscall.Signal]{func(r *reading, v value) (syscall.Signal, bool) {
+	s, err := parseSignal(v)
+	if err != nil {
+		r.bad(v, err)
+	}
+	return s, err == nil
+}, func(s syscall.Signal) string {
+	for _, known := range signals {
+		if s == known.number {
+			return quote(known.name)
+		}
+	}
+	return strconv.Itoa(int(s))
+}}
+
+func parseSignal(v value) (syscall.Signal, error) {
+	const want = `want a signal such as "TERM", "SIGTERM" or 15`
+	if v.kind != unstable.String && v.kind != unstable.Integer {
+		return 0, wrong(want, "is %s", v.word())
+	}
+	name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")
+	var words []string
+	for _, s := range signals {
+		if name == s.name || name == strconv.Itoa(int(s.number)) {
+			return s.number, nil
+		}
+		words = append(words, s.name)
+	}
+	offset, realTime := strings.CutPrefix(name, "RTMIN+")
+	n, err := strconv.ParseUint(offset, 10, 8)
+	if realTime {
+		n += firstRealTime
+	}
+	if err == nil && n >= firstRealTime && n <= lastSignal {
+		return syscall.Signal(n), nil
+	}
+	cure := suggest(name, words)
+	if cure == "" {
+		cure = want
+	}
+	return 0, wrong(cure, "%s is no signal that ends a process", v.raw)
+}

@@ -1,0 +1,128 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxFile is in bytes; what is larger is no configuration.
+const maxFile = 1 << 20
+
+// Load reads files and folders; of a folder every *.toml in it, in the order of
+// their names, but no folders below it and no hidden files. A file that is named
+// twice is read once. Its error is an [Errors] with everything that is wrong in
+// all of them, two services of one name or one address among it.
+func Load(paths []string, env Env) ([]Service, error) {
+	files, errs := find(paths, env)
+	var all []*parsed
+	first := make(map[string]*parsed, len(files))
+	for _, file := range files {
+		text, err := readFile(file)
+		if err != nil {
+			errs = append(errs, unreadable(file, err))
+			continue
+		}
+		p := read(file, text, env)
+		if twin := first[p.name]; twin != nil {
+			p.whole("", fmt.Sprintf("a second service called %s: the first is %s", p.name, twin.file), "the name of a file is that of its service; give it another")
+		} else {
+			first[p.name] = p
+		}
+		all = append(all, p)
+	}
+	collide(all)
+	services := make([]Service, len(all))
+	for i, p := range all {
+		errs = append(errs, p.errs...)
+		services[i] = p.service
+	}
+	if err := errs.orNil(); err != nil {
+		return nil, err
+	}
+	return services, nil
+}
+
+// find lists the files that paths mean, each once.
+func find(paths []string, env Env) (files []string, errs Errors) {
+	seen := make(map[string]bool)
+	for _, path := range paths {
+		found, err := expandFolder(path)
+		if err != nil {
+			errs = append(errs, unreadable(path, err))
+		}
+		for _, file := range found {
+			if id := identity(file, env); !seen[id] {
+				seen[id] = true
+				files = append(files, file)
+			}
+		}
+	}
+	return files, errs
+}
+
+// identity tells files apart: by where they are and by what they call the
+// service, since a link to a file may give it another name.
+func identity(file string, env Env) string {
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(env.Dir, file)
+	}
+	place, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		place = filepath.Clean(file)
+	}
+	return place + "\x00" + filepath.Base(file)
+}
+
+func expandFolder(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		file := filepath.Join(path, e.Name())
+		if !strings.HasSuffix(file, ".toml") || strings.HasPrefix(e.Name(), ".") || isFolder(file) {
+			continue
+		}
+		files = append(files, file)
+	}
+	if files == nil {
+		return nil, errors.New("there is no *.toml in this folder")
+	}
+	return files, nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = errors.New("is larger than 1 MiB")
+	}
+	return text, err
+}
+
+func unreadable(file string, err error) *Error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = fmt.Errorf("%s: %w", path.Op, path.Err)
+	}
+	return &Error{File: file, Text: err.Error()}
+}

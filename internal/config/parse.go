@@ -1,0 +1,240 @@
+package config
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"activator/internal/listen"
+)
+
+// Parse reads the text of the file called name, which gives the service its
+// name and is what relative paths are relative to. It is pure. Its error is an
+// [Errors] with everything that is wrong.
+func Parse(name string, text []byte, env Env) (Service, error) {
+	r := read(name, text, env)
+	collide([]*parsed{r})
+	if err := r.errs.orNil(); err != nil {
+		return Service{}, err
+	}
+	return r.service, nil
+}
+
+// parsed is a file that was read: as much of it as could be understood.
+type parsed struct {
+	*reading
+	service Service
+	claims  []claim // one for each socket, in order
+}
+
+func read(name string, text []byte, env Env) *parsed {
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(env.Dir, path)
+	}
+	r := &reading{
+		file: name, dir: filepath.Dir(path), name: strings.TrimSuffix(filepath.Base(path), ".toml"),
+		text: text, env: env, given: make(map[string]value),
+	}
+	p := &parsed{reading: r, service: Service{Name: r.name, File: path}}
+	if err := checkName(r.name); err != nil {
+		r.whole("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
+	}
+	top := r.document()
+	if len(r.errs) > 0 && top.entries == nil {
+		return p // not a document: nothing is missing from it
+	}
+	tables := r.top(top)
+	p.readService(tables)
+	p.readSockets(tables["socket"])
+	p.check()
+	return p
+}
+
+// checkName holds a service's name against what it becomes: a name in
+// LISTEN_FDNAMES, a host name, a part of paths and of a container's name.
+func checkName(name string) error {
+	odd := func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.@", c)
+	}
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, odd) || strings.Contains("-_.@", name[:1]) {
+		return wrong("", "%q cannot be the name of a service", name)
+	}
+	return nil
+}
+
+// readService reads [service], [sandbox] and [container].
+func (p *parsed) readService(tables map[string][]*table) {
+	s := &p.service
+	defaults(serviceKeys(), s)
+	defaults(sandboxKeys(), s)
+	if tables["container"] != nil {
+		s.Container = new(Container)
+		defaults(containerKeys(), s)
+	}
+	for _, part := range []struct {
+		name string
+		keys []field[Service]
+	}{{"service", serviceKeys()}, {"sandbox", sandboxKeys()}, {"container", containerKeys()}} {
+		for _, t := range tables[part.name] {
+			for key, v := range fill(p.reading, part.name, part.keys, t, s) {
+				p.given[part.name+"."+key] = v
+			}
+		}
+	}
+	for _, t := range tables["service"] {
+		settle(p.reading, "service", serviceKeys(), t, s)
+	}
+	for _, t := range tables["sandbox"] {
+		settle(p.reading, "sandbox", sandboxKeys(), t, s)
+	}
+	kinds := []string{"state", "cache", "logs", "runtime"}
+	slices.SortStableFunc(s.Directories, func(a, b Directory) int {
+		return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
+	})
+}
+
+// readSockets reads every [[socket]] and makes a socket of each of its addresses.
+func (p *parsed) readSockets(tables []*table) {
+	if tables == nil && p.given["socket"].at == 0 {
+		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
+	}
+	for _, t := range tables {
+		var g group
+		defaults(socketKeys(), &g)
+		g.Name = p.name
+		before := len(p.errs)
+		given := fill(p.reading, "socket", socketKeys(), t, &g)
+		if _, ok := given["listen"]; !ok || len(g.listen) == 0 && len(p.errs) == before {
+			p.report(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
+		}
+		if len(g.listen) == 0 {
+			continue // what fits it cannot be told
+		}
+		settle(p.reading, "socket", socketKeys(), t, &g)
+		p.checkGroup(&g, given)
+		for _, a := range g.listen {
+			p.service.Sockets = append(p.service.Sockets, g.socket(a))
+			p.claims = append(p.claims, claim{place: a, file: p, links: given["symlinks"].at})
+		}
+	}
+}
+
+// socket is one address of the group with those options that fit it.
+func (g *group) socket(a place) Socket {
+	one := group{listen: []place{a}, Socket: g.Socket}
+	one.Address = a.Address
+	keys := socketKeys()
+	for i := range keys {
+		if keys[i].idle(&one) != "" {
+			keys[i].clear(&one)
+		}
+	}
+	return one.Socket
+}
+
+// checkGroup reports what options of one [[socket]] mean together.
+func (p *parsed) checkGroup(g *group, given map[string]value) {
+	if v, ok := given["target"]; ok && p.service.Handover != "bind" && p.service.Handover != "proxy" {
+		p.report(v.at, "socket.target", `has no meaning here: it is for handover = "bind" and "proxy"`, "")
+	}
+	nodes := 0
+	for _, a := range g.listen {
+		if a.Node() != "" {
+			nodes++
+		}
+		if (a.Network == listen.TCP6 || a.Network == listen.UDP6) && g.Options.BindIPv6Only == "both" {
+			p.report(given["bind_ipv6_only"].at, "socket.bind_ipv6_only", "contradicts "+a.String()+", which is IPv6 alone", "write "+strings.Replace(a.String(), "6", "", 1))
+		}
+		if p.service.Accept && !a.Stream() {
+			p.report(a.at, "socket.listen", a.String()+" has no connections, but accept is true", "")
+		}
+	}
+	if nodes > 1 && len(g.Options.Symlinks) > 0 {
+		p.report(given["symlinks"].at, "socket.symlinks", "which of the paths they point at cannot be told", "give each path a [[socket]] of its own")
+	}
+}
+
+// check reports what keys of different tables mean together.
+func (p *parsed) check() {
+	s := &p.service
+	if v, ok := p.given["service.restart_delay"]; ok && s.RestartDelay > s.RestartMaxDelay {
+		p.report(v.at, "service.restart_delay", "is more than restart_max_delay, "+s.RestartMaxDelay.String(), "")
+	} else if v, ok := p.given["service.restart_max_delay"]; ok && s.RestartDelay > s.RestartMaxDelay {
+		p.report(v.at, "service.restart_max_delay", "is less than restart_delay, "+s.RestartDelay.String(), "")
+	}
+	if v, ok := p.given["service.group"]; ok && s.Container != nil && s.User == "" {
+		p.report(v.at, "service.group", "in a container a group needs a user", `write user = "NAME" beside it`)
+	}
+	p.checkProgram()
+	p.checkMounts()
+}
+
+// checkProgram finds what there is to start, and makes its path absolute.
+func (p *parsed) checkProgram() {
+	s := &p.service
+	v, given := p.given["service.exec"]
+	if s.Container != nil {
+		if _, given := p.given["container.image"]; !given {
+			p.whole("container.image", "there is none", `write image = "localhost/NAME" below [container]`)
+		}
+		return
+	}
+	switch {
+	case !given:
+		p.whole("service.exec", "there is none, nor a [container]", `write exec = ["PROGRAM", "ARGUMENT"] below [service]`)
+		return
+	case len(v.items) == 0 || len(s.Exec) == 0:
+		if v.kind == unstable.Array && len(v.items) == 0 {
+			p.report(v.at, "service.exec", "names no program", `write exec = ["PROGRAM", "ARGUMENT"]`)
+		}
+		return
+	}
+	program := s.Exec[0]
+	switch {
+	case program == "":
+		p.report(v.items[0].at, "service.exec", "the program is empty", "")
+	case !strings.Contains(program, "/") || filepath.IsAbs(program):
+	case s.Sandbox.Root != "":
+		p.report(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
+	default:
+		path, err := p.hostPath(program)
+		if err != nil {
+			p.key = "service.exec"
+			p.bad(v.items[0], err)
+			return
+		}
+		s.Exec[0] = path
+	}
+}
+
+// checkMounts finds two mounts on one place.
+func (p *parsed) checkMounts() {
+	type mounted struct {
+		key    string
+		inside string
+	}
+	var all []mounted
+	sandbox := &p.service.Sandbox
+	for _, m := range sandbox.ReadOnly {
+		all = append(all, mounted{"read_only", m.Inside})
+	}
+	for _, m := range sandbox.Writable {
+		all = append(all, mounted{"writable", m.Inside})
+	}
+	for _, path := range sandbox.Tmpfs {
+		all = append(all, mounted{"tmpfs", path})
+	}
+	seen, index := make(map[string]bool), make(map[string]int)
+	for _, m := range all {
+		items := p.given["sandbox."+m.key].items
+		i := index[m.key]
+		index[m.key]++
+		if seen[m.inside] && m.inside != "" && i < len(items) {
+			p.report(items[i].at, "sandbox."+m.key, "a second mount on "+m.inside, "")
+		}
+		seen[m.inside] = true
+	}
+}

@@ -1,0 +1,270 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"activator/internal/listen"
+	"activator/internal/sandbox"
+)
+
+// expanded is a kind that is written as a string with specifiers in it; parse
+// sees what they stand for.
+func expanded[T any](want string, parse func(r *reading, s string) (T, error), print func(T) string) codec[T] {
+	return codec[T]{func(r *reading, v value) (T, bool) {
+		var got T
+		if v.kind != unstable.String {
+			r.bad(v, wrong("want "+want, "is %s", v.word()))
+			return got, false
+		}
+		s, err := r.expand(v.text)
+		if err == nil {
+			got, err = parse(r, s)
+		}
+		if err != nil {
+			r.bad(v, err)
+		}
+		return got, err == nil
+	}, print}
+}
+
+func printText(s string) string { return quote(unexpand(s)) }
+
+// text is any text.
+var text = expanded("a string", func(_ *reading, s string) (string, error) { return s, nil }, printText)
+
+// filled is any text but none.
+var filled = expanded("a string", func(_ *reading, s string) (string, error) {
+	if s == "" {
+		return "", wrong("", "is empty")
+	}
+	return s, nil
+}, printText)
+
+// hostPath is a path on the host, relative to the file.
+var hostPath = expanded("a path", (*reading).hostPath, printText)
+
+func (r *reading) hostPath(s string) (string, error) {
+	switch {
+	case s == "":
+		return "", wrong("", "is empty; want a path")
+	case s == "~" || strings.HasPrefix(s, "~/"):
+		return "", wrong(fmt.Sprintf("write %q", "%h"+s[1:]), `"~" is the shell's`)
+	case filepath.IsAbs(s):
+		return filepath.Clean(s), nil
+	}
+	return filepath.Join(r.dir, s), nil
+}
+
+// insidePath is a path as the service sees it.
+var insidePath = expanded("an absolute path", func(_ *reading, s string) (string, error) {
+	return cleanInside(s)
+}, printText)
+
+func cleanInside(s string) (string, error) {
+	if !filepath.IsAbs(s) {
+		return "", wrong("it is a path inside the sandbox, which has no folder to be relative to", "%q is not absolute", s)
+	}
+	return filepath.Clean(s), nil
+}
+
+// mountPoint is where the configuration may mount something.
+var mountPoint = expanded("an absolute path", func(_ *reading, s string) (string, error) {
+	return cleanMountPoint(s)
+}, printText)
+
+// cleanMountPoint refuses what the sandbox will refuse.
+func cleanMountPoint(s string) (string, error) {
+	path, err := cleanInside(s)
+	below := func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+	switch {
+	case err != nil:
+		return "", err
+	case path == "/":
+		return "", wrong(`root = "..." says what the root is`, "nothing can be mounted on the root")
+	case below("/proc"), below("/dev") && !below("/dev/shm"):
+		return "", wrong("", "%s is always fresh, nothing can be mounted there", path)
+	}
+	return path, nil
+}
+
+// mount is "host:inside"; a single path is both.
+var mount = expanded(`a path or "host:inside"`, func(r *reading, s string) (sandbox.Mount, error) {
+	host, inside, both := strings.Cut(s, ":")
+	if strings.Contains(inside, ":") {
+		return sandbox.Mount{}, wrong("read_only and writable say what may be done", `%q has more than "host:inside"`, s)
+	}
+	path, err := r.hostPath(host)
+	if err != nil {
+		return sandbox.Mount{}, err
+	}
+	if !both {
+		inside = path
+	}
+	if strings.Contains(path, ":") {
+		return sandbox.Mount{}, wrong("", "%s: a path with a colon cannot be told from \"host:inside\"", path)
+	}
+	inside, err = cleanMountPoint(inside)
+	return sandbox.Mount{Host: path, Inside: inside}, err
+}, func(m sandbox.Mount) string {
+	if m.Host == m.Inside {
+		return printText(m.Host)
+	}
+	return printText(m.Host + ":" + m.Inside)
+})
+
+// directoryName is a path below the base of its kind.
+var directoryName = expanded("a name", func(_ *reading, s string) (string, error) {
+	name := filepath.Clean(s)
+	if !filepath.IsLocal(s) || name == "." || strings.Contains(s, ":") {
+		return "", wrong(`want a name such as "echo", relative and without ".." or a colon`, "%q is no name below the base folder", s)
+	}
+	return name, nil
+}, printText)
+
+// output is where stdout or stderr goes.
+var output = expanded("a string", func(r *reading, s string) (string, error) {
+	switch {
+	case s == "log" || s == "inherit" || s == "null":
+		return s, nil
+	case !strings.Contains(s, "/"):
+		return "", wrong(`want "log", "inherit", "null", or a file with a slash, as in "./echo.log"`, "unknown word %q", s)
+	}
+	return r.hostPath(s)
+}, printText)
+
+// network is what the service is connected to.
+var network = expanded("a string", func(r *reading, s string) (string, error) {
+	name, named := strings.CutPrefix(s, "netns:")
+	switch {
+	case s == "none" || s == "host":
+		return s, nil
+	case named && (name == "" || name == "." || name == ".." || strings.Contains(name, "/")):
+		return "", wrong("`ip netns list` lists them", "%q is no name of a network namespace", name)
+	case named:
+		return s, nil
+	case !strings.Contains(s, "/"):
+		return "", wrong(`want "none", "host", "netns:NAME", or the path of a network namespace`, "unknown word %q", s)
+	}
+	return r.hostPath(s)
+}, printText)
+
+// account is the name or number of a user or group.
+var account = codec[string]{func(r *reading, v value) (string, bool) {
+	if v.kind == unstable.Integer {
+		n, ok := number[uint32](0, 1<<31-1).read(r, v)
+		return strconv.Itoa(int(n)), ok
+	}
+	return accountName.read(r, v)
+}, printText}
+
+var accountName = expanded("a name or a number", func(_ *reading, s string) (string, error) {
+	odd := func(c rune) bool {
+		return c == ':' || c == '/' || c == ',' || unicode.IsSpace(c) || !unicode.IsPrint(c)
+	}
+	if s == "" || s[0] == '-' || strings.ContainsFunc(s, odd) {
+		return "", wrong("want a name or a number", "%q is no name of a user or group", s)
+	}
+	if strings.Trim(s, "0123456789") == "" {
+		n, err := strconv.ParseUint(s, 10, 31)
+		if err != nil {
+			return "", wrong("", "%q is out of range, 0 to %d", s, 1<<31-1)
+		}
+		s = strconv.FormatUint(n, 10)
+	}
+	return s, nil
+}, printText)
+
+// fdName is what may stand in LISTEN_FDNAMES; the rule is systemd's.
+var fdName = expanded("a string", func(_ *reading, s string) (string, error) {
+	odd := func(c rune) bool { return c == ':' || c < ' ' || c >= 0x7f }
+	switch {
+	case s == "":
+		return "", wrong("left away, it is the service's name", "is empty")
+	case len(s) > 255:
+		return "", wrong("", "has %d bytes, more than 255", len(s))
+	case strings.ContainsFunc(s, odd):
+		return "", wrong("want printable ASCII without a colon, which separates names", "%q cannot stand in LISTEN_FDNAMES", s)
+	}
+	return s, nil
+}, printText)
+
+// kernelName is a name of at most 15 bytes: of an interface, or of a way to
+// control congestion.
+func kernelName(what string) codec[string] {
+	return expanded(what, func(_ *reading, s string) (string, error) {
+		if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/: \t\n\v\f\r") {
+			return "", wrong("", "%q cannot be %s", s, what)
+		}
+		return s, nil
+	}, printText)
+}
+
+// place is an address, and where it is written.
+type place struct {
+	listen.Address
+	at int
+}
+
+// address is one address. Specifiers are those of a path: in "[fe80::1%eth0]"
+// the percent sign is part of the address.
+var address = codec[place]{func(r *reading, v value) (place, bool) {
+	if v.kind != unstable.String {
+		r.bad(v, wrong(`want an address such as "tcp://127.0.0.1:3000"`, "is %s", v.word()))
+		return place{}, false
+	}
+	a, err := r.address(v.text)
+	if err != nil {
+		r.bad(v, err)
+	}
+	return place{a, v.at}, err == nil
+}, func(p place) string {
+	if p.Path != "" {
+		return printText(p.String())
+	}
+	return quote(p.String())
+}}
+
+func (r *reading) address(s string) (listen.Address, error) {
+	scheme, path, _ := strings.Cut(s, "://")
+	switch listen.Network(scheme) {
+	case listen.Unix, listen.UnixGram, listen.UnixPacket, listen.FIFO:
+		var err error
+		if path, err = r.expand(path); err != nil {
+			var m *mistake
+			if errors.As(err, &m) {
+				m.at += len(scheme) + len("://")
+			}
+			return listen.Address{}, err
+		}
+		// Only what says that it is relative: "unix://run/x" lacks a slash.
+		if strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../") {
+			path = filepath.Join(r.dir, path)
+		}
+		s = scheme + "://" + path
+	}
+	a, err := listen.ParseAddress(s)
+	if bare := errors.Unwrap(err); bare != nil { // the line is shown beside it
+		text, cure, _ := strings.Cut(bare.Error(), "; ")
+		err = &mistake{text: text, cure: cure}
+	}
+	return a, err
+}
+
+// target is the address that the program itself binds.
+var target = codec[string]{func(r *reading, v value) (string, bool) {
+	p, ok := address.read(r, v)
+	return p.String(), ok
+}, func(s string) string {
+	a, err := listen.ParseAddress(s)
+	if err != nil {
+		return quote(s)
+	}
+	return address.print(place{Address: a})
+}}

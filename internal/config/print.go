@@ -1,0 +1,41 @@
+package config
+
+import (
+	"fmt"
+)
+
+// AppendTOML appends the effective configuration to b, as TOML: every key that
+// has a meaning, the defaults too. What holds without a key and cannot be
+// written is a comment. [Parse] reads the same service from it.
+func (s Service) AppendTOML(b []byte) []byte {
+	for _, socket := range s.Sockets {
+		g := group{listen: []place{{Address: socket.Address}}, Socket: socket}
+		b = appendSection(b, "[[socket]]", socketKeys(), &g)
+	}
+	b = appendSection(b, "[service]", serviceKeys(), &s)
+	b = appendSection(b, "[sandbox]", sandboxKeys(), &s)
+	if s.Container != nil {
+		b = appendSection(b, "[container]", containerKeys(), &s)
+	}
+	return b
+}
+
+func appendSection[S any](b []byte, header string, keys []field[S], s *S) []byte {
+	if len(b) > 0 {
+		b = append(b, '\n')
+	}
+	b = append(b, header+"\n"...)
+	for i := range keys {
+		f := &keys[i]
+		switch {
+		case f.idle(s) != "":
+		case f.absent(s):
+			b = fmt.Appendf(b, "# %s: %s\n", f.key, f.unset)
+		case f.planned != "":
+			b = fmt.Appendf(b, "%s = %s # not supported yet: %s\n", f.key, f.print(s), f.planned)
+		default:
+			b = fmt.Appendf(b, "%s = %s\n", f.key, f.print(s))
+		}
+	}
+	return b
+}

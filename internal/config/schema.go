@@ -1,0 +1,298 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// reading is one file while it is read.
+type reading struct {
+	file string // as the user named it
+	dir  string // absolute; what relative paths are relative to
+	name string // the service's
+	text []byte
+	env  Env
+	errs Errors
+
+	key   string           // being read: "service.exec"
+	given map[string]value // by key, of all tables but [[socket]]
+}
+
+// report adds an error at an offset.
+func (r *reading) report(at int, key, text, cure string) {
+	line, column, source := locate(r.text, at)
+	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: column, Key: key, Text: text, Cure: cure, Source: source})
+}
+
+// whole adds an error of the file as a whole.
+func (r *reading) whole(key, text, cure string) {
+	r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
+}
+
+// mistake is an error of a value that does not know yet where it stands.
+type mistake struct {
+	at   int // byte within the string
+	text string
+	cure string
+}
+
+func (m *mistake) Error() string { return m.text }
+
+func wrong(cure, format string, args ...any) error {
+	return &mistake{text: fmt.Sprintf(format, args...), cure: cure}
+}
+
+// bad reports what is wrong with v, the value of the key being read.
+func (r *reading) bad(v value, err error) {
+	var m *mistake
+	if !errors.As(err, &m) {
+		m = &mistake{text: err.Error()}
+	}
+	at := v.at
+	if m.at > 0 {
+		at = v.inside(m.at)
+	}
+	r.report(at, r.key, m.text, m.cure)
+}
+
+// codec is how a kind of value is read and printed.
+type codec[T any] struct {
+	read  func(r *reading, v value) (T, bool) // reports what is wrong; false: no value
+	print func(T) string                      // as TOML
+}
+
+// field is one key of a section: how it is read and printed, what holds
+// without it, and where it has no meaning.
+type field[S any] struct {
+	key     string
+	read    func(r *reading, s *S, v value)
+	reset   func(s *S)          // to the default
+	clear   func(s *S)          // to nothing: of a socket for which the key has no meaning
+	print   func(s *S) string   // the value, as TOML
+	std     string              // the default, as TOML
+	normal  func(s *S) bool     // the value is the default
+	unset   string              // what holds without the key, where no value says it
+	whys    []func(s *S) string // each: why the key has no meaning; "": it has
+	planned string              // values that are not supported yet
+}
+
+// key makes a field of its name, its kind, where its value is kept, and its
+// default.
+func key[S, T any](name string, kind codec[T], at func(*S) *T, std T) field[S] {
+	printed := kind.print(std)
+	return field[S]{
+		key: name,
+		std: printed,
+		read: func(r *reading, s *S, v value) {
+			if got, ok := kind.read(r, v); ok {
+				*at(s) = got
+			}
+		},
+		reset: func(s *S) { *at(s) = std },
+		clear: func(s *S) {
+			var nothing T
+			*at(s) = nothing
+		},
+		print:  func(s *S) string { return kind.print(*at(s)) },
+		normal: func(s *S) bool { return kind.print(*at(s)) == printed },
+	}
+}
+
+// without says what holds without the key, when its default is no value that
+// could be written.
+func (f field[S]) without(what string) field[S] {
+	f.unset = what
+	return f
+}
+
+// marked keeps in at whether the key was given.
+func (f field[S]) marked(at func(*S) *bool) field[S] {
+	read, reset, clear := f.read, f.reset, f.clear
+	f.read = func(r *reading, s *S, v value) { read(r, s, v); *at(s) = true }
+	f.reset = func(s *S) { reset(s); *at(s) = f.unset == "" }
+	f.clear = func(s *S) { clear(s); *at(s) = false }
+	f.normal = func(s *S) bool { return !*at(s) }
+	return f
+}
+
+// only adds a condition: why the key has no meaning, "" when it has.
+func (f field[S]) only(why func(*S) string) field[S] {
+	f.whys = append(f.whys[:len(f.whys):len(f.whys)], why)
+	return f
+}
+
+// later says which values are read, but not supported yet.
+func (f field[S]) later(values string) field[S] {
+	f.planned = values
+	return f
+}
+
+// idle says why the key has no meaning in s; "" when it has.
+func (f *field[S]) idle(s *S) string {
+	for _, why := range f.whys {
+		if text := why(s); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// absent reports whether s is what it is since nothing was written.
+func (f *field[S]) absent(s *S) bool { return f.unset != "" && f.normal(s) }
+
+// fill reads the entries of t into s, which has its defaults already, and
+// returns the values by key.
+func fill[S any](r *reading, section string, keys []field[S], t *table, s *S) map[string]value {
+	given := make(map[string]value, len(t.entries))
+	for _, e := range t.entries {
+		r.key = section + "." + e.name
+		i := slices.IndexFunc(keys, func(f field[S]) bool { return f.key == e.name })
+		if i < 0 {
+			r.report(e.at, r.key, "unknown key", keyCure(section, e.name))
+			continue
+		}
+		before := len(r.errs)
+		keys[i].read(r, s, e.value)
+		given[e.name] = e.value
+		if f := &keys[i]; f.planned != "" && len(r.errs) == before && !f.normal(s) {
+			r.report(e.value.at, r.key, f.print(s)+" is not supported yet", "today there is only "+f.std)
+		}
+	}
+	return given
+}
+
+// settle reports the keys that were given and have no meaning in s.
+func settle[S any](r *reading, section string, keys []field[S], t *table, s *S) {
+	for i := range keys {
+		e := t.find(keys[i].key)
+		if e == nil {
+			continue
+		}
+		if why := keys[i].idle(s); why != "" {
+			r.report(e.at, section+"."+e.name, "has no meaning here: "+why, "")
+		}
+	}
+}
+
+// defaults gives s the default of each key.
+func defaults[S any](keys []field[S], s *S) {
+	for i := range keys {
+		keys[i].reset(s)
+	}
+}
+
+// section is one table that a file may have.
+type section struct {
+	name string
+	list bool // written [[name]]
+	keys []string
+}
+
+func names[S any](keys []field[S]) []string {
+	all := make([]string, len(keys))
+	for i := range keys {
+		all[i] = keys[i].key
+	}
+	return all
+}
+
+// sections are all tables, in the order they are printed. They are made when
+// they are needed: the second stage, which is the same program, never needs them.
+var sections = sync.OnceValue(func() []section {
+	return []section{
+		{"socket", true, names(socketKeys())},
+		{"service", false, names(serviceKeys())},
+		{"sandbox", false, names(sandboxKeys())},
+		{"container", false, names(containerKeys())},
+	}
+})
+
+func (s section) header() string {
+	if s.list {
+		return "[[" + s.name + "]]"
+	}
+	return "[" + s.name + "]"
+}
+
+// keyCure says what may have been meant by an unknown key; of is "" at the top.
+func keyCure(of, written string) string {
+	written = snakeCase(written)
+	if known, ok := unitFile[written]; ok {
+		written = known
+	}
+	var own []string
+	for _, s := range sections() {
+		if s.name == of || of == "" {
+			own = append(own, s.keys...)
+		}
+	}
+	if of != "" && slices.Contains(own, written) {
+		return fmt.Sprintf("here it is written %q", written)
+	}
+	for _, s := range sections() {
+		if slices.Contains(s.keys, written) {
+			return fmt.Sprintf("%q stands in %s", written, s.header())
+		}
+	}
+	return suggest(written, own)
+}
+
+// top reads the tables of a file: those that have the right form.
+func (r *reading) top(t *table) map[string][]*table {
+	found := make(map[string][]*table)
+	for _, e := range t.entries {
+		i := slices.IndexFunc(sections(), func(s section) bool { return s.name == e.name })
+		if i < 0 {
+			r.unknownTable(e)
+			continue
+		}
+		s := sections()[i]
+		tables := e.value.tables()
+		isList := e.value.kind == unstable.ArrayTable || e.value.kind == unstable.Array
+		switch {
+		case tables == nil || s.list && !isList:
+			r.report(e.at, e.name, "is "+e.value.word()+", not "+map[bool]string{true: "a list of tables", false: "a table"}[s.list], "write "+s.header())
+		case !s.list && isList:
+			r.report(e.at, e.name, "is a list of tables; a file is one service", "write "+s.header())
+		}
+		found[e.name] = tables
+	}
+	return found
+}
+
+// tables are those of a table or of a list of tables; nil of anything else.
+func (v value) tables() []*table {
+	if v.table != nil {
+		return []*table{v.table}
+	}
+	var all []*table
+	for _, item := range v.items {
+		if item.table == nil {
+			return nil
+		}
+		all = append(all, item.table)
+	}
+	return all
+}
+
+func (r *reading) unknownTable(e *entry) {
+	var headers []string
+	for _, s := range sections() {
+		headers = append(headers, s.name)
+	}
+	cure := keyCure("", e.name)
+	what := "unknown key"
+	if e.value.tables() != nil {
+		what = "unknown table"
+		cure = suggest(strings.ToLower(e.name), headers)
+	}
+	if cure == "" {
+		cure = "there are [[socket]], [service], [sandbox] and [container]"
+	}
+	r.report(e.at, e.name, what, cure)
+}
