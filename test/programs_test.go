@@ -77,13 +77,18 @@ func TestGunicorn(t *testing.T) {
 	a.stop()
 }
 
-// rpcbind takes five sockets of three kinds, and tells them apart by itself.
+// rpcbind takes five sockets of three kinds, and tells them apart by itself. It
+// wants to be root and then becomes _rpc: inside there is one user only, so both
+// are that one.
 func TestRpcbind(t *testing.T) {
 	rpcbind := installed(t, "rpcbind")
 	dir := folder(t)
 	n := port(t)
+	if err := os.WriteFile(filepath.Join(dir, "passwd"), []byte("root:x:0:0::/:/bin/false\n_rpc:x:0:0::/:/bin/false\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	a := activate(t, "--config", configureIn(t, dir, "rpcbind", fmt.Sprintf(
-		"[[socket]]\nlisten = [\"unix://%[1]s/rpcbind.sock\", \"tcp://127.0.0.1:%[2]d\", \"udp://127.0.0.1:%[2]d\", \"tcp://[::1]:%[2]d\", \"udp://[::1]:%[2]d\"]\n[service]\nexec = [%[3]q, \"-f\"]\nuser = \"root\"\n",
+		"[[socket]]\nlisten = [\"unix://%[1]s/rpcbind.sock\", \"tcp://127.0.0.1:%[2]d\", \"udp://127.0.0.1:%[2]d\", \"tcp://[::1]:%[2]d\", \"udp://[::1]:%[2]d\"]\n[service]\nexec = [%[3]q, \"-f\"]\nuser = \"root\"\n[sandbox]\nread_only = [\"passwd:/etc/passwd\"]\n",
 		dir, n, rpcbind)))
 	for _, at := range []struct{ network, addr string }{
 		{"unix", dir + "/rpcbind.sock"},

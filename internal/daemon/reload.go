@@ -12,7 +12,7 @@ import (
 // change is what a new configuration asks for, by name: services that are the
 // same go on untouched, with the program that runs.
 type change struct {
-	start []config.Service          // added, or changed
+	start []planned                 // added, or changed
 	end   []*member                 // removed, or changed
 	pool  map[string]*listen.Socket // the open sockets of those that end, by address
 }

@@ -18,6 +18,15 @@ type identity struct {
 	groups     []int // supplementary
 	name, home string
 	change     bool // it is not who we are: needs root
+	asRoot     bool // 0 inside is ourselves outside, who are not root
+}
+
+// host is the id outside that the id inside stands for.
+func (id identity) host() (uid, gid int) {
+	if id.asRoot {
+		return os.Geteuid(), os.Getegid()
+	}
+	return id.uid, id.gid
 }
 
 // identify says who the service runs as: as root the user it names or an id of
@@ -58,6 +67,12 @@ func (s *Spec) named(own int) (identity, error) {
 		id.gid, _ = strconv.Atoi(u.Gid)
 		id.name, id.home = u.Username, u.HomeDir
 		id.groups = groupsOf(u, id.gid)
+	}
+	if own != 0 && id.uid == 0 && !s.Bare {
+		// Some programs want to be root whatever they may do. Inside they can be
+		// told so: it gives them nothing that the user has not.
+		id.change, id.groups, id.asRoot = false, nil, true
+		return id, s.setGroup(&id)
 	}
 	if own != 0 && id.uid != own {
 		return id, &StageError{Step: "user", Path: s.User, Errno: syscall.EPERM,

@@ -209,8 +209,9 @@ func (b *birth) attributes() *syscall.SysProcAttr {
 	}
 	sys.Cloneflags = b.spec.Sandbox.Clone()
 	sys.AmbientCaps = b.plan.Sandbox.Ambient()
-	sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.uid, HostID: b.id.uid, Size: 1}}
-	sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.gid, HostID: b.id.gid, Size: 1}}
+	uid, gid := b.id.host()
+	sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.uid, HostID: uid, Size: 1}}
+	sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.gid, HostID: gid, Size: 1}}
 	for _, gid := range b.id.groups {
 		if gid != b.id.gid {
 			sys.GidMappings = append(sys.GidMappings, syscall.SysProcIDMap{ContainerID: gid, HostID: gid, Size: 1})
