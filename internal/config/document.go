@@ -60,12 +60,13 @@ func (t *table) add(name string, at int, v value) *entry {
 }
 
 // document reads the text of a file into its top table. What TOML itself
-// forbids is reported; after an error of syntax the rest is not read.
-func (r *reading) document() *table {
-	top := &table{origin: headed}
+// forbids is reported; whole is false after an error of syntax, behind which
+// nothing is read.
+func (r *reading) document() (top *table, whole bool) {
+	top = &table{origin: headed}
 	if at := invalidUTF8(r.text); at >= 0 {
 		r.report(at, "", "not UTF-8", "save the file as UTF-8")
-		return top
+		return top, false
 	}
 	var p unstable.Parser
 	p.Reset(r.text)
@@ -74,14 +75,15 @@ func (r *reading) document() *table {
 		d.expression(p.Expression())
 	}
 	var bad *unstable.ParserError
-	if errors.As(p.Error(), &bad) {
-		at := len(r.text)
-		if bad.Highlight != nil {
-			at = int(p.Range(bad.Highlight).Offset)
-		}
-		r.report(at, "", bad.Message, syntaxCure(bad.Message))
+	if !errors.As(p.Error(), &bad) {
+		return top, true
 	}
-	return top
+	at := len(r.text)
+	if bad.Highlight != nil {
+		at = int(p.Range(bad.Highlight).Offset)
+	}
+	r.report(at, "", bad.Message, syntaxCure(bad.Message))
+	return top, false
 }
 
 func syntaxCure(message string) string {

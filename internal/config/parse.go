@@ -42,12 +42,15 @@ func read(name string, text []byte, env Env) *parsed {
 	if err := checkName(r.name); err != nil {
 		r.whole("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
 	}
-	top := r.document()
-	if len(r.errs) > 0 && top.entries == nil {
-		return p // not a document: nothing is missing from it
+	top, whole := r.document()
+	if !whole {
+		return p // what is missing may stand in the rest
 	}
 	tables := r.top(top)
 	p.readService(tables)
+	if _, there := tables["socket"]; !there {
+		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
+	}
 	p.readSockets(tables["socket"])
 	p.check()
 	return p
@@ -98,9 +101,6 @@ func (p *parsed) readService(tables map[string][]*table) {
 
 // readSockets reads every [[socket]] and makes a socket of each of its addresses.
 func (p *parsed) readSockets(tables []*table) {
-	if tables == nil && p.given["socket"].at == 0 {
-		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
-	}
 	for _, t := range tables {
 		var g group
 		defaults(socketKeys(), &g)

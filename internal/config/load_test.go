@@ -1,0 +1,255 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"activator/internal/ktest"
+	"activator/internal/listen"
+	"activator/internal/sandbox"
+)
+
+const stringKind = unstable.String
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func echoAt(address string) string {
+	return "[[socket]]\nlisten = [\"" + address + "\"]\n[service]\nexec = [\"./echo\"]\n"
+}
+
+func TestExamples(t *testing.T) {
+	env, err := HostEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env.Runtime == "" {
+		env.Runtime = "/run/user/1"
+	}
+	files, err := filepath.Glob("../../configs/*.toml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d examples, %v", len(files), err)
+	}
+	for _, file := range files {
+		services, err := Load([]string{file}, env)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		if exec := services[0].Exec; len(exec) > 0 && !filepath.IsAbs(exec[0]) {
+			t.Errorf("%s: exec %q", file, exec)
+		}
+	}
+}
+
+// The how-to's file, whole.
+func TestEcho(t *testing.T) {
+	text, err := os.ReadFile("../../configs/echo.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse("configs/echo.toml", text, somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Service{
+		Name: "echo", File: "/etc/activator/configs/echo.toml", Exec: []string{"/etc/activator/bin/echo"},
+		Handover: "fds", MaxConns: 64, WorkingDirectory: "/", Umask: 0o022,
+		StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second, StopSignal: 15,
+		RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second,
+		Stdout: "log", Stderr: "log",
+		Sandbox: Sandbox{Spec: sandbox.Spec{Network: "none"}, Seal: "off", Connect: "any", Syscalls: "any"},
+	}
+	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
+		a, err := listen.ParseAddress(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := listen.Options{Timestamping: "off"}
+		if a.Unix() {
+			o = listen.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755}
+		}
+		want.Sockets = append(want.Sockets, Socket{Spec: listen.Spec{Address: a, Name: "echo", Options: o}})
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	a := write(t, dir, "a.toml", echoAt("tcp://:81"))
+	write(t, dir, "b.toml", echoAt("unix://./b"))
+	write(t, dir, ".hidden.toml", "?")
+	write(t, dir, "other.conf", "?")
+	write(t, dir, "sub.toml/c.toml", echoAt("tcp://:82"))
+	if err := os.Symlink(a, filepath.Join(dir, "sub.toml", "a.toml")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		paths []string
+		want  string
+	}{
+		{[]string{a}, "a"},
+		{[]string{dir}, "a b"},
+		{[]string{a, dir, dir + "/./b.toml", dir}, "a b"},
+		{[]string{dir + "/sub.toml", dir}, "a c b"},
+		{nil, ""},
+	} {
+		services, err := Load(tt.paths, somewhere)
+		if err != nil {
+			t.Errorf("%q: %v", tt.paths, err)
+			continue
+		}
+		var names []string
+		for _, s := range services {
+			names = append(names, s.Name)
+		}
+		if got := strings.Join(names, " "); got != tt.want {
+			t.Errorf("%q: %s, want %s", tt.paths, got, tt.want)
+		}
+	}
+	services, err := Load([]string{dir + "/b.toml"}, somewhere)
+	if err != nil || services[0].Sockets[0].Address.Path != dir+"/b" || services[0].Exec[0] != dir+"/echo" {
+		t.Errorf("relative paths: %+v, %v", services, err)
+	}
+}
+
+func TestLoadWrong(t *testing.T) {
+	dir := t.TempDir()
+	one := write(t, dir, "1/one.toml", echoAt("tcp://:81"))
+	two := write(t, dir, "2/two.toml", echoAt("tcp://127.0.0.1:81")+"foo = 1\n")
+	again := write(t, dir, "2/one.toml", echoAt("unix:///run/x"))
+	large := write(t, dir, "large.toml", strings.Repeat("#\n", maxFile))
+	if err := os.Mkdir(dir+"/empty", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		paths []string
+		want  []string
+	}{
+		{[]string{dir + "/missing.toml"}, []string{"missing.toml: stat: no such file or directory"}},
+		{[]string{dir + "/empty"}, []string{"empty: there is no *.toml"}},
+		{[]string{large}, []string{"1 MiB"}},
+		{[]string{one, two}, []string{two + ":2:11: socket.listen: tcp://127.0.0.1:81 overlaps with tcp://:81, at " + one + ":2:11", two + ":5:1: service.foo: unknown key"}},
+		{[]string{one, again}, []string{again + ": a second service called one: the first is " + one}},
+		{[]string{one, two, again, dir + "/missing.toml"}, []string{"second service", "overlaps", "no such file", "unknown key"}},
+	} {
+		_, err := Load(tt.paths, somewhere)
+		var list Errors
+		if !errors.As(err, &list) || len(list) != len(tt.want) {
+			t.Errorf("%q: want %d errors: %v", tt.paths, len(tt.want), err)
+			continue
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: want %q in\n%v", tt.paths, want, err)
+			}
+		}
+		var one *Error
+		if !errors.As(err, &one) || one != list[0] {
+			t.Errorf("errors.As found %v", one)
+		}
+	}
+}
+
+// Where two addresses are said to overlap the kernel agrees, and where it could
+// bind both nothing is said.
+func TestOverlapAsTheKernel(t *testing.T) {
+	addresses := []string{"tcp://:%d", "tcp4://:%d", "tcp6://:%d", "tcp://127.0.0.1:%d", "tcp://127.0.0.2:%d", "tcp://[::1]:%d",
+		"udp://:%d", "udp4://:%d", "udp6://:%d", "udp://127.0.0.1:%d", "udp://[::1]:%d"}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	_ = l.Close()
+	for i, a := range addresses {
+		addresses[i] = strings.ReplaceAll(a, "%d", port)
+	}
+	for _, options := range []listen.Options{{}, {ReusePort: true}, {BindIPv6Only: "ipv6-only"}} {
+		for _, first := range addresses {
+			for _, second := range addresses {
+				compareWithKernel(t, first, second, options)
+			}
+		}
+	}
+}
+
+func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
+	t.Helper()
+	var sockets []*listen.Socket
+	var specs []listen.Spec
+	defer func() {
+		for _, s := range sockets {
+			_ = s.Close()
+		}
+	}()
+	var failed error
+	for _, s := range []string{first, second} {
+		a, err := listen.ParseAddress(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := listen.Spec{Address: a, Options: o}
+		if !isIPv6(a) {
+			spec.Options.BindIPv6Only = ""
+		}
+		specs = append(specs, spec)
+		socket, err := listen.Open(spec)
+		if err != nil && len(specs) == 1 {
+			ktest.Skip(t, "%v", err)
+		}
+		if err == nil {
+			sockets = append(sockets, socket)
+		}
+		failed = err
+	}
+	if portOf(specs[0].Address) != portOf(specs[1].Address) {
+		return
+	}
+	why := overlap(specs[1].Address, &specs[1].Options, specs[0].Address, &specs[0].Options)
+	if specs[0].Address == specs[1].Address {
+		if why == "" {
+			t.Errorf("%s twice: nothing said", first)
+		}
+		return
+	}
+	if (why != "") != (failed != nil) {
+		t.Errorf("%s and %s, %+v: said %q, but the kernel says %v", first, second, o, why, failed)
+	}
+}
+
+func BenchmarkLoad1000(b *testing.B) {
+	dir := b.TempDir()
+	for i := range 1000 {
+		text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%[1]d\", \"udp://127.0.0.1:%[1]d\", \"tcp://[::1]:%[1]d\", \"udp://[::1]:%[1]d\", \"unix:///run/%[1]d\"]\n[service]\nexec = [\"/bin/true\"]\n", i+1)
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("s%d.toml", i)), []byte(text), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := Load([]string{dir}, somewhere); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

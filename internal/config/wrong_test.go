@@ -1,0 +1,192 @@
+package config
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the expected errors anew")
+
+// The errors of each file below testdata/wrong, to the letter.
+func TestWrong(t *testing.T) {
+	files, err := filepath.Glob("testdata/wrong/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(filepath.Base(file), text, somewhere)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			golden := strings.TrimSuffix(file, ".toml") + ".errors"
+			if *update {
+				if err := os.WriteFile(golden, []byte(err.Error()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, readErr := os.ReadFile(golden)
+			if readErr != nil {
+				t.Fatal(readErr)
+			}
+			if err.Error() != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", err, want)
+			}
+		})
+	}
+}
+
+// One mistake, and what must be said about it.
+func TestMistakes(t *testing.T) {
+	for _, tt := range []struct{ socket, service, sandbox, says string }{
+		{"", "", "", ""},
+		{"backlog = 0", "", "", "0 is out of range"},
+		{"backlog = -1", "", "", "out of range"},
+		{"backlog = 1.5", "", "", "is a float"},
+		{"backlog = 99999999999999999999", "", "", "64 bits"},
+		{"socket_mode = \"0600\"", "", "", "it is for paths"},
+		{"pipe_size = 4096", "", "", "it is for fifo://"},
+		{"broadcast = true", "", "", "it is for udp://"},
+		{"pass_rights = false", "", "", "it is for unix sockets"},
+		{"bind_ipv6_only = \"both\"", "", "", "it is for addresses of IPv6"},
+		{"bind_to_device = \"a name too long for it\"", "", "", "cannot be an interface"},
+		{"keep_alive_time = \"10s\"", "", "", "keep_alive is not true"},
+		{"keep_alive = true\nkeep_alive_time = \"1500ms\"", "", "", "whole number of seconds"},
+		{"keep_alive = true\nkeep_alive_probes = 200", "", "", "1 to 127"},
+		{"receive_buffer = \"1k\"", "", "", "no size"},
+		{"receive_buffer = \"2G\"", "", "", "out of range"},
+		{"receive_buffer = -5", "", "", "out of range"},
+		{"receive_buffer = true", "", "", "is a boolean"},
+		{"ip_tos = 256", "", "", "0 to 255"},
+		{"mark = 0", "", "", "1 to 4294967295"},
+		{"timestamping = \"ms\"", "", "", "unknown word"},
+		{"name = \"a:b\"", "", "", "LISTEN_FDNAMES"},
+		{"name = \"\"", "", "", "is empty"},
+		{"name = \"\\u0001\"", "", "", "LISTEN_FDNAMES"},
+		{"name = \"" + strings.Repeat("x", 256) + "\"", "", "", "more than 255"},
+		{"target = \"tcp://:81\"", "", "", "handover"},
+		{"[[socket]]\nlisten = [\"tcp6://:81\"]\nbind_ipv6_only = \"both\"", "", "", "contradicts"},
+		{"[[socket]]\nlisten = [\"unix:///a\", \"unix:///b\"]\nsymlinks = [\"/c\"]", "", "", "cannot be told"},
+		{"[[socket]]\nlisten = [\"unix:///a\"]\nsymlinks = [\"/a\"]", "", "", "/a is taken already"},
+		{"[[socket]]\nlisten = []", "", "", "there is no address"},
+		{"[[socket]]\nname = \"x\"", "", "", "there is no address"},
+		{"[[socket]]\nlisten = \"tcp://:81\"", "", "", "write [\"tcp://:81\"]"},
+		{"[[socket]]\nlisten = [\"unix:///%h\", \"unix:///x%\"]", "", "", "lone percent"},
+		{"", "handover = \"proxy\"", "", "\"proxy\" is not supported yet"},
+		{"", "accept = true", "", "true is not supported yet"},
+		{"", "max_connections = 64", "", "accept is not true"},
+		{"", "idle_timeout = \"5m\"", "", "\"5m0s\" is not supported yet"},
+		{"", "warm = true", "", "not supported yet"},
+		{"", "", "seal = \"required\"", "\"required\" is not supported yet"},
+		{"", "", "seal = \"best-effort\"", "not supported yet"},
+		{"", "", "connect = \"none\"", "not supported yet"},
+		{"", "", "syscalls = \"default\"", "not supported yet"},
+		{"", "", "seal = \"on\"", "unknown word"},
+		{"", "start_timeout = \"0s\"", "", "write \"infinity\""},
+		{"", "restart_delay = \"infinity\"", "", "has no meaning here"},
+		{"", "restart_delay = \"-1s\"", "", "less than 0s"},
+		{"", "restart_delay = \"1m\"", "", "more than restart_max_delay"},
+		{"", "restart_max_delay = \"1ms\"", "", "less than restart_delay"},
+		{"", "hold = \"9000h\"", "", "more than a year"},
+		{"", "hold = \"10\"", "", "has no unit"},
+		{"", "umask = \"888\"", "", "no mode"},
+		{"", "umask = 0o1000", "", "permission bits"},
+		{"", "umask = true", "", "is a boolean"},
+		{"", "stop_signal = \"STOP\"", "", "no signal that ends"},
+		{"", "stop_signal = 0", "", "no signal"},
+		{"", "stop_signal = \"RTMIN+31\"", "", "no signal"},
+		{"", "stop_signal = []", "", "is a list"},
+		{"", "user = \"a b\"", "", "no name of a user"},
+		{"", "user = -1", "", "out of range"},
+		{"", "working_directory = \"x\"", "", "not absolute"},
+		{"", "stdout = \"file\"", "", "unknown word"},
+		{"", "limits = { nofile = -1 }", "", "less than 0"},
+		{"", "limits = { nofile = 1.5 }", "", "is a float"},
+		{"", "limits = { nofile = \"a\" }", "", "is no limit"},
+		{"", "limits = { RLIMIT_NOFILE = 3 }", "", "did you mean \"nofile\"?"},
+		{"", "limits = 3", "", "is an integer"},
+		{"", "environment = 3", "", "is an integer"},
+		{"", "environment = { A = 3 }", "", "is an integer"},
+		{"", "environment = { NOTIFY_SOCKET = \"x\" }", "", "for the activator"},
+		{"", "environment = [\"A=%x\"]", "", "unknown specifier"},
+		{"", "environment = [\"A=\\u0000\"]", "", "NUL"},
+		{"", "state_directory = \"../x\"", "", "no name below"},
+		{"", "state_directory = [\"x\", \"./x\"]", "", "repeated"},
+		{"", "state_directory = 3", "", "is an integer"},
+		{"", "exec_start = 3", "", "repeated"},
+		{"", "", "tmpfs = [\"/a\", \"/a\"]", "a second mount"},
+		{"", "", "tmpfs = [\"/\"]", "the root"},
+		{"", "", "tmpfs = [\"x\"]", "not absolute"},
+		{"", "", "read_only = [\"/a\"]\nwritable = [\"/b:/a\"]", "a second mount on /a"},
+		{"", "", "network = \"netns:a/b\"", "no name of a network namespace"},
+		{"", "", "root = \"\"", "is empty"},
+		{"", "", "root = \"~\"", "write \"%h\""},
+		{"", "", "user = \"x\"", "\"user\" stands in [service]"},
+		{"", "", "[container]\nimage = \"x\"", "[container] has image and command"},
+		{"", "", "[container]", "container.image: there is none"},
+	} {
+		text := minimal(tt.socket, tt.service, tt.sandbox)
+		if tt.service == "exec_start = 3" {
+			tt.says = "here it is written \"exec\""
+		}
+		_, err := Parse("x.toml", []byte(text), somewhere)
+		if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%q %q %q: want %q, got:\n%v", tt.socket, tt.service, tt.sandbox, tt.says, err)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, good := range map[string]bool{
+		"echo": true, "a-b_c.d@1": true, "0": true, strings.Repeat("x", 64): true,
+		"": false, "a:b": false, "a b": false, "-a": false, ".a": false, "é": false, "a%b": false, strings.Repeat("x", 65): false,
+	} {
+		_, err := Parse(name+".toml", []byte(minimal("", "", "")), somewhere)
+		if (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	long := strings.Repeat("x", 150)
+	for _, tt := range []struct {
+		source       string
+		column       int
+		line1, line2 string
+	}{
+		{"abc", 2, "abc", " ^"},
+		{"\tabc\td", 6, "\tabc\td", "\t   \t^"},
+		{"", 1, "", "^"},
+		{"abc", 9, "abc", "   ^"},
+		{"äö = \x1b[1m", 6, "äö = \ufffd[1m", "     ^"},
+		{long, 1, long[:100] + "...", "^"},
+		{long, 150, "..." + long[:100], strings.Repeat(" ", 3+99) + "^"},
+		{long, 75, "..." + long[:100] + "...", strings.Repeat(" ", 3+50) + "^"},
+	} {
+		e := Error{Line: 1, Column: tt.column, Source: tt.source}
+		if a, b := e.excerpt(); a != tt.line1 || b != tt.line2 {
+			t.Errorf("%q at %d: got\n%q\n%q want\n%q\n%q", tt.source, tt.column, a, b, tt.line1, tt.line2)
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	words := names(serviceKeys())
+	for written, want := range map[string]string{
+		"exce": "exec", "exec": "exec", "enviroment": "environment", "workingdirectory": "working_directory",
+		"stop_singal": "stop_signal", "zzz": "", "": "",
+	} {
+		got := suggest(written, words)
+		if want != "" && !strings.Contains(got, `"`+want+`"`) || want == "" && got != "" {
+			t.Errorf("%q: %s, want %q", written, got, want)
+		}
+	}
+}
