@@ -7,5 +7,9 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 install -m 0755 "$2" "$root/echo"
 chmod 0755 "$root"
+old=$(podman image inspect --format '{{.Id}}' "$1" 2>/dev/null || true)
 tar -C "$root" --owner=0 --group=0 --numeric-owner -c . |
 	podman import --quiet --change 'ENTRYPOINT ["/echo"]' --message "activator's echo" - "$1"
+if [ -n "$old" ]; then
+	podman image rm --force "$old" >/dev/null # nameless now
+fi

@@ -70,10 +70,15 @@ step build
 make build
 step lint
 make lint
+failed=
 step "tests as $(id -un)"
-run_tests
+run_tests || failed=" as $(id -un)"
 if [ "$(id -u)" = 0 ]; then
 	step "tests as an ordinary user, $user"
 	make_user
-	run_as_user
+	run_as_user || failed="$failed as $user"
+fi
+if [ -n "$failed" ]; then
+	step "failed:$failed"
+	exit 1
 fi

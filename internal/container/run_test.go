@@ -55,6 +55,8 @@ var busybox = sync.OnceValue(func() error {
 	if err := w.Close(); err != nil {
 		return err
 	}
+	// The one of the last time would stay without a name.
+	_, _ = ask(context.Background(), "podman", "image", "rm", "--force", image)
 	text, _ := json.Marshal(plan{Engine: []string{"podman", "import", "--quiet", "-", image}})
 	cmd := exec.Command(self, stageLaunch, string(text))
 	cmd.Env, cmd.Stdin = Environ(), &archive
