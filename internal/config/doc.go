@@ -1,4 +1,14 @@
 // Package config turns text into specs: syntax, defaults and messages that name
-// file, line, column and key. It is pure; it touches nothing but the files it is
-// told to read.
+// file, line, column and key.
+//
+//	env, err := config.HostEnv()
+//	services, err := config.Load([]string{"/etc/activator"}, env)
+//	var wrong config.Errors // everything that is wrong, in all files
+//	if errors.As(err, &wrong) { ... }
+//	os.Stdout.Write(services[0].AppendTOML(nil)) // what is effective
+//
+// The tables of keys in keys.go are the reference: name, kind, place, default and
+// meaning. It is pure; it touches nothing but the files it is told to read, and
+// looks nothing up: whether a path, a user or an interface exists shows when
+// it is needed.
 package config

@@ -77,9 +77,10 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 	before := len(r.errs)
 	seen := make(map[string]bool)
 	add := func(at value, name, text string) {
-		expanded, err := r.expand(text)
+		err := checkVariable(name)
+		expanded := ""
 		if err == nil {
-			err = checkVariable(name, expanded)
+			expanded, err = r.expandFrom(strings.LastIndex(at.text, text), text)
 		}
 		if err == nil && seen[name] {
 			err = wrong("", "repeated: %s", name)
@@ -116,7 +117,7 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 }, list(text).print}
 
 // checkVariable holds a name against the rule of systemd.exec(5).
-func checkVariable(name, value string) error {
+func checkVariable(name string) error {
 	for i, c := range name {
 		if c != '_' && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9' || i == 0) {
 			return wrong("letters, digits and _, a digit not first", "%q is no name of a variable", name)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
@@ -58,6 +59,9 @@ func (r *reading) hostPath(s string) (string, error) {
 		return "", wrong(fmt.Sprintf("write %q", "%h"+s[1:]), `"~" is the shell's`)
 	case filepath.IsAbs(s):
 		return filepath.Clean(s), nil
+	}
+	if !utf8.ValidString(r.dir) {
+		return "", wrong("write an absolute path", "the path of this file is not UTF-8, so %q cannot be relative to it", s)
 	}
 	return filepath.Join(r.dir, s), nil
 }
@@ -236,16 +240,14 @@ func (r *reading) address(s string) (listen.Address, error) {
 	switch listen.Network(scheme) {
 	case listen.Unix, listen.UnixGram, listen.UnixPacket, listen.FIFO:
 		var err error
-		if path, err = r.expand(path); err != nil {
-			var m *mistake
-			if errors.As(err, &m) {
-				m.at += len(scheme) + len("://")
-			}
+		if path, err = r.expandFrom(len(scheme)+len("://"), path); err != nil {
 			return listen.Address{}, err
 		}
 		// Only what says that it is relative: "unix://run/x" lacks a slash.
 		if strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../") {
-			path = filepath.Join(r.dir, path)
+			if path, err = r.hostPath(path); err != nil {
+				return listen.Address{}, err
+			}
 		}
 		s = scheme + "://" + path
 	}

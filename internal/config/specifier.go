@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -96,6 +97,16 @@ func (r *reading) expand(text string) (string, error) {
 		b.WriteString(v)
 	}
 	return b.String(), nil
+}
+
+// expandFrom expands what begins at a byte of a longer string.
+func (r *reading) expandFrom(start int, text string) (string, error) {
+	s, err := r.expand(text)
+	var m *mistake
+	if errors.As(err, &m) {
+		m.at += start
+	}
+	return s, err
 }
 
 // unexpand is the inverse: text that expands to s.

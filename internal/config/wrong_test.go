@@ -143,6 +143,22 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// A specifier in the middle of a text is pointed at.
+func TestPlaceOfSpecifier(t *testing.T) {
+	for text, column := range map[string]int{
+		`["A=1", "B=x%q"]`: 27, `{ B = "x%q" }`: 23, `["B=\u0041%q"]`: 16, `["B=%q%q"]`: 19,
+	} {
+		_, err := Parse("x.toml", []byte("socket = 1\n[service]\nenvironment = "+text), somewhere)
+		var found bool
+		for _, e := range err.(Errors) {
+			found = found || e.Line == 3 && e.Column == column && strings.Contains(e.Text, "unknown specifier")
+		}
+		if !found {
+			t.Errorf("%s: want column %d:\n%v", text, column, err)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	for name, good := range map[string]bool{
 		"echo": true, "a-b_c.d@1": true, "0": true, strings.Repeat("x", 64): true,
