@@ -27,7 +27,7 @@ hello() {
 	echo "$got"
 	[ "$got" = hello ] || { echo "not answered"; exit 1; }
 }
-service() { sed -n 's/.*state=running.* pid=\([0-9]*\).*/\1/p' "$log" | tail -n 1; }
+service() { sed -n 's/.*service=echo state=running.* pid=\([0-9]*\).*/\1/p' "$log" | tail -n 1; }
 
 cat >"$dir/echo.toml" <<TOML
 [[socket]]
@@ -39,10 +39,10 @@ exec = ["$(cd "$bin" && pwd)/echo"]
 TOML
 cat >"$dir/view.toml" <<TOML
 [[socket]]
-listen = ["unix://$dir/view"]
+listen = ["unixgram://$dir/view"]
 
 [service]
-exec = ["/bin/sh", "-c", "exec >&2; echo pid \$\$ of: /proc/[0-9]*; cat /proc/net/dev | sed 1,2d | cut -d: -f1; grep -e ^Cap -e NoNewPrivs /proc/self/status; touch /etc/x; exit 0"]
+exec = ["/bin/sh", "-c", "exec >&2; dd bs=64 count=1 <&3 >/dev/null 2>&1; echo pid \$\$ of: /proc/[0-9]*; cat /proc/net/dev | sed 1,2d | cut -d: -f1; grep -e ^Cap -e NoNewPrivs /proc/self/status | tr -s '\\t' ' '; touch /etc/x; exit 0"]
 TOML
 
 say "1. The activator binds five sockets; no service runs"
@@ -60,11 +60,11 @@ await "service=echo state=running"
 grep service=echo "$log" | sed 's/^time=[^ ]* //'
 
 say "3. What the host sees, and what a service sees of it"
-show "ls -d /proc/[0-9]* | wc -l; sed 1,2d /proc/net/dev | cut -d: -f1"
-echo "and inside:"
-socat -u OPEN:/dev/null "UNIX-CONNECT:$dir/view"
-await "service=view stream=stderr" 6
-sed -n 's/.*msg=\(.*\) service=view stream=stderr.*/  \1/p' "$log"
+echo "the host: $(ls -d /proc/[0-9]* | wc -l) processes, interfaces $(sed 1,2d /proc/net/dev | cut -d: -f1 | xargs)"
+echo "inside:"
+echo look | socat -u - "UNIX-SENDTO:$dir/view"
+await "service=view state=listening" 2
+sed -n 's/.*msg="\{0,1\}\(.*[^"]\)"\{0,1\} service=view stream=stderr.*/  \1/p' "$log"
 
 say "4. The service is killed; who comes next is answered by the next one"
 running=$(service)

@@ -222,13 +222,8 @@ func tail(text []string, n int) string {
 	return strings.Join(text[max(0, len(text)-n):], "\n")
 }
 
-// configure writes a configuration into a folder of its own and returns its
-// path. In text, ECHO stands for the echo program, SELF for this test's binary.
-func configure(t testing.TB, name, text string) string {
-	t.Helper()
-	return configureIn(t, folder(t), name, text)
-}
-
+// configureIn writes a configuration into a folder and returns its path. In text,
+// ECHO stands for the echo program, SELF for this test's binary.
 func configureIn(t testing.TB, dir, name, text string) string {
 	t.Helper()
 	self, err := os.Executable()
