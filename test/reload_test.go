@@ -28,7 +28,7 @@ func (a *activator) rewrite(path, text string) {
 // new and closes what is gone; and on any error changes nothing.
 func TestReload(t *testing.T) {
 	dir := folder(t)
-	same := configureIn(t, dir, "same", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/same\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
+	configureIn(t, dir, "same", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/same\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
 	changing := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/changing\"]\n[service]\nexec = [\"ECHO\"]\n", dir)
 	path := configureIn(t, dir, "changing", changing)
 	a := activate(t, "--config", dir)
@@ -77,7 +77,6 @@ func TestReload(t *testing.T) {
 	if n := a.log.count("service=same", "state=starting"); n != 1 {
 		t.Errorf("the unchanged service started %d times", n)
 	}
-	_ = same
 }
 
 func inodeOf(t *testing.T, path string) uint64 {

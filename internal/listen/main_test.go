@@ -1,9 +1,29 @@
 package listen
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"activator/internal/ktest"
 )
 
-func TestMain(m *testing.M) { ktest.Main(m) }
+func TestMain(m *testing.M) {
+	restart = 20 * time.Millisecond // many tests want the error; TestPredecessor waits
+	ktest.Main(m)
+}
+
+// TestPredecessor opens what somebody still holds who is on his way out.
+func TestPredecessor(t *testing.T) {
+	defer func(before time.Duration) { restart = before }(restart)
+	restart = time.Minute
+	for _, address := range []string{fmt.Sprint("tcp://127.0.0.1:", freePort(t)), fmt.Sprint("udp://127.0.0.1:", freePort(t)), "unix://" + t.TempDir() + "/s"} {
+		t.Run(address, func(t *testing.T) {
+			before := mustOpen(t, address)
+			before.spec.Options.KeepOnStop = true // as one that was killed
+			gone := time.AfterFunc(100*time.Millisecond, func() { _ = before.Close() })
+			defer gone.Stop()
+			mustOpen(t, address)
+		})
+	}
+}

@@ -320,12 +320,9 @@ func lockFolder(path string) (unlock func()) {
 	if err != nil {
 		return func() {}
 	}
-	for range 400 {
-		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK {
-			break // ours, or a file system without
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	patiently(2*time.Second, func() bool {
+		return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK // ours, or a file system without
+	})
 	return func() { _ = unix.Close(fd) }
 }
 

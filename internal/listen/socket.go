@@ -34,18 +34,22 @@ func Open(spec Spec) (*Socket, error) {
 }
 
 // OpenAll opens the sockets in order, all of them or none: the first error
-// closes those already open.
+// closes those already open. An address in use is waited for, for a second in
+// all: an activator may be started anew right after it was killed.
 func OpenAll(specs []Spec) ([]*Socket, error) {
 	sockets := make([]*Socket, 0, len(specs))
 	var err error
 	open := func() {
-		for _, spec := range specs {
-			s := &Socket{spec: spec}
-			if err = s.open(); err != nil {
-				return
+		patiently(restart, func() bool {
+			for _, spec := range specs[len(sockets):] {
+				s := &Socket{spec: spec}
+				if err = s.open(); err != nil {
+					return !held(err)
+				}
+				sockets = append(sockets, s)
 			}
-			sockets = append(sockets, s)
-		}
+			return true
+		})
 	}
 	if anyNode(specs) {
 		exactModes(open)

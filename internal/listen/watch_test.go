@@ -51,25 +51,7 @@ func TestForget(t *testing.T) {
 // TestManySockets arms thousands with one goroutine and one descriptor each.
 func TestManySockets(t *testing.T) {
 	const many = 2000
-	raiseLimit(t, many+200)
-	dir := t.TempDir()
-	var specs []Spec
-	for i := range many {
-		network, folder := "unix", fmt.Sprintf("%s/%d", dir, i%10)
-		if i%2 == 0 {
-			network = "unixgram"
-		}
-		specs = append(specs, spec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
-	}
-	sockets, err := OpenAll(specs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		for _, s := range sockets {
-			s.Close()
-		}
-	}()
+	sockets := openMany(t, many)
 	w := start(t)
 	var mu sync.Mutex
 	fired := make(map[int]int)
@@ -109,6 +91,31 @@ func TestManySockets(t *testing.T) {
 			t.Errorf("%s: called %d times", sockets[i], n)
 		}
 	}
+}
+
+// openMany opens sockets in ten folders, of two kinds in turn.
+func openMany(t *testing.T, many int) []*Socket {
+	t.Helper()
+	raiseLimit(t, uint64(many)+200)
+	dir := t.TempDir()
+	var specs []Spec
+	for i := range many {
+		network, folder := "unix", fmt.Sprintf("%s/%d", dir, i%10)
+		if i%2 == 0 {
+			network = "unixgram"
+		}
+		specs = append(specs, spec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
+	}
+	sockets, err := OpenAll(specs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, s := range sockets {
+			s.Close()
+		}
+	})
+	return sockets
 }
 
 // sendOne sends a datagram from a socket of its own: what waits unread counts

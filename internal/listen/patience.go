@@ -1,0 +1,32 @@
+package listen
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// restart is how long an address may still be held by what an activator left
+// that was killed: its services get their parent-death signal when it is gone,
+// and are gone themselves some milliseconds later.
+var restart = time.Second
+
+// patiently repeats try until it says done, for limit at most. Nothing tells of
+// the events it waits for: a lock given back, a port that becomes free.
+func patiently(limit time.Duration, try func() (done bool)) {
+	deadline := time.Now().Add(limit)
+	for !try() && time.Now().Before(deadline) {
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// held reports an error that goes by itself if the holder is on its way out. A
+// file that is no socket is not.
+func held(err error) bool {
+	var occupied *OccupiedError
+	if errors.As(err, &occupied) {
+		return occupied.Live
+	}
+	return errors.Is(err, unix.EADDRINUSE)
+}
