@@ -187,9 +187,11 @@ func TestOverlapAsTheKernel(t *testing.T) {
 		addresses[i] = strings.ReplaceAll(a, "%d", port)
 	}
 	for _, options := range []listen.Options{{}, {ReusePort: true}, {BindIPv6Only: "ipv6-only"}} {
-		for _, first := range addresses {
-			for _, second := range addresses {
-				compareWithKernel(t, first, second, options)
+		for i, first := range addresses {
+			for _, second := range addresses[i:] {
+				if first[:3] == second[:3] {
+					compareWithKernel(t, first, second, options)
+				}
 			}
 		}
 	}
@@ -223,9 +225,6 @@ func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
 			sockets = append(sockets, socket)
 		}
 		failed = err
-	}
-	if portOf(specs[0].Address) != portOf(specs[1].Address) {
-		return
 	}
 	why := overlap(specs[1].Address, &specs[1].Options, specs[0].Address, &specs[0].Options)
 	if specs[0].Address == specs[1].Address {
