@@ -15,6 +15,7 @@ BUILD  := CGO_ENABLED=0 $(GO) build $(VCS) -trimpath -ldflags '-s -w'
 build: ## bin/activator and bin/echo, static
 	$(BUILD) -o bin/activator ./cmd/activator
 	$(BUILD) -o bin/echo ./cmd/echo
+	@mkdir -p bin/rootfs && if [ -e bin/echo ]; then cp bin/echo bin/rootfs/echo; fi # configs/rootfs.toml
 
 .PHONY: run
 run: build ## build, then serve the five sockets of configs/echo.toml
