@@ -130,6 +130,9 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	if conf.Sandbox.Network == "host" {
 		d.log.Warn("service shares the host's network: network = \"host\"", "service", conf.Name)
 	}
+	if conf.Container != nil {
+		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
+	}
 	service := supervise.New(p.spec, supervise.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
