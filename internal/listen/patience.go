@@ -12,12 +12,13 @@ import (
 // and are gone themselves some milliseconds later.
 var restart = time.Second
 
-// patiently repeats try until it says done, for limit at most. Nothing tells of
-// the events it waits for: a lock given back, a port that becomes free.
+// patiently repeats try until it says done, for limit at most, ever more seldom:
+// a try that looks for the holder reads all of /proc. Nothing tells of the events
+// it waits for, a lock given back, a port that becomes free.
 func patiently(limit time.Duration, try func() (done bool)) {
 	deadline := time.Now().Add(limit)
-	for !try() && time.Now().Before(deadline) {
-		<-time.After(5 * time.Millisecond)
+	for pause := 5 * time.Millisecond; !try() && time.Now().Before(deadline); pause = min(2*pause, 200*time.Millisecond) {
+		<-time.After(pause)
 	}
 }
 
