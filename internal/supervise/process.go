@@ -21,6 +21,7 @@ type process struct {
 	started time.Time
 	running *spawn.Process // nil until the program was exec'ed
 	failed  bool           // it crashed, or never ran
+	asked   bool           // we asked it to end: how it does is no failure
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
@@ -42,6 +43,7 @@ func (p *process) pid() int {
 
 // stop asks the program to end; a start under way is given up.
 func (p *process) stop(sig syscall.Signal, log *slog.Logger) {
+	p.asked = true
 	if p.running == nil {
 		p.cancel()
 		return
@@ -55,6 +57,7 @@ func (p *process) stop(sig syscall.Signal, log *slog.Logger) {
 }
 
 func (p *process) kill(log *slog.Logger) {
+	p.asked = false
 	if p.running == nil {
 		p.cancel()
 		return

@@ -235,7 +235,7 @@ func (s *Service) receive(r report) {
 		}
 		s.handle(StartFailed)
 	case r.exited != nil:
-		s.process.failed = !clean(*r.exited)
+		s.process.failed = !clean(*r.exited) && !s.process.asked
 		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
 		s.handle(Exited)
 	case r.running != nil:
