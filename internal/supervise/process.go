@@ -213,7 +213,7 @@ func openStream(name, to string, own *os.File) (stream, error) {
 	case "null":
 		st.child, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	default:
-		st.child, err = os.OpenFile(to, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		st.child, err = output.OpenFile(to)
 	}
 	if err != nil {
 		return stream{}, fmt.Errorf("%s: %w", name, err)

@@ -1,0 +1,85 @@
+package output
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestFileIsAppendedTo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for range 2 {
+		f, err := OpenFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(f, "line\n")
+		f.Close()
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "line\nline\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// A FIFO without a reader is an error at once; with one the program gets it
+// blocking.
+func TestFIFONeverWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(path); !errors.Is(err, syscall.ENXIO) {
+		t.Fatalf("without a reader: %v", err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	f, err := OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+}
+
+// In a folder of the service's, the service could point us at any file.
+func TestForeignLinksAreNotFollowed(t *testing.T) {
+	own, folder := t.TempDir(), t.TempDir()
+	secret := filepath.Join(own, "secret")
+	for name, target := range map[string]string{"log": secret, "sub": own} {
+		if err := os.Symlink(target, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := OpenFile(filepath.Join(folder, "log")) // the folder is ours, and so is the link
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if os.Geteuid() != 0 {
+		return // only root can give a folder away
+	}
+	if err := os.Chown(folder, 61184, 61184); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"log", "sub/secret"} {
+		if f, err := OpenFile(filepath.Join(folder, name)); !errors.Is(err, syscall.ELOOP) {
+			t.Errorf("%s: %v", name, err)
+			f.Close()
+		}
+	}
+	f, err = OpenFile(filepath.Join(folder, "plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
