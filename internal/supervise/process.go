@@ -20,6 +20,7 @@ type process struct {
 	cancel  context.CancelFunc // gives up a start that is under way
 	started time.Time
 	running *spawn.Process // nil until the program was exec'ed
+	up      bool           // it ran, with notify: it said so
 	failed  bool           // it crashed, or never ran
 	asked   bool           // we asked it to end: how it does is no failure
 }
@@ -145,19 +146,35 @@ func (s *Service) listenTo(p *process, child *spawn.Process) (end func()) {
 		s.log.Error("notify socket", "pid", child.Pid(), "err", err)
 		return func() {}
 	}
-	gone := make(chan struct{})
+	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)
-		s.passOn(p, socket, child.Pid())
+		s.passOn(p, socket, child.Pid(), done)
 	}()
 	return func() {
+		close(done)
 		_ = socket.Close() // ends Receive
 		<-gone
 	}
 }
 
-func (s *Service) passOn(p *process, socket *notify.Socket, pid int) {
-	for {
+// A program says a few things in its life. One that says more than chatter gets
+// an ear every chatterPause only, and waits in its own send(2): each message may
+// be a line of the log or a search through /proc.
+const (
+	chatter      = 100
+	chatterPause = 50 * time.Millisecond
+)
+
+// passOn reports messages until the socket is closed, done being closed before.
+func (s *Service) passOn(p *process, socket *notify.Socket, pid int, done <-chan struct{}) {
+	for said := 0; ; said++ {
+		if said >= chatter {
+			select {
+			case <-done:
+			case <-time.After(chatterPause):
+			}
+		}
 		m, _, err := socket.Receive(context.Background())
 		var bad *notify.BadMessage
 		if err != nil && !errors.As(err, &bad) {

@@ -50,6 +50,7 @@ type Service struct {
 	history history
 	queues  queues
 	timer   *time.Timer // of the state; nil: none runs
+	until   time.Time   // when it fires
 	hold    *time.Timer // of the client that has waited longest; nil: none runs
 	unwell  bool        // a node was touched while its socket was being handed over
 	said    []any       // attributes for the next line about a state
@@ -175,7 +176,7 @@ func (s *Service) say(state State) {
 func (s *Service) limit(d time.Duration) {
 	s.stop(&s.timer)
 	if d > 0 {
-		s.timer = time.NewTimer(d)
+		s.timer, s.until = time.NewTimer(d), time.Now().Add(d)
 	}
 }
 
@@ -251,6 +252,7 @@ func (s *Service) receive(r report) {
 }
 
 func (s *Service) up() {
+	s.process.up = true
 	s.said = append(s.said, "pid", s.process.pid(), "after", time.Since(s.process.started).Round(time.Microsecond))
 	s.handle(Up)
 }
@@ -265,7 +267,7 @@ func (s *Service) hear(m notify.Message) {
 			s.log.Warn("main process not followed", "pid", s.process.pid(), "err", err)
 		}
 	}
-	if m.ExtendTimeout > 0 && s.timer != nil {
+	if s.timer != nil && time.Until(s.until) < m.ExtendTimeout { // it never shortens
 		s.limit(m.ExtendTimeout)
 	}
 	if m.Ready && s.state == Starting {
@@ -281,16 +283,16 @@ func (s *Service) hear(m notify.Message) {
 func (s *Service) rest() (Event, bool) {
 	s.stop(&s.timer)
 	var ran time.Duration
-	failed := true
+	up, failed := false, true
 	if p := s.process; p != nil {
-		ran, failed = time.Since(p.started), p.failed
+		ran, up, failed = time.Since(p.started), p.up, p.failed
 		s.process = nil
 	}
 	s.mend()
 	if s.unwell {
 		s.heal()
 	}
-	if ran >= s.spec.Hold {
+	if up && ran >= s.spec.Hold {
 		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
 	}
 	var delay time.Duration

@@ -54,6 +54,17 @@ func service(behaviour string) {
 		_ = notify.Send("EXTEND_TIMEOUT_USEC=60000000")
 		time.Sleep(500 * time.Millisecond)
 		_ = notify.Send("READY=1")
+	case "hasty":
+		_ = notify.Send("EXTEND_TIMEOUT_USEC=1")
+		time.Sleep(100 * time.Millisecond)
+		_ = notify.Send("READY=1")
+	case "chatter":
+		_ = notify.Send("READY=1")
+		go func() {
+			for {
+				_ = notify.Send("STATUS=and then")
+			}
+		}()
 	case "leave":
 		_ = notify.Send("READY=1")
 		_ = notify.Send("STOPPING=1")
