@@ -30,6 +30,10 @@ var helpers = map[string]func(args []string){
 	"activator": func(args []string) { beActivator(args) },
 	"nested":    func([]string) { nested() },
 	"daemon":    func([]string) { leaveDaemon() },
+	"stubborn":  func(args []string) { stubborn(args[0]) },
+
+	"signals":      func([]string) { showSignals(false) },
+	"signals init": func([]string) { showSignals(true) },
 }
 
 // helper never returns.

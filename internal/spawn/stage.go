@@ -136,6 +136,9 @@ func (s *stage) become() error {
 		return err
 	}
 	unix.Umask(p.Umask)
+	if err := defaultSignals(); err != nil {
+		return err
+	}
 	if err := setLimits(p.Limits); err != nil {
 		return err
 	}
