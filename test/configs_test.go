@@ -80,6 +80,7 @@ func TestExamplePodman(t *testing.T) {
 	command(t, "", "./image.sh", "localhost/activator-echo", program(t, "echo"))
 	home := os.Getenv("HOME")
 	a := activate(t, "--config", "../configs/echo-podman.toml")
+	answeredInTime(t, "tcp4:127.0.0.1:3000")
 	answered(t, "from podman", "tcp4:127.0.0.1:3000", "tcp6:[::1]:3000", "udp4:127.0.0.1:3000", "udp6:[::1]:3000", "unix:"+home+"/echo_stream_sock")
 	a.stop()
 	noneLeft(t, "activator-echo-podman")
