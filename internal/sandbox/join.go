@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Join moves the calling thread, which must be locked, into the network
@@ -21,6 +22,15 @@ func Join(network string) (leave func() error, err error) {
 	stay := func() error { return nil }
 	if !named && !filepath.IsAbs(network) {
 		return stay, nil
+	}
+	// Looked at before it is opened: a FIFO would hold up this thread, and with it
+	// every start of every service.
+	var kind unix.Statfs_t
+	if err := unix.Statfs(path, &kind); err != nil {
+		return stay, joinError(path, os.NewSyscallError("statfs", err))
+	}
+	if kind.Type != unix.NSFS_MAGIC {
+		return stay, joinError(path, unix.EINVAL)
 	}
 	home, err := netns.Get()
 	if err != nil {

@@ -49,6 +49,10 @@ func TestRefusals(t *testing.T) {
 	plain := write(t, filepath.Join(dir, "plain"), "text", 0o644)
 	text := write(t, filepath.Join(dir, "text"), "text", 0o755)
 	write(t, filepath.Join(dir, "root/bin/there"), "", 0o644)
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	dynamic, err := os.ReadFile("/usr/bin/true")
 	if err != nil {
 		ktest.Skip(t, "%v", err)
@@ -89,7 +93,8 @@ func TestRefusals(t *testing.T) {
 		{"no such capability", func(s *Spec) { s.Sandbox.Capabilities = []string{"CAP_FLY"} }, "capability", "CAP_FLY", 0, "no such"},
 		{"no such limit", func(s *Spec) { s.Limits = []Limit{{"luck", 1, 1}} }, "limit", "luck", 0, "no such"},
 		{"no such netns", func(s *Spec) { s.Sandbox.Network = "netns:none" }, "network", "/run/netns/none", syscall.ENOENT, "ip netns add none"},
-		{"no netns", func(s *Spec) { s.Sandbox.Network = plain }, "network", plain, 0, "network namespace"},
+		{"no netns", func(s *Spec) { s.Sandbox.Network = plain }, "network", plain, syscall.EINVAL, "network namespace"},
+		{"a FIFO for a netns", func(s *Spec) { s.Sandbox.Network = fifo }, "network", fifo, syscall.EINVAL, "network namespace"},
 		{"nothing to run", func(s *Spec) { s.Argv = nil }, "exec", "", 0, "no program"},
 		{"directory outside", func(s *Spec) { s.Directories = []Directory{{"state", "../x"}} }, "directory", "../x", 0, "below"},
 	} {
