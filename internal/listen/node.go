@@ -177,7 +177,8 @@ func bindPath(file *os.File, family int, spec Spec, who owner) (inode, error) {
 }
 
 func ownerCure(err error) string {
-	if errors.Is(err, unix.EPERM) {
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Op == "chown" && errors.Is(err, unix.EPERM) {
 		return "giving a node away needs CAP_CHOWN; a group you are a member of does not"
 	}
 	return ""
@@ -280,6 +281,12 @@ func clearStale(path string) error {
 		return &OccupiedError{Path: path, What: describe(path, &st)}
 	}
 	live, err := probe(fd)
+	if errors.Is(err, unix.EACCES) && int(st.Uid) == os.Geteuid() && st.Mode&0o200 == 0 {
+		live, err = probeOwn(fd, st.Mode&0o777)
+	}
+	if errors.Is(err, unix.EACCES) {
+		return &OccupiedError{Path: path, What: fmt.Sprintf("a socket of uid %d, which this user may not ask whether it lives,", st.Uid)}
+	}
 	if err != nil {
 		return &fs.PathError{Op: "connect", Path: path, Err: err}
 	}
@@ -309,6 +316,16 @@ func probe(node int) (live bool, err error) {
 		return false, nil
 	}
 	return false, err
+}
+
+// probeOwn asks a node of ours whose mode keeps out even us.
+func probeOwn(node int, mode uint32) (live bool, err error) {
+	name := "/proc/self/fd/" + strconv.Itoa(node)
+	if err := unix.Chmod(name, mode|0o200); err != nil {
+		return false, err
+	}
+	defer func() { _ = unix.Chmod(name, mode) }()
+	return probe(node)
 }
 
 // lockFolder keeps other activators from clearing and binding in the folder of
@@ -382,7 +399,11 @@ func describe(path string, st *unix.Stat_t) string {
 }
 
 func describeLive(path string) string {
-	who := strings.TrimPrefix(holders(unixRows(path)), "held by ")
+	rows := unixRows(path)
+	if exact := boundTo(path, rows); exact != nil {
+		rows = exact // others were bound to a node that is gone, perhaps ours
+	}
+	who := strings.TrimPrefix(holders(rows), "held by ")
 	if who == "" {
 		return "a live socket"
 	}

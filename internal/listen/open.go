@@ -42,6 +42,24 @@ func openSpec(spec Spec) (opened, error) {
 	return opened{file: file, device: boundDevice(file)}, nil
 }
 
+// Try reports what [Open] would say about the options of spec: whether this
+// kernel and this user can have them. It binds nothing.
+func Try(spec Spec) error {
+	if spec.Address.Node() != "" {
+		if _, err := lookupOwner(&spec.Options); err != nil {
+			return fail(spec.Address, "", err, "")
+		}
+	}
+	if spec.Address.Network == FIFO {
+		return nil
+	}
+	file, _, err := newSocket(spec)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
 func bindAndListen(file *os.File, family int, spec Spec) error {
 	a, o := spec.Address, &spec.Options
 	err := control(file, func(fd int) error {

@@ -3,6 +3,7 @@ package listen
 import (
 	"io/fs"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -89,4 +90,33 @@ type Spec struct {
 	Address Address
 	Name    string // as in LISTEN_FDNAMES
 	Options Options
+}
+
+// Overlaps reports whether two sockets may stand in each other's way: the same
+// port of addresses that overlap, or a path that both make. It errs on the side
+// of true.
+func (s Spec) Overlaps(other Spec) bool {
+	a, b := s.Address, other.Address
+	switch {
+	case a == b:
+		return true
+	case a.TCP() && b.TCP(), a.UDP() && b.UDP():
+		return a.Port == b.Port && (!a.IP.IsValid() || !b.IP.IsValid() || a.IP == b.IP)
+	case a.Network == VSock && b.Network == VSock:
+		return a.Port == b.Port && (a.CID == CIDAny || b.CID == CIDAny)
+	}
+	for _, path := range s.paths() {
+		if slices.Contains(other.paths(), path) {
+			return true
+		}
+	}
+	return false
+}
+
+// paths are what the socket makes in the file system, but folders.
+func (s Spec) paths() []string {
+	if s.Address.Node() == "" {
+		return nil
+	}
+	return append([]string{s.Address.Node(), sparePath(s.Address.Node())}, s.Options.Symlinks...)
 }

@@ -114,14 +114,49 @@ func waitingUnix(fd int) ([]Client, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
+	var waiting []Client
+	err := diagUnix(uint32(st.Ino), showIcons, attrIcons, func(p []byte) {
+		for ; len(p) >= 4; p = p[4:] {
+			waiting = append(waiting, Client(fmt.Sprint(binary.NativeEndian.Uint32(p))))
+		}
+	})
+	return waiting, err
+}
+
+// boundTo returns those of rows whose socket is bound to the node that stands at
+// path now: the table lists names, also of nodes that are gone.
+func boundTo(path string, rows []row) (exact []row) {
+	id, err := lstatID(path)
+	if err != nil {
+		return nil
+	}
+	for _, r := range rows {
+		_ = diagUnix(uint32(r.inode), showNode, attrNode, func(p []byte) {
+			if len(p) >= 4 && binary.NativeEndian.Uint32(p) == uint32(id.ino) { // struct unix_diag_vfs
+				exact = append(exact, r)
+			}
+		})
+	}
+	return exact
+}
+
+// From linux/unix_diag.h.
+const (
+	showNode  = 2 // UDIAG_SHOW_VFS: what it is bound to
+	attrNode  = 1 // UNIX_DIAG_VFS
+	showIcons = 8 // UDIAG_SHOW_ICONS: the pending connections
+	attrIcons = 3 // UNIX_DIAG_ICONS
+)
+
+// diagUnix asks for an attribute of the unix socket with this inode of sockfs.
+func diagUnix(inode, show uint32, attr uint16, each func(payload []byte)) error {
 	req := make([]byte, 24) // struct unix_diag_req, linux/unix_diag.h
 	req[0] = unix.AF_UNIX
 	binary.NativeEndian.PutUint32(req[4:], ^uint32(0))
-	binary.NativeEndian.PutUint32(req[8:], uint32(st.Ino))
-	binary.NativeEndian.PutUint32(req[12:], showIcons)
+	binary.NativeEndian.PutUint32(req[8:], inode)
+	binary.NativeEndian.PutUint32(req[12:], show)
 	binary.NativeEndian.PutUint64(req[16:], ^uint64(0)) // any cookie
-	var waiting []Client
-	err := diag(req, 0, func(msg []byte) {
+	return diag(req, 0, func(msg []byte) {
 		if len(msg) < 16 { // struct unix_diag_msg
 			return
 		}
@@ -130,22 +165,13 @@ func waitingUnix(fd int) ([]Client, error) {
 			if size < 4 || size > len(attrs) {
 				return
 			}
-			if binary.NativeEndian.Uint16(attrs[2:]) == attrIcons {
-				for p := attrs[4:size]; len(p) >= 4; p = p[4:] {
-					waiting = append(waiting, Client(fmt.Sprint(binary.NativeEndian.Uint32(p))))
-				}
+			if binary.NativeEndian.Uint16(attrs[2:]) == attr {
+				each(attrs[4:size])
 			}
 			attrs = attrs[min(len(attrs), (size+3)&^3):]
 		}
 	})
-	return waiting, err
 }
-
-// From linux/unix_diag.h.
-const (
-	showIcons = 8 // UDIAG_SHOW_ICONS: the pending connections
-	attrIcons = 3 // UNIX_DIAG_ICONS
-)
 
 // diag sends one SOCK_DIAG_BY_FAMILY request and calls each with every answer,
 // which is valid during the call only.
