@@ -73,7 +73,7 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 		key("socket_mode", mode, func(g *group) *fs.FileMode { return &g.Options.SocketMode }, 0o666).marked(func(g *group) *bool { return &g.Options.SocketModeSet }).only(onPath),
 		key("socket_user", account, func(g *group) *string { return &g.Options.SocketUser }, "").without("ours").only(onPath),
 		key("socket_group", account, func(g *group) *string { return &g.Options.SocketGroup }, "").without("ours").only(onPath),
-		key("directory_mode", mode, func(g *group) *fs.FileMode { return &g.Options.DirectoryMode }, 0o755).only(onPath),
+		key("directory_mode", folderMode, func(g *group) *fs.FileMode { return &g.Options.DirectoryMode }, 0o755).only(onPath),
 		key("remove_on_stop", inverted, func(g *group) *bool { return &g.Options.KeepOnStop }, false).only(onPath),
 		key("symlinks", distinct(hostPath), func(g *group) *[]string { return &g.Options.Symlinks }, nil).only(onPath),
 		key("bind_ipv6_only", choice("default", "both", "ipv6-only"), func(g *group) *string { return &g.Options.BindIPv6Only }, "").without("as the form of the address says").only(onIPv6),

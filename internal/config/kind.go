@@ -236,6 +236,16 @@ var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 	return fs.FileMode(n), err == nil
 }, func(m fs.FileMode) string { return fmt.Sprintf(`"%04o"`, uint32(m)) }}
 
+// folderMode is that of a folder that somebody may enter.
+var folderMode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
+	m, ok := mode.read(r, v)
+	if ok && m == 0 {
+		r.bad(v, wrong("", "%s lets nobody in, not even us", v.raw))
+		return 0, false
+	}
+	return m, ok
+}, mode.print}
+
 // signals by name; those that are left out do not end a process.
 var signals = []struct {
 	name   string

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // maxFile is in bytes; what is larger is no configuration.
@@ -51,10 +52,8 @@ func Load(paths []string, env Env) ([]Service, error) {
 func find(paths []string, env Env) (files []string, errs Errors) {
 	seen := make(map[string]bool)
 	for _, path := range paths {
-		found, err := expandFolder(path)
-		if err != nil {
-			errs = append(errs, unreadable(path, err))
-		}
+		found, bad := expandFolder(path)
+		errs = append(errs, bad...)
 		for _, file := range found {
 			if id := identity(file, env); !seen[id] {
 				seen[id] = true
@@ -78,39 +77,40 @@ func identity(file string, env Env) string {
 	return place + "\x00" + filepath.Base(file)
 }
 
-func expandFolder(path string) ([]string, error) {
+func expandFolder(path string) (files []string, errs Errors) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, Errors{unreadable(path, err)}
 	}
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, err
+		return nil, Errors{unreadable(path, err)}
 	}
-	var files []string
 	for _, e := range entries {
 		file := filepath.Join(path, e.Name())
-		if !strings.HasSuffix(file, ".toml") || strings.HasPrefix(e.Name(), ".") || isFolder(file) {
+		if !strings.HasSuffix(file, ".toml") || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		files = append(files, file)
+		info, err := os.Stat(file)
+		switch {
+		case err != nil || info.Mode().IsRegular(): // an error comes again when it is read
+			files = append(files, file)
+		case !info.IsDir():
+			errs = append(errs, &Error{File: file, Text: "is no file: in a folder of configuration every *.toml must be one"})
+		}
 	}
-	if files == nil {
-		return nil, errors.New("there is no *.toml in this folder")
+	if files == nil && errs == nil {
+		return nil, Errors{unreadable(path, errors.New("there is no *.toml in this folder"))}
 	}
-	return files, nil
-}
-
-func isFolder(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+	return files, errs
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// Not waiting for somebody to write into a FIFO: a reload must not hang.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -137,6 +137,18 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// A byte order mark is as if it were not there.
+func TestByteOrderMark(t *testing.T) {
+	plain, err := Parse("a.toml", []byte(echoAt("tcp://:81")), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked, err := Parse("a.toml", []byte("\ufeff"+echoAt("tcp://:81")), somewhere)
+	if err != nil || !reflect.DeepEqual(plain, marked) {
+		t.Errorf("%+v, %v", marked, err)
+	}
+}
+
 func TestLoadWrong(t *testing.T) {
 	dir := t.TempDir()
 	one := write(t, dir, "1/one.toml", echoAt("tcp://:81"))
@@ -146,10 +158,27 @@ func TestLoadWrong(t *testing.T) {
 	if err := os.Mkdir(dir+"/empty", 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// One that nobody writes into and one that somebody holds open: neither hangs.
+	for _, name := range []string{"fifo/a.toml", "held/b.toml"} {
+		if err := os.Mkdir(filepath.Dir(dir+"/"+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(dir+"/"+name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := os.OpenFile(dir+"/held/b.toml", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	for _, tt := range []struct {
 		paths []string
 		want  []string
 	}{
+		{[]string{dir + "/fifo"}, []string{dir + "/fifo/a.toml: is no file"}},
+		{[]string{dir + "/held", one}, []string{dir + "/held/b.toml: is no file"}},
+		{[]string{dir + "/fifo/a.toml"}, []string{"socket: there is none", "service.exec: there is none"}},
 		{[]string{dir + "/missing.toml"}, []string{"missing.toml: stat: no such file or directory"}},
 		{[]string{dir + "/empty"}, []string{"empty: there is no *.toml"}},
 		{[]string{large}, []string{"1 MiB"}},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ func read(name string, text []byte, env Env) *parsed {
 	path := name
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(env.Dir, path)
+	}
+	if rest, marked := bytes.CutPrefix(text, []byte("\ufeff")); marked {
+		text = append([]byte("   "), rest...) // a byte order mark, which editors hide; places stay right
 	}
 	r := &reading{
 		file: name, dir: filepath.Dir(path), name: strings.TrimSuffix(filepath.Base(path), ".toml"),
