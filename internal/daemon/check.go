@@ -13,15 +13,18 @@ func Check(paths []string, verbose bool, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var text []byte
 	for i, conf := range services {
 		if !verbose {
-			fmt.Fprintf(w, "%s: service %s: %d sockets, good\n", conf.File, conf.Name, len(conf.Sockets))
+			text = fmt.Appendf(text, "%s: service %s: %d sockets, good\n", conf.File, conf.Name, len(conf.Sockets))
 			continue
 		}
 		if i > 0 {
-			fmt.Fprintln(w)
+			text = append(text, '\n')
 		}
-		fmt.Fprintf(w, "# service %s, from %s\n%s", conf.Name, conf.File, conf.AppendTOML(nil))
+		text = fmt.Appendf(text, "# service %s, from %s\n", conf.Name, conf.File)
+		text = append(text, conf.AppendTOML(nil)...)
 	}
-	return nil
+	_, err = w.Write(text)
+	return err
 }

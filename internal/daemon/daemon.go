@@ -35,7 +35,7 @@ type Daemon struct {
 // member is one service and what belongs to it. The daemon owns the sockets, the
 // service borrows them while it runs.
 type member struct {
-	conf    config.Service
+	plan    planned
 	sockets []*listen.Socket
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the service is gone
@@ -144,7 +144,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &member{conf: conf, sockets: sockets, stop: stop, done: make(chan struct{})}
+	m := &member{plan: p, sockets: sockets, stop: stop, done: make(chan struct{})}
 	d.members[conf.Name] = m
 	go func() {
 		defer close(m.done)
@@ -171,7 +171,7 @@ func (d *Daemon) close(m *member) {
 	for _, socket := range m.sockets {
 		d.watcher.Forget(socket)
 		if err := socket.Close(); err != nil {
-			d.log.Warn("socket not closed cleanly", "service", m.conf.Name, "socket", socket.String(), "err", err)
+			d.log.Warn("socket not closed cleanly", "service", m.plan.conf.Name, "socket", socket.String(), "err", err)
 		}
 	}
 	m.sockets = nil

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"reflect"
 
 	"activator/internal/config"
@@ -15,12 +14,14 @@ type change struct {
 	start []planned                 // added, or changed
 	end   []*member                 // removed, or changed
 	pool  map[string]*listen.Socket // the open sockets of those that end, by address
+	ready map[string]*listen.Socket // what those that start find open, by address
 }
 
 // reload reads the configuration again. On any error in it, and if a new address
-// cannot be had, everything stays as it is. A changed service is stopped as at
-// the end (stop_signal, stop_timeout); its clients wait in the queues of the
-// sockets, which stay open.
+// or option cannot be had, everything stays as it is. A changed service is
+// stopped as at the end (stop_signal, stop_timeout); its clients wait in the
+// queues of the sockets, which stay open. What can be tried only when an old
+// socket has made way, and fails then, sets its service back to what it was.
 func (d *Daemon) reload(ctx context.Context) {
 	services, err := load(d.options.Paths)
 	if err != nil {
@@ -32,34 +33,34 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
-	fresh, err := openFresh(c)
-	if err != nil {
+	if err = c.openFresh(); err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
 	if !d.endAll(ctx, c.end) {
-		closeAll(values(fresh))
+		closeAll(values(c.ready))
 		return
 	}
-	for _, p := range c.start {
-		d.restart(p, c, fresh)
-	}
-	closeAll(values(fresh)) // of services that could not be started
+	d.keep(c)
 	for _, m := range c.end {
-		d.close(m)
+		d.close(m) // what nobody keeps, before anything is opened in its place
 	}
+	for _, p := range c.start {
+		d.restart(p, c)
+	}
+	closeAll(values(c.ready)) // of services that could not be started
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }
 
 // compare holds the new configuration against what runs, and returns the services
 // that have to be started too.
 func (d *Daemon) compare(services []config.Service) (c change, changed []config.Service) {
-	c = change{pool: make(map[string]*listen.Socket)}
+	c = change{pool: make(map[string]*listen.Socket), ready: make(map[string]*listen.Socket)}
 	named := make(map[string]bool, len(services))
 	for _, conf := range services {
 		named[conf.Name] = true
 		m := d.members[conf.Name]
-		if m != nil && reflect.DeepEqual(m.conf, conf) {
+		if m != nil && reflect.DeepEqual(m.plan.conf, conf) {
 			continue
 		}
 		changed = append(changed, conf)
@@ -80,25 +81,39 @@ func (d *Daemon) compare(services []config.Service) (c change, changed []config.
 	return c, changed
 }
 
-// openFresh opens the addresses that nobody has had so far, all or none.
-func openFresh(c change) (map[string]*listen.Socket, error) {
+// openFresh opens the addresses that nobody has had so far, all or none. For an
+// address that a socket of ours holds, the same or one that overlaps, it only
+// tries whether the new one could have its options: it is bound when the old one
+// has made way.
+func (c change) openFresh() error {
 	var specs []listen.Spec
 	for _, p := range c.start {
 		for _, spec := range specsOf(p.conf) {
-			if c.pool[spec.Address.String()] == nil {
+			if !c.occupied(spec) {
 				specs = append(specs, spec)
+			} else if err := listen.Try(spec); err != nil {
+				return err
 			}
 		}
 	}
 	sockets, err := listen.OpenAll(specs)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fresh := make(map[string]*listen.Socket, len(sockets))
 	for _, s := range sockets {
-		fresh[s.String()] = s
+		c.ready[s.String()] = s
 	}
-	return fresh, nil
+	return nil
+}
+
+// occupied reports whether a socket of a service that ends is in spec's way.
+func (c change) occupied(spec listen.Spec) bool {
+	for _, socket := range c.pool {
+		if spec.Overlaps(socket.Spec()) {
+			return true
+		}
+	}
+	return false
 }
 
 // endAll ends services side by side. It is false if ctx was done first; the
@@ -115,48 +130,74 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 		}
 	}
 	for _, m := range members {
-		delete(d.members, m.conf.Name)
+		delete(d.members, m.plan.conf.Name)
 	}
 	return true
 }
 
-// restart starts a service with the sockets that are open already, the fresh
-// ones, and those that had to be bound anew since their options changed.
-func (d *Daemon) restart(p planned, c change, fresh map[string]*listen.Socket) {
-	sockets := make([]*listen.Socket, 0, len(p.conf.Sockets))
-	for _, spec := range specsOf(p.conf) {
-		socket, err := d.obtain(spec, c, fresh)
-		if err != nil {
-			closeAll(sockets)
-			d.log.Error("service not reloaded: it is off until the next reload", "service", p.conf.Name, "err", err)
-			return
+// keep moves the sockets that serve the new configuration as they are from the
+// services that end to the ones that start.
+func (d *Daemon) keep(c change) {
+	for _, p := range c.start {
+		for _, spec := range specsOf(p.conf) {
+			key := spec.Address.String()
+			old := c.pool[key]
+			if old == nil || !old.Keep(spec) {
+				continue
+			}
+			disown(c.end, old)
+			d.watcher.Forget(old)
+			c.ready[key] = old
 		}
-		sockets = append(sockets, socket)
 	}
-	d.start(p, sockets)
 }
 
-// obtain returns the open socket for spec.
-func (d *Daemon) obtain(spec listen.Spec, c change, fresh map[string]*listen.Socket) (*listen.Socket, error) {
-	key := spec.Address.String()
-	if s := fresh[key]; s != nil {
-		delete(fresh, key)
-		return s, nil
+// restart starts a service with the sockets that are open already and those that
+// are bound only now, since an old one was in the way. If one cannot be had, the
+// service goes on as it was.
+func (d *Daemon) restart(p planned, c change) {
+	sockets, err := c.obtain(p.conf)
+	if err == nil {
+		d.start(p, sockets)
+		return
 	}
-	old := c.pool[key]
-	delete(c.pool, key)
-	if old == nil {
-		return listen.Open(spec)
+	for _, m := range c.end {
+		if m.plan.conf.Name != p.conf.Name {
+			continue
+		}
+		if sockets, again := c.obtain(m.plan.conf); again == nil {
+			d.start(m.plan, sockets)
+			d.log.Error("service not reloaded: it goes on as before", "service", p.conf.Name, "err", err)
+			return
+		}
 	}
-	disown(c.end, old)
-	d.watcher.Forget(old)
-	if old.Keep(spec) {
-		return old, nil
+	d.log.Error("service not reloaded: it is off until the next reload", "service", p.conf.Name, "err", err)
+}
+
+// obtain returns the sockets of conf, open, all or none; those that were ready
+// stay so on error.
+func (c change) obtain(conf config.Service) ([]*listen.Socket, error) {
+	var missing []listen.Spec
+	for _, spec := range specsOf(conf) {
+		if s := c.ready[spec.Address.String()]; s == nil || !s.Keep(spec) {
+			missing = append(missing, spec)
+		}
 	}
-	if err := old.Close(); err != nil {
-		return nil, fmt.Errorf("%v: %w", old, err)
+	opened, err := listen.OpenAll(missing)
+	if err != nil {
+		return nil, err
 	}
-	return listen.Open(spec)
+	sockets := make([]*listen.Socket, 0, len(conf.Sockets))
+	for _, spec := range specsOf(conf) {
+		if len(opened) > 0 && opened[0].Spec().Address == spec.Address {
+			sockets, opened = append(sockets, opened[0]), opened[1:]
+			continue
+		}
+		key := spec.Address.String()
+		sockets = append(sockets, c.ready[key])
+		delete(c.ready, key)
+	}
+	return sockets, nil
 }
 
 // disown takes a socket from the member that had it.
