@@ -101,3 +101,32 @@ func TestViewOfHostNetwork(t *testing.T) {
 		t.Errorf("interfaces %q, want the host's %q", got.Interfaces, want)
 	}
 }
+
+// As root no two services are one user, also when their names have one place in
+// the range of ids, as these two have.
+func TestNoTwoServicesAreOneUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("an ordinary user's services all are that user")
+	}
+	dir := folder(t)
+	for _, name := range []string{"s4", "s848"} {
+		configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s\"]\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=view\"]\n", dir, name))
+	}
+	activate(t, "--config", dir)
+	uids := make(map[int]bool)
+	for _, name := range []string{"s4", "s848"} {
+		c, err := net.Dial("unix", dir+"/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var v view
+		if err := json.NewDecoder(c).Decode(&v); err != nil {
+			t.Fatal(err)
+		}
+		uids[v.UID] = true
+	}
+	if len(uids) != 2 {
+		t.Errorf("both services are user %v", uids)
+	}
+}

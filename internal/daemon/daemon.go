@@ -10,6 +10,7 @@ import (
 	"activator/internal/config"
 	"activator/internal/listen"
 	"activator/internal/output"
+	"activator/internal/sandbox"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -133,6 +134,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	if conf.Container != nil {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
+	p.spec.Process.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	service := supervise.New(p.spec, supervise.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
@@ -150,6 +152,17 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		defer close(m.done)
 		service.Run(ctx)
 	}()
+}
+
+// hasID reports whether a service has the user id: two with one id could signal
+// each other, and read each other's directories.
+func (d *Daemon) hasID(id int) bool {
+	for _, m := range d.members {
+		if m.plan.spec.Process.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 // shutdown ends every service, all at once, and then closes their sockets: a

@@ -19,11 +19,20 @@ const (
 const stageCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
 
 // ServiceID is the user and group id a service gets as root when it names no
-// user: the same one at every start, so that its directories stay its own.
-func ServiceID(name string) int {
+// user: its name's place in the range, or the next one that is not taken. So it is
+// the same one at every start, and its directories stay its own, unless another
+// service with the same place came before it. taken may be nil.
+func ServiceID(name string, taken func(id int) bool) int {
+	const count = lastServiceID - firstServiceID + 1
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(name))
-	return firstServiceID + int(hash.Sum32()%(lastServiceID-firstServiceID+1))
+	place := int(hash.Sum32() % count)
+	for i := range count {
+		if id := firstServiceID + (place+i)%count; taken == nil || !taken(id) {
+			return id
+		}
+	}
+	return firstServiceID + place // more services than ids
 }
 
 // Clone is the kernel's half of the sandbox: the namespaces a process is born

@@ -127,8 +127,8 @@ func TestRootFolderEntries(t *testing.T) {
 func TestServiceID(t *testing.T) {
 	seen := map[int]bool{}
 	for _, name := range strings.Fields("echo web db cache a b c d e f") {
-		id := ServiceID(name)
-		if id < firstServiceID || id > lastServiceID || id != ServiceID(name) {
+		id := ServiceID(name, nil)
+		if id < firstServiceID || id > lastServiceID || id != ServiceID(name, nil) {
 			t.Errorf("%s: %d", name, id)
 		}
 		seen[id] = true

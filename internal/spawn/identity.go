@@ -33,7 +33,10 @@ func (id identity) host() (uid, gid int) {
 // its own, else ourselves.
 func (s *Spec) identify() (identity, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
-	own := sandbox.ServiceID(s.Name)
+	own := s.ID
+	if own == 0 {
+		own = sandbox.ServiceID(s.Name, nil)
+	}
 	switch {
 	case s.User != "":
 		return s.named(uid)

@@ -12,6 +12,7 @@ type Spec struct {
 	Umask  int // as it is, 0 too
 	Limits []Limit
 
+	ID          int    // of user and group, as root and without User; 0: sandbox.ServiceID
 	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
 
 	FDNames     []string // LISTEN_FDNAMES, one for every socket

@@ -148,7 +148,7 @@ func TestRootOwnsNothingOfTheHost(t *testing.T) {
 		t.Skip("an ordinary user's service is that user")
 	}
 	v := start(t, helperSpec("view")).view(t)
-	if v.UID != sandbox.ServiceID("test") || v.UID < 61184 || v.UID > 65519 {
+	if v.UID != sandbox.ServiceID("test", nil) || v.UID < 61184 || v.UID > 65519 {
 		t.Errorf("uid %d", v.UID)
 	}
 }
@@ -323,7 +323,7 @@ func TestRootWithoutMounting(t *testing.T) {
 	if err := json.Unmarshal(out, &v); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if v.Pid != 1 || v.UID != sandbox.ServiceID("test") {
+	if v.Pid != 1 || v.UID != sandbox.ServiceID("test", nil) {
 		t.Errorf("%+v", v)
 	}
 }
