@@ -172,6 +172,7 @@ func (s *Service) passOn(p *process, socket *notify.Socket, pid int, done <-chan
 		if said >= chatter {
 			select {
 			case <-done:
+				return
 			case <-time.After(chatterPause):
 			}
 		}
