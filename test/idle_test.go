@@ -29,16 +29,30 @@ func TestThousandIdleServices(t *testing.T) {
 	a := activate(t, "--config", dir)
 	t.Logf("%d services with %d sockets are ready after %v", services, 5*services, time.Since(begin).Round(time.Millisecond))
 	a.waitN(services, "state=listening")
-	settle(t, a.cmd.Process.Pid)
-	before := switches(t, a.cmd.Process.Pid)
-	time.Sleep(10 * time.Second)
-	if after := switches(t, a.cmd.Process.Pid); after != before {
-		t.Errorf("%d context switches in 10 idle seconds", after-before)
-	}
+	quiet(t, a.cmd.Process.Pid)
 	// And each of them answers.
 	for _, i := range []int{0, 499, 999} {
 		answered(t, "one of a thousand", fmt.Sprintf("unix:%s/s%d.4", dir, i))
 	}
+}
+
+// quiet wants ten seconds without a single context switch. The collector may have
+// something left to do after the start, so there are three tries: whatever wakes
+// up regularly is in each of them.
+func quiet(t *testing.T, pid int) {
+	t.Helper()
+	var seen []int
+	for range 3 {
+		settle(t, pid)
+		before := switches(t, pid)
+		time.Sleep(10 * time.Second)
+		after := switches(t, pid)
+		if after == before {
+			return
+		}
+		seen = append(seen, after-before)
+	}
+	t.Errorf("context switches in 10 idle seconds, three times: %v", seen)
 }
 
 // switches sums the context switches of all threads of a process.

@@ -17,16 +17,23 @@ step() { printf '\n== %s\n' "$*"; }
 
 install_missing() {
 	missing=
-	for p in $programs; do
+	for p in $programs; do # PROGRAM:PACKAGE
 		command -v "${p%%:*}" >/dev/null || missing="$missing ${p##*:}"
 	done
-	if [ -n "$missing" ]; then
-		step "install$missing"
-		export DEBIAN_FRONTEND=noninteractive
-		apt-get update -q
-		# shellcheck disable=SC2086 # a list
-		apt-get install -q -y --no-install-recommends $missing libc6-dev
+	netavark=/usr/lib/podman/netavark
+	if [ -z "$missing" ] && [ -e $netavark ]; then
+		return
 	fi
+	step "install$missing"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	# Podman wants its helper for networks also for containers without one. Where
+	# the distribution has none, its podman does without.
+	if [ ! -e $netavark ] && apt-cache show netavark >/dev/null 2>&1; then
+		missing="$missing netavark"
+	fi
+	# shellcheck disable=SC2086 # a list
+	apt-get install -q -y --no-install-recommends $missing libc6-dev
 }
 
 # make_user makes the ordinary user, with the subordinate ids that rootless

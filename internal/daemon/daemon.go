@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"activator/internal/config"
 	"activator/internal/listen"
@@ -85,6 +86,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 		d.start(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
+	debug.FreeOSMemory() // now, instead of by and by while nobody comes
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	for {
 		select {
