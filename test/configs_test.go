@@ -77,6 +77,7 @@ func TestExampleRootfs(t *testing.T) {
 }
 
 func TestExamplePodman(t *testing.T) {
+	ktest.Filters(t)
 	command(t, "", "./image.sh", "localhost/activator-echo", program(t, "echo"))
 	home := os.Getenv("HOME")
 	a := activate(t, "--config", "../configs/echo-podman.toml")

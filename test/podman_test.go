@@ -18,6 +18,7 @@ const podmanImage = "localhost/activator-echo-tested"
 // inPodman starts an activator whose service is our echo in a container.
 func inPodman(t *testing.T, name string) (a *activator, addrs []string, start func() *activator) {
 	t.Helper()
+	ktest.Filters(t)
 	if _, err := exec.LookPath("podman"); err != nil {
 		ktest.Skip(t, "%v", err)
 	}

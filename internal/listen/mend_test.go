@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // sabotage is what a service does to the socket it shares with us.
@@ -77,10 +79,10 @@ var sabotages = []sabotage{
 			return waitEvent(fd, unix.POLLERR)
 		}},
 	{name: "leave a filter", applies: func(a Address) bool { return a.Network != FIFO && a.Network != VSock }, says: "packet filter on it; removed", hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return dropAll(fd) }},
+		do: func(t *testing.T, fd int, _ Address) error { return dropAll(t, fd) }},
 	{name: "lock a filter", applies: func(a Address) bool { return a.Network != FIFO && a.Network != VSock }, says: "bound anew", replaced: true, hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error {
-			if err := dropAll(fd); err != nil {
+		do: func(t *testing.T, fd int, _ Address) error {
+			if err := dropAll(t, fd); err != nil {
 				return err
 			}
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
@@ -108,7 +110,9 @@ func connectTo(fd int, peer *Socket) error {
 
 // dropAll attaches a filter that lets nothing in. Newer kernels want a privilege
 // for that on TCP.
-func dropAll(fd int) error {
+func dropAll(t *testing.T, fd int) error {
+	t.Helper()
+	ktest.Filters(t)
 	program := []unix.SockFilter{{Code: 0x06, K: 0}} // BPF_RET | BPF_K
 	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
 		Len: 1, Filter: (*unix.SockFilter)(unsafe.Pointer(&program[0])),
@@ -225,7 +229,7 @@ func TestMendTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dropAll(fd); err != nil {
+	if err := dropAll(t, fd); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
