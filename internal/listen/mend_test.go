@@ -219,6 +219,7 @@ func TestMendQueue(t *testing.T) {
 // TestMendTwice loses the address while the socket is down, and gets it back at
 // a later try.
 func TestMendTwice(t *testing.T) {
+	ktest.Filters(t)
 	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
 	file, err := s.Lend()
 	if err != nil {
