@@ -72,9 +72,24 @@ func (h house) build(driver string) error {
 		return &os.PathError{Op: "move_mount", Path: h.images(), Err: err}
 	}
 	if driver != "vfs" {
-		return nil
+		return h.keepBackend()
 	}
 	return h.copyOnWrite()
+}
+
+// keepBackend tells the engine in its fresh root what the user's own root says of
+// the network backend: of a root without that record, but with images, podman
+// takes it that it was CNI's, and complains of plugins that need not be there.
+func (h house) keepBackend() error {
+	const record = "defaultNetworkBackend"
+	backend, err := os.ReadFile(filepath.Join(h.images(), record))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // an engine before 4.0 keeps none
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(h.root(), record), backend, 0o600)
 }
 
 // copyOnWrite gives the vfs driver, which knows no read-only stores, a root that
