@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 )
 
 // Starter starts every child of the activator from one thread. The kernel sends
@@ -41,6 +42,17 @@ func (s *Starter) run() {
 			return
 		}
 	}
+}
+
+// StartProcess is [syscall.StartProcess] of this very binary on the starter's
+// thread, for a helper of the activator that other packages own: argv[0] says
+// which one, see main. The caller owns the child, kills and reaps it.
+func (s *Starter) StartProcess(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	closed := s.do(func() { pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr) })
+	if closed != nil {
+		return 0, closed
+	}
+	return pid, err
 }
 
 // do runs f on the starter's thread and returns when it is done; os.ErrClosed
