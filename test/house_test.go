@@ -21,6 +21,7 @@ import (
 var arrows = map[string][]string{
 	"internal/listen":    {},
 	"internal/fdpass":    {},
+	"internal/intercept": {},
 	"internal/notify":    {},
 	"internal/sandbox":   {},
 	"internal/output":    {},
@@ -29,7 +30,7 @@ var arrows = map[string][]string{
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
 	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
-	"internal/supervise": {"internal/listen", "internal/notify", "internal/output", "internal/spawn"},
+	"internal/supervise": {"internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/spawn"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/sandbox", "internal/spawn", "internal/supervise"},
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/sandbox", "internal/spawn"},
@@ -39,7 +40,7 @@ var arrows = map[string][]string{
 
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
-	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "cmd/echo"}
+	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/intercept", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

@@ -1,0 +1,9 @@
+// Package intercept answers system calls of a service that its seccomp filter
+// hands over instead of passing them to the kernel, see seccomp_unotify(2):
+// connect, bind and listen of a service that may use its own network namespace,
+// or paths of its own root, but must not turn what it inherited outward.
+//
+// It acts on the descriptor and the copy of the address that it took itself,
+// never on what the program may have put in their place meanwhile. It knows
+// neither who installed the filter nor what the service is called.
+package intercept

@@ -1,0 +1,131 @@
+package intercept
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// notification is struct seccomp_notif of linux/seccomp.h.
+type notification struct {
+	ID    uint64
+	PID   uint32 // of the thread, in our pid namespace
+	Flags uint32
+	Nr    int32
+	Arch  uint32
+	IP    uint64
+	Args  [6]uint64
+}
+
+// response is struct seccomp_notif_resp.
+type response struct {
+	ID    uint64
+	Value int64
+	Error int32 // negative errno
+	Flags uint32
+}
+
+// The ioctls of seccomp_unotify(2), linux/seccomp.h.
+const (
+	ioctlReceive = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
+	ioctlSend    = 0xc0182101 // SECCOMP_IOCTL_NOTIF_SEND
+	ioctlValid   = 0x40082102 // SECCOMP_IOCTL_NOTIF_ID_VALID
+	flagContinue = 1          // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+)
+
+// pidfdThread is PIDFD_THREAD of linux/pidfd.h, Linux 6.9: a descriptor of a
+// thread that is not the first of its process.
+const pidfdThread = unix.O_EXCL
+
+func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
+// take returns our copy of descriptor number of the calling thread. The caller
+// closes it. Whether the thread is still the one that called has to be asked
+// afterwards, see [Supervisor.valid].
+func take(thread uint32, number int) (int, error) {
+	pidfd, err := unix.PidfdOpen(int(thread), pidfdThread)
+	if err == unix.EINVAL { // before 6.9; threads of one process mostly share their descriptors
+		var pid int
+		if pid, err = processOf(thread); err == nil {
+			pidfd, err = unix.PidfdOpen(pid, 0)
+		}
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	defer func() { _ = unix.Close(pidfd) }()
+	fd, err := unix.PidfdGetfd(pidfd, number, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_getfd", err)
+	}
+	return fd, nil
+}
+
+// processOf is the process of a thread: Tgid of proc_pid_status(5).
+func processOf(thread uint32) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return 0, unix.ESRCH
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return 0, unix.ESRCH
+}
+
+// maxAddress is the size of struct sockaddr_storage.
+const maxAddress = 128
+
+// address copies an address out of the calling thread's memory. The copy is what
+// we act on: the program cannot change it any more.
+func address(thread uint32, at, size uint64) ([]byte, error) {
+	if size > maxAddress {
+		return nil, unix.EINVAL
+	}
+	copied := make([]byte, size)
+	if size == 0 {
+		return copied, nil
+	}
+	local := []unix.Iovec{{Base: &copied[0]}}
+	local[0].SetLen(len(copied))
+	n, err := unix.ProcessVMReadv(int(thread), local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(copied)}}, 0)
+	if err != nil || n != len(copied) {
+		return nil, unix.EFAULT
+	}
+	return copied, nil
+}
+
+// netnsCookie tells network namespaces apart, also those that were: SO_NETNS_COOKIE
+// of socket(7), Linux 5.14.
+func netnsCookie(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
+func call(nr uintptr, fd int, sockaddr []byte) error {
+	var at unsafe.Pointer
+	if len(sockaddr) > 0 {
+		at = unsafe.Pointer(&sockaddr[0])
+	}
+	_, _, errno := unix.Syscall(nr, uintptr(fd), uintptr(at), uintptr(len(sockaddr)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Policy says what the service may do with sockets of its own.
+type Policy struct {
+	Netns uint64 // SO_NETNS_COOKIE of the service's own network namespace
+	IP    bool   // its own TCP and UDP sockets may connect, bind and listen; else only unix sockets may
+}
+
+// Supervisor answers the calls of one service.
+type Supervisor struct {
+	listener *os.File // in the runtime's poller
+	policy   Policy
+	slots    chan struct{} // of calls that may block
+	calls    sync.WaitGroup
+
+	mu      sync.Mutex
+	pending map[int]bool // sockets in a call that may block
+	ended   bool
+	closed  bool
+}
+
+// mostBlocked bounds the calls of one service that wait for the network at a
+// time: each has a thread of ours. The next ones are answered when one is done.
+const mostBlocked = 16
+
+// New takes listener, the descriptor that seccomp(2) returned with
+// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+func New(listener *os.File, policy Policy) (*Supervisor, error) {
+	s := &Supervisor{policy: policy, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool)}
+	defer func() { _ = listener.Close() }()
+	// A copy: os.NewFile puts only non-blocking files into the runtime's poller,
+	// and the flag is set only now.
+	err := control(listener, func(fd int) error {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			s.listener = os.NewFile(uintptr(dup), "seccomp listener")
+		}
+		return os.NewSyscallError("fcntl", err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seccomp listener: %w", err)
+	}
+	return s, nil
+}
+
+func control(f *os.File, call func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = call(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// Run answers until the last process under the filter is gone, or ctx is done:
+// then what is asked is answered with ENOSYS by the kernel, once the supervisor
+// is closed.
+func (s *Supervisor) Run(ctx context.Context) error {
+	conn, err := s.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.Close()
+		s.interrupt()
+	})
+	defer stop()
+	defer s.calls.Wait()
+	defer s.interrupt()
+	for {
+		var n notification
+		gone := false
+		err := conn.Read(func(fd uintptr) bool {
+			var ready bool
+			if ready, gone = poll(int(fd)); !ready {
+				return gone
+			}
+			err = ioctl(int(fd), ioctlReceive, unsafe.Pointer(&n))
+			return true
+		})
+		switch {
+		case gone || s.closing():
+			return nil
+		case err != nil:
+			return fmt.Errorf("seccomp listener: %w", err)
+		}
+		if n.ID != 0 { // 0: whoever called was killed meanwhile
+			s.answer(n)
+		}
+	}
+}
+
+// poll asks without waiting: whether a call waits to be answered, and whether
+// nobody is left who could make one.
+func poll(fd int) (ready, gone bool) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, 0); err != nil {
+		return false, false
+	}
+	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// Close ends Run. Twice is fine.
+func (s *Supervisor) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	err := s.listener.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Supervisor) closing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// interrupt ends the calls that wait for the network: shutdown(2) of a socket
+// that is connecting makes its connect return.
+func (s *Supervisor) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for fd := range s.pending {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+	}
+}
+
+// valid reports whether the call is still waiting: only then what we took from
+// its thread was that thread's, and not that of a later one with its number.
+func (s *Supervisor) valid(id uint64) bool {
+	return control(s.listener, func(fd int) error { return ioctl(fd, ioctlValid, unsafe.Pointer(&id)) }) == nil
+}
+
+func (s *Supervisor) respond(id uint64, v verdict) {
+	r := response{ID: id}
+	if v.pass {
+		r.Flags = flagContinue
+	} else {
+		r.Error = -int32(v.errno)
+	}
+	// ENOENT: the caller is gone.
+	_ = control(s.listener, func(fd int) error { return ioctl(fd, ioctlSend, unsafe.Pointer(&r)) })
+}
