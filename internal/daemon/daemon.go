@@ -116,7 +116,7 @@ func openAll(services []planned) ([]*listen.Socket, error) {
 	for _, p := range services {
 		specs = append(specs, specsOf(p.conf)...)
 	}
-	return listen.OpenAll(specs)
+	return listen.OpenAll(specs, listen.Means{})
 }
 
 func specsOf(conf config.Service) []listen.Spec {

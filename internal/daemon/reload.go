@@ -91,12 +91,12 @@ func (c change) openFresh() error {
 		for _, spec := range specsOf(p.conf) {
 			if !c.occupied(spec) {
 				specs = append(specs, spec)
-			} else if err := listen.Try(spec); err != nil {
+			} else if err := listen.Try(spec, listen.Means{}); err != nil {
 				return err
 			}
 		}
 	}
-	sockets, err := listen.OpenAll(specs)
+	sockets, err := listen.OpenAll(specs, listen.Means{})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (c change) obtain(conf config.Service) ([]*listen.Socket, error) {
 			missing = append(missing, spec)
 		}
 	}
-	opened, err := listen.OpenAll(missing)
+	opened, err := listen.OpenAll(missing, listen.Means{})
 	if err != nil {
 		return nil, err
 	}

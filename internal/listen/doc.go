@@ -4,7 +4,7 @@
 // clients away.
 //
 //	addr, err := listen.ParseAddress("tcp://127.0.0.1:3000")
-//	sockets, err := listen.OpenAll([]listen.Spec{{Address: addr, Name: "echo"}})
+//	sockets, err := listen.OpenAll([]listen.Spec{{Address: addr, Name: "echo"}}, listen.Means{})
 //	watcher, err := listen.NewWatcher()
 //	go watcher.Run(ctx)
 //	watcher.WaitReadable(sockets[0], func() { ... })

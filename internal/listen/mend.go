@@ -50,12 +50,12 @@ func (s *Socket) Mend() (what string, err error) {
 
 // beyondRepair says why only a new socket helps; "" when this one will do.
 func (s *Socket) beyondRepair() (fault string) {
-	_ = control(s.file, func(fd int) error {
+	_ = control(s.front(), func(fd int) error {
 		if events := pollNow(fd); events&(unix.POLLHUP|unix.POLLRDHUP) != 0 && !s.spec.Address.TCP() {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
-		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && index != s.device {
+		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && index != s.condition().device {
 			// Taking it off needs CAP_NET_RAW.
 			fault = "the service had bound it to another interface"
 		}
@@ -90,8 +90,12 @@ func dissolve(fd int) error {
 }
 
 // bindAnew closes the descriptor, so that its address is free, and opens the
-// spec again. Who waited in the old queue is lost.
+// spec again. Who waited in the old queue is lost. What a service did to a
+// stand-in costs only that: the host's socket keeps its queue.
 func (s *Socket) bindAnew(fault string) (string, error) {
+	if s.stand != nil {
+		return s.retire(fault)
+	}
 	if s.node != nil {
 		s.node.remove()
 	}
@@ -102,7 +106,7 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 		_ = s.file.Close()
 		s.file = nil
 	}
-	made, err := openAgain(s.spec)
+	made, err := s.openAgain()
 	if err != nil {
 		return fault, err
 	}
@@ -113,11 +117,29 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 	return fault + "; bound anew", nil
 }
 
-func openAgain(spec Spec) (made opened, err error) {
-	if spec.Address.Node() == "" {
-		return openSpec(spec)
+// retire drops a stand-in that a service has ruined; the next Lend makes
+// another one over the same socket of the host, which is watched until then.
+func (s *Socket) retire(fault string) (string, error) {
+	if s.watcher != nil {
+		if err := s.watcher.move(s, s.file); err != nil {
+			return fault, fail(s.spec.Address, "", err, "")
+		}
 	}
-	exactModes(func() { made, err = openSpec(spec) })
+	s.generation++
+	if err := s.dropStandIn(); err != nil {
+		return fault, fail(s.spec.Address, "stand-in", err, "")
+	}
+	return fault + "; its stand-in is made anew", nil
+}
+
+func (s *Socket) openAgain() (made opened, err error) {
+	from := &stock{means: s.means}
+	defer from.close()
+	only := []Spec{s.spec}
+	if err := from.fill(only); err != nil {
+		return opened{}, err
+	}
+	withModes(only, func() { made, err = openSpec(s.spec, from) })
 	return made, err
 }
 
@@ -142,7 +164,7 @@ func (s *Socket) mendListener() (string, error) {
 	if !same {
 		return s.bindAnew("the service had bound it elsewhere")
 	}
-	if err := startListening(s.file, s.spec); err != nil {
+	if err := startListening(s.front(), s.spec); err != nil {
 		if listening {
 			return "", err
 		}
@@ -179,30 +201,21 @@ func (s *Socket) mendDatagram() (string, error) {
 	return "", nil
 }
 
-// boundRight reports whether the socket still has the address of the spec.
-func (s *Socket) boundRight(fd int) bool {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return false
+// boundRight reports whether the socket still has the address it had.
+func (s *Socket) boundRight(fd int) bool { return rawName(fd) == s.condition().name }
+
+// condition is what the front was like when it was made.
+func (s *Socket) condition() *state {
+	if s.stand != nil {
+		return &s.standing
 	}
-	a := s.spec.Address
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return uint32(sa.Port) == a.Port && ((!a.IP.IsValid() && sa.Addr == [4]byte{}) || (a.IP.Is4() && a.IP.As4() == sa.Addr))
-	case *unix.SockaddrInet6:
-		return uint32(sa.Port) == a.Port && ((!a.IP.IsValid() && sa.Addr == [16]byte{}) || (a.IP.Is6() && a.IP.As16() == sa.Addr))
-	case *unix.SockaddrUnix:
-		return sa.Name == a.Path
-	case *unix.SockaddrVM:
-		return sa.Port == a.Port && sa.CID == a.CID
-	}
-	return false
+	return &s.state
 }
 
 // dropErrors clears SO_ERROR and the error queue (IP_RECVERR, timestamps),
 // which would make the socket look readable for ever. ip(7).
 func (s *Socket) dropErrors() (dropped bool) {
-	_ = control(s.file, func(fd int) error {
+	_ = control(s.front(), func(fd int) error {
 		if pollNow(fd)&unix.POLLERR == 0 {
 			return nil
 		}
@@ -221,7 +234,7 @@ func (s *Socket) dropErrors() (dropped bool) {
 }
 
 func (s *Socket) detachFilter() (detached bool) {
-	_ = control(s.file, func(fd int) error {
+	_ = control(s.front(), func(fd int) error {
 		detached = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) == nil
 		return nil
 	})
@@ -275,7 +288,7 @@ func (s *Socket) HealNode() (what string, err error) {
 	// Watch what is there first: if it cannot be healed now, the next change of
 	// it is not missed.
 	s.rewatch()
-	exactModes(func() { what, err = s.heal() })
+	what, err = s.heal()
 	if err == nil {
 		s.rewatch()
 	}
@@ -288,7 +301,9 @@ func (s *Socket) heal() (string, error) {
 	if _, err := lstatID(path); err == nil {
 		found = fmt.Sprintf("%s was replaced", path)
 	}
-	if err := makeParents(path, &s.spec.Options); err != nil {
+	var err error
+	exactModes(func() { err = makeParents(path, &s.spec.Options) })
+	if err != nil {
 		return found, err
 	}
 	if linked, err := s.linkBack(); err != nil {
@@ -300,7 +315,7 @@ func (s *Socket) heal() (string, error) {
 	if !before.fifo {
 		before.removeSpare() // it could not be linked, and looks alive to openSpec
 	}
-	made, err := openSpec(s.spec)
+	made, err := s.openAgain()
 	if err != nil {
 		return found, err
 	}

@@ -112,7 +112,7 @@ func nodeMode(o *Options) fs.FileMode {
 // openUnixPath binds a unix socket to a path. Nobody can connect to a stream
 // socket before listen(2), which comes last; the node never has a wider mode
 // than it shall have, or another owner.
-func openUnixPath(spec Spec) (opened, error) {
+func openUnixPath(spec Spec, from *stock) (opened, error) {
 	a, path := spec.Address, spec.Address.Path
 	who, err := lookupOwner(&spec.Options)
 	if err != nil {
@@ -125,7 +125,7 @@ func openUnixPath(spec Spec) (opened, error) {
 	if err := clearPath(path); err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
-	file, family, err := newSocket(spec)
+	file, family, err := newSocket(spec, from)
 	if err != nil {
 		return opened{}, err
 	}
@@ -141,7 +141,7 @@ func openUnixPath(spec Spec) (opened, error) {
 		_ = file.Close()
 		return opened{}, err
 	}
-	return opened{file: file, node: n, device: boundDevice(file)}, nil
+	return opened{file: file, node: n, state: stateOf(file)}, nil
 }
 
 func bindPath(file *os.File, family int, spec Spec, who owner) (inode, error) {

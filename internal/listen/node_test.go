@@ -73,7 +73,7 @@ func TestNodeModeUmask(t *testing.T) {
 	dir := t.TempDir()
 	for _, network := range []string{"unix", "fifo"} {
 		path := dir + "/" + network + "/s"
-		made, err := openSpec(spec(t, network+"://"+path)) // without exactModes
+		made, err := openSpec(spec(t, network+"://"+path), new(stock)) // without exactModes
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestNodeOwner(t *testing.T) {
 			path := dir + "/" + network + who
 			s, err := Open(spec(t, network+"://"+path, func(o *Options) {
 				o.SocketUser, o.SocketGroup, o.SocketModeSet, o.SocketMode = who, "54321", true, 0o460
-			}))
+			}), Means{})
 			if os.Geteuid() != 0 {
 				if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_CHOWN") {
 					t.Errorf("as an ordinary user: %v", err)
@@ -124,7 +124,7 @@ func TestNodeOwner(t *testing.T) {
 			s.Close()
 		}
 	}
-	_, err := Open(spec(t, "unix://"+dir+"/x", func(o *Options) { o.SocketUser = "no-such-user" }))
+	_, err := Open(spec(t, "unix://"+dir+"/x", func(o *Options) { o.SocketUser = "no-such-user" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), "socket_user: ") || !strings.Contains(err.Error(), "no-such-user") {
 		t.Errorf("%v", err)
 	}
@@ -187,7 +187,7 @@ func TestLive(t *testing.T) {
 		fired := arm(t, w, owner)
 		before, _ := lstatID(dir + "/" + network)
 		for _, as := range []string{"unix", "unixgram", "unixpacket"} {
-			_, err := Open(spec(t, as+"://"+dir+"/"+network))
+			_, err := Open(spec(t, as+"://"+dir+"/"+network), Means{})
 			var busy *OccupiedError
 			if !errors.As(err, &busy) || !busy.Live || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("a live socket of ourselves, pid %d stands there", os.Getpid())) {
 				t.Errorf("%s at %s: %v", as, network, err)
@@ -201,7 +201,7 @@ func TestLive(t *testing.T) {
 		}
 		// Also not while its node is missing: it is about to put it back.
 		os.Remove(dir + "/" + network)
-		if _, err := Open(spec(t, network+"://"+dir+"/"+network)); !errors.Is(err, unix.EADDRINUSE) {
+		if _, err := Open(spec(t, network+"://"+dir+"/"+network), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("node missing: %v", err)
 		}
 	}
@@ -214,7 +214,7 @@ func TestLive(t *testing.T) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/bound"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(spec(t, "unix://"+dir+"/bound")); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Open(spec(t, "unix://"+dir+"/bound"), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("bound, not listening: %v", err)
 	}
 }
@@ -242,7 +242,7 @@ func TestForeign(t *testing.T) {
 		{"fifo://%s/fifo", "/fifo: a FIFO with mode 0600, not 0666, stands there"},
 		{"unix://%s/file/s", "not a directory"},
 	} {
-		s, err := Open(spec(t, fmt.Sprintf(tt.address, dir)))
+		s, err := Open(spec(t, fmt.Sprintf(tt.address, dir)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -319,7 +319,7 @@ func TestSymlinks(t *testing.T) {
 	os.Symlink("/", dir+"/other")
 	os.WriteFile(dir+"/file", nil, 0o644)
 	for _, name := range []string{"new", "dangling", "ours", "sub/folder/new"} {
-		s, err := Open(with(dir + "/" + name))
+		s, err := Open(with(dir+"/"+name), Means{})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -333,7 +333,7 @@ func TestSymlinks(t *testing.T) {
 		}
 	}
 	for name, says := range map[string]string{"other": `symlinks: ` + dir + `/other: a symbolic link to "/" stands there`, "file": "a regular file stands there"} {
-		if s, err := Open(with(dir + "/" + name)); err == nil || !strings.Contains(err.Error(), says) {
+		if s, err := Open(with(dir+"/"+name), Means{}); err == nil || !strings.Contains(err.Error(), says) {
 			s.Close()
 			t.Errorf("%v\ndoes not say %s", err, says)
 		}
@@ -357,7 +357,7 @@ func TestInUse(t *testing.T) {
 		{"unix://@activator-in-use-%d", "unix://@activator-in-use-%d"},
 	} {
 		owner := open(t, fmt.Sprintf(tt[0], port))
-		s, err := Open(spec(t, fmt.Sprintf(tt[1], port)))
+		s, err := Open(spec(t, fmt.Sprintf(tt[1], port)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -393,7 +393,7 @@ func TestInUseByOther(t *testing.T) {
 		}
 		fmt.Fscan(out, new(string), new(string))
 		comm, _ := readLine(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
-		_, err := Open(spec(t, address))
+		_, err := Open(spec(t, address), Means{})
 		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, comm); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
 		}
@@ -413,7 +413,7 @@ func TestLowPort(t *testing.T) {
 	if n, _ := strconv.Atoi(first); n <= 81 {
 		ktest.Skip(t, "ip_unprivileged_port_start is %s", first)
 	}
-	s, err := Open(spec(t, "tcp://127.0.0.1:81"))
+	s, err := Open(spec(t, "tcp://127.0.0.1:81"), Means{})
 	if err == nil {
 		s.Close()
 	}
@@ -436,7 +436,7 @@ func TestRace(t *testing.T) {
 		)
 		for range 8 {
 			all.Go(func() {
-				s, err := Open(spec(t, "unix://"+path))
+				s, err := Open(spec(t, "unix://"+path), Means{})
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -469,7 +469,7 @@ func BenchmarkOpenAll(b *testing.B) {
 			spec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))
 	}
 	for b.Loop() {
-		sockets, err := OpenAll(specs)
+		sockets, err := OpenAll(specs, Means{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -16,21 +16,21 @@ const maxBacklog = 1<<31 - 1
 
 // opened is what one bind makes: the descriptor and, for a path, its node.
 type opened struct {
-	file   *os.File
-	node   *node // nil without a path
-	device int   // SO_BINDTOIFINDEX as it was when we were done
+	file  *os.File
+	node  *node // nil without a path
+	state state
 }
 
-// openSpec makes the socket or FIFO of spec; the caller owns what it returns.
-// The thread it runs on should have a umask of 0, see [exactModes].
-func openSpec(spec Spec) (opened, error) {
+// openSpec makes the socket or FIFO of spec, from stock; the caller owns what it
+// returns. The thread it runs on should have a umask of 0, see [exactModes].
+func openSpec(spec Spec, from *stock) (opened, error) {
 	if spec.Address.Network == FIFO {
 		return openFIFO(spec)
 	}
 	if spec.Address.Node() != "" {
-		return openUnixPath(spec)
+		return openUnixPath(spec, from)
 	}
-	file, family, err := newSocket(spec)
+	file, family, err := newSocket(spec, from)
 	if err != nil {
 		return opened{}, err
 	}
@@ -39,12 +39,17 @@ func openSpec(spec Spec) (opened, error) {
 		_ = file.Close()
 		return opened{}, err
 	}
-	return opened{file: file, device: boundDevice(file)}, nil
+	return opened{file: file, state: stateOf(file)}, nil
 }
 
 // Try reports what [Open] would say about the options of spec: whether this
 // kernel and this user can have them. It binds nothing.
-func Try(spec Spec) error {
+func Try(spec Spec, means Means) error {
+	from := &stock{means: means}
+	defer from.close()
+	if err := from.fill([]Spec{spec}); err != nil {
+		return err
+	}
 	if spec.Address.Node() != "" {
 		if _, err := lookupOwner(&spec.Options); err != nil {
 			return fail(spec.Address, "", err, "")
@@ -53,7 +58,7 @@ func Try(spec Spec) error {
 	if spec.Address.Network == FIFO {
 		return nil
 	}
-	file, _, err := newSocket(spec)
+	file, _, err := newSocket(spec, from)
 	if err != nil {
 		return err
 	}
@@ -95,48 +100,46 @@ func startListening(file *os.File, spec Spec) error {
 // newSocket makes the unbound socket with all its options. The description is
 // blocking, which also keeps the file out of the runtime's poller: that would
 // wake us for every client of a running service.
-func newSocket(spec Spec) (*os.File, int, error) {
+func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 	a, o := spec.Address, &spec.Options
-	family, kind, proto := socketKind(a, o)
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
-	if err == unix.EAFNOSUPPORT && family == unix.AF_INET6 && dualStack(a, o) {
-		family = unix.AF_INET
-		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
-	}
+	kind := kindOf(a, o, haveIPv6)
+	file, err := from.take(spec, kind)
 	if err != nil {
-		return nil, 0, fail(a, "", syscallError("socket", err), socketCure(a, o, err))
+		return nil, 0, fail(a, "", err, socketCure(a, o, err))
 	}
-	file := os.NewFile(uintptr(fd), a.String())
-	if err := setOptions(file, family, a, o); err != nil {
+	if err := setOptions(file, kind.Family, a, o); err != nil {
 		_ = file.Close()
 		return nil, 0, err
 	}
-	return file, family, nil
+	return file, kind.Family, nil
 }
 
-func socketKind(a Address, o *Options) (family, kind, proto int) {
+// kindOf says what a is for socket(2): without IPv6 a dual-stack address is
+// IPv4 alone.
+func kindOf(a Address, o *Options, ipv6 func() bool) Kind {
+	var kind Kind
 	switch a.Network {
 	case TCP, TCP4, TCP6:
-		kind, proto = unix.SOCK_STREAM, unix.IPPROTO_TCP
+		kind = Kind{Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}
 		if o.MPTCP {
-			proto = unix.IPPROTO_MPTCP
+			kind.Protocol = unix.IPPROTO_MPTCP
 		}
 	case UDP, UDP4, UDP6:
-		kind, proto = unix.SOCK_DGRAM, unix.IPPROTO_UDP
+		kind = Kind{Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
 	case Unix:
-		return unix.AF_UNIX, unix.SOCK_STREAM, 0
+		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM}
 	case UnixGram:
-		return unix.AF_UNIX, unix.SOCK_DGRAM, 0
+		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM}
 	case UnixPacket:
-		return unix.AF_UNIX, unix.SOCK_SEQPACKET, 0
+		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET}
 	case VSock:
-		return unix.AF_VSOCK, unix.SOCK_STREAM, 0
+		return Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM}
 	}
-	family = unix.AF_INET6
-	if a.Network == TCP4 || a.Network == UDP4 || a.IP.Is4() {
-		family = unix.AF_INET
+	kind.Family = unix.AF_INET6
+	if a.Network == TCP4 || a.Network == UDP4 || a.IP.Is4() || (dualStack(a, o) && !ipv6()) {
+		kind.Family = unix.AF_INET
 	}
-	return family, kind, proto
+	return kind
 }
 
 // dualStack reports whether a is the wildcard that serves IPv4 and IPv6.
@@ -205,15 +208,6 @@ func control(file *os.File, f func(fd int) error) error {
 		return err
 	}
 	return inner
-}
-
-// boundDevice returns the index of the interface file is bound to, 0 for none.
-func boundDevice(file *os.File) (index int) {
-	_ = control(file, func(fd int) error {
-		index, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
-		return nil
-	})
-	return index
 }
 
 func readLine(path string) (string, error) {

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -16,7 +17,10 @@ type Socket struct {
 	mu sync.Mutex
 
 	spec       Spec
-	opened     // file is nil when closed, or when binding anew went wrong
+	means      Means
+	opened             // file is nil when closed, or when binding anew went wrong
+	stand      StandIn // what services get in place of file; nil: file itself, or none was lent yet
+	standing   state   // of stand
 	closed     bool
 	links      []string // symlinks we made or took over
 	generation int
@@ -25,8 +29,8 @@ type Socket struct {
 
 // Open makes the socket of spec: bound, listening, with all its options. What
 // stands at its path is replaced only if it is a socket that no process has.
-func Open(spec Spec) (*Socket, error) {
-	sockets, err := OpenAll([]Spec{spec})
+func Open(spec Spec, means Means) (*Socket, error) {
+	sockets, err := OpenAll([]Spec{spec}, means)
 	if err != nil {
 		return nil, err
 	}
@@ -36,26 +40,27 @@ func Open(spec Spec) (*Socket, error) {
 // OpenAll opens the sockets in order, all of them or none: the first error
 // closes those already open. An address in use is waited for, for a second in
 // all: an activator may be started anew right after it was killed.
-func OpenAll(specs []Spec) ([]*Socket, error) {
+func OpenAll(specs []Spec, means Means) ([]*Socket, error) {
 	sockets := make([]*Socket, 0, len(specs))
+	from := &stock{means: means}
+	defer from.close()
 	var err error
-	open := func() {
-		patiently(restart, func() bool {
-			for _, spec := range specs[len(sockets):] {
-				s := &Socket{spec: spec}
-				if err = s.open(); err != nil {
-					return !held(err)
+	patiently(restart, func() bool {
+		missing := specs[len(sockets):]
+		if err = from.fill(missing); err != nil {
+			return true
+		}
+		withModes(missing, func() {
+			for _, spec := range missing {
+				s := &Socket{spec: spec, means: means}
+				if err = s.open(from); err != nil {
+					return
 				}
 				sockets = append(sockets, s)
 			}
-			return true
 		})
-	}
-	if anyNode(specs) {
-		exactModes(open)
-	} else {
-		open()
-	}
+		return err == nil || !held(err)
+	})
 	if err != nil {
 		for _, s := range sockets {
 			_ = s.Close()
@@ -65,17 +70,19 @@ func OpenAll(specs []Spec) ([]*Socket, error) {
 	return sockets, nil
 }
 
-func anyNode(specs []Spec) bool {
+// withModes calls f, by [exactModes] if one of specs has a node.
+func withModes(specs []Spec, f func()) {
 	for i := range specs {
 		if specs[i].Address.Node() != "" {
-			return true
+			exactModes(f)
+			return
 		}
 	}
-	return false
+	f()
 }
 
-func (s *Socket) open() error {
-	made, err := openSpec(s.spec)
+func (s *Socket) open(from *stock) error {
+	made, err := openSpec(s.spec, from)
 	if err != nil {
 		return err
 	}
@@ -101,7 +108,8 @@ func (s *Socket) String() string { return s.Spec().Address.String() }
 
 // Generation counts the descriptors the socket has had, from 0. It grows when
 // [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
-// an earlier one is not reached by new clients.
+// an earlier one is not reached by new clients. That Lend puts a stand-in in
+// front does not count.
 func (s *Socket) Generation() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,18 +117,65 @@ func (s *Socket) Generation() int {
 }
 
 // Lend lends the file to hand over, valid until the next Mend, HealNode or
-// Close. Its status flags are set to what the spec says (whoever had it before
-// may have changed them): they are shared with every process that holds it.
+// Close: of a Relayed socket its stand-in, which the first Lend makes. Its status
+// flags are set to what the spec says (whoever had it before may have changed
+// them): they are shared with every process that holds it.
 func (s *Socket) Lend() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	if s.spec.Seal == Relayed && s.stand == nil {
+		if err := s.putInFront(); err != nil {
+			return nil, fail(s.spec.Address, "", err, "")
+		}
+	}
+	if s.spec.Seal == ReplyOnly && s.means.Admit != nil {
+		if err := s.means.Admit(s.file); err != nil {
+			return nil, fail(s.spec.Address, "", err, "")
+		}
+	}
 	if err := s.setFlags(s.spec.Options.NonBlocking); err != nil {
 		return nil, err
 	}
-	return s.file, nil
+	return s.front(), nil
+}
+
+// front is what services have: what is watched, mended, looked at and refused.
+func (s *Socket) front() *os.File {
+	if s.stand != nil {
+		return s.stand.File()
+	}
+	return s.file
+}
+
+// putInFront makes the stand-in. Who waits at the host's socket is relayed to
+// it.
+func (s *Socket) putInFront() error {
+	stand, err := s.means.StandIn(s.file, s.spec)
+	if err != nil {
+		return err
+	}
+	if s.watcher != nil {
+		if err := s.watcher.move(s, stand.File()); err != nil {
+			_ = stand.Close()
+			return err
+		}
+	}
+	s.stand, s.standing = stand, stateOf(stand.File())
+	return nil
+}
+
+// dropStandIn ends the relaying; the host's socket, with its queue, is in front
+// again. The watcher must have left the stand-in before.
+func (s *Socket) dropStandIn() error {
+	if s.stand == nil {
+		return nil
+	}
+	err := s.stand.Close()
+	s.stand, s.standing = nil, state{}
+	return err
 }
 
 // usable is nil when there is a descriptor.
@@ -146,17 +201,17 @@ func (s *Socket) setFlags(nonBlocking bool) error {
 
 // control calls f with the descriptor and names the system call in its error.
 func (s *Socket) control(call string, f func(fd int) error) error {
-	err := control(s.file, func(fd int) error { return syscallError(call, f(fd)) })
+	err := control(s.front(), func(fd int) error { return syscallError(call, f(fd)) })
 	return fail(s.spec.Address, "", err, "")
 }
 
-// Keep reports whether the open socket serves spec as it is: the same address
-// and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
+// Keep reports whether the open socket serves spec as it is: the same address,
+// seal and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
 // differ.
 func (s *Socket) Keep(spec Spec) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.usable() != nil || s.spec.Address != spec.Address {
+	if s.usable() != nil || s.spec.Address != spec.Address || s.spec.Seal != spec.Seal {
 		return false
 	}
 	before, after := s.spec.Options, spec.Options
@@ -185,18 +240,18 @@ func (s *Socket) Close() error {
 	if s.watcher != nil {
 		s.watcher.Forget(s)
 	}
+	failed := s.dropStandIn() // it has our descriptor until then
 	// Before the descriptor: it keeps the inode ours. See inode.
 	if s.node != nil && s.spec.Options.KeepOnStop {
 		s.node.removeSpare()
 	} else {
 		s.removeNode()
 	}
-	if s.file == nil {
-		return nil
+	if s.file != nil {
+		failed = errors.Join(failed, s.file.Close())
+		s.file = nil
 	}
-	err := s.file.Close()
-	s.file = nil
-	return err
+	return failed
 }
 
 func (s *Socket) removeNode() {
@@ -217,6 +272,7 @@ func (s *Socket) replace(made opened) error {
 			return err
 		}
 	}
+	_ = s.dropStandIn()
 	s.opened = made
 	s.generation++
 	if old != nil {

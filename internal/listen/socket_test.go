@@ -35,7 +35,7 @@ func spec(t testing.TB, address string, change ...func(*Options)) Spec {
 // open opens address, to be closed at the end of the test.
 func open(t testing.TB, address string, change ...func(*Options)) *Socket {
 	t.Helper()
-	s, err := Open(spec(t, address, change...))
+	s, err := Open(spec(t, address, change...), Means{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +336,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 
 func TestVSock(t *testing.T) {
 	if !hasVSock() {
-		_, err := Open(spec(t, "vsock://:1"))
+		_, err := Open(spec(t, "vsock://:1"), Means{})
 		if err == nil || !strings.Contains(err.Error(), "modprobe vsock") {
 			t.Errorf("without vsock: %v", err)
 		}
@@ -352,7 +352,7 @@ func TestVSock(t *testing.T) {
 	if what, err := s.Mend(); what != "" || err != nil {
 		t.Errorf("Mend: %q, %v", what, err)
 	}
-	if _, err := Open(s.Spec()); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Open(s.Spec(), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("second bind: %v", err)
 	}
 	c, err := dial(t, s.Spec().Address)
@@ -390,14 +390,14 @@ func TestOpenAllOrNothing(t *testing.T) {
 	}
 	port := freePort(t)
 	first := []Spec{spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), spec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })}
-	sockets, err := OpenAll(append(first, spec(t, "unix://"+dir+"/file")))
+	sockets, err := OpenAll(append(first, spec(t, "unix://"+dir+"/file")), Means{})
 	if err == nil || sockets != nil {
 		t.Fatalf("%v, %v", sockets, err)
 	}
 	if names := entries(t, dir); names != "file" {
 		t.Errorf("left: %s", names)
 	}
-	sockets, err = OpenAll(first)
+	sockets, err = OpenAll(first, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

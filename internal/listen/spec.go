@@ -90,6 +90,7 @@ type Spec struct {
 	Address Address
 	Name    string // as in LISTEN_FDNAMES
 	Options Options
+	Seal    Seal
 }
 
 // Overlaps reports whether two sockets may stand in each other's way: the same

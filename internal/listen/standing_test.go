@@ -57,7 +57,7 @@ func TestStaleWithoutMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, "unix://"+path, func(o *Options) { o.SocketModeSet, o.SocketMode = true, 0o444 })
-	if _, err := Open(spec(t, "unix://"+path)); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Open(spec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o444 {
@@ -71,7 +71,7 @@ func TestStaleWithoutMode(t *testing.T) {
 func TestSocketOfAnother(t *testing.T) {
 	const key = "ACTIVATOR_TEST_ANOTHER"
 	if path := os.Getenv(key); path != "" {
-		_, err := Open(spec(t, "unix://"+path))
+		_, err := Open(spec(t, "unix://"+path), Means{})
 		want := path + ": a socket of uid 0, which this user may not ask whether it lives, stands there and is not removed"
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
@@ -107,7 +107,7 @@ func TestSocketOfAnother(t *testing.T) {
 
 // The cure of a size that is too large says nothing of owners.
 func TestPipeSizeCure(t *testing.T) {
-	s, err := Open(spec(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 1 << 30 }))
+	s, err := Open(spec(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
 	if err == nil {
 		s.Close()
 		t.Skip("CAP_SYS_RESOURCE may")
@@ -151,10 +151,10 @@ func TestTry(t *testing.T) {
 		"unix:///run/s":   func(o *Options) { o.SocketUser = "no such one" },
 		"fifo:///run/one": func(o *Options) { o.SocketGroup = "no such one" },
 	} {
-		if err := Try(spec(t, address)); err != nil {
+		if err := Try(spec(t, address), Means{}); err != nil {
 			t.Error(err)
 		}
-		if err := Try(spec(t, address, change)); err == nil {
+		if err := Try(spec(t, address, change), Means{}); err == nil {
 			t.Errorf("%s: no error", address)
 		}
 	}

@@ -34,7 +34,7 @@ func (s *Socket) Waiting() (waiting []Client, err error) {
 	if err != nil || !ready {
 		return nil, err
 	}
-	err = control(s.file, func(fd int) (err error) {
+	err = control(s.front(), func(fd int) (err error) {
 		switch a := s.spec.Address; {
 		case a.Network == FIFO || a.Network == VSock:
 			waiting = []Client{"somebody"}

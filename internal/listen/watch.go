@@ -163,7 +163,7 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 		return nil
 	}
 	w.nextID++
-	x := &waiting{id: w.nextID, s: s, file: s.file, ready: ready}
+	x := &waiting{id: w.nextID, s: s, file: s.front(), ready: ready}
 	if err := w.register(unix.EPOLL_CTL_ADD, x.file, x.id, readable); err != nil {
 		return fail(s.spec.Address, "", err, "")
 	}

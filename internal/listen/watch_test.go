@@ -106,7 +106,7 @@ func openMany(t *testing.T, many int) []*Socket {
 		}
 		specs = append(specs, spec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
 	}
-	sockets, err := OpenAll(specs)
+	sockets, err := OpenAll(specs, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (s *stand) run(spec Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, err := listen.Open(listen.Spec{Address: address, Name: "test"})
+	socket, err := listen.Open(listen.Spec{Address: address, Name: "test"}, listen.Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,442 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayed is a stand-in on loopback: what comes to the host's socket is sent on
+// to inner by outer, and the answer goes to whoever came last.
+type relayed struct {
+	t            *testing.T
+	host         *os.File
+	inner        *os.File // the service's
+	outer, pipes [2]int   // outer[0] is connected to inner; a byte in pipes[1] ends it
+	done         chan struct{}
+}
+
+// relays counts what its StandIn makes.
+type relays struct {
+	t    *testing.T
+	made int
+}
+
+func (r *relays) means() Means { return Means{StandIn: r.standIn} }
+
+func (r *relays) standIn(host *os.File, spec Spec) (StandIn, error) {
+	r.made++
+	inner, outer := udpPair(r.t)
+	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}, done: make(chan struct{})}
+	if err := unix.Pipe2(x.pipes[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	go x.run()
+	return x, nil
+}
+
+// udpPair returns a socket bound to loopback and one connected to it.
+func udpPair(t *testing.T) (inner, outer int) {
+	t.Helper()
+	var fds [2]int
+	for i := range fds {
+		var err error
+		if fds[i], err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A port of our choice, which dissolving a connection keeps.
+	if err := unix.Bind(fds[0], &unix.SockaddrInet4{Port: freePort(t), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	to, err := unix.Getsockname(fds[0])
+	if err == nil {
+		err = unix.Connect(fds[1], to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds[0], fds[1]
+}
+
+func (x *relayed) run() {
+	defer close(x.done)
+	_ = control(x.host, func(host int) error {
+		var client unix.Sockaddr
+		var buf [512]byte
+		for {
+			fds := []unix.PollFd{{Fd: int32(host), Events: unix.POLLIN}, {Fd: int32(x.outer[0]), Events: unix.POLLIN}, {Fd: int32(x.pipes[0]), Events: unix.POLLIN}}
+			if err := ignoringEINTR(func() error { _, err := unix.Poll(fds, -1); return err }); err != nil || fds[2].Revents != 0 {
+				return err
+			}
+			if n, from, err := unix.Recvfrom(host, buf[:], unix.MSG_DONTWAIT); err == nil {
+				client = from
+				_, _ = unix.Write(x.outer[0], buf[:n]) // ECONNREFUSED when the service shut it down
+			}
+			if n, _, err := unix.Recvfrom(x.outer[0], buf[:], unix.MSG_DONTWAIT); err == nil && client != nil {
+				_ = unix.Sendto(host, buf[:n], 0, client)
+			}
+		}
+	})
+}
+
+func (x *relayed) File() *os.File { return x.inner }
+
+func (x *relayed) Close() error {
+	if err := control(x.host, func(int) error { return nil }); err != nil {
+		x.t.Errorf("the host's socket went before its stand-in: %v", err)
+	}
+	_, _ = unix.Write(x.pipes[1], []byte{0})
+	<-x.done
+	for _, fd := range []int{x.outer[0], x.pipes[0], x.pipes[1]} {
+		unix.Close(fd)
+	}
+	return x.inner.Close()
+}
+
+// openWith opens address with a seal, to be closed at the end of the test.
+func openWith(t *testing.T, address string, seal Seal, means Means) *Socket {
+	t.Helper()
+	sp := spec(t, address)
+	sp.Seal = seal
+	s, err := Open(sp, means)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// cookie tells sockets apart for ever.
+func cookie(t *testing.T, f *os.File) (n uint64) {
+	t.Helper()
+	err := control(f, func(fd int) (err error) {
+		n, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A relayed socket wakes by the host's queue, serves through its stand-in, and
+// is watched, mended and refused there from then on.
+func TestRelayed(t *testing.T) {
+	w := start(t)
+	for _, address := range []string{fmt.Sprint("udp://127.0.0.1:", freePort(t)), fmt.Sprint("udp://:", freePort(t))} {
+		t.Run(address, func(t *testing.T) {
+			r := &relays{t: t}
+			s := openWith(t, address, Relayed, r.means())
+			host := cookie(t, s.file)
+			fired := arm(t, w, s)
+			client(t, s)
+			expect(t, "the host's queue", fired)
+			if n, err := s.Refuse(maxRefused); n != 1 || err != nil || r.made != 0 {
+				t.Errorf("Refuse: %d, %v; %d stand-ins", n, err, r.made)
+			}
+			live(t, w, s) // closes it
+			if r.made != 1 {
+				t.Errorf("%d stand-ins", r.made)
+			}
+
+			s = openWith(t, address, Relayed, r.means())
+			if cookie(t, s.file) == host {
+				t.Fatal("the same socket after Close")
+			}
+			// Armed at the host's, it fires for what the stand-in gets.
+			fired = arm(t, w, s)
+			lent, err := s.Lend()
+			if err != nil || lent == s.file {
+				t.Fatalf("Lend: %v", err)
+			}
+			answer := client(t, s)
+			expect(t, "the stand-in's queue", fired)
+			if waiting, err := s.Waiting(); len(waiting) != 1 || err != nil {
+				t.Errorf("Waiting: %q, %v", waiting, err)
+			}
+			serveOne(t, s)
+			answer()
+			fired = arm(t, w, s)
+			client(t, s)
+			expect(t, "the stand-in's queue", fired)
+			if n, err := s.Refuse(maxRefused); n != 1 || err != nil {
+				t.Errorf("Refuse: %d, %v", n, err)
+			}
+		})
+	}
+}
+
+// TestMendStandIn lets a service ruin a stand-in in every way: the host's socket
+// stays the same.
+func TestMendStandIn(t *testing.T) {
+	for _, how := range sabotages {
+		t.Run(how.name, func(t *testing.T) {
+			r := &relays{t: t}
+			s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+			if !how.applies(s.Spec().Address) {
+				return
+			}
+			host := cookie(t, s.file)
+			how.says = strings.ReplaceAll(how.says, "bound anew", "stand-in is made anew")
+			breakAndMend(t, start(t), s, how)
+			if cookie(t, s.file) != host {
+				t.Error("another socket of the host")
+			}
+			if want := 1 + s.Generation(); r.made != want {
+				t.Errorf("%d stand-ins, want %d", r.made, want)
+			}
+		})
+	}
+}
+
+// Who comes after the last service and before the next Lend waits in the host's
+// queue for the new stand-in.
+func TestStandInKeepsQueue(t *testing.T) {
+	r := &relays{t: t}
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	ruin(t, s)
+	if what, err := s.Mend(); !strings.Contains(what, "made anew") || err != nil {
+		t.Fatalf("Mend: %q, %v", what, err)
+	}
+	answer := client(t, s)
+	if waiting, err := s.Waiting(); len(waiting) != 1 || err != nil {
+		t.Errorf("Waiting: %q, %v", waiting, err)
+	}
+	serveOne(t, s)
+	answer()
+}
+
+// A node that is bound anew takes the stand-in along: it relays for the old one.
+func TestStandInOfLostNode(t *testing.T) {
+	path := t.TempDir() + "/g"
+	r := &relays{t: t}
+	s := openWith(t, "unixgram://"+path, Relayed, r.means())
+	if _, err := s.Lend(); err != nil || s.Generation() != 0 {
+		t.Fatalf("Lend: generation %d, %v", s.Generation(), err)
+	}
+	os.Remove(path)
+	if what, err := s.HealNode(); !strings.Contains(what, "linked back") || err != nil || s.Generation() != 0 {
+		t.Errorf("HealNode: %q, %v, generation %d", what, err, s.Generation())
+	}
+	os.Remove(path)
+	os.Remove(sparePath(path))
+	if what, err := s.HealNode(); !strings.Contains(what, "bound anew") || err != nil || s.Generation() != 1 {
+		t.Errorf("HealNode: %q, %v, generation %d", what, err, s.Generation())
+	}
+	answer := client(t, s)
+	serveOne(t, s)
+	answer()
+	if r.made != 2 {
+		t.Errorf("%d stand-ins", r.made)
+	}
+}
+
+// A stand-in that cannot be made fails the Lend, and the next one tries again.
+func TestNoStandIn(t *testing.T) {
+	r := &relays{t: t}
+	broken := errors.New("no room for a relay")
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec) (StandIn, error) {
+		if broken != nil {
+			return nil, broken
+		}
+		return r.standIn(host, spec)
+	}})
+	answer := client(t, s)
+	if _, err := s.Lend(); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "listen udp://") {
+		t.Errorf("Lend: %v", err)
+	}
+	broken = nil
+	serveOne(t, s)
+	answer()
+}
+
+// makers make plain sockets and note what was asked for.
+type makers struct {
+	asked   [][]Kind
+	cookies []uint64
+	admits  int
+	fail    error
+}
+
+func (m *makers) means(t *testing.T) Means {
+	return Means{
+		MakeAll: func(kinds []Kind) ([]*os.File, error) {
+			m.asked = append(m.asked, slices.Clone(kinds))
+			if m.fail != nil {
+				return nil, m.fail
+			}
+			var files []*os.File
+			for _, k := range kinds {
+				fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
+				if err != nil {
+					return nil, err
+				}
+				f := os.NewFile(uintptr(fd), "made")
+				files, m.cookies = append(files, f), append(m.cookies, cookie(t, f))
+			}
+			return files, nil
+		},
+		Admit: func(*os.File) error { m.admits++; return m.fail },
+	}
+}
+
+// ruin leaves s beyond repair.
+func ruin(t *testing.T, s *Socket) {
+	t.Helper()
+	asService(t, s, func(fd int) {
+		var err error
+		if s.Spec().Address.Internet() {
+			err = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
+		} else {
+			err = unix.Shutdown(fd, unix.SHUT_RDWR)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestMakeAll asks for all sockets at once, again for one that is bound anew,
+// and admits each before it is lent.
+func TestMakeAll(t *testing.T) {
+	dir := t.TempDir()
+	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t))), spec(t, fmt.Sprint("udp://:", freePort(t))),
+		spec(t, "fifo://"+dir+"/f"), spec(t, fmt.Sprint("tcp4://:", freePort(t))), spec(t, "unixgram://"+dir+"/g")}
+	for i := range specs {
+		if specs[i].Address.Network != FIFO {
+			specs[i].Seal = ReplyOnly
+		}
+	}
+	m := &makers{}
+	sockets, err := OpenAll(specs, m.means(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sockets {
+		defer s.Close()
+	}
+	if len(m.asked) != 1 || len(m.asked[0]) != 4 {
+		t.Errorf("asked for %v", m.asked)
+	}
+	for _, s := range sockets {
+		before := len(m.asked)
+		if s.Spec().Seal == Unsealed {
+			continue
+		}
+		if !slices.Contains(m.cookies, cookie(t, s.file)) {
+			t.Errorf("%s: not the socket that was made for it", s)
+		}
+		admits := m.admits
+		answer := client(t, s)
+		serveOne(t, s)
+		answer()
+		if m.admits != admits+1 {
+			t.Errorf("%s: admitted %d times", s, m.admits-admits)
+		}
+		ruin(t, s)
+		if what, err := s.Mend(); !strings.Contains(what, "bound anew") || err != nil {
+			t.Errorf("%s: Mend: %q, %v", s, what, err)
+		}
+		if len(m.asked) != before+1 || !slices.Contains(m.cookies, cookie(t, s.file)) {
+			t.Errorf("%s: bound anew to a socket of another maker", s)
+		}
+	}
+	m.fail = errors.New("refused")
+	for _, s := range sockets {
+		if _, err := s.Lend(); errors.Is(err, m.fail) != (s.Spec().Seal == ReplyOnly) {
+			t.Errorf("%s: Lend of what is not admitted: %v", s, err)
+		}
+	}
+	if s, err := Open(specs[0], m.means(t)); !errors.Is(err, m.fail) || s != nil || !strings.HasPrefix(err.Error(), "listen udp://") {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+// An error closes what was made ahead; an address in use asks again for it. Run
+// under ktest, which counts descriptors.
+func TestMakeAllNothing(t *testing.T) {
+	m := &makers{}
+	taken := open(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)))
+	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t))), taken.Spec(), spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)))}
+	for i := range specs {
+		specs[i].Seal = ReplyOnly
+	}
+	if _, err := OpenAll(specs, m.means(t)); !errors.Is(err, unix.EADDRINUSE) {
+		t.Fatal(err)
+	}
+	if len(m.asked) < 2 || len(m.asked[0]) != 3 || len(m.asked[1]) != 1 {
+		t.Errorf("asked for %v", m.asked)
+	}
+	few := Means{MakeAll: func(kinds []Kind) ([]*os.File, error) { return m.means(t).MakeAll(kinds[:len(kinds)-1]) }}
+	if _, err := OpenAll(specs, few); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
+		t.Errorf("too few: %v", err)
+	}
+}
+
+// Nothing is sealed less than the spec says.
+func TestSealNeedsMeans(t *testing.T) {
+	m, r := &makers{}, &relays{t: t}
+	both := m.means(t)
+	both.StandIn = r.standIn
+	for _, tt := range []struct {
+		address string
+		seal    Seal
+		means   Means
+		says    string
+	}{
+		{"udp://127.0.0.1:9", ReplyOnly, Means{}, "seal: reply only: there are no means for it here"},
+		{"udp://127.0.0.1:9", Relayed, Means{}, "seal: relayed: there are no means for it here"},
+		{"tcp://127.0.0.1:9", Relayed, both, "only datagram sockets"},
+		{"unixpacket:///run/s", Relayed, both, "only datagram sockets"},
+		{"fifo:///run/f", ReplyOnly, both, "a FIFO is no socket"},
+		{"udp://127.0.0.1:9", Relayed + 1, both, "seal 3"},
+	} {
+		sp := spec(t, tt.address)
+		sp.Seal = tt.seal
+		for _, err := range []error{second(Open(sp, tt.means)), Try(sp, tt.means)} {
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s, %v: %v", tt.address, tt.seal, err)
+			}
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestKeepSeal(t *testing.T) {
+	r := &relays{t: t}
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	other := s.Spec()
+	other.Seal = Unsealed
+	if s.Keep(other) || !s.Keep(s.Spec()) {
+		t.Error("another seal needs a new socket, the same none")
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	for _, tt := range []struct {
+		spec Spec
+		ipv6 bool
+		want Kind
+	}{
+		{spec(t, "tcp://:80"), true, Kind{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
+		{spec(t, "tcp://:80"), false, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
+		{spec(t, "udp://:80"), false, Kind{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
+		{spec(t, "udp6://:80"), false, Kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
+		{spec(t, "udp://[::1]:80"), false, Kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
+		{spec(t, "tcp://:80", func(o *Options) { o.BindIPv6Only = "ipv6-only" }), false, Kind{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
+		{spec(t, "tcp4://:80", func(o *Options) { o.MPTCP = true }), true, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}},
+		{spec(t, "unixpacket://@x"), true, Kind{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}},
+		{spec(t, "vsock://:80"), true, Kind{unix.AF_VSOCK, unix.SOCK_STREAM, 0}},
+	} {
+		if got := kindOf(tt.spec.Address, &tt.spec.Options, func() bool { return tt.ipv6 }); got != tt.want {
+			t.Errorf("%v, IPv6 %v: %v, want %v", tt.spec.Address, tt.ipv6, got, tt.want)
+		}
+	}
+}
