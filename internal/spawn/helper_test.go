@@ -31,6 +31,8 @@ var helpers = map[string]func(args []string){
 	"nested":    func([]string) { nested() },
 	"daemon":    func([]string) { leaveDaemon() },
 	"stubborn":  func(args []string) { stubborn(args[0]) },
+	"rebel":     func(args []string) { rebel(args[0]) },
+	"rebels":    func(args []string) { holdRebels(args) },
 
 	"signals":      func([]string) { showSignals(false) },
 	"signals init": func([]string) { showSignals(true) },

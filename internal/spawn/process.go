@@ -103,7 +103,10 @@ func (p *Process) ready(ctx context.Context, told *plan) error {
 // Go lets the waiting stage exec the program, and returns nil once it has. After
 // any error the process is dead and reaped.
 func (p *Process) Go(ctx context.Context) error {
-	err := p.goAhead(ctx)
+	err := p.starter.guard.check(p)
+	if err == nil {
+		err = p.goAhead(ctx)
+	}
 	if err != nil {
 		p.Kill()
 		_, _ = p.Wait()

@@ -27,13 +27,19 @@ func init() {
 	}
 }
 
-// IsStage reports whether this process was started as the second stage.
-func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == StageName }
+// IsStage reports whether this process was started as the second stage, or as
+// the guard.
+func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == StageName || isGuard() }
 
 // Stage is the second stage: it is told a plan, builds what can be built, waits
 // for the word to go and becomes the program. It never returns, starts no
-// goroutine and logs nothing. It must be the first statement of main.
+// goroutine and logs nothing. It must be the first statement of main. The guard
+// goes the same way: a binary that knew only one of the two would start itself
+// without end.
 func Stage() {
+	if isGuard() {
+		standGuard()
+	}
 	control, err := strconv.Atoi(os.Args[1])
 	if err != nil {
 		os.Exit(exitStage)

@@ -38,7 +38,11 @@ func (s *Starter) Prepare(ctx context.Context, spec Spec, stdio Stdio, sockets [
 		b.abandon()
 		return nil, err
 	}
-	if err := p.ready(ctx, &b.plan); err != nil {
+	// Before the plan is told: meanwhile the stage's runtime comes up.
+	if err = s.guard.hold(p); err == nil {
+		err = p.ready(ctx, &b.plan)
+	}
+	if err != nil {
 		p.Kill()
 		_, _ = p.Wait()
 		_ = p.Close()

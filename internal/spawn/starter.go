@@ -16,19 +16,26 @@ type Starter struct {
 	done     chan struct{}
 	close    sync.Once
 	runtime  runtimeFolders
+	guard    guard
 }
 
-// NewStarter starts the thread.
+// NewStarter starts the thread, and the guard from it.
 func NewStarter() *Starter {
 	s := &Starter{requests: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
+	s.guard.starter, s.guard.patience, s.guard.held = s, guardPatience, make(map[*Process]struct{})
 	go s.run()
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	_ = s.guard.renew() // the first start of a process tries again, and says why not
 	return s
 }
 
-// Close ends the thread, and with it every process that is still running.
+// Close ends the thread, and with it and by the guard every process that is
+// still running.
 func (s *Starter) Close() {
 	s.close.Do(func() { close(s.quit) })
 	<-s.done
+	s.guard.close()
 }
 
 func (s *Starter) run() {

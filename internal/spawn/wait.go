@@ -18,6 +18,7 @@ func (p *Process) Wait() (Exit, error) {
 		if p.err = readable(p.pidfd); p.err == nil {
 			p.err = p.reap()
 		}
+		p.starter.guard.forget(p)
 		p.starter.runtime.release(p.folders)
 		if p.notify != nil {
 			p.notify.unlink()

@@ -1,0 +1,202 @@
+package spawn
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+)
+
+// GuardName is argv[0] of the guard: the activator's own binary that waits for
+// the activator's end and kills what is left of its processes. The parent-death
+// signal alone does not reach everybody: it belongs to a thread, so a program
+// that calls execve(2) from another one than its first loses it, and any program
+// may clear it (PR_SET_PDEATHSIG, prctl(2)).
+const GuardName = "activator-guard"
+
+// guard is our side of the guard: one process for each Starter, which is sent a
+// pidfd of every process before anything untrusted runs in it, over a socketpair
+// whose end of file is our death. Nothing is answered: what is in the queue is
+// read before the end of file.
+//
+// The guard may be killed, too. Whoever starts a process next sees it, starts
+// another guard and tells it of all who live; only if that fails does the start,
+// since it would be unguarded. So nobody needs to be told of a guard that died.
+type guard struct {
+	starter  *Starter
+	patience time.Duration
+
+	mu     sync.Mutex
+	pid    int // 0: none
+	socket *os.File
+	held   map[*Process]struct{} // born, and not reaped
+}
+
+// guardPatience (guard.patience) is how long a guard may leave its queue unread (it has been
+// stopped, then, and another one takes its place), and how long it may take for
+// its work at our end.
+const guardPatience = 5 * time.Second
+
+// hold puts a process under guard, until forget. It shares the pidfd.
+func (g *guard) hold(p *Process) error {
+	if p.keepsItself() {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held[p] = struct{}{}
+	if g.alive() && g.tell(p) == nil {
+		return nil
+	}
+	return g.renew()
+}
+
+// check makes sure that a process which is held is under guard still.
+func (g *guard) check(p *Process) error {
+	if p.keepsItself() {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.alive() {
+		return nil
+	}
+	return g.renew()
+}
+
+// forget drops a process that has been reaped. The guard finds out by itself.
+func (g *guard) forget(p *Process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.held, p)
+}
+
+// keepsItself reports whether the process must not be killed at our end: a bare
+// reaper is our own program, which nobody else's exec or prctl changes, and has
+// to outlive us until it has killed its program and what that left behind. A
+// reaper in a sandbox is pid 1, and the kernel does that work.
+func (p *Process) keepsItself() bool { return p.group && p.kept }
+
+// alive reports whether the guard still holds its end: unix_poll of the kernel
+// says POLLHUP as soon as that is closed. g.mu is held, here and below.
+func (g *guard) alive() bool {
+	if g.socket == nil {
+		return false
+	}
+	conn, err := g.socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = conn.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0)
+		alive = err == nil && n == 0
+	})
+	return alive && err == nil
+}
+
+// tell sends the guard the pidfd of one process.
+func (g *guard) tell(p *Process) error {
+	if err := g.socket.SetWriteDeadline(time.Now().Add(g.patience)); err != nil {
+		return err
+	}
+	err := fdpass.SendFiles(g.socket, []byte{0}, []*os.File{p.pidfd})
+	return errors.Join(err, g.socket.SetWriteDeadline(time.Time{}))
+}
+
+// renew starts a guard in the place of one that is gone, or was never there.
+func (g *guard) renew() error {
+	g.drop()
+	err := g.start()
+	for p := range g.held {
+		if err != nil {
+			break
+		}
+		err = g.tell(p)
+	}
+	if err == nil || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	g.drop()
+	return &StageError{Step: "guard", Path: "/proc/self/exe", Errno: errnoOf(err),
+		Cure: "without the process that ends services when the activator is killed none is started"}
+}
+
+// start starts the process. It has a session of its own, so that no key and no
+// hang-up of a terminal means it, no parent-death signal, and no other
+// descriptor than its end of the socketpair.
+func (g *guard) start() error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := pair[0], pair[1]
+	defer func() { _ = unix.Close(theirs) }()
+	pid, err := g.clone(theirs)
+	if err == nil {
+		err = unix.SetNonblock(ours, true) // our end only: a write waits in the runtime's poller
+	}
+	if err != nil {
+		_ = unix.Close(ours)
+		return err
+	}
+	g.pid, g.socket = pid, os.NewFile(uintptr(ours), "guard")
+	return nil
+}
+
+func (g *guard) clone(theirs int) (pid int, err error) {
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	defer func() { _ = unix.Close(null) }()
+	dev := uintptr(null)
+	return g.starter.StartProcess([]string{GuardName}, &syscall.ProcAttr{
+		Dir: "/", Env: stageEnv(), Files: []uintptr{dev, dev, dev, uintptr(theirs)},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+}
+
+// drop kills a guard that is of no use. It is dead before its end of file could
+// tell it to kill everybody.
+func (g *guard) drop() {
+	if g.pid != 0 {
+		_ = unix.Kill(g.pid, unix.SIGKILL)
+	}
+	g.reap()
+}
+
+// close lets the guard do its work, which is nothing where all processes have
+// been reaped, and reaps it.
+func (g *guard) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pid == 0 {
+		return
+	}
+	_ = g.socket.Close()
+	_ = unix.Kill(g.pid, unix.SIGCONT) // were it stopped, we would wait in vain
+	if fd, err := unix.PidfdOpen(g.pid, 0); err == nil {
+		_ = awaitEnd(fd, time.Now().Add(g.patience))
+		_ = unix.Close(fd)
+	}
+	g.drop()
+}
+
+func (g *guard) reap() {
+	if g.socket != nil {
+		_ = g.socket.Close()
+		g.socket = nil
+	}
+	var status unix.WaitStatus
+	for g.pid != 0 {
+		if _, err := unix.Wait4(g.pid, &status, 0, nil); err != unix.EINTR {
+			g.pid = 0
+		}
+	}
+}
