@@ -14,48 +14,60 @@ import (
 )
 
 // However the activator dies, at whatever moment of a start, nothing of it is
-// left that blocks the next start.
+// left that blocks the next start; also where the program rids itself of the
+// parent-death signal.
 func TestKilledAtAnyMoment(t *testing.T) {
-	const moments = 100
-	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
-	conf := configureIn(t, dir, "killed", "[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\"]\n")
-	mounts := hostMounts(t)
-	for range moments {
-		a := launch(t, "--config", conf)
-		a.wait("activator ready")
-		c, err := net.Dial("unix", dir+"/echo_stream_sock")
-		if err != nil {
-			t.Fatal(err)
-		}
-		// A start lasts about 5 ms.
-		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond)
-		if err := a.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		<-a.ended
-		c.Close()
-	}
-	vanished(t, "killed")
-	if now := hostMounts(t); !slices.Equal(mounts, now) {
-		t.Errorf("mounts before\n%q\nand after\n%q", mounts, now)
-	}
-	// The next one starts over whatever paths are left, and removes them.
-	a := activate(t, "--config", conf)
-	answered(t, "after 100 kills", addrs...)
-	a.stop()
-	if left, _ := os.ReadDir(dir); len(left) != 1 {
-		t.Errorf("left behind: %v", left)
+	for _, program := range []string{`"ECHO"`, `"SELF", "rebel"`} {
+		t.Run(program, func(t *testing.T) {
+			const moments = 100
+			dir := folder(t)
+			listen, addrs := fiveSockets(port(t), dir)
+			text := "[[socket]]\n" + listen + "\n[service]\nexec = [%s]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=rebel\"]\n"
+			conf := configureIn(t, dir, "killed", fmt.Sprintf(text, program))
+			mounts := hostMounts(t)
+			for range moments {
+				killInStart(t, conf, dir+"/echo_stream_sock")
+			}
+			vanished(t, "killed")
+			if now := hostMounts(t); !slices.Equal(mounts, now) {
+				t.Errorf("mounts before\n%q\nand after\n%q", mounts, now)
+			}
+			// The next one starts over whatever paths are left, and removes them.
+			a := activate(t, "--config", configureIn(t, dir, "killed", fmt.Sprintf(text, `"ECHO"`)))
+			answered(t, "after 100 kills", addrs...)
+			a.stop()
+			if left, _ := os.ReadDir(dir); len(left) != 1 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
 	}
 }
 
-// vanished waits until no process is left whose host name is name: every stage
-// and every service has that of its own uts namespace.
+// killInStart kills an activator at some moment of its service's start, or soon
+// after.
+func killInStart(t *testing.T, conf, socket string) {
+	t.Helper()
+	a := launch(t, "--config", conf)
+	a.wait("activator ready")
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A start lasts about 5 ms, and a rebel's way to freedom 10 ms.
+	time.Sleep(time.Duration(rand.IntN(20_000)) * time.Microsecond)
+	if err := a.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-a.ended
+	c.Close()
+}
+
+// vanished waits until nothing of the activators is left that were killed.
 func vanished(t *testing.T, name string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		left := stagesAndEchoes()
+		left := stagesAndServices()
 		if len(left) == 0 {
 			return
 		}
@@ -66,9 +78,9 @@ func vanished(t *testing.T, name string) {
 	}
 }
 
-// stagesAndEchoes lists second stages and echo services whose parent is gone or
-// an activator that is not ours to count: the caller runs none.
-func stagesAndEchoes() []string {
+// stagesAndServices lists guards, second stages, echo services and rebels, whose
+// ever they are: the caller runs none.
+func stagesAndServices() []string {
 	var found []string
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
@@ -76,9 +88,11 @@ func stagesAndEchoes() []string {
 		if err != nil {
 			continue
 		}
-		argv0, _, _ := strings.Cut(string(line), "\x00")
-		if argv0 == "activator-stage" || filepath.Base(argv0) == "echo" && strings.Contains(argv0, "/bin/") {
-			found = append(found, fmt.Sprint(filepath.Base(dir), " ", argv0))
+		argv := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+		own := slices.Contains([]string{"activator-stage", "activator-guard"}, argv[0])
+		echo := filepath.Base(argv[0]) == "echo" && strings.Contains(argv[0], "/bin/")
+		if own || echo || len(argv) == 2 && argv[1] == "rebel" {
+			found = append(found, fmt.Sprint(filepath.Base(dir), " ", argv))
 		}
 	}
 	return found
@@ -101,18 +115,25 @@ func hostMounts(t *testing.T) []string {
 	return points
 }
 
-// A service dies with its activator, also one that is busy.
+// A service dies with its activator, also one that is busy, and one that has rid
+// itself of the parent-death signal.
 func TestServiceDiesWithTheActivator(t *testing.T) {
-	dir := folder(t)
-	listen, _ := fiveSockets(port(t), dir)
-	a := launch(t, "--config", configureIn(t, dir, "deaf", "[[socket]]\n"+listen+"\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=deaf\"]\n"))
-	a.wait("activator ready")
-	c := dialFirst(t, listen)
-	pid := pidOf(t, a, 1)
-	if err := a.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
+	for _, mode := range []string{"deaf", "rebel"} {
+		dir := folder(t)
+		listen, _ := fiveSockets(port(t), dir)
+		text := fmt.Sprintf("[[socket]]\n%s\n[service]\nexec = [\"SELF\", \"rebel\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=%s\"]\n", listen, mode)
+		a := launch(t, "--config", configureIn(t, dir, mode, text))
+		a.wait("activator ready")
+		c := dialFirst(t, listen)
+		pid := pidOf(t, a, 1)
+		if mode == "rebel" {
+			a.wait("stream=stdout", "the parent-death signal is 0")
+		}
+		if err := a.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-a.ended
+		gone(t, pid)
+		c.Close()
 	}
-	<-a.ended
-	gone(t, pid)
-	c.Close()
 }

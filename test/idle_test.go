@@ -12,7 +12,8 @@ import (
 )
 
 // A thousand services of five sockets each stand in one activator, and while
-// nobody comes nothing wakes up: not one context switch in ten seconds.
+// nobody comes nothing wakes up: not one context switch in ten seconds, of the
+// activator and of its guard.
 func TestThousandIdleServices(t *testing.T) {
 	const services = 1000
 	dir := folder(t)
@@ -29,7 +30,7 @@ func TestThousandIdleServices(t *testing.T) {
 	a := activate(t, "--config", dir)
 	t.Logf("%d services with %d sockets are ready after %v", services, 5*services, time.Since(begin).Round(time.Millisecond))
 	a.waitN(services, "state=listening")
-	quiet(t, a.cmd.Process.Pid)
+	quiet(t, a.cmd.Process.Pid, guardOf(t, a.cmd.Process.Pid))
 	// And each of them answers.
 	for _, i := range []int{0, 499, 999} {
 		answered(t, "one of a thousand", fmt.Sprintf("unix:%s/s%d.4", dir, i))
@@ -39,14 +40,14 @@ func TestThousandIdleServices(t *testing.T) {
 // quiet wants ten seconds without a single context switch. The collector may have
 // something left to do after the start, so there are three tries: whatever wakes
 // up regularly is in each of them.
-func quiet(t *testing.T, pid int) {
+func quiet(t *testing.T, pids ...int) {
 	t.Helper()
 	var seen []int
 	for range 3 {
-		settle(t, pid)
-		before := switches(t, pid)
+		settle(t, pids...)
+		before := switches(t, pids...)
 		time.Sleep(10 * time.Second)
-		after := switches(t, pid)
+		after := switches(t, pids...)
 		if after == before {
 			return
 		}
@@ -55,8 +56,21 @@ func quiet(t *testing.T, pid int) {
 	t.Errorf("context switches in 10 idle seconds, three times: %v", seen)
 }
 
-// switches sums the context switches of all threads of a process.
-func switches(t *testing.T, pid int) int {
+// switches sums the context switches of all threads of processes.
+func switches(t *testing.T, pids ...int) int {
+	t.Helper()
+	sum := 0
+	for _, pid := range pids {
+		n := switchesOf(t, pid)
+		if n == 0 {
+			t.Fatalf("no context switches of %d: is it there?", pid)
+		}
+		sum += n
+	}
+	return sum
+}
+
+func switchesOf(t *testing.T, pid int) int {
 	t.Helper()
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	sum := 0
@@ -72,19 +86,16 @@ func switches(t *testing.T, pid int) int {
 			}
 		}
 	}
-	if sum == 0 {
-		t.Fatalf("no context switches of %d: is it there?", pid)
-	}
 	return sum
 }
 
-// settle waits until a process has been quiet for a second: the runtime's
+// settle waits until processes have been quiet for a second: the runtime's
 // collector ends its work some time after the last allocation.
-func settle(t *testing.T, pid int) {
+func settle(t *testing.T, pids ...int) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for last := -1; ; {
-		now := switches(t, pid)
+		now := switches(t, pids...)
 		if now == last {
 			return
 		}
@@ -114,8 +125,12 @@ func TestNothingIsLeftOfAThousandActivations(t *testing.T) {
 	if now := threadsOf(t, pid); now > threads+2 { // the runtime may need one more for a burst
 		t.Errorf("%d threads before, %d after", threads, now)
 	}
-	if left := childrenOf(pid); len(left) > 0 {
-		t.Errorf("children left: %v", left)
+	guard := guardOf(t, pid)
+	if left := childrenOf(pid); len(left) != 1 {
+		t.Errorf("children left beside %d: %v", guard, left)
+	}
+	if files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", guard)); len(files) > 100 { // it forgets now and then
+		t.Errorf("the guard has %d descriptors", len(files))
 	}
 }
 
@@ -160,4 +175,18 @@ func childrenOf(pid int) []string {
 		found = append(found, strings.Fields(string(text))...)
 	}
 	return found
+}
+
+// guardOf is the pid of an activator's guard.
+func guardOf(t *testing.T, pid int) int {
+	t.Helper()
+	for _, child := range childrenOf(pid) {
+		line, _ := os.ReadFile("/proc/" + child + "/cmdline")
+		if string(line) == "activator-guard\x00" {
+			n, _ := strconv.Atoi(child)
+			return n
+		}
+	}
+	t.Fatalf("%d has no guard", pid)
+	return 0
 }

@@ -6,11 +6,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"activator/internal/fdpass"
 )
@@ -34,6 +36,8 @@ func serve(mode string) {
 		for {
 			time.Sleep(time.Hour)
 		}
+	case "rebel":
+		rebel()
 	case "flood":
 		line := []byte(strings.Repeat("flood ", 20) + "\n")
 		for {
@@ -43,6 +47,28 @@ func serve(mode string) {
 		}
 	}
 	os.Exit(4)
+}
+
+// rebel rids itself of the parent-death signal by an execve from another thread
+// than its first one, says so, and stays.
+func rebel() {
+	var signal int32
+	if os.Getenv("ACTIVATOR_TEST_FREE") == "" {
+		go func() { // Main's thread is taken, see init.
+			env := append(os.Environ(), "ACTIVATOR_TEST_FREE=yes")
+			fmt.Println(syscall.Exec(os.Args[0], os.Args, env))
+			os.Exit(5)
+		}()
+	} else if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0); errno == 0 {
+		fmt.Println("the parent-death signal is", signal)
+	}
+	select {}
+}
+
+func init() {
+	if os.Getenv("ACTIVATOR_TEST_SERVICE") == "rebel" {
+		runtime.LockOSThread()
+	}
 }
 
 func listenFDs() int {
