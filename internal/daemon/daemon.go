@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"activator/internal/config"
 	"activator/internal/listen"
@@ -167,12 +169,10 @@ func (d *Daemon) hasID(id int) bool {
 	return false
 }
 
-// shutdown ends every service, all at once, and then closes their sockets: a
+// shutdown ends every service, side by side, and then closes their sockets: a
 // client that comes meanwhile waits in a queue for as long as there is one.
 func (d *Daemon) shutdown() {
-	for _, m := range d.members {
-		m.stop()
-	}
+	endInTurn(slices.Collect(maps.Values(d.members)))
 	for name, m := range d.members {
 		<-m.done
 		delete(d.members, name)

@@ -119,9 +119,7 @@ func (c change) occupied(spec listen.Spec) bool {
 // endAll ends services side by side. It is false if ctx was done first; the
 // services end all the same.
 func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
-	for _, m := range members {
-		m.stop()
-	}
+	endInTurn(members)
 	for _, m := range members {
 		select {
 		case <-m.done:
