@@ -15,7 +15,7 @@ const guardSocket = 3
 func isGuard() bool { return len(os.Args) == 1 && os.Args[0] == GuardName }
 
 // standGuard is the guard: it collects pidfds until the activator is gone, kills
-// who is left, and never returns. All its time but that it stands in one recvmsg.
+// who is left, and never returns. Meanwhile it stands in one recvmsg(2).
 func standGuard() {
 	// The end of a group or a session, and a manager that stops everything in a
 	// cgroup, mean the activator: its end is ours, after it, and not before.
