@@ -14,7 +14,7 @@ const (
 	lastServiceID  = 65519
 )
 
-// stageCapabilities is what [Build] and [Plan.Drop] need in the new user namespace:
+// stageCapabilities is what [Build] and [Plan.Confine] need in the new user namespace:
 // mounts, lo and the host name, and dropping all of it again.
 const stageCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
 

@@ -16,6 +16,12 @@ type Plan struct {
 	Entries  []Entry // what stands in the root, parents first
 	Keep     uint64  // capabilities that stay, bit n for number n
 	NewPrivs bool    // leave no_new_privs alone
+
+	Filter   []byte // of system calls, a struct sock_filter after the other; nil: none
+	Listener bool   // the filter asks a supervisor
+	Threads  bool   // the filter is for all threads: this process stays, as a reaper
+	Keys     bool   // keyctl(2) is not refused
+	Landlock Landlock
 }
 
 // Kind is what an [Entry] puts at its path.
@@ -49,6 +55,9 @@ var fresh = []string{"dev", "proc", "run", "tmp", "var"}
 // consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
 func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	keep, err := capabilityMask(s.Capabilities)
 	if err != nil {
 		return nil, err
@@ -67,7 +76,15 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 		return nil, err
 	}
 	plan.Entries = slices.Concat(plan.Entries, asked, bound)
+	s.walls(plan, landlockABI())
 	return plan, nil
+}
+
+// walls computes here, where it is done once, what the stage only loads.
+func (s Spec) walls(plan *Plan, landlock int) {
+	plan.Filter = s.wall(plan.Keep, landlock).filter()
+	plan.Listener, plan.Threads, plan.Keys = s.Supervised(), s.Init, s.Syscalls == "any"
+	plan.Landlock = s.landlock(landlock, plan.Entries)
 }
 
 func (s Spec) hostname(name string) string {

@@ -6,9 +6,9 @@ type Mount struct {
 	Inside string // absolute, inside
 }
 
-// Spec says what a service is shut in with. The zero value is the strictest:
-// own namespaces, the host's system folders read-only, nothing writable but
-// fresh /tmp, /run and /var.
+// Spec says what a service is shut in with. The zero value is the strictest but
+// for Seal: own namespaces, the host's system folders read-only, nothing writable
+// but fresh /tmp, /run and /var, no connect, and the default system calls.
 type Spec struct {
 	Network      string   // "none" (also ""), "netns:NAME", an absolute path of a network namespace, "host"
 	Root         string   // "": the host's /usr, /bin, /sbin, /lib*, /etc; else an absolute folder that becomes /
@@ -19,4 +19,33 @@ type Spec struct {
 	NewPrivs     bool     // no_new_privileges = false
 	Init         bool     // a reaper as pid 1
 	Hostname     string   // inside; "": the service's name
+
+	Seal     bool   // sockets it inherits cannot be turned outward
+	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
+	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
+}
+
+// Supervised reports whether the process asks a supervisor at every connect(2),
+// and with Seal at every bind(2) and listen(2) too: whether there will be a
+// listener (seccomp_unotify(2)), and these calls hang until somebody answers.
+//
+// Connect says to what a socket may be connected, and the address is behind a
+// pointer, where no filter sees it. With Seal it also matters which socket it is.
+func (s Spec) Supervised() bool {
+	return s.Connect == "unix" || s.Connect == "any" && s.Seal
+}
+
+// check refuses words that mean nothing.
+func (s Spec) check() error {
+	switch s.Connect {
+	case "", "none", "unix", "any":
+	default:
+		return &StepError{Step: "connect", Path: s.Connect, Cure: `it is "none", "unix" or "any"`}
+	}
+	switch s.Syscalls {
+	case "", "default", "any":
+	default:
+		return &StepError{Step: "syscalls", Path: s.Syscalls, Cure: `it is "default" or "any"`}
+	}
+	return nil
 }

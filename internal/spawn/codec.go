@@ -57,6 +57,23 @@ func (c *codec) sandbox(p *sandbox.Plan) {
 	})
 	c.number(&p.Keep)
 	c.flag(&p.NewPrivs)
+	c.bytes(&p.Filter)
+	c.flag(&p.Listener)
+	c.flag(&p.Threads)
+	c.flag(&p.Keys)
+	c.landlock(&p.Landlock)
+}
+
+func (c *codec) landlock(l *sandbox.Landlock) {
+	c.number(&l.Files)
+	c.number(&l.Net)
+	c.number(&l.Scoped)
+	each(c, &l.Grants, func(g *sandbox.Grant) {
+		c.text(&g.Path)
+		c.integer(&g.FD)
+		c.number(&g.Access)
+		c.flag(&g.Optional)
+	})
 }
 
 func (c *codec) number(v *uint64) {
@@ -98,6 +115,20 @@ func (c *codec) text(v *string) {
 		c.broken, c.data = true, nil
 	default:
 		*v, c.data = string(c.data[:size]), c.data[size:]
+	}
+}
+
+// bytes shares its memory with data: nobody changes either. nil stays nil.
+func (c *codec) bytes(v *[]byte) {
+	size := uint64(len(*v))
+	c.number(&size)
+	switch {
+	case !c.reading:
+		c.data = append(c.data, *v...)
+	case size > uint64(len(c.data)):
+		c.broken, c.data = true, nil
+	case size > 0:
+		*v, c.data = c.data[:size:size], c.data[size:]
 	}
 }
 

@@ -147,12 +147,15 @@ func catchTerm() {
 }
 
 func sayReady(text string) {
-	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	// Without connect(2), which is refused.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Sendto(fd, []byte(text), 0, &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")})
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	_, _ = conn.Write([]byte(text))
 	select {}
 }
 

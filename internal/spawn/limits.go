@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,22 @@ func raiseLimits(pid int, limits []Limit) error {
 		}
 	}
 	return nil
+}
+
+// limits adds that no core is dumped, where the specification says nothing of it: what
+// a crash leaves on the host, at a path or in a program of the host's, is the service's
+// memory and made by it. 1 and not 0, which a core_pattern with a pipe ignores
+// (core(5), do_coredump in fs/coredump.c).
+func (s *Spec) limits() []Limit {
+	if s.Bare || slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == "core" }) {
+		return s.Limits
+	}
+	most := uint64(1)
+	var now unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &now) == nil {
+		most = min(most, now.Max)
+	}
+	return append(slices.Clone(s.Limits), Limit{"core", most, most})
 }
 
 func setLimits(limits []Limit) error {

@@ -25,6 +25,7 @@ type Process struct {
 	control *os.File
 	notify  *notifySocket
 	folders []string
+	cookie  uint64 // of its network namespace, with a listener
 
 	wait sync.Once // reaps
 	exit Exit
@@ -35,6 +36,7 @@ type Process struct {
 	running bool // execve succeeded
 	reaped  bool // pid is nobody's any more
 	closed  bool
+	watch   *os.File // the filter's listener; nil: none, or taken
 	mainFD  *os.File // pidfd of the process SetMain named; nil: pid itself
 	mainPID int
 }
@@ -90,14 +92,23 @@ func (p *Process) ready(ctx context.Context, told *plan) error {
 	if err := writePlan(p.control, told); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return p.broken(ctx, "plan", err)
 	}
-	var word [1]byte
-	if _, err := io.ReadFull(p.control, word[:]); err != nil {
+	var word byte
+	var err error
+	if told.Sandbox != nil && told.Sandbox.Listener {
+		if word, err = p.listener(); err != nil {
+			return p.broken(ctx, "prepare", err)
+		}
+		if word != wordWatch {
+			return p.refused(ctx, word, "prepare")
+		}
+	}
+	if word, err = p.word(); err != nil {
 		return p.broken(ctx, "prepare", err)
 	}
-	if word[0] == wordReady {
+	if word == wordReady {
 		return nil
 	}
-	return p.refused(ctx, word[0], "prepare")
+	return p.refused(ctx, word, "prepare")
 }
 
 // Go lets the waiting stage exec the program, and returns nil once it has. After
@@ -126,20 +137,26 @@ func (p *Process) goAhead(ctx context.Context) error {
 	if _, err := p.control.Write([]byte{wordGo}); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return p.broken(ctx, "go", err)
 	}
-	var word [1]byte
-	if _, err := io.ReadFull(p.control, word[:]); err != nil {
+	word, err := p.word()
+	if err != nil {
 		return p.broken(ctx, "go", err)
 	}
-	if word[0] != wordExec {
-		return p.refused(ctx, word[0], "go")
+	if word != wordExec {
+		return p.refused(ctx, word, "go")
 	}
-	switch _, err := io.ReadFull(p.control, word[:]); {
-	case err == io.EOF && !p.kept, err == nil && p.kept && word[0] == wordKept:
+	switch word, err = p.word(); {
+	case err == io.EOF && !p.kept, err == nil && p.kept && word == wordKept:
 		return nil
 	case err != nil:
 		return p.broken(ctx, "exec", err)
 	}
-	return p.refused(ctx, word[0], "exec")
+	return p.refused(ctx, word, "exec")
+}
+
+func (p *Process) word() (byte, error) {
+	var word [1]byte
+	_, err := io.ReadFull(p.control, word[:])
+	return word[0], err
 }
 
 // refused reads the rest of an answer that is not the expected one.
@@ -210,6 +227,9 @@ func (p *Process) Close() error {
 	p.closed = true
 	_ = p.control.Close()
 	_ = p.pidfd.Close()
+	if p.watch != nil {
+		_ = p.watch.Close()
+	}
 	if p.notify != nil {
 		p.notify.close()
 	}

@@ -18,6 +18,7 @@ const StageName = "activator-stage"
 // instead of either ends the stage. The stage answers with these words. After
 // wordExec the end of file means that execve succeeded: the socket is CLOEXEC.
 const (
+	wordWatch = 'w' // before wordReady: 8 bytes follow, and with the word came the filter's listener
 	wordReady = 'r' // everything is built; waiting for wordGo
 	wordGo    = 'g'
 	wordExec  = 'x' // nothing left but execve

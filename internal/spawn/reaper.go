@@ -89,7 +89,7 @@ func (s *stage) inner() (int, error) {
 	inside := descriptor(pair[0])
 	defer func() { _ = unix.Close(pair[0]) }()
 	told := *s.plan
-	told.Init, told.Inner = false, true
+	told.Init, told.Inner, told.Sandbox = false, true, nil
 	if err := writePlan(inside, &told); err != nil {
 		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
 	}

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -92,7 +93,7 @@ func (s *stage) prepare() error {
 		}
 	}
 	if p.Sandbox != nil {
-		if err := p.Sandbox.Drop(); err != nil {
+		if err := s.confine(); err != nil {
 			return err
 		}
 	}
@@ -104,6 +105,37 @@ func (s *stage) prepare() error {
 		return io.EOF
 	}
 	return nil
+}
+
+// confine puts up the walls, and hands the parent what it answers the program's
+// calls with.
+func (s *stage) confine() error {
+	listener, err := s.plan.Sandbox.Confine()
+	if err != nil || listener < 0 {
+		return err
+	}
+	defer func() { _ = unix.Close(listener) }()
+	cookie, err := netnsCookie()
+	if err != nil {
+		return &StageError{Step: "supervisor", Errno: errnoOf(err)}
+	}
+	word := binary.LittleEndian.AppendUint64([]byte{wordWatch}, cookie)
+	if err := unix.Sendmsg(int(s.control), word, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL); err != nil {
+		return io.EOF
+	}
+	return nil
+}
+
+// netnsCookie is the number of our network namespace, socket(7), which tells the
+// sockets we make from those we were handed.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
 // bindNotify gives the parent's socket its name inside. A /run that the

@@ -75,7 +75,7 @@ func (s *Starter) begin(spec *Spec, sockets int) (*birth, error) {
 	mounts, env, err := b.directories()
 	if err == nil {
 		b.plan = plan{Argv: spec.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(spec.Env), env)), Dir: spec.Dir, Umask: spec.Umask,
-			Limits: spec.Limits, FDNames: spec.FDNames, Sockets: sockets, Init: spec.Sandbox.Init}
+			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Init: spec.Sandbox.Init}
 		err = b.shutIn(mounts)
 	}
 	if err == nil && spec.Notify {

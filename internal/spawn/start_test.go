@@ -260,8 +260,15 @@ func TestWarmMayWaitAndBeGivenUp(t *testing.T) {
 	}
 }
 
+// A sandbox in a sandbox takes the system calls that the default one refuses.
 func TestNested(t *testing.T) {
-	out, exit := start(t, helperSpec("nested")).end(t)
+	spec := helperSpec("nested")
+	out, _ := start(t, spec).end(t)
+	if !strings.HasPrefix(out, "error clone") {
+		t.Errorf("%s", out)
+	}
+	spec.Sandbox.Syscalls = "any"
+	out, exit := start(t, spec).end(t)
 	var v View
 	if err := json.Unmarshal([]byte(out), &v); err != nil || !exit.OK() {
 		t.Fatalf("%v, %v: %s", err, exit, out)

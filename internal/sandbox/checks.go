@@ -1,0 +1,113 @@
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+// noNamespaces is for clone and unshare, whose flags are their first argument on
+// both machines. CLONE_NEWTIME lies among the bits of clone's exit signal and is
+// only unshare's; a signal that big is none (clone(2)).
+func noNamespaces(*wall) verdict {
+	const news = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
+		unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWTIME
+	return choose(fieldArg0, news, refuse(unix.EPERM), values(allow(), 0)...)
+}
+
+// personalities allows Linux, 32-bit Linux (for uname), both also with the old
+// version number UNAME26, and the question which one it is: as Podman does.
+func personalities(*wall) verdict {
+	const linux32, uname26, ask = 8, 0x20000, 0xffffffff // personality(2)
+	return choose(fieldArg0, 0, refuse(unix.EPERM), values(allow(), 0, linux32, uname26, uname26|linux32, ask)...)
+}
+
+// processControls refuses three of prctl(2).
+func processControls(*wall) verdict {
+	return choose(fieldArg0, 0, allow(), values(refuse(unix.EPERM),
+		unix.PR_SET_MM,           // what /proc/PID/exe and cmdline show
+		unix.PR_SET_PTRACER,      // lets processes outside debug this one (Yama)
+		unix.PR_SET_MEMORY_MERGE, // pages shared with others by content: a side channel
+	)...)
+}
+
+// families is for socket(2): AF_UNIX, internet sockets of the common protocols, and
+// the netlink family that lists interfaces and routes. With CAP_NET_RAW raw
+// internet sockets too; never AF_PACKET, whose code has had too many holes.
+func families(w *wall) verdict {
+	raw := refuse(unix.EPERM)
+	if w.keep&(1<<unix.CAP_NET_RAW) != 0 {
+		raw = allow()
+	}
+	const kind = 0xf // SOCK_TYPE_MASK of include/linux/net.h: without SOCK_CLOEXEC and SOCK_NONBLOCK
+	protocols := choose(fieldArg2, 0, refuse(unix.EPROTONOSUPPORT), values(allow(),
+		unix.IPPROTO_IP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_MPTCP)...)
+	kinds := append(values(protocols, unix.SOCK_STREAM, unix.SOCK_DGRAM), values(raw, unix.SOCK_RAW, unix.SOCK_PACKET)...)
+	internet := choose(fieldArg1, kind, refuse(unix.ESOCKTNOSUPPORT), kinds...)
+	routes := choose(fieldArg2, 0, refuse(unix.EPROTONOSUPPORT), values(allow(), unix.NETLINK_ROUTE)...)
+	cases := append(values(internet, unix.AF_INET, unix.AF_INET6), values(routes, unix.AF_NETLINK)...)
+	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), append(cases, values(allow(), unix.AF_UNIX)...)...)
+}
+
+func pairs(*wall) verdict {
+	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), values(allow(), unix.AF_UNIX)...)
+}
+
+func connects(w *wall) verdict {
+	switch {
+	case w.supervise:
+		return notify()
+	case w.connect:
+		return allow()
+	}
+	return refuse(unix.EPERM)
+}
+
+// binds leaves TCP to Landlock, where that can tell it from the rest. Elsewhere
+// only an address of 12 bytes passes: struct sockaddr_nl, and too short for every
+// internet socket, which wants 16 (inet_bind in net/ipv4/af_inet.c).
+func binds(w *wall) verdict {
+	switch {
+	case w.supervise:
+		return notify()
+	case w.tcp:
+		return allow()
+	}
+	return choose(fieldArg2, 0, refuse(unix.EPERM), values(allow(), unix.SizeofSockaddrNetlink)...)
+}
+
+// listens is free where connect is refused: an accepted socket can then never
+// become an unconnected one, and inet_listen() refuses every other state.
+func listens(w *wall) verdict {
+	if w.supervise {
+		return notify()
+	}
+	return allow()
+}
+
+// fastOpen is for the send calls, whose flags are in the given field.
+func fastOpen(flags uint32) func(*wall) verdict {
+	return func(*wall) verdict {
+		return choose(flags, unix.MSG_FASTOPEN, refuse(unix.EPERM), values(allow(), 0)...)
+	}
+}
+
+// controls is for ioctl(2), whose request is an unsigned int.
+func controls(w *wall) verdict {
+	var cases []one
+	if !w.all {
+		cases = values(refuse(unix.EPERM),
+			unix.TIOCSTI,   // types into a terminal, for the shell that reads it next
+			unix.TIOCLINUX, // pastes into a console
+			unix.TIOCCONS,  // takes the console's output
+			unix.TIOCSETD,  // line disciplines: old drivers with many holes
+		)
+	}
+	if w.seal {
+		// sockios.h: SIOC*, up to the wireless extensions. They read and change the
+		// interfaces of the socket's network, the host's, and SIOCGSKNS even opens it. Of the
+		// few that are about the socket itself the harmless ones stay.
+		const first, last = 0x8903, 0x8907 // FIOGETOWN, SIOCGPGRP, SIOCATMARK, SIOCGSTAMP, SIOCGSTAMPNS
+		cases = append(cases, one{0x8900, first - 1, refuse(unix.EPERM)}, one{last + 1, 0x8bff, refuse(unix.EPERM)})
+	}
+	if len(cases) == 0 {
+		return allow()
+	}
+	return choose(fieldArg1, 0, allow(), cases...)
+}

@@ -1,0 +1,164 @@
+package sandbox
+
+import (
+	"os"
+	"path"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What Landlock can by its ABI, landlock(7).
+const (
+	abiFiles  = 2 // Linux 5.19. The first one refused every rename to another folder.
+	abiTCP    = 4 // Linux 6.7
+	abiScopes = 6 // Linux 6.12
+)
+
+// landlockABI is the version this kernel has; 0 is none.
+var landlockABI = sync.OnceValue(func() int {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(abi)
+})
+
+// Landlock is what is refused by default, and the files where it is allowed after
+// all.
+type Landlock struct {
+	Files  uint64 // LANDLOCK_ACCESS_FS_*
+	Net    uint64 // LANDLOCK_ACCESS_NET_*; there is no exception
+	Scoped uint64 // LANDLOCK_SCOPE_*
+	Grants []Grant
+}
+
+// Grant allows access to a file, or to a folder and what is below.
+type Grant struct {
+	Path     string // inside; "": the open file FD
+	FD       int
+	Access   uint64 // LANDLOCK_ACCESS_FS_*
+	Optional bool   // the path may be missing
+}
+
+// Rights of files, by the ABI that has them. Devices are never made, and so not
+// granted anywhere.
+const (
+	readRights = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	makeRights = unix.LANDLOCK_ACCESS_FS_REMOVE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_DIR |
+		unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_MAKE_FIFO |
+		unix.LANDLOCK_ACCESS_FS_MAKE_SYM | unix.LANDLOCK_ACCESS_FS_REFER
+	deviceRights = unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK
+	writeRights  = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
+)
+
+// fileRights are all that an ABI knows and this package does.
+func fileRights(abi int) uint64 {
+	rights := uint64(readRights | makeRights | deviceRights | unix.LANDLOCK_ACCESS_FS_WRITE_FILE)
+	if abi >= 3 {
+		rights |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	}
+	if abi >= 5 {
+		rights |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+	}
+	return rights
+}
+
+// landlock is the second wall, behind the mounts and behind the filter: another
+// mechanism that says the same. Nothing of it needs privilege.
+//
+// Files: everything can be read and executed, and written is only where the plan
+// mounts something writable. A process under such rules cannot mount any more,
+// which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
+// of TCP, whatever the namespace of the socket; a supervisor's calls are its own, so
+// it still can. Scopes, sealed: abstract names and signals end where the sandbox does.
+func (s Spec) landlock(abi int, entries []Entry) Landlock {
+	var l Landlock
+	if s.Seal && abi >= abiTCP {
+		l.Net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+	}
+	if s.Seal && abi >= abiScopes {
+		l.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
+	}
+	if s.Syscalls == "any" || abi < abiFiles {
+		return l
+	}
+	l.Files = fileRights(abi)
+	l.grant("/", readRights)
+	l.grant("/proc", writeRights)
+	l.grant("/dev", writeRights|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
+	for _, entry := range entries {
+		switch {
+		case entry.Kind == Tmpfs, entry.Kind == Writable && isFolder(entry.Source):
+			l.grant(entry.Path, readRights|makeRights|writeRights)
+		case entry.Kind == Writable:
+			l.grant(entry.Path, writeRights)
+		}
+	}
+	// Programs that log to /dev/stdout open it anew, and it may be a file or a
+	// terminal that is nowhere inside. Pipes and sockets need no grant, and take none.
+	for _, fd := range []int{1, 2} {
+		l.Grants = append(l.Grants, Grant{FD: fd, Access: l.Files & unix.LANDLOCK_ACCESS_FS_WRITE_FILE, Optional: true})
+	}
+	if s.Init { // the inner stage, which is the activator's binary and nowhere inside
+		l.Grants = append(l.Grants, Grant{Path: "/proc/self/exe", Access: unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE})
+	}
+	return l
+}
+
+func (l *Landlock) grant(name string, access uint64) {
+	l.Grants = append(l.Grants, Grant{Path: path.Clean(name), Access: access & l.Files})
+}
+
+// isFolder looks at what will be mounted; a file takes fewer rights. What is not
+// there fails later, with a better sentence.
+func isFolder(source string) bool {
+	info, err := os.Stat(source)
+	return err == nil && info.IsDir()
+}
+
+// restrict puts the calling thread, and what comes of it, behind l. It needs
+// no_new_privs or CAP_SYS_ADMIN.
+func (l *Landlock) restrict() error {
+	if l.Files|l.Net|l.Scoped == 0 {
+		return nil
+	}
+	// Fields past what an older kernel knows may be there if they are zero.
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: l.Files, Handled_access_net: l.Net, Scoped: l.Scoped}
+	ruleset, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return stepError("landlock", "", os.NewSyscallError("landlock_create_ruleset", errno))
+	}
+	defer func() { _ = unix.Close(int(ruleset)) }()
+	for _, g := range l.Grants {
+		if err := g.add(int(ruleset)); err != nil {
+			return stepError("landlock", g.Path, err)
+		}
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0, 0); errno != 0 {
+		return stepError("landlock", "", os.NewSyscallError("landlock_restrict_self", errno))
+	}
+	return nil
+}
+
+func (g *Grant) add(ruleset int) error {
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: g.Access, Parent_fd: int32(g.FD)}
+	if g.Path != "" {
+		fd, err := unix.Open(g.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT && g.Optional {
+			return nil
+		}
+		if err != nil {
+			return os.NewSyscallError("open", err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		rule.Parent_fd = int32(fd)
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
+		uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+	if errno != 0 && (g.Path != "" || errno != unix.EBADFD) {
+		return os.NewSyscallError("landlock_add_rule", errno)
+	}
+	return nil
+}

@@ -1,0 +1,4 @@
+package sandbox
+
+// ours is the machine this binary is for.
+var ours = &amd64
