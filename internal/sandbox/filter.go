@@ -96,9 +96,12 @@ func values(then verdict, list ...uint32) []one {
 // answered after few instructions, and so is every number when the kernel looks for
 // those that are always allowed (seccomp_cache_prepare in kernel/seccomp.c, Linux
 // 5.11): it emulates the program once for each at the load, which is at every start.
+// And the kernel compiles the program at every start: what can be shared is.
 func assemble(v verdict) []byte {
-	var bytes []byte
-	for _, i := range v.code() {
+	p := program{answers: map[uint32]int{}, choices: map[*choice]int{}}
+	p.verdict(v)
+	bytes := make([]byte, 0, len(p.code)*unix.SizeofSockFilter)
+	for _, i := range slices.Backward(p.code) {
 		bytes = binary.LittleEndian.AppendUint16(bytes, i.Code)
 		bytes = append(bytes, i.Jt, i.Jf)
 		bytes = binary.LittleEndian.AppendUint32(bytes, i.K)
@@ -106,29 +109,74 @@ func assemble(v verdict) []byte {
 	return bytes
 }
 
-func (v verdict) code() []unix.SockFilter {
-	if v.next == nil {
-		return []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: v.answer}}
-	}
-	code := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: v.next.field}}
-	if v.next.mask != 0 {
-		code = append(code, unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: v.next.mask})
-	}
-	return append(code, search(v.next.spans)...)
+// program is written from its end, because jumps only go forward: where they go is
+// known then. Places are counted from the end too.
+type program struct {
+	code    []unix.SockFilter
+	answers map[uint32]int // the nearest place that gives the answer
+	choices map[*choice]int
 }
 
-func search(spans []span) []unix.SockFilter {
+const farthest = 255 // instructions that a condition can skip
+
+func (p *program) emit(i unix.SockFilter) (place int) {
+	p.code = append(p.code, i)
+	return len(p.code) - 1
+}
+
+// skip is how many instructions lie between the next one to be emitted and place.
+func (p *program) skip(place int) int { return len(p.code) - 1 - place }
+
+// verdict returns the place where v is decided.
+func (p *program) verdict(v verdict) (place int) {
+	if v.next != nil {
+		return p.choice(v.next)
+	}
+	place, ok := p.answers[v.answer]
+	if !ok || p.skip(place) > farthest-2 { // two jumps may come between
+		place = p.emit(unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: v.answer})
+		p.answers[v.answer] = place
+	}
+	return place
+}
+
+func (p *program) choice(c *choice) (place int) {
+	if place, ok := p.choices[c]; ok {
+		return place
+	}
+	p.jump(p.search(c.spans))
+	if c.mask != 0 {
+		p.emit(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: c.mask})
+	}
+	place = p.emit(unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: c.field})
+	p.choices[c] = place
+	return place
+}
+
+func (p *program) search(spans []span) (place int) {
 	if len(spans) == 1 {
-		return spans[0].then.code()
+		return p.verdict(spans[0].then)
 	}
 	middle := len(spans) / 2
-	below, above := search(spans[:middle]), search(spans[middle:])
-	code := []unix.SockFilter{{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: spans[middle].from}}
-	if len(below) > 255 { // a condition jumps no further
-		code[0].Jf = 1
-		code = append(code, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(len(below))})
-	} else {
-		code[0].Jt = uint8(len(below))
+	above := p.search(spans[middle:])
+	below := p.near(p.search(spans[:middle]))
+	above = p.near(above)
+	return p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: spans[middle].from,
+		Jt: uint8(p.skip(above)), Jf: uint8(p.skip(below))})
+}
+
+// near makes a place reachable by a condition that is emitted next, or after one
+// more jump.
+func (p *program) near(place int) int {
+	if p.skip(place) < farthest {
+		return place
 	}
-	return slices.Concat(code, below, above)
+	return p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.skip(place))})
+}
+
+// jump makes what is emitted next go on at place.
+func (p *program) jump(place int) {
+	if p.skip(place) != 0 {
+		p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.skip(place))})
+	}
 }

@@ -1,0 +1,224 @@
+package sandbox
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the checks mean, call by call, told by the program itself.
+func TestChecks(t *testing.T) {
+	const ok = unix.Errno(0)
+	plain, sealed := Spec{}, Spec{Seal: true}
+	raw := Spec{Capabilities: []string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}}
+	everything := Spec{Syscalls: "any", Connect: "any"}
+	free := Spec{Syscalls: "any", Connect: "any", Seal: true}
+	for _, test := range []struct {
+		spec Spec
+		call string
+		args [6]uint64
+		want unix.Errno // askSupervisor: a notification
+	}{
+		{plain, "mount", [6]uint64{}, unix.EPERM},
+		{plain, "clone3", [6]uint64{}, unix.ENOSYS},
+		{plain, "clone", [6]uint64{unix.CLONE_VM | unix.CLONE_VFORK | uint64(unix.SIGCHLD)}, ok},
+		{plain, "clone", [6]uint64{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, unix.EPERM},
+		{plain, "clone", [6]uint64{unix.CLONE_NEWNET}, unix.EPERM},
+		{plain, "unshare", [6]uint64{unix.CLONE_FILES}, ok},
+		{plain, "unshare", [6]uint64{unix.CLONE_FILES | unix.CLONE_NEWNS}, unix.EPERM},
+		{plain, "unshare", [6]uint64{unix.CLONE_NEWTIME}, unix.EPERM},
+		{plain, "personality", [6]uint64{0xffffffff}, ok},
+		{plain, "personality", [6]uint64{0x40000}, unix.EPERM}, // ADDR_NO_RANDOMIZE
+		{plain, "prctl", [6]uint64{unix.PR_SET_NAME}, ok},
+		{plain, "prctl", [6]uint64{unix.PR_SET_MM}, unix.EPERM},
+		{plain, "prctl", [6]uint64{1<<32 | unix.PR_SET_PTRACER}, unix.EPERM}, // the kernel takes an int
+
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, ok},
+		{plain, "socket", [6]uint64{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}, ok},
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP}, ok},
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP}, unix.EPROTONOSUPPORT},
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_RAW | unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP}, unix.EPERM},
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_PACKET}, unix.EPERM},
+		{plain, "socket", [6]uint64{unix.AF_INET, unix.SOCK_SEQPACKET}, unix.ESOCKTNOSUPPORT},
+		{plain, "socket", [6]uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET}, ok},
+		{plain, "socket", [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}, ok},
+		{plain, "socket", [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER}, unix.EPROTONOSUPPORT},
+		{plain, "socket", [6]uint64{unix.AF_PACKET, unix.SOCK_RAW}, unix.EAFNOSUPPORT},
+		{plain, "socket", [6]uint64{unix.AF_VSOCK, unix.SOCK_STREAM}, unix.EAFNOSUPPORT},
+		{plain, "socket", [6]uint64{unix.AF_ALG, unix.SOCK_SEQPACKET}, unix.EAFNOSUPPORT},
+		{plain, "socketpair", [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM}, ok},
+		{plain, "socketpair", [6]uint64{unix.AF_TIPC, unix.SOCK_STREAM}, unix.EAFNOSUPPORT},
+		{raw, "socket", [6]uint64{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP}, ok},
+		{raw, "socket", [6]uint64{unix.AF_PACKET, unix.SOCK_RAW}, unix.EAFNOSUPPORT},
+		{raw, "chroot", [6]uint64{}, ok},
+		{plain, "chroot", [6]uint64{}, unix.EPERM},
+
+		{plain, "connect", [6]uint64{}, unix.EPERM},
+		{sealed, "connect", [6]uint64{}, unix.EPERM},
+		{Spec{Connect: "unix"}, "connect", [6]uint64{}, askSupervisor},
+		{Spec{Connect: "any"}, "connect", [6]uint64{}, ok},
+		{Spec{Connect: "any", Seal: true}, "connect", [6]uint64{}, askSupervisor},
+		{Spec{Connect: "unix", Seal: true}, "bind", [6]uint64{}, askSupervisor},
+		{Spec{Connect: "unix", Seal: true}, "listen", [6]uint64{}, askSupervisor},
+		{Spec{Connect: "unix"}, "bind", [6]uint64{}, ok},
+		{plain, "bind", [6]uint64{}, ok},
+		{sealed, "bind", [6]uint64{}, ok}, // Landlock's
+		{sealed, "listen", [6]uint64{}, ok},
+
+		{plain, "sendto", [6]uint64{0, 0, 0, unix.MSG_FASTOPEN}, ok},
+		{sealed, "sendto", [6]uint64{0, 0, 0, unix.MSG_FASTOPEN}, unix.EPERM},
+		{sealed, "sendto", [6]uint64{0, 0, 0, unix.MSG_FASTOPEN | unix.MSG_NOSIGNAL | 1<<40}, unix.EPERM},
+		{sealed, "sendto", [6]uint64{0, 0, unix.MSG_FASTOPEN, unix.MSG_NOSIGNAL}, ok},
+		{sealed, "sendmmsg", [6]uint64{0, 0, 0, unix.MSG_FASTOPEN}, unix.EPERM},
+		{sealed, "sendmsg", [6]uint64{0, 0, unix.MSG_FASTOPEN}, unix.EPERM},
+		{sealed, "sendmsg", [6]uint64{0, 0, unix.MSG_ZEROCOPY, unix.MSG_FASTOPEN}, ok},
+
+		{plain, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, ok},
+		{sealed, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_KEEPALIVE}, ok},
+		{sealed, "setsockopt", [6]uint64{0, 1<<32 | unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, unix.ENOPROTOOPT},
+		{sealed, "setsockopt", [6]uint64{0, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT}, unix.ENOPROTOOPT},
+		{sealed, "setsockopt", [6]uint64{0, unix.IPPROTO_TCP, unix.TCP_REPAIR}, unix.ENOPROTOOPT},
+		{sealed, "setsockopt", [6]uint64{0, unix.SOL_UDP, unix.UDP_ENCAP}, unix.ENOPROTOOPT},
+		{sealed, "setsockopt", [6]uint64{0, 0xffff, 1}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_LOCK_FILTER}, unix.ENOPROTOOPT},
+
+		{plain, "ioctl", [6]uint64{0, unix.TIOCSTI}, unix.EPERM},
+		{plain, "ioctl", [6]uint64{0, 1<<32 | unix.TIOCSTI}, unix.EPERM},
+		{plain, "ioctl", [6]uint64{0, unix.TIOCGWINSZ}, ok},
+		{plain, "ioctl", [6]uint64{0, unix.SIOCGIFCONF}, ok},
+		{sealed, "ioctl", [6]uint64{0, unix.SIOCGIFCONF}, unix.EPERM},
+		{sealed, "ioctl", [6]uint64{0, unix.SIOCGSKNS}, unix.EPERM},
+		{sealed, "ioctl", [6]uint64{0, 0x8bff}, unix.EPERM},
+		{sealed, "ioctl", [6]uint64{0, 0x8905}, ok}, // SIOCATMARK
+		{sealed, "ioctl", [6]uint64{0, unix.FIONREAD}, ok},
+		{free, "ioctl", [6]uint64{0, unix.TIOCSTI}, ok},
+		{free, "ioctl", [6]uint64{0, unix.SIOCGIFCONF}, unix.EPERM},
+
+		{free, "mount", [6]uint64{}, ok},
+		{free, "socket", [6]uint64{unix.AF_PACKET, unix.SOCK_RAW}, ok},
+		{free, "io_uring_setup", [6]uint64{}, unix.ENOSYS},
+		{Spec{Syscalls: "any"}, "io_uring_setup", [6]uint64{}, unix.ENOSYS},
+		{Spec{Syscalls: "any"}, "connect", [6]uint64{}, unix.EPERM},
+		{Spec{Syscalls: "any"}, "ioctl", [6]uint64{0, unix.TIOCSTI}, ok},
+		{everything, "io_uring_setup", [6]uint64{}, ok},
+	} {
+		for _, m := range []machine{amd64, arm64} {
+			if got := test.spec.ask(t, m, test.call, test.args, 7); got != test.want {
+				t.Errorf("%+v: %s%x: %v, not %v", test.spec, test.call, test.args, got, test.want)
+			}
+		}
+	}
+}
+
+// Before Landlock has TCP rules an address that fits an internet socket is
+// refused.
+func TestBindWithoutLandlock(t *testing.T) {
+	for length, want := range map[uint64]unix.Errno{0: unix.EPERM, 2: unix.EPERM, 12: 0, 16: unix.EPERM, 28: unix.EPERM, 110: unix.EPERM} {
+		if got := (Spec{Seal: true}).ask(t, amd64, "bind", [6]uint64{0, 0, length}, 3); got != want {
+			t.Errorf("%d: %v, not %v", length, got, want)
+		}
+	}
+}
+
+const askSupervisor = unix.Errno(4096)
+
+// ask is the errno that the filter of s gives a call; 0: it passes.
+func (s Spec) ask(t *testing.T, m machine, name string, args [6]uint64, landlock int) unix.Errno {
+	t.Helper()
+	keep, err := capabilityMask(s.Capabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := none
+	for _, g := range groups {
+		for _, c := range g.calls {
+			if c.name == name {
+				number = m.number(c)
+			}
+		}
+	}
+	if number == none {
+		t.Fatalf("%s: no such call", name)
+	}
+	w := s.wall(keep, landlock)
+	if w.open() {
+		return 0
+	}
+	answer, _ := interpret(t, assemble(w.verdict(m)), request{number: uint32(number), machine: m.audit, args: args})
+	switch answer & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ALLOW:
+		return 0
+	case unix.SECCOMP_RET_USER_NOTIF:
+		return askSupervisor
+	case unix.SECCOMP_RET_ERRNO:
+		return unix.Errno(answer & unix.SECCOMP_RET_DATA)
+	}
+	t.Fatalf("%#x", answer)
+	return 0
+}
+
+func TestOptionsAreListedOnce(t *testing.T) {
+	seen := map[[2]uint32]bool{}
+	for _, h := range harmless {
+		for _, name := range h.names {
+			if at := [2]uint32{h.level, name}; seen[at] {
+				t.Errorf("level %d, option %d: twice", h.level, name)
+			} else {
+				seen[at] = true
+			}
+		}
+	}
+	// What is refused on purpose stays refused.
+	for _, at := range [][2]uint32{
+		{unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, {unix.SOL_SOCKET, unix.SO_DETACH_FILTER}, {unix.SOL_SOCKET, unix.SO_ATTACH_BPF},
+		{unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF}, {unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF}, {unix.SOL_SOCKET, unix.SO_LOCK_FILTER},
+		{unix.SOL_SOCKET, unix.SO_BINDTODEVICE}, {unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX}, {unix.SOL_SOCKET, unix.SO_MARK},
+		{unix.SOL_SOCKET, unix.SO_PASSRIGHTS}, {unix.SOL_SOCKET, unix.SO_PEEK_OFF}, {unix.SOL_SOCKET, unix.SO_INCOMING_CPU},
+		{unix.SOL_SOCKET, unix.SO_DONTROUTE}, {unix.SOL_SOCKET, unix.SO_RCVLOWAT}, {unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE},
+		{unix.IPPROTO_TCP, unix.TCP_MD5SIG}, {unix.IPPROTO_TCP, unix.TCP_MD5SIG_EXT}, {unix.IPPROTO_TCP, unix.TCP_ULP},
+		{unix.IPPROTO_TCP, unix.TCP_REPAIR}, {unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT}, {unix.IPPROTO_TCP, unix.TCP_FASTOPEN_KEY},
+		{unix.IPPROTO_IP, unix.IP_OPTIONS}, {unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP}, {unix.IPPROTO_IP, unix.IP_MULTICAST_IF},
+		{unix.IPPROTO_IP, unix.IP_TRANSPARENT}, {unix.IPPROTO_IP, unix.IP_FREEBIND}, {unix.IPPROTO_IP, unix.IP_UNICAST_IF},
+		{unix.IPPROTO_IP, unix.IP_XFRM_POLICY}, {unix.IPPROTO_IP, unix.IP_IPSEC_POLICY}, {unix.IPPROTO_IP, unix.IP_MINTTL},
+		{unix.IPPROTO_IPV6, unix.IPV6_ADDRFORM}, {unix.IPPROTO_IPV6, unix.IPV6_RTHDR}, {unix.IPPROTO_IPV6, unix.IPV6_JOIN_ANYCAST},
+		{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, {unix.IPPROTO_IPV6, unix.IPV6_PKTINFO},
+		{unix.IPPROTO_UDP, unix.UDP_ENCAP}, {unix.SOL_TLS, 1},
+	} {
+		if seen[at] {
+			t.Errorf("level %d, option %d is allowed", at[0], at[1])
+		}
+	}
+}
+
+func TestWordsOfTheSpec(t *testing.T) {
+	for _, s := range []Spec{{Connect: "some"}, {Syscalls: "all"}} {
+		_, err := s.Resolve("x", "true", nil)
+		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
+
+// Landlock as far as each kernel has it.
+func TestLandlockByABI(t *testing.T) {
+	entries := []Entry{{Kind: Tmpfs, Path: "/tmp"}, {Kind: ReadOnly, Path: "/usr"}, {Kind: Writable, Path: "/data", Source: "/usr"}, {Kind: Writable, Path: "/file", Source: "/bin/sh"}}
+	for abi, want := range map[int][3]uint64{0: {}, 1: {}, 2: {0x3fff, 0, 0}, 3: {0x7fff, 0, 0}, 4: {0x7fff, 3, 0}, 5: {0xffff, 3, 0}, 6: {0xffff, 3, 3}, 9: {0xffff, 3, 3}} {
+		l := Spec{Seal: true}.landlock(abi, entries)
+		if got := [3]uint64{l.Files, l.Net, l.Scoped}; got != want {
+			t.Errorf("ABI %d: %#x, not %#x", abi, got, want)
+		}
+		for _, g := range l.Grants {
+			devices := g.Access & deviceRights
+			if g.Access == 0 || g.Access&^l.Files != 0 || devices != 0 || g.Path == "/usr" || g.Path == "/file" && g.Access&^writeRights != 0 {
+				t.Errorf("ABI %d: %+v", abi, g)
+			}
+		}
+	}
+	if l := (Spec{}).landlock(7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
+		t.Errorf("unsealed: %+v", l)
+	}
+	if l := (Spec{Syscalls: "any", Seal: true}).landlock(7, entries); l.Files != 0 || len(l.Grants) != 0 || l.Net == 0 {
+		t.Errorf("any: %+v", l)
+	}
+}
