@@ -25,9 +25,10 @@ type Ability struct {
 // Abilities looks at the running system. It changes nothing and starts nothing;
 // whether the default sandbox really works only a start can tell.
 func Abilities() []Ability {
+	kernel := Running()
 	abilities := []Ability{
 		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfds(),
-		seccompFilter(), landlock(), cgroup2(), hold("eBPF programs", "the seal of UDP sockets without a relay", unix.CAP_BPF, unix.CAP_NET_ADMIN),
+		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock), cgroup2(), hold("eBPF programs", "the seal of UDP sockets without a relay", unix.CAP_BPF, unix.CAP_NET_ADMIN),
 		hold("joining network namespaces", "network = \"netns:NAME\"", unix.CAP_SYS_ADMIN),
 		hold("an own user id for every service", "separating services from us and from each other", unix.CAP_SETUID, unix.CAP_SETGID),
 		hold("raising hard limits", "limits above our own", unix.CAP_SYS_RESOURCE),
@@ -126,25 +127,12 @@ func pidfds() Ability {
 	return a
 }
 
-func seccompFilter() Ability {
-	a := Ability{Name: "seccomp filters", OK: true, Detail: "SECCOMP_MODE_FILTER", Needs: "the seal, the list of system calls, handover = \"bind\"",
-		Cure: "a kernel with CONFIG_SECCOMP_FILTER"}
-	// With no filter to load the kernel gets as far as EFAULT, prctl(2).
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0); !errors.Is(err, unix.EFAULT) {
-		a.OK, a.Detail = false, fmt.Sprint(os.NewSyscallError("prctl", err))
+func seccompFilter(have bool) Ability {
+	a := Ability{Name: "seccomp filters", OK: have, Detail: "SECCOMP_MODE_FILTER", Needs: "every sandbox: the list of system calls, the seal, connect, handover = \"bind\"",
+		Cure: "a kernel with CONFIG_SECCOMP_FILTER", Required: true}
+	if !have {
+		a.Detail = "none"
 	}
-	return a
-}
-
-func landlock() Ability {
-	a := Ability{Name: "Landlock", Needs: "the seal of TCP (ABI 4, Linux 6.7) and of abstract unix sockets (ABI 6, Linux 6.12)",
-		Cure: "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		a.Detail = os.NewSyscallError("landlock_create_ruleset", errno).Error()
-		return a
-	}
-	a.OK, a.Detail = abi >= 4, fmt.Sprintf("ABI %d", abi)
 	return a
 }
 

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +92,7 @@ func TestChecks(t *testing.T) {
 		{sealed, "ioctl", [6]uint64{0, unix.SIOCGSKNS}, unix.EPERM},
 		{sealed, "ioctl", [6]uint64{0, 0x8bff}, unix.EPERM},
 		{sealed, "ioctl", [6]uint64{0, 0x8905}, ok}, // SIOCATMARK
-		{sealed, "ioctl", [6]uint64{0, unix.FIONREAD}, ok},
+		{sealed, "ioctl", [6]uint64{0, unix.TIOCINQ}, ok},
 		{free, "ioctl", [6]uint64{0, unix.TIOCSTI}, ok},
 		{free, "ioctl", [6]uint64{0, unix.SIOCGIFCONF}, unix.EPERM},
 
@@ -220,5 +221,33 @@ func TestLandlockByABI(t *testing.T) {
 	}
 	if l := (Spec{Syscalls: "any", Seal: true}).landlock(7, entries); l.Files != 0 || len(l.Grants) != 0 || l.Net == 0 {
 		t.Errorf("any: %+v", l)
+	}
+}
+
+func TestSealLacks(t *testing.T) {
+	for _, test := range []struct {
+		kernel    Kernel
+		datagrams bool
+		want      int
+	}{
+		{Kernel{true, 7}, true, 0},
+		{Kernel{true, 6}, true, 0},
+		{Kernel{true, 5}, true, 1},
+		{Kernel{true, 0}, true, 1},
+		{Kernel{true, 0}, false, 0},
+		{Kernel{false, 7}, false, 1},
+		{Kernel{false, 1}, true, 2},
+	} {
+		if got := test.kernel.SealLacks(test.datagrams); len(got) != test.want {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+	if got := (Kernel{true, 4}).SealLacks(true)[0]; !strings.Contains(got, "(ABI 6, Linux 6.12; here it is ABI 4): ") {
+		t.Error(got)
+	}
+	for abi, want := range map[int]string{0: "off", 4: "ABI 4, without device ioctls (ABI 5, Linux 6.10), abstract unix names and signals (ABI 6, Linux 6.12)", 7: "ABI 7"} {
+		if a := landlockAbility(abi); a.Detail != want || a.OK != (abi >= 6) {
+			t.Errorf("%+v", a)
+		}
 	}
 }

@@ -1,0 +1,86 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kernel is what the process's own walls are made of, as far as a kernel has it.
+type Kernel struct {
+	Filters  bool // seccomp(2) with filters
+	Landlock int  // its ABI, landlock(7); 0: none, or not among the boot's lsm=
+}
+
+// Running is the kernel we run on.
+func Running() Kernel {
+	// With no filter to load the kernel gets as far as EFAULT, prctl(2).
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
+	return Kernel{Filters: errors.Is(err, unix.EFAULT), Landlock: landlockABI()}
+}
+
+// SealLacks says what of the process's side of the seal this kernel has not, and
+// what that leaves open, a sentence each; nil: nothing. datagrams tells whether the
+// process inherits unix datagram sockets, which alone can send to a name.
+//
+// Landlock's TCP rules (ABI 4) are not among it. They are the second wall: without
+// them the filter alone refuses connect and fast open, and every bind to an address that could
+// be an internet one, so that nothing is open, but programs cannot bind unix sockets of
+// their own (nor internet ones, which they cannot with them either).
+func (k Kernel) SealLacks(datagrams bool) []string {
+	var lacks []string
+	if !k.Filters {
+		lacks = append(lacks, "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): the service could dissolve a socket that it inherits, and connect it from the host's network")
+	}
+	if datagrams && k.Landlock < abiScopes {
+		lacks = append(lacks, fmt.Sprintf("this kernel's Landlock has no scopes (%s): the service could send to abstract unix names of the host through a unix datagram socket that it inherits",
+			landlockMissing(k.Landlock, abiScopes)))
+	}
+	return lacks
+}
+
+// landlockLevels is what each ABI that we use brought.
+var landlockLevels = [...]struct {
+	abi            int
+	linux, brought string
+}{
+	{abiFiles, "5.19", "the wall around files"},
+	{3, "6.2", "truncation"},
+	{abiTCP, "6.7", "TCP"},
+	{5, "6.10", "device ioctls"},
+	{abiScopes, "6.12", "abstract unix names and signals"},
+}
+
+// landlockMissing says which version is wanted and which there is.
+func landlockMissing(have, want int) string {
+	for _, level := range landlockLevels {
+		if level.abi == want && have > 0 {
+			return fmt.Sprintf("ABI %d, Linux %s; here it is ABI %d", want, level.linux, have)
+		}
+	}
+	return fmt.Sprintf("ABI %d; here it is off", want)
+}
+
+// landlockAbility tells the ABI and what it lacks.
+func landlockAbility(abi int) Ability {
+	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: "off",
+		Needs: "the second wall, behind the mounts and the list of system calls; the seal of unix datagram sockets (ABI 6)",
+		Cure:  "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
+	if abi == 0 {
+		return a
+	}
+	a.Detail = fmt.Sprintf("ABI %d", abi)
+	var lacks []string
+	for _, level := range landlockLevels {
+		if abi < level.abi {
+			lacks = append(lacks, fmt.Sprintf("%s (ABI %d, Linux %s)", level.brought, level.abi, level.linux))
+		}
+	}
+	if len(lacks) > 0 {
+		a.Detail += ", without " + strings.Join(lacks, ", ")
+		a.Cure = "a newer kernel"
+	}
+	return a
+}
