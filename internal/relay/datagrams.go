@@ -1,0 +1,330 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a stand-in; the zero value is the default.
+type Options struct {
+	Flows         int           // most clients at a time; 0: 16384, and never more than RLIMIT_NOFILE has room for
+	Expire        time.Duration // how long a client may be silent; 0: 2 minutes
+	ReceiveBuffer int           // bytes, of the inner socket; 0: twice the host's, net.core.rmem_max permitting
+	Log           *slog.Logger  // nil: says nothing
+}
+
+const (
+	defaultFlows  = 16384
+	defaultExpire = 2 * time.Minute
+)
+
+// Datagrams stands between a datagram socket of the host and the inner one.
+//
+// Both queues hold what a service has not read: while the inner one is well
+// filled, nothing is taken off the host's. Nothing is lost between two instances
+// of a service that are lent the same inner socket.
+type Datagrams struct {
+	maker      *Maker
+	generation int // of the maker's process
+	options    Options
+	name       string
+
+	host     int     // our own descriptor of the host's open file description
+	self     rawAddr // the host's address
+	family   int
+	wildcard bool // the clients may have asked different addresses of the host
+	restore  func()
+
+	inner   *os.File // lent by Inner
+	innerFD int      // its number, valid until Close
+	node    int      // unix: O_PATH descriptor of the inner socket's node; -1: none
+	target  rawAddr  // unix: what flow sockets connect to
+
+	epoll   *os.File // in the runtime's poller
+	epfd    int      // its number
+	events  []unix.EpollEvent
+	found   int // events
+	pollErr error
+
+	running sync.Mutex // held by Run, and by Close
+	closed  atomic.Bool
+
+	// Of the goroutine of Run.
+	table
+	spare     map[int][]int // flow sockets, unbound, by their domain
+	spared    int
+	in, out   *batch
+	gram      gram // unix
+	hostReady bool
+	start     time.Time
+	now       time.Duration // since start, read once a round
+	armed     time.Time     // the deadline of epoll
+	inStall   stall
+	outStall  stall
+	full      fullLog
+}
+
+// stall is a direction that waits for room, which nobody announces.
+type stall struct {
+	until time.Duration // 0: none
+	delay time.Duration
+}
+
+const (
+	shortestStall = 200 * time.Microsecond
+	longestStall  = 50 * time.Millisecond
+)
+
+func (s *stall) begin(now time.Duration) {
+	s.delay = min(max(2*s.delay, shortestStall), longestStall)
+	s.until = now + s.delay
+}
+
+// over reports whether there is no stall, or its time has come.
+func (s *stall) over(now time.Duration) bool { return s.until == 0 || s.until <= now }
+
+// Inner lends the socket for the service, until Close. It is blocking; status
+// flags are shared with whoever holds it.
+func (d *Datagrams) Inner() *os.File { return d.inner }
+
+// String returns what is relayed: "relay udp 127.0.0.1:3000".
+func (d *Datagrams) String() string { return d.name }
+
+// Run relays until ctx ends, which is no error, or Close. It wakes for nothing
+// but datagrams, and a timer while there are flows. It may be called again: flows
+// and what is on its way stay. The error is [ErrStale] when a new client came
+// and the realm has no flow socket for him.
+func (d *Datagrams) Run(ctx context.Context) error {
+	d.running.Lock()
+	defer d.running.Unlock()
+	conn, err := d.epoll.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if d.closed.Load() {
+		return ErrClosed
+	}
+	d.arm(time.Time{})
+	awake := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(awake)
+		_ = d.epoll.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !stop() {
+			<-awake
+		}
+	}()
+	polled := d.polled // allocated once
+	d.hostReady = true // whoever came before is announced no more
+	defer d.returnBatches()
+	for {
+		d.now = time.Since(d.start)
+		busy, err := d.round()
+		if err == nil {
+			err = d.collect(ctx, conn, polled, busy)
+		}
+		switch {
+		case ctx.Err() != nil || d.closed.Load():
+			return nil
+		case err != nil:
+			return fmt.Errorf("%s: %w", d.name, err)
+		}
+	}
+}
+
+// round carries one batch each way, and reports whether there is more to do.
+func (d *Datagrams) round() (busy bool, err error) {
+	d.expire()
+	in, out := d.inbound, d.outbound
+	if d.family == unix.AF_UNIX {
+		in, out = d.inboundUnix, d.outboundUnix
+	}
+	if d.inStall.over(d.now) && (d.hostReady || d.inStall.until != 0) {
+		if err = in(); err != nil {
+			return false, err
+		}
+	}
+	if d.outStall.over(d.now) && (len(d.ready) > 0 || d.outStall.until != 0) {
+		if err = out(); err != nil {
+			return false, err
+		}
+	}
+	return d.inStall.until == 0 && d.hostReady || d.outStall.until == 0 && len(d.ready) > 0, nil
+}
+
+// collect notes who is ready; if nothing is to be done meanwhile it waits for
+// that, or for the time of whatever comes first. The runtime waits for the epoll
+// itself to become readable, see epoll(7) on nesting.
+func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled func(uintptr) bool, busy bool) error {
+	n, err := d.poll()
+	if err == nil && n == 0 && !busy {
+		d.arm(d.alarm())
+		if ctx.Err() != nil || d.closed.Load() {
+			return nil // after arm, which may have undone the call to wake up
+		}
+		d.returnBatches()
+		err = conn.Read(polled)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			d.armed = time.Unix(1, 0) // has to be set anew
+			return nil
+		}
+		n = d.found
+		if err == nil {
+			err = d.pollErr
+		}
+	}
+	if err != nil {
+		return os.NewSyscallError("epoll_wait", err)
+	}
+	for i := range d.events[:n] {
+		if e := &d.events[i]; e.Fd == hostSlot {
+			d.hostReady = true
+		} else if f := d.find(e.Fd, e.Pad); f != nil {
+			d.wake(f)
+			if e.Events&unix.EPOLLOUT != 0 && d.inStall.until != 0 {
+				d.inStall.until = d.now // the queue inside has room
+			}
+		}
+	}
+	return nil
+}
+
+// polled is [Datagrams.poll] as the runtime's poller wants it.
+func (d *Datagrams) polled(uintptr) bool {
+	d.found, d.pollErr = d.poll()
+	return d.found > 0 || d.pollErr != nil
+}
+
+func (d *Datagrams) poll() (int, error) {
+	for {
+		n, err := unix.EpollWait(d.epfd, d.events, 0)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// alarm is the time of the next thing to do without a datagram; zero: nothing.
+func (d *Datagrams) alarm() time.Time {
+	next := time.Duration(0)
+	first := func(t time.Duration) {
+		if next == 0 || t < next {
+			next = t
+		}
+	}
+	if d.oldest != nil {
+		// Once for all that are due soon after.
+		first(d.oldest.last + d.options.Expire + d.grain())
+	}
+	if d.inStall.until != 0 {
+		first(d.inStall.until)
+	}
+	if d.outStall.until != 0 {
+		first(d.outStall.until)
+	}
+	if next == 0 {
+		return time.Time{}
+	}
+	return d.start.Add(next)
+}
+
+// arm sets the deadline of epoll where it is another.
+func (d *Datagrams) arm(t time.Time) {
+	if !d.armed.Equal(t) {
+		_ = d.epoll.SetReadDeadline(t) // never: it is in the poller
+		d.armed = t
+	}
+}
+
+// grain is how exactly flows expire.
+func (d *Datagrams) grain() time.Duration { return d.options.Expire / 16 }
+
+// expire closes the flows of clients that were silent for so long.
+func (d *Datagrams) expire() {
+	for f := d.oldest; f != nil && d.now-f.last >= d.options.Expire; f = d.oldest {
+		d.drop(f)
+	}
+}
+
+// drop ends a flow.
+func (d *Datagrams) drop(f *flow) {
+	d.remove(f)
+	d.maker.flows.add(-1)
+}
+
+// watch puts a descriptor into the epoll, edge-triggered: each of them is read
+// until it has no more.
+func (d *Datagrams) watch(fd int, slot, generation int32, events uint32) error {
+	e := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: slot, Pad: generation}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(d.epfd, unix.EPOLL_CTL_ADD, fd, &e))
+}
+
+// hostSlot is the host's socket in an epoll event.
+const hostSlot = -1
+
+// Close ends Run and closes everything. Clients and their datagrams are
+// forgotten; the host's socket stays as it was. Twice is fine.
+func (d *Datagrams) Close() error {
+	d.closed.Store(true)
+	if d.epoll != nil {
+		_ = d.epoll.SetReadDeadline(time.Unix(1, 0))
+	}
+	d.running.Lock()
+	defer d.running.Unlock()
+	if d.inner == nil {
+		return nil
+	}
+	for d.oldest != nil {
+		d.drop(d.oldest)
+	}
+	for domain := range d.spare {
+		closeAll(d.spare[domain])
+	}
+	d.maker.flows.add(-d.spared)
+	d.spare, d.spared = nil, 0
+	if d.restore != nil {
+		d.restore()
+	}
+	for _, fd := range []int{d.host, d.node} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	err := d.inner.Close()
+	d.inner = nil
+	if d.epoll != nil {
+		err = errors.Join(err, d.epoll.Close())
+	}
+	d.in, d.out = nil, nil
+	return err
+}
+
+// fullLog says now and then that clients are dropped.
+type fullLog struct {
+	next    time.Duration
+	dropped int
+}
+
+// fullEvery is how often the table may be said to be full.
+const fullEvery = 10 * time.Second
+
+// dropNew notes that a datagram of a new client was dropped.
+func (d *Datagrams) dropNew(why string) {
+	d.full.dropped++
+	if d.options.Log == nil || d.now < d.full.next {
+		return
+	}
+	d.options.Log.Warn("datagrams of new clients are dropped: "+why, "addr", d.self.String(),
+		"flows", len(d.byClient), "dropped", d.full.dropped)
+	d.full.next, d.full.dropped = d.now+fullEvery, 0
+}

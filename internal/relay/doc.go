@@ -1,0 +1,19 @@
+// Package relay carries datagrams between a socket of the host and one that a
+// service holds in its place, for services that must not hold the host's.
+//
+//	maker := relay.NewMaker(starter.StartProcess)
+//	datagrams, err := maker.StandIn(host, relay.Options{})
+//	go datagrams.Run(ctx)
+//	lend(datagrams.Inner()) // same family, type and address as the host's
+//
+// The inner socket lives in a realm: a network namespace with nothing in it but
+// lo, on which every address is local. For each client a flow socket stands there
+// at the client's own address, so that the service sees it and answers to it. What
+// the service sends to anybody else stays in the realm.
+//
+// A realm is made by a helper process, the maker, which is born into a user
+// namespace of ours: nobody needs a privilege.
+//
+// It does not decide when a service starts, and it opens no socket of the host.
+// Descriptors and credentials that clients send over unix sockets do not pass.
+package relay

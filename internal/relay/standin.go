@@ -1,0 +1,222 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// StandIn makes an inner socket for host, a bound UDP or unixgram socket, which
+// is lent until Close (we keep a descriptor of our own, which shares its open
+// file description). The caller closes what it returns, before the maker.
+func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
+	if o.Flows <= 0 {
+		o.Flows = defaultFlows
+	}
+	if o.Expire <= 0 {
+		o.Expire = defaultExpire
+	}
+	d := &Datagrams{maker: m, options: o, node: -1, host: -1, start: time.Now(),
+		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
+	err := d.adopt(host)
+	if err == nil {
+		err = d.settle()
+	}
+	if err == nil {
+		err = d.openEpoll()
+	}
+	if err == nil {
+		err = d.prepareHost()
+	}
+	if err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
+	}
+	return d, nil
+}
+
+// adopt looks at the host's socket.
+func (d *Datagrams) adopt(host *os.File) error {
+	raw, err := host.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) {
+		d.host, inner = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err = errors.Join(err, os.NewSyscallError("fcntl", inner)); err != nil {
+		d.host = -1
+		return err
+	}
+	if d.self, err = localAddr(d.host); err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	kind, err := unix.GetsockoptInt(d.host, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_TYPE", err)
+	}
+	d.family = d.self.family()
+	network := "udp"
+	if d.family == unix.AF_UNIX {
+		network = "unixgram"
+	}
+	d.name = "relay " + network + " " + d.self.String()
+	ip := d.self.ip().Unmap()
+	d.wildcard = ip.IsValid() && ip.IsUnspecified()
+	switch {
+	case kind != unix.SOCK_DGRAM || !ip.IsValid() && d.family != unix.AF_UNIX:
+		return errors.New("only UDP and unix datagram sockets are relayed")
+	case d.family == unix.AF_UNIX && d.self.n <= pathAt || ip.IsValid() && d.self.port() == 0:
+		return errors.New("the socket is not bound")
+	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return errors.New("a multicast address cannot be relayed: nothing can answer from it")
+	}
+	return nil
+}
+
+// firstFlows is how many flow sockets come with a realm.
+const firstFlows = 8
+
+// settle has the realm made.
+func (d *Datagrams) settle() error {
+	size, err := unix.GetsockoptInt(d.host, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_RCVBUF", err)
+	}
+	if d.options.ReceiveBuffer > 0 {
+		size = d.options.ReceiveBuffer
+	}
+	inside := d.self
+	if d.family == unix.AF_INET6 {
+		inside = inetAddr(d.self.ip(), d.self.port(), loopback)
+	}
+	o := order{Domain: d.family, Address: inside.bytes(), ReceiveBuffer: size}
+	domains := []int{d.family}
+	if d.family == unix.AF_INET6 {
+		only, err := unix.GetsockoptInt(d.host, unix.SOL_IPV6, unix.IPV6_V6ONLY)
+		if err != nil {
+			return os.NewSyscallError("getsockopt IPV6_V6ONLY", err)
+		}
+		o.V6Only = only != 0
+		switch {
+		case d.self.ip().Is4In6():
+			domains = []int{unix.AF_INET}
+		case d.wildcard && !o.V6Only:
+			domains = append(domains, unix.AF_INET)
+		}
+	}
+	for _, domain := range domains {
+		for range firstFlows {
+			o.Flows = append(o.Flows, domain)
+		}
+	}
+	fds, node, generation, err := d.maker.found(&o)
+	if err != nil {
+		return err
+	}
+	d.generation = generation
+	d.innerFD, fds = fds[0], fds[1:]
+	d.inner = os.NewFile(uintptr(d.innerFD), d.name)
+	if d.target = inside; node {
+		d.node, fds = fds[0], fds[1:]
+		d.target, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", d.node), false, false)
+	}
+	// More than rmem_max only root may have; net.core.rmem_max is what others get.
+	_ = unix.SetsockoptInt(d.innerFD, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	d.stock(o.Flows, fds)
+	return nil
+}
+
+// stock takes flow sockets.
+func (d *Datagrams) stock(domains, fds []int) {
+	for i, fd := range fds {
+		d.spare[domains[i]] = append(d.spare[domains[i]], fd)
+	}
+	d.spared += len(fds)
+	d.maker.flows.add(len(fds))
+}
+
+// take returns an unbound flow socket, which the caller closes.
+func (d *Datagrams) take(domain int) (int, error) {
+	if len(d.spare[domain]) == 0 {
+		if err := d.order(domain); err != nil {
+			return -1, err
+		}
+	}
+	n := len(d.spare[domain]) - 1
+	fd := d.spare[domain][n]
+	d.spare[domain] = d.spare[domain][:n]
+	d.spared--
+	d.maker.flows.add(-1)
+	return fd, nil
+}
+
+// errFull says that there is no room for another flow.
+var errFull = errors.New("no room for another flow")
+
+// order asks the maker for as many more as there are flows already, which keeps
+// orders rare.
+func (d *Datagrams) order(domain int) error {
+	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), d.maker.flows.room())
+	if n <= 0 {
+		return errFull
+	}
+	domains := make([]int, n)
+	for i := range domains {
+		domains[i] = domain
+	}
+	fds, err := d.maker.more(d.innerFD, d.generation, domains)
+	if err != nil {
+		return err
+	}
+	d.stock(domains, fds)
+	return nil
+}
+
+func (d *Datagrams) openEpoll() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	// os.NewFile puts only non-blocking files into the runtime's poller.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	d.epfd, d.epoll = fd, os.NewFile(uintptr(fd), "epoll")
+	if err := d.epoll.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return d.watch(d.host, hostSlot, 0, unix.EPOLLIN)
+}
+
+// prepareHost asks for what is needed with each datagram, and remembers how it
+// was: the address that was asked, or who asked.
+func (d *Datagrams) prepareHost() error {
+	level, option := unix.SOL_IP, unix.IP_PKTINFO
+	switch {
+	case d.family == unix.AF_UNIX:
+		level, option = unix.SOL_SOCKET, unix.SO_PASSCRED
+	case !d.wildcard:
+		return nil
+	case d.family == unix.AF_INET6:
+		level, option = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	before, err := unix.GetsockoptInt(d.host, level, option)
+	if err == nil {
+		err = unix.SetsockoptInt(d.host, level, option, 1)
+	}
+	if err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	d.restore = func() { _ = unix.SetsockoptInt(d.host, level, option, before) }
+	if d.family == unix.AF_UNIX && before != 0 {
+		return errors.New("pass_credentials: the service would take us for its clients: credentials do not pass a relay")
+	}
+	return nil
+}
