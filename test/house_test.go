@@ -26,21 +26,23 @@ var arrows = map[string][]string{
 	"internal/sandbox":   {},
 	"internal/output":    {},
 	"internal/relay":     {},
+	"internal/replyonly": {},
 	"internal/container": {},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
 	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
 	"internal/supervise": {"internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/spawn"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/listen", "internal/notify", "internal/output",
-		"internal/relay", "internal/sandbox", "internal/spawn", "internal/supervise"},
-	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/sandbox", "internal/spawn"},
-	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/spawn"},
+		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
+	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
+	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/replyonly", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/notify"},
 }
 
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
-	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/intercept", "cmd/echo"}
+	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
+	"internal/intercept", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

@@ -20,6 +20,7 @@ import (
 	"activator/internal/container"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
+	"activator/internal/replyonly"
 	"activator/internal/spawn"
 )
 
@@ -36,6 +37,9 @@ func main() {
 	}
 	if container.IsStage() {
 		container.Stage()
+	}
+	if replyonly.IsHelper() {
+		replyonly.Helper()
 	}
 	spawn.CloseInherited()
 	os.Exit(run(os.Args[1:]))
