@@ -158,8 +158,8 @@ func addressPeer6(p *program) {
 // UDP header is always there (ip_finish_output(), ip6_finish_output()).
 func packetPeer(p *program) {
 	p.load(word, r1, r6, skbProtocol)
-	p.ifEqual(r1, wire(unix.ETH_P_IP), "ip4")
-	p.ifNot(r1, wire(unix.ETH_P_IPV6), "refuse")
+	p.ifEqual(r1, onTheWire(unix.ETH_P_IP), "ip4")
+	p.ifNot(r1, onTheWire(unix.ETH_P_IPV6), "refuse")
 
 	p.read(ip6Size + udpSize)
 	p.load(octet, r1, r10, atPacket+ip6Next)
@@ -179,7 +179,7 @@ func packetPeer(p *program) {
 	p.load(octet, r1, r10, atPacket+ip4Protocol)
 	p.ifNot(r1, unix.IPPROTO_UDP, "refuse")
 	p.load(half, r1, r10, atPacket+ip4Fragment)
-	p.and(r1, wire(fragmentMask))
+	p.and(r1, onTheWire(fragmentMask))
 	p.ifNot(r1, 0, "refuse") // what is at the port's place may not be one
 	p.mapped()
 	p.load(word, r1, r10, atPacket+ip4Destination)
@@ -199,7 +199,7 @@ func (p *program) read(n int32) {
 	p.ifNot(r0, 0, "refuse")
 }
 
-// wire returns how a number of two bytes in network order is loaded.
-func wire(n uint16) int32 {
+// onTheWire returns how a number of two bytes in network order is loaded.
+func onTheWire(n uint16) int32 {
 	return int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n)))
 }
