@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"internal/daemon": {"internal/config", "internal/container", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
-	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/replyonly", "internal/spawn"},
+	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/relay", "internal/replyonly", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/notify"},
 }
 

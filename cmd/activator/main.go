@@ -20,6 +20,7 @@ import (
 	"activator/internal/container"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
+	"activator/internal/relay"
 	"activator/internal/replyonly"
 	"activator/internal/spawn"
 )
@@ -40,6 +41,9 @@ func main() {
 	}
 	if replyonly.IsHelper() {
 		replyonly.Helper()
+	}
+	if relay.IsMaker() {
+		relay.Make()
 	}
 	spawn.CloseInherited()
 	os.Exit(run(os.Args[1:]))

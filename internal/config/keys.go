@@ -100,7 +100,7 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 		key("pass_credentials", boolean, func(g *group) *bool { return &g.Options.PassCredentials }, false).only(onUnix),
 		key("pass_security", boolean, func(g *group) *bool { return &g.Options.PassSecurity }, false).only(onUnix),
 		key("pass_packet_info", boolean, func(g *group) *bool { return &g.Options.PassPacketInfo }, false).only(onUDP),
-		key("pass_rights", inverted, func(g *group) *bool { return &g.Options.RefuseRights }, false).only(onUnix),
+		key("pass_rights", inverted, func(g *group) *bool { return &g.Options.RefuseRights }, false).only(onUnix), // see readSockets
 		key("pipe_size", size, func(g *group) *int { return &g.Options.PipeSize }, 0).without("the kernel's").only(onFIFO),
 		key("non_blocking", boolean, func(g *group) *bool { return &g.Options.NonBlocking }, false),
 		key("target", target, func(g *group) *string { return &g.Target }, "").without("none; it is for handover bind and proxy"),
@@ -122,6 +122,15 @@ func ownSandbox(instead string) func(*Service) string {
 		}
 		return ""
 	}
+}
+
+// ownNetwork: what the program inherits could not reach farther than what it may
+// open itself.
+func ownNetwork(s *Service) string {
+	if s.Sandbox.Network == "host" {
+		return "network is \"host\", so there is nothing to seal"
+	}
+	return ""
 }
 
 var serviceKeys = sync.OnceValue(func() []field[Service] {
@@ -158,14 +167,14 @@ var serviceKeys = sync.OnceValue(func() []field[Service] {
 var sandboxKeys = sync.OnceValue(func() []field[Service] {
 	return []field[Service]{
 		key("network", network, func(s *Service) *string { return &s.Sandbox.Network }, "none"),
-		key("seal", choice("required", "best-effort", "off"), func(s *Service) *string { return &s.Sandbox.Seal }, "off").later(`"required", which will be the default, and "best-effort"`),
-		key("connect", choice("none", "unix", "any"), func(s *Service) *string { return &s.Sandbox.Connect }, "any").later(`"none", which will be the default, and "unix"`),
+		key("seal", choice("required", "best-effort", "off"), func(s *Service) *string { return &s.Sandbox.Seal }, "required").only(ownSandbox("an engine that has no seal: what the program inherits it can turn outward")).only(ownNetwork),
+		key("connect", choice("none", "unix", "any"), func(s *Service) *string { return &s.Sandbox.Connect }, "none").only(ownSandbox("its own profile of system calls")),
 		key("root", hostPath, func(s *Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
 		key("read_only", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.ReadOnly }, nil),
 		key("writable", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.Writable }, nil),
 		key("tmpfs", list(mountPoint), func(s *Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
 		key("capabilities", distinct(capability), func(s *Service) *[]string { return &s.Sandbox.Capabilities }, nil),
-		key("syscalls", choice("default", "any"), func(s *Service) *string { return &s.Sandbox.Syscalls }, "any").later(`"default", which will be the default`),
+		key("syscalls", choice("default", "any"), func(s *Service) *string { return &s.Sandbox.Syscalls }, "default").only(ownSandbox("its own profile of system calls; write --security-opt seccomp=... into options")),
 		key("no_new_privileges", inverted, func(s *Service) *bool { return &s.Sandbox.NewPrivs }, false),
 		key("init", boolean, func(s *Service) *bool { return &s.Sandbox.Init }, false),
 	}

@@ -80,7 +80,7 @@ func TestEcho(t *testing.T) {
 		StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second, StopSignal: 15,
 		RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second,
 		Stdout: "log", Stderr: "log",
-		Sandbox: Sandbox{Spec: sandbox.Spec{Network: "none"}, Seal: "off", Connect: "any", Syscalls: "any"},
+		Sandbox: Sandbox{Spec: sandbox.Spec{Network: "none", Connect: "none", Syscalls: "default"}, Seal: "required"},
 	}
 	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
 		a, err := listen.ParseAddress(s)
@@ -89,12 +89,41 @@ func TestEcho(t *testing.T) {
 		}
 		o := listen.Options{Timestamping: "off"}
 		if a.Unix() {
-			o = listen.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755}
+			o = listen.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755, RefuseRights: true}
 		}
 		want.Sockets = append(want.Sockets, Socket{Spec: listen.Spec{Address: a, Name: "echo", Options: o}})
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// A client may pass descriptors in where the configuration says so, or where
+// nothing is sealed.
+func TestPassRights(t *testing.T) {
+	for _, tt := range []struct {
+		socket, rest string
+		refused      bool
+	}{
+		{"", "", true},
+		{"", "[sandbox]\nseal = \"best-effort\"", true},
+		{"", "[sandbox]\nseal = \"off\"", false},
+		{"", "[sandbox]\nnetwork = \"host\"", false},
+		{"pass_rights = true", "", false},
+		{"pass_rights = false", "[sandbox]\nseal = \"off\"", true},
+	} {
+		text := "[[socket]]\nlisten = [\"unix:///run/x\", \"tcp://:80\"]\n" + tt.socket + "\n[service]\nexec = [\"/bin/true\"]\n" + tt.rest
+		s, err := Parse("x.toml", []byte(text), somewhere)
+		if err != nil {
+			t.Errorf("%s %s: %v", tt.socket, tt.rest, err)
+			continue
+		}
+		if got := s.Sockets[0].Options.RefuseRights; got != tt.refused {
+			t.Errorf("%s %s: refused %v, want %v", tt.socket, tt.rest, got, tt.refused)
+		}
+		if s.Sockets[1].Options.RefuseRights {
+			t.Errorf("%s %s: refused of TCP", tt.socket, tt.rest)
+		}
 	}
 }
 

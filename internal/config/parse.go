@@ -97,6 +97,9 @@ func (p *parsed) readService(tables map[string][]*table) {
 	for _, t := range tables["sandbox"] {
 		settle(p.reading, "sandbox", sandboxKeys(), t, s)
 	}
+	if s.Container != nil || s.Sandbox.Network == "host" {
+		s.Sandbox.Seal = "off"
+	}
 	kinds := []string{"state", "cache", "logs", "runtime"}
 	slices.SortStableFunc(s.Directories, func(a, b Directory) int {
 		return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
@@ -109,6 +112,9 @@ func (p *parsed) readSockets(tables []*table) {
 		var g group
 		defaults(socketKeys(), &g)
 		g.Name = p.name
+		// What a client passes in is a socket of the host's, or worse: the seal
+		// refuses it unless the configuration names it.
+		g.Options.RefuseRights = p.service.Sandbox.Seal != "off"
 		before := len(p.errs)
 		given := fill(p.reading, "socket", socketKeys(), t, &g)
 		if _, ok := given["listen"]; !ok || len(g.listen) == 0 && len(p.errs) == before {

@@ -57,9 +57,7 @@ type Socket struct {
 // not policy of the namespace.
 type Sandbox struct {
 	sandbox.Spec
-	Seal     string // "required", "best-effort", "off"
-	Connect  string // "none", "unix", "any"
-	Syscalls string // "default", "any"
+	Seal string // "required", "best-effort", "off"; "off" also of a container and with network "host"
 }
 
 // Limit is one resource limit, as in setrlimit(2).

@@ -3,6 +3,9 @@ package daemon
 import (
 	"fmt"
 	"io"
+
+	"activator/internal/config"
+	"activator/internal/replyonly"
 )
 
 // Check reads the configuration and touches nothing. Sound, it writes what it
@@ -23,8 +26,26 @@ func Check(paths []string, verbose bool, w io.Writer) error {
 			text = append(text, '\n')
 		}
 		text = fmt.Appendf(text, "# service %s, from %s\n", conf.Name, conf.File)
+		text = append(text, sealed(conf)...)
 		text = append(text, conf.AppendTOML(nil)...)
 	}
 	_, err = w.Write(text)
 	return err
+}
+
+// sealed says how each socket would be sealed here, as comments, and what the
+// seal lacks.
+func sealed(conf config.Service) (text []byte) {
+	answering := func() bool {
+		ok, _, _ := replyonly.Ability()
+		return ok
+	}
+	sockets, lacks := seal(conf, answering)
+	for _, spec := range sockets {
+		text = fmt.Appendf(text, "# sealed: %s: %s\n", spec.Address, describe(spec, conf))
+	}
+	for _, l := range lacks {
+		text = fmt.Appendf(text, "# open here: %s\n", l)
+	}
+	return text
 }

@@ -32,6 +32,7 @@ type Daemon struct {
 	sink    *output.Sink
 	log     *slog.Logger
 	starter *spawn.Starter
+	walls   *walls
 	watcher *listen.Watcher
 	members map[string]*member
 }
@@ -54,24 +55,26 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	plans, err := plan(ctx, services)
-	if err != nil {
-		return err
-	}
 	sink := output.NewSink(os.Stderr, o.Format, o.Level)
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
+	d.starter = spawn.NewStarter()
+	defer d.starter.Close()
+	d.walls = newWalls(d.starter.StartProcess, d.log)
+	defer d.walls.close()
+	plans, err := plan(ctx, services, d.walls.answering)
+	if err != nil {
+		return err
+	}
 	if d.watcher, err = listen.NewWatcher(); err != nil {
 		return err
 	}
 	defer d.watcher.Close()
-	d.starter = spawn.NewStarter()
-	defer d.starter.Close()
 	return d.run(ctx, plans, reload)
 }
 
 func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.Signal) error {
-	sockets, err := openAll(services)
+	sockets, err := d.openAll(services)
 	if err != nil {
 		return err
 	}
@@ -84,7 +87,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}()
 	defer d.shutdown()
 	for _, p := range services {
-		n := len(p.conf.Sockets)
+		n := len(p.sockets)
 		d.start(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
@@ -113,20 +116,12 @@ func load(paths []string) ([]config.Service, error) {
 }
 
 // openAll opens the sockets of all services in order, or none.
-func openAll(services []planned) ([]*listen.Socket, error) {
+func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	var specs []listen.Spec
 	for _, p := range services {
-		specs = append(specs, specsOf(p.conf)...)
+		specs = append(specs, p.sockets...)
 	}
-	return listen.OpenAll(specs, listen.Means{})
-}
-
-func specsOf(conf config.Service) []listen.Spec {
-	specs := make([]listen.Spec, len(conf.Sockets))
-	for i, s := range conf.Sockets {
-		specs[i] = s.Spec
-	}
-	return specs
+	return listen.OpenAll(specs, d.walls.means())
 }
 
 // start runs a service on sockets, which it takes.
@@ -137,6 +132,9 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	}
 	if conf.Container != nil {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
+	}
+	for _, lack := range p.lacks {
+		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
 	p.spec.Process.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	service := supervise.New(p.spec, supervise.Surroundings{

@@ -29,11 +29,11 @@ func (d *Daemon) reload(ctx context.Context) {
 		return
 	}
 	c, changed := d.compare(services)
-	if c.start, err = plan(ctx, changed); err != nil {
+	if c.start, err = plan(ctx, changed, d.walls.answering); err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
-	if err = c.openFresh(); err != nil {
+	if err = c.openFresh(d.walls.means()); err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
@@ -85,18 +85,18 @@ func (d *Daemon) compare(services []config.Service) (c change, changed []config.
 // address that a socket of ours holds, the same or one that overlaps, it only
 // tries whether the new one could have its options: it is bound when the old one
 // has made way.
-func (c change) openFresh() error {
+func (c change) openFresh(means listen.Means) error {
 	var specs []listen.Spec
 	for _, p := range c.start {
-		for _, spec := range specsOf(p.conf) {
+		for _, spec := range p.sockets {
 			if !c.occupied(spec) {
 				specs = append(specs, spec)
-			} else if err := listen.Try(spec, listen.Means{}); err != nil {
+			} else if err := listen.Try(spec, means); err != nil {
 				return err
 			}
 		}
 	}
-	sockets, err := listen.OpenAll(specs, listen.Means{})
+	sockets, err := listen.OpenAll(specs, means)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 // services that end to the ones that start.
 func (d *Daemon) keep(c change) {
 	for _, p := range c.start {
-		for _, spec := range specsOf(p.conf) {
+		for _, spec := range p.sockets {
 			key := spec.Address.String()
 			old := c.pool[key]
 			if old == nil || !old.Keep(spec) {
@@ -154,7 +154,7 @@ func (d *Daemon) keep(c change) {
 // are bound only now, since an old one was in the way. If one cannot be had, the
 // service goes on as it was.
 func (d *Daemon) restart(p planned, c change) {
-	sockets, err := c.obtain(p.conf)
+	sockets, err := c.obtain(p, d.walls.means())
 	if err == nil {
 		d.start(p, sockets)
 		return
@@ -163,7 +163,7 @@ func (d *Daemon) restart(p planned, c change) {
 		if m.plan.conf.Name != p.conf.Name {
 			continue
 		}
-		if sockets, again := c.obtain(m.plan.conf); again == nil {
+		if sockets, again := c.obtain(m.plan, d.walls.means()); again == nil {
 			d.start(m.plan, sockets)
 			d.log.Error("service not reloaded: it goes on as before", "service", p.conf.Name, "err", err)
 			return
@@ -172,21 +172,21 @@ func (d *Daemon) restart(p planned, c change) {
 	d.log.Error("service not reloaded: it is off until the next reload", "service", p.conf.Name, "err", err)
 }
 
-// obtain returns the sockets of conf, open, all or none; those that were ready
-// stay so on error.
-func (c change) obtain(conf config.Service) ([]*listen.Socket, error) {
+// obtain returns the sockets of p, open, all or none; those that were ready stay
+// so on error.
+func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []listen.Spec
-	for _, spec := range specsOf(conf) {
+	for _, spec := range p.sockets {
 		if s := c.ready[spec.Address.String()]; s == nil || !s.Keep(spec) {
 			missing = append(missing, spec)
 		}
 	}
-	opened, err := listen.OpenAll(missing, listen.Means{})
+	opened, err := listen.OpenAll(missing, means)
 	if err != nil {
 		return nil, err
 	}
-	sockets := make([]*listen.Socket, 0, len(conf.Sockets))
-	for _, spec := range specsOf(conf) {
+	sockets := make([]*listen.Socket, 0, len(p.sockets))
+	for _, spec := range p.sockets {
 		if len(opened) > 0 && opened[0].Spec().Address == spec.Address {
 			sockets, opened = append(sockets, opened[0]), opened[1:]
 			continue

@@ -8,6 +8,7 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
+	"activator/internal/listen"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -22,15 +23,21 @@ var environment = []string{
 // planned is a service's configuration, translated: nothing is left that could be
 // wrong with it but what the kernel says.
 type planned struct {
-	conf config.Service
-	spec supervise.Spec
+	conf    config.Service
+	spec    supervise.Spec
+	sockets []listen.Spec // with their seals
+	lacks   []string      // of a seal that is not insisted on
 }
 
 // plan translates configurations. Of containers it asks the engine whether it is
-// there and has the image.
-func plan(ctx context.Context, services []config.Service) ([]planned, error) {
+// there and has the image, of sockets whether they can be sealed as asked.
+func plan(ctx context.Context, services []config.Service, answering func() bool) ([]planned, error) {
 	all := make([]planned, 0, len(services))
 	for _, conf := range services {
+		sockets, lacks := seal(conf, answering)
+		if err := checkSeal(conf, lacks); err != nil {
+			return nil, err
+		}
 		process := processSpec(conf)
 		if conf.Container != nil {
 			var err error
@@ -38,7 +45,7 @@ func plan(ctx context.Context, services []config.Service) ([]planned, error) {
 				return nil, fmt.Errorf("service %s: %w", conf.Name, err)
 			}
 		}
-		all = append(all, planned{conf, serviceSpec(conf, process)})
+		all = append(all, planned{conf, serviceSpec(conf, process), sockets, lacks})
 	}
 	return all, nil
 }
@@ -102,6 +109,7 @@ func processSpec(conf config.Service) spawn.Spec {
 		Notify:  conf.Notify,
 		Sandbox: conf.Sandbox.Spec,
 	}
+	spec.Sandbox.Seal = conf.Sandbox.Seal != "off"
 	for _, l := range conf.Limits {
 		spec.Limits = append(spec.Limits, spawn.Limit(l))
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"activator/internal/intercept"
 	"activator/internal/notify"
 	"activator/internal/output"
 	"activator/internal/spawn"
@@ -122,6 +123,7 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 		s.reports <- report{of: p, failed: err}
 		return
 	}
+	answered := s.answerCalls(child)
 	s.reports <- report{of: p, running: child}
 	heard := s.listenTo(p, child)
 	exit, err := child.Wait()
@@ -129,9 +131,40 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 		s.log.Error("service not waited for", "pid", child.Pid(), "err", err)
 	}
 	heard()
+	answered()
 	pumps.wait()
 	s.reports <- report{of: p, exited: &exit}
 	child.Close()
+}
+
+// answerCalls answers the system calls that the program's filter hands over, if it
+// does, until the function it returns is called.
+func (s *Service) answerCalls(child *spawn.Process) (end func()) {
+	listener := child.Listener()
+	if listener == nil {
+		return func() {}
+	}
+	supervisor, err := intercept.New(listener, intercept.Policy{
+		Netns: child.NetnsCookie(),
+		IP:    s.spec.Process.Sandbox.Connect == "any",
+	})
+	if err != nil {
+		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if err := supervisor.Run(ctx); err != nil {
+			s.log.Error("calls not answered any more", "pid", child.Pid(), "err", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-gone
+		_ = supervisor.Close()
+	}
 }
 
 // listenTo passes on what the program says over its notify socket, until the

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"activator/internal/config"
+	"activator/internal/listen"
+	"activator/internal/relay"
+	"activator/internal/replyonly"
+	"activator/internal/sandbox"
+)
+
+// walls are what keeps the sockets of sealed services from being turned outward.
+// Each is made when the first service needs it.
+type walls struct {
+	start    func(argv []string, attr *syscall.ProcAttr) (pid int, err error)
+	log      *slog.Logger
+	maker    *relay.Maker
+	programs *replyonly.Programs // nil: not asked for yet, or refused
+	refusal  error               // why there are no programs
+}
+
+func newWalls(start func([]string, *syscall.ProcAttr) (int, error), log *slog.Logger) *walls {
+	return &walls{start: start, log: log, maker: relay.NewMaker(start)}
+}
+
+// answering reports whether UDP sockets can be made that only answer, by trying,
+// once.
+func (w *walls) answering() bool {
+	if w.programs == nil && w.refusal == nil {
+		w.programs, w.refusal = replyonly.Open(w.start, 0)
+	}
+	return w.refusal == nil
+}
+
+func (w *walls) close() {
+	if w.programs != nil {
+		_ = w.programs.Close()
+	}
+	_ = w.maker.Close()
+}
+
+// means are the walls as package listen wants them.
+func (w *walls) means() listen.Means {
+	return listen.Means{
+		MakeAll: func(kinds []listen.Kind) ([]*os.File, error) {
+			asked := make([]replyonly.Kind, len(kinds))
+			for i, k := range kinds {
+				asked[i] = replyonly.Kind(k)
+			}
+			return w.programs.Sockets(asked)
+		},
+		Admit: func(f *os.File) error { return w.programs.Admit(f) },
+		StandIn: func(host *os.File, spec listen.Spec) (listen.StandIn, error) {
+			return w.standIn(host, spec)
+		},
+	}
+}
+
+// standIn relays what comes to host until it is closed.
+func (w *walls) standIn(host *os.File, spec listen.Spec) (listen.StandIn, error) {
+	flows, err := w.maker.StandIn(host, relay.Options{Log: w.log.With("socket", spec.Address.String())})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &standIn{flows: flows, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		if err := flows.Run(ctx); err != nil {
+			w.log.Error("socket not relayed any more", "socket", spec.Address.String(), "err", err)
+		}
+	}()
+	return s, nil
+}
+
+// standIn is a relay at work.
+type standIn struct {
+	flows  *relay.Datagrams
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (s *standIn) File() *os.File { return s.flows.Inner() }
+
+func (s *standIn) Close() error {
+	s.cancel()
+	<-s.done
+	return s.flows.Close()
+}
+
+// seal says how each socket of conf is kept from being turned outward, and what
+// of that cannot be had here, a sentence each.
+func seal(conf config.Service, answering func() bool) (sockets []listen.Spec, lacks []string) {
+	sealed := conf.Sandbox.Seal != "off"
+	direct := false // unix datagram sockets that the service itself has
+	for _, s := range conf.Sockets {
+		spec := s.Spec
+		if sealed {
+			spec.Seal = sealOf(spec, answering)
+			lacks = append(lacks, socketLacks(&spec, conf.Sandbox.Connect)...)
+		}
+		direct = direct || spec.Address.Network == listen.UnixGram && spec.Seal == listen.Unsealed
+		sockets = append(sockets, spec)
+	}
+	if sealed {
+		lacks = append(sandbox.Running().SealLacks(direct), lacks...)
+	}
+	return sockets, lacks
+}
+
+// sealOf chooses: UDP sockets answer only, by programs in the kernel or by a relay.
+// Datagrams between unix sockets are relayed, since Landlock's scope would also
+// refuse the answer to an abstract name; but what comes with the sender's identity
+// or descriptors must come from the sender.
+func sealOf(spec listen.Spec, answering func() bool) listen.Seal {
+	o := &spec.Options
+	switch {
+	case spec.Address.UDP() && answering():
+		return listen.ReplyOnly
+	case spec.Address.UDP():
+		return listen.Relayed
+	case spec.Address.Network == listen.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity:
+		return listen.Relayed
+	}
+	return listen.Unsealed
+}
+
+// socketLacks is what a socket's own seal lacks. An option that cannot be had is
+// taken off: whoever does not insist goes on without it.
+func socketLacks(spec *listen.Spec, connect string) (lacks []string) {
+	if spec.Address.Unix() && spec.Options.RefuseRights && !listen.CanRefuseRights() {
+		spec.Options.RefuseRights = false
+		lacks = append(lacks, "this kernel cannot refuse descriptors at "+spec.Address.String()+
+			" (SO_PASSRIGHTS, Linux 6.16): a client that colludes could pass a socket of the host's in; pass_rights = true accepts that")
+	}
+	if connect != "none" && (spec.Options.MPTCP || spec.Address.Network == listen.VSock) {
+		lacks = append(lacks, "Landlock has no rules for "+spec.Address.String()+": with connect = "+strconv.Quote(connect)+
+			" the service could connect it outward")
+	}
+	if connect != "none" && spec.Address.TCP() && sandbox.Running().Landlock < 4 {
+		lacks = append(lacks, "this kernel's Landlock has no rules for TCP (ABI 4, Linux 6.7): with connect = "+strconv.Quote(connect)+
+			" the service could connect "+spec.Address.String()+" outward")
+	}
+	return lacks
+}
+
+// checkSeal is the error of a service that asks for a seal which cannot be had.
+func checkSeal(conf config.Service, lacks []string) error {
+	if len(lacks) == 0 || conf.Sandbox.Seal != "required" {
+		return nil
+	}
+	return fmt.Errorf("service %s: seal: %s; write seal = \"best-effort\" below [sandbox] to leave that open", conf.Name, strings.Join(lacks, "; "))
+}
+
+// describe says in a few words how a socket is sealed.
+func describe(spec listen.Spec, conf config.Service) string {
+	switch {
+	case conf.Container != nil:
+		return "not sealed: a container's own walls"
+	case conf.Sandbox.Seal == "off":
+		return "not sealed"
+	case spec.Seal == listen.ReplyOnly:
+		return "direct, answers only: BPF"
+	case spec.Seal == listen.Relayed:
+		return "answers only: relay"
+	case spec.Address.Network == listen.FIFO:
+		return "a FIFO leads nowhere"
+	case spec.Address.TCP() && !spec.Options.MPTCP:
+		return "direct: seccomp + Landlock"
+	case spec.Address.Network == listen.UnixGram:
+		return "direct, to its own root: Landlock + mount namespace"
+	}
+	return "direct: seccomp"
+}
