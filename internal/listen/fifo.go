@@ -39,7 +39,12 @@ func openFIFO(spec Spec) (opened, error) {
 	} else if n.made {
 		n.makeSpare()
 	}
-	return opened{file: file, node: n}, nil
+	var st state
+	_ = control(file, func(fd int) error {
+		st.pipe, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		return nil
+	})
+	return opened{file: file, node: n, state: st}, nil
 }
 
 // makeFIFO reports whether it made one; what stands at path is looked at later.

@@ -11,7 +11,7 @@ import (
 
 // Mend puts right what an instance that has ended did to the socket it shared
 // with us: shut it down, dissolved or connected it, bound it to a device, left a
-// packet filter or errors on it. It returns what it found and did, for the log;
+// packet filter, errors or options on it. It returns what it found and did, for the log;
 // "" when nothing was wrong. Only while no process has the socket. After an
 // error the socket may have no descriptor: the next Mend tries again.
 func (s *Socket) Mend() (what string, err error) {
@@ -23,13 +23,16 @@ func (s *Socket) Mend() (what string, err error) {
 	if s.file == nil {
 		return s.bindAnew("it had no descriptor")
 	}
+	var found []string
+	if s.disown() {
+		found = append(found, "the service had asked for signals about it; ended")
+	}
 	if s.spec.Address.Network == FIFO {
-		return "", s.restorePipeSize()
+		return strings.Join(found, "; "), s.restorePipeSize()
 	}
 	if fault := s.beyondRepair(); fault != "" {
 		return s.bindAnew(fault)
 	}
-	var found []string
 	if s.dropErrors() {
 		found = append(found, "errors were pending on it; cleared")
 	}
@@ -59,23 +62,9 @@ func (s *Socket) beyondRepair() (fault string) {
 			// Taking it off needs CAP_NET_RAW.
 			fault = "the service had bound it to another interface"
 		}
-		locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
-		if err == nil && locked != 0 && hasFilter(fd) {
-			fault = "the service had locked a packet filter on it"
-		}
 		return nil
 	})
 	return fault
-}
-
-// hasFilter asks for the number of instructions of the filter on fd, which is
-// what a length of 0 means; a filter in eBPF answers EACCES. socket(7) has it
-// not, sk_get_filter() of the kernel does.
-func hasFilter(fd int) bool {
-	var length uint32
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
-		0, uintptr(unsafe.Pointer(&length)), 0)
-	return errno == unix.EACCES || (errno == 0 && length > 0)
 }
 
 // dissolve connects fd to AF_UNSPEC: a datagram socket hears everybody again, a
@@ -147,7 +136,7 @@ func (s *Socket) openAgain() (made opened, err error) {
 // (and the credentials clients see, unix(7)) back to ours.
 func (s *Socket) mendListener() (string, error) {
 	a := s.spec.Address
-	listening, same := false, false
+	listening, right := false, false
 	err := s.control("getsockopt", func(fd int) error {
 		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		listening = n != 0
@@ -155,13 +144,19 @@ func (s *Socket) mendListener() (string, error) {
 			// Whatever it is connected to now: tcp_disconnect() keeps the port.
 			_ = dissolve(fd)
 		}
-		same = s.boundRight(fd)
+		right = s.boundRight(fd)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	if !same {
+	// Before it listens again: some options can be set back only now, and
+	// SO_REUSEPORT would let others in.
+	repaired, fault := s.mendOptions()
+	if fault != "" {
+		return s.bindAnew(fault)
+	}
+	if !right {
 		return s.bindAnew("the service had bound it elsewhere")
 	}
 	if err := startListening(s.front(), s.spec); err != nil {
@@ -171,15 +166,15 @@ func (s *Socket) mendListener() (string, error) {
 		return s.bindAnew("the service had shut it down")
 	}
 	if listening {
-		return "", nil
+		return repaired, nil
 	}
-	return "the service had shut down or dissolved the listener; listening again", nil
+	return also("the service had shut down or dissolved the listener; listening again", repaired), nil
 }
 
 // mendDatagram dissolves what the service connected: only that peer would be
 // heard.
 func (s *Socket) mendDatagram() (string, error) {
-	connected, same := false, false
+	connected, right := false, false
 	err := s.control("connect", func(fd int) error {
 		if _, err := unix.Getpeername(fd); err == nil {
 			connected = true
@@ -187,18 +182,30 @@ func (s *Socket) mendDatagram() (string, error) {
 				return err
 			}
 		}
-		same = s.boundRight(fd)
+		right = s.boundRight(fd)
 		return nil
 	})
-	switch {
-	case err != nil || (connected && !same):
+	if err != nil || (connected && !right) {
 		return s.bindAnew("the service had connected it")
-	case !same:
+	}
+	repaired, fault := s.mendOptions()
+	switch {
+	case fault != "":
+		return s.bindAnew(fault)
+	case !right:
 		return s.bindAnew("the service had bound it elsewhere")
 	case connected:
-		return "the service had connected it; dissolved", nil
+		return also("the service had connected it; dissolved", repaired), nil
 	}
-	return "", nil
+	return repaired, nil
+}
+
+// also joins what was found, for the log.
+func also(what, more string) string {
+	if more == "" {
+		return what
+	}
+	return what + "; " + more
 }
 
 // boundRight reports whether the socket still has the address it had.
@@ -242,12 +249,13 @@ func (s *Socket) detachFilter() (detached bool) {
 }
 
 func (s *Socket) restorePipeSize() error {
-	size := s.spec.Options.PipeSize
-	if size == 0 {
-		return nil
-	}
+	size := s.state.pipe
 	return s.control("fcntl", func(fd int) error {
-		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size)
+		now, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		if err != nil || now == size {
+			return err
+		}
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size)
 		if errors.Is(err, unix.EBUSY) {
 			return nil // more is in it than fits: the next time
 		}
