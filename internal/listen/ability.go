@@ -2,6 +2,7 @@ package listen
 
 import (
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,28 @@ type Ability struct {
 // Abilities tries what sockets need.
 func Abilities() []Ability {
 	return []Ability{family("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
-		family("vsock", unix.AF_VSOCK, "vsock:// addresses", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)")}
+		family("vsock", unix.AF_VSOCK, "vsock:// addresses", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
+		rights()}
+}
+
+// CanRefuseRights reports whether a unix socket can keep clients from passing
+// descriptors in: SO_PASSRIGHTS, Linux 6.16.
+var CanRefuseRights = sync.OnceValue(func() bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0) == nil
+})
+
+func rights() Ability {
+	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "clients cannot pass descriptors in",
+		Needs: "pass_rights = false; without it a client that colludes can hand a service a socket of its own", Cure: "Linux 6.16"}
+	if !a.OK {
+		a.Detail = "this is Linux " + kernelRelease()
+	}
+	return a
 }
 
 func family(name string, domain int, needs, cure string) Ability {

@@ -102,7 +102,7 @@ var lastings = []lasting{
 	{unix.SOL_SOCKET, unix.SO_PASSCRED, "SO_PASSCRED", same},
 	{unix.SOL_SOCKET, unix.SO_PASSSEC, "SO_PASSSEC", same},
 	{unix.SOL_SOCKET, unix.SO_PASSPIDFD, "SO_PASSPIDFD", same},
-	{unix.SOL_SOCKET, soPassRights, "SO_PASSRIGHTS", same},
+	{unix.SOL_SOCKET, soPassRights, "SO_PASSRIGHTS", same}, // who connected meanwhile keeps it
 
 	{unix.IPPROTO_IP, unix.IP_TOS, "IP_TOS", same}, // before SO_PRIORITY: it sets that
 	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", same},

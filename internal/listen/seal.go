@@ -36,7 +36,8 @@ func (s Seal) String() string {
 type Kind struct{ Family, Type, Protocol int }
 
 // Means are ways to make sockets that are not this package's business. The zero
-// value has none: plain socket(2). A [Socket] keeps them, to bind anew.
+// value has none: plain socket(2). A [Socket] keeps them, to bind anew. They are
+// called with it locked, and call none of its methods.
 type Means struct {
 	// MakeAll returns unbound sockets, close-on-exec and blocking, one for each
 	// of kinds in their order, or none and an error. For specs with the seal
