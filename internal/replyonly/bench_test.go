@@ -28,7 +28,7 @@ func compare(b *testing.B, kind Kind, address unix.Sockaddr, trip func(*echo) er
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer closeAll(sockets)
+	b.Cleanup(func() { closeAll(sockets) }) // after the server has ended
 	if err := p.Admit(sockets[0]); err != nil {
 		b.Fatal(err)
 	}

@@ -15,6 +15,13 @@ func TestMain(m *testing.M) {
 	if IsHelper() {
 		Helper()
 	}
+	switch os.Getenv(roleVariable) {
+	case roleVictim:
+		victim()
+	case roleIntruder:
+		intruder()
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // for those two
 	ktest.Main(m)
 }
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
+	"os"
 	"testing"
 	"unsafe"
 
@@ -229,9 +229,6 @@ func TestDetour4(t *testing.T) {
 func TestDetour6(t *testing.T) {
 	p := open(t, 0)
 	for _, d := range []detour{
-		{"IPV6_RTHDR of a message", func(fd int, client, first netip.AddrPort) error {
-			return unix.Sendmsg(fd, []byte("payload"), control(unix.IPPROTO_IPV6, unix.IPV6_RTHDR, routingHeader(client)), sockaddr(first, false), 0)
-		}},
 		{"IPV6_DSTOPTS", func(fd int, client, first netip.AddrPort) error {
 			return unix.Sendmsg(fd, []byte("payload"), control(unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, []byte{0, 0, 1, 4, 0, 0, 0, 0}), sockaddr(client, false), 0)
 		}},
@@ -239,7 +236,10 @@ func TestDetour6(t *testing.T) {
 			return unix.Sendmsg(fd, []byte("payload"), control(unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, []byte{0, 0, 1, 4, 0, 0, 0, 0}), sockaddr(client, false), 0)
 		}},
 		{"a segment routing header", func(fd int, client, first netip.AddrPort) error {
-			return unix.Sendmsg(fd, []byte("payload"), control(unix.IPPROTO_IPV6, unix.IPV6_RTHDR, segments(first)), sockaddr(client, false), 0)
+			return afterRoutingHeader(fd, first, func() error { return unix.Sendto(fd, []byte("payload"), 0, sockaddr(client, false)) })
+		}},
+		{"a segment routing header, connected", func(fd int, client, first netip.AddrPort) error {
+			return afterRoutingHeader(fd, first, func() error { return connectAndSend(fd, sockaddr(client, false)) })
 		}},
 	} {
 		t.Run(d.name, func(t *testing.T) {
@@ -254,11 +254,7 @@ func (d detour) try(w *wire, p *Programs, f family) {
 	w.bound(plain, f.kind)
 	w.sent()
 	if err := d.send(plain, f.client, f.other); err != nil {
-		w.t.Logf("this kernel has no such way: %v", err)
-		if errors.Is(err, unix.EINVAL) {
-			w.t.Skipf("not a way on this kernel, root or not: %v", err)
-		}
-		w.t.Fatal(err)
+		w.t.Fatalf("without the seal: %v", err)
 	}
 	went := w.sent()
 	if went[f.client.Addr()]+went[f.other.Addr()] == 0 {
@@ -292,16 +288,16 @@ func sourceRoute(kind byte, first netip.AddrPort) []byte {
 	return append(append([]byte{kind, 7, 4}, first.Addr().AsSlice()...), 0)
 }
 
-// routingHeader is one of type 2 (RFC 6275).
-func routingHeader(last netip.AddrPort) []byte {
-	return append([]byte{0, 2, 2, 1, 0, 0, 0, 0}, last.Addr().AsSlice()...)
-}
-
-// segments is a routing header of type 4 (RFC 8754) with one more segment; the
-// kernel writes the destination into the other.
-func segments(first netip.AddrPort) []byte {
-	b := append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, make([]byte, 16)...)
-	return append(b, first.Addr().AsSlice()...)
+// afterRoutingHeader gives the socket a routing header of type 4 (RFC 8754), which
+// needs no privilege, and sends. The kernel writes the destination into the last
+// segment.
+func afterRoutingHeader(fd int, first netip.AddrPort, send func() error) error {
+	header := append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, make([]byte, 16)...)
+	header = append(header, first.Addr().AsSlice()...)
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_RTHDR, string(header)); err != nil {
+		return err
+	}
+	return send()
 }
 
 // The kernel hands a copy of a multicast or broadcast to the host's own listeners,
@@ -372,7 +368,7 @@ func (w *wire) copies(p *Programs, kind Kind, to netip.Addr, send func(int, neti
 	if err := send(fd, netip.AddrPortFrom(to, port)); !errors.Is(err, unix.EPERM) {
 		w.t.Errorf("sealed: %v, want %v", err, unix.EPERM)
 	}
-	w.mark(listener, to, port)
+	w.mark(to, port)
 	if got := w.next(listener); got != "marker" {
 		w.t.Errorf("sealed, the host's listener heard %q", got)
 	}
@@ -416,7 +412,7 @@ func (w *wire) listener(to netip.Addr) (fd int, port uint16) {
 }
 
 // mark sends from an unsealed socket, after what should not have come.
-func (w *wire) mark(_ int, to netip.Addr, port uint16) {
+func (w *wire) mark(to netip.Addr, port uint16) {
 	kind := udp4()
 	if to.Is6() {
 		kind = udp6()
@@ -435,24 +431,31 @@ func (w *wire) next(fd int) string {
 	return string(buffer[:n])
 }
 
-// The one way that the programs do not close by themselves: a source route that
-// begins at a multicast address, so that the copy for the host is made of a packet
-// to it. No host accepts a packet with a source route unless its administrator has
-// set accept_source_route.
+// A source route that begins at a multicast address makes the copy for the host of
+// a packet to that address, and no program sees it. The host drops it: a packet with
+// a source route is taken only if it came in for the host alone (ip_options_rcv_srr()),
+// whatever accept_source_route says, with and without the seal.
 func TestSourceRouteToAGroup(t *testing.T) {
 	p := open(t, 0)
 	onWire(t, func(w *wire) {
+		w.must("accept_source_route", os.WriteFile("/proc/sys/net/ipv4/conf/all/accept_source_route", []byte("1"), 0))
 		group := netip.MustParseAddr("239.1.2.3")
 		listener, port := w.listener(group)
 		client := netip.AddrPortFrom(client4.Addr(), port)
-		fd := fdOf(t, sealed(t, p, udp4()))
-		w.heard(fd, w.bound(fd, udp4()), client)
-		w.must("SO_BINDTODEVICE", unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "tap0"))
-		err := unix.Sendmsg(fd, []byte("payload"), control(unix.IPPROTO_IP, unix.IP_RETOPTS, sourceRoute(0x89, netip.AddrPortFrom(group, 0))), sockaddr(client, false), 0)
-		if !errors.Is(err, syscall.EPERM) {
-			t.Errorf("%v, want %v", err, syscall.EPERM)
+		route := control(unix.IPPROTO_IP, unix.IP_RETOPTS, sourceRoute(0x89, netip.AddrPortFrom(group, 0)))
+		plain, fd := plainSocket(t, udp4()), fdOf(t, sealed(t, p, udp4()))
+		w.prepare(plain, udp4())
+		w.prepare(fd, udp4())
+		at, err := unix.Getsockname(fd)
+		w.must("getsockname", err)
+		w.heard(fd, addrPort(at).Port(), client)
+		if err := unix.Sendmsg(plain, []byte("payload"), route, sockaddr(client, false), 0); err != nil {
+			t.Errorf("without the seal: %v", err)
 		}
-		w.mark(listener, group, port)
+		if err := unix.Sendmsg(fd, []byte("payload"), route, sockaddr(client, false), 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("sealed: %v, want %v", err, unix.EPERM)
+		}
+		w.mark(group, port)
 		if got := w.next(listener); got != "marker" {
 			t.Errorf("the host's listener heard %q", got)
 		}

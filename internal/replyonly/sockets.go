@@ -171,11 +171,14 @@ func (h *helping) receive() (data []byte, fds []int, err error) {
 		n, oobn, flags, _, err = unix.Recvmsg(h.conn, data, oob, unix.MSG_CMSG_CLOEXEC)
 		return 0, err
 	})
-	if err != nil {
-		if err == unix.EAGAIN { // not that of fork, which has another cure
-			err = os.ErrDeadlineExceeded
-		}
-		return nil, nil, fmt.Errorf("no answer: %w", err)
+	switch err {
+	case nil:
+	case unix.EAGAIN: // not that of fork, which has another cure
+		return nil, nil, fmt.Errorf("no answer: %w", os.ErrDeadlineExceeded)
+	case unix.ECONNRESET: // it ended before it read what we asked
+		return nil, nil, fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+	default:
+		return nil, nil, os.NewSyscallError("recvmsg", err)
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	for i := range messages {

@@ -17,7 +17,6 @@ import (
 // The wire of a test is a tap device in a network namespace of its own: what
 // sockets send to anybody but the host itself can be read from it, and what is
 // written to it comes in from a stranger. The host is .1 (and ::1) of both nets.
-const wireMTU = 1500
 
 var (
 	host4   = netip.MustParseAddr("10.9.0.1")

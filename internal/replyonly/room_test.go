@@ -1,0 +1,340 @@
+package replyonly
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// roleVariable makes the test binary one of the processes under test.
+const (
+	roleVariable = "REPLYONLY_ROLE"
+	roleVictim   = "victim"
+	roleIntruder = "intruder"
+)
+
+// role returns a child in a role.
+func role(name string) *exec.Cmd {
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), roleVariable+"="+name)
+	c.Stderr = os.Stderr
+	return c
+}
+
+// rooms lists the names of the rooms below our own cgroup.
+func rooms(t *testing.T, p *Programs) []string {
+	t.Helper()
+	own, err := p.groups.own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = own.Close() }()
+	names, err := own.Readdirnames(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, roomPrefix) })
+}
+
+// eventually waits for what the kernel does in its own time.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for !done() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("%s: not within 10 s", what)
+		}
+	}
+}
+
+func TestNothingStays(t *testing.T) {
+	p := open(t, 0)
+	sockets, err := p.Sockets([]Kind{udp4(), udp6()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(sockets)
+	for _, name := range rooms(t, p) {
+		if strings.HasPrefix(name, fmt.Sprint(roomPrefix, os.Getpid(), "-")) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// The programs stay in force when the directory is gone, and with it their loader.
+func TestOutlivesPrograms(t *testing.T) {
+	p := open(t, 0)
+	onWire(t, func(w *wire) {
+		fd := fdOf(t, sealed(t, p, udp4()))
+		port := w.bound(fd, udp4())
+		w.must("close", p.Close())
+		w.must("close again", p.Close())
+		w.heard(fd, port, client4)
+		if err := unix.Sendto(fd, []byte("x"), 0, sockaddr(client4, false)); err != nil {
+			t.Errorf("to a client: %v", err)
+		}
+		if err := unix.Sendto(fd, []byte("x"), 0, sockaddr(other4, false)); !errors.Is(err, unix.EPERM) {
+			t.Errorf("to a stranger: %v, want %v", err, unix.EPERM)
+		}
+	})
+}
+
+// victim is killed while its helper is in the room.
+func victim() {
+	p, err := Open(func(argv []string, attr *syscall.ProcAttr) (int, error) {
+		pid, err := start(argv, attr)
+		fmt.Println(pid, err)
+		select {}
+	}, 1)
+	if err == nil {
+		_, err = p.Sockets([]Kind{udp4()})
+	}
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+func TestKilled(t *testing.T) {
+	p := open(t, 0)
+	c := role(roleVictim)
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	var helper int
+	if _, scan := fmt.Sscanf(line, "%d <nil>", &helper); err != nil || scan != nil {
+		t.Errorf("victim says %q, %v", line, err)
+	}
+	room := func(name string) bool { return strings.HasPrefix(name, fmt.Sprint(roomPrefix, c.Process.Pid, "-")) }
+	if !slices.ContainsFunc(rooms(t, p), room) {
+		t.Error("the victim had no room")
+	}
+	sweep(t, p)
+	if !slices.ContainsFunc(rooms(t, p), room) {
+		t.Error("a room in use was removed")
+	}
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	if !slices.ContainsFunc(rooms(t, p), room) {
+		t.Error("nothing was left, which is better than we know how to")
+	}
+	eventually(t, "the helper ends with the victim", func() bool {
+		sweep(t, p) // what every start of the activator does
+		return !slices.ContainsFunc(rooms(t, p), room)
+	})
+	if helper > 0 && unix.Kill(helper, 0) == nil {
+		name, _ := os.ReadFile(filepath.Join("/proc", fmt.Sprint(helper), "comm"))
+		state, _ := os.ReadFile(filepath.Join("/proc", fmt.Sprint(helper), "stat"))
+		if !strings.Contains(string(state), ") Z ") { // whoever inherited it has not reaped it yet
+			t.Errorf("the helper is still there: %s %s", name, state)
+		}
+	}
+}
+
+func sweep(t *testing.T, p *Programs) {
+	t.Helper()
+	if err := p.groups.sweep(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSweepKeepsOthers(t *testing.T) {
+	p := open(t, 0)
+	own, err := p.groups.own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = own.Close() }()
+	foreign := "replyonly-test-" + fmt.Sprint(os.Getpid())
+	if _, err := withFD(own, func(fd int) (int, error) { return 0, unix.Mkdirat(fd, foreign, 0o700) }); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := p.groups.room()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweep(t, p)
+	if !ours.stands() {
+		t.Error("a room in use was removed")
+	}
+	ours.close()
+	if err := removeDirectory(own, foreign); err != nil {
+		t.Errorf("a cgroup of somebody else: %v", err)
+	}
+}
+
+// intruder receives a socket by SCM_RIGHTS, in a network namespace and a cgroup
+// that have nothing to do with it, and tries to send.
+func intruder() {
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(3, make([]byte, 1), oob, 0)
+	messages, parse := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || parse != nil || len(messages) != 1 {
+		fmt.Println("no socket:", err, parse)
+		os.Exit(1)
+	}
+	fds, _ := unix.ParseUnixRights(&messages[0])
+	var errno unix.Errno
+	errors.As(unix.Sendto(fds[0], []byte("x"), 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}), &errno)
+	fmt.Println(int(errno))
+	os.Exit(0)
+}
+
+func TestPassedOn(t *testing.T) {
+	p := open(t, 0)
+	socket := sealed(t, p, udp4())
+	copied, err := unix.Dup(fdOf(t, socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(copied) }()
+	if err := unix.Sendto(copied, []byte("x"), 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}); !errors.Is(err, unix.EPERM) {
+		t.Errorf("a duplicate: %v, want %v", err, unix.EPERM)
+	}
+	for _, tt := range []struct {
+		name string
+		fd   int
+		want unix.Errno
+	}{{"sealed", copied, unix.EPERM}, {"plain", plainSocket(t, udp4()), 0}} {
+		if got := intrude(t, tt.fd); got != fmt.Sprintln(int(tt.want)) {
+			t.Errorf("%s: the intruder got errno %q, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func intrude(t *testing.T, fd int) string {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(pair[0]) }()
+	theirs := os.NewFile(uintptr(pair[1]), "socket pair")
+	defer func() { _ = theirs.Close() }()
+	if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	c := role(roleIntruder)
+	c.ExtraFiles = []*os.File{theirs}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	out, err := c.Output()
+	if err != nil {
+		t.Errorf("intruder: %v", err)
+	}
+	return string(out)
+}
+
+// An accepted connection belongs to its listener's cgroup: what connect4 refuses,
+// it refuses to a connection that was dissolved, too. We seal no TCP, but whoever
+// wants to can rely on it.
+func TestAcceptedStays(t *testing.T) {
+	p := open(t, 0)
+	listener := connectless(t, p)
+	if err := unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(listener, 1); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := plainSocket(t, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP})
+	if err := unix.Connect(client, at); err != nil {
+		t.Fatalf("without the seal: %v", err)
+	}
+	connection, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(connection) }()
+	disconnect(connection)
+	if err := unix.Connect(connection, at); !errors.Is(err, unix.EPERM) {
+		t.Errorf("connect of an accepted connection: %v, want %v", err, unix.EPERM)
+	}
+	if err := unix.Sendto(connection, []byte("x"), unix.MSG_FASTOPEN, at); !errors.Is(err, unix.EPERM) {
+		t.Errorf("MSG_FASTOPEN of an accepted connection: %v, want %v", err, unix.EPERM)
+	}
+}
+
+// connectless returns a TCP socket from a room that has connect4 alone.
+func connectless(t *testing.T, p *Programs) int {
+	t.Helper()
+	r, err := p.groups.room()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for i, h := range hooks() {
+		if h.name != "connect4" {
+			continue
+		}
+		if err := attach(fdOf(t, r.dir), fdOf(t, p.programs[i]), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := p.help(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	sockets, err := h.ask([]Kind{{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}})
+	t.Cleanup(func() { closeAll(sockets) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fdOf(t, sockets[0])
+}
+
+// A Start that goes wrong, in every way that we know.
+func TestHelperGoesWrong(t *testing.T) {
+	p := open(t, 0)
+	for _, tt := range []struct {
+		name  string
+		start Start
+		want  error
+		cure  string
+	}{
+		{"no process left", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.EAGAIN }, unix.EAGAIN, "TasksMax="},
+		{"clone3 refused", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.ENOSYS }, unix.ENOSYS, "seccomp"},
+		{"threaded", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.EOPNOTSUPP }, unix.EOPNOTSUPP, "cgroup of its own"},
+		{"ends at once", func(argv []string, attr *syscall.ProcAttr) (int, error) {
+			pid, _, err := syscall.StartProcess("/bin/true", []string{"true"}, attr)
+			return pid, err
+		}, io.ErrUnexpectedEOF, ""},
+		{"outside of the cgroup", func(argv []string, attr *syscall.ProcAttr) (int, error) {
+			attr.Sys = nil
+			return start(argv, attr)
+		}, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p.start = tt.start
+			sockets, err := p.Sockets([]Kind{udp4()})
+			var known *Error
+			if len(sockets) != 0 || !errors.As(err, &known) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(known.Cure, tt.cure) {
+				t.Fatalf("got %v, %v", sockets, err)
+			}
+			if tt.want == nil && known.Step != stepTrial {
+				t.Errorf("got %v", err)
+			}
+			t.Log(err)
+		})
+	}
+}
