@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -318,7 +317,7 @@ func TestHelperGoesWrong(t *testing.T) {
 		{"ends at once", func(argv []string, attr *syscall.ProcAttr) (int, error) {
 			pid, _, err := syscall.StartProcess("/bin/true", []string{"true"}, attr)
 			return pid, err
-		}, io.ErrUnexpectedEOF, ""},
+		}, errEnded, ""},
 		{"outside of the cgroup", func(argv []string, attr *syscall.ProcAttr) (int, error) {
 			attr.Sys = nil
 			return start(argv, attr)

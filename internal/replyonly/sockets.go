@@ -3,7 +3,6 @@ package replyonly
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"syscall"
@@ -20,6 +19,9 @@ const patience = 10
 
 // helperSocket is the number of the helper's end of the socket pair.
 const helperSocket = 3
+
+// errEnded says that a helper ended before it was told to.
+var errEnded = errors.New("ended without an answer")
 
 // closed leaves a descriptor of a child closed (the Go runtime of the helper opens
 // /dev/null there).
@@ -136,6 +138,9 @@ func (h *helping) ask(kinds []Kind) ([]*os.File, error) {
 		return nil, failed(stepHelper, os.NewSyscallError("setsockopt SO_RCVTIMEO", err))
 	}
 	_, err := retry(func() (int, error) { return 0, unix.Sendto(h.conn, encodeKinds(kinds), unix.MSG_NOSIGNAL, nil) })
+	if err == unix.EPIPE {
+		return nil, failed(stepHelper, errEnded)
+	}
 	if err != nil {
 		h.kill()
 		return nil, failed(stepHelper, os.NewSyscallError("send", err))
@@ -176,7 +181,7 @@ func (h *helping) receive() (data []byte, fds []int, err error) {
 	case unix.EAGAIN: // not that of fork, which has another cure
 		return nil, nil, fmt.Errorf("no answer: %w", os.ErrDeadlineExceeded)
 	case unix.ECONNRESET: // it ended before it read what we asked
-		return nil, nil, fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+		return nil, nil, errEnded
 	default:
 		return nil, nil, os.NewSyscallError("recvmsg", err)
 	}
@@ -192,7 +197,7 @@ func (h *helping) receive() (data []byte, fds []int, err error) {
 	case flags&unix.MSG_CTRUNC != 0: // no descriptor was free for it
 		return nil, fds, os.NewSyscallError("recvmsg", unix.EMFILE)
 	case n == 0:
-		return nil, fds, fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+		return nil, fds, errEnded
 	}
 	return data[:n], fds, nil
 }
