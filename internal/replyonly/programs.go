@@ -110,25 +110,43 @@ func (p *Programs) Admit(socket *os.File) error {
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, has := p.admitted[cookie]; has {
+	if p.has(cookie) {
 		return nil
 	}
-	if p.closed {
-		return os.ErrClosed
-	}
-	slot, err := p.supply.take()
+	slot, err := p.supply.take() // not under the lock: it may take its time
 	if err != nil {
 		return failed(stepTables, err)
 	}
-	_, err = withFD(p.slots, func(fd int) (int, error) { return 0, set(fd, cookie, slot) })
-	if err != nil {
+	if err := p.give(cookie, slot); err != nil {
 		p.supply.release(slot)
 		return failed(stepTables, err)
 	}
-	p.admitted[cookie] = slot
 	return nil
+}
+
+func (p *Programs) has(cookie uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, has := p.admitted[cookie]
+	return has
+}
+
+// give publishes a table as that of a socket, unless it has got one meanwhile.
+func (p *Programs) give(cookie uint64, slot uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return os.ErrClosed
+	}
+	if _, has := p.admitted[cookie]; has {
+		p.supply.release(slot)
+		return nil
+	}
+	_, err := withFD(p.slots, func(fd int) (int, error) { return 0, set(fd, cookie, slot) })
+	if err == nil {
+		p.admitted[cookie] = slot
+	}
+	return err
 }
 
 // Forget takes the table of a socket away: it can send to nobody any more. It is

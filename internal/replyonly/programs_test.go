@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -274,7 +275,7 @@ func TestAdmitMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeAll(sockets)
-	eventually(t, "the supply is full", func() bool { return len(p.supply.tables) == ready-1 })
+	eventually(t, "the supply is full", func() bool { return len(p.supply.tables) == ready })
 	for i, s := range sockets {
 		began := time.Now()
 		if err := p.Admit(s); err != nil {
@@ -285,5 +286,54 @@ func TestAdmitMany(t *testing.T) {
 	_ = p.Close()
 	if err := p.Admit(sockets[0]); err != nil {
 		t.Errorf("one that is admitted: %v", err)
+	}
+	if err := p.Forget(sockets[0]); err != nil {
+		t.Errorf("forget after the end: %v", err)
+	}
+}
+
+// Many at once, each from several goroutines: every socket ends with one table, and
+// what was taken in vain comes back.
+func TestAdmitAtOnce(t *testing.T) {
+	p := open(t, 16)
+	kinds := make([]Kind, 50)
+	for i := range kinds {
+		kinds[i] = udp4()
+	}
+	sockets, err := p.Sockets(kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(sockets)
+	each := func(do func(*os.File) error) {
+		var all sync.WaitGroup
+		for _, s := range sockets {
+			for range 3 {
+				all.Go(func() {
+					if err := do(s); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		all.Wait()
+	}
+	for range 3 {
+		each(p.Admit)
+		used := map[uint32]bool{}
+		for _, slot := range p.admitted {
+			used[slot] = true
+		}
+		if len(p.admitted) != len(sockets) || len(used) != len(sockets) {
+			t.Fatalf("%d sockets have %d tables", len(p.admitted), len(used))
+		}
+		each(p.Forget)
+	}
+	_ = p.Close() // ends the goroutine that has the numbers
+	if most := uint32(3*len(sockets) + 2*ready); p.supply.next > most {
+		t.Errorf("%d numbers for %d sockets", p.supply.next, len(sockets))
+	}
+	if err := p.Admit(sockets[0]); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after the end: %v", err)
 	}
 }

@@ -1,8 +1,10 @@
 package replyonly
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -12,21 +14,21 @@ const (
 	// maxTables is how many sockets can have one at a time.
 	maxTables = 1 << 14
 	// ready is how many empty tables wait for a socket.
-	ready = 4
+	ready = 8
 )
 
 // supply keeps empty tables ready and clears those that are given back. Both take
-// the kernel a grace period of RCU, some ten milliseconds (maybe_wait_bpf_programs
+// the kernel a grace period of RCU, some ten milliseconds (maybe_wait_bpf_programs()
 // in kernel/bpf/syscall.c), which no client should wait for. One goroutine owns
-// the array of tables.
+// the numbers of the tables.
 type supply struct {
 	rooms *os.File // lent by Programs, until close
 	peers uint32
-	next  uint32 // numbers from here on were never used; the goroutine's
-	free  []uint32
+	next  uint32   // numbers from here on were never used
+	free  []uint32 // were, and are not now
 
-	tables chan table
-	wake   chan struct{}
+	tables chan table    // room for all that are ready
+	wake   chan struct{} // something was taken or given back
 	quit   chan struct{}
 	done   chan struct{}
 
@@ -41,7 +43,7 @@ type table struct {
 }
 
 func newSupply(rooms *os.File, peers uint32) *supply {
-	s := &supply{rooms: rooms, peers: peers, tables: make(chan table, ready-1),
+	s := &supply{rooms: rooms, peers: peers, tables: make(chan table, ready),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
@@ -55,16 +57,12 @@ func (s *supply) close() {
 func (s *supply) run() {
 	defer close(s.done)
 	for {
-		t := s.make()
-		for handed := false; !handed; {
-			select {
-			case s.tables <- t:
-				handed = true
-			case <-s.wake:
-				s.clear()
-			case <-s.quit:
-				return
-			}
+		s.clear()
+		s.fill(ready - len(s.tables))
+		select {
+		case <-s.wake:
+		case <-s.quit:
+			return
 		}
 	}
 }
@@ -73,30 +71,59 @@ func (s *supply) run() {
 // before others gave tables back: it counts when there are only errors.
 func (s *supply) take() (slot uint32, err error) {
 	for range ready + 1 {
-		t := <-s.tables
-		if t.err == nil {
-			return t.slot, nil
+		select {
+		case t := <-s.tables:
+			s.stir()
+			if t.err == nil {
+				return t.slot, nil
+			}
+			err = t.err
+		case <-s.done:
+			return 0, os.ErrClosed
 		}
-		err = t.err
 	}
 	return 0, err
+}
+
+// stir makes the goroutine look at what there is to do.
+func (s *supply) stir() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will look anyway
+	}
 }
 
 // release takes a table back.
 func (s *supply) release(slot uint32) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.released = append(s.released, slot)
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	s.mu.Unlock()
+	s.stir()
+}
+
+// fill makes n tables at once: they wait for the same grace period.
+func (s *supply) fill(n int) {
+	var all sync.WaitGroup
+	made := make([]table, n)
+	for i := range made {
+		if made[i].slot, made[i].err = s.number(); made[i].err == nil {
+			all.Go(func() { made[i].err = s.put(made[i].slot) })
+		}
+	}
+	all.Wait()
+	for _, t := range made {
+		if t.err != nil && !errors.Is(t.err, errNumbers) {
+			s.free = append(s.free, t.slot)
+		}
+		s.tables <- t // there is room: nobody else sends
 	}
 }
 
-// make makes a table under a number that is not in use.
-func (s *supply) make() table {
-	s.clear()
-	var slot uint32
+// errNumbers says that every table there can be is in use.
+var errNumbers = fmt.Errorf("all %d are in use: %w", maxTables, unix.ENOSPC)
+
+// number returns one that is not in use.
+func (s *supply) number() (slot uint32, err error) {
 	switch {
 	case len(s.free) > 0:
 		slot = s.free[len(s.free)-1]
@@ -105,16 +132,13 @@ func (s *supply) make() table {
 		slot = s.next
 		s.next++
 	default:
-		return table{err: fmt.Errorf("all %d are in use: %w", maxTables, unix.ENOSPC)}
+		return 0, errNumbers
 	}
-	if err := s.fill(slot); err != nil {
-		s.free = append(s.free, slot)
-		return table{err: err}
-	}
-	return table{slot: slot}
+	return slot, nil
 }
 
-func (s *supply) fill(slot uint32) error {
+// put makes a table under a number.
+func (s *supply) put(slot uint32) error {
 	made, err := createTable(s.peers)
 	if err != nil {
 		return err
@@ -132,11 +156,20 @@ func (s *supply) clear() {
 	released := s.released
 	s.released = nil
 	s.mu.Unlock()
-	for _, slot := range released {
-		_, err := withFD(s.rooms, func(rooms int) (int, error) { return 0, remove(rooms, slot) })
-		if err == nil {
-			s.free = append(s.free, slot)
-		} // else the number is lost, the array has others
+	for some := range slices.Chunk(released, ready) { // so many threads at a time
+		var all sync.WaitGroup
+		errs := make([]error, len(some))
+		for i, slot := range some {
+			all.Go(func() {
+				_, errs[i] = withFD(s.rooms, func(rooms int) (int, error) { return 0, remove(rooms, slot) })
+			})
+		}
+		all.Wait()
+		for i, slot := range some {
+			if errs[i] == nil { // else the number is lost, there are others
+				s.free = append(s.free, slot)
+			}
+		}
 	}
 }
 
