@@ -275,3 +275,30 @@ func TestRefusesWhatPodmanRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Any choices: the program says what they mean, however far it has to jump.
+func FuzzAssemble(f *testing.F) {
+	f.Add([]byte{1, 2, 3}, uint32(2), uint32(0))
+	f.Add(slices.Repeat([]byte{7, 200, 31, 90, 5, 250}, 300), uint32(100), uint32(90))
+	f.Fuzz(func(t *testing.T, data []byte, number, arg uint32) {
+		var cases []one
+		from := uint32(0)
+		for i, b := range data[:min(len(data), 2000)] {
+			from += uint32(b) + 1
+			then := refuse(unix.Errno(b%4 + 1))
+			if b%8 == 7 {
+				then = choose(fieldArg0, uint32(b), then, values(allow(), uint32(i), uint32(b)<<16|1)...)
+			}
+			cases = append(cases, one{from, from + uint32(b)/2, then})
+			from += uint32(b) / 2
+		}
+		v := choose(fieldNumber, 0, allow(), cases...)
+		program := assemble(v)
+		for _, n := range []uint32{number, number % (from + 2), from, from + 1} {
+			r := request{number: n, args: [6]uint64{uint64(arg)}}
+			if got, _ := interpret(t, program, r); got != v.walk(r) {
+				t.Errorf("%+v: %#x, not %#x", r, got, v.walk(r))
+			}
+		}
+	})
+}

@@ -31,6 +31,8 @@ var helpers = map[string]func(args []string){
 	"nested":    func([]string) { nested() },
 	"daemon":    func([]string) { leaveDaemon() },
 	"intrude":   intrude,
+	"peek":      func([]string) { peek() },
+	"through":   func([]string) { throughFolder() },
 	"forbidden": func([]string) { forbidden() },
 	"connect":   func([]string) { connectOnce() },
 	"stubborn":  func(args []string) { stubborn(args[0]) },

@@ -48,7 +48,7 @@ func TestPlanTravels(t *testing.T) {
 func FuzzReadPlan(f *testing.F) {
 	f.Add([]byte{})
 	c := codec{}
-	c.plan(&plan{Argv: []string{"a"}, Sandbox: &sandbox.Plan{Entries: []sandbox.Entry{{Path: "/x"}}}, Trees: []int{-1}})
+	c.plan(&plan{Argv: []string{"a"}, Sandbox: &sandbox.Plan{Entries: []sandbox.Entry{{Path: "/x"}}, Filter: []byte("filter!!"), Landlock: sandbox.Landlock{Grants: []sandbox.Grant{{Path: "/"}}}}, Trees: []int{-1}})
 	f.Add(c.data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		wire := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))

@@ -19,6 +19,14 @@ import (
 // who has nobody else, and ends as the program did, 128+n for signal n. The
 // control socket stays open: its end of file is the order, or the activator's
 // death, that ends everything.
+//
+// In a sandbox the walls are up already, around the reaper too, and the program
+// gets them from it: this goroutine is on the thread that was confined, and what it
+// forks is. So pid 1 is worth nothing to who takes it over, and the inner stage, which
+// would have no CAP_SYS_ADMIN to load a filter with where no_new_privs is off, needs to load
+// none. The filter holds for all our threads. Landlock and the capabilities are each
+// thread's own; those of the Go runtime's other threads are out of the program's reach,
+// which may not debug (ptrace(2) and its kin are refused, and we are not dumpable).
 func (s *stage) reaper() error {
 	debug.SetGCPercent(100) // the stage's environment turned it off
 	signals := make(chan os.Signal, 64)

@@ -1,0 +1,171 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+	"activator/internal/sandbox"
+)
+
+// peek prints what of the host's may have come along.
+func peek() {
+	var core unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_CORE, &core)
+	fmt.Println("core", core.Cur, core.Max)
+	fmt.Println("keyring", sessionKeyring())
+	_, err := os.Stat("/sys")
+	fmt.Println("sys", errors.Is(err, os.ErrNotExist))
+}
+
+// sessionKeyring is its serial number, 0 where there is none.
+func sessionKeyring() int {
+	id, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+func TestNothingOfTheHostComesAlong(t *testing.T) {
+	ktest.Filters(t)
+	var mine unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &mine); err != nil {
+		t.Fatal(err)
+	}
+	core := min(1, mine.Max)
+	for _, syscalls := range []string{"default", "any"} {
+		spec := helperSpec("peek")
+		spec.Sandbox.Syscalls = syscalls
+		out, _ := start(t, spec).end(t)
+		var keyring int
+		if _, err := fmt.Sscanf(out[strings.Index(out, "keyring"):], "keyring %d", &keyring); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if outside := sessionKeyring(); outside != 0 && keyring == outside || (syscalls == "any") != (keyring != 0) && outside != 0 {
+			t.Errorf("%s: keyring %d, outside %d", syscalls, keyring, outside)
+		}
+		if want := fmt.Sprintf("core %d %d\nkeyring %d\nsys true\n", core, core, keyring); out != want {
+			t.Errorf("%s: got %s, want %s", syscalls, out, want)
+		}
+	}
+	spec := helperSpec("peek")
+	spec.Limits = []Limit{{"core", 0, 0}}
+	if out, _ := start(t, spec).end(t); !strings.HasPrefix(out, "core 0 0\n") {
+		t.Errorf("%s", out)
+	}
+}
+
+// The filter is on every thread of the reaper.
+func TestReaperIsBehindTheFilter(t *testing.T) {
+	ktest.Filters(t)
+	spec := helperSpec("sleep")
+	spec.Sandbox.Init = true
+	s := start(t, spec)
+	s.line(t)
+	tasks, err := filepath.Glob("/proc/" + itoa(s.Pid()) + "/task/*/status")
+	if err != nil || len(tasks) < 2 {
+		t.Fatalf("%q, %v", tasks, err)
+	}
+	for _, task := range tasks {
+		data, err := os.ReadFile(task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(data), "\nSeccomp:\t2\n") || !strings.Contains(string(data), "\nNoNewPrivs:\t1\n") {
+			t.Errorf("%s:\n%s", task, data)
+		}
+	}
+}
+
+// throughFolder tries what a folder of the host, which somebody left open, still
+// gives, and a device without a driver, which anybody may make.
+func throughFolder() {
+	const folder = 3
+	fd, err := unix.Openat(folder, "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	fmt.Println("create", err)
+	fmt.Println("device", unix.Mknod("/tmp/device", unix.S_IFCHR, 0)) // a whiteout, mknod(2)
+	fmt.Println("own", os.WriteFile("/tmp/file", nil, 0o600))
+}
+
+// Landlock is a wall of its own: it holds where no mount does.
+func TestFilesBehindLandlock(t *testing.T) {
+	if sandbox.Running().Landlock < 2 {
+		ktest.Skip(t, "no Landlock for files")
+	}
+	ktest.Filters(t)
+	dir := shared(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	for syscalls, want := range map[string]string{
+		"any":     "create <nil>\ndevice <nil>\nown <nil>\n",
+		"default": "create permission denied\ndevice permission denied\nown <nil>\n",
+	} {
+		spec := helperSpec("through")
+		spec.FDNames = []string{"folder"}
+		spec.Sandbox.Syscalls = syscalls
+		if out, _ := start(t, spec, folder).end(t); out != want {
+			t.Errorf("%s: %s", syscalls, out)
+		}
+		_ = os.Remove(dir + "/file")
+	}
+}
+
+// With all system calls a service can make a user namespace and be root in it; but
+// what is mounted then belongs to another one, and is locked (mount_namespaces(7)).
+func TestMountsAreLocked(t *testing.T) {
+	ktest.Filters(t)
+	script := `for path in /usr /etc /tmp /proc /dev/null /run; do umount $path 2>/dev/null && echo unmounted $path; done
+mount -o remount,bind,rw /usr 2>/dev/null && echo writable
+mount -t tmpfs none /tmp && mount --bind /usr /tmp && echo mounts`
+	spec := sandboxed(program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "--mount", "sh", "-c", script)
+	spec.Sandbox.Syscalls = "any"
+	// Its own mounts work, so that the refusals mean something.
+	if out, exit := start(t, spec).end(t); out != "mounts\n" {
+		t.Errorf("%v: %s", exit, out)
+	}
+	spec.Sandbox.Syscalls = "default"
+	if out, exit := start(t, spec).end(t); exit.OK() || strings.Contains(out, "mount") {
+		t.Errorf("%v: %s", exit, out)
+	}
+}
+
+// The signal scope ends at the sandbox, not within: children can be killed, and
+// the activator stops the service (every other test does).
+func TestChildrenCanBeSignalled(t *testing.T) {
+	ktest.Filters(t)
+	for _, init := range []bool{false, true} {
+		spec := sandboxed("/bin/sh", "-c", "sleep 1000 & kill -TERM $!; wait $!; echo $?; kill -0 $$ && echo self")
+		spec.Sandbox.Init = init
+		out, _ := start(t, spec).end(t)
+		if lines := strings.Fields(out); !slices.Contains(lines, "143") || !slices.Contains(lines, "self") {
+			t.Errorf("init %v: %s", init, out)
+		}
+	}
+}
+
+// What a program reads of interfaces still works, by netlink.
+func TestInterfacesAreListed(t *testing.T) {
+	ktest.Filters(t)
+	spec := helperSpec("view")
+	spec.Sandbox = strict
+	if v := start(t, spec).view(t); len(v.Interfaces) != 1 || !strings.HasPrefix(v.Interfaces[0], "lo true [127.0.0.1/8") {
+		t.Errorf("%q", v.Interfaces)
+	}
+}
