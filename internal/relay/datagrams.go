@@ -19,6 +19,7 @@ type Options struct {
 	Flows         int           // most clients at a time; 0: 16384, and never more than RLIMIT_NOFILE has room for
 	Expire        time.Duration // how long a client may be silent; 0: 2 minutes
 	ReceiveBuffer int           // bytes, of the inner socket; 0: twice the host's, net.core.rmem_max permitting
+	UID, GID      int           // unix: whom answers are from, where we are root; 0: nobody
 	Log           *slog.Logger  // nil: says nothing
 }
 
@@ -48,6 +49,7 @@ type Datagrams struct {
 	innerFD int      // its number, valid until Close
 	node    int      // unix: O_PATH descriptor of the inner socket's node; -1: none
 	target  rawAddr  // unix: what flow sockets connect to
+	creds   []byte   // unix: SCM_CREDENTIALS of answers
 
 	epoll   *os.File // in the runtime's poller
 	epfd    int      // its number
@@ -222,7 +224,7 @@ func (d *Datagrams) alarm() time.Time {
 			next = t
 		}
 	}
-	if d.oldest != nil {
+	if d.oldest != nil && d.inStall.until == 0 {
 		// Once for all that are due soon after.
 		first(d.oldest.last + d.options.Expire + d.grain())
 	}
@@ -251,6 +253,9 @@ func (d *Datagrams) grain() time.Duration { return d.options.Expire / 16 }
 
 // expire closes the flows of clients that were silent for so long.
 func (d *Datagrams) expire() {
+	if d.inStall.until != 0 {
+		return // they may wait in the queue inside
+	}
 	for f := d.oldest; f != nil && d.now-f.last >= d.options.Expire; f = d.oldest {
 		d.drop(f)
 	}

@@ -24,6 +24,7 @@ type flow struct {
 
 	toFD int     // unix: O_PATH descriptor of the client's node, owned; -1: none
 	to   rawAddr // unix: where answers go; n is 0 where they cannot
+	uid  int     // unix: of who sent the last datagram
 	held []byte  // unix: an answer that the client has no room for; nil: none
 
 	slot         int32

@@ -15,6 +15,9 @@ func TestMain(m *testing.M) {
 	if IsMaker() {
 		Make()
 	}
+	if len(os.Args) > 1 && os.Args[1] == "helper" {
+		helper(os.Args[2:])
+	}
 	// A maker that is built for the race detector else sleeps a second at exit.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	ktest.Main(m)

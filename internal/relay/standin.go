@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nobody is the kernel's overflow id, proc_sys_kernel(5).
+const nobody = 65534
+
 // StandIn makes an inner socket for host, a bound UDP or unixgram socket, which
 // is lent until Close (we keep a descriptor of our own, which shares its open
 // file description). The caller closes what it returns, before the maker.
@@ -20,7 +23,10 @@ func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
 	if o.Expire <= 0 {
 		o.Expire = defaultExpire
 	}
-	d := &Datagrams{maker: m, options: o, node: -1, host: -1, start: time.Now(),
+	if o.UID == 0 {
+		o.UID, o.GID = nobody, nobody
+	}
+	d := &Datagrams{maker: m, options: o, node: -1, host: -1, creds: credentialsOf(o.UID, o.GID), start: time.Now(),
 		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
 	err := d.adopt(host)
 	if err == nil {

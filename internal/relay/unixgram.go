@@ -1,8 +1,338 @@
 package relay
 
-// gram is what is on its way between unix sockets.
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unix datagrams go one by one: their queues are short (net.unix.max_dgram_qlen),
+// and they have no longest length. Their sender waits where a queue is full, so
+// that nothing is lost on the way; we wait for him.
+
+// gram is what is on its way.
 type gram struct {
+	in, out []byte  // buffers
+	held    []byte  // of in: it has found no room inside; nil: none
+	to      *flow   // of held
+	stuck   []*flow // with an answer that has found no room
 }
 
-func (d *Datagrams) inboundUnix() error  { return nil }
-func (d *Datagrams) outboundUnix() error { return nil }
+// usual is the buffer that is kept, in bytes.
+const usual = 256 << 10
+
+// turns is how many datagrams go one way before it is the other one's turn.
+const turns = 32
+
+func (d *Datagrams) inboundUnix() error {
+	d.inStall.until = 0
+	for range turns {
+		if d.gram.held == nil {
+			if more, err := d.fetch(); !more || err != nil {
+				return err
+			}
+		}
+		if d.gram.held != nil && !d.push() {
+			return nil
+		}
+	}
+	return nil
+}
+
+// fetch takes a datagram off the host's queue; false: it is empty. One whose
+// client cannot have a flow is dropped.
+func (d *Datagrams) fetch() (bool, error) {
+	var name rawAddr
+	var ctl [credentials]byte
+	text, ctlN, err := readUnix(d.host, &d.gram.in, &name, ctl[:])
+	switch {
+	case err == unix.EAGAIN:
+		d.hostReady = false
+		return false, nil
+	case err == unix.ENOMEM || err == unix.ENOBUFS:
+		d.inStall.begin(d.now)
+		return false, nil
+	case err != nil:
+		return false, &stepError{"recvmsg", err}
+	}
+	f := d.byClient[string(name.bytes())]
+	if f == nil {
+		if f, err = d.openUnix(&name, uidOf(ctl[:ctlN])); err != nil {
+			return true, d.refuse(err)
+		}
+	}
+	f.uid = uidOf(ctl[:ctlN])
+	d.touch(f, d.now, d.grain())
+	d.gram.held, d.gram.to = text, f
+	return true, nil
+}
+
+// announced is how long to wait for an event that comes.
+const announced = time.Second
+
+// push sends what is held; false: the inner queue is full. Then the flow becomes
+// writable when the service has read, see unix_dgram_poll.
+func (d *Datagrams) push() bool {
+	f := d.gram.to
+	err := sendUnix(f.fd, d.gram.held, nil, nil)
+	if err == unix.ECONNRESET { // the service was connected to this one: said once
+		err = sendUnix(f.fd, d.gram.held, nil, nil)
+	}
+	switch {
+	case err == unix.EAGAIN:
+		d.inStall.until = d.now + announced
+		return false
+	case err == unix.ENOBUFS || err == unix.ENOMEM:
+		d.inStall.begin(d.now)
+		return false
+	}
+	// Any other error: the service cannot have this one.
+	d.gram.held, d.gram.to = nil, nil
+	d.inStall.delay = 0
+	if cap(d.gram.in) > usual {
+		d.gram.in = nil
+	}
+	return true
+}
+
+// credentials is the room for SCM_CREDENTIALS and nothing else: descriptors that
+// a client sends are dropped by the kernel. unix(7).
+const credentials = unix.SizeofCmsghdr + unix.SizeofUcred + 4
+
+// readUnix reads a datagram of any length. It looks at the length first: what a
+// buffer has no room for would be lost.
+func readUnix(fd int, buffer *[]byte, name *rawAddr, ctl []byte) (text []byte, ctlN int, err error) {
+	n, err := peekLength(fd)
+	if err != nil {
+		return nil, 0, err
+	}
+	if n >= len(*buffer) {
+		*buffer = make([]byte, max(n+1, usual))
+	}
+	var h unix.Msghdr
+	iov := unix.Iovec{Base: &(*buffer)[0]}
+	iov.SetLen(len(*buffer))
+	h.Iov = &iov
+	h.SetIovlen(1)
+	if name != nil {
+		h.Name, h.Namelen = &name.b[0], uint32(len(name.b))
+	}
+	if len(ctl) > 0 {
+		h.Control = &ctl[0]
+		h.SetControllen(len(ctl))
+	}
+	r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	if e != 0 {
+		return nil, 0, e
+	}
+	if name != nil {
+		name.n = h.Namelen
+	}
+	return (*buffer)[:r], min(int(h.Controllen), len(ctl)), nil
+}
+
+// peekLength returns the length of the first datagram.
+func peekLength(fd int) (int, error) {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
+		if e == 0 {
+			return int(n), nil
+		}
+		if e != unix.EINTR {
+			return 0, e
+		}
+	}
+}
+
+// sendUnix sends one, to where fd is connected with to nil; creds is a control
+// message or nil.
+func sendUnix(fd int, text []byte, to *rawAddr, creds []byte) error {
+	var h unix.Msghdr
+	var iov unix.Iovec
+	if len(text) > 0 {
+		iov.Base = &text[0]
+		iov.SetLen(len(text))
+	}
+	h.Iov = &iov
+	h.SetIovlen(1)
+	if to != nil {
+		h.Name, h.Namelen = &to.b[0], to.n
+	}
+	if len(creds) > 0 {
+		h.Control = &creds[0]
+		h.SetControllen(len(creds))
+	}
+	for {
+		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if e != unix.EINTR {
+			return errnoOrNil(e)
+		}
+	}
+}
+
+// uidOf is the user who sent a datagram, -1 where the kernel does not say.
+func uidOf(ctl []byte) int {
+	creds := control(ctl, unix.SOL_SOCKET, unix.SCM_CREDENTIALS)
+	if len(creds) < unix.SizeofUcred {
+		return -1
+	}
+	return int(binary.NativeEndian.Uint32(creds[4:]))
+}
+
+// credentialsOf is SCM_CREDENTIALS for answers: the bytes are the service's, and
+// nobody is to take them for root's. Without CAP_SETUID they can only be ours.
+func credentialsOf(uid, gid int) []byte {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	b := appendControl(nil, unix.SOL_SOCKET, unix.SCM_CREDENTIALS, unix.SizeofUcred)
+	for i, n := range []int{os.Getpid(), uid, gid} {
+		binary.NativeEndian.PutUint32(b[unix.CmsgLen(0)+4*i:], uint32(n))
+	}
+	return b
+}
+
+// openUnix makes the flow of a new client. An abstract name is the same inside; a
+// path becomes the abstract name of the same text, so that the service, which does
+// not see the host's paths, can answer; all that have no name share a flow.
+func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
+	if len(d.byClient) >= d.options.Flows {
+		return nil, errFull
+	}
+	fd, err := d.take(unix.AF_UNIX)
+	if err != nil {
+		return nil, err
+	}
+	f := &flow{fd: fd, toFD: -1, client: *client, key: string(client.bytes()), last: d.now, uid: uid}
+	text, abstract := client.path()
+	if abstract || len(text) > 0 {
+		err = bindName(fd, text)
+	}
+	if err == nil {
+		err = connect(fd, &d.target)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, &stepError{"flow of " + client.String(), err}
+	}
+	switch {
+	case abstract:
+		f.to = *client
+	case len(text) > 0:
+		f.findNode()
+	}
+	d.table.add(f)
+	d.maker.flows.add(1)
+	if err := d.watch(fd, f.slot, f.generation, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
+		d.drop(f)
+		return nil, err
+	}
+	return f, nil
+}
+
+// bindName binds an abstract name, or any where this one is too long or taken.
+func bindName(fd int, text []byte) error {
+	a, ok := unixAddr(text, true, false)
+	if ok {
+		if err := bind(fd, &a); err != unix.EADDRINUSE {
+			return err
+		}
+	}
+	a, _ = unixAddr(nil, false, true)
+	return bind(fd, &a)
+}
+
+// findNode finds where to answer a client with a path. A path is only what the
+// client says (in his own mount namespace, or before he put a symlink there), and
+// we may reach sockets that he may not: so it must be a socket of his user. The
+// descriptor keeps it the one that was looked at. A relative path leads nowhere.
+func (f *flow) findNode() {
+	if f.toFD >= 0 {
+		_ = unix.Close(f.toFD)
+	}
+	f.toFD, f.to.n = -1, 0
+	path, abstract := f.client.path()
+	if abstract || len(path) == 0 || path[0] != '/' {
+		return
+	}
+	fd, err := unix.Open(string(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != f.uid {
+		_ = unix.Close(fd)
+		return
+	}
+	f.toFD = fd
+	f.to, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", fd), false, false)
+}
+
+// outboundUnix carries answers; a client that does not read holds up only his
+// own, as without a relay: his flow's queue fills, and the service waits.
+func (d *Datagrams) outboundUnix() error {
+	if d.outStall.until != 0 {
+		d.outStall.until = 0
+		d.retryStuck()
+	}
+	for range turns {
+		if len(d.ready) == 0 {
+			return nil
+		}
+		f := d.ready[0]
+		if f.held != nil {
+			d.rest(false) // goes on when that one is gone
+			continue
+		}
+		text, _, err := readUnix(f.fd, &d.gram.out, nil, nil)
+		if err != nil {
+			d.rest(err != unix.EAGAIN)
+			continue
+		}
+		d.touch(f, d.now, d.grain())
+		d.deliver(f, text)
+	}
+	return nil
+}
+
+// deliver sends an answer, or holds it where the client has no room.
+func (d *Datagrams) deliver(f *flow, text []byte) {
+	if f.to.n == 0 {
+		return
+	}
+	err := sendUnix(d.host, text, &f.to, d.creds)
+	if err == unix.ECONNREFUSED && f.toFD >= 0 {
+		// That socket is gone, and another one of the same client at its path.
+		if f.findNode(); f.to.n > 0 {
+			err = sendUnix(d.host, text, &f.to, d.creds)
+		}
+	}
+	if err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM {
+		f.held = append(make([]byte, 0, len(text)), text...)
+		d.gram.stuck = append(d.gram.stuck, f)
+		if d.outStall.until == 0 {
+			d.outStall.begin(d.now)
+		}
+	}
+}
+
+// retryStuck tries again what clients had no room for.
+func (d *Datagrams) retryStuck() {
+	stuck := d.gram.stuck
+	d.gram.stuck = nil
+	for _, f := range stuck {
+		if f.fd < 0 {
+			continue // expired
+		}
+		held := f.held
+		f.held = nil
+		if d.deliver(f, held); f.held == nil {
+			d.outStall.delay = 0
+			d.wake(f)
+		}
+	}
+}
