@@ -83,6 +83,8 @@ func helper(args []string) {
 	switch args[0] {
 	case "echo":
 		echo(3)
+	case "parent":
+		parent()
 	case "load":
 		numbers := make([]int, 4)
 		for i := range numbers {

@@ -63,7 +63,6 @@ type Datagrams struct {
 	// Of the goroutine of Run.
 	table
 	spare     map[int][]int // flow sockets, unbound, by their domain
-	spared    int
 	in, out   *batch
 	gram      gram // unix
 	hostReady bool
@@ -108,12 +107,12 @@ func (d *Datagrams) String() string { return d.name }
 func (d *Datagrams) Run(ctx context.Context) error {
 	d.running.Lock()
 	defer d.running.Unlock()
+	if d.closed.Load() {
+		return ErrClosed
+	}
 	conn, err := d.epoll.SyscallConn()
 	if err != nil {
 		return err
-	}
-	if d.closed.Load() {
-		return ErrClosed
 	}
 	d.arm(time.Time{})
 	awake := make(chan struct{})
@@ -280,35 +279,35 @@ const hostSlot = -1
 // Close ends Run and closes everything. Clients and their datagrams are
 // forgotten; the host's socket stays as it was. Twice is fine.
 func (d *Datagrams) Close() error {
-	d.closed.Store(true)
-	if d.epoll != nil {
-		_ = d.epoll.SetReadDeadline(time.Unix(1, 0))
+	if !d.closed.Swap(true) && d.epoll != nil {
+		_ = d.epoll.SetReadDeadline(time.Unix(1, 0)) // for Run
 	}
 	d.running.Lock()
 	defer d.running.Unlock()
-	if d.inner == nil {
-		return nil
-	}
 	for d.oldest != nil {
 		d.drop(d.oldest)
 	}
-	for domain := range d.spare {
-		closeAll(d.spare[domain])
+	for domain, fds := range d.spare {
+		closeAll(fds)
+		d.maker.flows.add(-len(fds))
+		delete(d.spare, domain)
 	}
-	d.maker.flows.add(-d.spared)
-	d.spare, d.spared = nil, 0
 	if d.restore != nil {
 		d.restore()
+		d.restore = nil
 	}
-	for _, fd := range []int{d.host, d.node} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
+	for _, fd := range []*int{&d.host, &d.node} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
 		}
 	}
-	err := d.inner.Close()
-	d.inner = nil
-	if d.epoll != nil {
-		err = errors.Join(err, d.epoll.Close())
+	var err error
+	for _, f := range []**os.File{&d.inner, &d.epoll} {
+		if *f != nil {
+			err = errors.Join(err, (*f).Close())
+			*f = nil
+		}
 	}
 	d.in, d.out = nil, nil
 	return err

@@ -2,11 +2,15 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
 )
@@ -41,10 +45,18 @@ func newMaker(t testing.TB) *Maker {
 func hostSocket(t testing.TB, network, address string) (*os.File, net.PacketConn) {
 	t.Helper()
 	c, err := net.ListenPacket(network, address)
-	if err != nil {
-		ktest.Skip(t, "%v", err)
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
+		ktest.Skip(t, "%v", err) // no IPv6
 	}
-	t.Cleanup(func() { _ = c.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Close()
+		if network == "unixgram" && address[0] == '/' {
+			_ = os.Remove(address)
+		}
+	})
 	f, err := c.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +107,79 @@ func service(t testing.TB, d *Datagrams) net.PacketConn {
 	return c
 }
 
+var buffers = sync.Pool{New: func() any { return new([1 << 20]byte) }}
+
 func receive(t testing.TB, c net.PacketConn) (string, net.Addr) {
 	t.Helper()
-	b := make([]byte, 1<<20)
+	b := buffers.Get().(*[1 << 20]byte)[:]
+	defer buffers.Put((*[1 << 20]byte)(b))
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	n, from, err := c.ReadFrom(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(b[:n]), from
+}
+
+// eventually waits for what another goroutine or the kernel is about to do.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// silent asserts that nothing is in the queue of c, after everything that was
+// sent before has arrived: loopback delivers before the sender goes on.
+func silent(t testing.TB, c net.PacketConn, who string) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	b := make([]byte, 1<<16)
+	if n, from, err := c.ReadFrom(b); err == nil {
+		t.Errorf("%s received %q from %v", who, b[:n], from)
+	}
+}
+
+// descriptor is the number of a socket, valid while the test keeps it open.
+func descriptor(t testing.TB, c any) int {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	number := -1
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { number = int(fd) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+func ask(t testing.TB, c net.PacketConn, to net.Addr, text string) {
+	t.Helper()
+	if _, err := c.WriteTo([]byte(text), to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exchange is a question and its answer.
+func exchange(t testing.TB, c net.PacketConn, to net.Addr, inner net.PacketConn) {
+	t.Helper()
+	ask(t, c, to, "question of "+c.LocalAddr().String())
+	text, from := receive(t, inner)
+	if want := "question of " + c.LocalAddr().String(); text != want {
+		t.Fatalf("the service sees %q, not %q", text, want)
+	}
+	ask(t, inner, from, "answer to "+text)
+	if answer, _ := receive(t, c); answer != "answer to "+text {
+		t.Fatalf("the client sees %q", answer)
+	}
+}
+
+// count is how many descriptors are flow sockets.
+func (c *counter) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
 }

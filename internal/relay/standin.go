@@ -143,7 +143,6 @@ func (d *Datagrams) stock(domains, fds []int) {
 	for i, fd := range fds {
 		d.spare[domains[i]] = append(d.spare[domains[i]], fd)
 	}
-	d.spared += len(fds)
 	d.maker.flows.add(len(fds))
 }
 
@@ -157,7 +156,6 @@ func (d *Datagrams) take(domain int) (int, error) {
 	n := len(d.spare[domain]) - 1
 	fd := d.spare[domain][n]
 	d.spare[domain] = d.spare[domain][:n]
-	d.spared--
 	d.maker.flows.add(-1)
 	return fd, nil
 }

@@ -1,0 +1,298 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+)
+
+func TestExpire(t *testing.T) {
+	m := newMaker(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{Expire: 20 * time.Millisecond})
+	stop := run(t, d)
+	inner := service(t, d)
+	c := client(t, "udp4", "127.0.0.1:0")
+	for range 3 {
+		exchange(t, c, host.LocalAddr(), inner)
+		n := m.flows.count()
+		eventually(t, "the flow has expired", func() bool { return m.flows.count() < n })
+	}
+	stop()
+	if d.oldest != nil || !d.alarm().IsZero() || !d.armed.IsZero() && d.armed.After(time.Unix(1, 0)) {
+		t.Errorf("without clients it wakes up at %v", d.alarm())
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestTableFull(t *testing.T) {
+	var log lines
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newMaker(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	run(t, d)
+	inner := service(t, d)
+	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
+	exchange(t, first, host.LocalAddr(), inner)
+	exchange(t, second, host.LocalAddr(), inner)
+	for range 5 {
+		ask(t, third, host.LocalAddr(), "no room")
+	}
+	exchange(t, first, host.LocalAddr(), inner) // nothing of the third before it
+	eventually(t, "it says so", func() bool { return strings.Contains(log.String(), "table of flows is full") })
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, host.LocalAddr().String()) || !strings.Contains(text, "flows=2") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
+func TestThousands(t *testing.T) {
+	const many = 4000
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 2*many+2000 {
+		ktest.Skip(t, "RLIMIT_NOFILE is %d", limit.Cur)
+	}
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newMaker(t), f, Options{})
+	run(t, d)
+	inner := service(t, d)
+	go func() { // ends when inner is closed
+		b := make([]byte, 2048)
+		for {
+			n, from, err := inner.ReadFrom(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = inner.WriteTo(fmt.Appendf(nil, "%s for %v", b[:n], from), from)
+			}
+		}
+	}()
+	clients := make([]net.PacketConn, many)
+	for i := range clients {
+		clients[i] = client(t, "udp4", fmt.Sprintf("127.0.%d.%d:0", i%5, 1+i%7))
+	}
+	for round := range 3 {
+		for at := 0; at < many; at += 50 { // as many as the queues have room for
+			for i, c := range clients[at : at+50] {
+				ask(t, c, host.LocalAddr(), fmt.Sprint(round, " ", at+i))
+			}
+			for i, c := range clients[at : at+50] {
+				if text, _ := receive(t, c); text != fmt.Sprint(round, " ", at+i, " for ", c.LocalAddr()) {
+					t.Fatalf("client %d received %q", at+i, text)
+				}
+			}
+		}
+	}
+}
+
+func TestMakerDies(t *testing.T) {
+	m := newMaker(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{})
+	failed := make(chan error, 1)
+	go func() { failed <- d.Run(context.Background()) }()
+	inner := service(t, d)
+	old := client(t, "udp4", "127.0.0.1:0")
+	exchange(t, old, host.LocalAddr(), inner)
+	before := m.pid
+	if err := unix.Kill(m.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	// A new stand-in has a new maker.
+	f2, host2 := hostSocket(t, "udp4", "127.0.0.1:0")
+	d2 := standIn(t, m, f2, Options{})
+	run(t, d2)
+	exchange(t, client(t, "udp4", "127.0.0.1:0"), host2.LocalAddr(), service(t, d2))
+	if m.pid == before {
+		t.Error("the maker was not started anew")
+	}
+	// The old one serves whom it has, and new clients while sockets are left.
+	exchange(t, old, host.LocalAddr(), inner)
+	for range firstFlows - 1 {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+	ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "one too many")
+	if err := <-failed; !errors.Is(err, ErrStale) {
+		t.Errorf("run: %v", err)
+	}
+}
+
+func TestCloseWhileRunning(t *testing.T) {
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newMaker(t), f, Options{})
+	done := make(chan error, 1)
+	go func() { done <- d.Run(context.Background()) }()
+	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), service(t, d))
+	for range 2 {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := d.Run(context.Background()); !errors.Is(err, ErrClosed) {
+		t.Errorf("run after close: %v", err)
+	}
+}
+
+// TestNothingIsLeft counts descriptors: realms die with their sockets.
+func TestNothingIsLeft(t *testing.T) {
+	m := newMaker(t)
+	f, _ := hostSocket(t, "udp", "[::]:0")
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	standIn(t, m, f, Options{}).Close() // the maker's socket stays
+	before := count()
+	for range 20 {
+		d := standIn(t, m, f, Options{})
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
+	if n := m.flows.count(); n != 0 {
+		t.Errorf("%d flow sockets are counted", n)
+	}
+	if on, err := unix.GetsockoptInt(descriptor(t, f), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO); err != nil || on != 0 {
+		t.Errorf("IPV6_RECVPKTINFO of the host's socket is %d, %v", on, err)
+	}
+}
+
+func TestStandInRefuses(t *testing.T) {
+	m := newMaker(t)
+	for name, make := range map[string]func() (int, error){
+		"a stream":        func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) },
+		"not bound":       func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) },
+		"not bound, unix": func() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) },
+		"multicast": func() (int, error) {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{224, 0, 0, 99}, Port: 5999})
+			}
+			return fd, err
+		},
+		"pass_credentials": func() (int, error) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@relay-test-credentials"})
+			}
+			if err == nil {
+				err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+			}
+			return fd, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, err := make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "host")
+			defer f.Close()
+			d, err := m.StandIn(f, Options{})
+			if err == nil {
+				d.Close()
+				t.Fatal("it stands in")
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// TestStartFails: the error of the process is told.
+func TestStartFails(t *testing.T) {
+	m := NewMaker(startSelf)
+	m.start = func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.ENOSPC }
+	defer m.Close()
+	f, _ := hostSocket(t, "udp4", "127.0.0.1:0")
+	if _, err := m.StandIn(f, Options{}); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "max_user_namespaces") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestParentKilled: with us goes the maker, and with both the realm.
+func TestParentKilled(t *testing.T) {
+	c := exec.Command("/proc/self/exe", "helper", "parent")
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64)
+	n, _ := out.Read(b)
+	pid, err := strconv.Atoi(string(b[:n]))
+	if err != nil {
+		t.Fatalf("the helper says %q", b[:n])
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, int(patience.Milliseconds())); n != 1 {
+		t.Errorf("the maker lives on: %v", err)
+	}
+}
+
+// parent is the helper of TestParentKilled.
+func parent() {
+	runtime.LockOSThread() // the maker's parent, see prctl(2) on PR_SET_PDEATHSIG
+	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err == nil {
+		var f *os.File
+		if f, err = host.(*net.UDPConn).File(); err == nil {
+			m := NewMaker(startSelf)
+			if _, err = m.StandIn(f, Options{}); err == nil {
+				fmt.Print(m.pid)
+				select {}
+			}
+		}
+	}
+	fmt.Print(err)
+	os.Exit(1)
+}
