@@ -33,15 +33,9 @@ var arrows = map[string][]string{
 	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
 	"internal/supervise": {"internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/spawn"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/listen", "internal/notify", "internal/output",
-<<<<<<< HEAD
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
 	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/relay", "internal/replyonly", "internal/spawn"},
-=======
-		"internal/relay", "internal/sandbox", "internal/spawn", "internal/supervise"},
-	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/sandbox", "internal/spawn"},
-	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/relay", "internal/spawn"},
->>>>>>> de88686 (relay: carry unix datagrams too, and enter the maker from main)
 	"cmd/echo":        {"internal/fdpass", "internal/notify"},
 }
 
