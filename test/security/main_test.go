@@ -3,7 +3,7 @@
 // and a directive of systemd.exec(5) counts only where its effect was seen:
 //
 //	make && go test ./test/security           # measures, and compares with docs/security.md
-//	make && go test ./test/security -update   # writes the table there anew
+//	make && go test ./test/security -write   # writes the table there anew
 package security
 
 import (

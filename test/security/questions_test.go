@@ -49,11 +49,13 @@ var questions = []question{
 	{id: "CapabilityBoundingSet=~CAP_SYS_ADMIN", weight: 1500, scale: 1, capabilities: strings.Fields("CAP_SYS_ADMIN"), wall: "no capability in any set"},
 	{id: "CapabilityBoundingSet=~CAP_SYSLOG", weight: 500, scale: 1, capabilities: strings.Fields("CAP_SYSLOG"), wall: "no capability in any set"},
 	{id: "Delegate=", weight: 100, scale: 1, assess: assessValue("Delegate", map[string]int{"yes": 1}, 0), wall: "no control group file system inside"},
-	{id: "DeviceAllow=", weight: 1000, scale: 10, assess: assessValue("DevicePolicy", map[string]int{"strict": 0, "closed": 0}, 10), wall: "six pseudo devices, every other mount is nodev, mknod(2) is refused"},
+	{id: "DeviceAllow=", weight: 1000, scale: 10, assess: assessDevices, wall: "six pseudo devices, every other mount is nodev, mknod(2) is refused",
+		open: "systemd's ProtectClock= lets a service read the clock's device, and counts that here; ours has none"},
 	{id: "IPAddressDeny=", weight: 1000, scale: 10, assess: assessAddresses, wall: "only lo in its own namespace, and the seal on what it was given",
 		open: "loopback of its own namespace stays: programs talk to their own parts"},
 	{id: "KeyringMode=", weight: 1000, scale: 1, assess: assessValue("KeyringMode", map[string]int{"": 0, "private": 0}, 1), wall: "keyctl(2), add_key(2) and request_key(2) are refused"},
-	{id: "LockPersonality=", weight: 100, scale: 1, assess: assessYes("LockPersonality"), wall: "personality(2) takes nothing but what is"},
+	{id: "LockPersonality=", weight: 100, scale: 1, assess: assessYes("LockPersonality"), wall: "personality(2) takes nothing but what is",
+		open: "personality(2) may call itself 32-bit Linux or an old one, for uname(2); nothing that weakens addresses"},
 	{id: "MemoryDenyWriteExecute=", weight: 100, scale: 1, assess: assessYes("MemoryDenyWriteExecute"), wall: "memory is writable or executable",
 		open: "compilers at run time (Java, V8, LuaJIT, PCRE) need it"},
 	{id: "NoNewPrivileges=", weight: 1000, scale: 1, assess: assessYes("NoNewPrivileges"), wall: "no_new_privs, prctl(2)"},
@@ -70,7 +72,8 @@ var questions = []question{
 	{id: "ProtectHome=", weight: 1000, scale: 10, assess: assessValue("ProtectHome", map[string]int{"yes": 0, "tmpfs": 1, "read-only": 5}, 10), wall: "no /home, /root or /run/user inside"},
 	{id: "ProtectHostname=", weight: 50, scale: 1, assess: assessYes("ProtectHostname"), wall: "own uts namespace, the calls are refused"},
 	{id: "ProtectKernelLogs=", weight: 1000, scale: 1, assess: assessYes("ProtectKernelLogs"), wall: "syslog(2) is refused, no /dev/kmsg"},
-	{id: "ProtectKernelModules=", weight: 1000, scale: 1, assess: assessYes("ProtectKernelModules"), wall: "the calls are refused, no capability, no modules to read"},
+	{id: "ProtectKernelModules=", weight: 1000, scale: 1, assess: assessYes("ProtectKernelModules"), wall: "the calls are refused, no capability, no modules to read",
+		open: "the files of /usr/lib/modules can be read, nothing can be loaded"},
 	{id: "ProtectKernelTunables=", weight: 1000, scale: 1, assess: assessYes("ProtectKernelTunables"), wall: "nothing of /proc/sys can be written, no /sys, no kernel addresses"},
 	{id: "ProtectProc=", weight: 1000, scale: 3, assess: assessValue("ProtectProc", map[string]int{"invisible": 0, "ptraceable": 0, "noaccess": 1}, 3), wall: "own pid namespace with its own /proc"},
 	{id: "ProtectSystem=", weight: 1000, scale: 10, assess: assessValue("ProtectSystem", map[string]int{"strict": 0, "full": 3, "yes": 5}, 10), wall: "every mount of the host's is read-only"},
@@ -94,7 +97,8 @@ var questions = []question{
 	{id: "RestrictSUIDSGID=", weight: 1000, scale: 1, assess: assessYes("RestrictSUIDSGID"), wall: "every call with a mode is refused the bits",
 		open: "a mode with the bits is not refused (such a file has no effect inside: every mount is nosuid)"},
 	{id: "RootDirectory=/RootImage=", weight: 200, scale: 1, assess: assessSet("RootDirectory"), wall: "own root, the host's is unmounted"},
-	{id: "SupplementaryGroups=", weight: 200, scale: 1, assess: assessGroups, wall: "none"},
+	{id: "SupplementaryGroups=", weight: 200, scale: 1, assess: assessGroups, wall: "none as root; an ordinary user cannot give up his own",
+		open: "an ordinary user cannot give up his own groups (setgroups(2) is closed in his namespaces)"},
 	{id: "SystemCallArchitectures=", weight: 1000, scale: 10, assess: assessValue("SystemCallArchitectures", map[string]int{"": 10, "native": 0}, 8), wall: "other machines' calls are refused"},
 	{id: "SystemCallFilter=~@clock", weight: 1000, scale: 10, assess: assessCalls("@clock"), wall: "a filter refuses every call of it"},
 	{id: "SystemCallFilter=~@cpu-emulation", weight: 250, scale: 10, assess: assessCalls("@cpu-emulation"), wall: "a filter refuses every call of it"},
@@ -234,6 +238,18 @@ func assessCalls(group string) func(unit) int {
 		denied := strings.TrimPrefix(u["SystemCallFilter"], "~")
 		return 10 * truth(slices.ContainsFunc(members(group), func(call string) bool { return !has(denied, call) }))
 	}
+}
+
+// assessDevices: ProtectClock= adds char-rtc to what a policy allows
+// (unit_patch_contexts in src/core/unit.c).
+func assessDevices(u unit) int {
+	switch {
+	case u["DevicePolicy"] != "closed":
+		return 10
+	case u["ProtectClock"] == "yes":
+		return 5
+	}
+	return 0
 }
 
 func assessAddresses(u unit) int {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the table in docs/security.md anew")
+var write = flag.Bool("write", false, "write what is measured to the table in docs/security.md")
 
 // The table stands between these in docs/security.md.
 const (
@@ -43,8 +43,8 @@ func compareTable(t *testing.T, u unit) {
 	if table == old {
 		return
 	}
-	if !*update {
-		t.Errorf("%s: the table is not what was measured: go test ./test/security -update, as root and as an ordinary user; measured now:\n%s", path, differences(old, table))
+	if !*write {
+		t.Errorf("%s: the table is not what was measured: go test ./test/security -write, as root and as an ordinary user; measured now:\n%s", path, differences(old, table))
 		return
 	}
 	if err := os.WriteFile(path, []byte(before+tableStart+table+tableEnd+after), 0o644); err != nil {
@@ -82,8 +82,8 @@ func render(u unit, known map[string]row) string {
 	for _, q := range questions {
 		r := known[q.id].with(cell(q, u))
 		because := q.wall
-		if strings.Trim(r.asRoot, "0123456789") == "" || strings.Trim(r.asUser, "0123456789") == "" {
-			because = q.open // to one of them it costs points
+		if costs(r.asRoot) || costs(r.asUser) {
+			because = q.open
 		}
 		fmt.Fprintf(&b, "| `%s` | %d | %s | %s | %s | %s |\n", strings.ReplaceAll(q.id, "|", `\|`), q.weight, cell(q, privateNetwork), r.asRoot, r.asUser, because)
 	}
@@ -91,6 +91,9 @@ func render(u unit, known map[string]row) string {
 	fmt.Fprintf(&b, "| **exposure** | | **%s** | %s | %s | of 10.0 |\n", score(privateNetwork), r.asRoot, r.asUser)
 	return b.String()
 }
+
+// costs reports whether a cell is points.
+func costs(cell string) bool { return cell != "" && strings.Trim(cell, "0123456789") == "" }
 
 // with puts what was measured in the column of who measured it.
 func (r row) with(measured string) row {
