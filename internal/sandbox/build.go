@@ -167,6 +167,11 @@ func (b *builder) put(e Entry, tree int) error {
 		err = os.NewSyscallError("symlink", unix.Symlink(e.Source, e.Path))
 	case Tmpfs:
 		return b.tmpfs(e)
+	case Cover:
+		if err := unix.Mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555"); err != nil {
+			return stepError("mount", e.Path, os.NewSyscallError("mount", err))
+		}
+		return nil
 	default:
 		return b.attach(e, tree)
 	}

@@ -35,6 +35,7 @@ const (
 	ReadOnly             // Source and everything mounted below it, read-only
 	Writable             // the same, writable
 	Device               // one device node
+	Cover                // an empty folder, read-only, over one of the host's
 )
 
 // Entry is one thing in the root.
@@ -67,6 +68,9 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 		return nil, err
 	}
 	plan.Entries = append(plan.Entries, freshEntries()...)
+	if s.Root == "" { // a root folder has nothing but what somebody put there
+		plan.Entries = append(plan.Entries, covers(hidden)...)
+	}
 	asked, err := s.asked(directories)
 	if err != nil {
 		return nil, err
@@ -159,6 +163,22 @@ func freshEntries() []Entry {
 		Entry{Kind: Folder, Path: "/var/tmp", Mode: 0o1777},
 		Entry{Kind: Link, Path: "/var/run", Source: "/run"},
 	)
+}
+
+// hidden are folders in the host's system folders that no service needs: the
+// kernel's modules tell an intruder exactly which kernel he is up against.
+var hidden = []string{"/usr/lib/modules", "/lib/modules"}
+
+// covers covers those of folders that exist. One that is reached through a symbolic
+// link, as /lib is on most hosts, is the same as another.
+func covers(folders []string) []Entry {
+	var entries []Entry
+	for _, folder := range folders {
+		if real, err := filepath.EvalSymlinks(folder); err == nil && real == folder {
+			entries = append(entries, Entry{Kind: Cover, Path: folder})
+		}
+	}
+	return entries
 }
 
 // asked lists what the configuration mounts, parents before what lies in them.

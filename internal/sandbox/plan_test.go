@@ -46,6 +46,25 @@ func TestResolveDefault(t *testing.T) {
 	}
 }
 
+func TestCoversAreRealFolders(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"usr/lib/modules", "other"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
+		t.Fatal(err)
+	}
+	real, linked, missing := filepath.Join(dir, "usr/lib/modules"), filepath.Join(dir, "lib/modules"), filepath.Join(dir, "none")
+	if got := paths(covers([]string{real, linked, missing})); !slices.Equal(got, []string{real}) {
+		t.Errorf("covered: %q, want only %s", got, real)
+	}
+}
+
 func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 	for _, test := range []struct {
 		spec    Spec
