@@ -210,7 +210,7 @@ func clones() map[string]string {
 	found := map[string]string{}
 	for kind, flag := range kinds {
 		child := exec.Command("/proc/self/exe")
-		child.Env = []string{modeVariable + "=nothing"}
+		child.Env = []string{modeVariable + "=nothing", "GORACE=atexit_sleep_ms=0"}
 		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flag | unix.CLONE_NEWUSER}
 		err := child.Start()
 		if err == nil {
