@@ -69,7 +69,8 @@ func parseRows(table string) map[string]row {
 	for line := range strings.Lines(table) {
 		cells := strings.Split(strings.ReplaceAll(line, `\|`, "\x00"), "|")
 		if len(cells) > 6 {
-			id := strings.Trim(strings.ReplaceAll(cells[1], "\x00", "|"), " `*")
+			id := strings.TrimSpace(strings.ReplaceAll(cells[1], "\x00", "|"))
+			id = strings.TrimSuffix(strings.TrimPrefix(strings.Trim(id, "`"), "**"), "**")
 			rows[id] = row{asRoot: strings.TrimSpace(cells[4]), asUser: strings.TrimSpace(cells[5])}
 		}
 	}
