@@ -101,7 +101,7 @@ func TestProofOfIsolation(t *testing.T) {
 	dir := folder(t)
 	service := func(name, network, more string) string {
 		script := fmt.Sprintf("exec >&2; dd bs=64 count=1 <&3 >/dev/null 2>&1; ip -brief addr; curl -sS --max-time 20 %s; echo; %s echo end", page.URL, more)
-		configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/%s\"]\n[service]\nexec = [\"/bin/sh\", \"-c\", %q]\n[sandbox]\nnetwork = %q\n", dir, name, script, network))
+		configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/%s\"]\n[service]\nexec = [\"/bin/sh\", \"-c\", %q]\n[sandbox]\nconnect = \"any\"\nnetwork = %q\n", dir, name, script, network))
 		return dir + "/" + name
 	}
 	none := service("none", "none", "curl -sS --max-time 20 https://podman.io;")

@@ -40,11 +40,11 @@ func sealed(conf config.Service) (text []byte) {
 		ok, _, _ := replyonly.Ability()
 		return ok
 	}
-	sockets, lacks := seal(conf, answering)
-	for _, spec := range sockets {
+	s := seal(conf, answering)
+	for _, spec := range s.sockets {
 		text = fmt.Appendf(text, "# sealed: %s: %s\n", spec.Address, describe(spec, conf))
 	}
-	for _, l := range lacks {
+	for _, l := range s.lacks {
 		text = fmt.Appendf(text, "# open here: %s\n", l)
 	}
 	return text

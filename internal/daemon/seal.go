@@ -95,24 +95,32 @@ func (s *standIn) Close() error {
 	return s.flows.Close()
 }
 
-// seal says how each socket of conf is kept from being turned outward, and what
-// of that cannot be had here, a sentence each.
-func seal(conf config.Service, answering func() bool) (sockets []listen.Spec, lacks []string) {
+// sealing is how a service is sealed.
+type sealing struct {
+	sockets []listen.Spec
+	lacks   []string // what of the seal cannot be had here, a sentence each
+	names   bool     // it has no socket that reaches abstract names of the host
+}
+
+// seal says how each socket of conf is kept from being turned outward.
+func seal(conf config.Service, answering func() bool) (s sealing) {
 	sealed := conf.Sandbox.Seal != "off"
-	direct := false // unix datagram sockets that the service itself has
-	for _, s := range conf.Sockets {
-		spec := s.Spec
+	direct := false // unix datagram sockets of the host's that the service has, or may be passed
+	for _, socket := range conf.Sockets {
+		spec := socket.Spec
 		if sealed {
 			spec.Seal = sealOf(spec, answering)
-			lacks = append(lacks, socketLacks(&spec, conf.Sandbox.Connect)...)
+			s.lacks = append(s.lacks, socketLacks(&spec, conf.Sandbox.Connect)...)
 		}
-		direct = direct || spec.Address.Network == listen.UnixGram && spec.Seal == listen.Unsealed
-		sockets = append(sockets, spec)
+		direct = direct || spec.Address.Unix() && spec.Seal == listen.Unsealed &&
+			(spec.Address.Network == listen.UnixGram || !spec.Options.RefuseRights)
+		s.sockets = append(s.sockets, spec)
 	}
 	if sealed {
-		lacks = append(sandbox.Running().SealLacks(direct), lacks...)
+		s.lacks = append(sandbox.Running().SealLacks(direct), s.lacks...)
 	}
-	return sockets, lacks
+	s.names = !direct
+	return s
 }
 
 // sealOf chooses: UDP sockets answer only, by programs in the kernel or by a relay.

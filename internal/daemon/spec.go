@@ -8,7 +8,6 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
-	"activator/internal/listen"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -23,10 +22,9 @@ var environment = []string{
 // planned is a service's configuration, translated: nothing is left that could be
 // wrong with it but what the kernel says.
 type planned struct {
-	conf    config.Service
-	spec    supervise.Spec
-	sockets []listen.Spec // with their seals
-	lacks   []string      // of a seal that is not insisted on
+	conf config.Service
+	spec supervise.Spec
+	sealing
 }
 
 // plan translates configurations. Of containers it asks the engine whether it is
@@ -34,18 +32,19 @@ type planned struct {
 func plan(ctx context.Context, services []config.Service, answering func() bool) ([]planned, error) {
 	all := make([]planned, 0, len(services))
 	for _, conf := range services {
-		sockets, lacks := seal(conf, answering)
-		if err := checkSeal(conf, lacks); err != nil {
+		sealing := seal(conf, answering)
+		if err := checkSeal(conf, sealing.lacks); err != nil {
 			return nil, err
 		}
 		process := processSpec(conf)
+		process.Sandbox.Names = sealing.names
 		if conf.Container != nil {
 			var err error
 			if process, err = containerProcess(ctx, conf, process); err != nil {
 				return nil, fmt.Errorf("service %s: %w", conf.Name, err)
 			}
 		}
-		all = append(all, planned{conf, serviceSpec(conf, process), sockets, lacks})
+		all = append(all, planned{conf, serviceSpec(conf, process), sealing})
 	}
 	return all, nil
 }

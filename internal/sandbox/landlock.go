@@ -72,14 +72,20 @@ func fileRights(abi int) uint64 {
 // mounts something writable. A process under such rules cannot mount any more,
 // which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
 // of TCP, whatever the namespace of the socket; a supervisor's calls are its own, so
-// it still can. Scopes, sealed: abstract names and signals end where the sandbox does.
+// it still can; the same where only unix sockets may be connected, since that is
+// decided before the kernel reads the address again. Scopes, sealed: abstract names
+// and signals end where the sandbox does. The scope of names knows no namespaces, and would
+// refuse the answer to a relay's.
 func (s Spec) landlock(abi int, entries []Entry) Landlock {
 	var l Landlock
-	if s.Seal && abi >= abiTCP {
+	if (s.Seal || s.Connect == "unix") && abi >= abiTCP {
 		l.Net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
 	if s.Seal && abi >= abiScopes {
-		l.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
+		l.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
+		if !s.Names {
+			l.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
+		}
 	}
 	if s.Syscalls == "any" || abi < abiFiles {
 		return l

@@ -21,6 +21,7 @@ type Spec struct {
 	Hostname     string   // inside; "": the service's name
 
 	Seal     bool   // sockets it inherits cannot be turned outward
+	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 }
