@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"activator/internal/listen"
+	"activator/internal/replyonly"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
 )
@@ -86,7 +88,25 @@ func abilities() []finding {
 	for _, a := range listen.Abilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
 	}
-	return append(all, engine())
+	return append(all, seal(), answering(), engine())
+}
+
+// seal tells what the process's side of the default seal lacks here.
+func seal() finding {
+	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
+		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a newer kernel, or one configured with what is missing"}
+	lacks := sandbox.Running().SealLacks(true)
+	if len(lacks) > 0 {
+		f.ok, f.detail = false, strings.Join(lacks, "; ")
+	}
+	return f
+}
+
+// answering tells how UDP sockets are sealed.
+func answering() finding {
+	f := finding{name: "UDP sockets that only answer", needs: "services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
+	f.ok, f.detail, f.cure = replyonly.Ability()
+	return f
 }
 
 // trial runs our own binary in the default sandbox, as a service would run.
@@ -113,7 +133,7 @@ func sandboxed(ctx context.Context) error {
 	}
 	starter := spawn.NewStarter()
 	defer starter.Close()
-	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}}, spawn.Stdio{}, nil)
+	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}, Sandbox: sandbox.Spec{Seal: true}}, spawn.Stdio{}, nil)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func Abilities() []Ability {
 	kernel := Running()
 	abilities := []Ability{
 		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfds(),
-		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock), cgroup2(), hold("eBPF programs", "the seal of UDP sockets without a relay", unix.CAP_BPF, unix.CAP_NET_ADMIN),
+		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock),
 		hold("joining network namespaces", "network = \"netns:NAME\"", unix.CAP_SYS_ADMIN),
 		hold("an own user id for every service", "separating services from us and from each other", unix.CAP_SETUID, unix.CAP_SETGID),
 		hold("raising hard limits", "limits above our own", unix.CAP_SYS_RESOURCE),
@@ -132,24 +132,6 @@ func seccompFilter(have bool) Ability {
 		Cure: "a kernel with CONFIG_SECCOMP_FILTER", Required: true}
 	if !have {
 		a.Detail = "none"
-	}
-	return a
-}
-
-func cgroup2() Ability {
-	a := Ability{Name: "cgroup v2", Needs: "the seal of UDP sockets without a relay", Cure: "mount -t cgroup2 none /sys/fs/cgroup/unified", Detail: "not mounted"}
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		a.Detail = err.Error()
-		return a
-	}
-	for line := range strings.Lines(string(data)) {
-		before, after, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
-			a.OK, a.Detail = true, fields[4]
-			return a
-		}
 	}
 	return a
 }
