@@ -181,7 +181,7 @@ func TestOptionsAreListedOnce(t *testing.T) {
 		{unix.IPPROTO_TCP, unix.TCP_REPAIR}, {unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT}, {unix.IPPROTO_TCP, unix.TCP_FASTOPEN_KEY},
 		{unix.IPPROTO_IP, unix.IP_OPTIONS}, {unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP}, {unix.IPPROTO_IP, unix.IP_MULTICAST_IF},
 		{unix.IPPROTO_IP, unix.IP_TRANSPARENT}, {unix.IPPROTO_IP, unix.IP_FREEBIND}, {unix.IPPROTO_IP, unix.IP_UNICAST_IF},
-		{unix.IPPROTO_IP, unix.IP_XFRM_POLICY}, {unix.IPPROTO_IP, unix.IP_IPSEC_POLICY}, {unix.IPPROTO_IP, unix.IP_MINTTL},
+		{unix.IPPROTO_IP, unix.IP_XFRM_POLICY}, {unix.IPPROTO_IP, unix.IP_IPSEC_POLICY}, {unix.IPPROTO_IP, unix.IP_MINTTL}, {unix.IPPROTO_IP, unix.IP_TTL},
 		{unix.IPPROTO_IPV6, unix.IPV6_ADDRFORM}, {unix.IPPROTO_IPV6, unix.IPV6_RTHDR}, {unix.IPPROTO_IPV6, unix.IPV6_JOIN_ANYCAST},
 		{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, {unix.IPPROTO_IPV6, unix.IPV6_PKTINFO},
 		{unix.IPPROTO_UDP, unix.UDP_ENCAP}, {unix.SOL_TLS, 1},

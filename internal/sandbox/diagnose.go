@@ -35,6 +35,12 @@ func cure(step, path string, errno syscall.Errno) string {
 		return cureKernel
 	case step == "clone":
 		return cureOfClone(errno)
+	case step == "seccomp" && errno == syscall.EINVAL:
+		return "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER); without them only seal = \"off\", connect = \"any\", syscalls = \"any\" work"
+	case step == "seccomp" && errno == syscall.EBUSY:
+		return "the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"
+	case step == "landlock" && errno == syscall.E2BIG:
+		return "16 Landlock sandboxes within each other are the most: start the activator from fewer"
 	case step == "mount" && path == "/proc" && errno == syscall.EPERM:
 		return cureOfProc()
 	case step == "open", step == "mount":

@@ -230,6 +230,7 @@ func TestErrorsSayStepPathErrnoAndCure(t *testing.T) {
 		{stepError("mount", "/x", os.NewSyscallError("move_mount", syscall.ENOENT)), "mount /x: no such file or directory: it does not exist on the host"},
 		{stepError("hostname", "", syscall.ENOSYS), "hostname: function not implemented: " + cureKernel},
 		{stepError("clone", "", syscall.EUSERS), "clone: too many users: too many user namespaces within each other"},
+		{stepError("seccomp", "", syscall.EBUSY), "seccomp: device or resource busy: the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"},
 		{&StepError{Step: "user", Path: "x", Cure: "none"}, "user x: none"},
 	} {
 		if test.err.Error() != test.want {

@@ -20,12 +20,14 @@ import "golang.org/x/sys/unix"
 //     Without TCP_ULP there is no kernel TLS, so the options of SOL_TLS are not here either;
 //   - memberships and interfaces of multicast and anycast: more than it was bound for;
 //   - SO_PEEK_OFF, SO_RCVLOWAT, SO_MAX_PACING_RATE, SO_INCOMING_CPU, SO_NO_CHECK, SO_RESERVE_MEM,
-//     SO_BUF_LOCK, TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_TX_DELAY, IPV6_MTU: starve the next instance, or
-//     mislead it;
+//     SO_BUF_LOCK, TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_TX_DELAY, IPV6_MTU, IP_TTL, IPV6_UNICAST_HOPS:
+//     starve the next instance, or mislead it;
 //   - SO_PASSRIGHTS: pass_rights = false is the configuration's.
 //
-// What is left of that kind has too many users (buffer sizes, timeouts, SO_LINGER):
-// it is set back before the next start, not refused.
+// What is left of that kind has too many users to be refused, and has to be set back
+// before the next start: buffer sizes, timeouts, SO_LINGER, UDP_CORK, UDP_SEGMENT, UDP_GRO,
+// IP_MTU_DISCOVER, the IP_RECV* and IPV6_RECV* that add to what is received, and TCP's, which
+// accepted connections inherit from their listener.
 var harmless = [...]struct {
 	level uint32
 	names []uint32
@@ -47,13 +49,13 @@ var harmless = [...]struct {
 	}},
 	{unix.IPPROTO_UDP, []uint32{unix.UDP_CORK, unix.UDP_SEGMENT, unix.UDP_GRO}},
 	{unix.IPPROTO_IP, []uint32{
-		unix.IP_TOS, unix.IP_TTL, unix.IP_MTU_DISCOVER, unix.IP_BIND_ADDRESS_NO_PORT, unix.IP_CHECKSUM,
+		unix.IP_TOS, unix.IP_MTU_DISCOVER, unix.IP_BIND_ADDRESS_NO_PORT, unix.IP_CHECKSUM,
 		unix.IP_PKTINFO, unix.IP_RECVERR, unix.IP_RECVERR_RFC4884, unix.IP_RECVTTL, unix.IP_RECVTOS, unix.IP_RECVOPTS,
 		unix.IP_RECVORIGDSTADDR, unix.IP_RECVFRAGSIZE, unix.IP_PASSSEC,
 		unix.IP_HDRINCL, // only raw sockets have it
 	}},
 	{unix.IPPROTO_IPV6, []uint32{
-		unix.IPV6_V6ONLY, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS, unix.IPV6_MTU_DISCOVER, unix.IPV6_DONTFRAG, unix.IPV6_AUTOFLOWLABEL,
+		unix.IPV6_V6ONLY, unix.IPV6_TCLASS, unix.IPV6_MTU_DISCOVER, unix.IPV6_DONTFRAG, unix.IPV6_AUTOFLOWLABEL,
 		unix.IPV6_RECVPKTINFO, unix.IPV6_2292PKTINFO, unix.IPV6_RECVERR, unix.IPV6_RECVERR_RFC4884, unix.IPV6_RECVHOPLIMIT, unix.IPV6_2292HOPLIMIT,
 		unix.IPV6_RECVTCLASS, unix.IPV6_RECVPATHMTU, unix.IPV6_RECVFRAGSIZE, unix.IPV6_RECVORIGDSTADDR,
 		unix.IPV6_CHECKSUM, unix.IPV6_HDRINCL, // only raw sockets have them

@@ -1,8 +1,11 @@
 package spawn
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"activator/internal/sandbox"
 )
 
 // BenchmarkStart is the life of the shortest service: prepare is what a warm
@@ -15,7 +18,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			s := NewStarter()
 			defer s.Close()
-			spec := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare}
+			spec := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: sandbox.Spec{Seal: true}}
 			var prepare, start time.Duration
 			for b.Loop() {
 				from := time.Now()
@@ -36,5 +39,37 @@ func BenchmarkStart(b *testing.B) {
 			b.ReportMetric(float64(prepare.Microseconds())/float64(b.N), "us/prepare")
 			b.ReportMetric(float64(start.Microseconds())/float64(b.N), "us/go")
 		})
+	}
+}
+
+// BenchmarkWalls is the same life with the filter and Landlock and without them, in
+// turn, so that both meet the same machine. Medians; take -benchtime 400x or so.
+func BenchmarkWalls(b *testing.B) {
+	s := NewStarter()
+	defer s.Close()
+	boxes := map[string]sandbox.Spec{"walls": {Seal: true}, "open": {Syscalls: "any", Connect: "any"}}
+	times := map[string][]time.Duration{}
+	for b.Loop() {
+		for name, box := range boxes {
+			from := time.Now()
+			p, err := s.Prepare(b.Context(), Spec{Name: "bench", Argv: []string{"/bin/true"}, Sandbox: box}, Stdio{}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := p.Go(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := p.Wait(); err != nil {
+				b.Fatal(err)
+			}
+			times[name] = append(times[name], time.Since(from))
+			if err := p.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for name, list := range times {
+		slices.Sort(list)
+		b.ReportMetric(float64(list[len(list)/2].Microseconds()), "us/"+name)
 	}
 }

@@ -26,7 +26,7 @@ import (
 // would have no CAP_SYS_ADMIN to load a filter with where no_new_privs is off, needs to load
 // none. The filter holds for all our threads. Landlock and the capabilities are each
 // thread's own; those of the Go runtime's other threads are out of the program's reach,
-// which may not debug (ptrace(2) and its kin are refused, and we are not dumpable).
+// which may not debug us: we are not dumpable, so that takes CAP_SYS_PTRACE and syscalls = "any".
 func (s *stage) reaper() error {
 	debug.SetGCPercent(100) // the stage's environment turned it off
 	signals := make(chan os.Signal, 64)
