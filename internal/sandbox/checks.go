@@ -81,11 +81,13 @@ func listens(w *wall) verdict {
 	return allow()
 }
 
-// fastOpen is for the send calls, whose flags are in the given field.
-func fastOpen(flags uint32) func(*wall) verdict {
-	return func(*wall) verdict {
-		return choose(flags, unix.MSG_FASTOPEN, refuse(unix.EPERM), values(allow(), 0)...)
-	}
+// fastOpenSend is for sendto(2) and sendmmsg(2), fastOpenMessage for sendmsg(2):
+// their flags are in a register, the address is not.
+func fastOpenSend(*wall) verdict    { return fastOpen(fieldArg3) }
+func fastOpenMessage(*wall) verdict { return fastOpen(fieldArg2) }
+
+func fastOpen(flags uint32) verdict {
+	return choose(flags, unix.MSG_FASTOPEN, refuse(unix.EPERM), values(allow(), 0)...)
 }
 
 // controls is for ioctl(2), whose request is an unsigned int.

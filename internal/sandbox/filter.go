@@ -49,7 +49,7 @@ func refuse(errno unix.Errno) verdict {
 func allow() verdict  { return verdict{answer: unix.SECCOMP_RET_ALLOW} }
 func notify() verdict { return verdict{answer: unix.SECCOMP_RET_USER_NOTIF} }
 
-// one is a value of a field with its verdict, reach a range of them.
+// one is values of a field, mostly a single one, with their verdict.
 type one struct {
 	first, last uint32
 	then        verdict

@@ -29,9 +29,7 @@ func (s Spec) wall(keep uint64, landlock int) wall {
 
 // The three conditions of a group that is not just part of the default profile.
 
-func without(capability uint) func(*wall) bool {
-	return func(w *wall) bool { return !w.all && w.keep&(1<<capability) == 0 }
-}
+func noChroot(w *wall) bool { return !w.all && w.keep&(1<<unix.CAP_SYS_CHROOT) == 0 }
 
 func always(*wall) bool { return true }
 

@@ -1,10 +1,12 @@
 package spawn
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -167,5 +169,56 @@ func TestInterfacesAreListed(t *testing.T) {
 	spec.Sandbox = strict
 	if v := start(t, spec).view(t); len(v.Interfaces) != 1 || !strings.HasPrefix(v.Interfaces[0], "lo true [127.0.0.1/8") {
 		t.Errorf("%q", v.Interfaces)
+	}
+}
+
+// foreign is a 32-bit program: exit(7), and if that call does not exist, an
+// illegal instruction.
+func foreign() []byte {
+	code := []byte{0xb8, 1, 0, 0, 0, 0xbb, 7, 0, 0, 0, 0xcd, 0x80, 0x0f, 0x0b} // mov $1, %eax; mov $7, %ebx; int $0x80; ud2
+	const base, header, segment = 0x10000, 52, 32
+	le := binary.LittleEndian
+	elf := append([]byte("\x7fELF\x01\x01\x01"), make([]byte, 9)...)
+	for _, half := range []uint16{2, 3} { // executable, for the 80386
+		elf = le.AppendUint16(elf, half)
+	}
+	for _, word := range []uint32{1, base + header + segment, header, 0, 0} { // version, entry, segments, sections, flags
+		elf = le.AppendUint32(elf, word)
+	}
+	for _, half := range []uint16{header, segment, 1, 0, 0, 0} {
+		elf = le.AppendUint16(elf, half)
+	}
+	size := uint32(header + segment + len(code))
+	for _, word := range []uint32{1, 0, base, base, size, size, 5, 0x1000} { // PT_LOAD, readable and executable
+		elf = le.AppendUint32(elf, word)
+	}
+	return append(elf, code...)
+}
+
+// No other machine's system calls exist, whose numbers mean something else.
+func TestForeignMachine(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("a program of the 80386")
+	}
+	ktest.Filters(t)
+	spec := sandboxed(write(t, shared(t)+"/foreign", string(foreign()), 0o755))
+	spec.Sandbox = sandbox.Spec{Syscalls: "any", Connect: "any"}
+	s, err := prepare(t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Go(t.Context()); errors.Is(err, unix.ENOEXEC) {
+		t.Skip("this kernel runs no 32-bit programs")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if _, exit := s.end(t); exit.Code != 7 {
+		t.Errorf("without a filter: %v", exit)
+	}
+	for _, box := range []sandbox.Spec{{}, {Syscalls: "any"}, {Syscalls: "any", Connect: "any", Seal: true}} {
+		spec.Sandbox = box
+		if _, exit := start(t, spec).end(t); exit.Signal != unix.SIGILL {
+			t.Errorf("%+v: %v", box, exit)
+		}
 	}
 }
