@@ -36,8 +36,11 @@
 // beside net_cls and net_prio, 8520e224f547, is the newest part), CAP_BPF and
 // CAP_NET_ADMIN for the programs, CAP_SYS_ADMIN to reach the cgroup file system.
 //
-// Limits. A program that receives without asking for the address (recv(2) on a
-// socket that is not connected) is not heard to receive. Where netfilter gives the
-// answer another destination on its way out (an SNAT in the INPUT chain), or IPsec
-// encrypts it, the answer is refused: the packet no longer shows the client.
+// Limits. A client is whoever stands in a datagram as its sender: somebody who can
+// forge that, in a network that lets him, introduces anybody he likes. A program that
+// receives without asking for the address (recv(2) on a socket that is not
+// connected) is not heard to receive. Where netfilter gives the answer another
+// destination on its way out (SNAT in the INPUT chain), or IPsec encrypts it, the
+// answer is refused: the packet no longer shows the client. What a corked IPv6
+// socket is not allowed to send vanishes without an error.
 package replyonly

@@ -68,7 +68,7 @@ func cure(step string, err error) string {
 	case is(unix.ENOSYS, unix.EINVAL) && (step == stepTables || step == stepPrograms || step == stepAttach):
 		return "Linux 5.15 with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF is needed"
 	case is(unix.ENOMEM) && (step == stepTables || step == stepPrograms):
-		return "raise the memory limit of the activator's cgroup: a table of 8192 peers takes about 1 MB"
+		return "raise the memory limit of the activator's cgroup: a table of 8192 peers takes 0.8 MB"
 	case is(unix.EAGAIN) && step == stepRoom:
 		return "raise cgroup.max.descendants or cgroup.max.depth of the cgroup above"
 	case is(unix.EPERM, unix.EACCES) && step == stepRoom:

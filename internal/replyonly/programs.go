@@ -27,7 +27,7 @@ type Programs struct {
 
 // Open loads the programs and removes what an activator that was killed has left
 // behind. Each socket will remember peers clients, 0: [DefaultPeers]; a table of
-// the default takes about 1 MB of the kernel's memory.
+// the default takes 0.8 MB of the kernel's memory.
 //
 // The error is an *[Error], and says in a sentence what is missing.
 func Open(start Start, peers int) (*Programs, error) {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -300,6 +301,112 @@ func connectless(t *testing.T, p *Programs) int {
 		t.Fatal(err)
 	}
 	return fdOf(t, sockets[0])
+}
+
+// What somebody attached to a cgroup above stays in force beside ours; where it
+// forbids others, the error says so.
+func TestAbove(t *testing.T) {
+	p := open(t, 0)
+	above, err := p.groups.room()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.close()
+	egress := attachRefusal(t, above)
+	below := inside(t, above)
+	if err := p.attach(below); err != nil {
+		t.Fatal(err)
+	}
+	h, err := p.help(below)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := h.ask([]Kind{udp4()})
+	h.close()
+	defer closeAll(sockets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	below.close()
+	if err := p.Admit(sockets[0]); err != nil {
+		t.Fatal(err)
+	}
+	fd := fdOf(t, sockets[0])
+	if err := unix.Sendto(fd, []byte("x"), 0, heardHere(t, fd)); !errors.Is(err, unix.EPERM) {
+		t.Errorf("what is refused above: %v, want %v", err, unix.EPERM)
+	}
+
+	alone, err := p.groups.room()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.close()
+	exclusive := attachment{target: uint32(fdOf(t, alone.dir)), program: uint32(egress), attachType: unix.BPF_CGROUP_INET_EGRESS}
+	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&exclusive), unsafe.Sizeof(exclusive)); err != nil {
+		t.Fatal(err)
+	}
+	below = inside(t, alone)
+	defer below.close()
+	if err := p.attach(below); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "forbids others") {
+		t.Errorf("below a program that wants to be alone: %v", err)
+	}
+}
+
+// heardHere lets the socket hear a client on the loopback, and returns its address.
+func heardHere(t *testing.T, fd int) unix.Sockaddr {
+	t.Helper()
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Sendto(plainSocket(t, udp4()), []byte("x"), 0, at); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := unix.Recvfrom(fd, make([]byte, 1), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return from
+}
+
+// attachRefusal attaches a program that refuses every packet.
+func attachRefusal(t *testing.T, r *room) (fd int) {
+	t.Helper()
+	h := hooks()[len(hooks())-1]
+	h.build = func(tables) *program {
+		refuse := newProgram()
+		refuse.result(0)
+		return refuse
+	}
+	loaded, err := loadProgram(h, tables{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loaded.Close() })
+	if err := attach(fdOf(t, r.dir), fdOf(t, loaded), h); err != nil {
+		t.Fatal(err)
+	}
+	return fdOf(t, loaded)
+}
+
+// inside makes a room in a room.
+func inside(t *testing.T, r *room) *room {
+	t.Helper()
+	fd, err := openDirectory(r.dir, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := &room{parent: os.NewFile(uintptr(fd), r.name), name: roomPrefix + "inside"}
+	if err := below.make(); err != nil {
+		t.Fatal(err)
+	}
+	return below
 }
 
 // A Start that goes wrong, in every way that we know.
