@@ -34,28 +34,30 @@ func compare(b *testing.B, kind Kind, address unix.Sockaddr, trip func(*echo) er
 	}
 	sealed := newEcho(b, fdOf(b, sockets[0]), kind, address)
 	plain := newEcho(b, plainSocket(b, kind), kind, address)
-	var with, without []time.Duration
+	var with, without, ratio []float64
 	const run = 100 // round trips, before the other has its turn
 	for b.Loop() {
-		with = append(with, timed(b, sealed, trip, run))
-		without = append(without, timed(b, plain, trip, run))
+		s, p := timed(b, sealed, trip, run), timed(b, plain, trip, run)
+		with, without, ratio = append(with, s), append(without, p), append(ratio, s/p)
 	}
-	slices.Sort(with)
-	slices.Sort(without)
-	middle := len(with) / 2
-	b.ReportMetric(float64(with[middle])/run, "ns/sealed")
-	b.ReportMetric(float64(without[middle])/run, "ns/plain")
-	b.ReportMetric(float64(with[middle])/float64(without[middle]), "sealed/plain")
+	b.ReportMetric(median(with), "ns/sealed")
+	b.ReportMetric(median(without), "ns/plain")
+	b.ReportMetric(median(ratio), "sealed/plain")
 }
 
-func timed(b *testing.B, e *echo, trip func(*echo) error, n int) time.Duration {
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func timed(b *testing.B, e *echo, trip func(*echo) error, n int) (each float64) {
 	began := time.Now()
 	for range n {
 		if err := trip(e); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return time.Since(began)
+	return float64(time.Since(began).Nanoseconds()) / float64(n)
 }
 
 // echo is a server and its client.
