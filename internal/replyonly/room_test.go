@@ -97,7 +97,9 @@ func victim() {
 	p, err := Open(func(argv []string, attr *syscall.ProcAttr) (int, error) {
 		pid, err := start(argv, attr)
 		fmt.Println(pid, err)
-		select {}
+		for { // not select {}: the runtime would take it for a deadlock
+			_, _ = unix.Poll(nil, -1)
+		}
 	}, 1)
 	if err == nil {
 		_, err = p.Sockets([]Kind{udp4()})
