@@ -11,11 +11,28 @@ func noNamespaces(*wall) verdict {
 	return choose(fieldArg0, news, refuse(unix.EPERM), values(allow(), 0)...)
 }
 
-// personalities allows Linux, 32-bit Linux (for uname), both also with the old
-// version number UNAME26, and the question which one it is: as Podman does.
+// personalities allows Linux, and the question which one it is. Podman also allows
+// 32-bit Linux, for what uname(2) says; 32-bit programs do not run here.
 func personalities(*wall) verdict {
-	const linux32, uname26, ask = 8, 0x20000, 0xffffffff // personality(2)
-	return choose(fieldArg0, 0, refuse(unix.EPERM), values(allow(), 0, linux32, uname26, uname26|linux32, ask)...)
+	const ask = 0xffffffff // personality(2)
+	return choose(fieldArg0, 0, refuse(unix.EPERM), values(allow(), 0, ask)...)
+}
+
+// noSetID is for the calls whose mode is in the given field: a program that is the
+// service's user whoever starts it could be left in a folder that is the host's.
+func noSetID(mode uint32) func(*wall) verdict {
+	return func(*wall) verdict { return setID(mode) }
+}
+
+func setID(mode uint32) verdict {
+	return choose(mode, unix.S_ISUID|unix.S_ISGID, refuse(unix.EPERM), values(allow(), 0)...)
+}
+
+// noSetIDNew is for open and openat, which have a mode only where they may make a
+// file; else the register holds anything.
+func noSetIDNew(flags, mode uint32) func(*wall) verdict {
+	const makes = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
+	return func(*wall) verdict { return choose(flags, makes, setID(mode), values(allow(), 0)...) }
 }
 
 // processControls refuses three of prctl(2).
@@ -51,7 +68,7 @@ func pairs(*wall) verdict {
 
 func connects(w *wall) verdict {
 	switch {
-	case w.supervise:
+	case w.ask:
 		return notify()
 	case w.connect:
 		return allow()

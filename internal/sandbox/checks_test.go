@@ -31,6 +31,19 @@ func TestChecks(t *testing.T) {
 		{plain, "unshare", [6]uint64{unix.CLONE_NEWTIME}, unix.EPERM},
 		{plain, "personality", [6]uint64{0xffffffff}, ok},
 		{plain, "personality", [6]uint64{0x40000}, unix.EPERM}, // ADDR_NO_RANDOMIZE
+		{plain, "personality", [6]uint64{8}, unix.EPERM},       // PER_LINUX32
+		{plain, "fchmod", [6]uint64{0, 0o755}, ok},
+		{plain, "fchmod", [6]uint64{0, 0o4755}, unix.EPERM},
+		{plain, "fchmodat", [6]uint64{0, 0, 0o2755}, unix.EPERM},
+		{plain, "fchmodat2", [6]uint64{0, 0, 0o1777}, ok},
+		{plain, "mkdirat", [6]uint64{0, 0, 0o2777}, unix.EPERM},
+		{plain, "mknodat", [6]uint64{0, 0, unix.S_IFREG | 0o4755}, unix.EPERM},
+		{plain, "openat", [6]uint64{0, 0, unix.O_RDONLY | unix.O_DIRECTORY, 0o6777}, ok}, // no mode
+		{plain, "openat", [6]uint64{0, 0, unix.O_CREAT | unix.O_WRONLY, 0o644}, ok},
+		{plain, "openat", [6]uint64{0, 0, unix.O_CREAT | unix.O_WRONLY, 0o4644}, unix.EPERM},
+		{plain, "openat", [6]uint64{0, 0, unix.O_TMPFILE | unix.O_WRONLY, 0o4644}, unix.EPERM},
+		{plain, "openat2", [6]uint64{}, unix.ENOSYS},
+		{free, "fchmod", [6]uint64{0, 0o4755}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_NAME}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_MM}, unix.EPERM},
 		{plain, "prctl", [6]uint64{1<<32 | unix.PR_SET_PTRACER}, unix.EPERM}, // the kernel takes an int
@@ -63,6 +76,10 @@ func TestChecks(t *testing.T) {
 		{Spec{Connect: "unix", Seal: true}, "bind", [6]uint64{}, askSupervisor},
 		{Spec{Connect: "unix", Seal: true}, "listen", [6]uint64{}, askSupervisor},
 		{Spec{Connect: "unix"}, "bind", [6]uint64{}, ok},
+		{Spec{Notify: true}, "connect", [6]uint64{}, askSupervisor},
+		{Spec{Notify: true, Seal: true}, "connect", [6]uint64{}, askSupervisor},
+		{Spec{Notify: true, Seal: true}, "listen", [6]uint64{}, ok},
+		{Spec{Notify: true, Connect: "any"}, "connect", [6]uint64{}, ok},
 		{plain, "bind", [6]uint64{}, ok},
 		{sealed, "bind", [6]uint64{}, ok}, // Landlock's
 		{sealed, "listen", [6]uint64{}, ok},

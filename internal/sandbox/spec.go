@@ -23,18 +23,23 @@ type Spec struct {
 	Seal     bool   // sockets it inherits cannot be turned outward
 	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
+	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 }
 
 // Supervised reports whether the process asks a supervisor at every connect(2),
-// and with Seal at every bind(2) and listen(2) too: whether there will be a
-// listener (seccomp_unotify(2)), and these calls hang until somebody answers.
+// and at bind(2) and listen(2) too where [Spec.overseen] says so: whether there will
+// be a listener (seccomp_unotify(2)), and these calls hang until somebody answers.
 //
 // Connect says to what a socket may be connected, and the address is behind a
-// pointer, where no filter sees it. With Seal it also matters which socket it is.
+// pointer, where no filter sees it.
 func (s Spec) Supervised() bool {
-	return s.Connect == "unix" || s.Connect == "any" && s.Seal
+	return s.overseen() || s.Connect == "unix" || s.Notify && s.Connect != "any"
 }
+
+// overseen: sealed it also matters which socket is connected, and a connection that
+// was dissolved must not be bound or listened on.
+func (s Spec) overseen() bool { return s.Seal && (s.Connect == "unix" || s.Connect == "any") }
 
 // check refuses words that mean nothing.
 func (s Spec) check() error {

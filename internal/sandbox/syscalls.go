@@ -116,6 +116,23 @@ var groups = [...]group{
 		{"prctl", 157, 167},
 	}, why: "the few that open a process to others or change what it seems to be", check: processControls},
 
+	// Set-user-id and set-group-id files.
+	{calls: []call{
+		{"chmod", 90, none}, {"fchmod", 91, 52}, {"creat", 85, none}, {"mkdir", 83, none}, {"mknod", 133, none},
+	}, why: "a program left in a folder of the host's would be the service's user for whoever starts it", check: noSetID(fieldArg1)},
+	{calls: []call{
+		{"fchmodat", 268, 53}, {"fchmodat2", 452, 452}, {"mkdirat", 258, 34}, {"mknodat", 259, 33},
+	}, why: "the same", check: noSetID(fieldArg2)},
+	{calls: []call{
+		{"open", 2, none},
+	}, why: "the same", check: noSetIDNew(fieldArg1, fieldArg2)},
+	{calls: []call{
+		{"openat", 257, 56},
+	}, why: "the same", check: noSetIDNew(fieldArg2, fieldArg3)},
+	{calls: []call{
+		{"openat2", 437, 437},
+	}, why: "its mode is behind a pointer; who uses it falls back on openat", errno: unix.ENOSYS},
+
 	// Sockets it makes itself.
 	{calls: []call{
 		{"socket", 41, 198},

@@ -10,7 +10,8 @@ import (
 type wall struct {
 	all       bool   // syscalls = "any": only seal and connect
 	seal      bool   // sockets it inherits cannot be turned outward
-	supervise bool   // connect (and sealed: bind, listen) is answered by a supervisor
+	ask       bool   // connect is answered by a supervisor
+	supervise bool   // bind and listen too
 	connect   bool   // connect is free
 	tcp       bool   // Landlock refuses to bind and connect TCP
 	keep      uint64 // capabilities that stay
@@ -18,7 +19,7 @@ type wall struct {
 
 func (s Spec) wall(keep uint64, landlock int) wall {
 	w := wall{
-		all: s.Syscalls == "any", seal: s.Seal, supervise: s.Supervised(),
+		all: s.Syscalls == "any", seal: s.Seal, ask: s.Supervised(), supervise: s.overseen(),
 		connect: s.Connect == "any" && !s.Seal, tcp: landlock >= abiTCP, keep: keep,
 	}
 	if w.all {
