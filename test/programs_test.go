@@ -169,3 +169,18 @@ func TestExamplesAreSound(t *testing.T) {
 		}
 	}
 }
+
+// Most programs report by a connected socket, and a service may connect nothing;
+// and many log to /dev/stdout, which they open anew.
+func TestReportsAndLogs(t *testing.T) {
+	dir := folder(t)
+	script := "import os, socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET']); " +
+		`s.send(b'STATUS=by a connected socket\nREADY=1'); print('opened anew', file=open('/dev/stdout', 'w')); ` +
+		`l = socket.socket(fileno=3); c, _ = l.accept(); c.send(b'hello\n'); c.close()`
+	a := activate(t, "--config", configureIn(t, dir, "reports", fmt.Sprintf(
+		"[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"python3\", \"-c\", %q]\nnotify = true\n", dir, script)))
+	answered(t, "a program that reports", "unix:"+dir+"/s")
+	a.wait("state=running")
+	a.wait("by a connected socket")
+	a.wait("opened anew", "stream=stdout")
+}

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,11 +32,11 @@ func (s *Supervisor) answer(n notification) {
 		return
 	}
 	if n.Nr == unix.SYS_CONNECT && s.mayBlock(fd) {
-		s.connectAside(n.ID, fd, sockaddr)
+		s.connectAside(n, fd, sockaddr)
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s.respond(n.ID, s.decide(int(n.Nr), fd, sockaddr, int(int32(n.Args[1]))))
+	s.respond(n.ID, s.decide(n.PID, int(n.Nr), fd, sockaddr, int(int32(n.Args[1]))))
 }
 
 // decide judges a call by the descriptor fd and the address we hold, and carries
@@ -45,7 +46,7 @@ func (s *Supervisor) answer(n notification) {
 // have put another socket or address there: that must be harmless. A TCP socket of
 // the host's can then be dissolved, but neither connected nor bound, which Landlock
 // refuses, nor listened on, which is never passed on.
-func (s *Supervisor) decide(nr, fd int, sockaddr []byte, backlog int) verdict {
+func (s *Supervisor) decide(thread uint32, nr, fd int, sockaddr []byte, backlog int) verdict {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return verdict{errno: errnoOf(err)}
@@ -53,6 +54,8 @@ func (s *Supervisor) decide(nr, fd int, sockaddr []byte, backlog int) verdict {
 	switch {
 	case nr == unix.SYS_LISTEN:
 		return s.listen(fd, domain, backlog)
+	case domain == unix.AF_UNIX && nr == unix.SYS_CONNECT && !s.policy.Unix:
+		return s.report(thread, fd, sockaddr)
 	case domain == unix.AF_UNIX, domain == unix.AF_NETLINK:
 		return verdict{pass: true} // its own root and mount namespace decide
 	case !s.own(fd, domain) || !s.policy.IP && !harmless(nr, fd):
@@ -75,6 +78,21 @@ func (s *Supervisor) listen(fd, domain, backlog int) verdict {
 		return verdict{errno: unix.EPERM}
 	}
 	return verdict{errno: errnoOf(unix.Listen(fd, backlog))}
+}
+
+// report connects a datagram socket to where services report to, sd_notify(3). A
+// datagram socket has no peer that would take us for its owner.
+func (s *Supervisor) report(thread uint32, fd int, sockaddr []byte) verdict {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(sockaddr) != s.policy.Notify {
+		return verdict{errno: unix.EPERM}
+	}
+	node, err := inRoot(thread, s.policy.Notify)
+	if err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	defer func() { _ = unix.Close(node) }()
+	return verdict{errno: errnoOf(unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}))}
 }
 
 // own reports whether fd is an IP socket of the service's own network namespace.
@@ -106,7 +124,7 @@ func (s *Supervisor) mayBlock(fd int) bool {
 
 // connectAside takes fd. There are no more of these than threads that wait in the
 // service, and no more than mostBlocked of them have a thread of ours.
-func (s *Supervisor) connectAside(id uint64, fd int, sockaddr []byte) {
+func (s *Supervisor) connectAside(n notification, fd int, sockaddr []byte) {
 	s.calls.Go(func() {
 		s.slots <- struct{}{}
 		defer func() { <-s.slots }()
@@ -114,9 +132,9 @@ func (s *Supervisor) connectAside(id uint64, fd int, sockaddr []byte) {
 		if !s.begin(fd) {
 			return // nobody waits for the answer any more
 		}
-		v := s.decide(unix.SYS_CONNECT, fd, sockaddr, 0)
+		v := s.decide(n.PID, unix.SYS_CONNECT, fd, sockaddr, 0)
 		s.end(fd)
-		s.respond(id, v)
+		s.respond(n.ID, v)
 	})
 }
 

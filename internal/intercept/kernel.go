@@ -1,6 +1,8 @@
 package intercept
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strconv"
@@ -110,6 +112,28 @@ func address(thread uint32, at, size uint64) ([]byte, error) {
 		return nil, unix.EFAULT
 	}
 	return copied, nil
+}
+
+// pathOf is the path in an address of unix(7); "" of any other.
+func pathOf(sockaddr []byte) string {
+	if len(sockaddr) < 3 || binary.NativeEndian.Uint16(sockaddr) != unix.AF_UNIX {
+		return ""
+	}
+	path, _, _ := bytes.Cut(sockaddr[2:], []byte{0})
+	return string(path)
+}
+
+// inRoot opens a path as the thread sees it, but follows no link: the service may
+// have put one there that leads elsewhere for us. The caller closes it.
+func inRoot(thread uint32, path string) (int, error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", thread), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("open", err)
+	}
+	defer func() { _ = unix.Close(root) }()
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(root, path, &how)
+	return fd, os.NewSyscallError("openat2", err)
 }
 
 // netnsCookie tells network namespaces apart, also those that were: SO_NETNS_COOKIE

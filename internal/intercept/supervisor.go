@@ -13,8 +13,10 @@ import (
 
 // Policy says what the service may do with sockets of its own.
 type Policy struct {
-	Netns uint64 // SO_NETNS_COOKIE of the service's own network namespace
-	IP    bool   // its own TCP and UDP sockets may connect, bind and listen; else only unix sockets may
+	Netns  uint64 // SO_NETNS_COOKIE of the service's own network namespace
+	Unix   bool   // its unix sockets may connect to what its own root has
+	IP     bool   // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
+	Notify string // a unix datagram socket may connect to this path of its root, whatever Unix says; "": none
 }
 
 // Supervisor answers the calls of one service.

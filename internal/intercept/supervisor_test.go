@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -196,6 +197,10 @@ var attempts = map[string]func() error{
 		}()
 		return <-done
 	},
+	"report":                func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")) },
+	"report by a link":      func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")+".link") },
+	"report as a stream":    func() error { return report(unix.SOCK_STREAM, os.Getenv("REPORT")) },
+	"report somewhere else": func() error { return report(unix.SOCK_DGRAM, "@own") },
 	"blocked": func() error {
 		// The queue of a listener that accepts nobody is full after two.
 		l := stream(unix.AF_INET)
@@ -216,6 +221,20 @@ var attempts = map[string]func() error{
 	},
 }
 
+// report sends a line where services report to, by a connected socket.
+func report(kind int, path string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte("READY=1"))
+	return err
+}
+
 func dissolve(fd int) error {
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), 16)
 	if errno != 0 {
@@ -233,7 +252,7 @@ type supervised struct {
 	ended   chan error // Run's
 }
 
-func supervise(t *testing.T, ctx context.Context, ip bool) *supervised {
+func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -263,7 +282,6 @@ func supervise(t *testing.T, ctx context.Context, ip bool) *supervised {
 	if err != nil || len(files) != 1 {
 		t.Fatalf("no listener: %v", err)
 	}
-	policy := Policy{IP: ip}
 	if _, err := fmt.Sscan(string(cookie[:n]), &policy.Netns); err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +381,7 @@ func TestAnswers(t *testing.T) {
 		tt.want["no descriptor"] = "bad file descriptor"
 		tt.want["no memory"] = "bad address"
 		tt.want["a long address"] = "invalid argument"
-		s := supervise(t, t.Context(), tt.ip)
+		s := supervise(t, t.Context(), Policy{IP: tt.ip, Unix: true})
 		for name, want := range tt.want {
 			if got := s.attempt(name); got != want {
 				t.Errorf("ip %v: %s: %s, want %s", tt.ip, name, got, want)
@@ -373,9 +391,45 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A service that may connect nothing still reports, where it is told to.
+func TestReports(t *testing.T) {
+	dir, err := os.MkdirTemp("", "int")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "notify")
+	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	if err := os.Symlink(path, path+".link"); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REPORT", path)
+	for _, tt := range []struct{ allowed, attempt, want string }{
+		{path, "report", "ok"},
+		{path, "report as a stream", "operation not permitted"},
+		{path, "report somewhere else", "operation not permitted"},
+		{path + ".link", "report by a link", "too many levels of symbolic links"},
+		{"", "report", "operation not permitted"},
+	} {
+		s := supervise(t, t.Context(), Policy{Notify: tt.allowed})
+		if got := s.attempt(tt.attempt); got != tt.want {
+			t.Errorf("%s, where it may report to %q: %s, want %s", tt.attempt, tt.allowed, got, tt.want)
+		}
+		s.end()
+	}
+	var b [16]byte
+	if n, err := heard.Read(b[:]); err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("heard %q, %v", b[:n], err)
+	}
+}
+
 // A call that waits for the network holds up neither other calls nor the end.
 func TestBlockedCalls(t *testing.T) {
-	s := supervise(t, t.Context(), true)
+	s := supervise(t, t.Context(), Policy{IP: true, Unix: true})
 	for _, name := range []string{"blocked", "own tcp", "own unix"} {
 		if got := s.attempt(name); got != "ok" {
 			t.Errorf("%s: %s", name, got)
@@ -387,7 +441,7 @@ func TestBlockedCalls(t *testing.T) {
 // When the supervisor goes first, its service is told so and goes on.
 func TestSupervisorEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := supervise(t, ctx, true)
+	s := supervise(t, ctx, Policy{IP: true, Unix: true})
 	if got := s.attempt("own tcp"); got != "ok" {
 		t.Error(got)
 	}

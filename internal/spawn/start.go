@@ -20,8 +20,8 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
-// notifyName is where the notification socket stands in the sandbox's /run.
-const notifyName = "/run/.notify"
+// NotifyPath is where the notification socket stands in a sandbox.
+const NotifyPath = "/run/.notify"
 
 // Prepare starts the second stage and returns when everything is built that can
 // be built before the first client is there; the process may stay like this for
@@ -95,6 +95,7 @@ func (b *birth) shutIn(directories []sandbox.Mount) error {
 		return nil
 	}
 	var err error
+	b.spec.Sandbox.Notify = b.spec.Notify
 	b.plan.Sandbox, err = b.spec.Sandbox.Resolve(b.spec.Name, b.spec.Argv[0], directories)
 	if err != nil || !b.id.change {
 		return err
@@ -112,7 +113,7 @@ func (b *birth) openNotify() error {
 	if b.notify, err = newNotifySocket(b.spec.Bare, b.id); err != nil {
 		return err
 	}
-	b.plan.NotifyPath = notifyName
+	b.plan.NotifyPath = NotifyPath
 	if b.spec.Bare {
 		b.plan.NotifyPath = b.notify.path
 	}
@@ -135,6 +136,7 @@ func (b *birth) start(stdio Stdio, sockets []*os.File) (*Process, error) {
 		return nil, &StageError{Step: "start", Path: "/dev/null", Errno: errnoOf(err)}
 	}
 	defer func() { _ = unix.Close(null) }()
+	b.own(stdio)
 
 	files := make([]uintptr, 0, 8+len(sockets)+len(b.trees))
 	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
@@ -163,6 +165,21 @@ func (b *birth) start(stdio Stdio, sockets []*os.File) (*Process, error) {
 		return nil, err
 	}
 	return b.adopt(pid, pidfd, ours)
+}
+
+// own gives pipes to the service's user: programs that log to /dev/stdout open it
+// anew, and a pipe is its maker's, 0600. What is refused is left to the program.
+func (b *birth) own(stdio Stdio) {
+	if !b.id.change {
+		return
+	}
+	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		fd := lent(f, -1)
+		var stat unix.Stat_t
+		if f != nil && unix.Fstat(int(fd), &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
+			_ = unix.Fchown(int(fd), b.id.uid, b.id.gid)
+		}
+	}
 }
 
 func (b *birth) clone(control int, files []uintptr) (pid, pidfd int, err error) {

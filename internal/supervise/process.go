@@ -144,10 +144,12 @@ func (s *Service) answerCalls(child *spawn.Process) (end func()) {
 	if listener == nil {
 		return func() {}
 	}
-	supervisor, err := intercept.New(listener, intercept.Policy{
-		Netns: child.NetnsCookie(),
-		IP:    s.spec.Process.Sandbox.Connect == "any",
-	})
+	connect := s.spec.Process.Sandbox.Connect
+	policy := intercept.Policy{Netns: child.NetnsCookie(), Unix: connect == "unix" || connect == "any", IP: connect == "any"}
+	if s.spec.Process.Notify {
+		policy.Notify = spawn.NotifyPath
+	}
+	supervisor, err := intercept.New(listener, policy)
 	if err != nil {
 		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
 		return func() {}
