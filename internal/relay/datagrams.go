@@ -155,12 +155,14 @@ func (d *Datagrams) round() (busy bool, err error) {
 			return false, err
 		}
 	}
-	if d.outStall.over(d.now) && (len(d.ready) > 0 || d.outStall.until != 0) {
+	// Among unix clients only those that are stuck wait.
+	others := d.outStall.until == 0 || d.family == unix.AF_UNIX
+	if others && len(d.ready) > 0 || d.outStall.until != 0 && d.outStall.over(d.now) {
 		if err = out(); err != nil {
 			return false, err
 		}
 	}
-	return d.inStall.until == 0 && d.hostReady || d.outStall.until == 0 && len(d.ready) > 0, nil
+	return d.inStall.until == 0 && d.hostReady || others && len(d.ready) > 0, nil
 }
 
 // collect notes who is ready; if nothing is to be done meanwhile it waits for

@@ -168,10 +168,27 @@ func sendUnix(fd int, text []byte, to *rawAddr, creds []byte) error {
 	}
 	for {
 		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if e == unix.EMSGSIZE && roomy(fd, len(text)) {
+			continue
+		}
 		if e != unix.EINTR {
 			return errnoOrNil(e)
 		}
 	}
+}
+
+// roomy makes the send buffer large enough for n bytes; false: it is, or cannot
+// be. The sender's was: what he may, we may.
+func roomy(fd, n int) bool {
+	before, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err != nil || before > 2*n {
+		return false
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*n) != nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 2*n)
+	}
+	after, e := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	return err == nil && e == nil && after > before
 }
 
 // uidOf is the user who sent a datagram, -1 where the kernel does not say.
@@ -275,7 +292,7 @@ func (f *flow) findNode() {
 // outboundUnix carries answers; a client that does not read holds up only his
 // own, as without a relay: his flow's queue fills, and the service waits.
 func (d *Datagrams) outboundUnix() error {
-	if d.outStall.until != 0 {
+	if d.outStall.until != 0 && d.outStall.over(d.now) {
 		d.outStall.until = 0
 		d.retryStuck()
 	}
