@@ -110,15 +110,18 @@ func mmsg(call uintptr, fd int, messages []mmsghdr) (int, error) {
 	}
 }
 
-// pack appends datagrams from first to before end, all for the same target, to
-// what goes out. With gso, the longest segment of one, those of the same size
+// pack appends datagrams from first to before end, all for the same target
+// (nil: the socket's own), to what goes out. With gso, the longest segment of one, those of the same size
 // become one message that the kernel takes apart at the other end of the way,
 // UDP_SEGMENT, udp(7): the stack is passed once for all of them.
 func (b *batch) pack(first, end int, to *rawAddr, ctl []byte, gso int) {
 	for first < end {
 		k := b.alike(first, end, gso)
 		h := &b.out[b.outN]
-		h.Name, h.Namelen = &to.b[0], to.n
+		h.Name, h.Namelen = nil, 0
+		if to != nil {
+			h.Name, h.Namelen = &to.b[0], to.n
+		}
 		h.Iov = &b.outIOV[first]
 		h.SetIovlen(k)
 		for i := first; i < first+k; i++ {

@@ -71,6 +71,7 @@ type Datagrams struct {
 	armed     time.Time     // the deadline of epoll
 	inStall   stall
 	outStall  stall
+	noOrder   time.Duration // before that the maker is not asked again
 	full      fullLog
 }
 
@@ -169,27 +170,27 @@ func (d *Datagrams) round() (busy bool, err error) {
 // that, or for the time of whatever comes first. The runtime waits for the epoll
 // itself to become readable, see epoll(7) on nesting.
 func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled func(uintptr) bool, busy bool) error {
-	n, err := d.poll()
-	if err == nil && n == 0 && !busy {
+	if busy {
+		d.polled(0)
+	} else {
 		d.arm(d.alarm())
 		if ctx.Err() != nil || d.closed.Load() {
 			return nil // after arm, which may have undone the call to wake up
 		}
 		d.returnBatches()
-		err = conn.Read(polled)
+		err := conn.Read(polled)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			d.armed = time.Unix(1, 0) // has to be set anew
 			return nil
 		}
-		n = d.found
-		if err == nil {
-			err = d.pollErr
+		if err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return os.NewSyscallError("epoll_wait", err)
+	if d.pollErr != nil {
+		return os.NewSyscallError("epoll_wait", d.pollErr)
 	}
-	for i := range d.events[:n] {
+	for i := range d.events[:d.found] {
 		if e := &d.events[i]; e.Fd == hostSlot {
 			d.hostReady = true
 		} else if f := d.find(e.Fd, e.Pad); f != nil {
@@ -202,17 +203,12 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 	return nil
 }
 
-// polled is [Datagrams.poll] as the runtime's poller wants it.
+// polled asks who is ready, as the runtime's poller wants it: true when done.
 func (d *Datagrams) polled(uintptr) bool {
-	d.found, d.pollErr = d.poll()
-	return d.found > 0 || d.pollErr != nil
-}
-
-func (d *Datagrams) poll() (int, error) {
 	for {
-		n, err := unix.EpollWait(d.epfd, d.events, 0)
-		if err != unix.EINTR {
-			return n, err
+		d.found, d.pollErr = unix.EpollWait(d.epfd, d.events, 0)
+		if d.pollErr != unix.EINTR {
+			return d.found != 0 // -1 with an error
 		}
 	}
 }

@@ -9,13 +9,14 @@ import (
 // flow is a client: a socket in the realm at the client's address. Answers that
 // arrive there go to the client.
 type flow struct {
-	fd     int // owned
-	client rawAddr
-	key    string  // client's bytes
-	inner  rawAddr // what the client's datagrams are sent to inside
-	gso    int     // bytes; the longest segment of an answer, 0: the way out cannot do it
-	burst  int     // how many answers are asked for at once
-	ready  bool    // in table.ready
+	fd        int // owned
+	client    rawAddr
+	key       string  // client's bytes
+	inner     rawAddr // what the client's datagrams are sent to inside
+	gso       int     // bytes; the longest segment of an answer, 0: the way out cannot do it
+	burst     int     // how many answers are asked for at once
+	ready     bool    // in table.ready
+	connected bool    // fd is, to inner
 
 	from  [ctlSize]byte // control message: the host's address that the client asked
 	fromN int

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -250,9 +251,11 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// TestParentKilled: with us goes the maker, and with both the realm.
-func TestParentKilled(t *testing.T) {
-	c := exec.Command("/proc/self/exe", "helper", "parent")
+// helperParent starts a process that relays, and returns it, its maker's pid and
+// the address.
+func helperParent(t *testing.T) (c *exec.Cmd, maker int, host *net.UDPAddr) {
+	t.Helper()
+	c = exec.Command("/proc/self/exe", "helper", "parent")
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start()
@@ -260,39 +263,80 @@ func TestParentKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := make([]byte, 64)
-	n, _ := out.Read(b)
-	pid, err := strconv.Atoi(string(b[:n]))
-	if err != nil {
-		t.Fatalf("the helper says %q", b[:n])
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	host = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	if _, err := fmt.Fscanln(out, &maker, &host.Port); err != nil {
+		t.Fatal(err)
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
+	return c, maker, host
+}
+
+// parent is the helper: it relays to an echo of its own.
+func parent() {
+	runtime.LockOSThread() // the maker's parent, see prctl(2) on PR_SET_PDEATHSIG
+	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err == nil {
+		var f *os.File
+		var d *Datagrams
+		m := NewMaker(startSelf)
+		if f, err = host.(*net.UDPConn).File(); err == nil {
+			d, err = m.StandIn(f, Options{})
+		}
+		if err == nil {
+			fmt.Println(m.pid, host.LocalAddr().(*net.UDPAddr).Port)
+			go echo(d.innerFD)
+			err = d.Run(context.Background())
+		}
+	}
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// TestParentKilled: with us goes the maker, and with both the realm.
+func TestParentKilled(t *testing.T) {
+	c, maker, _ := helperParent(t)
+	fd, err := unix.PidfdOpen(maker, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
 	_ = c.Process.Kill()
-	_ = c.Wait()
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(poll, int(patience.Milliseconds())); n != 1 {
 		t.Errorf("the maker lives on: %v", err)
 	}
 }
 
-// parent is the helper of TestParentKilled.
-func parent() {
-	runtime.LockOSThread() // the maker's parent, see prctl(2) on PR_SET_PDEATHSIG
-	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err == nil {
-		var f *os.File
-		if f, err = host.(*net.UDPConn).File(); err == nil {
-			m := NewMaker(startSelf)
-			if _, err = m.StandIn(f, Options{}); err == nil {
-				fmt.Print(m.pid)
-				select {}
+// TestIdle: nobody wakes up while nobody comes, also with a client in the table.
+func TestIdle(t *testing.T) {
+	c, maker, host := helperParent(t)
+	client := client(t, "udp4", "127.0.0.1:0")
+	ask(t, client, host, "hello")
+	receive(t, client)
+	for _, pid := range []int{c.Process.Pid, maker} {
+		eventually(t, "half a second without a switch", func() bool {
+			before := switches(t, pid)
+			time.Sleep(500 * time.Millisecond)
+			return switches(t, pid) == before
+		})
+	}
+}
+
+// switches counts how often a thread of a process went to sleep.
+func switches(t *testing.T, pid int) (sum int) {
+	t.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("process %d is gone: %v", pid, err)
+	}
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // a thread may end
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+				n, _ := strconv.Atoi(strings.TrimSpace(value))
+				sum += n
 			}
 		}
 	}
-	fmt.Print(err)
-	os.Exit(1)
+	return sum
 }

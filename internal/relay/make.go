@@ -130,9 +130,12 @@ func serveOrder(control int, house error) error {
 	if err != nil {
 		d = delivery{Step: "relay", Errno: int(unix.EINVAL)}
 		var step *stepError
+		var call *os.SyscallError
 		var errno unix.Errno
 		if errors.As(err, &step) {
 			d.Step = step.step
+		} else if errors.As(err, &call) {
+			d.Step = call.Syscall
 		}
 		if errors.As(err, &errno) {
 			d.Errno = int(errno)

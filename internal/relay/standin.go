@@ -166,6 +166,9 @@ var errFull = errors.New("no room for another flow")
 // order asks the maker for as many more as there are flows already, which keeps
 // orders rare.
 func (d *Datagrams) order(domain int) error {
+	if d.now < d.noOrder {
+		return errFull
+	}
 	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), d.maker.flows.room())
 	if n <= 0 {
 		return errFull
@@ -176,6 +179,7 @@ func (d *Datagrams) order(domain int) error {
 	}
 	fds, err := d.maker.more(d.innerFD, d.generation, domains)
 	if err != nil {
+		d.noOrder = d.now + time.Second // there may be many new clients
 		return err
 	}
 	d.stock(domains, fds)

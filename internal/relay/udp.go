@@ -48,7 +48,7 @@ func fatal(err error) bool {
 const longestInside = 16 << 10
 
 func (d *Datagrams) forward(b *batch) error {
-	room, err := d.room()
+	room, empty, err := d.room()
 	if err != nil {
 		return err
 	}
@@ -61,28 +61,21 @@ func (d *Datagrams) forward(b *batch) error {
 			b.next++
 			continue
 		}
-		end, cost := b.next, 0
-		for ; end < b.n && (end == b.next || d.sameClient(b, end)); end++ {
-			c := charge(int(b.in[end].n))
-			if cost+c > room {
-				break
-			}
-			cost += c
-		}
-		if end == b.next {
-			if room, err = d.room(); err != nil {
+		end, cost := d.fitting(b, room)
+		if end == b.next && !empty {
+			if room, empty, err = d.room(); err != nil {
 				return err
 			}
-			if room >= charge(int(b.in[end].n)) {
-				continue
+			if end, cost = d.fitting(b, room); end == b.next && !empty {
+				d.inStall.begin(d.now)
+				return nil
 			}
-			d.inStall.begin(d.now)
-			return nil
 		}
-		room -= cost
+		end = max(end, b.next+1) // an empty queue takes any one
+		room, empty = room-cost, false
 		d.touch(f, d.now, d.grain())
 		b.outN = 0
-		b.pack(b.next, end, &f.inner, nil, longestInside)
+		b.pack(b.next, end, f.way(), nil, longestInside)
 		if !d.sendInside(b, f) {
 			return nil
 		}
@@ -91,8 +84,22 @@ func (d *Datagrams) forward(b *batch) error {
 	return nil
 }
 
+// fitting counts the next datagrams of one client that there is room for: up to
+// before end, at cost.
+func (d *Datagrams) fitting(b *batch, room int) (end, cost int) {
+	for end = b.next; end < b.n && (end == b.next || d.sameClient(b, end)); end++ {
+		c := charge(int(b.in[end].n))
+		if cost+c > room {
+			break
+		}
+		cost += c
+	}
+	return end, cost
+}
+
 // sendInside sends what is packed; false: there is no room now.
 func (d *Datagrams) sendInside(b *batch, f *flow) bool {
+	again := false
 	for at := 0; at < b.outN; {
 		n, err := mmsg(unix.SYS_SENDMMSG, f.fd, b.out[at:b.outN])
 		switch {
@@ -101,6 +108,9 @@ func (d *Datagrams) sendInside(b *batch, f *flow) bool {
 		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
 			d.inStall.begin(d.now)
 			return false
+		case err == unix.ECONNREFUSED && !again:
+			again = true // of an earlier one: the service was connected to another client
+			continue
 		default:
 			at++ // nothing that this one could be sent as
 		}
@@ -115,22 +125,18 @@ func charge(n int) int { return 1280 + 2*n }
 
 // room is how much the inner queue may take, in bytes of its receive buffer. Half
 // of it stays free: what is on its way is not counted yet, and a datagram that
-// finds it full is lost. An empty queue takes any datagram (udp_rmem_schedule and
-// its predecessors let one through).
-func (d *Datagrams) room() (int, error) {
+// finds it full is lost. An empty queue takes one datagram of any size,
+// __udp_enqueue_schedule_skb.
+func (d *Datagrams) room() (room int, empty bool, err error) {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(d.innerFD), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	if e != 0 {
-		return 0, &stepError{"getsockopt SO_MEMINFO", e}
+		return 0, false, &stepError{"getsockopt SO_MEMINFO", e}
 	}
 	used, buffer := int(info[unix.SK_MEMINFO_RMEM_ALLOC]), int(info[unix.SK_MEMINFO_RCVBUF])
-	room := buffer/2 - used
-	if used == 0 {
-		room = max(room, charge(longest))
-	}
-	return room, nil
+	return buffer/2 - used, used == 0, nil
 }
 
 // sameClient reports whether datagram i is from the same client to the same
@@ -206,7 +212,14 @@ func (d *Datagrams) open(f *flow) error {
 		return err
 	}
 	f.fd = fd
-	if err = d.bindFlow(f, &a); err == nil {
+	err = d.bindFlow(f, &a)
+	if err == nil && !d.wildcard {
+		// Saves a look at the routes for each datagram. Answers of a wildcard come
+		// from another address.
+		err = connect(fd, &f.inner)
+		f.connected = true
+	}
+	if err == nil {
 		d.table.add(f)
 		d.maker.flows.add(1)
 		f.last = d.now
@@ -216,7 +229,15 @@ func (d *Datagrams) open(f *flow) error {
 		return err
 	}
 	_ = unix.Close(fd)
-	return &stepError{"bind " + a.String(), err}
+	return &stepError{"flow at " + a.String(), err}
+}
+
+// way is where to send inside; nil: the socket is connected.
+func (f *flow) way() *rawAddr {
+	if f.connected {
+		return nil
+	}
+	return &f.inner
 }
 
 // bindFlow binds a flow socket to the client's address. It may be taken inside:
@@ -230,7 +251,7 @@ func (d *Datagrams) bindFlow(f *flow, a *rawAddr) error {
 	if err != unix.EADDRINUSE {
 		return err
 	}
-	if d.wildcard && a.port() == d.self.port() && !ownAddress(a.ip()) {
+	if d.wildcard && a.port() == d.self.port() && !ownAddress(f.client) {
 		if err := unix.SetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
@@ -242,9 +263,10 @@ func (d *Datagrams) bindFlow(f *flow, a *rawAddr) error {
 	return bind(f.fd, a)
 }
 
-// ownAddress reports whether ip is one of the host's: only those can be bound.
-func ownAddress(ip netip.Addr) bool {
-	a := inetAddr(ip, 0, 0)
+// ownAddress reports whether a client's address is one of the host's: only those
+// can be bound.
+func ownAddress(a rawAddr) bool {
+	a.setPort(0)
 	fd, err := unix.Socket(a.family(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true
