@@ -64,9 +64,6 @@ func (b *batch) holds() bool { return b.next < b.n }
 
 func (b *batch) reset() { b.n, b.next, b.outN = 0, 0, 0 }
 
-// datagram is the text of datagram i.
-func (b *batch) datagram(i int) []byte { return b.data[i*slotSize:][:b.in[i].n] }
-
 // receive appends what the socket has, at most most, and returns how many; fewer
 // mean that it had no more. Never an error with datagrams. names and ctl say
 // whether the address and the control messages are wanted.

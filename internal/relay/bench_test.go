@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
@@ -33,6 +34,54 @@ func BenchmarkUDPEcho(b *testing.B) {
 			b.ReportMetric(sum[1]/sum[0], "ratio")
 			b.ReportMetric(0, "ns/op")
 		})
+	}
+}
+
+// BenchmarkStandIn is a realm, from order to delivery.
+func BenchmarkStandIn(b *testing.B) {
+	m := newMaker(b)
+	host, _ := hostSocket(b, "udp", "[::]:0")
+	standIn(b, m, host, Options{}).Close() // the process is started
+	for b.Loop() {
+		d, err := m.StandIn(host, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = d.Close()
+	}
+}
+
+// BenchmarkMaker is the start of the process and a realm.
+func BenchmarkMaker(b *testing.B) {
+	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
+	for b.Loop() {
+		m := NewMaker(startSelf)
+		d, err := m.StandIn(host, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = d.Close()
+		_ = m.Close()
+	}
+}
+
+// BenchmarkNewClient is the first datagram of a client.
+func BenchmarkNewClient(b *testing.B) {
+	m := newMaker(b)
+	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
+	d := standIn(b, m, host, Options{})
+	for n := 0; b.Loop(); n++ {
+		name := inetAddr(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), uint16(1+n>>16), 0)
+		if err := d.open(d.newFlow(&name, nil)); err != nil {
+			b.Fatal(err)
+		}
+		if len(d.byClient) > 4000 {
+			b.StopTimer()
+			for d.oldest != nil {
+				d.drop(d.oldest)
+			}
+			b.StartTimer()
+		}
 	}
 }
 

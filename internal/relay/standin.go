@@ -26,7 +26,7 @@ func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
 	if o.UID == 0 {
 		o.UID, o.GID = nobody, nobody
 	}
-	d := &Datagrams{maker: m, options: o, node: -1, host: -1, creds: credentialsOf(o.UID, o.GID), start: time.Now(),
+	d := &Datagrams{maker: m, options: o, node: -1, host: -1, start: time.Now(),
 		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
 	err := d.adopt(host)
 	if err == nil {
@@ -207,9 +207,13 @@ func (d *Datagrams) openEpoll() error {
 // was: the address that was asked, or who asked.
 func (d *Datagrams) prepareHost() error {
 	level, option := unix.SOL_IP, unix.IP_PKTINFO
+	var err error
 	switch {
 	case d.family == unix.AF_UNIX:
 		level, option = unix.SOL_SOCKET, unix.SO_PASSCRED
+		if d.creds, err = credentialsOf(d.options.UID, d.options.GID); err != nil {
+			return err
+		}
 	case !d.wildcard:
 		return nil
 	case d.family == unix.AF_INET6:

@@ -201,16 +201,24 @@ func uidOf(ctl []byte) int {
 }
 
 // credentialsOf is SCM_CREDENTIALS for answers: the bytes are the service's, and
-// nobody is to take them for root's. Without CAP_SETUID they can only be ours.
-func credentialsOf(uid, gid int) []byte {
+// nobody is to take them for root's. An ordinary user is who the service is, too.
+func credentialsOf(uid, gid int) ([]byte, error) {
 	if os.Geteuid() != 0 {
-		return nil
+		return nil, nil
 	}
 	b := appendControl(nil, unix.SOL_SOCKET, unix.SCM_CREDENTIALS, unix.SizeofUcred)
 	for i, n := range []int{os.Getpid(), uid, gid} {
 		binary.NativeEndian.PutUint32(b[unix.CmsgLen(0)+4*i:], uint32(n))
 	}
-	return b
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	defer closeAll(pair[:])
+	if err := sendUnix(pair[0], nil, nil, b); err != nil {
+		return nil, fmt.Errorf("answers as user %d: %w: root needs CAP_SETUID and CAP_SETGID for it", uid, err)
+	}
+	return b, nil
 }
 
 // openUnix makes the flow of a new client. An abstract name is the same inside; a
