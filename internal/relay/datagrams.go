@@ -246,7 +246,7 @@ func (d *Datagrams) arm(t time.Time) {
 }
 
 // grain is how exactly flows expire.
-func (d *Datagrams) grain() time.Duration { return d.options.Expire / 16 }
+func (d *Datagrams) grain() time.Duration { return min(d.options.Expire/16, time.Second) }
 
 // expire closes the flows of clients that were silent for so long.
 func (d *Datagrams) expire() {
@@ -323,10 +323,33 @@ const fullEvery = 10 * time.Second
 // dropNew notes that a datagram of a new client was dropped.
 func (d *Datagrams) dropNew(why string) {
 	d.full.dropped++
+	d.sayFull("datagrams of new clients are dropped: " + why)
+}
+
+func (d *Datagrams) sayFull(text string) {
 	if d.options.Log == nil || d.now < d.full.next {
 		return
 	}
-	d.options.Log.Warn("datagrams of new clients are dropped: "+why, "addr", d.self.String(),
-		"flows", len(d.byClient), "dropped", d.full.dropped)
+	d.options.Log.Warn(text, "addr", d.self.String(), "flows", len(d.byClient), "dropped", d.full.dropped)
 	d.full.next, d.full.dropped = d.now+fullEvery, 0
+}
+
+// silence is how long a client must have been silent to make room for a new one
+// where the table is full. Only an answer that takes the service longer is lost by
+// it: with his next datagram the client has a flow again, at the same address. So
+// clients that ask once do not fill the table for the whole of Expire.
+var silence = 3 * time.Second
+
+// hasRoom reports whether there may be another flow, if need be in place of the
+// one that was not used for longest.
+func (d *Datagrams) hasRoom() bool {
+	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || d.maker.flows.room() > 0) {
+		return true
+	}
+	if d.oldest == nil || d.now-d.oldest.last < min(silence, d.options.Expire) {
+		return false
+	}
+	d.sayFull("the table of flows is full: the longest silent clients make room")
+	d.drop(d.oldest)
+	return true
 }

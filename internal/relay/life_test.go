@@ -78,6 +78,54 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
+// TestDescriptorsFull: stand-ins share the limit of descriptors.
+func TestDescriptorsFull(t *testing.T) {
+	var log lines
+	m := newMaker(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	taken := m.flows.room() // as if others had them
+	m.flows.add(taken)
+	defer m.flows.add(-taken)
+	run(t, d)
+	inner := service(t, d)
+	for range firstFlows {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+	ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "no room")
+	eventually(t, "it says so", func() bool {
+		return strings.Contains(log.String(), "table of flows is full") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
+	})
+	m.flows.add(-10)
+	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	m.flows.add(10)
+}
+
+// TestTableMakesRoom: clients that ask once do not keep others out.
+func TestTableMakesRoom(t *testing.T) {
+	defer func(before time.Duration) { silence = before }(silence)
+	silence = 0
+	var log lines
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newMaker(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	stop := run(t, d)
+	defer stop()
+	inner := service(t, d)
+	first := client(t, "udp4", "127.0.0.1:0")
+	exchange(t, first, host.LocalAddr(), inner)
+	for range 20 {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+	exchange(t, first, host.LocalAddr(), inner)
+	stop()
+	if n := len(d.byClient); n != 3 {
+		t.Errorf("%d flows", n)
+	}
+	if text := log.String(); !strings.Contains(text, "make room") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
 func TestThousands(t *testing.T) {
 	const many = 4000
 	var limit unix.Rlimit

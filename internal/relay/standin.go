@@ -146,6 +146,14 @@ func (d *Datagrams) stock(domains, fds []int) {
 	d.maker.flows.add(len(fds))
 }
 
+// spares is how many unbound flow sockets there are.
+func (d *Datagrams) spares() (n int) {
+	for _, fds := range d.spare {
+		n += len(fds)
+	}
+	return n
+}
+
 // take returns an unbound flow socket, which the caller closes.
 func (d *Datagrams) take(domain int) (int, error) {
 	if len(d.spare[domain]) == 0 {

@@ -202,7 +202,7 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 
 // open gives f its socket, bound to the client's own address and watched.
 func (d *Datagrams) open(f *flow) error {
-	if len(d.byClient) >= d.options.Flows {
+	if !d.hasRoom() {
 		return errFull
 	}
 	ip := f.client.ip().Unmap()

@@ -225,7 +225,7 @@ func credentialsOf(uid, gid int) ([]byte, error) {
 // path becomes the abstract name of the same text, so that the service, which does
 // not see the host's paths, can answer; all that have no name share a flow.
 func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
-	if len(d.byClient) >= d.options.Flows {
+	if !d.hasRoom() {
 		return nil, errFull
 	}
 	fd, err := d.take(unix.AF_UNIX)
