@@ -23,10 +23,8 @@ type flow struct {
 	asked [ctlSize]byte // what from was made of
 	askN  int
 
-	toFD int     // unix: O_PATH descriptor of the client's node, owned; -1: none
-	to   rawAddr // unix: where answers go; n is 0 where they cannot
-	uid  int     // unix: of who sent the last datagram
-	held []byte  // unix: an answer that the client has no room for; nil: none
+	uid  int    // unix: of who sent the last datagram
+	held []byte // unix: an answer that the client has no room for; nil: none
 
 	slot         int32
 	generation   int32
@@ -62,7 +60,7 @@ func (t *table) add(f *flow) {
 	t.append(f)
 }
 
-// remove forgets f and closes its descriptors.
+// remove forgets f and closes its socket.
 func (t *table) remove(f *flow) {
 	delete(t.byClient, f.key)
 	t.slots[f.slot] = nil
@@ -77,10 +75,7 @@ func (t *table) remove(f *flow) {
 		}
 	}
 	_ = unix.Close(f.fd) // also takes it out of the epoll: nobody else has it
-	if f.toFD >= 0 {
-		_ = unix.Close(f.toFD)
-	}
-	f.fd, f.toFD = -1, -1
+	f.fd = -1
 }
 
 // find returns the flow of an epoll event, nil when it is gone.

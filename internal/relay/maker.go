@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -144,7 +145,11 @@ func (m *Maker) ask(o *order, pass []int) (fds []int, d delivery, err error) {
 		return nil, d, fmt.Errorf("relay's maker: %w", err)
 	case d.Errno != 0:
 		closeAll(fds)
-		return nil, d, &stepError{d.Step, unix.Errno(d.Errno)}
+		cure := ""
+		if strings.HasPrefix(d.Step, "mount") || strings.HasPrefix(d.Step, "unshare") {
+			cure = cureStart(unix.Errno(d.Errno)) // AppArmor lets one in, and then does not
+		}
+		return nil, d, fmt.Errorf("%w%s", &stepError{d.Step, unix.Errno(d.Errno)}, cure)
 	}
 	return fds, d, nil
 }

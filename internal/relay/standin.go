@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
@@ -13,9 +12,9 @@ import (
 // nobody is the kernel's overflow id, proc_sys_kernel(5).
 const nobody = 65534
 
-// StandIn makes an inner socket for host, a bound UDP or unixgram socket, which
-// is lent until Close (we keep a descriptor of our own, which shares its open
-// file description). The caller closes what it returns, before the maker.
+// StandIn makes an inner socket for host, a bound UDP or unixgram socket, lent for
+// the call: we keep a descriptor of our own that shares its open file description,
+// so the address stays taken until Close. Meanwhile nobody else is to read it.
 func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
 	if o.Flows <= 0 {
 		o.Flows = defaultFlows
@@ -79,7 +78,7 @@ func (d *Datagrams) adopt(host *os.File) error {
 		return errors.New("only UDP and unix datagram sockets are relayed")
 	case d.family == unix.AF_UNIX && d.self.n <= pathAt || ip.IsValid() && d.self.port() == 0:
 		return errors.New("the socket is not bound")
-	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case ip.IsMulticast() || ip == broadcast:
 		return errors.New("a multicast address cannot be relayed: nothing can answer from it")
 	}
 	return nil

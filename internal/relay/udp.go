@@ -189,7 +189,7 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || name.port() == 0 {
 		return nil
 	}
-	f := &flow{fd: -1, toFD: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
+	f := &flow{fd: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
 	f.inner = inetAddr(d.self.ip().Unmap(), d.self.port(), loopback)
 	if d.wildcard {
 		d.ask(f, asked)
@@ -275,6 +275,9 @@ func ownAddress(a rawAddr) bool {
 	return bind(fd, &a) != unix.EADDRNOTAVAIL
 }
 
+// broadcast is the limited one, ip(7).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // ask notes which address of the host the client asked: answers leave from it,
 // and the service that looks (IP_PKTINFO) sees it.
 func (d *Datagrams) ask(f *flow, asked []byte) {
@@ -284,7 +287,11 @@ func (d *Datagrams) ask(f *flow, asked []byte) {
 	var from []byte
 	var link uint32
 	if p := control(asked, unix.SOL_IP, unix.IP_PKTINFO); len(p) >= unix.SizeofInet4Pktinfo {
-		ip = netip.AddrFrom4([4]byte(p[4:])) // ipi_spec_dst, ours also for a broadcast. ip(7)
+		// ipi_spec_dst is ours for a broadcast, too; of what was queued before we
+		// asked for it there is only ipi_addr. ip(7), ipv4_pktinfo_prepare
+		if ip = netip.AddrFrom4([4]byte(p[4:])); ip.IsUnspecified() {
+			ip = netip.AddrFrom4([4]byte(p[8:]))
+		}
 		from = appendFrom4(f.from[:0], ip)
 	} else if p := control(asked, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(p) >= unix.SizeofInet6Pktinfo {
 		ip = netip.AddrFrom16([16]byte(p))
@@ -295,8 +302,11 @@ func (d *Datagrams) ask(f *flow, asked []byte) {
 	} else if f.client.ip().Is6() && !f.client.ip().Is4In6() {
 		ip = netip.IPv6Loopback()
 	}
-	if ip.IsMulticast() {
-		ip, from = netip.IPv6Loopback(), nil
+	if four := ip.Unmap(); four.IsMulticast() || four == broadcast {
+		from = nil
+		if ip = netip.IPv6Loopback(); four.Is4() {
+			ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
 	}
 	f.fromN = len(from)
 	f.inner = inetAddr(ip.Unmap(), d.self.port(), loopback)
@@ -388,6 +398,9 @@ func (d *Datagrams) answer(b *batch) bool {
 			return false
 		case b.outEnd[at]-b.next > 1:
 			f.gso = 0 // this way cannot do it: one by one, from here on
+			return true
+		case err == unix.EINVAL && f.fromN > 0 && d.wildcard:
+			f.fromN = 0 // not one of our addresses: a broadcast's, or gone
 			return true
 		default:
 			at++ // nobody can be told

@@ -278,6 +278,9 @@ func TestUDPFarClients(t *testing.T) {
 		{"[::]:0", "fe80::9%lo", false, "fe80::1"},
 		{"[::]:0", "fe80::9%lo", true, "2001:db8::1"},
 		{"[::]:0", "2001:db8::9", false, "ff02::1"},
+		{"[::]:0", "203.0.113.9", false, "255.255.255.255"},
+		{"0.0.0.0:0", "203.0.113.9", false, "255.255.255.255"},
+		{"0.0.0.0:0", "203.0.113.9", false, "192.0.2.255"},
 		{"[::1]:0", "2001:db8::9", false, ""},
 	} {
 		t.Run(fmt.Sprint(row.host, " ", row.client, " ", row.own, " ", row.asked), func(t *testing.T) {
@@ -392,5 +395,63 @@ func TestUDPServiceChooses(t *testing.T) {
 	}
 	if _, from := receive(t, c); from.(*net.UDPAddr).IP.String() != other.String() {
 		t.Errorf("the answer is from %v, not %v", from, other)
+	}
+}
+
+// TestUDPQueuedBefore: what came before there was a relay has no IP_PKTINFO.
+func TestUDPQueuedBefore(t *testing.T) {
+	f, host := hostSocket(t, "udp4", "0.0.0.0:0")
+	c := client(t, "udp4", "127.0.0.1:0")
+	to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 6), Port: host.LocalAddr().(*net.UDPAddr).Port}
+	ask(t, c, to, "early")
+	d := standIn(t, newMaker(t), f, Options{})
+	run(t, d)
+	inner := service(t, d)
+	text, from := receive(t, inner)
+	if text != "early" || from.String() != c.LocalAddr().String() {
+		t.Errorf("%q from %v", text, from)
+	}
+	ask(t, inner, from, "answer")
+	if text, from := receive(t, c); text != "answer" || from.String() != to.String() {
+		t.Errorf("%q from %v, not from %v", text, from, to)
+	}
+}
+
+// TestUDPNoAllocations: nothing is allocated for a datagram.
+func TestUDPNoAllocations(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		f, host := hostSocket(t, "udp4", address)
+		d := standIn(t, newMaker(t), f, Options{})
+		c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: host.LocalAddr().(*net.UDPAddr).Port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fd := descriptor(t, c)
+		var b [64]byte
+		var name rawAddr
+		exchange := func() {
+			if n, err := unix.Write(fd, b[:10]); n != 10 {
+				t.Fatal(err)
+			}
+			d.hostReady = true
+			if _, err := d.round(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := echoOne(d.innerFD, b[:], &name); n != 10 {
+				t.Fatal(n, err)
+			}
+			d.wake(d.newest)
+			if _, err := d.round(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := unix.Read(fd, b[:]); n != 10 {
+				t.Fatal(n, err)
+			}
+		}
+		exchange()
+		if n := testing.AllocsPerRun(100, exchange); n != 0 {
+			t.Errorf("%s: %v allocations for each exchange", address, n)
+		}
 	}
 }

@@ -232,7 +232,7 @@ func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{fd: fd, toFD: -1, client: *client, key: string(client.bytes()), last: d.now, uid: uid}
+	f := &flow{fd: fd, client: *client, key: string(client.bytes()), last: d.now, uid: uid}
 	text, abstract := client.path()
 	if abstract || len(text) > 0 {
 		err = bindName(fd, text)
@@ -243,12 +243,6 @@ func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, &stepError{"flow of " + client.String(), err}
-	}
-	switch {
-	case abstract:
-		f.to = *client
-	case len(text) > 0:
-		f.findNode()
 	}
 	d.table.add(f)
 	d.maker.flows.add(1)
@@ -271,30 +265,26 @@ func bindName(fd int, text []byte) error {
 	return bind(fd, &a)
 }
 
-// findNode finds where to answer a client with a path. A path is only what the
+// node opens, with O_PATH, where to answer a client with a path, and returns the
+// address of that descriptor, which the caller closes. A path is only what the
 // client says (in his own mount namespace, or before he put a symlink there), and
-// we may reach sockets that he may not: so it must be a socket of his user. The
-// descriptor keeps it the one that was looked at. A relative path leads nowhere.
-func (f *flow) findNode() {
-	if f.toFD >= 0 {
-		_ = unix.Close(f.toFD)
-	}
-	f.toFD, f.to.n = -1, 0
-	path, abstract := f.client.path()
-	if abstract || len(path) == 0 || path[0] != '/' {
-		return
+// we may reach sockets that he may not: so it must be a socket of his user, and the
+// answer goes to the very one that was looked at. A relative path leads nowhere.
+func (f *flow) node(path []byte) (fd int, at rawAddr, ok bool) {
+	if path[0] != '/' {
+		return -1, at, false
 	}
 	fd, err := unix.Open(string(path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return
+		return -1, at, false
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != f.uid {
 		_ = unix.Close(fd)
-		return
+		return -1, at, false
 	}
-	f.toFD = fd
-	f.to, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", fd), false, false)
+	at, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", fd), false, false)
+	return fd, at, true
 }
 
 // outboundUnix carries answers; a client that does not read holds up only his
@@ -326,18 +316,22 @@ func (d *Datagrams) outboundUnix() error {
 
 // deliver sends an answer, or holds it where the client has no room.
 func (d *Datagrams) deliver(f *flow, text []byte) {
-	if f.to.n == 0 {
-		return
-	}
-	err := sendUnix(d.host, text, &f.to, d.creds)
-	if err == unix.ECONNREFUSED && f.toFD >= 0 {
-		// That socket is gone, and another one of the same client at its path.
-		if f.findNode(); f.to.n > 0 {
-			err = sendUnix(d.host, text, &f.to, d.creds)
+	to := f.client
+	path, abstract := to.path()
+	if !abstract {
+		if len(path) == 0 {
+			return // unnamed
 		}
+		node, at, ok := f.node(path)
+		if !ok {
+			return
+		}
+		defer unix.Close(node)
+		to = at
 	}
+	err := sendUnix(d.host, text, &to, d.creds)
 	if err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM {
-		f.held = append(make([]byte, 0, len(text)), text...)
+		f.held = append(make([]byte, 0, len(text)+1), text...)
 		d.gram.stuck = append(d.gram.stuck, f)
 		if d.outStall.until == 0 {
 			d.outStall.begin(d.now)
