@@ -78,7 +78,7 @@ type Datagrams struct {
 // stall is a direction that waits for room, which nobody announces.
 type stall struct {
 	until time.Duration // 0: none
-	delay time.Duration
+	delay time.Duration // doubled each time, 0 once something has gone through
 }
 
 const (

@@ -71,8 +71,10 @@ func (d *Datagrams) forward(b *batch) error {
 				return nil
 			}
 		}
-		end = max(end, b.next+1) // an empty queue takes any one
 		room, empty = room-cost, false
+		if end == b.next { // an empty queue takes any one
+			end, room = end+1, 0
+		}
 		d.touch(f, d.now, d.grain())
 		b.outN = 0
 		b.pack(b.next, end, f.way(), nil, longestInside)
@@ -80,7 +82,6 @@ func (d *Datagrams) forward(b *batch) error {
 			return nil
 		}
 	}
-	d.inStall.delay = 0
 	return nil
 }
 
@@ -105,6 +106,7 @@ func (d *Datagrams) sendInside(b *batch, f *flow) bool {
 		switch {
 		case n > 0:
 			at += n
+			d.inStall.delay = 0
 		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
 			d.inStall.begin(d.now)
 			return false
@@ -346,12 +348,8 @@ func (d *Datagrams) outbound() error {
 			d.gather(b)
 		}
 	}
-	for b.holds() {
-		if !d.answer(b) {
-			return nil
-		}
+	for b.holds() && d.answer(b) {
 	}
-	d.outStall.delay = 0
 	return nil
 }
 
@@ -393,6 +391,7 @@ func (d *Datagrams) answer(b *batch) bool {
 		switch {
 		case n > 0:
 			at += n
+			d.outStall.delay = 0
 		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
 			d.outStall.begin(d.now)
 			return false
