@@ -142,7 +142,12 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		Watcher: d.watcher,
 		Sink:    d.sink,
 	}, sockets)
+	owner := user{touched: service.NodeTouched}
+	if conf.User == "" && os.Geteuid() == 0 {
+		owner.id = p.spec.Process.ID
+	}
 	for _, socket := range sockets {
+		d.walls.use(socket.Spec().Address, owner)
 		if err := d.watcher.WatchNode(socket, service.NodeTouched); err != nil {
 			d.log.Warn("node not watched: it is not put back when somebody deletes it", "service", conf.Name, "socket", socket.String(), "err", err)
 		}

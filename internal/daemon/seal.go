@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"activator/internal/config"
@@ -24,10 +26,13 @@ type walls struct {
 	maker    *relay.Maker
 	programs *replyonly.Programs // nil: not asked for yet, or refused
 	refusal  error               // why there are no programs
+
+	mu    sync.Mutex
+	users map[listen.Address]user
 }
 
 func newWalls(start func([]string, *syscall.ProcAttr) (int, error), log *slog.Logger) *walls {
-	return &walls{start: start, log: log, maker: relay.NewMaker(start)}
+	return &walls{start: start, log: log, maker: relay.NewMaker(start), users: make(map[listen.Address]user)}
 }
 
 // answering reports whether UDP sockets can be made that only answer, by trying,
@@ -57,15 +62,41 @@ func (w *walls) means() listen.Means {
 			return w.programs.Sockets(asked)
 		},
 		Admit: func(f *os.File) error { return w.programs.Admit(f) },
+		Release: func(f *os.File) {
+			if err := w.programs.Forget(f); err != nil {
+				w.log.Warn("table of a UDP socket's clients not given back", "err", err)
+			}
+		},
 		StandIn: func(host *os.File, spec listen.Spec) (listen.StandIn, error) {
 			return w.standIn(host, spec)
 		},
 	}
 }
 
+// user is the service that has a socket.
+type user struct {
+	id      int    // the user and group whom a relay's answers are from; 0: ours
+	touched func() // asks it to look at its sockets
+}
+
+// use says whose a socket is, before anybody is lent it.
+func (w *walls) use(address listen.Address, u user) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.users[address] = u
+}
+
+func (w *walls) userOf(address listen.Address) user {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.users[address]
+}
+
 // standIn relays what comes to host until it is closed.
 func (w *walls) standIn(host *os.File, spec listen.Spec) (listen.StandIn, error) {
-	flows, err := w.maker.StandIn(host, relay.Options{Log: w.log.With("socket", spec.Address.String())})
+	u := w.userOf(spec.Address)
+	log := w.log.With("socket", spec.Address.String())
+	flows, err := w.maker.StandIn(host, relay.Options{UID: u.id, GID: u.id, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +105,9 @@ func (w *walls) standIn(host *os.File, spec listen.Spec) (listen.StandIn, error)
 	go func() {
 		defer close(s.done)
 		if err := flows.Run(ctx); err != nil {
-			w.log.Error("socket not relayed any more", "socket", spec.Address.String(), "err", err)
+			log.Error("relay ended: its service is started anew with another one", "err", err)
+			s.broken.Store(true)
+			u.touched()
 		}
 	}()
 	return s, nil
@@ -85,9 +118,11 @@ type standIn struct {
 	flows  *relay.Datagrams
 	cancel context.CancelFunc
 	done   chan struct{}
+	broken atomic.Bool
 }
 
 func (s *standIn) File() *os.File { return s.flows.Inner() }
+func (s *standIn) Broken() bool   { return s.broken.Load() }
 
 func (s *standIn) Close() error {
 	s.cancel()

@@ -92,7 +92,7 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 		if s.watcher != nil {
 			s.watcher.disarm(s)
 		}
-		_ = s.file.Close()
+		_ = s.release(s.file)
 		s.file = nil
 	}
 	made, err := s.openAgain()
@@ -271,7 +271,8 @@ func pollNow(fd int) int16 {
 	return fds[0].Revents
 }
 
-// HealNode puts the node back when somebody deleted or replaced it: as a link to
+// HealNode drops a stand-in that relays nothing new any more, and
+// puts the node back when somebody deleted or replaced it: as a link to
 // the spare, the very same socket with its queue, or bound anew where the spare
 // is gone too (see [Socket.Generation]). It returns what it found and did, for
 // the log; "" when the node is in its place. What stands there now and is not a
@@ -282,6 +283,9 @@ func (s *Socket) HealNode() (what string, err error) {
 	defer s.mu.Unlock()
 	if s.closed {
 		return "", fail(s.spec.Address, "", ErrClosed, "")
+	}
+	if s.stand != nil && s.stand.Broken() {
+		return s.retire("its relay had ended")
 	}
 	if s.node == nil || s.file == nil {
 		return "", nil

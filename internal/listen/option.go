@@ -125,6 +125,23 @@ func setOptions(file *os.File, family int, a Address, o *Options) error {
 	})
 }
 
+// setReceiving sets what a service is told with each datagram, on a stand-in. All
+// else is about what the host's socket sends and holds.
+func setReceiving(file *os.File, spec Spec) error {
+	kind := kindOf(spec.Address, &spec.Options, haveIPv6)
+	return control(file, func(fd int) error {
+		for _, opt := range options {
+			if opt.key != "pass_packet_info" && opt.key != "timestamping" || !opt.wanted(&spec.Options) {
+				continue
+			}
+			if err := opt.set(fd, kind.Family, &spec.Options); err != nil {
+				return fail(spec.Address, opt.key, err, "")
+			}
+		}
+		return nil
+	})
+}
+
 func (opt *option) cure(o *Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM) && opt.needs != "":

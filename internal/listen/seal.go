@@ -48,6 +48,10 @@ type Means struct {
 	// Lends f for the call. May be nil.
 	Admit func(f *os.File) error
 
+	// Release is called before such a socket is closed, whether it was admitted or
+	// not. Lends f for the call. May be nil.
+	Release func(f *os.File)
+
 	// StandIn makes the socket that a service gets in place of host, for specs
 	// with the seal Relayed. Lends host until Close of what it returns.
 	StandIn func(host *os.File, spec Spec) (StandIn, error)
@@ -57,6 +61,7 @@ type Means struct {
 // host's is relayed.
 type StandIn interface {
 	File() *os.File // lends it until Close
+	Broken() bool   // nothing new is relayed any more
 	Close() error
 }
 

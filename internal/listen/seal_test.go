@@ -20,12 +20,14 @@ type relayed struct {
 	inner        *os.File // the service's
 	outer, pipes [2]int   // outer[0] is connected to inner; a byte in pipes[1] ends it
 	done         chan struct{}
+	broken       bool
 }
 
 // relays counts what its StandIn makes.
 type relays struct {
 	t    *testing.T
 	made int
+	last *relayed
 }
 
 func (r *relays) means() Means { return Means{StandIn: r.standIn} }
@@ -38,6 +40,7 @@ func (r *relays) standIn(host *os.File, spec Spec) (StandIn, error) {
 		return nil, err
 	}
 	go x.run()
+	r.last = x
 	return x, nil
 }
 
@@ -87,6 +90,8 @@ func (x *relayed) run() {
 }
 
 func (x *relayed) File() *os.File { return x.inner }
+
+func (x *relayed) Broken() bool { return x.broken }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {
@@ -263,6 +268,8 @@ type makers struct {
 	cookies []uint64
 	admits  int
 	fail    error
+
+	released []uint64
 }
 
 func (m *makers) means(t *testing.T) Means {
@@ -283,7 +290,8 @@ func (m *makers) means(t *testing.T) Means {
 			}
 			return files, nil
 		},
-		Admit: func(*os.File) error { m.admits++; return m.fail },
+		Admit:   func(*os.File) error { m.admits++; return m.fail },
+		Release: func(f *os.File) { m.released = append(m.released, cookie(t, f)) },
 	}
 }
 
@@ -441,5 +449,44 @@ func TestKindOf(t *testing.T) {
 		if got := kindOf(tt.spec.Address, &tt.spec.Options, func() bool { return tt.ipv6 }); got != tt.want {
 			t.Errorf("%v, IPv6 %v: %v, want %v", tt.spec.Address, tt.ipv6, got, tt.want)
 		}
+	}
+}
+
+// What was made by others is given back before it is closed, when it is bound
+// anew and in the end.
+func TestRelease(t *testing.T) {
+	m := &makers{}
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), ReplyOnly, m.means(t))
+	ruin(t, s)
+	if _, err := s.Mend(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(m.released, m.cookies[:1]) {
+		t.Errorf("released %v of %v", m.released, m.cookies)
+	}
+	s.Close()
+	if !slices.Equal(m.released, m.cookies) {
+		t.Errorf("released %v of %v", m.released, m.cookies)
+	}
+}
+
+// A stand-in that relays no more is dropped when its service is asked to look, and
+// the service that has it is told to start anew.
+func TestBrokenStandIn(t *testing.T) {
+	r := &relays{t: t}
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	if _, err := s.Lend(); err != nil {
+		t.Fatal(err)
+	}
+	if what, err := s.HealNode(); what != "" || err != nil {
+		t.Errorf("a healthy one: %q, %v", what, err)
+	}
+	r.last.broken = true
+	what, err := s.HealNode()
+	if err != nil || !strings.Contains(what, "its relay had ended") || s.Generation() != 1 {
+		t.Errorf("%q, %v, generation %d", what, err, s.Generation())
+	}
+	if _, err := s.Lend(); err != nil || r.made != 2 {
+		t.Errorf("%v, %d made", err, r.made)
 	}
 }

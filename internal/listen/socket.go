@@ -157,11 +157,13 @@ func (s *Socket) putInFront() error {
 	if err != nil {
 		return err
 	}
-	if s.watcher != nil {
-		if err := s.watcher.move(s, stand.File()); err != nil {
-			_ = stand.Close()
-			return err
-		}
+	err = setReceiving(stand.File(), s.spec)
+	if err == nil && s.watcher != nil {
+		err = s.watcher.move(s, stand.File())
+	}
+	if err != nil {
+		_ = stand.Close()
+		return err
 	}
 	s.stand, s.standing = stand, stateOf(stand.File())
 	return nil
@@ -248,7 +250,7 @@ func (s *Socket) Close() error {
 		s.removeNode()
 	}
 	if s.file != nil {
-		failed = errors.Join(failed, s.file.Close())
+		failed = errors.Join(failed, s.release(s.file))
 		s.file = nil
 	}
 	return failed
@@ -276,9 +278,17 @@ func (s *Socket) replace(made opened) error {
 	s.opened = made
 	s.generation++
 	if old != nil {
-		_ = old.Close()
+		_ = s.release(old)
 	}
 	return nil
+}
+
+// release closes a file of ours.
+func (s *Socket) release(file *os.File) error {
+	if s.spec.Seal == ReplyOnly && s.means.Release != nil {
+		s.means.Release(file)
+	}
+	return file.Close()
 }
 
 // makeLinks makes the symlinks of spec. One that points to our path already, or
