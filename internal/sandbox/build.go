@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -188,6 +189,10 @@ func (b *builder) tmpfs(e Entry) error {
 	options := "mode=0755"
 	if e.Mode == 0o1777 {
 		options = "mode=1777"
+	}
+	if e.Size != 0 {
+		// Files that are empty take memory too, about a kilobyte.
+		options += ",size=" + strconv.FormatUint(e.Size, 10) + ",nr_inodes=" + strconv.FormatUint(e.Size>>12, 10)
 	}
 	err := os.NewSyscallError("mount", unix.Mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options))
 	if err == nil {

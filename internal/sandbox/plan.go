@@ -44,6 +44,7 @@ type Entry struct {
 	Path     string // absolute, inside
 	Source   string // binds: absolute, on the host; Link: its target
 	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
+	Size     uint64 // Tmpfs: bytes, 0: the kernel's default, half of the memory
 	Optional bool   // binds: a missing Source is left out
 	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
 }
@@ -143,6 +144,13 @@ func topEntry(folder, name string) (Entry, bool) {
 	return Entry{}, false // sockets, devices and pipes have no place at the top
 }
 
+// The fresh file systems are the host's memory: what is in them nobody else has.
+// Who needs more names it, in tmpfs or writable.
+const (
+	roomy = 256 << 20 // for files that programs make on the way
+	small = 64 << 20  // for sockets and pid files; and for shared memory as much as container engines give
+)
+
 // freshEntries are the same in every root. /proc is not among them: it has to be
 // mounted while the old one can still be seen.
 func freshEntries() []Entry {
@@ -156,10 +164,10 @@ func freshEntries() []Entry {
 		Entry{Kind: Link, Path: "/dev/stdin", Source: "/proc/self/fd/0"},
 		Entry{Kind: Link, Path: "/dev/stdout", Source: "/proc/self/fd/1"},
 		Entry{Kind: Link, Path: "/dev/stderr", Source: "/proc/self/fd/2"},
-		Entry{Kind: Tmpfs, Path: "/dev/shm", Mode: 0o1777},
-		Entry{Kind: Tmpfs, Path: "/tmp", Mode: 0o1777},
-		Entry{Kind: Tmpfs, Path: "/run", Mode: 0o755},
-		Entry{Kind: Tmpfs, Path: "/var", Mode: 0o755},
+		Entry{Kind: Tmpfs, Path: "/dev/shm", Mode: 0o1777, Size: small},
+		Entry{Kind: Tmpfs, Path: "/tmp", Mode: 0o1777, Size: roomy},
+		Entry{Kind: Tmpfs, Path: "/run", Mode: 0o755, Size: small},
+		Entry{Kind: Tmpfs, Path: "/var", Mode: 0o755, Size: roomy},
 		Entry{Kind: Folder, Path: "/var/tmp", Mode: 0o1777},
 		Entry{Kind: Link, Path: "/var/run", Source: "/run"},
 	)

@@ -51,6 +51,7 @@ func (c *codec) sandbox(p *sandbox.Plan) {
 		c.text(&e.Path)
 		c.text(&e.Source)
 		c.number(&mode)
+		c.number(&e.Size)
 		c.flag(&e.Optional)
 		c.flag(&e.Asked)
 		e.Kind, e.Mode = sandbox.Kind(kind), uint32(mode)

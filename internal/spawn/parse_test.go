@@ -21,7 +21,7 @@ func TestPlanTravels(t *testing.T) {
 	resolved.Keep, resolved.NewPrivs, resolved.Listener, resolved.Threads, resolved.Keys = 1<<63, true, true, true, true
 	resolved.Filter = []byte{0xff, 0}
 	resolved.Landlock = sandbox.Landlock{Files: 1, Net: 2, Scoped: 1 << 63, Grants: []sandbox.Grant{{Path: "/p", FD: 1, Access: 1 << 40, Optional: true}}}
-	resolved.Entries = append(resolved.Entries, sandbox.Entry{Kind: sandbox.Writable, Path: "/p", Source: "/s", Mode: 1, Optional: true, Asked: true})
+	resolved.Entries = append(resolved.Entries, sandbox.Entry{Kind: sandbox.Writable, Path: "/p", Source: "/s", Mode: 1, Size: 1 << 40, Optional: true, Asked: true})
 	for _, value := range []any{*full, full.Limits[0], *resolved, resolved.Entries[len(resolved.Entries)-1], resolved.Landlock, resolved.Landlock.Grants[0]} {
 		for i := range reflect.TypeOf(value).NumField() {
 			if reflect.ValueOf(value).Field(i).IsZero() {
