@@ -7,7 +7,8 @@ user=${TEST_USER:-tester}
 # Programs that the tests start, and the package of Debian each is from.
 programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
 uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
-busybox:busybox-static python3:python3 gcc:gcc tar:tar"
+busybox:busybox-static python3:python3 gcc:gcc tar:tar bwrap:bubblewrap systemd-analyze:systemd
+nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql"
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 # A program with the race detector otherwise sleeps a second at each exit.
@@ -32,8 +33,16 @@ install_missing() {
 	if [ ! -e $netavark ] && apt-cache show netavark >/dev/null 2>&1; then
 		missing="$missing netavark"
 	fi
+	# What is installed shall not start by itself: invoke-rc.d(8) asks this first.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod 0755 $policy
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	fi
 	# shellcheck disable=SC2086 # a list
 	apt-get install -q -y --no-install-recommends $missing libc6-dev
+	[ "$(trap)" = "" ] || { rm -f $policy; trap - EXIT; }
 }
 
 # make_user makes the ordinary user, with the subordinate ids that rootless
