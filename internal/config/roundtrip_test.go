@@ -78,7 +78,7 @@ var samples = map[string]map[string][]string{
 		"restart_max_delay":          {`"1m"`},
 		"hold":                       {`"infinity"`, `"1s"`},
 		"idle_timeout":               {`"never"`, `"infinity"`},
-		"warm":                       {"false"},
+		"warm":                       {"true", "false"},
 		"stdout":                     {`"log"`, `"null"`, `"./out.log"`},
 		"stderr":                     {`"inherit"`, `"/var/log/%n"`},
 	},

@@ -34,6 +34,7 @@ type Daemon struct {
 	starter *spawn.Starter
 	walls   *walls
 	watcher *listen.Watcher
+	turns   *supervise.Turns
 	members map[string]*member
 }
 
@@ -58,6 +59,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
 	sink := output.NewSink(os.Stderr, o.Format, o.Level)
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
+	d.turns = supervise.NewTurns(warmAtOnce(), warmRoom())
 	d.starter = spawn.NewStarter()
 	defer d.starter.Close()
 	d.walls = newWalls(d.starter.StartProcess, d.log)
@@ -93,6 +95,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}
 	debug.FreeOSMemory() // now, instead of by and by while nobody comes
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
+	d.turns.Open()
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,6 +144,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,
+		Turns:   d.turns,
 	}, sockets)
 	owner := user{touched: service.NodeTouched}
 	if conf.User == "" && os.Geteuid() == 0 {

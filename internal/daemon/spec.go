@@ -59,6 +59,7 @@ func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {
 			StopTimeout:     conf.StopTimeout,
 		},
 		Process:    process,
+		Warm:       conf.Warm && conf.Container == nil,
 		StopSignal: conf.StopSignal,
 		Stdout:     conf.Stdout,
 		Stderr:     conf.Stderr,

@@ -1,9 +1,30 @@
 package daemon
 
 import (
+	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
+
+// warmAtOnce is how many sandboxes are built at a time while nobody waits for
+// them: the stage and we have a processor each meanwhile.
+func warmAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+// warmDescriptors is how many descriptors of ours a sandbox that stands takes: the
+// control socket, a pidfd, two pipes, the notification socket, a filter's
+// listener, and some for the time it is being built.
+const warmDescriptors = 8
+
+// warmRoom is how many sandboxes may stand: they leave half of our descriptors to
+// sockets, starts and relays.
+func warmRoom() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur, 1<<30) / 2 / warmDescriptors)
+}
 
 // Linux 6.18 stands still for good when about a thousand seccomp filters die at
 // once, as those of a thousand services may that are told to end together.

@@ -119,8 +119,32 @@ func (s *Socket) Generation() int {
 // Lend lends the file to hand over, valid until the next Mend, HealNode or
 // Close: of a Relayed socket its stand-in, which the first Lend makes. Its status
 // flags are set to what the spec says (whoever had it before may have changed
-// them): they are shared with every process that holds it.
+// them): they are shared with every process that holds it. It is [Socket.LendAhead]
+// and [Socket.Admit].
 func (s *Socket) Lend() (*os.File, error) {
+	if err := s.Admit(); err != nil {
+		return nil, err
+	}
+	return s.LendAhead()
+}
+
+// Admit comes before a program may use what LendAhead has lent: it gives a
+// ReplyOnly socket what it takes to answer, see [Means].
+func (s *Socket) Admit() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if s.spec.Seal != ReplyOnly || s.means.Admit == nil {
+		return nil
+	}
+	return fail(s.spec.Address, "", s.means.Admit(s.file), "")
+}
+
+// LendAhead lends the file to a process that waits for its first client. What the
+// kernel would need memory for is left for Admit.
+func (s *Socket) LendAhead() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
@@ -128,11 +152,6 @@ func (s *Socket) Lend() (*os.File, error) {
 	}
 	if s.spec.Seal == Relayed && s.stand == nil {
 		if err := s.putInFront(); err != nil {
-			return nil, fail(s.spec.Address, "", err, "")
-		}
-	}
-	if s.spec.Seal == ReplyOnly && s.means.Admit != nil {
-		if err := s.means.Admit(s.file); err != nil {
 			return nil, fail(s.spec.Address, "", err, "")
 		}
 	}

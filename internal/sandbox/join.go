@@ -10,17 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// NetworkPath is where the namespace stands that network names; "" for none.
+func NetworkPath(network string) string {
+	if name, named := strings.CutPrefix(network, "netns:"); named {
+		return filepath.Join("/run/netns", name)
+	}
+	if filepath.IsAbs(network) {
+		return network
+	}
+	return ""
+}
+
 // Join moves the calling thread, which must be locked, into the network
 // namespace that network names ("netns:NAME" of ip-netns(8), or a path), so that
 // a child is born there. leave brings the thread back. For "none", "host" and ""
 // both do nothing.
 func Join(network string) (leave func() error, err error) {
-	path, named := strings.CutPrefix(network, "netns:")
-	if named {
-		path = filepath.Join("/run/netns", path)
-	}
 	stay := func() error { return nil }
-	if !named && !filepath.IsAbs(network) {
+	path := NetworkPath(network)
+	if path == "" {
 		return stay, nil
 	}
 	// Looked at before it is opened: a FIFO would hold up this thread, and with it

@@ -26,6 +26,7 @@ type Process struct {
 	notify  *notifySocket
 	folders []string
 	cookie  uint64 // of its network namespace, with a listener
+	taken   taken  // from the host, when it was prepared
 
 	wait sync.Once // reaps
 	exit Exit
@@ -77,7 +78,7 @@ func (b *birth) adopt(pid, pidfd, control int) (*Process, error) {
 		starter: b.starter, pid: pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.plan.Init,
 		pidfd:   os.NewFile(uintptr(pidfd), "pidfd"),
 		control: os.NewFile(uintptr(control), "stage"),
-		notify:  b.notify, folders: b.folders,
+		notify:  b.notify, folders: b.folders, taken: b.taken,
 	}
 	b.notify, b.folders = nil, nil
 	return p, nil
@@ -111,14 +112,34 @@ func (p *Process) ready(ctx context.Context, told *plan) error {
 	return p.refused(ctx, word, "prepare")
 }
 
-// Go lets the waiting stage exec the program, and returns nil once it has. After
-// any error the process is dead and reaped.
+// Go is [Process.Release] and [Process.Started].
 func (p *Process) Go(ctx context.Context) error {
-	err := p.starter.guard.check(p)
-	if err == nil {
-		err = p.goAhead(ctx)
+	if err := p.Release(); err != nil {
+		p.Kill()
+		_, _ = p.Wait()
+		return err
 	}
-	if err != nil {
+	return p.Started(ctx)
+}
+
+// Release says to the waiting stage that it may go on to exec the program. It
+// waits for nobody: a stage that is gone is no error of Release, but of Started.
+func (p *Process) Release() error {
+	if err := p.starter.guard.check(p); err != nil {
+		return err
+	}
+	_, err := p.control.Write([]byte{wordGo})
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		return &StageError{Step: "go", Errno: errnoOf(err)}
+	}
+	return nil
+}
+
+// Started waits, for as long as nobody calls Release, and returns nil once the
+// stage has exec'ed the program. After any error, the end of a stage that waits
+// is one, the process is dead and reaped.
+func (p *Process) Started(ctx context.Context) error {
+	if err := p.execed(ctx); err != nil {
 		p.Kill()
 		_, _ = p.Wait()
 		return err
@@ -132,11 +153,8 @@ func (p *Process) Go(ctx context.Context) error {
 	return nil
 }
 
-func (p *Process) goAhead(ctx context.Context) error {
+func (p *Process) execed(ctx context.Context) error {
 	defer p.deadline(ctx)()
-	if _, err := p.control.Write([]byte{wordGo}); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return p.broken(ctx, "go", err)
-	}
 	word, err := p.word()
 	if err != nil {
 		return p.broken(ctx, "go", err)

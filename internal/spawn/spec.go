@@ -19,6 +19,10 @@ type Spec struct {
 	Notify      bool     // NOTIFY_SOCKET and [Process.NotifySocket]
 	Directories []Directory
 
+	// Waits says that it may be long until Release: what is taken from the host is
+	// noted, for [Process.Fresh].
+	Waits bool
+
 	// Bare starts the program without a sandbox: with our namespaces, files and
 	// privileges, for a container engine, which makes its own. With Sandbox.Init
 	// everything it leaves behind dies with it and with us.

@@ -60,6 +60,7 @@ type birth struct {
 	trees   []int // ours, closed when the stage has its copies
 	notify  *notifySocket
 	folders []string // runtime directories held
+	taken   taken    // from the host
 }
 
 // begin does what is done before the clone.
@@ -94,9 +95,15 @@ func (b *birth) shutIn(directories []sandbox.Mount) error {
 	if b.spec.Bare {
 		return nil
 	}
+	if b.spec.Waits {
+		b.taken.from(b)
+	}
 	var err error
 	b.spec.Sandbox.Notify = b.spec.Notify
 	b.plan.Sandbox, err = b.spec.Sandbox.Resolve(b.spec.Name, b.spec.Argv[0], directories)
+	if err == nil && b.spec.Waits {
+		b.taken.sources(b.plan.Sandbox)
+	}
 	if err != nil || !b.id.change {
 		return err
 	}

@@ -17,6 +17,7 @@ type Starter struct {
 	close    sync.Once
 	runtime  runtimeFolders
 	guard    guard
+	mounts   mountTable
 }
 
 // NewStarter starts the thread, and the guard from it.
@@ -36,6 +37,7 @@ func (s *Starter) Close() {
 	s.close.Do(func() { close(s.quit) })
 	<-s.done
 	s.guard.close()
+	s.mounts.close()
 }
 
 func (s *Starter) run() {

@@ -11,7 +11,6 @@ import (
 
 	"activator/internal/intercept"
 	"activator/internal/notify"
-	"activator/internal/output"
 	"activator/internal/spawn"
 )
 
@@ -20,6 +19,10 @@ import (
 type process struct {
 	cancel  context.CancelFunc // gives up a start that is under way
 	started time.Time
+	ahead   bool           // it was made before a client was there, and waits for the word to go
+	claimed bool           // a client is there
+	stands  *spawn.Process // the sandbox, with ahead; nil until it is built
+	outputs []outputFile   // files it prints to
 	running *spawn.Process // nil until the program was exec'ed
 	up      bool           // it ran, with notify: it said so
 	failed  bool           // it crashed, or never ran
@@ -30,6 +33,7 @@ type process struct {
 // of the pointers is set.
 type report struct {
 	of      *process
+	stands  *spawn.Process  // the sandbox is built, and waits for the word
 	running *spawn.Process  // the program was exec'ed
 	told    *notify.Message // it said something
 	failed  error           // there is no program, and no process left
@@ -80,26 +84,23 @@ func clean(e spawn.Exit) bool {
 	return false
 }
 
-// launch lends the sockets to a new process and starts the goroutine that sees
-// it through.
-func (s *Service) launch() error {
+// launch lends the sockets to a new process and starts the goroutine that sees it
+// through. Ahead of a client the process waits for [spawn.Process.Release].
+func (s *Service) launch(ahead bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{cancel: cancel, started: time.Now(), failed: true}
+	p := &process{cancel: cancel, started: time.Now(), failed: true, ahead: ahead}
 	s.process = p
-	files := make([]*os.File, len(s.sockets))
-	for i, socket := range s.sockets {
-		f, err := socket.Lend()
-		if err != nil {
-			cancel()
-			return fmt.Errorf("%v: %w", socket, err)
-		}
-		files[i] = f
+	files, err := s.lend(ahead)
+	if err != nil {
+		cancel()
+		return err
 	}
 	streams, err := s.open()
 	if err != nil {
 		cancel()
 		return err
 	}
+	p.outputs = streams.outputs()
 	s.working.Go(func() {
 		defer cancel()
 		s.live(ctx, p, streams, files)
@@ -107,24 +108,50 @@ func (s *Service) launch() error {
 	return nil
 }
 
+func (s *Service) lend(ahead bool) ([]*os.File, error) {
+	files := make([]*os.File, len(s.sockets))
+	for i, socket := range s.sockets {
+		lend := socket.Lend
+		if ahead {
+			lend = socket.LendAhead
+		}
+		f, err := lend()
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", socket, err)
+		}
+		files[i] = f
+	}
+	return files, nil
+}
+
 // live is the life of a process: made, told to go, listened to, reaped.
 func (s *Service) live(ctx context.Context, p *process, streams streams, files []*os.File) {
-	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, streams.child(), files)
+	spec := s.spec.Process
+	spec.Waits = p.ahead
+	child, err := s.around.Starter.Prepare(ctx, spec, streams.child(), files)
 	streams.handedOver()
 	if err != nil {
 		streams.close()
-		s.reports <- report{of: p, failed: err}
+		s.tell(report{of: p, failed: err})
 		return
 	}
+	if p.ahead {
+		s.tell(report{of: p, stands: child})
+	} else if err = child.Release(); err != nil {
+		child.Kill()
+	}
+	if started := child.Started(ctx); err == nil {
+		err = started
+	}
 	pumps := streams.copy(s.around.Sink, s.spec.Name(), child.Pid())
-	if err = child.Go(ctx); err != nil {
-		child.Close()
+	if err != nil {
+		_ = child.Close()
 		pumps.wait()
-		s.reports <- report{of: p, failed: err}
+		s.tell(report{of: p, failed: err})
 		return
 	}
 	answered := s.answerCalls(child)
-	s.reports <- report{of: p, running: child}
+	s.tell(report{of: p, running: child})
 	heard := s.listenTo(p, child)
 	exit, err := child.Wait()
 	if err != nil {
@@ -133,8 +160,16 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	heard()
 	answered()
 	pumps.wait()
-	s.reports <- report{of: p, exited: &exit}
-	child.Close()
+	s.tell(report{of: p, exited: &exit})
+	_ = child.Close()
+}
+
+// tell hands a report to the service's goroutine, if it is still there.
+func (s *Service) tell(r report) {
+	select {
+	case s.reports <- r:
+	case <-s.over:
+	}
 }
 
 // answerCalls answers the system calls that the program's filter hands over, if it
@@ -222,102 +257,6 @@ func (s *Service) passOn(p *process, socket *notify.Socket, pid int, done <-chan
 		if err != nil {
 			s.log.Warn("notify message", "pid", pid, "err", err)
 		}
-		s.reports <- report{of: p, told: &m}
+		s.tell(report{of: p, told: &m})
 	}
 }
-
-// stream is where one of the program's output descriptors leads.
-type stream struct {
-	name  string
-	child *os.File // lent to the child; ours to close unless inherited
-	ours  *os.File // the pipe's other end; nil when there is no pipe
-	keep  bool     // child is our own stdout or stderr
-}
-
-// streams are stdout and stderr.
-type streams [2]stream
-
-// open makes the streams as the specification names them.
-func (s *Service) open() (streams, error) {
-	var all streams
-	for i, spec := range []struct {
-		name, to string
-		own      *os.File
-	}{{"stdout", s.spec.Stdout, os.Stdout}, {"stderr", s.spec.Stderr, os.Stderr}} {
-		one, err := openStream(spec.name, spec.to, spec.own)
-		if err != nil {
-			all.handedOver()
-			all.close()
-			return streams{}, err
-		}
-		all[i] = one
-	}
-	return all, nil
-}
-
-func openStream(name, to string, own *os.File) (stream, error) {
-	st := stream{name: name}
-	var err error
-	switch to {
-	case "log", "":
-		st.ours, st.child, err = output.Pipe()
-	case "inherit":
-		st.child, st.keep = own, true
-	case "null":
-		st.child, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	default:
-		st.child, err = output.OpenFile(to)
-	}
-	if err != nil {
-		return stream{}, fmt.Errorf("%s: %w", name, err)
-	}
-	return st, nil
-}
-
-func (all *streams) child() spawn.Stdio {
-	return spawn.Stdio{Out: all[0].child, Err: all[1].child}
-}
-
-// handedOver closes our copies of what the child now has.
-func (all *streams) handedOver() {
-	for i := range all {
-		if st := &all[i]; st.child != nil && !st.keep {
-			_ = st.child.Close()
-			st.child = nil
-		}
-	}
-}
-
-// close closes the ends that nobody copies from.
-func (all *streams) close() {
-	for i := range all {
-		if st := &all[i]; st.ours != nil {
-			_ = st.ours.Close()
-			st.ours = nil
-		}
-	}
-}
-
-// pumps copy a program's output to the log.
-type pumps []*output.Pump
-
-func (all *streams) copy(sink *output.Sink, service string, pid int) pumps {
-	var running pumps
-	for _, st := range all {
-		if st.ours != nil {
-			running = append(running, sink.Copy(st.ours, service, st.name, pid))
-		}
-	}
-	return running
-}
-
-// wait waits until everything the program printed is in the log. Whoever else
-// may hold the pipe (a container's monitor) gets no longer than lingering.
-func (ps pumps) wait() {
-	for _, p := range ps {
-		p.Finish(lingering)
-	}
-}
-
-// lingering is how long output may still come after the exit.
-const lingering = 100 * time.Millisecond

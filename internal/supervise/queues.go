@@ -77,7 +77,8 @@ func (s *Service) look() {
 	}
 }
 
-// refuse turns away those whose time is over. Nobody else holds the sockets now.
+// refuse turns away those whose time is over. Nobody else takes from the
+// sockets now: a stage that waits only has them.
 func (s *Service) refuse() {
 	s.look()
 	now := time.Now()

@@ -17,6 +17,7 @@ import (
 type Spec struct {
 	Limits
 	Process    spawn.Spec
+	Warm       bool // keep the next sandbox ready while nobody is there
 	StopSignal syscall.Signal
 	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
 	Stderr     string
@@ -30,6 +31,7 @@ type Surroundings struct {
 	Starter *spawn.Starter
 	Watcher *listen.Watcher
 	Sink    *output.Sink
+	Turns   *Turns
 }
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].
@@ -42,12 +44,16 @@ type Service struct {
 	clients chan *listen.Socket // from the watcher: the first that became readable
 	healing chan struct{}       // from the watcher: a node was touched
 	reports chan report         // from the process's goroutines
+	over    chan struct{}       // closed when nobody receives them any more
 	working sync.WaitGroup      // those goroutines
 
 	state   State
 	caller  *listen.Socket // who woke the service
 	process *process       // nil: none
 	history history
+	losses  history // of sandboxes that stood for nobody
+	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
+	hurry   *turn   // from a client to the exec; nil: none
 	queues  queues
 	timer   *time.Timer // of the state; nil: none runs
 	until   time.Time   // when it fires
@@ -66,6 +72,7 @@ func New(spec Spec, around Surroundings, sockets []*listen.Socket) *Service {
 		clients: make(chan *listen.Socket, 1),
 		healing: make(chan struct{}, 1),
 		reports: make(chan report),
+		over:    make(chan struct{}),
 		queues:  newQueues(len(sockets)),
 	}
 }
@@ -85,8 +92,10 @@ func (s *Service) NodeTouched() {
 func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	defer s.unwatch()
+	defer close(s.over)
 	s.watch() // they have just been opened
-	s.say(Listening)
+	s.queue()
+	s.say(slog.LevelInfo)
 	done := ctx.Done()
 	for s.state != Ended {
 		select {
@@ -95,6 +104,8 @@ func (s *Service) Run(ctx context.Context) {
 			s.handle(End)
 		case s.caller = <-s.clients:
 			s.handle(Client)
+		case <-s.turn.called():
+			s.handle(Turn)
 		case <-s.healing:
 			if s.heal() {
 				s.handle(Outdated)
@@ -121,15 +132,23 @@ func fired(t *time.Timer) <-chan time.Time {
 
 // handle takes one step of the table, and the ones that follow at once.
 func (s *Service) handle(e Event) {
+	level := slog.LevelInfo
 	for follows := true; follows; {
 		from, step := s.state, Next(s.state, e)
 		s.state = step.Next
 		e, follows = s.act(step.Action)
+		if idle(from) && idle(s.state) {
+			level = slog.LevelDebug
+		}
 		if !follows && (s.state != from || len(s.said) > 0) {
-			s.say(s.state)
+			s.say(level)
 		}
 	}
 }
+
+// idle tells the states in which a service waits for its next client, sandbox or
+// not.
+func idle(s State) bool { return s == Listening || s == Warming || s == Warm }
 
 // act carries out an action. It returns the event that follows at once, if one
 // does.
@@ -138,7 +157,23 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case None:
 	case Watch:
 		s.stop(&s.timer)
+		s.queue()
 		return StartFailed, !s.watch()
+	case Queue:
+		s.queue()
+	case Prepare:
+		return s.prepare()
+	case Keep:
+		return s.keep()
+	case Defer:
+		s.postpone()
+	case Discard:
+		s.discard()
+		s.queue()
+	case Claim:
+		s.claim()
+	case Go:
+		return s.letGo()
 	case Start:
 		return s.start()
 	case Serve:
@@ -161,15 +196,17 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case Release:
 		s.stop(&s.timer)
 		s.stop(&s.hold)
+		s.leaveQueue()
+		s.hurry.end()
 	}
 	return 0, false
 }
 
 // say writes the one line about a state.
-func (s *Service) say(state State) {
-	attrs := append([]any{"state", state.String()}, s.said...)
+func (s *Service) say(level slog.Level) {
+	attrs := append([]any{"state", s.state.String()}, s.said...)
 	s.said = s.said[:0]
-	s.log.Info("service "+state.String(), attrs...)
+	s.log.Log(context.Background(), level, "service "+s.state.String(), attrs...)
 }
 
 // limit lets the state last d at most; 0 is for ever.
@@ -212,11 +249,15 @@ func (s *Service) unwatch() {
 	}
 }
 
-// start makes a process and leaves the rest of its birth to a goroutine.
+// start makes a process for a client and leaves the rest of its birth to a
+// goroutine.
 func (s *Service) start() (Event, bool) {
-	s.said = append(s.said, "socket", s.caller.String())
-	s.limit(s.spec.StartTimeout)
-	if err := s.launch(); err != nil {
+	s.claim()
+	return s.launchNow()
+}
+
+func (s *Service) launchNow() (Event, bool) {
+	if err := s.launch(false); err != nil {
 		s.log.Error("service not started", "err", err)
 		s.said = append(s.said, "err", err)
 		return StartFailed, true
@@ -230,8 +271,15 @@ func (s *Service) receive(r report) {
 		return
 	}
 	switch {
+	case r.stands != nil:
+		s.process.stands = r.stands
+		s.handle(Prepared)
 	case r.failed != nil:
-		if s.state != Ending {
+		s.hurry.end()
+		switch {
+		case idle(s.state):
+			s.lost(r.failed)
+		case s.state != Ending:
 			s.log.Error("service not started", "err", r.failed)
 		}
 		s.handle(StartFailed)
@@ -240,6 +288,7 @@ func (s *Service) receive(r report) {
 		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
 		s.handle(Exited)
 	case r.running != nil:
+		s.hurry.end()
 		s.process.running = r.running
 		if s.state == Ending || s.state == Aborting {
 			s.handle(Up) // it came too late, and goes at once
@@ -282,6 +331,7 @@ func (s *Service) hear(m notify.Message) {
 // counted, and the clients who are still there are looked at.
 func (s *Service) rest() (Event, bool) {
 	s.stop(&s.timer)
+	s.hurry.end()
 	var ran time.Duration
 	up, failed := false, true
 	if p := s.process; p != nil {
@@ -323,7 +373,7 @@ func (s *Service) mend() {
 // socket had to be bound anew for it. While a socket is being handed over it must
 // not change, so the look is put off till then.
 func (s *Service) heal() (anew bool) {
-	s.unwell = s.state == Starting
+	s.unwell = s.state == Starting || s.state == Warming
 	if s.unwell {
 		return false
 	}

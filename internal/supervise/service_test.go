@@ -48,6 +48,9 @@ func service(behaviour string) {
 	case "break":
 		_ = syscall.Shutdown(int(inherited[0].File.Fd()), syscall.SHUT_RDWR)
 		os.Exit(0)
+	case "say":
+		fmt.Println("said")
+		behaviour = "once"
 	case "ready":
 		_ = notify.Send("STATUS=warming up\nREADY=1")
 	case "late":
@@ -79,6 +82,11 @@ func service(behaviour string) {
 		c, err := l.Accept()
 		if err != nil {
 			os.Exit(9)
+		}
+		if script, err := os.ReadFile(behaviour); err == nil { // it is ours, see script
+			_, answer, _ := strings.Cut(string(script), "\n")
+			fmt.Fprint(c, answer)
+			os.Exit(0)
 		}
 		fmt.Fprintf(c, "pid %d\n", os.Getpid())
 		c.Close()
@@ -127,6 +135,14 @@ func (s *stand) ask() net.Conn {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+func read(c net.Conn) string {
+	text, err := io.ReadAll(c)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 func (s *stand) answered(c net.Conn) {
@@ -182,7 +198,8 @@ func (s *stand) run(spec Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink}
+	around := Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink, Turns: NewTurns(1, 1)}
+	around.Turns.Open()
 	service := New(spec, around, []*listen.Socket{socket})
 	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
 		t.Fatal(err)

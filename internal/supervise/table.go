@@ -8,10 +8,12 @@ import (
 // State is where a service is in its life.
 type State uint8
 
-// The states. A process of the service exists in Starting, Running, Stopping,
-// Aborting and Ending, and in no other.
+// The states. A process of the service exists in Warming and Warm, where it is a
+// sandbox without a program, and in Starting, Running, Stopping, Aborting and Ending.
 const (
 	Listening State = iota // the sockets are watched; no process
+	Warming                // the same, and the next sandbox is being built
+	Warm                   // the same, and the next sandbox stands
 	Starting               // a process is on its way to its first answer
 	Running                // the program has the sockets; they are not watched
 	Stopping               // the program ends by its own word, or to be started anew
@@ -21,7 +23,7 @@ const (
 	Ended                  // no process, nothing watched
 )
 
-var stateNames = [...]string{"listening", "starting", "running", "stopping", "aborting", "resting", "ending", "ended"}
+var stateNames = [...]string{"listening", "warming", "warm", "starting", "running", "stopping", "aborting", "resting", "ending", "ended"}
 
 func (s State) String() string { return stateNames[s] }
 
@@ -31,17 +33,19 @@ type Event uint8
 // The events.
 const (
 	Client      Event = iota // a socket is readable
+	Turn                     // it is the service's turn to build its next sandbox
+	Prepared                 // the sandbox stands
 	Up                       // the program runs; with notify: it said READY=1
-	StartFailed              // no program: the sandbox or the execve was refused, or a socket is broken
+	StartFailed              // no program: the sandbox or the execve was refused, the sandbox is gone, or a socket is broken
 	Exited                   // the process is gone and reaped
 	Leaving                  // the program said STOPPING=1
 	Timeout                  // the time of the state is over
 	HoldOver                 // a client has waited for as long as it may
-	Outdated                 // a socket had to be bound anew: the program holds the old one
+	Outdated                 // a socket had to be bound anew: the process holds the old one
 	End                      // stop for good
 )
 
-var eventNames = [...]string{"client", "up", "start failed", "exited", "leaving", "timeout", "hold over", "outdated", "end"}
+var eventNames = [...]string{"client", "turn", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "outdated", "end"}
 
 func (e Event) String() string { return eventNames[e] }
 
@@ -52,8 +56,15 @@ type Action uint8
 // The actions.
 const (
 	None    Action = iota
-	Watch          // wait for a client on every socket
-	Start          // make a process; start_timeout runs
+	Watch          // wait for a client on every socket, and for a turn
+	Queue          // wait for a turn
+	Prepare        // build a sandbox, which then waits
+	Keep           // the sandbox stands: its turn is over
+	Defer          // there is no sandbox: wait before the next attempt
+	Discard        // the sandbox is of no use: kill it, and wait for a turn
+	Claim          // a client is there for the sandbox that is being built; start_timeout runs
+	Go             // let the sandbox's process exec the program; start_timeout runs
+	Start          // make a process that waits for nobody; start_timeout runs
 	Serve          // the start is over: its timer stops
 	Await          // stop_timeout runs, no signal: the program ends by itself
 	Stop           // send stop_signal; stop_timeout runs
@@ -64,7 +75,7 @@ const (
 	Release        // stop watching; nothing runs any more
 )
 
-var actionNames = [...]string{"", "watch", "start", "serve", "await", "stop", "kill", "rest", "count", "refuse", "release"}
+var actionNames = [...]string{"", "watch", "queue", "prepare", "keep", "defer", "discard", "claim", "go", "start", "serve", "await", "stop", "kill", "rest", "count", "refuse", "release"}
 
 func (a Action) String() string { return actionNames[a] }
 
@@ -74,34 +85,70 @@ type Step struct {
 	Action Action
 }
 
-// table is total: every state answers every event. What cannot happen, or comes
-// too late to matter, stays where it is and does nothing.
-var table = [...][9]Step{
-	//          Client              Up                 StartFailed        Exited             Leaving            Timeout             HoldOver             Outdated           End
-	Listening: {{Starting, Start}, {Listening, None}, {Resting, Rest}, {Listening, None}, {Listening, None}, {Listening, None}, {Listening, Refuse}, {Listening, None}, {Ended, Release}},
-	Starting:  {{Starting, None}, {Running, Serve}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Aborting, Kill}, {Starting, None}, {Starting, None}, {Ending, Stop}},
-	Running:   {{Running, None}, {Running, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, Await}, {Running, None}, {Running, None}, {Stopping, Stop}, {Ending, Stop}},
-	Stopping:  {{Stopping, None}, {Stopping, None}, {Resting, Rest}, {Resting, Rest}, {Stopping, None}, {Stopping, Kill}, {Stopping, None}, {Stopping, None}, {Ending, Stop}},
-	Aborting:  {{Aborting, None}, {Aborting, Kill}, {Resting, Rest}, {Resting, Rest}, {Aborting, None}, {Aborting, Kill}, {Aborting, None}, {Aborting, None}, {Ending, Kill}},
-	Resting:   {{Resting, Count}, {Resting, None}, {Resting, None}, {Resting, None}, {Resting, None}, {Listening, Watch}, {Resting, Refuse}, {Resting, None}, {Ended, Release}},
-	Ending:    {{Ending, None}, {Ending, Stop}, {Ended, Release}, {Ended, Release}, {Ending, None}, {Ending, Kill}, {Ending, None}, {Ending, None}, {Ending, Kill}},
-	Ended:     {{Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}, {Ended, None}},
+// table is total: every state answers every event. What is not written here cannot
+// happen, or comes too late to matter: it stays where it is and does nothing.
+var table = [Ended + 1][End + 1]Step{
+	Listening: {
+		Client: {Starting, Start}, Turn: {Warming, Prepare}, StartFailed: {Resting, Rest},
+		Timeout: {Listening, Queue}, HoldOver: {Listening, Refuse}, End: {Ended, Release},
+	},
+	Warming: {
+		Client: {Starting, Claim}, Prepared: {Warm, Keep}, StartFailed: {Listening, Defer},
+		Exited: {Listening, Defer}, Timeout: {Warming, Kill}, HoldOver: {Warming, Refuse},
+		End: {Ending, Stop},
+	},
+	Warm: {
+		Client: {Starting, Go}, StartFailed: {Listening, Defer}, Exited: {Listening, Defer},
+		HoldOver: {Warm, Refuse}, Outdated: {Listening, Discard}, End: {Ending, Stop},
+	},
+	Starting: {
+		Prepared: {Starting, Go}, Up: {Running, Serve}, StartFailed: {Resting, Rest},
+		Exited: {Resting, Rest}, Leaving: {Stopping, Await}, Timeout: {Aborting, Kill},
+		End: {Ending, Stop},
+	},
+	Running: {
+		StartFailed: {Resting, Rest}, Exited: {Resting, Rest}, Leaving: {Stopping, Await},
+		Outdated: {Stopping, Stop}, End: {Ending, Stop},
+	},
+	Stopping: {
+		StartFailed: {Resting, Rest}, Exited: {Resting, Rest}, Timeout: {Stopping, Kill},
+		End: {Ending, Stop},
+	},
+	Aborting: {
+		Up: {Aborting, Kill}, StartFailed: {Resting, Rest}, Exited: {Resting, Rest},
+		Timeout: {Aborting, Kill}, End: {Ending, Kill},
+	},
+	Resting: {
+		Client: {Resting, Count}, Timeout: {Listening, Watch}, HoldOver: {Resting, Refuse},
+		End: {Ended, Release},
+	},
+	Ending: {
+		Up: {Ending, Stop}, StartFailed: {Ended, Release}, Exited: {Ended, Release},
+		Timeout: {Ending, Kill}, End: {Ending, Kill},
+	},
 }
 
 // Next looks up what event does in state.
-func Next(s State, e Event) Step { return table[s][e] }
+func Next(s State, e Event) Step {
+	step := table[s][e]
+	if step == (Step{}) {
+		step.Next = s
+	}
+	return step
+}
 
 // Diagram draws the table as a Mermaid state diagram, for docs/architecture.md.
 // Cells that change nothing and do nothing are left out.
 func Diagram() string {
 	var b strings.Builder
 	b.WriteString("stateDiagram-v2\n    [*] --> listening\n")
-	for s := range table {
-		for e, step := range table[s] {
-			if step.Next == State(s) && step.Action == None {
+	for s := Listening; s <= Ended; s++ {
+		for e := Client; e <= End; e++ {
+			step := Next(s, e)
+			if step.Next == s && step.Action == None {
 				continue
 			}
-			fmt.Fprintf(&b, "    %s --> %s: %s", State(s), step.Next, Event(e))
+			fmt.Fprintf(&b, "    %s --> %s: %s", s, step.Next, e)
 			if step.Action != None {
 				fmt.Fprintf(&b, " / %s", step.Action)
 			}

@@ -19,38 +19,62 @@ func pairs(f func(s State, e Event, step Step)) {
 // hasProcess tells the states in which a process of the service may exist.
 func hasProcess(s State) bool { return s != Listening && s != Resting && s != Ended }
 
+// hasProgram tells those in which it may have exec'ed the program.
+func hasProgram(s State) bool { return hasProcess(s) && s != Warming && s != Warm }
+
 func TestTableProperties(t *testing.T) {
-	if len(table) != len(stateNames) || len(table[0]) != len(eventNames) {
-		t.Fatal("the table, the states and the events differ in number")
+	if len(table) != len(stateNames) || len(table[0]) != len(eventNames) || len(actionNames) != int(Release)+1 {
+		t.Fatal("the table, the states, the events and the actions differ in number")
 	}
 	pairs(func(s State, e Event, step Step) {
-		fail := func(what string) { t.Errorf("%v x %v -> %v/%v: %s", s, e, step.Next, step.Action, what) }
-		if step.Action == Start && (hasProcess(s) || s == Resting) {
-			fail("starts a second process, or during the rest")
+		for _, wrong := range processFaults(s, e, step) {
+			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.Next, step.Action, wrong)
 		}
-		if step.Action == Start != (step.Next == Starting && s != Starting) {
-			fail("Starting is entered by Start and by nothing else")
-		}
-		gone := e == Exited || e == StartFailed
-		if hasProcess(s) && !hasProcess(step.Next) && !gone {
-			fail("forgets a process that is not gone")
-		}
-		if hasProcess(s) && hasProcess(step.Next) && gone {
-			fail("keeps a state with a process after it is gone")
-		}
-		if (step.Action == Stop || step.Action == Kill || step.Action == Await) && !hasProcess(s) {
-			fail("signals a process that does not exist")
-		}
-		if step.Action == Refuse && hasProcess(s) {
-			fail("takes clients from a queue that a process holds")
-		}
-		if (s == Ending || s == Ended) && step.Next != Ending && step.Next != Ended {
-			fail("comes back after the end")
-		}
-		if (step.Next == Ended) != (step.Action == Release || s == Ended) {
-			fail("Ended is entered by Release")
+		for _, wrong := range clientFaults(s, e, step) {
+			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.Next, step.Action, wrong)
 		}
 	})
+}
+
+// processFaults says what a step does wrong to a process.
+func processFaults(s State, e Event, step Step) (wrong []string) {
+	rule := func(kept bool, what string) {
+		if !kept {
+			wrong = append(wrong, what)
+		}
+	}
+	a, makes := step.Action, step.Action == Start || step.Action == Prepare
+	rule(!makes || !hasProcess(s) && s != Resting, "makes a second process, or during the rest")
+	rule(makes == (!hasProcess(s) && hasProcess(step.Next)), "gets a process without making one")
+	rule((a == Prepare) == (step.Next == Warming && s != Warming), "Warming is entered by Prepare")
+	rule((a == Keep) == (step.Next == Warm && s != Warm), "Warm is entered by Keep")
+	gone := e == Exited || e == StartFailed
+	rule(!hasProcess(s) || hasProcess(step.Next) || gone || a == Discard, "forgets a process that is not gone")
+	rule(a != Discard || s == Warm, "discards what is more than a sandbox that stands")
+	rule(!(hasProcess(s) && hasProcess(step.Next) && gone), "keeps a state with a process after it is gone")
+	rule(a != Stop && a != Kill && a != Await || hasProcess(s), "signals a process that does not exist")
+	rule(a != Go || s == Warm || e == Prepared, "says go to nobody")
+	rule(!hasProgram(s) || step.Next != Warming && step.Next != Warm, "a program becomes a sandbox again")
+	return wrong
+}
+
+// clientFaults says what a step does wrong to clients.
+func clientFaults(s State, e Event, step Step) (wrong []string) {
+	rule := func(kept bool, what string) {
+		if !kept {
+			wrong = append(wrong, what)
+		}
+	}
+	a := step.Action
+	enters := step.Next == Starting && s != Starting
+	rule(enters == (e == Client && idle(s)), "Starting is for a client, and every client of who waits starts it")
+	rule(!enters || a == Start || a == Claim || a == Go, "Starting is entered by Start, Claim and Go")
+	rule(a != Start && a != Claim || enters, "starts without Starting")
+	rule(a != Refuse || !hasProgram(s), "takes clients from a queue that a program holds")
+	ended := s == Ending || s == Ended
+	rule(!ended || step.Next == Ending || step.Next == Ended, "comes back after the end")
+	rule((step.Next == Ended) == (a == Release || s == Ended), "Ended is entered by Release")
+	return wrong
 }
 
 // Nothing ever fails for good: from every state but the last two, some way leads

@@ -1,0 +1,110 @@
+package spawn
+
+import (
+	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
+)
+
+// taken is what a sandbox took from the host when it was built, so that much
+// later one can tell whether it would take the same again. A mount of a single file
+// is that inode: a program that is replaced, by rename(2) as package managers do,
+// stays the old one in it. What happens inside a folder that is mounted, and what
+// is written to a file, is seen by itself.
+type taken struct {
+	mounts *mountTable
+	table  []mount // at that time; shared, never changed
+	stats  []inode
+}
+
+// inode says what stood at a path. Its number is nobody else's as long as the
+// sandbox has it.
+type inode struct {
+	path     string
+	dev, ino uint64 // 0, 0: nothing
+	mtime    unix.Timespec
+	listed   bool // what it lists counts, links among it: so its mtime does
+}
+
+// from notes what Resolve will look at, before it does.
+func (t *taken) from(b *birth) {
+	t.mounts = &b.starter.mounts
+	t.table = t.mounts.now()
+	top := b.spec.Sandbox.Root
+	if top == "" {
+		top = "/" // of which /lib* are taken
+	}
+	t.note(top, true)
+	if path := sandbox.NetworkPath(b.spec.Sandbox.Network); path != "" {
+		t.note(path, false)
+	}
+}
+
+// sources notes what the plan's mounts are of, before they are opened.
+func (t *taken) sources(plan *sandbox.Plan) {
+	for _, entry := range plan.Entries {
+		if entry.Kind == sandbox.ReadOnly || entry.Kind == sandbox.Writable {
+			t.note(entry.Source, false)
+		}
+	}
+}
+
+func (t *taken) note(path string, listed bool) {
+	t.stats = append(t.stats, statOf(path, listed))
+}
+
+func statOf(path string, listed bool) inode {
+	i := inode{path: path, listed: listed}
+	var stat unix.Stat_t
+	if unix.Stat(path, &stat) == nil {
+		i.dev, i.ino = uint64(stat.Dev), stat.Ino //nolint:unconvert // 32 bits elsewhere
+		if listed {
+			i.mtime = stat.Mtim
+		}
+	}
+	return i
+}
+
+// Fresh reports whether a process that waits, of a Spec with Waits, would be
+// prepared with the same files and mounts of the host again. It takes a few
+// microseconds; false makes the process of no use: Close it and prepare another.
+func (p *Process) Fresh() bool {
+	t := &p.taken
+	for i := range t.stats {
+		if statOf(t.stats[i].path, t.stats[i].listed) != t.stats[i] {
+			return false
+		}
+	}
+	return t.mounts == nil || t.sameMounts(t.mounts.now())
+}
+
+// sameMounts reports whether the mounts below the sources are the same.
+func (t *taken) sameMounts(now []mount) bool {
+	if len(now) == len(t.table) && (len(now) == 0 || &now[0] == &t.table[0]) {
+		return true
+	}
+	before, after := t.below(t.table), t.below(now)
+	if len(before) != len(after) {
+		return false
+	}
+	for i := range before {
+		if before[i] != after[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// below picks the mounts that came along with a source. Those above are in the
+// device numbers of what is noted.
+func (t *taken) below(table []mount) (found []mount) {
+	for _, m := range table {
+		for i := range t.stats {
+			if !t.stats[i].listed && isBelow(m.point, t.stats[i].path) {
+				found = append(found, m)
+				break
+			}
+		}
+	}
+	return found
+}
