@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,7 +68,7 @@ func vanished(t *testing.T, name string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		left := stagesAndServices()
+		left := stagesAndServices(t)
 		if len(left) == 0 {
 			return
 		}
@@ -78,21 +79,32 @@ func vanished(t *testing.T, name string) {
 	}
 }
 
-// stagesAndServices lists guards, second stages, echo services and rebels, whose
-// ever they are: the caller runs none.
-func stagesAndServices() []string {
+// stagesAndServices lists guards, second stages and services of the programs under
+// test, whose ever they are: the caller runs none.
+func stagesAndServices(t *testing.T) []string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var programs []os.FileInfo
+	for _, path := range []string{program(t, "activator"), program(t, "echo"), self} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs = append(programs, info)
+	}
 	var found []string
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil {
+		info, err := os.Stat(filepath.Join(dir, "exe"))
+		if err != nil || filepath.Base(dir) == strconv.Itoa(os.Getpid()) {
 			continue
 		}
-		argv := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-		own := slices.Contains([]string{"activator-stage", "activator-guard"}, argv[0])
-		echo := filepath.Base(argv[0]) == "echo" && strings.Contains(argv[0], "/bin/")
-		if own || echo || len(argv) == 2 && argv[1] == "rebel" {
-			found = append(found, fmt.Sprint(filepath.Base(dir), " ", argv))
+		if slices.ContainsFunc(programs, func(p os.FileInfo) bool { return os.SameFile(p, info) }) {
+			line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+			found = append(found, fmt.Sprintf("%s %q", filepath.Base(dir), line))
 		}
 	}
 	return found

@@ -16,6 +16,10 @@ func warmAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 // listener, and some for the time it is being built.
 const warmDescriptors = 8
 
+// warmMost bounds what sandboxes that stand take: 3 MiB of memory each, and a seccomp
+// filter, all of which die at once when we are killed (see endAtOnce).
+const warmMost = 128
+
 // warmRoom is how many sandboxes may stand: they leave half of our descriptors to
 // sockets, starts and relays.
 func warmRoom() int {
@@ -23,7 +27,7 @@ func warmRoom() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
 	}
-	return int(min(limit.Cur, 1<<30) / 2 / warmDescriptors)
+	return int(min(limit.Cur/2/warmDescriptors, warmMost))
 }
 
 // Linux 6.18 stands still for good when about a thousand seccomp filters die at
