@@ -1,0 +1,364 @@
+package escape
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// attack runs a probe in a world of its own and finds out what it achieved: the
+// witnesses' word counts, not the intruder's.
+func attack(t *testing.T, c column, p wire.Probe) wire.Result {
+	t.Helper()
+	w := newWorld(t)
+	if p.Name == "tiocsti" {
+		w.terminal = newTerminal(t)
+	}
+	if p.Name == "udp-source-route" {
+		w.sniff()
+	}
+	s := c.start(t, w, p)
+	control := w.dial(s)
+	defer control.Close()
+	if p.Witness != wire.WitnessNext {
+		w.connectClients()
+	}
+	o := &operator{w: w, s: s, control: control, lines: bufio.NewReader(control), probe: p}
+	r, err := o.run(w.request(p))
+	if err != nil {
+		t.Fatalf("the intruder does not answer: %v\n%s", err, s.output())
+	}
+	return w.judge(o, r)
+}
+
+func (w *world) request(p wire.Probe) wire.Request {
+	kind, handle := w.handle()
+	return wire.Request{Probe: p.Name, Nonce: w.nonce, Witness: w.witness, File: w.file, HandleType: kind, Handle: handle,
+		Interfaces: hostInterfaces(w.t), Key: "intruder-" + w.nonce, Source: "127.0.0.1"}
+}
+
+// dial connects to the service's unix socket.
+func (w *world) dial(s stage) *net.UnixConn {
+	w.t.Helper()
+	s.next()
+	c, err := net.Dial("unix", w.unix)
+	if err != nil {
+		w.t.Fatalf("%v\n%s", err, s.output())
+	}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return c.(*net.UnixConn)
+}
+
+// judge hears the witness of the probe.
+func (w *world) judge(o *operator, r wire.Result) wire.Result {
+	claimed := r.Achieved
+	switch o.probe.Witness {
+	case wire.WitnessNonce:
+		if claimed { // a datagram may still be on its way
+			for deadline := time.Now().Add(time.Second); w.by(w.nonce) == "" && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		r.Achieved = w.by(w.nonce) != ""
+		if claimed && !r.Achieved {
+			r.How += ", but it reached no witness"
+		}
+	case wire.WitnessSecret:
+		r.Achieved = strings.HasPrefix(r.Proof, w.secret)
+		if claimed && !r.Achieved {
+			r.How += ", but not the secret"
+		}
+	case wire.WitnessNext:
+		r = w.follow(o, r)
+	case wire.WitnessHost:
+		r = w.look(o, r)
+	}
+	return r
+}
+
+// follow is a client of the next instance.
+func (w *world) follow(o *operator, r wire.Result) wire.Result {
+	o.control.Close()
+	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
+	way := ways[o.probe.Name]
+	switch {
+	case o.probe.Name == "poison-membership":
+		groups, err := os.ReadFile("/proc/net/igmp")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		o.s.ended()
+		r.Achieved = strings.Contains(string(groups), "4D4D4DEF")
+		return r
+	case way != "":
+	case strings.HasSuffix(o.probe.Name, "unixgram"):
+		way = "unixgram"
+	case strings.HasSuffix(o.probe.Name, "udp"):
+		way = "udp4"
+	default:
+		way = "tcp4"
+	}
+	o.s.ended()
+	served, how := w.serve(o.s, way)
+	if r.Achieved && served {
+		r.How += ", but the next instance serves"
+	}
+	if r.Achieved = !served; !served {
+		r.How += "; the next instance: " + how
+	}
+	return r
+}
+
+// look finds out what happened to the host.
+func (w *world) look(o *operator, r wire.Result) wire.Result {
+	claimed := r.Achieved
+	r.Achieved = false
+	switch o.probe.Name {
+	case "signal", "peer-signal":
+		r.Achieved = w.victim != nil && w.victim.signalled(claimed)
+	case "self-exe":
+		now, err := os.ReadFile(w.binary)
+		then, err2 := os.ReadFile(program(w.t, "intruder"))
+		if err := errors.Join(err, err2); err != nil {
+			w.t.Fatal(err)
+		}
+		r.Achieved = string(now) != string(then)
+	case "write-host":
+		for _, dir := range []string{"/usr/bin", "/usr", "/etc", "/", w.dir} {
+			if os.Remove(filepath.Join(dir, "intruder-"+w.nonce)) == nil {
+				r.Achieved = true
+			}
+		}
+	case "tiocsti":
+		r.Achieved = o.typed == w.nonce+"\n"
+	case "outlive-child", "outlive-exec":
+		r.Achieved = o.survived
+		r.How = map[bool]string{true: "answers after the starter is gone", false: r.How}[o.survived]
+	default:
+		w.t.Fatalf("nobody looks at the host for %s", o.probe.Name)
+	}
+	return r
+}
+
+// operator is the harness at one end of the connection to an intruder.
+type operator struct {
+	w        *world
+	s        stage
+	control  *net.UnixConn
+	lines    *bufio.Reader
+	probe    wire.Probe
+	way      string // of serve
+	client   *client
+	typed    string
+	survived bool
+	got      int // datagrams that the intruder says it got
+}
+
+// run sends a request and answers questions until the result is there.
+func (o *operator) run(request wire.Request) (wire.Result, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return wire.Result{}, err
+	}
+	if _, err := o.control.Write(append(text, '\n')); err != nil {
+		return wire.Result{}, err
+	}
+	for {
+		line, err := o.lines.ReadBytes('\n')
+		if err != nil {
+			return wire.Result{}, err
+		}
+		var m wire.Message
+		if err := json.Unmarshal(line, &m); err != nil {
+			return wire.Result{}, fmt.Errorf("%w in %q", err, line)
+		}
+		if m.Result != nil {
+			return *m.Result, nil
+		}
+		answer, rights := o.answer(m)
+		if m.Ask == "survivor" {
+			return wire.Result{Probe: o.probe.Name, Achieved: o.survived, How: "gone with the starter"}, nil
+		}
+		reply, err := json.Marshal(wire.Reply{Answer: answer})
+		if err != nil {
+			return wire.Result{}, err
+		}
+		if err := o.send(append(reply, '\n'), rights); err != nil {
+			return wire.Result{}, err
+		}
+	}
+}
+
+// send sends a line, with a descriptor where a client may pass one.
+func (o *operator) send(line []byte, rights *os.File) error {
+	if rights == nil {
+		_, err := o.control.Write(line)
+		return err
+	}
+	defer rights.Close()
+	oob := unix.UnixRights(int(rights.Fd()))
+	_, _, err := o.control.WriteMsgUnix(line, oob, nil)
+	if errors.Is(err, unix.EPERM) { // the socket takes none: SO_PASSRIGHTS, Linux 6.16
+		_, err = o.control.Write(line)
+	}
+	return err
+}
+
+// answer does what the intruder asks for.
+func (o *operator) answer(m wire.Message) (string, *os.File) {
+	switch m.Ask {
+	case "reset", "close":
+		tcp := o.w.clients[0].(*net.TCPConn)
+		if m.Ask == "reset" {
+			_ = tcp.SetLinger(0)
+		}
+		tcp.Close()
+	case "dial":
+		o.w.beClient(m.Argument)
+	case "victim":
+		v, err := o.w.startVictim()
+		if err == nil && strings.HasPrefix(o.probe.Name, "peer-") {
+			err = v.connect(o.w.unix)
+		}
+		if err != nil {
+			return err.Error(), nil
+		}
+		return v.where, nil
+	case "rights":
+		f, err := o.w.rights(m.Argument)
+		if err != nil {
+			o.w.t.Errorf("rights: %v", err)
+		}
+		return "sent", f
+	case "typed":
+		o.typed = o.w.terminal.read()
+	case "survivor":
+		o.survived = o.killStarter()
+	case "which":
+		return o.way, nil
+	case "ready":
+		o.client.start()
+	case "sent":
+		o.client.sent()
+	case "got":
+		if strings.HasPrefix(m.Argument, o.w.nonce) {
+			o.got++
+		}
+	default:
+		o.w.t.Errorf("the intruder asks for %q", m.Ask)
+	}
+	return "", nil
+}
+
+// beClient connects to where the intruder listens, and hears it as a witness.
+func (w *world) beClient(address string) {
+	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return
+	}
+	w.serveUntilEnd(c, func() {
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err == nil {
+			w.hear(line, "client of "+address)
+			_, _ = c.Write([]byte(w.secret + "\n"))
+		}
+	})
+}
+
+// rights is what a colluding client passes in. The caller closes it.
+func (w *world) rights(what string) (*os.File, error) {
+	socket := func(kind int) (*os.File, error) {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil, os.NewSyscallError("socket", err)
+		}
+		return os.NewFile(uintptr(fd), what), nil
+	}
+	switch what {
+	case "udp":
+		return socket(unix.SOCK_DGRAM)
+	case "tcp":
+		return socket(unix.SOCK_STREAM)
+	case "connection":
+		c, err := net.Dial("tcp", w.witness["tcp4"])
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		return c.(*net.TCPConn).File()
+	case "netns":
+		return os.Open("/proc/self/ns/net")
+	}
+	return os.Open("/")
+}
+
+// killStarter kills the starter, and reports whether anybody still answers on
+// the connection after three seconds, or as long as it takes to be gone.
+func (o *operator) killStarter() bool {
+	o.s.kill()
+	_ = o.control.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if _, err := o.lines.ReadByte(); errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return false
+	}
+	if _, err := o.control.Write([]byte("alive\n")); err != nil {
+		return false
+	}
+	_ = o.control.SetReadDeadline(time.Now().Add(patience))
+	_, err := o.lines.ReadByte()
+	return err == nil
+}
+
+// serve has a well-behaved instance serve a client, and says whether it did.
+func (w *world) serve(s stage, way string) (bool, string) {
+	control := w.dial(s)
+	defer control.Close()
+	o := &operator{w: w, s: s, control: control, lines: bufio.NewReader(control), way: way}
+	o.client = &client{w: w, way: way, result: make(chan error, 1)}
+	w.nonce = rand.Text()
+	request := w.request(wire.Probe{Name: "serve"})
+	name, kind, _ := strings.Cut(way, " ")
+	if kind == "backlog" {
+		return w.crowd()
+	}
+	r, err := o.run(request)
+	if err != nil {
+		return false, "no answer: " + err.Error()
+	}
+	if strings.HasPrefix(name, "tcp") {
+		if o.client.conn == nil {
+			return false, r.How
+		}
+		if err := <-o.client.result; err != nil {
+			return false, r.How + "; the client: " + err.Error()
+		}
+		return r.Achieved, r.How
+	}
+	return o.got == o.client.count(), fmt.Sprintf("%s: %d of %d datagrams", r.How, o.got, o.client.count())
+}
+
+// crowd connects eight clients at once: the listener's queue has room for them.
+func (w *world) crowd() (bool, string) {
+	for i := range 8 {
+		c, err := net.DialTimeout("tcp", w.tcp4, 700*time.Millisecond)
+		if err != nil {
+			return false, "client " + strconv.Itoa(i+1) + ": " + err.Error()
+		}
+		defer c.Close()
+	}
+	return true, "eight clients connected"
+}

@@ -1,0 +1,341 @@
+package escape
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"activator/internal/ktest"
+	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// column is a way to start the intruder: a column of the table.
+type column interface {
+	start(t *testing.T, w *world, p wire.Probe) stage
+}
+
+// stage is what has been started.
+type stage interface {
+	next()          // an instance is there, or will be when a client comes
+	ended()         // the instance has ended
+	kill()          // SIGKILL to the starter
+	output() string // what was printed
+}
+
+// handed starts instances with the same sockets one after the other.
+type handed struct {
+	t       *testing.T
+	w       *world
+	argv    []string
+	files   []*os.File
+	cmd     *exec.Cmd // nil: none runs
+	killed  bool
+	cleanup func()
+}
+
+// hand makes the sockets. The last descriptor is a directory that was left open.
+func hand(t *testing.T, w *world, p wire.Probe, argv ...string) *handed {
+	t.Helper()
+	h := &handed{t: t, w: w, argv: append([]string{w.binary, "starter"}, argv...)}
+	if p.Name == "keyring" {
+		h.argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, h.argv...)
+	}
+	w.choosePorts()
+	for _, l := range []struct{ network, address string }{{"tcp4", w.tcp4}, {"udp4", w.udp4}, {"tcp", "[::]:" + w.port6}, {"udp", "[::]:" + w.port6}, {"unix", w.unix}, {"unixgram", w.unixgram}} {
+		h.files = append(h.files, bind(t, l.network, l.address))
+	}
+	dir, err := os.Open(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.files = append(h.files, dir)
+	t.Cleanup(h.close)
+	return h
+}
+
+func bind(t *testing.T, network, address string) *os.File {
+	t.Helper()
+	var c interface {
+		File() (*os.File, error)
+		Close() error
+	}
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	switch {
+	case strings.HasPrefix(network, "udp"), network == "unixgram":
+		p, err := config.ListenPacket(t.Context(), network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if network == "unixgram" {
+			c = p.(*net.UnixConn)
+		} else {
+			c = p.(*net.UDPConn)
+		}
+	default:
+		l, err := config.Listen(t.Context(), network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+			c = u
+		} else {
+			c = l.(*net.TCPListener)
+		}
+	}
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A file that Go knows as non-blocking it makes blocking at each start, and
+	// would so mend what a probe has spoiled.
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err := errors.Join(err, f.Close(), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), network)
+}
+
+func (h *handed) next() {
+	h.t.Helper()
+	log, err := os.OpenFile(filepath.Join(h.w.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer log.Close()
+	if _, err := log.WriteString(h.w.secret + "\n"); err != nil {
+		h.t.Fatal(err)
+	}
+	h.cmd = exec.Command(h.argv[0], h.argv[1:]...)
+	h.cmd.Stdout, h.cmd.Stderr = log, log
+	h.cmd.ExtraFiles = h.files
+	h.cmd.Env = append(os.Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(h.files)-1))
+	if h.w.terminal != nil {
+		h.cmd.Stdout = h.w.terminal.slave
+		h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	}
+	if err := h.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// ended waits for the instance, which has been told to end.
+func (h *handed) ended() {
+	if h.cmd == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = h.cmd.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		h.t.Errorf("the instance does not end:\n%s", h.output())
+		_ = h.cmd.Process.Kill()
+		<-done
+	}
+	h.cmd = nil
+}
+
+func (h *handed) kill() {
+	h.killed = true
+	_ = h.cmd.Process.Kill()
+	h.ended()
+}
+
+func (h *handed) close() {
+	if h.cmd != nil && h.cleanup == nil {
+		_ = h.cmd.Process.Kill() // the starter only; the intruder ends with its connection
+	}
+	h.ended()
+	if h.cleanup != nil {
+		h.cleanup()
+	}
+	for _, f := range h.files {
+		f.Close()
+	}
+}
+
+func (h *handed) output() string {
+	text, _ := os.ReadFile(filepath.Join(h.w.dir, "log"))
+	return string(text)
+}
+
+// bare is no isolation at all.
+type bare struct{}
+
+func (bare) start(t *testing.T, w *world, p wire.Probe) stage {
+	return hand(t, w, p, w.binary, "serve")
+}
+
+// bubblewrap is bwrap as its manual page has it, with the program and the host's
+// /usr and /etc inside.
+type bubblewrap struct{}
+
+func (bubblewrap) start(t *testing.T, w *world, p wire.Probe) stage {
+	path, err := exec.LookPath("bwrap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hand(t, w, p, path, "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc",
+		"--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev",
+		"--tmpfs", "/tmp", "--ro-bind", w.binary, "/intruder", "/intruder", "serve")
+}
+
+const podmanImage = "localhost/activator-intruder"
+
+func makeImage(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("../image.sh", podmanImage, program(t, "intruder")).CombinedOutput()
+	if err != nil {
+		ktest.Skip(t, "image: %v: %s", err, out)
+	}
+}
+
+// podman is a container with every hardening flag. It runs in a mount namespace
+// with a cgroup2 of its own where it refuses the host's (hybrid cgroups).
+type podman struct{}
+
+func (podman) start(t *testing.T, w *world, p wire.Probe) stage {
+	name := "escape-" + strings.ToLower(w.nonce)
+	const prepare = `mount --make-rprivate / && mount -t cgroup2 none /sys/fs/cgroup && exec podman "$@"`
+	in := []string{"unshare", "--mount", "/bin/sh", "-c", prepare, "podman"}
+	path, err := exec.LookPath(in[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	in[0] = path
+	run := []string{"run", "--rm", "--name=" + name, "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges", "--read-only",
+		"--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=64:64", podmanImage, "serve"}
+	h := hand(t, w, p, append(in, run...)...)
+	h.cleanup = func() {
+		out, err := exec.Command(path, append(in[1:], "rm", "--force", "--ignore", "--time=0", name)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("podman rm: %v: %s", err, out)
+		}
+	}
+	return h
+}
+
+// sandboxed is the activator with a configuration that says where the sockets
+// are, and the limits that two probes run against.
+type sandboxed struct{}
+
+const configuration = `[[socket]]
+listen = ["tcp://127.0.0.1:%[1]s", "udp://127.0.0.1:%[1]s", "tcp://[::]:%[2]s", "udp://[::]:%[2]s",
+          "unix://%[3]s", "unixgram://%[4]s"]
+
+[service]
+exec = [%[5]q, "serve"]
+limits = { nproc = 64, as = "1G" }
+`
+
+// running is an activator.
+type running struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	log  *logged
+	once sync.Once
+}
+
+func (sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
+	t.Helper()
+	w.choosePorts()
+	text := fmt.Sprintf(configuration, w.port, w.port6, w.unix, w.unixgram, w.binary)
+	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
+	if p.Name == "keyring" {
+		argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, argv...)
+	}
+	a := &running{t: t, cmd: exec.Command(argv[0], argv[1:]...), log: &logged{ready: make(chan struct{})}}
+	a.cmd.Stderr = a.log
+	if w.terminal != nil {
+		text += "stdout = \"inherit\"\n"
+		a.cmd.Stdout = w.terminal.slave
+		a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	}
+	if err := os.WriteFile(argv[len(argv)-1], []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(w.dir) // left open in the starter
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	a.cmd.ExtraFiles = []*os.File{dir}
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.stop)
+	select {
+	case <-a.log.ready:
+	case <-time.After(patience):
+		t.Fatalf("the activator does not get ready:\n%s", a.output())
+	}
+	return a
+}
+
+func (a *running) next()          {}
+func (a *running) ended()         {}
+func (a *running) output() string { return a.log.String() }
+
+func (a *running) kill() {
+	a.once.Do(func() {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait()
+	})
+}
+
+// stop ends the activator in order, which is part of the test: no intruder keeps
+// it from that.
+func (a *running) stop() {
+	a.once.Do(func() {
+		_ = a.cmd.Process.Signal(syscall.SIGTERM)
+		late := time.AfterFunc(patience, func() { _ = a.cmd.Process.Kill() })
+		err := a.cmd.Wait()
+		if late.Stop(); err != nil {
+			a.t.Errorf("the activator ended with %v:\n%s", err, a.output())
+		}
+	})
+	if a.t.Failed() {
+		a.t.Logf("the activator's log:\n%s", a.output())
+	}
+}
+
+// logged keeps the log, and tells when the activator is ready.
+type logged struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	ready chan struct{}
+	said  bool
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	if !l.said && bytes.Contains(l.text.Bytes(), []byte("activator ready")) {
+		l.said = true
+		close(l.ready)
+	}
+	return len(p), nil
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

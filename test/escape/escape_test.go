@@ -1,0 +1,165 @@
+// Package escape is the escape suite: an intruder that holds the sockets of a
+// service tries every way out, without isolation, where each has to work, and in
+// the default sandbox, where none may. The same is done to peers, for the table
+// of docs/security.md.
+package escape
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"activator/internal/ktest"
+	"activator/test/escape/wire"
+)
+
+// patience bounds every wait for what has to happen. It is never what a test
+// measures.
+const patience = 30 * time.Second
+
+var (
+	write = flag.Bool("write", false, "write what is measured to results.tsv and docs/security.md")
+	names = flag.String("probes", "", "only these probes, separated by commas")
+)
+
+func TestMain(m *testing.M) { ktest.Main(m) }
+
+// program is the path of a built program: in $ACTIVATOR_BIN, or ../../bin.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("ACTIVATOR_BIN")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "bin")
+	}
+	path, err := filepath.Abs(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: build it first: make", err)
+	}
+	return path
+}
+
+// allProbes asks the intruder for its probes.
+func allProbes(t *testing.T) []wire.Probe {
+	t.Helper()
+	text, err := exec.Command(program(t, "intruder"), "list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []wire.Probe
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 40 {
+		t.Fatalf("only %d probes", len(all))
+	}
+	return all
+}
+
+// chosen are the probes of -probes, or all.
+func chosen(t *testing.T) []wire.Probe {
+	t.Helper()
+	all := allProbes(t)
+	if *names == "" {
+		return all
+	}
+	var some []wire.Probe
+	for _, name := range strings.Split(*names, ",") {
+		found := false
+		for _, p := range all {
+			if p.Name == name {
+				some, found = append(some, p), true
+			}
+		}
+		if !found {
+			t.Fatalf("no probe %s", name)
+		}
+	}
+	return some
+}
+
+// TestWithoutIsolation: a probe that achieves nothing here proves nothing
+// elsewhere.
+func TestWithoutIsolation(t *testing.T) {
+	measured := make(outcomes)
+	for _, p := range chosen(t) {
+		t.Run(p.Name, func(t *testing.T) {
+			r := attack(t, bare{}, p)
+			measured[p.Name] = r
+			why := excuse(t, r)
+			switch {
+			case r.Achieved:
+			case why == "":
+				t.Errorf("stopped without isolation: %s: the probe proves nothing", r.How)
+			default:
+				t.Logf("cannot work here: %s: %s", r.How, why)
+			}
+		})
+	}
+	compare(t, "none", measured)
+}
+
+// TestSandbox: the default sandbox stops every probe.
+func TestSandbox(t *testing.T) {
+	measured := make(outcomes)
+	for _, p := range chosen(t) {
+		t.Run(p.Name, func(t *testing.T) {
+			r := attack(t, sandboxed{}, p)
+			measured[p.Name] = r
+			if r.Achieved {
+				t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
+			} else {
+				t.Logf("stopped: %s", r.How)
+			}
+		})
+	}
+	compare(t, "activator", measured)
+}
+
+// TestSandboxServes: what stops the probes is not that nothing works.
+func TestSandboxServes(t *testing.T) {
+	for _, kind := range []string{"tcp4 bulk", "tcp6", "udp4 burst", "udp6", "unixgram"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			s := sandboxed{}.start(t, w, wire.Probe{})
+			if served, how := w.serve(s, kind); !served {
+				t.Errorf("not served: %s", how)
+			}
+		})
+	}
+}
+
+// TestBubblewrap and TestPodman measure what peers stop; what they let through is
+// no failure of ours.
+func TestBubblewrap(t *testing.T) { peer(t, "bwrap", bubblewrap{}) }
+
+func TestPodman(t *testing.T) {
+	ktest.Filters(t)
+	if os.Getuid() != 0 {
+		t.Skip("measured as root only: as an ordinary user podman leaves a process of its own behind")
+	}
+	makeImage(t)
+	peer(t, "podman", podman{})
+}
+
+func peer(t *testing.T, name string, c column) {
+	if _, err := exec.LookPath(name); err != nil {
+		ktest.Skip(t, "%v: install it", err)
+	}
+	measured := make(outcomes)
+	for _, p := range chosen(t) {
+		t.Run(p.Name, func(t *testing.T) {
+			r := attack(t, c, p)
+			measured[p.Name] = r
+			t.Logf("achieved: %v: %s", r.Achieved, r.How)
+		})
+	}
+	compare(t, name, measured)
+}

@@ -1,0 +1,118 @@
+package escape
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// excuseFor is a reason why a probe cannot work even without isolation, and what
+// it then has to say: another failure is the probe's own.
+type excuseFor struct {
+	probes string // names
+	when   func(*testing.T) bool
+	says   []string // one of these
+	why    string
+}
+
+var excuses = []excuseFor{
+	{"tcp-reset-rebind tcp-shutdown-rebind", always, []string{"listen: EINVAL"}, "a dead connection cannot listen: inet_listen of the kernel wants it unconnected"},
+	{"tcp-int80-connect", func(*testing.T) bool { return runtime.GOARCH != "amd64" }, []string{"no 32-bit gate"}, "another machine"},
+	{"tcp-x32-connect", always, []string{"ENOSYS"}, "a kernel without the x32 table"},
+	{"tcp-ulp", always, []string{"ENOENT"}, "a kernel without TLS"},
+	{"udp-source-route", ordinary, []string{"reached no witness"}, "only root can hear what is routed elsewhere"},
+	{"ioctl-interfaces", lonely, []string{"none of the host's"}, "the host has only lo"},
+	{"poison-device-tcp poison-device-udp", lonely, []string{"ENODEV"}, "the host has only lo"},
+	{"ioctl-change ioctl-netns rights-netns setns", ordinary, []string{"EPERM"}, "takes root"},
+	{"handle chroot mknod mount fsmount open-tree remount umount pivot-root unshare", ordinary, []string{"EPERM"}, "takes root"},
+	{"device sysctl sysrq sys-write", ordinary, []string{"EACCES"}, "takes root"},
+	{"device", func(*testing.T) bool { return noFile("/dev/kmsg") }, []string{"none to be seen"}, "a host without devices"},
+	{"sysrq", func(*testing.T) bool { return noFile("/proc/sysrq-trigger") }, []string{"ENOENT"}, "a kernel without it"},
+	{"sys-write", func(*testing.T) bool { return noFile("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag") }, []string{"ENOENT"}, "a kernel without it"},
+	{"raw-socket packet-socket bpf clock reboot", ordinary, []string{"EPERM"}, "takes root"},
+	{"kernel-log", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/dmesg_restrict", 0) > 0 }, []string{"EPERM"}, "kernel.dmesg_restrict"},
+	{"perf", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/perf_event_paranoid", 2) > 2 }, []string{"EACCES"}, "kernel.perf_event_paranoid"},
+	{"io-uring io-uring-connect io-uring-fastopen io-uring-sendmsg", func(*testing.T) bool { return sysctl("kernel/io_uring_disabled", 0) > 0 }, []string{"EPERM"}, "kernel.io_uring_disabled"},
+	{"tiocsti", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
+	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
+	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
+	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
+	{"core-dump", func(*testing.T) bool { return hardLimit(unix.RLIMIT_CORE) == 0 }, []string{"RLIMIT_CORE"}, "no core dumps here"},
+	{"raise-limits", unprivileged, []string{"EPERM"}, "takes CAP_SYS_RESOURCE"},
+	{"priority", ordinary, []string{"EACCES"}, "takes root"},
+}
+
+// excuse returns why a probe may fail without isolation, "" if it may not.
+func excuse(t *testing.T, r wire.Result) string {
+	for _, e := range excuses {
+		if !slices.Contains(strings.Fields(e.probes), r.Probe) || !e.when(t) {
+			continue
+		}
+		for _, words := range e.says {
+			if strings.Contains(r.How, words) {
+				return e.why
+			}
+		}
+	}
+	return ""
+}
+
+func always(*testing.T) bool   { return true }
+func ordinary(*testing.T) bool { return os.Getuid() != 0 }
+func lonely(t *testing.T) bool { return len(hostInterfaces(t)) == 0 }
+
+func noFile(path string) bool {
+	_, err := os.Stat(path)
+	return err != nil
+}
+
+// unprivileged reports whether we lack CAP_SYS_RESOURCE.
+func unprivileged(*testing.T) bool {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(text), "CapEff:\t")
+	effective, err := strconv.ParseUint(strings.Fields(rest)[0], 16, 64)
+	return err != nil || effective&(1<<unix.CAP_SYS_RESOURCE) == 0
+}
+
+// sysctl is a number of /proc/sys; missing stands for a kernel without it.
+func sysctl(name string, missing int) int {
+	text, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return missing
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return missing
+	}
+	return n
+}
+
+func hardLimit(resource int) uint64 {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(resource, &l); err != nil {
+		return 0
+	}
+	return l.Max
+}
+
+// An excuse is for a probe that there is.
+func TestExcusesAreForProbes(t *testing.T) {
+	all := allProbes(t)
+	for _, e := range excuses {
+		for _, name := range strings.Fields(e.probes) {
+			if !slices.ContainsFunc(all, func(p wire.Probe) bool { return p.Name == name }) {
+				t.Errorf("no probe %s", name)
+			}
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// Parts of the kernel that a network service has no use for. Each is a piece of
+// attack surface; "achieved" is that it answers.
+func kernelProbes() []probe {
+	var all []probe
+	add := func(name, tries, means string, run func(*mission) (string, error)) {
+		all = append(all, probe{wire.Probe{Name: name, Group: "kernel", Tries: tries, Means: means, Witness: wire.WitnessKernel}, run})
+	}
+	add("raw-socket", "socket(AF_INET, SOCK_RAW)", "a socket", newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP))
+	add("packet-socket", "socket(AF_PACKET)", "a socket", newSocket(unix.AF_PACKET, unix.SOCK_RAW, 0))
+	add("vsock", "socket(AF_VSOCK), bind() and listen()", "a socket that listens to virtual machines", vsock)
+	add("netlink-audit", "socket(NETLINK_AUDIT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT))
+	add("netlink-uevent", "socket(NETLINK_KOBJECT_UEVENT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT))
+	add("netlink-sock-diag", "socket(NETLINK_SOCK_DIAG)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG))
+	add("netlink-xfrm", "socket(NETLINK_XFRM)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM))
+	add("netlink-netfilter", "socket(NETLINK_NETFILTER)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER))
+	add("netlink-generic", "socket(NETLINK_GENERIC)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC))
+	add("bpf", "bpf(BPF_MAP_CREATE)", "a map", bpf)
+	add("perf", "perf_event_open() on itself", "a counter", perfEvent)
+	add("userfaultfd", "userfaultfd()", "a descriptor", userFault)
+	add("io-uring", "io_uring_setup()", "a ring", func(*mission) (string, error) {
+		_, err := newRing()
+		return "made a ring", err
+	})
+	add("fanotify", "fanotify_init()", "a descriptor", func(*mission) (string, error) {
+		const reportFID = 0x200 // an ordinary user's, Linux 5.13
+		_, err := unix.FanotifyInit(unix.FAN_CLOEXEC|reportFID, 0)
+		return "made a group", at("fanotify_init", err)
+	})
+	add("add-key", "add_key() to its own process's keyring", "a key", func(*mission) (string, error) {
+		_, err := unix.AddKey("user", "intruder", []byte("x"), unix.KEY_SPEC_PROCESS_KEYRING)
+		return "made a key", at("add_key", err)
+	})
+	add("kernel-log", "syslog(SYSLOG_ACTION_READ_ALL)", "the kernel's log", func(*mission) (string, error) {
+		_, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, make([]byte, 4096))
+		return "read the kernel's log", at("syslog", err)
+	})
+	add("kcmp", "kcmp() on itself", "compared", func(*mission) (string, error) {
+		pid := uintptr(unix.Getpid())
+		return "compared", at("kcmp", call(unix.SYS_KCMP, pid, pid, 1, 0, 0))
+	})
+	add("personality", "personality(READ_IMPLIES_EXEC)", "set", func(*mission) (string, error) {
+		const readImpliesExec = 0x400000
+		return "set", at("personality", call(unix.SYS_PERSONALITY, readImpliesExec))
+	})
+	add("clock", "clock_settime() with the time it is", "the kernel takes it", setClock)
+	add("reboot", "reboot() without its magic numbers: the right is asked for first", "only the numbers are refused", reboot)
+	return all
+}
+
+func newSocket(family, kind, protocol int) func(*mission) (string, error) {
+	return func(*mission) (string, error) {
+		_, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
+		return "a socket", at("socket", err)
+	}
+}
+
+// vsock listens and connects to nobody: the hypervisor is not ours to try.
+func vsock(*mission) (string, error) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", at("socket", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY}); err != nil {
+		return "", at("bind", err)
+	}
+	return "listened", at("listen", unix.Listen(fd, 1))
+}
+
+func bpf(*mission) (string, error) {
+	attr := struct{ kind, key, value, entries uint32 }{2, 4, 4, 1} // BPF_MAP_TYPE_ARRAY
+	err := call(unix.SYS_BPF, unix.BPF_MAP_CREATE, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	return "made a map", at("bpf", err)
+}
+
+func perfEvent(*mission) (string, error) {
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_TASK_CLOCK,
+		Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Bits: unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv}
+	_, err := unix.PerfEventOpen(&attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	return "made a counter", at("perf_event_open", err)
+}
+
+func userFault(*mission) (string, error) {
+	const userModeOnly = 1 // an ordinary user's, Linux 5.11
+	err := call(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|userModeOnly)
+	return "made a descriptor", at("userfaultfd", err)
+}
+
+func setClock(*mission) (string, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return "", at("clock_gettime", err)
+	}
+	return "set the clock", at("clock_settime", unix.ClockSettime(unix.CLOCK_REALTIME, &now))
+}
+
+// reboot(2): the right is checked before the magic, the magic before the command.
+// Without the magic nothing can happen.
+func reboot(*mission) (string, error) {
+	err := call(unix.SYS_REBOOT, 0, 0, 0, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return "only the magic is refused", nil
+	}
+	return "", at("reboot", fmt.Errorf("%w", err))
+}

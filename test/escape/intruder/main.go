@@ -1,0 +1,140 @@
+// Command intruder is a service that has been taken over: it is started with
+// inherited sockets like any other, and tries to get out. Each probe is one way,
+// and prints what it achieved as a line of JSON.
+//
+//	intruder list               the probes, as JSON
+//	intruder serve              one probe for one client: see package wire
+//	intruder [PROBE...]         these or all, with the request from $INTRUDER
+//
+// Its system calls are raw: no probe depends on the poller of the Go runtime. It
+// does no harm: what it makes it removes, and every loop and wait is bounded.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of one wait and of one run, in seconds.
+const (
+	patience = 2
+	lifetime = 30
+)
+
+// probe is one way out. run returns what it achieved, or the step that failed.
+type probe struct {
+	wire.Probe
+	run func(*mission) (how string, err error)
+}
+
+func probes() []probe {
+	return slices.Concat(tcpProbes(), udpProbes(), ringProbes(), unixProbes(), clientProbes(), poisonProbes(), fileProbes(),
+		mountProbes(), processProbes(), kernelProbes(), limitProbes())
+}
+
+// The first thread is the main goroutine's: setns, unshare and keyrings are a
+// thread's own.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) > 1 && role(os.Args[1], os.Args[2:]) {
+		return
+	}
+	go func() { // no timer: a thread of its own that sleeps
+		time := unix.Timespec{Sec: lifetime}
+		for unix.Nanosleep(&time, &time) == unix.EINTR {
+		}
+		os.Exit(3)
+	}()
+	m := &mission{sockets: inherited(), control: -1}
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		os.Exit(m.serve())
+	}
+	if text := os.Getenv("INTRUDER"); text != "" {
+		if err := json.Unmarshal([]byte(text), &m.Request); err != nil {
+			fmt.Fprintln(os.Stderr, "INTRUDER:", err)
+			os.Exit(2)
+		}
+	}
+	for _, p := range probes() {
+		if len(os.Args) == 1 || slices.Contains(os.Args[1:], p.Name) {
+			_ = json.NewEncoder(os.Stdout).Encode(m.try(p))
+		}
+	}
+}
+
+// role plays one of the parts that are not the intruder's own.
+func role(name string, args []string) bool {
+	switch name {
+	case "list":
+		var all []wire.Probe
+		for _, p := range probes() {
+			all = append(all, p.Probe)
+		}
+		_ = json.NewEncoder(os.Stdout).Encode(all)
+	case "sleep":
+		time.Sleep(lifetime * time.Second)
+	case "starter":
+		startAndWait(args)
+	case "with-key":
+		withKey(args)
+	case "victim":
+		victim()
+	case "mounter":
+		mountInside()
+	case "survivor":
+		survive()
+	default:
+		return false
+	}
+	return true
+}
+
+// try runs one probe.
+func (m *mission) try(p probe) *wire.Result {
+	how, err := p.run(m)
+	if err != nil {
+		how = err.Error()
+	}
+	return &wire.Result{Probe: p.Name, Achieved: err == nil, How: how, Proof: m.proof}
+}
+
+// stepError is a step that failed.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string {
+	var errno unix.Errno
+	if errors.As(e.err, &errno) {
+		return e.step + ": " + name(errno)
+	}
+	return e.step + ": " + e.err.Error()
+}
+
+func (e *stepError) Unwrap() error { return e.err }
+
+func name(errno unix.Errno) string {
+	if n := unix.ErrnoName(errno); n != "" {
+		return n
+	}
+	return fmt.Sprintf("errno %d", int(errno))
+}
+
+// at names the step at which err came; nil stays nil.
+func at(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &stepError{step, err}
+}
