@@ -12,9 +12,10 @@ BUILD  := CGO_ENABLED=0 $(GO) build $(VCS) -trimpath -ldflags '-s -w'
 
 .DEFAULT_GOAL := build
 .PHONY: build
-build: ## bin/activator and bin/echo, static
+build: ## bin/activator and bin/echo, static, and the intruder of the escape suite
 	$(BUILD) -o bin/activator ./cmd/activator
 	$(BUILD) -o bin/echo ./cmd/echo
+	$(BUILD) -o bin/intruder ./test/escape/intruder
 	@mkdir -p bin/rootfs && if [ -e bin/echo ]; then cp bin/echo bin/rootfs/echo; fi # configs/rootfs.toml
 
 .PHONY: run
@@ -37,10 +38,15 @@ lint: ## gofmt, vet, staticcheck, and that it builds for arm64
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/activator
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/echo
+	GOARCH=arm64 $(BUILD) -o /dev/null ./test/escape/intruder
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	test/fuzz.sh $(FUZZTIME)
+
+.PHONY: escape
+escape: build ## who stops what: measure as root and as a user, write the table of docs/security.md
+	test/escape.sh
 
 .PHONY: image
 image: build ## the podman image localhost/activator-echo from bin/echo, without a registry

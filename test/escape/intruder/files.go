@@ -53,17 +53,18 @@ func (m *mission) readSecret(fd int) error {
 // readSecretAt reads the host's file from a folder of the host, or from any
 // folder above it.
 func (m *mission) readSecretAt(dir int, where string) (string, error) {
-	err := errors.New("not reached")
+	var last error
 	for range 16 {
-		var fd int
-		if fd, err = unix.Openat(dir, "."+m.File, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		fd, err := unix.Openat(dir, "."+m.File, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
 			return "read " + where + m.File, m.readSecret(fd)
 		}
+		last = err
 		if dir, err = unix.Openat(dir, "..", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 			break
 		}
 	}
-	return "", at("openat from "+where, err)
+	return "", at("openat from "+where, last)
 }
 
 func hostFile(m *mission) (string, error) {

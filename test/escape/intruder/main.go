@@ -92,7 +92,7 @@ func role(name string, args []string) bool {
 	case "mounter":
 		mountInside()
 	case "survivor":
-		survive()
+		survive(len(args) > 0)
 	default:
 		return false
 	}

@@ -224,9 +224,6 @@ func outliveChild(m *mission) (string, error) {
 // outliveExec has a thread that is not the first exec: Linux keeps the first
 // thread's pid, but the death signal was the thread's that is gone.
 func outliveExec(m *mission) (string, error) {
-	if _, err := m.ask("survivor", strconv.Itoa(os.Getpid())); err != nil {
-		return "", err
-	}
 	if m.control != 3 {
 		if err := unix.Dup3(m.control, 3, 0); err != nil {
 			return "", at("dup3", err)
@@ -235,13 +232,13 @@ func outliveExec(m *mission) (string, error) {
 	failed := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		failed <- unix.Exec("/proc/self/exe", []string{"intruder", "survivor"}, os.Environ())
+		failed <- unix.Exec("/proc/self/exe", []string{"intruder", "survivor", "tell"}, os.Environ())
 	}()
 	return "", at("execve", <-failed)
 }
 
 func (m *mission) beKilled() (string, error) {
-	_, err := m.ask("survivor", strconv.Itoa(os.Getpid()))
+	_, err := m.ask("survivor", "")
 	if err == nil {
 		_, err = m.line() // until the end
 	}
@@ -250,7 +247,10 @@ func (m *mission) beKilled() (string, error) {
 
 // survive lives for as long as the harness keeps the connection open, at the
 // longest the life of an intruder, and answers what it is asked.
-func survive() {
+func survive(tell bool) {
+	if tell {
+		(&mission{control: 3}).say(wire.Message{Ask: "survivor"})
+	}
 	buffer := make([]byte, 64)
 	for readable(3, lifetime) == nil {
 		n, err := unix.Read(3, buffer)
