@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -216,15 +218,16 @@ func (w *world) choosePorts() {
 	w.tcp4, w.udp4, w.tcp6, w.udp6 = "127.0.0.1:"+w.port, "127.0.0.1:"+w.port, "[::1]:"+w.port6, "[::1]:"+w.port6
 }
 
-// freePort finds a port that is free for TCP and UDP.
+// freePort finds a port that is free for TCP and UDP, and none that the kernel
+// gives to clients.
 func freePort(t testing.TB, host string) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", host+"0")
+		port := strconv.Itoa(20000 + mathrand.IntN(12000))
+		l, err := net.Listen("tcp", host+port)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
 		u, err := net.ListenPacket("udp", host+port)
 		l.Close()
 		if err == nil {
