@@ -93,7 +93,7 @@ func (w *world) judge(o *operator, r wire.Result) wire.Result {
 // follow is a client of the next instance.
 func (w *world) follow(o *operator, r wire.Result) wire.Result {
 	o.control.Close()
-	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
+	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 bulk", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
 	way := ways[o.probe.Name]
 	switch {
 	case o.probe.Name == "poison-membership":

@@ -33,7 +33,7 @@ func (c *client) address() (network, address string) {
 // start connects, and on a stream goes on in the background.
 func (c *client) start() {
 	network, address := c.address()
-	conn, err := net.DialTimeout(network, address, 3*time.Second)
+	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
 		c.w.t.Logf("client: %v", err)
 		return

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,39 +89,28 @@ func chosen(t *testing.T) []wire.Probe {
 // TestWithoutIsolation: a probe that achieves nothing here proves nothing
 // elsewhere.
 func TestWithoutIsolation(t *testing.T) {
-	measured := make(outcomes)
-	for _, p := range chosen(t) {
-		t.Run(p.Name, func(t *testing.T) {
-			r := attack(t, bare{}, p)
-			measured[p.Name] = r
-			why := excuse(t, r)
-			switch {
-			case r.Achieved:
-			case why == "":
-				t.Errorf("stopped without isolation: %s: the probe proves nothing", r.How)
-			default:
-				t.Logf("cannot work here: %s: %s", r.How, why)
-			}
-		})
-	}
-	compare(t, "none", measured)
+	measure(t, "none", bare{}, func(t *testing.T, p wire.Probe, r wire.Result) {
+		if r.Achieved {
+			return
+		}
+		why := excuse(t, r)
+		if why == "" {
+			t.Errorf("stopped without isolation: %s: the probe proves nothing", r.How)
+			return
+		}
+		t.Logf("cannot work here: %s: %s", r.How, why)
+	})
 }
 
 // TestSandbox: the default sandbox stops every probe.
 func TestSandbox(t *testing.T) {
-	measured := make(outcomes)
-	for _, p := range chosen(t) {
-		t.Run(p.Name, func(t *testing.T) {
-			r := attack(t, sandboxed{}, p)
-			measured[p.Name] = r
-			if r.Achieved {
-				t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
-			} else {
-				t.Logf("stopped: %s", r.How)
-			}
-		})
-	}
-	compare(t, "activator", measured)
+	measure(t, "activator", sandboxed{}, func(t *testing.T, p wire.Probe, r wire.Result) {
+		if r.Achieved {
+			t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
+			return
+		}
+		t.Logf("stopped: %s", r.How)
+	})
 }
 
 // TestSandboxServes: what stops the probes is not that nothing works.
@@ -153,13 +143,27 @@ func peer(t *testing.T, name string, c column) {
 	if _, err := exec.LookPath(name); err != nil {
 		ktest.Skip(t, "%v: install it", err)
 	}
+	measure(t, name, c, func(t *testing.T, p wire.Probe, r wire.Result) {
+		t.Logf("achieved: %v: %s", r.Achieved, r.How)
+	})
+}
+
+// measure runs the probes in one column, each in a world of its own, and compares
+// what they achieved with the table. Most of their time is waiting.
+func measure(t *testing.T, name string, c column, check func(*testing.T, wire.Probe, wire.Result)) {
+	var mu sync.Mutex
 	measured := make(outcomes)
-	for _, p := range chosen(t) {
-		t.Run(p.Name, func(t *testing.T) {
-			r := attack(t, c, p)
-			measured[p.Name] = r
-			t.Logf("achieved: %v: %s", r.Achieved, r.How)
-		})
-	}
+	t.Run("probe", func(t *testing.T) {
+		for _, p := range chosen(t) {
+			t.Run(p.Name, func(t *testing.T) {
+				t.Parallel()
+				r := attack(t, c, p)
+				mu.Lock()
+				measured[p.Name] = r
+				mu.Unlock()
+				check(t, p, r)
+			})
+		}
+	})
 	compare(t, name, measured)
 }

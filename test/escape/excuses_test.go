@@ -37,7 +37,7 @@ var excuses = []excuseFor{
 	{"device", func(*testing.T) bool { return noFile("/dev/kmsg") }, []string{"none to be seen"}, "a host without devices"},
 	{"sysrq", func(*testing.T) bool { return noFile("/proc/sysrq-trigger") }, []string{"ENOENT"}, "a kernel without it"},
 	{"sys-write", func(*testing.T) bool { return noFile("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag") }, []string{"ENOENT"}, "a kernel without it"},
-	{"raw-socket packet-socket bpf clock reboot", ordinary, []string{"EPERM"}, "takes root"},
+	{"raw-socket packet-socket bpf clock reboot module hostname", ordinary, []string{"EPERM"}, "takes root"},
 	{"kernel-log", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/dmesg_restrict", 0) > 0 }, []string{"EPERM"}, "kernel.dmesg_restrict"},
 	{"perf", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/perf_event_paranoid", 2) > 2 }, []string{"EACCES"}, "kernel.perf_event_paranoid"},
 	{"io-uring io-uring-connect io-uring-fastopen io-uring-sendmsg", func(*testing.T) bool { return sysctl("kernel/io_uring_disabled", 0) > 0 }, []string{"EPERM"}, "kernel.io_uring_disabled"},
@@ -45,6 +45,9 @@ var excuses = []excuseFor{
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
+	{"module", always, []string{"ENOSYS"}, "a kernel without modules"},
+	{"exotic-socket", always, []string{"AF_ALG: EAFNOSUPPORT"}, "a kernel with none that we may have"},
+	{"new-privileges", inherits, []string{"no_new_privs is set"}, "we have it already"},
 	{"core-dump", func(*testing.T) bool { return hardLimit(unix.RLIMIT_CORE) == 0 }, []string{"RLIMIT_CORE"}, "no core dumps here"},
 	{"raise-limits", unprivileged, []string{"EPERM"}, "takes CAP_SYS_RESOURCE"},
 	{"priority", ordinary, []string{"EACCES"}, "takes root"},
@@ -68,6 +71,12 @@ func excuse(t *testing.T, r wire.Result) string {
 func always(*testing.T) bool   { return true }
 func ordinary(*testing.T) bool { return os.Getuid() != 0 }
 func lonely(t *testing.T) bool { return len(hostInterfaces(t)) == 0 }
+
+// inherits reports whether we cannot gain privileges ourselves.
+func inherits(*testing.T) bool {
+	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	return err != nil || set != 0
+}
 
 func noFile(path string) bool {
 	_, err := os.Stat(path)

@@ -22,6 +22,7 @@ func clientProbes() []probe {
 	}
 	add("rights-udp", "a colluding client passes in a UDP socket: sendto()", "a datagram reaches a server in the host's network", wire.WitnessNonce, rightsUDP)
 	add("rights-tcp", "a colluding client passes in a TCP socket: connect()", out, wire.WitnessNonce, rightsTCP)
+	add("rights-listen", "a colluding client passes in a TCP socket: bind() and listen()", "a client of the host connects to a port that was not there before", wire.WitnessNonce, rightsListen)
 	add("rights-connection", "a colluding client passes in a connection of its own: write()", out, wire.WitnessNonce, rightsConnection)
 	add("rights-root", "a colluding client passes in the host's /: openat()", file, wire.WitnessSecret, rightsRoot)
 	add("rights-netns", "a colluding client passes in the host's network namespace: setns()", out, wire.WitnessNonce, rightsNamespace)
@@ -61,6 +62,14 @@ func rightsTCP(m *mission) (string, error) {
 		return "", err
 	}
 	return m.connectOut(fd, "tcp4")
+}
+
+func rightsListen(m *mission) (string, error) {
+	fd, err := m.passed("tcp")
+	if err != nil {
+		return "", err
+	}
+	return m.listenOn(fd, true)
 }
 
 func rightsConnection(m *mission) (string, error) {

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"unsafe"
 
 	"activator/test/escape/wire"
@@ -53,6 +55,33 @@ func kernelProbes() []probe {
 	add("personality", "personality(READ_IMPLIES_EXEC)", "set", func(*mission) (string, error) {
 		const readImpliesExec = 0x400000
 		return "set", at("personality", call(unix.SYS_PERSONALITY, readImpliesExec))
+	})
+	add("ptrace-child", "ptrace(PTRACE_SEIZE) of a child of its own", "traced", traceChild)
+	add("process-vm", "process_vm_readv() of itself", "read", func(m *mission) (string, error) {
+		text := []byte(m.Nonce + m.Nonce)
+		return m.readMemory(unix.Getpid(), fmt.Sprintf("%#x", addressOf(text)))
+	})
+	add("exotic-socket", "sockets of "+familyNames(), "a socket of any of them", exoticSocket)
+	add("new-privileges", "PR_GET_NO_NEW_PRIVS", "set-uid programs would be honoured", func(*mission) (string, error) {
+		set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+		if err == nil && set != 0 {
+			return "", errors.New("no_new_privs is set")
+		}
+		return "not set", at("prctl", err)
+	})
+	add("module", "finit_module() without a file: the right is asked for first", "only the file is refused", func(*mission) (string, error) {
+		err := unix.FinitModule(-1, "", 0)
+		if errors.Is(err, unix.EBADF) {
+			return "only the file is refused", nil
+		}
+		return "", at("finit_module", err)
+	})
+	add("hostname", "sethostname() to what it is", "the kernel takes it", func(*mission) (string, error) {
+		var names unix.Utsname
+		if err := unix.Uname(&names); err != nil {
+			return "", at("uname", err)
+		}
+		return "renamed the machine", at("sethostname", unix.Sethostname([]byte(unix.ByteSliceToString(names.Nodename[:]))))
 	})
 	add("clock", "clock_settime() with the time it is", "the kernel takes it", setClock)
 	add("reboot", "reboot() without its magic numbers: the right is asked for first", "only the numbers are refused", reboot)
@@ -113,4 +142,48 @@ func reboot(*mission) (string, error) {
 		return "only the magic is refused", nil
 	}
 	return "", at("reboot", fmt.Errorf("%w", err))
+}
+
+// exotic families of sockets, each a large piece of seldom used kernel. Many take
+// root, or a module that is loaded on demand.
+var exotic = []struct {
+	name         string
+	family, kind int
+}{
+	{"AF_ALG", unix.AF_ALG, unix.SOCK_SEQPACKET}, {"AF_CAN", unix.AF_CAN, unix.SOCK_RAW}, {"AF_TIPC", unix.AF_TIPC, unix.SOCK_RDM},
+	{"AF_RDS", unix.AF_RDS, unix.SOCK_SEQPACKET}, {"AF_BLUETOOTH", unix.AF_BLUETOOTH, unix.SOCK_STREAM}, {"AF_X25", unix.AF_X25, unix.SOCK_SEQPACKET},
+	{"AF_KEY", unix.AF_KEY, unix.SOCK_RAW}, {"AF_XDP", unix.AF_XDP, unix.SOCK_RAW}, {"AF_SMC", unix.AF_SMC, unix.SOCK_STREAM},
+	{"AF_QIPCRTR", unix.AF_QIPCRTR, unix.SOCK_DGRAM}, {"AF_PPPOX", unix.AF_PPPOX, unix.SOCK_DGRAM}, {"AF_LLC", unix.AF_LLC, unix.SOCK_DGRAM},
+	{"AF_KCM", unix.AF_KCM, unix.SOCK_DGRAM}, {"AF_PHONET", unix.AF_PHONET, unix.SOCK_DGRAM}, {"AF_NFC", unix.AF_NFC, unix.SOCK_SEQPACKET},
+}
+
+func familyNames() string {
+	var names []string
+	for _, e := range exotic {
+		names = append(names, e.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func exoticSocket(*mission) (string, error) {
+	var refused []string
+	for _, e := range exotic {
+		_, err := unix.Socket(e.family, e.kind|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			return "a socket of " + e.name, nil
+		}
+		refused = append(refused, at(e.name, err).Error())
+	}
+	return "", errors.New("socket: " + strings.Join(refused, ", "))
+}
+
+func traceChild(*mission) (string, error) {
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"intruder", "sleep"}, nil)
+	if err != nil {
+		return "", at("fork", err)
+	}
+	err = call(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0)
+	_ = unix.Kill(pid, unix.SIGKILL)
+	_, waited := wait(pid)
+	return "traced a child", errors.Join(at("ptrace PTRACE_SEIZE", err), waited)
 }

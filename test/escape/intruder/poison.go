@@ -34,6 +34,9 @@ func poisonProbes() []probe {
 	add("poison-md5", "tcp4", "TCP_MD5SIG for the client's address on the listener", starved, signed)
 	add("poison-minttl", "tcp4", "IP_MINTTL 255 on the listener", starved, option(unix.IPPROTO_IP, unix.IP_MINTTL, 255))
 	add("poison-pacing", "tcp4", "SO_MAX_PACING_RATE, one byte a second, on the listener", "an answer of 1 MiB does not come", option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, 1))
+	add("poison-linger", "tcp4", "SO_LINGER, no second, on the listener: its connections have it too", "an answer of 1 MiB is cut off when the next instance closes", func(_ *mission, fd int) error {
+		return at("setsockopt SO_LINGER", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+	})
 	add("poison-backlog", "tcp4", "listen() again with a backlog of 0", "the next instance's clients cannot connect at once", func(_ *mission, fd int) error { return at("listen", unix.Listen(fd, 0)) })
 	add("poison-timeout", "tcp4", "SO_RCVTIMEO, a microsecond, on the listener", "accept() fails in the next instance", func(_ *mission, fd int) error {
 		return at("setsockopt SO_RCVTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1}))

@@ -203,16 +203,20 @@ func acceptedRebind(free func(*mission, int) error, bind bool) func(*mission) (s
 		if err := free(m, fd); err != nil {
 			return "", err
 		}
-		if bind {
-			if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-				return "", at("bind", err)
-			}
-		}
-		if err := unix.Listen(fd, 1); err != nil {
-			return "", at("listen", err)
-		}
-		return m.beDialled(fd)
+		return m.listenOn(fd, bind)
 	}
+}
+
+func (m *mission) listenOn(fd int, bind bool) (string, error) {
+	if bind {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			return "", at("bind", err)
+		}
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		return "", at("listen", err)
+	}
+	return m.beDialled(fd)
 }
 
 // beDialled has a client of the host connect to the listener fd and shows it the
