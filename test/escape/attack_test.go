@@ -10,8 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,7 +93,7 @@ func (w *world) judge(o *operator, r wire.Result) wire.Result {
 // follow is a client of the next instance.
 func (w *world) follow(o *operator, r wire.Result) wire.Result {
 	o.control.Close()
-	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 bulk", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
+	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 cut", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
 	way := ways[o.probe.Name]
 	switch {
 	case o.probe.Name == "poison-membership":
@@ -165,7 +165,8 @@ type operator struct {
 	client   *client
 	typed    string
 	survived bool
-	got      int // datagrams that the intruder says it got
+	got      int   // datagrams that the intruder says it got
+	crowded  error // why not all clients of a crowd could connect
 }
 
 // run sends a request and answers questions until the result is there.
@@ -249,6 +250,9 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 	case "survivor":
 		o.survived = o.killStarter()
 	case "which":
+		if strings.HasSuffix(o.way, "backlog") {
+			o.crowded = o.w.crowd()
+		}
 		return o.way, nil
 	case "ready":
 		o.client.start()
@@ -328,17 +332,23 @@ func (w *world) serve(s stage, way string) (bool, string) {
 	control := w.dial(s)
 	defer control.Close()
 	o := &operator{w: w, s: s, control: control, lines: bufio.NewReader(control), way: way}
-	o.client = &client{w: w, way: way, result: make(chan error, 1)}
+	o.client = &client{w: w, way: way, result: make(chan error, 1), over: make(chan struct{})}
+	gone := sync.OnceFunc(func() { close(o.client.over) })
+	defer gone()
 	w.nonce = rand.Text()
 	request := w.request(wire.Probe{Name: "serve"})
 	name, kind, _ := strings.Cut(way, " ")
-	if kind == "backlog" {
-		return w.crowd()
-	}
 	r, err := o.run(request)
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, "no answer: " + err.Error()
+	case kind == "backlog" && o.crowded != nil:
+		return false, o.crowded.Error()
+	case kind == "backlog":
+		return true, "eight clients connected"
 	}
+	_, _ = io.Copy(io.Discard, o.lines) // until the instance is gone
+	gone()
 	if strings.HasPrefix(name, "tcp") {
 		if o.client.conn == nil {
 			return false, r.How
@@ -352,13 +362,13 @@ func (w *world) serve(s stage, way string) (bool, string) {
 }
 
 // crowd connects eight clients at once: the listener's queue has room for them.
-func (w *world) crowd() (bool, string) {
+func (w *world) crowd() error {
 	for i := range 8 {
 		c, err := net.DialTimeout("tcp", w.tcp4, 700*time.Millisecond)
 		if err != nil {
-			return false, "client " + strconv.Itoa(i+1) + ": " + err.Error()
+			return fmt.Errorf("client %d: %w", i+1, err)
 		}
 		defer c.Close()
 	}
-	return true, "eight clients connected"
+	return nil
 }

@@ -12,9 +12,10 @@ import (
 // client is a client of a well-behaved instance.
 type client struct {
 	w      *world
-	way    string // "tcp4", "tcp4 bulk", "udp4 burst"
+	way    string // "tcp4", "tcp4 bulk", "tcp4 cut", "udp4 burst"
 	conn   net.Conn
 	result chan error
+	over   chan struct{} // closed when the instance is gone
 }
 
 // count is how many datagrams it sends.
@@ -59,8 +60,12 @@ func (c *client) talk() error {
 	if strings.TrimSpace(line) != c.w.nonce {
 		return errors.New("another line comes back")
 	}
-	if strings.HasSuffix(c.way, "bulk") {
+	switch {
+	case strings.HasSuffix(c.way, "bulk"):
 		_, err = io.CopyN(io.Discard, r, 1<<20)
+	case strings.HasSuffix(c.way, "cut"):
+		<-c.over
+		_, err = io.CopyN(io.Discard, r, 1<<18)
 	}
 	return err
 }

@@ -115,7 +115,7 @@ func TestSandbox(t *testing.T) {
 
 // TestSandboxServes: what stops the probes is not that nothing works.
 func TestSandboxServes(t *testing.T) {
-	for _, kind := range []string{"tcp4 bulk", "tcp6", "udp4 burst", "udp6", "unixgram"} {
+	for _, kind := range []string{"tcp4 bulk", "tcp4 cut", "tcp4 backlog", "tcp6", "udp4 burst", "udp6", "unixgram"} {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
 			s := sandboxed{}.start(t, w, wire.Probe{})

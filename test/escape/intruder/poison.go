@@ -34,7 +34,7 @@ func poisonProbes() []probe {
 	add("poison-md5", "tcp4", "TCP_MD5SIG for the client's address on the listener", starved, signed)
 	add("poison-minttl", "tcp4", "IP_MINTTL 255 on the listener", starved, option(unix.IPPROTO_IP, unix.IP_MINTTL, 255))
 	add("poison-pacing", "tcp4", "SO_MAX_PACING_RATE, one byte a second, on the listener", "an answer of 1 MiB does not come", option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, 1))
-	add("poison-linger", "tcp4", "SO_LINGER, no second, on the listener: its connections have it too", "an answer of 1 MiB is cut off when the next instance closes", func(_ *mission, fd int) error {
+	add("poison-linger", "tcp4", "SO_LINGER, no second, on the listener: its connections have it too", "an answer of 256 KiB is cut off when the next instance closes", func(_ *mission, fd int) error {
 		return at("setsockopt SO_LINGER", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 	})
 	add("poison-backlog", "tcp4", "listen() again with a backlog of 0", "the next instance's clients cannot connect at once", func(_ *mission, fd int) error { return at("listen", unix.Listen(fd, 0)) })
@@ -146,7 +146,7 @@ var serveMode = probe{wire.Probe{Name: "serve", Witness: wire.WitnessNonce}, fun
 }}
 
 // serveStream accepts as a plain server does: it blocks. It reads a line and
-// sends it back, and then a megabyte if it is asked to.
+// sends it back, and more if it is asked to.
 func (m *mission) serveStream(fd int, way string) (string, error) {
 	var client int
 	accepted := make(chan error, 1)
@@ -184,11 +184,10 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 	if _, err := unix.Write(client, line[:n]); err != nil {
 		return "", at("write", err)
 	}
-	if way == "bulk" {
-		bounded(client)
-		if _, err := unix.Write(client, make([]byte, 1<<20)); err != nil {
-			return "", at("write", err)
-		}
+	bounded(client)
+	more := map[string]int{"bulk": 1 << 20, "cut": 1 << 18}[way] // cut: read when we are gone
+	if _, err := unix.Write(client, make([]byte, more)); err != nil {
+		return "", at("write", err)
 	}
 	return "served", nil
 }
