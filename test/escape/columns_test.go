@@ -2,6 +2,7 @@ package escape
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -40,7 +41,6 @@ type handed struct {
 	argv    []string
 	files   []*os.File
 	cmd     *exec.Cmd // nil: none runs
-	killed  bool
 	cleanup func()
 }
 
@@ -51,9 +51,8 @@ func hand(t *testing.T, w *world, p wire.Probe, argv ...string) *handed {
 	if p.Name == "keyring" {
 		h.argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, h.argv...)
 	}
-	w.choosePorts()
-	for _, l := range []struct{ network, address string }{{"tcp4", w.tcp4}, {"udp4", w.udp4}, {"tcp", "[::]:" + w.port6}, {"udp", "[::]:" + w.port6}, {"unix", w.unix}, {"unixgram", w.unixgram}} {
-		h.files = append(h.files, bind(t, l.network, l.address))
+	if err := h.bindAll(); err != nil {
+		t.Fatal(err)
 	}
 	dir, err := os.Open(w.dir)
 	if err != nil {
@@ -64,48 +63,63 @@ func hand(t *testing.T, w *world, p wire.Probe, argv ...string) *handed {
 	return h
 }
 
-func bind(t *testing.T, network, address string) *os.File {
-	t.Helper()
-	var c interface {
-		File() (*os.File, error)
-		Close() error
+// bindAll binds the sockets. Ports that were free may be taken by now: others
+// test on this machine too.
+func (h *handed) bindAll() (err error) {
+	w := h.w
+	for range 5 {
+		w.choosePorts()
+		h.files = nil
+		for _, l := range []struct{ network, address string }{{"tcp4", w.tcp4}, {"udp4", w.udp4}, {"tcp", "[::]:" + w.port6}, {"udp", "[::]:" + w.port6},
+			{"unix", w.unix}, {"unixgram", w.unixgram}} {
+			var f *os.File
+			if f, err = bind(h.t.Context(), l.network, l.address); err != nil {
+				break
+			}
+			h.files = append(h.files, f)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		for _, f := range h.files {
+			f.Close()
+		}
 	}
+	return err
+}
+
+// bind makes a socket without a goroutine of Go behind it.
+func bind(ctx context.Context, network, address string) (*os.File, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
-	switch {
-	case strings.HasPrefix(network, "udp"), network == "unixgram":
-		p, err := config.ListenPacket(t.Context(), network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if network == "unixgram" {
-			c = p.(*net.UnixConn)
-		} else {
-			c = p.(*net.UDPConn)
-		}
-	default:
-		l, err := config.Listen(t.Context(), network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false)
-			c = u
-		} else {
-			c = l.(*net.TCPListener)
-		}
+	var c any
+	var err error
+	if strings.HasPrefix(network, "udp") || network == "unixgram" {
+		c, err = config.ListenPacket(ctx, network, address)
+	} else {
+		c, err = config.Listen(ctx, network, address)
 	}
-	f, err := c.File()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
+	}
+	if u, ok := c.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	socket := c.(interface {
+		File() (*os.File, error)
+		Close() error
+	})
+	f, err := socket.File()
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
 	}
 	// A file that Go knows as non-blocking it makes blocking at each start, and
 	// would so mend what a probe has spoiled.
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err := errors.Join(err, f.Close(), c.Close()); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(err, f.Close(), socket.Close()); err != nil {
+		return nil, err
 	}
-	return os.NewFile(uintptr(fd), network)
+	return os.NewFile(uintptr(fd), network), nil
 }
 
 func (h *handed) next() {
@@ -152,7 +166,6 @@ func (h *handed) ended() {
 }
 
 func (h *handed) kill() {
-	h.killed = true
 	_ = h.cmd.Process.Kill()
 	h.ended()
 }
@@ -246,21 +259,44 @@ limits = { nproc = 64, as = "1G" }
 
 // running is an activator.
 type running struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	log  *logged
-	once sync.Once
+	t      *testing.T
+	cmd    *exec.Cmd
+	log    *logged
+	gone   chan struct{} // closed when it has ended, with err
+	err    error
+	killed bool
 }
 
 func (sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
-	w.choosePorts()
+	for try := range 5 {
+		w.choosePorts()
+		a := activate(t, w, p)
+		select {
+		case <-a.log.ready:
+			t.Cleanup(a.stop)
+			return a
+		case <-time.After(patience):
+			_ = a.cmd.Process.Kill()
+			<-a.gone
+			t.Fatalf("the activator does not get ready:\n%s", a.output())
+		case <-a.gone: // a port may be taken by now
+			if try == 4 || !strings.Contains(a.output(), "address already in use") {
+				t.Fatalf("the activator does not start:\n%s", a.output())
+			}
+		}
+	}
+	return nil
+}
+
+func activate(t *testing.T, w *world, p wire.Probe) *running {
+	t.Helper()
 	text := fmt.Sprintf(configuration, w.port, w.port6, w.unix, w.unixgram, w.binary)
 	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
 	if p.Name == "keyring" {
 		argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, argv...)
 	}
-	a := &running{t: t, cmd: exec.Command(argv[0], argv[1:]...), log: &logged{ready: make(chan struct{})}}
+	a := &running{t: t, cmd: exec.Command(argv[0], argv[1:]...), log: &logged{ready: make(chan struct{})}, gone: make(chan struct{})}
 	a.cmd.Stderr = a.log
 	if w.terminal != nil {
 		text += "stdout = \"inherit\"\n"
@@ -279,12 +315,10 @@ func (sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(a.stop)
-	select {
-	case <-a.log.ready:
-	case <-time.After(patience):
-		t.Fatalf("the activator does not get ready:\n%s", a.output())
-	}
+	go func() {
+		a.err = a.cmd.Wait()
+		close(a.gone)
+	}()
 	return a
 }
 
@@ -293,23 +327,26 @@ func (a *running) ended()         {}
 func (a *running) output() string { return a.log.String() }
 
 func (a *running) kill() {
-	a.once.Do(func() {
-		_ = a.cmd.Process.Kill()
-		_ = a.cmd.Wait()
-	})
+	a.killed = true
+	_ = a.cmd.Process.Kill()
+	<-a.gone
 }
 
 // stop ends the activator in order, which is part of the test: no intruder keeps
 // it from that.
 func (a *running) stop() {
-	a.once.Do(func() {
+	if !a.killed {
 		_ = a.cmd.Process.Signal(syscall.SIGTERM)
-		late := time.AfterFunc(patience, func() { _ = a.cmd.Process.Kill() })
-		err := a.cmd.Wait()
-		if late.Stop(); err != nil {
-			a.t.Errorf("the activator ended with %v:\n%s", err, a.output())
+		select {
+		case <-a.gone:
+		case <-time.After(patience):
+			_ = a.cmd.Process.Kill()
+			<-a.gone
 		}
-	})
+		if a.err != nil {
+			a.t.Errorf("the activator ended with %v", a.err)
+		}
+	}
 	if a.t.Failed() {
 		a.t.Logf("the activator's log:\n%s", a.output())
 	}
