@@ -141,6 +141,7 @@ func (h *handed) next() {
 		h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
 	}
 	if err := h.cmd.Start(); err != nil {
+		h.cmd = nil
 		h.t.Fatal(err)
 	}
 }

@@ -72,7 +72,11 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A child of another test that is forked meanwhile would have the program open
+	// for writing until its exec, and it could not be started.
+	syscall.ForkLock.RLock()
 	err = errors.Join(os.Chmod(dir, 0o755), os.WriteFile(w.file, []byte(w.secret+"\n"), 0o644), os.WriteFile(w.binary, text, 0o755))
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
