@@ -155,10 +155,20 @@ func (w *world) sniff() {
 	if os.Getuid() != 0 {
 		return
 	}
-	const allProtocols = 0x0300 // ETH_P_ALL in network order
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, allProtocols)
+	const ip = 0x0008 // ETH_P_IP in network order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, ip)
 	if err != nil {
 		return
+	}
+	// What else passes lo would fill the socket's buffer.
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // the destination
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 127<<24 | 77, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 4096},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		w.t.Errorf("sniffer: %v", err)
 	}
 	f := os.NewFile(uintptr(fd), "sniffer")
 	w.serveUntilEnd(f, func() {

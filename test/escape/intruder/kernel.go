@@ -15,76 +15,81 @@ import (
 // Parts of the kernel that a network service has no use for. Each is a piece of
 // attack surface; "achieved" is that it answers.
 func kernelProbes() []probe {
-	var all []probe
-	add := func(name, tries, means string, run func(*mission) (string, error)) {
-		all = append(all, probe{wire.Probe{Name: name, Group: "kernel", Tries: tries, Means: means, Witness: wire.WitnessKernel}, run})
+	rows := []struct {
+		name, tries, means string
+		run                func(*mission) (string, error)
+	}{
+		{"raw-socket", "socket(AF_INET, SOCK_RAW)", "a socket", newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)},
+		{"packet-socket", "socket(AF_PACKET)", "a socket", newSocket(unix.AF_PACKET, unix.SOCK_RAW, 0)},
+		{"vsock", "socket(AF_VSOCK), bind() and listen()", "a socket that listens to virtual machines", vsock},
+		{"netlink-audit", "socket(NETLINK_AUDIT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT)},
+		{"netlink-uevent", "socket(NETLINK_KOBJECT_UEVENT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT)},
+		{"netlink-sock-diag", "socket(NETLINK_SOCK_DIAG)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)},
+		{"netlink-xfrm", "socket(NETLINK_XFRM)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM)},
+		{"netlink-netfilter", "socket(NETLINK_NETFILTER)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)},
+		{"netlink-generic", "socket(NETLINK_GENERIC)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC)},
+		{"bpf", "bpf(BPF_MAP_CREATE)", "a map", bpf},
+		{"perf", "perf_event_open() on itself", "a counter", perfEvent},
+		{"userfaultfd", "userfaultfd()", "a descriptor", userFault},
+		{"io-uring", "io_uring_setup()", "a ring", func(*mission) (string, error) {
+			_, err := newRing()
+			return "made a ring", err
+		}},
+		{"fanotify", "fanotify_init()", "a descriptor", func(*mission) (string, error) {
+			const reportFID = 0x200 // an ordinary user's, Linux 5.13
+			_, err := unix.FanotifyInit(unix.FAN_CLOEXEC|reportFID, 0)
+			return "made a group", at("fanotify_init", err)
+		}},
+		{"add-key", "add_key() to its own process's keyring", "a key", func(*mission) (string, error) {
+			_, err := unix.AddKey("user", "intruder", []byte("x"), unix.KEY_SPEC_PROCESS_KEYRING)
+			return "made a key", at("add_key", err)
+		}},
+		{"kernel-log", "syslog(SYSLOG_ACTION_READ_ALL)", "the kernel's log", func(*mission) (string, error) {
+			_, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, make([]byte, 4096))
+			return "read the kernel's log", at("syslog", err)
+		}},
+		{"kcmp", "kcmp() on itself", "compared", func(*mission) (string, error) {
+			pid := uintptr(unix.Getpid())
+			return "compared", at("kcmp", call(unix.SYS_KCMP, pid, pid, 1, 0, 0))
+		}},
+		{"personality", "personality(READ_IMPLIES_EXEC)", "set", func(*mission) (string, error) {
+			const readImpliesExec = 0x400000
+			return "set", at("personality", call(unix.SYS_PERSONALITY, readImpliesExec))
+		}},
+		{"ptrace-child", "ptrace(PTRACE_SEIZE) of a child of its own", "traced", traceChild},
+		{"process-vm", "process_vm_readv() of itself", "read", func(m *mission) (string, error) {
+			text := []byte(m.Nonce + m.Nonce)
+			return m.readMemory(unix.Getpid(), fmt.Sprintf("%#x", addressOf(text)))
+		}},
+		{"exotic-socket", "sockets of " + familyNames(), "a socket of any of them", exoticSocket},
+		{"new-privileges", "PR_GET_NO_NEW_PRIVS", "set-uid programs would be honoured", func(*mission) (string, error) {
+			set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+			if err == nil && set != 0 {
+				return "", errors.New("no_new_privs is set")
+			}
+			return "not set", at("prctl", err)
+		}},
+		{"module", "finit_module() without a file: the right is asked for first", "only the file is refused", func(*mission) (string, error) {
+			err := unix.FinitModule(-1, "", 0)
+			if errors.Is(err, unix.EBADF) {
+				return "only the file is refused", nil
+			}
+			return "", at("finit_module", err)
+		}},
+		{"hostname", "sethostname() to what it is", "the kernel takes it", func(*mission) (string, error) {
+			var names unix.Utsname
+			if err := unix.Uname(&names); err != nil {
+				return "", at("uname", err)
+			}
+			return "renamed the machine", at("sethostname", unix.Sethostname([]byte(unix.ByteSliceToString(names.Nodename[:]))))
+		}},
+		{"clock", "clock_settime() with the time it is", "the kernel takes it", setClock},
+		{"reboot", "reboot() without its magic numbers: the right is asked for first", "only the numbers are refused", reboot},
 	}
-	add("raw-socket", "socket(AF_INET, SOCK_RAW)", "a socket", newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP))
-	add("packet-socket", "socket(AF_PACKET)", "a socket", newSocket(unix.AF_PACKET, unix.SOCK_RAW, 0))
-	add("vsock", "socket(AF_VSOCK), bind() and listen()", "a socket that listens to virtual machines", vsock)
-	add("netlink-audit", "socket(NETLINK_AUDIT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_AUDIT))
-	add("netlink-uevent", "socket(NETLINK_KOBJECT_UEVENT)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT))
-	add("netlink-sock-diag", "socket(NETLINK_SOCK_DIAG)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG))
-	add("netlink-xfrm", "socket(NETLINK_XFRM)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM))
-	add("netlink-netfilter", "socket(NETLINK_NETFILTER)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER))
-	add("netlink-generic", "socket(NETLINK_GENERIC)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC))
-	add("bpf", "bpf(BPF_MAP_CREATE)", "a map", bpf)
-	add("perf", "perf_event_open() on itself", "a counter", perfEvent)
-	add("userfaultfd", "userfaultfd()", "a descriptor", userFault)
-	add("io-uring", "io_uring_setup()", "a ring", func(*mission) (string, error) {
-		_, err := newRing()
-		return "made a ring", err
-	})
-	add("fanotify", "fanotify_init()", "a descriptor", func(*mission) (string, error) {
-		const reportFID = 0x200 // an ordinary user's, Linux 5.13
-		_, err := unix.FanotifyInit(unix.FAN_CLOEXEC|reportFID, 0)
-		return "made a group", at("fanotify_init", err)
-	})
-	add("add-key", "add_key() to its own process's keyring", "a key", func(*mission) (string, error) {
-		_, err := unix.AddKey("user", "intruder", []byte("x"), unix.KEY_SPEC_PROCESS_KEYRING)
-		return "made a key", at("add_key", err)
-	})
-	add("kernel-log", "syslog(SYSLOG_ACTION_READ_ALL)", "the kernel's log", func(*mission) (string, error) {
-		_, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, make([]byte, 4096))
-		return "read the kernel's log", at("syslog", err)
-	})
-	add("kcmp", "kcmp() on itself", "compared", func(*mission) (string, error) {
-		pid := uintptr(unix.Getpid())
-		return "compared", at("kcmp", call(unix.SYS_KCMP, pid, pid, 1, 0, 0))
-	})
-	add("personality", "personality(READ_IMPLIES_EXEC)", "set", func(*mission) (string, error) {
-		const readImpliesExec = 0x400000
-		return "set", at("personality", call(unix.SYS_PERSONALITY, readImpliesExec))
-	})
-	add("ptrace-child", "ptrace(PTRACE_SEIZE) of a child of its own", "traced", traceChild)
-	add("process-vm", "process_vm_readv() of itself", "read", func(m *mission) (string, error) {
-		text := []byte(m.Nonce + m.Nonce)
-		return m.readMemory(unix.Getpid(), fmt.Sprintf("%#x", addressOf(text)))
-	})
-	add("exotic-socket", "sockets of "+familyNames(), "a socket of any of them", exoticSocket)
-	add("new-privileges", "PR_GET_NO_NEW_PRIVS", "set-uid programs would be honoured", func(*mission) (string, error) {
-		set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-		if err == nil && set != 0 {
-			return "", errors.New("no_new_privs is set")
-		}
-		return "not set", at("prctl", err)
-	})
-	add("module", "finit_module() without a file: the right is asked for first", "only the file is refused", func(*mission) (string, error) {
-		err := unix.FinitModule(-1, "", 0)
-		if errors.Is(err, unix.EBADF) {
-			return "only the file is refused", nil
-		}
-		return "", at("finit_module", err)
-	})
-	add("hostname", "sethostname() to what it is", "the kernel takes it", func(*mission) (string, error) {
-		var names unix.Utsname
-		if err := unix.Uname(&names); err != nil {
-			return "", at("uname", err)
-		}
-		return "renamed the machine", at("sethostname", unix.Sethostname([]byte(unix.ByteSliceToString(names.Nodename[:]))))
-	})
-	add("clock", "clock_settime() with the time it is", "the kernel takes it", setClock)
-	add("reboot", "reboot() without its magic numbers: the right is asked for first", "only the numbers are refused", reboot)
+	var all []probe
+	for _, r := range rows {
+		all = append(all, probe{wire.Probe{Name: r.name, Group: "kernel", Tries: r.tries, Means: r.means, Witness: wire.WitnessKernel}, r.run})
+	}
 	return all
 }
 
