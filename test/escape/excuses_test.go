@@ -45,6 +45,9 @@ var excuses = []excuseFor{
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
+	{"user-namespace", func(t *testing.T) bool {
+		return ordinary(t) && sysctl("kernel/apparmor_restrict_unprivileged_userns", 0) > 0
+	}, []string{"EPERM", "EACCES"}, "kernel.apparmor_restrict_unprivileged_userns"},
 	{"module", always, []string{"ENOSYS"}, "a kernel without modules"},
 	{"exotic-socket", always, []string{"AF_ALG: EAFNOSUPPORT"}, "a kernel with none that we may have"},
 	{"new-privileges", inherits, []string{"no_new_privs is set"}, "we have it already"},
