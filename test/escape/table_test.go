@@ -19,8 +19,8 @@ import (
 const (
 	resultsFile = "results.tsv"
 	document    = "../../docs/security.md"
-	beginMark   = "<!-- escape suite: begin, written by `make escape` -->"
-	endMark     = "<!-- escape suite: end -->"
+	beginMark   = "<!-- escape table -->"
+	endMark     = "<!-- end of escape table -->"
 )
 
 // columns of results.tsv, after the probe's name.
