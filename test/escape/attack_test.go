@@ -25,7 +25,7 @@ import (
 func attack(t *testing.T, c column, p wire.Probe) wire.Result {
 	t.Helper()
 	w := newWorld(t)
-	if p.Name == "tiocsti" {
+	if strings.HasPrefix(p.Name, "tiocsti") {
 		w.terminal = newTerminal(t)
 	}
 	if p.Name == "udp-source-route" {
@@ -93,7 +93,7 @@ func (w *world) judge(o *operator, r wire.Result) wire.Result {
 // follow is a client of the next instance.
 func (w *world) follow(o *operator, r wire.Result) wire.Result {
 	o.control.Close()
-	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 cut", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek"}
+	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 cut", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek", "poison-filter-high-bits": "udp4"}
 	way := ways[o.probe.Name]
 	switch {
 	case o.probe.Name == "poison-membership":
@@ -143,7 +143,7 @@ func (w *world) look(o *operator, r wire.Result) wire.Result {
 				r.Achieved = true
 			}
 		}
-	case "tiocsti":
+	case "tiocsti", "tiocsti-high-bits":
 		r.Achieved = o.typed == w.nonce+"\n"
 	case "outlive-child", "outlive-exec":
 		r.Achieved = o.survived

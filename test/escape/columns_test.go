@@ -246,8 +246,8 @@ func (podman) start(t *testing.T, w *world, p wire.Probe) stage {
 }
 
 // sandboxed is the activator with a configuration that says where the sockets
-// are, and the limits that two probes run against.
-type sandboxed struct{}
+// are, and the limits that two probes run against. more is what a test adds.
+type sandboxed struct{ more string }
 
 const configuration = `[[socket]]
 listen = ["tcp://127.0.0.1:%[1]s", "udp://127.0.0.1:%[1]s", "tcp://[::]:%[2]s", "udp://[::]:%[2]s",
@@ -268,11 +268,11 @@ type running struct {
 	killed bool
 }
 
-func (sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
+func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
 	for try := range 5 {
 		w.choosePorts()
-		a := activate(t, w, p)
+		a := activate(t, w, p, s.more)
 		select {
 		case <-a.log.ready:
 			t.Cleanup(a.stop)
@@ -290,7 +290,7 @@ func (sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	return nil
 }
 
-func activate(t *testing.T, w *world, p wire.Probe) *running {
+func activate(t *testing.T, w *world, p wire.Probe, more string) *running {
 	t.Helper()
 	text := fmt.Sprintf(configuration, w.port, w.port6, w.unix, w.unixgram, w.binary)
 	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
@@ -304,7 +304,7 @@ func activate(t *testing.T, w *world, p wire.Probe) *running {
 		a.cmd.Stdout = w.terminal.slave
 		a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
 	}
-	if err := os.WriteFile(argv[len(argv)-1], []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(argv[len(argv)-1], []byte(text+more), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir, err := os.Open(w.dir) // left open in the starter

@@ -113,6 +113,31 @@ func TestSandbox(t *testing.T) {
 	})
 }
 
+// TestSandboxThatConnects: what a service may connect to itself loosens nothing
+// for what it inherited.
+func TestSandboxThatConnects(t *testing.T) {
+	for _, connect := range []string{"unix", "any"} {
+		t.Run(connect, func(t *testing.T) {
+			c := sandboxed{"[sandbox]\nconnect = \"" + connect + "\"\n"}
+			for _, p := range chosen(t) {
+				switch p.Group {
+				case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison":
+				default:
+					continue
+				}
+				t.Run(p.Name, func(t *testing.T) {
+					t.Parallel()
+					if r := attack(t, c, p); r.Achieved {
+						t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
+					} else {
+						t.Logf("stopped: %s", r.How)
+					}
+				})
+			}
+		})
+	}
+}
+
 // TestSandboxServes: what stops the probes is not that nothing works.
 func TestSandboxServes(t *testing.T) {
 	for _, kind := range []string{"tcp4 bulk", "tcp4 cut", "tcp4 backlog", "tcp6", "udp4 burst", "udp6", "unixgram"} {

@@ -29,7 +29,7 @@ var excuses = []excuseFor{
 	{"tcp-ulp", always, []string{"ENOENT"}, "a kernel without TLS"},
 	{"udp-source-route", ordinary, []string{"EPERM"}, "a source route takes CAP_NET_RAW, ip_options_compile of the kernel"},
 	{"poison-filter-tcp", ordinary, []string{"SO_ATTACH_FILTER: EPERM"}, "newer kernels let an ordinary user attach filters to datagram sockets only"},
-	{"ioctl-interfaces", lonely, []string{"none of the host's"}, "the host has only lo"},
+	{"ioctl-interfaces ioctl-interfaces-high-bits", lonely, []string{"none of the host's"}, "the host has only lo"},
 	{"poison-device-tcp poison-device-udp", lonely, []string{"ENODEV"}, "the host has only lo"},
 	{"ioctl-change ioctl-netns rights-netns setns", ordinary, []string{"EPERM"}, "takes root"},
 	{"handle chroot mknod mount fsmount open-tree remount umount pivot-root unshare", ordinary, []string{"EPERM"}, "takes root"},
@@ -41,7 +41,7 @@ var excuses = []excuseFor{
 	{"kernel-log", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/dmesg_restrict", 0) > 0 }, []string{"EPERM"}, "kernel.dmesg_restrict"},
 	{"perf", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/perf_event_paranoid", 2) > 2 }, []string{"EACCES"}, "kernel.perf_event_paranoid"},
 	{"io-uring io-uring-connect io-uring-fastopen io-uring-sendmsg", func(*testing.T) bool { return sysctl("kernel/io_uring_disabled", 0) > 0 }, []string{"EPERM"}, "kernel.io_uring_disabled"},
-	{"tiocsti", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
+	{"tiocsti tiocsti-high-bits", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
@@ -51,9 +51,8 @@ var excuses = []excuseFor{
 	{"module", always, []string{"ENOSYS"}, "a kernel without modules"},
 	{"exotic-socket", always, []string{"AF_ALG: EAFNOSUPPORT"}, "a kernel with none that we may have"},
 	{"new-privileges", inherits, []string{"no_new_privs is set"}, "we have it already"},
-	{"core-dump", func(*testing.T) bool { return hardLimit(unix.RLIMIT_CORE) == 0 }, []string{"RLIMIT_CORE"}, "no core dumps here"},
 	{"raise-limits", unprivileged, []string{"EPERM"}, "takes CAP_SYS_RESOURCE"},
-	{"priority", ordinary, []string{"EACCES"}, "takes root"},
+	{"priority realtime", ordinary, []string{"EACCES", "EPERM"}, "takes root"},
 }
 
 // excuse returns why a probe may fail without isolation, "" if it may not.
@@ -108,14 +107,6 @@ func sysctl(name string, missing int) int {
 		return missing
 	}
 	return n
-}
-
-func hardLimit(resource int) uint64 {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(resource, &l); err != nil {
-		return 0
-	}
-	return l.Max
 }
 
 // An excuse is for a probe that there is.

@@ -67,6 +67,10 @@ func dissolve(fd int) error {
 	return call(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), 16)
 }
 
+// highBit is above the 32 bits that the kernel takes of an int: a filter that
+// compares all 64 sees another number (CVE-2019-7303).
+const highBit = 1 << 32
+
 // call is a system call whose value does not matter. Memory that an argument
 // points to stays where it is.
 //

@@ -28,6 +28,9 @@ func kernelProbes() []probe {
 		{"netlink-xfrm", "socket(NETLINK_XFRM)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM)},
 		{"netlink-netfilter", "socket(NETLINK_NETFILTER)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)},
 		{"netlink-generic", "socket(NETLINK_GENERIC)", "a socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC)},
+		{"netlink-high-bits", "socket(NETLINK_SOCK_DIAG) with bits above the 32 that the kernel looks at", "a socket", func(*mission) (string, error) {
+			return "a socket", at("socket", call(unix.SYS_SOCKET, unix.AF_NETLINK|highBit, unix.SOCK_RAW|highBit, unix.NETLINK_SOCK_DIAG|highBit))
+		}},
 		{"bpf", "bpf(BPF_MAP_CREATE)", "a map", bpf},
 		{"perf", "perf_event_open() on itself", "a counter", perfEvent},
 		{"userfaultfd", "userfaultfd()", "a descriptor", userFault},

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"activator/test/escape/wire"
 
@@ -28,6 +29,15 @@ func limitProbes() []probe {
 	add("memory", "2 GiB mapped, against limits as = 1 GiB", "mapped, and written to here and there", eatMemory)
 	add("fill-tmp", "300 MiB written to /tmp, /dev/shm, /run or /var, against no limit that was set", "they fit", fillTmp)
 	add("raise-limits", "setrlimit() of more files than it was given", "the kernel takes it", raiseLimits)
+	add("realtime", "sched_setscheduler(SCHED_FIFO), for a moment", "the kernel takes it", func(*mission) (string, error) {
+		const other, fifo = 0, 1
+		priority := int32(1)
+		if err := call(unix.SYS_SCHED_SETSCHEDULER, 0, fifo, uintptr(unsafe.Pointer(&priority))); err != nil {
+			return "", at("sched_setscheduler", err)
+		}
+		priority = 0
+		return "before everybody else", call(unix.SYS_SCHED_SETSCHEDULER, 0, other, uintptr(unsafe.Pointer(&priority)))
+	})
 	add("priority", "setpriority() to -5", "the kernel takes it", func(*mission) (string, error) {
 		return "more than its share", at("setpriority", unix.Setpriority(unix.PRIO_PROCESS, 0, -5))
 	})

@@ -28,6 +28,11 @@ func poisonProbes() []probe {
 	const starved = "the next instance's clients get no answer"
 	add("poison-filter-tcp", "tcp4", "SO_ATTACH_FILTER (drop all) and SO_LOCK_FILTER on the listener", starved, dropAll)
 	add("poison-filter-udp", "udp4", "the same on the UDP socket", starved, dropAll)
+	add("poison-filter-high-bits", "udp4", "the same with bits above the 32 that the kernel looks at", starved, func(_ *mission, fd int) error {
+		drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+		program := unix.SockFprog{Len: 1, Filter: &drop}
+		return at("setsockopt SO_ATTACH_FILTER", call(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET|highBit, unix.SO_ATTACH_FILTER|highBit, uintptr(unsafe.Pointer(&program)), unsafe.Sizeof(program)))
+	})
 	add("poison-filter-unixgram", "unixgram", "the same on the unix datagram socket", starved, dropAll)
 	add("poison-device-tcp", "tcp4", "SO_BINDTODEVICE on the listener, another interface than its clients'", starved, otherDevice)
 	add("poison-device-udp", "udp4", "the same on the UDP socket", starved, otherDevice)

@@ -32,10 +32,11 @@ func processProbes() []probe {
 	add("memory-of-process", "process_vm_readv() by its pid", secret, wire.WitnessSecret, memoryOfProcess)
 	add("pidfd-getfd", "pidfd_open() and pidfd_getfd() by its pid", secret, wire.WitnessSecret, getfdOfProcess)
 	add("keyring", "a key of the starter's session keyring searched and read", "the key's payload read", wire.WitnessSecret, readKey)
-	add("tiocsti", "TIOCSTI on an inherited terminal", "the terminal's next reader gets what we typed", wire.WitnessHost, typeAhead)
+	add("tiocsti", "TIOCSTI on an inherited terminal", "the terminal's next reader gets what we typed", wire.WitnessHost, typeAhead(0))
+	add("tiocsti-high-bits", "the same with bits above the 32 that the kernel looks at", "the terminal's next reader gets what we typed", wire.WitnessHost, typeAhead(highBit))
 	add("outlive-child", "PR_SET_PDEATHSIG 0 and a child in a session of its own", alive, wire.WitnessHost, outliveChild)
 	add("outlive-exec", "execve() by another thread than the first: the death signal is the thread's", alive, wire.WitnessHost, outliveExec)
-	add("core-dump", "RLIMIT_CORE raised, PR_SET_DUMPABLE", "a crash would write the core, or feed it to a program of the host", wire.WitnessKernel, coreDump)
+	add("core-dump", "RLIMIT_CORE raised, or lowered to 0, where a program of the host gets the core nevertheless; PR_SET_DUMPABLE", "a crash would write the core, or feed it to a program of the host", wire.WitnessKernel, coreDump)
 	return all
 }
 
@@ -193,18 +194,16 @@ func readKey(m *mission) (string, error) {
 	return "read a key of the starter", nil
 }
 
-func typeAhead(m *mission) (string, error) {
-	for i := range len(m.Nonce) {
-		if err := call(unix.SYS_IOCTL, 1, unix.TIOCSTI, uintptr(unsafe.Pointer(unsafe.StringData(m.Nonce[i:])))); err != nil {
-			return "", at("ioctl TIOCSTI", err)
+func typeAhead(bits uintptr) func(*mission) (string, error) {
+	return func(m *mission) (string, error) {
+		for _, c := range []byte(m.Nonce + "\n") {
+			if err := call(unix.SYS_IOCTL, 1, unix.TIOCSTI|bits, uintptr(unsafe.Pointer(&c))); err != nil {
+				return "", at("ioctl TIOCSTI", err)
+			}
 		}
+		_, err := m.ask("typed", "") // the terminal is hung up when we and the starter are gone
+		return "typed into the terminal", err
 	}
-	newline := byte('\n')
-	if err := call(unix.SYS_IOCTL, 1, unix.TIOCSTI, uintptr(unsafe.Pointer(&newline))); err != nil {
-		return "", at("ioctl TIOCSTI", err)
-	}
-	_, err := m.ask("typed", "") // the terminal is hung up when we and the starter are gone
-	return "typed into the terminal", err
 }
 
 // outliveChild leaves a child that holds the connection to the harness, and goes
@@ -282,17 +281,25 @@ func startAndWait(args []string) {
 	os.Exit(status.ExitStatus())
 }
 
+// coreDump: a limit below a page keeps the kernel from writing a file, and only
+// one of exactly 1 from feeding a program of the host, where core_pattern names
+// one: do_coredump of the kernel. So it must neither grow nor go to 0.
 func coreDump(*mission) (string, error) {
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
-		return "", at("getrlimit", err)
+	if err := unix.Prlimit(0, unix.RLIMIT_CORE, nil, &limit); err != nil {
+		return "", at("prlimit", err)
 	}
-	if limit.Max == 0 {
-		return "", errors.New("RLIMIT_CORE is 0 for good")
+	if limit.Cur = 0; limit.Max >= 4096 {
+		limit.Cur = limit.Max
 	}
-	limit.Cur = limit.Max
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &limit); err != nil {
-		return "", at("setrlimit", err)
+	if err := unix.Prlimit(0, unix.RLIMIT_CORE, &limit, nil); err != nil {
+		return "", at("prlimit", err)
 	}
-	return "a crash would dump core", at("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+	if err := unix.Prlimit(0, unix.RLIMIT_CORE, nil, &limit); err != nil {
+		return "", at("prlimit", err)
+	}
+	if limit.Cur == 1 {
+		return "", errors.New("RLIMIT_CORE stays 1")
+	}
+	return fmt.Sprintf("RLIMIT_CORE is %d: a crash would dump core", limit.Cur), at("prctl PR_SET_DUMPABLE", unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
 }

@@ -29,6 +29,9 @@ func tcpProbes() []probe {
 	add("tcp-fastopen-sendto", "shutdown() on the listener, then sendto(MSG_FASTOPEN)", out, fastOpen(sendTo))
 	add("tcp-fastopen-sendmsg", "the same with sendmsg()", out, fastOpen(sendMsg))
 	add("tcp-fastopen-sendmmsg", "the same with sendmmsg()", out, fastOpen(sendMmsg))
+	add("tcp-fastopen-high-bits", "sendto(MSG_FASTOPEN) with bits above the 32 that the kernel looks at", out, fastOpen(func(fd int, data []byte, flags int, to unix.Sockaddr) error {
+		return sendTo(fd, data, flags|highBit, to)
+	}))
 	add("tcp-fastopen-connect", "TCP_FASTOPEN_CONNECT, connect() and write() on the dissolved listener", out, fastOpenConnect)
 	add("tcp-fastopen-accepted", "an accepted connection dissolved, then sendto(MSG_FASTOPEN)", out, fastOpenAccepted)
 	add("tcp-accepted-rebind", "an accepted connection dissolved, bind(), listen()", port, acceptedRebind(dissolveIt, true))

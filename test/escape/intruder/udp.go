@@ -27,7 +27,8 @@ func udpProbes() []probe {
 	ioctl := func(name, tries, means string, run func(*mission) (string, error)) {
 		all = append(all, probe{wire.Probe{Name: name, Group: "ioctl", Tries: tries, Means: means, Witness: wire.WitnessKernel}, run})
 	}
-	ioctl("ioctl-interfaces", "SIOCGIFCONF on an inherited socket", "an interface of the host is listed", interfaces)
+	ioctl("ioctl-interfaces", "SIOCGIFCONF on an inherited socket", "an interface of the host is listed", interfaces(0))
+	ioctl("ioctl-interfaces-high-bits", "the same with bits above the 32 that the kernel looks at", "an interface of the host is listed", interfaces(highBit))
 	ioctl("ioctl-change", "SIOCSIFTXQLEN on an inherited socket, the value that is set", "the kernel accepts a change to the host's lo", changeInterface)
 	ioctl("ioctl-netns", "SIOCGSKNS on an inherited socket, then setns() and connect()", "bytes exchanged with a server in the host's network", socketNamespace)
 	all[len(all)-1].Witness = wire.WitnessNonce
@@ -116,28 +117,30 @@ func sourceRoute(m *mission) (string, error) {
 }
 
 // interfaces finds a name of the host's among those of SIOCGIFCONF, netdevice(7).
-func interfaces(m *mission) (string, error) {
-	fd, err := m.socket("tcp4")
-	if err != nil {
-		return "", err
-	}
-	var list [64][40]byte // struct ifreq
-	request := struct {
-		length int32
-		_      int32
-		list   unsafe.Pointer
-	}{length: int32(len(list) * 40), list: unsafe.Pointer(&list)}
-	if err := call(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFCONF, uintptr(unsafe.Pointer(&request))); err != nil {
-		return "", at("ioctl SIOCGIFCONF", err)
-	}
-	for i := range int(request.length) / 40 {
-		for _, name := range m.Interfaces {
-			if unix.ByteSliceToString(list[i][:16]) == name {
-				return "the host has " + name, nil
+func interfaces(bits uintptr) func(*mission) (string, error) {
+	return func(m *mission) (string, error) {
+		fd, err := m.socket("tcp4")
+		if err != nil {
+			return "", err
+		}
+		var list [64][40]byte // struct ifreq
+		request := struct {
+			length int32
+			_      int32
+			list   unsafe.Pointer
+		}{length: int32(len(list) * 40), list: unsafe.Pointer(&list)}
+		if err := call(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFCONF|bits, uintptr(unsafe.Pointer(&request))); err != nil {
+			return "", at("ioctl SIOCGIFCONF", err)
+		}
+		for i := range int(request.length) / 40 {
+			for _, name := range m.Interfaces {
+				if unix.ByteSliceToString(list[i][:16]) == name {
+					return "the host has " + name, nil
+				}
 			}
 		}
+		return "", fmt.Errorf("SIOCGIFCONF: none of the host's among %d interfaces", request.length/40)
 	}
-	return "", fmt.Errorf("SIOCGIFCONF: none of the host's among %d interfaces", request.length/40)
 }
 
 func changeInterface(m *mission) (string, error) {
