@@ -44,6 +44,19 @@ func processControls(*wall) verdict {
 	)...)
 }
 
+// noCoreLimit says yes to a new limit for core dumps, and leaves it at 1: with a pipe
+// in core_pattern 0 still dumps (core(5), do_coredump in fs/coredump.c). Who sets
+// it wants no dump, and some end where they cannot. To ask is free: no new limit, a
+// pointer that is 0 in both halves.
+func noCoreLimit(*wall) verdict {
+	asked := choose(fieldArg2+4, 0, refuse(0), values(allow(), 0)...)
+	return choose(fieldArg1, 0, allow(), values(choose(fieldArg2, 0, refuse(0), values(asked, 0)...), unix.RLIMIT_CORE)...)
+}
+
+func noCoreLimitOld(*wall) verdict {
+	return choose(fieldArg0, 0, allow(), values(refuse(0), unix.RLIMIT_CORE)...)
+}
+
 // families is for socket(2): AF_UNIX, internet sockets of the common protocols, and
 // the netlink family that lists interfaces and routes. With CAP_NET_RAW raw
 // internet sockets too; never AF_PACKET, whose code has had too many holes.

@@ -43,6 +43,13 @@ func TestChecks(t *testing.T) {
 		{plain, "openat", [6]uint64{0, 0, unix.O_CREAT | unix.O_WRONLY, 0o4644}, unix.EPERM},
 		{plain, "openat", [6]uint64{0, 0, unix.O_TMPFILE | unix.O_WRONLY, 0o4644}, unix.EPERM},
 		{plain, "openat2", [6]uint64{}, unix.ENOSYS},
+		{plain, "prlimit64", [6]uint64{0, unix.RLIMIT_CORE, 0, 1 << 40}, ok}, // to ask
+		{plain, "prlimit64", [6]uint64{0, unix.RLIMIT_NOFILE, 1 << 40}, ok},
+		{plain, "prlimit64", [6]uint64{0, unix.RLIMIT_CORE, 1 << 40}, saidYes},
+		{plain, "prlimit64", [6]uint64{0, unix.RLIMIT_CORE, 8}, saidYes},
+		{plain, "setrlimit", [6]uint64{unix.RLIMIT_CORE, 8}, saidYes},
+		{plain, "setrlimit", [6]uint64{unix.RLIMIT_AS, 8}, ok},
+		{Spec{Cores: true}, "setrlimit", [6]uint64{unix.RLIMIT_CORE, 8}, ok},
 		{free, "fchmod", [6]uint64{0, 0o4755}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_NAME}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_MM}, unix.EPERM},
@@ -141,6 +148,9 @@ func TestBindWithoutLandlock(t *testing.T) {
 
 const askSupervisor = unix.Errno(4096)
 
+// saidYes: the call is told that it succeeded, and not made.
+const saidYes = unix.Errno(4097)
+
 // ask is the errno that the filter of s gives a call; 0: it passes.
 func (s Spec) ask(t *testing.T, m machine, name string, args [6]uint64, landlock int) unix.Errno {
 	t.Helper()
@@ -170,7 +180,10 @@ func (s Spec) ask(t *testing.T, m machine, name string, args [6]uint64, landlock
 	case unix.SECCOMP_RET_USER_NOTIF:
 		return askSupervisor
 	case unix.SECCOMP_RET_ERRNO:
-		return unix.Errno(answer & unix.SECCOMP_RET_DATA)
+		if errno := unix.Errno(answer & unix.SECCOMP_RET_DATA); errno != 0 {
+			return errno
+		}
+		return saidYes
 	}
 	t.Fatalf("%#x", answer)
 	return 0

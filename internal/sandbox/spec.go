@@ -24,6 +24,7 @@ type Spec struct {
 	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
+	Cores    bool   // it may dump core, as far as its limit goes
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 }
 

@@ -133,6 +133,14 @@ var groups = [...]group{
 		{"openat2", 437, 437},
 	}, why: "its mode is behind a pointer; who uses it falls back on openat", errno: unix.ENOSYS},
 
+	// Core dumps.
+	{calls: []call{
+		{"prlimit64", 302, 261},
+	}, why: "a limit of 1 closes core dumps, and 0 would open those to a program of the host again", check: noCoreLimit, when: noCores},
+	{calls: []call{
+		{"setrlimit", 160, 164},
+	}, why: "the same", check: noCoreLimitOld, when: noCores},
+
 	// Sockets it makes itself.
 	{calls: []call{
 		{"socket", 41, 198},

@@ -14,6 +14,7 @@ type wall struct {
 	supervise bool   // bind and listen too
 	connect   bool   // connect is free
 	tcp       bool   // Landlock refuses to bind and connect TCP
+	cores     bool   // core dumps are the program's own business
 	keep      uint64 // capabilities that stay
 }
 
@@ -21,6 +22,7 @@ func (s Spec) wall(keep uint64, landlock int) wall {
 	w := wall{
 		all: s.Syscalls == "any", seal: s.Seal, ask: s.Supervised(), supervise: s.overseen(),
 		connect: s.Connect == "any" && !s.Seal, tcp: landlock >= abiTCP, keep: keep,
+		cores: s.Cores,
 	}
 	if w.all {
 		w.keep = 0 // of no meaning then, and one filter less to keep
@@ -31,6 +33,8 @@ func (s Spec) wall(keep uint64, landlock int) wall {
 // The three conditions of a group that is not just part of the default profile.
 
 func noChroot(w *wall) bool { return !w.all && w.keep&(1<<unix.CAP_SYS_CHROOT) == 0 }
+
+func noCores(w *wall) bool { return !w.all && !w.cores }
 
 func always(*wall) bool { return true }
 

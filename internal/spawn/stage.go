@@ -110,6 +110,14 @@ func (s *stage) prepare() error {
 // confine puts up the walls, and hands the parent what it answers the program's
 // calls with.
 func (s *stage) confine() error {
+	// Under the filter this one would only seem to be set.
+	for _, limit := range s.plan.Limits {
+		if limit.Resource == "core" {
+			if err := setLimits([]Limit{limit}); err != nil {
+				return err
+			}
+		}
+	}
 	listener, err := s.plan.Sandbox.Confine()
 	if err != nil || listener < 0 {
 		return err
