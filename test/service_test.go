@@ -1,9 +1,11 @@
 package test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,6 +40,28 @@ func serve(mode string) {
 		}
 	case "rebel":
 		rebel()
+	case "bind flood": // binds without end, in several threads
+		for range 8 {
+			go func() {
+				for n := 0; ; n++ {
+					fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+					if err != nil {
+						os.Exit(1)
+					}
+					_ = syscall.Bind(fd, &syscall.SockaddrInet4{Port: 20000})
+					syscall.Close(fd)
+					if n == 500 {
+						fmt.Println("flooding")
+					}
+				}
+			}()
+		}
+		select {}
+	case "http": // listens by itself
+		fmt.Println(http.ListenAndServe(":8000", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr)
+			fmt.Fprintf(w, "hello %s from %s", host, cmp.Or(os.Getenv("LISTEN_FDS"), "no environment"))
+		})))
 	case "flood":
 		line := []byte(strings.Repeat("flood ", 20) + "\n")
 		for {

@@ -9,8 +9,9 @@ import (
 // claim is a socket of some file: what nobody else may have.
 type claim struct {
 	place
-	file  *parsed
-	links int // where its symlinks are written
+	file   *parsed
+	links  int // where its symlinks are written
+	target int // where its target is; of none the address
 }
 
 func (c claim) where(at int) string {

@@ -136,7 +136,7 @@ func ownNetwork(s *Service) string {
 var serviceKeys = sync.OnceValue(func() []field[Service] {
 	return []field[Service]{
 		key("exec", list(text), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
-		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"bind", "proxy", "stdio"`),
+		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"proxy", "stdio"`, `"bind"`),
 		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false).later("true"),
 		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).only(withAccept),
 		key("max_connections_per_source", number[int](0, most), func(s *Service) *int { return &s.MaxSource }, 0).only(withAccept),

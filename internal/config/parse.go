@@ -127,7 +127,11 @@ func (p *parsed) readSockets(tables []*table) {
 		p.checkGroup(&g, given)
 		for _, a := range g.listen {
 			p.service.Sockets = append(p.service.Sockets, g.socket(a))
-			p.claims = append(p.claims, claim{place: a, file: p, links: given["symlinks"].at})
+			c := claim{place: a, file: p, links: given["symlinks"].at, target: a.at}
+			if v, ok := given["target"]; ok {
+				c.target = v.at
+			}
+			p.claims = append(p.claims, c)
 		}
 	}
 }
@@ -180,6 +184,7 @@ func (p *parsed) check() {
 	}
 	p.checkProgram()
 	p.checkMounts()
+	p.checkTargets()
 }
 
 // checkProgram finds what there is to start, and makes its path absolute.

@@ -261,6 +261,10 @@ func (r *reading) address(s string) (listen.Address, error) {
 
 // target is the address that the program itself binds.
 var target = codec[string]{func(r *reading, v value) (string, bool) {
+	if _, path, _ := strings.Cut(v.text, "://"); v.kind == unstable.String && strings.HasPrefix(path, ".") {
+		r.bad(v, wrong("write the whole path", "is a path inside, which has nothing to be relative to"))
+		return "", false
+	}
 	p, ok := address.read(r, v)
 	return p.String(), ok
 }, func(s string) string {

@@ -56,7 +56,7 @@ var samples = map[string]map[string][]string{
 	},
 	"service": {
 		"exec":                       {`["/bin/true"]`, `["sh", "-c", "date +%%s\n", "", "é\"\\\u001b"]`, `["./x"]`, `['../%n']`},
-		"handover":                   {`"fds"`},
+		"handover":                   {`"fds"`, `"bind"`},
 		"accept":                     {"false"},
 		"max_connections":            {"5"},
 		"max_connections_per_source": {"1"},

@@ -79,6 +79,7 @@ type field[S any] struct {
 	unset   string              // what holds without the key, where no value says it
 	whys    []func(s *S) string // each: why the key has no meaning; "": it has
 	planned string              // values that are not supported yet
+	ready   []string            // values that are, beside the default, as TOML
 }
 
 // key makes a field of its name, its kind, where its value is kept, and its
@@ -126,9 +127,10 @@ func (f field[S]) only(why func(*S) string) field[S] {
 	return f
 }
 
-// later says which values are read, but not supported yet.
-func (f field[S]) later(values string) field[S] {
-	f.planned = values
+// later says which values are read, but not supported yet; ready are those that are,
+// beside the default, as TOML.
+func (f field[S]) later(values string, ready ...string) field[S] {
+	f.planned, f.ready = values, ready
 	return f
 }
 
@@ -159,8 +161,8 @@ func fill[S any](r *reading, section string, keys []field[S], t *table, s *S) ma
 		before := len(r.errs)
 		keys[i].read(r, s, e.value)
 		given[e.name] = e.value
-		if f := &keys[i]; f.planned != "" && len(r.errs) == before && !f.normal(s) {
-			r.report(e.value.at, r.key, f.print(s)+" is not supported yet", "today there is only "+f.std)
+		if f := &keys[i]; f.planned != "" && len(r.errs) == before && !f.normal(s) && !slices.Contains(f.ready, f.print(s)) {
+			r.report(e.value.at, r.key, f.print(s)+" is not supported yet", "today there is only "+strings.Join(append([]string{f.std}, f.ready...), ", "))
 		}
 	}
 	return given

@@ -44,7 +44,11 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 				return nil, fmt.Errorf("service %s: %w", conf.Name, err)
 			}
 		}
-		all = append(all, planned{conf, serviceSpec(conf, process), sealing})
+		spec := serviceSpec(conf, process)
+		if conf.Handover == "bind" {
+			spec.Binding = binding(conf)
+		}
+		all = append(all, planned{conf, spec, sealing})
 	}
 	return all, nil
 }
@@ -110,6 +114,7 @@ func processSpec(conf config.Service) spawn.Spec {
 		Sandbox: conf.Sandbox.Spec,
 	}
 	spec.Sandbox.Seal = conf.Sandbox.Seal != "off"
+	spec.Sandbox.Bind = conf.Handover == "bind"
 	for _, l := range conf.Limits {
 		spec.Limits = append(spec.Limits, spawn.Limit(l))
 	}

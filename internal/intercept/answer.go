@@ -14,85 +14,169 @@ type verdict struct {
 	pass  bool
 }
 
+// request is a call that waits for its answer, with what we hold of it.
+type request struct {
+	notification
+	number   int    // the program's descriptor
+	fd       int    // our copy of it
+	sockaddr []byte // our copy; nil of listen
+	domain   int
+}
+
 // answer takes what the call is about and answers it, at once or from a
 // goroutine if it may wait for the network.
 func (s *Supervisor) answer(n notification) {
-	fd, err := take(n.PID, int(int32(n.Args[0])))
-	if err != nil {
+	r := request{notification: n, number: int(int32(n.Args[0]))}
+	var err error
+	if r.fd, err = take(n.PID, r.number); err != nil {
 		s.respond(n.ID, verdict{errno: errnoOf(err)})
 		return
 	}
-	var sockaddr []byte
 	if n.Nr != unix.SYS_LISTEN {
-		sockaddr, err = address(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
+		r.sockaddr, err = address(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
 	}
 	if err != nil || !s.valid(n.ID) {
-		_ = unix.Close(fd)
+		_ = unix.Close(r.fd)
 		s.respond(n.ID, verdict{errno: errnoOf(err)})
 		return
 	}
-	if n.Nr == unix.SYS_CONNECT && s.mayBlock(fd) {
-		s.connectAside(n, fd, sockaddr)
+	if n.Nr == unix.SYS_CONNECT && s.mayBlock(r.fd) {
+		s.connectAside(r)
 		return
 	}
-	defer func() { _ = unix.Close(fd) }()
-	s.respond(n.ID, s.decide(n.PID, int(n.Nr), fd, sockaddr, int(int32(n.Args[1]))))
+	defer func() { _ = unix.Close(r.fd) }()
+	s.respond(n.ID, s.decide(&r))
 }
 
-// decide judges a call by the descriptor fd and the address we hold, and carries
+// decide judges a call by the descriptor and the address we hold, and carries
 // it out where it is about the service's own network namespace.
 //
 // What is passed on to the kernel is read by it once more, and the program may
 // have put another socket or address there: that must be harmless. A TCP socket of
 // the host's can then be dissolved, but neither connected nor bound, which Landlock
-// refuses, nor listened on, which is never passed on.
-func (s *Supervisor) decide(thread uint32, nr, fd int, sockaddr []byte, backlog int) verdict {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+// refuses, nor listened on, which is never passed on where it could be dissolved.
+func (s *Supervisor) decide(r *request) verdict {
+	var err error
+	if r.domain, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	nr := int(r.Nr)
+	switch {
+	case nr == unix.SYS_LISTEN:
+		return s.listen(r)
+	case nr == unix.SYS_BIND:
+		return s.bind(r)
+	case nr != unix.SYS_CONNECT:
+		return verdict{errno: unix.ENOSYS}
+	case r.domain == unix.AF_UNIX && !s.policy.Unix:
+		return s.report(r)
+	case r.domain == unix.AF_UNIX || r.domain == unix.AF_NETLINK:
+		return verdict{pass: true} // its own root and mount namespace decide
+	case !s.policy.IP || !s.own(r.fd, r.domain):
+		return verdict{errno: unix.EPERM}
+	}
+	return s.carryOut(r)
+}
+
+// bind gives the service the target that it asks for. What matches none stays in its
+// own namespaces.
+func (s *Supervisor) bind(r *request) verdict {
+	if v, given := s.give(r); given {
+		return v
+	}
+	switch {
+	case s.policy.Free:
+		return verdict{pass: true}
+	case r.domain == unix.AF_NETLINK:
+		return verdict{pass: true}
+	case r.domain == unix.AF_UNIX:
+		return s.bindUnix(r)
+	case !s.own(r.fd, r.domain) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
+		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
+	case s.policy.NoLowPorts && lowPort(r.sockaddr):
+		return verdict{errno: unix.EACCES}
+	}
+	return s.carryOut(r)
+}
+
+// bindUnix passes paths on: its own root and mount namespace decide. Abstract names
+// are those of the socket's network namespace, whoever binds it.
+//
+// Where nothing behind us refuses to bind TCP, an address that would do for an
+// internet socket is not passed on (inet_bind in net/ipv4/af_inet.c wants 16 bytes):
+// a connection of the host's that is over could be put in its place and take a port
+// there.
+func (s *Supervisor) bindUnix(r *request) verdict {
+	abstract := len(r.sockaddr) > 2 && r.sockaddr[2] == 0
+	switch {
+	case !s.sameNetns(r.fd):
+		return verdict{errno: unix.EPERM}
+	case abstract:
+		return s.carryOut(r)
+	case s.policy.NoPaths && len(r.sockaddr) >= unix.SizeofSockaddrInet4:
+		return verdict{errno: unix.EPERM}
+	}
+	return verdict{pass: true}
+}
+
+func (s *Supervisor) carryOut(r *request) verdict {
+	return verdict{errno: errnoOf(call(uintptr(r.Nr), r.fd, r.sockaddr))}
+}
+
+// lowPort: a socket that we bind is bound with our privileges.
+func lowPort(sockaddr []byte) bool {
+	const first = 1024 // net.ipv4.ip_unprivileged_port_start
+	port := 0
+	if len(sockaddr) >= 4 {
+		port = int(sockaddr[2])<<8 | int(sockaddr[3])
+	}
+	return port > 0 && port < first
+}
+
+// listen never lets the kernel look again where connect is ours to answer: a
+// dissolved connection of the host's would listen on a new port there. A socket that
+// listens already gets its backlog. The price: the peers of a unix socket see us in
+// SO_PEERCRED. Where connect is never passed on nothing can be dissolved, and what has
+// been connected cannot listen (inet_listen in net/ipv4/af_inet.c).
+func (s *Supervisor) listen(r *request) verdict {
+	listening, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return verdict{errno: errnoOf(err)}
 	}
-	switch {
-	case nr == unix.SYS_LISTEN:
-		return s.listen(fd, domain, backlog)
-	case domain == unix.AF_UNIX && nr == unix.SYS_CONNECT && !s.policy.Unix:
-		return s.report(thread, fd, sockaddr)
-	case domain == unix.AF_UNIX, domain == unix.AF_NETLINK:
-		return verdict{pass: true} // its own root and mount namespace decide
-	case !s.own(fd, domain) || !s.policy.IP && !harmless(nr, fd):
-		return verdict{errno: unix.EPERM}
-	case nr == unix.SYS_CONNECT, nr == unix.SYS_BIND:
-		return verdict{errno: errnoOf(call(uintptr(nr), fd, sockaddr))}
-	}
-	return verdict{errno: unix.ENOSYS}
-}
-
-// listen never lets the kernel look again: a dissolved connection of the host's
-// would listen on a new port there. A socket that listens already gets its
-// backlog. The price: the peers of a unix socket see us in SO_PEERCRED.
-func (s *Supervisor) listen(fd, domain, backlog int) verdict {
-	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	target, err := s.giveLate(r)
 	switch {
 	case err != nil:
 		return verdict{errno: errnoOf(err)}
-	case listening == 0 && domain != unix.AF_UNIX && !(s.policy.IP && s.own(fd, domain)):
+	case target >= 0:
+		s.serve(target)
+	}
+	switch {
+	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:
+		return verdict{pass: true}
+	case target >= 0:
+		return verdict{errno: errnoOf(s.listenTarget(target, int(int32(r.Args[1]))))}
+	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r.fd, r.domain)):
 		return verdict{errno: unix.EPERM}
 	}
-	return verdict{errno: errnoOf(unix.Listen(fd, backlog))}
+	return verdict{errno: errnoOf(unix.Listen(r.fd, int(int32(r.Args[1]))))}
 }
+
+// mayListen: with targets what the service binds beside them stays its own too.
+func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
 
 // report connects a datagram socket to where services report to, sd_notify(3). A
 // datagram socket has no peer that would take us for its owner.
-func (s *Supervisor) report(thread uint32, fd int, sockaddr []byte) verdict {
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(sockaddr) != s.policy.Notify {
+func (s *Supervisor) report(r *request) verdict {
+	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
 		return verdict{errno: unix.EPERM}
 	}
-	node, err := inRoot(thread, s.policy.Notify)
+	node, err := inRoot(r.PID, s.policy.Notify)
 	if err != nil {
 		return verdict{errno: errnoOf(err)}
 	}
 	defer func() { _ = unix.Close(node) }()
-	return verdict{errno: errnoOf(unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}))}
+	return verdict{errno: errnoOf(unix.Connect(r.fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}))}
 }
 
 // own reports whether fd is an IP socket of the service's own network namespace.
@@ -100,14 +184,17 @@ func (s *Supervisor) own(fd, domain int) bool {
 	if domain != unix.AF_INET && domain != unix.AF_INET6 {
 		return false
 	}
+	return s.sameNetns(fd)
+}
+
+func (s *Supervisor) sameNetns(fd int) bool {
 	cookie, err := netnsCookie(fd)
 	return err == nil && cookie == s.policy.Netns
 }
 
-// harmless: without IP a UDP socket may still be bound, it reaches nobody.
-func harmless(nr, fd int) bool {
+func datagram(fd int) bool {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	return err == nil && nr == unix.SYS_BIND && kind == unix.SOCK_DGRAM
+	return err == nil && kind == unix.SOCK_DGRAM
 }
 
 // mayBlock: connect(2) of a stream socket that is not non-blocking waits for the
@@ -122,19 +209,19 @@ func (s *Supervisor) mayBlock(fd int) bool {
 	return err == nil && flagsErr == nil && domain != unix.AF_UNIX && flags&unix.O_NONBLOCK == 0
 }
 
-// connectAside takes fd. There are no more of these than threads that wait in the
+// connectAside takes r's descriptor. There are no more of these than threads that wait in the
 // service, and no more than mostBlocked of them have a thread of ours.
-func (s *Supervisor) connectAside(n notification, fd int, sockaddr []byte) {
+func (s *Supervisor) connectAside(r request) {
 	s.calls.Go(func() {
 		s.slots <- struct{}{}
 		defer func() { <-s.slots }()
-		defer func() { _ = unix.Close(fd) }()
-		if !s.begin(fd) {
+		defer func() { _ = unix.Close(r.fd) }()
+		if !s.begin(r.fd) {
 			return // nobody waits for the answer any more
 		}
-		v := s.decide(n.PID, unix.SYS_CONNECT, fd, sockaddr, 0)
-		s.end(fd)
-		s.respond(n.ID, v)
+		v := s.decide(&r)
+		s.end(r.fd)
+		s.respond(r.ID, v)
 	})
 }
 

@@ -31,11 +31,22 @@ type response struct {
 	Flags uint32
 }
 
+// addition is struct seccomp_notif_addfd.
+type addition struct {
+	ID       uint64
+	Flags    uint32
+	Source   uint32 // ours
+	Target   uint32 // the caller's number
+	FileFlag uint32 // O_CLOEXEC or 0
+}
+
 // The ioctls of seccomp_unotify(2), linux/seccomp.h.
 const (
 	ioctlReceive = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
 	ioctlSend    = 0xc0182101 // SECCOMP_IOCTL_NOTIF_SEND
 	ioctlValid   = 0x40082102 // SECCOMP_IOCTL_NOTIF_ID_VALID
+	ioctlAddFD   = 0x40182103 // SECCOMP_IOCTL_NOTIF_ADDFD
+	setFD        = 1          // SECCOMP_ADDFD_FLAG_SETFD
 	flagContinue = 1          // SECCOMP_USER_NOTIF_FLAG_CONTINUE
 )
 
@@ -92,6 +103,28 @@ func processOf(thread uint32) (int, error) {
 	return 0, unix.ESRCH
 }
 
+// closeOnExec reads whether descriptor number of the thread has the flag,
+// proc_pid_fdinfo(5).
+func closeOnExec(thread uint32, number int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", thread, number))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "flags:"); ok {
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			return err == nil && flags&unix.O_CLOEXEC != 0
+		}
+	}
+	return false
+}
+
+// workingDirectory is that of the thread, as the thread sees it.
+func workingDirectory(thread uint32) string {
+	folder, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", thread))
+	return folder
+}
+
 // maxAddress is the size of struct sockaddr_storage.
 const maxAddress = 128
 
@@ -140,6 +173,23 @@ func inRoot(thread uint32, path string) (int, error) {
 // of socket(7), Linux 5.14.
 func netnsCookie(fd int) (uint64, error) {
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
+// cookieOf tells sockets apart, also those that were: SO_COOKIE.
+func cookieOf(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+}
+
+// boundTo returns the address that fd is bound to, as struct sockaddr; only the
+// family where it is not.
+func boundTo(fd int) ([]byte, error) {
+	var buf [maxAddress]byte
+	size := uint32(len(buf))
+	_, _, errno := unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return nil, os.NewSyscallError("getsockname", errno)
+	}
+	return buf[:min(int(size), len(buf))], nil
 }
 
 func call(nr uintptr, fd int, sockaddr []byte) error {

@@ -8,7 +8,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("INTERCEPT_TEST_SERVICE") != "" {
+	switch os.Getenv("INTERCEPT_TEST_SERVICE") {
+	case "again":
+		again()
+	case "":
+	default:
 		service()
 	}
 	ktest.Main(m)

@@ -17,16 +17,30 @@ type Policy struct {
 	Unix   bool   // its unix sockets may connect to what its own root has
 	IP     bool   // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
 	Notify string // a unix datagram socket may connect to this path of its root, whatever Unix says; "": none
+
+	// Targets are what the service binds and gets sockets of the host's for. With any, its
+	// own sockets may be bound to everything else and listen there.
+	Targets []Target
+
+	Free       bool // nothing is sealed: what is no target is the kernel's to judge
+	NoPaths    bool // nothing behind us refuses to bind TCP: binding a path is not passed on
+	NoLowPorts bool // its network namespace is not its own alone: no ports below 1024 there
 }
 
 // Supervisor answers the calls of one service.
 type Supervisor struct {
 	listener *os.File // in the runtime's poller
 	policy   Policy
+	list     []Target      // the policy's
 	slots    chan struct{} // of calls that may block
 	calls    sync.WaitGroup
+	pace     pace
+	serving  chan struct{} // closed when missing is 0
 
 	mu      sync.Mutex
+	targets []given // their number and cookies never change
+	missing int     // targets that are not served yet
+	noted   map[string]bool
 	pending map[int]bool // sockets in a call that may block
 	ended   bool
 	closed  bool
@@ -39,8 +53,17 @@ const mostBlocked = 16
 // New takes listener, the descriptor that seccomp(2) returned with
 // SECCOMP_FILTER_FLAG_NEW_LISTENER.
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
-	s := &Supervisor{policy: policy, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool)}
+	s := &Supervisor{policy: policy, list: policy.Targets, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
+		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
 	defer func() { _ = listener.Close() }()
+	for _, t := range policy.Targets {
+		g := given{Target: t}
+		err := control(t.File, func(fd int) (err error) { g.cookie, err = cookieOf(fd); return err })
+		if err != nil {
+			return nil, fmt.Errorf("target %s: %w", t.Name, os.NewSyscallError("getsockopt", err))
+		}
+		s.targets = append(s.targets, g)
+	}
 	// A copy: os.NewFile puts only non-blocking files into the runtime's poller,
 	// and the flag is set only now.
 	err := control(listener, func(fd int) error {
@@ -103,9 +126,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("seccomp listener: %w", err)
 		}
-		if n.ID != 0 { // 0: whoever called was killed meanwhile
-			s.answer(n)
+		if n.ID == 0 { // whoever called was killed meanwhile
+			continue
 		}
+		if n.Nr != unix.SYS_CONNECT && !s.pace.wait(ctx) {
+			return nil
+		}
+		s.answer(n)
 	}
 }
 
@@ -152,6 +179,10 @@ func (s *Supervisor) interrupt() {
 // its thread was that thread's, and not that of a later one with its number.
 func (s *Supervisor) valid(id uint64) bool {
 	return control(s.listener, func(fd int) error { return ioctl(fd, ioctlValid, unsafe.Pointer(&id)) }) == nil
+}
+
+func (s *Supervisor) addFD(a *addition) error {
+	return control(s.listener, func(fd int) error { return ioctl(fd, ioctlAddFD, unsafe.Pointer(a)) })
 }
 
 func (s *Supervisor) respond(id uint64, v verdict) {

@@ -50,7 +50,12 @@ func service() {
 	listener.Close()
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		err := attempts[lines.Text()]()
+		name, argument, _ := strings.Cut(lines.Text(), " at ")
+		if attempts[name] == nil {
+			fail(fmt.Errorf("no attempt %q", name))
+		}
+		at = argument
+		err := attempts[name]()
 		if err == nil {
 			fmt.Println("ok")
 		} else {
@@ -245,6 +250,8 @@ func dissolve(fd int) error {
 
 // supervised is a service under a supervisor.
 type supervised struct {
+	*Supervisor
+	client  net.Conn // of the connection that the service has as fdAccepted
 	t       *testing.T
 	in      io.Writer
 	out     *bufio.Scanner
@@ -275,7 +282,7 @@ func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 	defer ours.Close()
-	s := &supervised{t: t, ended: make(chan error, 1)}
+	s := &supervised{t: t, ended: make(chan error, 1), client: client}
 	s.start(theirs, fileOf(t, l.(*net.TCPListener)), fileOf(t, accepted.(*net.TCPConn)))
 	var cookie [32]byte
 	n, files, err := fdpass.ReceiveFiles(ours, cookie[:], 1)
@@ -289,6 +296,7 @@ func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Supervisor = supervisor
 	go func() {
 		s.ended <- supervisor.Run(ctx)
 		supervisor.Close()

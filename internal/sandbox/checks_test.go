@@ -87,6 +87,12 @@ func TestChecks(t *testing.T) {
 		{Spec{Notify: true, Seal: true}, "connect", [6]uint64{}, askSupervisor},
 		{Spec{Notify: true, Seal: true}, "listen", [6]uint64{}, ok},
 		{Spec{Notify: true, Connect: "any"}, "connect", [6]uint64{}, ok},
+		{Spec{Bind: true}, "bind", [6]uint64{}, askSupervisor},
+		{Spec{Bind: true, Syscalls: "any", Connect: "any"}, "listen", [6]uint64{}, askSupervisor},
+		{Spec{Bind: true, Seal: true}, "bind", [6]uint64{}, askSupervisor},
+		{Spec{Bind: true, Seal: true}, "listen", [6]uint64{}, askSupervisor},
+		{Spec{Bind: true, Seal: true}, "connect", [6]uint64{}, unix.EPERM},
+		{Spec{Bind: true, Connect: "any"}, "connect", [6]uint64{}, ok},
 		{plain, "bind", [6]uint64{}, ok},
 		{sealed, "bind", [6]uint64{}, ok}, // Landlock's
 		{sealed, "listen", [6]uint64{}, ok},

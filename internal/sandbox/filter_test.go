@@ -106,6 +106,8 @@ func walls() map[string]wall {
 			}
 		}
 	}
+	list["bind"] = Spec{Seal: true, Bind: true}.wall(0, 7)
+	list["bind, not sealed"] = Spec{Bind: true, Syscalls: "any", Connect: "any"}.wall(0, 0)
 	list["all capabilities"] = Spec{Seal: true}.wall(^uint64(0), 7)
 	return list
 }

@@ -22,6 +22,7 @@ type Spec struct {
 
 	Seal     bool   // sockets it inherits cannot be turned outward
 	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
+	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
 	Cores    bool   // it may dump core, as far as its limit goes
@@ -34,13 +35,17 @@ type Spec struct {
 //
 // Connect says to what a socket may be connected, and the address is behind a
 // pointer, where no filter sees it.
-func (s Spec) Supervised() bool {
-	return s.overseen() || s.Connect == "unix" || s.Notify && s.Connect != "any"
+func (s Spec) Supervised() bool { return s.overseen() || s.asksToConnect() }
+
+func (s Spec) asksToConnect() bool {
+	return s.Seal && s.Connect == "any" || s.Connect == "unix" || s.Notify && s.Connect != "any"
 }
 
 // overseen: sealed it also matters which socket is connected, and a connection that
-// was dissolved must not be bound or listened on.
-func (s Spec) overseen() bool { return s.Seal && (s.Connect == "unix" || s.Connect == "any") }
+// was dissolved must not be bound or listened on. And Bind is about just these.
+func (s Spec) overseen() bool {
+	return s.Bind || s.Seal && (s.Connect == "unix" || s.Connect == "any")
+}
 
 // check refuses words that mean nothing.
 func (s Spec) check() error {

@@ -155,10 +155,10 @@ var groups = [...]group{
 	}, why: "a listener or an accepted connection, dissolved, would connect from the host's network; the address is behind a pointer", check: connects, when: always},
 	{calls: []call{
 		{"bind", 49, 200},
-	}, why: "the same socket would get a port of the host", check: binds, when: sealed},
+	}, why: "the same socket would get a port of the host", check: binds, when: bound},
 	{calls: []call{
 		{"listen", 50, 201},
-	}, why: "with connect answered by a supervisor a dissolved socket can be", check: listens, when: sealed},
+	}, why: "with connect answered by a supervisor a dissolved socket can be", check: listens, when: bound},
 	{calls: []call{
 		{"sendto", 44, 206}, {"sendmmsg", 307, 269},
 	}, why: "MSG_FASTOPEN is a connect, and Landlock does not see it", check: fastOpenSend, when: sealed},

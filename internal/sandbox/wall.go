@@ -20,7 +20,7 @@ type wall struct {
 
 func (s Spec) wall(keep uint64, landlock int) wall {
 	w := wall{
-		all: s.Syscalls == "any", seal: s.Seal, ask: s.Supervised(), supervise: s.overseen(),
+		all: s.Syscalls == "any", seal: s.Seal, ask: s.asksToConnect(), supervise: s.overseen(),
 		connect: s.Connect == "any" && !s.Seal, tcp: landlock >= abiTCP, keep: keep,
 		cores: s.Cores,
 	}
@@ -39,6 +39,8 @@ func noCores(w *wall) bool { return !w.all && !w.cores }
 func always(*wall) bool { return true }
 
 func sealed(w *wall) bool { return w.seal }
+
+func bound(w *wall) bool { return w.seal || w.supervise }
 
 // applies reports whether the group is part of the wall.
 func (g *group) applies(w *wall) bool {
@@ -88,7 +90,7 @@ func (w *wall) verdict(m machine) verdict {
 }
 
 // open reports that nothing at all is refused.
-func (w *wall) open() bool { return w.all && !w.seal && w.connect }
+func (w *wall) open() bool { return w.all && !w.seal && !w.supervise && w.connect }
 
 // filters keeps what has been assembled, by wall: there are few different ones, and
 // every start wants one.

@@ -19,25 +19,28 @@ import (
 type process struct {
 	cancel  context.CancelFunc // gives up a start that is under way
 	started time.Time
-	ahead   bool           // it was made before a client was there, and waits for the word to go
-	claimed bool           // a client is there
-	stands  *spawn.Process // the sandbox, with ahead; nil until it is built
-	outputs []outputFile   // files it prints to
-	running *spawn.Process // nil until the program was exec'ed
-	up      bool           // it ran, with notify: it said so
-	failed  bool           // it crashed, or never ran
-	asked   bool           // we asked it to end: how it does is no failure
+	ahead   bool                  // it was made before a client was there, and waits for the word to go
+	claimed bool                  // a client is there
+	stands  *spawn.Process        // the sandbox, with ahead; nil until it is built
+	outputs []outputFile          // files it prints to
+	running *spawn.Process        // nil until the program was exec'ed
+	answers *intercept.Supervisor // of its calls; nil: none
+	up      bool                  // it ran, with notify: it said so
+	failed  bool                  // it crashed, or never ran
+	asked   bool                  // we asked it to end: how it does is no failure
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
 // of the pointers is set.
 type report struct {
 	of      *process
-	stands  *spawn.Process  // the sandbox is built, and waits for the word
-	running *spawn.Process  // the program was exec'ed
-	told    *notify.Message // it said something
-	failed  error           // there is no program, and no process left
-	exited  *spawn.Exit     // it is gone and reaped
+	stands  *spawn.Process        // the sandbox is built, and waits for the word
+	running *spawn.Process        // the program was exec'ed
+	answers *intercept.Supervisor // with running
+	serving bool                  // it listens at all its targets
+	told    *notify.Message       // it said something
+	failed  error                 // there is no program, and no process left
+	exited  *spawn.Exit           // it is gone and reaped
 }
 
 func (p *process) pid() int {
@@ -128,7 +131,7 @@ func (s *Service) lend(ahead bool) ([]*os.File, error) {
 func (s *Service) live(ctx context.Context, p *process, streams streams, files []*os.File) {
 	spec := s.spec.Process
 	spec.Waits = p.ahead
-	child, err := s.around.Starter.Prepare(ctx, spec, streams.child(), files)
+	child, err := s.around.Starter.Prepare(ctx, spec, streams.child(), s.inherited(files))
 	streams.handedOver()
 	if err != nil {
 		streams.close()
@@ -150,14 +153,16 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 		s.tell(report{of: p, failed: err})
 		return
 	}
-	answered := s.answerCalls(child)
-	s.tell(report{of: p, running: child})
+	calls, answered := s.answerCalls(child, files)
+	s.tell(report{of: p, running: child, answers: calls})
 	heard := s.listenTo(p, child)
+	served := s.awaitServing(p, calls)
 	exit, err := child.Wait()
 	if err != nil {
 		s.log.Error("service not waited for", "pid", child.Pid(), "err", err)
 	}
 	heard()
+	served()
 	answered()
 	pumps.wait()
 	s.tell(report{of: p, exited: &exit})
@@ -173,21 +178,16 @@ func (s *Service) tell(r report) {
 }
 
 // answerCalls answers the system calls that the program's filter hands over, if it
-// does, until the function it returns is called.
-func (s *Service) answerCalls(child *spawn.Process) (end func()) {
+// does, until the function it returns is called. Lends files until then.
+func (s *Service) answerCalls(child *spawn.Process, files []*os.File) (supervisor *intercept.Supervisor, end func()) {
 	listener := child.Listener()
 	if listener == nil {
-		return func() {}
+		return nil, func() {}
 	}
-	connect := s.spec.Process.Sandbox.Connect
-	policy := intercept.Policy{Netns: child.NetnsCookie(), Unix: connect == "unix" || connect == "any", IP: connect == "any"}
-	if s.spec.Process.Notify {
-		policy.Notify = spawn.NotifyPath
-	}
-	supervisor, err := intercept.New(listener, policy)
+	supervisor, err := intercept.New(listener, s.policy(child.NetnsCookie(), files))
 	if err != nil {
 		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
-		return func() {}
+		return nil, func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	gone := make(chan struct{})
@@ -197,7 +197,7 @@ func (s *Service) answerCalls(child *spawn.Process) (end func()) {
 			s.log.Error("calls not answered any more", "pid", child.Pid(), "err", err)
 		}
 	}()
-	return func() {
+	return supervisor, func() {
 		cancel()
 		<-gone
 		_ = supervisor.Close()

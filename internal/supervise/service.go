@@ -21,6 +21,7 @@ type Spec struct {
 	StopSignal syscall.Signal
 	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
 	Stderr     string
+	Binding    Binding
 }
 
 // Name is the service's name.
@@ -185,6 +186,7 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 		s.limit(s.spec.StopTimeout)
 		s.process.stop(s.spec.StopSignal, s.log)
 	case Kill:
+		s.sayMissing()
 		s.limit(s.spec.StopTimeout)
 		s.process.kill(s.log)
 	case Rest:
@@ -289,14 +291,18 @@ func (s *Service) receive(r report) {
 		s.handle(Exited)
 	case r.running != nil:
 		s.hurry.end()
-		s.process.running = r.running
+		s.process.running, s.process.answers = r.running, r.answers
 		if s.state == Ending || s.state == Aborting {
 			s.handle(Up) // it came too late, and goes at once
-		} else if !s.spec.Process.Notify {
+		} else if !s.spec.Process.Notify && s.spec.Binding.Targets == nil {
 			s.up()
 		}
 	case r.told != nil:
 		s.hear(*r.told)
+	case r.serving:
+		if s.state == Starting {
+			s.up()
+		}
 	}
 }
 

@@ -1,0 +1,72 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"activator/internal/listen"
+)
+
+// checkTargets reports what the program cannot bind in place of what we listen at,
+// and fills in the targets that are not written: the same address.
+func (p *parsed) checkTargets() {
+	s := &p.service
+	if s.Handover != "bind" {
+		return
+	}
+	if s.Container != nil {
+		p.report(p.given["service.handover"].at, "service.handover", `"bind" has no meaning here: a container gets its sockets as descriptors`, "")
+		return
+	}
+	taken := make(map[string]string)
+	for i := range s.Sockets {
+		socket, c := &s.Sockets[i], p.claims[i]
+		if c.Network == "" {
+			continue // reported where it was read
+		}
+		if !socket.Address.Internet() && !socket.Address.Unix() {
+			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be bound by the program: handover = "bind" is for tcp://, udp:// and unix sockets`, c), "")
+			continue
+		}
+		p.checkWritable(c)
+		if socket.Target == "" {
+			socket.Target = c.String()
+		}
+		target, err := listen.ParseAddress(socket.Target)
+		if err != nil {
+			continue // reported where it was read
+		}
+		if kindOf(target) != kindOf(c.Address) {
+			p.report(c.target, "socket.target", fmt.Sprintf("%s is another kind of socket than %s", target, c), "give each kind a [[socket]] of its own")
+			continue
+		}
+		if first, there := taken[target.String()]; there {
+			p.report(c.target, "socket.target", fmt.Sprintf("%s is the target of another address already, at %s", target, first),
+				"the program gets one socket for what it binds; give each address a [[socket]] and a target of its own")
+			continue
+		}
+		taken[target.String()] = c.where(c.target)
+	}
+}
+
+// kindOf is what one socket can stand for another in.
+func kindOf(a listen.Address) listen.Network {
+	switch {
+	case a.TCP():
+		return listen.TCP
+	case a.UDP():
+		return listen.UDP
+	}
+	return a.Network
+}
+
+// checkWritable: a program removes the path before it binds it, and would remove
+// ours.
+func (p *parsed) checkWritable(c claim) {
+	node := c.Node()
+	for _, m := range p.service.Sandbox.Writable {
+		if node != "" && (node == m.Host || strings.HasPrefix(node, m.Host+"/")) {
+			p.report(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, m.Host), "")
+		}
+	}
+}

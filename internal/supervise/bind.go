@@ -1,0 +1,90 @@
+package supervise
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/intercept"
+	"activator/internal/listen"
+	"activator/internal/spawn"
+)
+
+// Binding is for a program that gets its sockets in answer to its own bind(2). It
+// is up when it listens at every target.
+type Binding struct {
+	Targets []listen.Address // what the program binds, one for each socket; nil: it inherits the sockets
+	NoPaths bool             // nothing but the answer keeps a socket it has from being bound anew
+}
+
+// inherited are the files that the program starts with.
+func (s *Service) inherited(files []*os.File) []*os.File {
+	if s.spec.Binding.Targets != nil {
+		return nil
+	}
+	return files
+}
+
+// policy says how the program's calls are answered. Lends files.
+func (s *Service) policy(netns uint64, files []*os.File) intercept.Policy {
+	b := s.spec.Process.Sandbox
+	p := intercept.Policy{Netns: netns, Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any"}
+	if s.spec.Process.Notify {
+		p.Notify = spawn.NotifyPath
+	}
+	if s.spec.Binding.Targets == nil {
+		return p
+	}
+	p.Free = !b.Seal && b.Connect != "unix"
+	p.NoPaths = s.spec.Binding.NoPaths
+	p.NoLowPorts = b.Network != "" && b.Network != "none"
+	for i, address := range s.spec.Binding.Targets {
+		p.Targets = append(p.Targets, target(address, files[i]))
+	}
+	return p
+}
+
+// target translates an address. Lends file.
+func target(a listen.Address, file *os.File) intercept.Target {
+	t := intercept.Target{Name: a.String(), Type: unix.SOCK_STREAM, Port: uint16(a.Port), IP: a.IP, Path: a.Path, File: file}
+	switch a.Network {
+	case listen.UDP, listen.UDP4, listen.UDP6, listen.UnixGram:
+		t.Type = unix.SOCK_DGRAM
+	case listen.UnixPacket:
+		t.Type = unix.SOCK_SEQPACKET
+	}
+	t.Four = a.Network != listen.TCP6 && a.Network != listen.UDP6
+	t.Six = a.Network != listen.TCP4 && a.Network != listen.UDP4
+	return t
+}
+
+// awaitServing reports when the program listens at all its targets, until the function
+// it returns is called. A program that says so itself is believed instead.
+func (s *Service) awaitServing(p *process, calls *intercept.Supervisor) (end func()) {
+	if calls == nil || s.spec.Binding.Targets == nil || s.spec.Process.Notify {
+		return func() {}
+	}
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		select {
+		case <-calls.Serving():
+			s.tell(report{of: p, serving: true})
+		case <-done:
+		}
+	}()
+	return func() {
+		close(done)
+		<-gone
+	}
+}
+
+// sayMissing says why the program is not up, of one whose time is over.
+func (s *Service) sayMissing() {
+	if s.state != Aborting || s.process == nil || s.process.answers == nil {
+		return
+	}
+	if missing := s.process.answers.Missing(); missing != "" {
+		s.log.Error("service not started: "+missing, "pid", s.process.pid())
+	}
+}

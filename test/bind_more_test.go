@@ -1,0 +1,201 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"activator/internal/ktest"
+)
+
+// PostgreSQL makes its cluster at the first client, answers over TCP and a unix
+// socket, and does pgbench's work over both.
+func TestBindPostgreSQL(t *testing.T) {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
+	if len(found) == 0 {
+		ktest.Skip(t, "no pgbench in /usr/lib/postgresql: install postgresql")
+	}
+	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), port(t)
+	pairs := []string{`"tcp://127.0.0.1:5432"]`, fmt.Sprintf("\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://127.0.0.1:5432\"", n),
+		"%t/activator-postgresql/.s.PGSQL.5432", fmt.Sprintf("%s/.s.PGSQL.%d", dir, n), `"activator-postgresql"`, `"` + stateFolder(t) + `"`}
+	if os.Getuid() != 0 {
+		pairs = append(pairs, `user = "postgres"`, "")
+	}
+	a := activate(t, "--config", example(t, "postgresql", pairs...))
+	run := func(host, program string, args ...string) string {
+		t.Helper()
+		return command(t, "", append([]string{filepath.Join(bin, program), "--host=" + host, fmt.Sprint("--port=", n), "--username=postgres"}, args...)...)
+	}
+	awaitPostgreSQL(t, a, dir, n)
+	run("127.0.0.1", "pgbench", "--initialize", "--quiet", "--scale=1", "postgres")
+	for _, host := range []string{"127.0.0.1", dir} {
+		if out := run(host, "pgbench", "--client=4", "--transactions=25", "postgres"); !strings.Contains(out, "actually processed: 100/100") {
+			t.Errorf("pgbench at %s printed:\n%s", host, out)
+		}
+	}
+	if got := run(dir, "psql", "--no-align", "--tuples-only", "--command=select count(*) from pgbench_history", "postgres"); got != "100\n" { // each pgbench begins a new one
+		t.Errorf("there are %q transactions in the history, want 100", got)
+	}
+	if got := run("127.0.0.1", "psql", "--no-align", "--tuples-only", "--command=select inet_client_addr()", "postgres"); got != "127.0.0.1\n" {
+		t.Errorf("it sees clients as %q", got)
+	}
+}
+
+// awaitPostgreSQL wakes it. It listens before it is ready, and says so to who comes
+// in between.
+func awaitPostgreSQL(t *testing.T, a *activator, dir string, n int) {
+	t.Helper()
+	c, err := net.Dial("unix", fmt.Sprintf("%s/.s.PGSQL.%d", dir, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	a.wait("ready to accept connections")
+}
+
+// unbound answers over UDP and TCP, from threads that have bound the same address.
+func TestBindUnbound(t *testing.T) {
+	installed(t, "unbound")
+	conf, err := filepath.Abs("../configs/unbound.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := port(t)
+	activate(t, "--config", example(t, "unbound", "127.0.0.1:5300", fmt.Sprint("127.0.0.1:", n), `"unbound.conf:`, `"`+conf+":"))
+	for _, network := range []string{"udp", "tcp"} {
+		resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprint("127.0.0.1:", n))
+		}}
+		var clients sync.WaitGroup
+		for range 20 {
+			clients.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				got, err := resolver.LookupHost(ctx, "www.example.test.")
+				slices.Sort(got)
+				if fmt.Sprint(got) != "[192.0.2.7 2001:db8::7]" || err != nil {
+					t.Errorf("%s: %v: %v", network, got, err)
+				}
+			})
+		}
+		clients.Wait()
+	}
+}
+
+// A program that binds something else is not up. The log says what it lacks and
+// what there is instead, and the client is turned away in the end.
+func TestBindMissing(t *testing.T) {
+	dir := folder(t)
+	n, m := port(t), port(t)
+	a := activate(t, "--config", configureIn(t, dir, "other", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:80\"\n"+
+		"[[socket]]\nlisten = [\"tcp6://:%d\"]\ntarget = \"tcp6://:8000\"\n"+
+		"[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nstart_timeout = \"1s\"\nhold = \"1s\"\n", n, m)))
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("level=ERROR", "service not started: it has not bound tcp://:80")
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the client is not turned away: %v", err)
+	}
+	if a.log.count("state=running") != 0 {
+		t.Error("it is said to run")
+	}
+}
+
+// A target that changes changes the service, not the socket: who waits is served.
+func TestBindReload(t *testing.T) {
+	dir := folder(t)
+	n := port(t)
+	text := func(target int) string {
+		return fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:%d\"\n[service]\nexec = [\"SELF\"]\n"+
+			"environment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nhold = \"infinity\"\nstart_timeout = \"infinity\"\n", n, target)
+	}
+	conf := configureIn(t, dir, "web", text(1234))
+	a := activate(t, "--config", conf)
+	answered := make(chan error, 1)
+	go func() {
+		status, _, err := get(fmt.Sprintf("http://127.0.0.1:%d/", n))
+		if err == nil && status != 200 {
+			err = fmt.Errorf("status %d", status)
+		}
+		answered <- err
+	}()
+	a.wait("state=starting")
+	self, _ := os.Executable()
+	a.rewrite(conf, strings.ReplaceAll(text(8000), "SELF", self))
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	a.wait("state=running")
+}
+
+// A service that binds without end costs the others nothing to speak of.
+func TestBindFlood(t *testing.T) {
+	dir := folder(t)
+	at := fmt.Sprint("127.0.0.1:", port(t))
+	configureIn(t, dir, "flood", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\nexec = [\"SELF\"]\n"+
+		"environment = [\"ACTIVATOR_TEST_SERVICE=bind flood\"]\nhandover = \"bind\"\nstart_timeout = \"infinity\"\n", at))
+	configureIn(t, dir, "echo", "[[socket]]\nlisten = [\"unix://"+dir+"/echo\"]\n[service]\nexec = [\"ECHO\"]\nrestart_delay = \"0s\"\nrestart_max_delay = \"0s\"\n")
+	a := activate(t, "--config", dir)
+	runs := 0
+	latency := func() time.Duration {
+		t.Helper()
+		var took []time.Duration
+		for range 15 {
+			start := time.Now()
+			if err := ask("unix", dir+"/echo", runs); err != nil {
+				t.Fatal(err)
+			}
+			took = append(took, time.Since(start))
+			runs++
+			pid, err := strconv.Atoi(field(a.waitN(runs, "service=echo", "state=running"), "pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			killed(t, pid)
+			a.waitN(runs+1, "service=echo", "state=listening")
+		}
+		slices.Sort(took)
+		return took[len(took)/2]
+	}
+	before := latency()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("service=flood", "msg=flooding")
+	cpu := processorTime(t, a.cmd.Process.Pid)
+	start := time.Now()
+	during := latency()
+	busy := (processorTime(t, a.cmd.Process.Pid) - cpu).Seconds() / time.Since(start).Seconds()
+	t.Logf("activation takes %v, during a flood %v; the activator uses %.0f %% of a processor", before, during, 100*busy)
+	if limit := 5*before + 50*time.Millisecond; during > limit {
+		t.Errorf("activation takes %v, during a flood %v", before, during)
+	}
+}
+
+// processorTime is what a process has used, proc_pid_stat(5).
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
