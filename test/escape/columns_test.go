@@ -270,9 +270,16 @@ type running struct {
 
 func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
+	return startActivator(t, w, p, configuration, s.more)
+}
+
+// startActivator starts it with a configuration that lacks the addresses and the
+// program.
+func startActivator(t *testing.T, w *world, p wire.Probe, format, more string) stage {
+	t.Helper()
 	for try := range 5 {
 		w.choosePorts()
-		a := activate(t, w, p, s.more)
+		a := activate(t, w, p, format, more)
 		select {
 		case <-a.log.ready:
 			t.Cleanup(a.stop)
@@ -290,9 +297,9 @@ func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	return nil
 }
 
-func activate(t *testing.T, w *world, p wire.Probe, more string) *running {
+func activate(t *testing.T, w *world, p wire.Probe, format, more string) *running {
 	t.Helper()
-	text := fmt.Sprintf(configuration, w.port, w.port6, w.unix, w.unixgram, w.binary)
+	text := fmt.Sprintf(format, w.port, w.port6, w.unix, w.unixgram, w.binary)
 	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
 	if p.Name == "keyring" {
 		argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, argv...)

@@ -4,6 +4,7 @@
 //
 //	intruder list               the probes, as JSON
 //	intruder serve              one probe for one client: see package wire
+//	intruder bind               the same with sockets that it binds itself
 //	intruder [PROBE...]         these or all, with the request from $INTRUDER
 //
 // Its system calls are raw: no probe depends on the poller of the Go runtime. It
@@ -56,6 +57,10 @@ func main() {
 		os.Exit(3)
 	}()
 	m := &mission{sockets: inherited(), control: -1}
+	if len(os.Args) > 1 && os.Args[1] == "bind" {
+		m.sockets = bindAll()
+		os.Exit(m.serve())
+	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		os.Exit(m.serve())
 	}
