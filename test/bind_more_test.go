@@ -199,3 +199,25 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	system, _ := strconv.Atoi(fields[12])
 	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }
+
+// The handover goes with everything that [sandbox] opens.
+func TestBindOpened(t *testing.T) {
+	for _, opened := range []string{`connect = "unix"`, `connect = "any"`, `seal = "off"`, "seal = \"off\"\nconnect = \"any\"", "seal = \"off\"\nconnect = \"unix\"",
+		`network = "host"`, `syscalls = "any"`, "syscalls = \"any\"\nseal = \"off\"\nconnect = \"any\"", "init = true", "no_new_privileges = false"} {
+		t.Run(opened, func(t *testing.T) {
+			n := port(t)
+			a := activate(t, "--config", configureIn(t, folder(t), "web", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://[::1]:%d\"]\ntarget = \"tcp://:8000\"\n[service]\n"+
+				"exec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nhold = \"20s\"\n[sandbox]\n%s\n", n, opened)))
+			for range 3 {
+				status, body, err := get(fmt.Sprintf("http://[::1]:%d/", n))
+				if status != 200 || string(body) != "hello ::1 from no environment" || err != nil {
+					t.Fatalf("status %d, %q: %v", status, body, err)
+				}
+			}
+			killed(t, pidOf(t, a, 1))
+			if status, _, err := get(fmt.Sprintf("http://[::1]:%d/", n)); status != 200 || err != nil {
+				t.Errorf("after a crash: status %d: %v", status, err)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -74,8 +75,8 @@ func get(url string) (status int, body []byte, err error) {
 
 // getFrom also says what the client's own address was.
 func getFrom(url string) (own string, status int, body []byte, err error) {
-	transport := &http.Transport{DisableKeepAlives: true, Dial: func(network, addr string) (net.Conn, error) {
-		c, err := net.DialTimeout(network, addr, patience)
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {
 			own = c.LocalAddr().String()
 		}

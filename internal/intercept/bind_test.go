@@ -113,8 +113,30 @@ func TestBindTCP(t *testing.T) {
 		if !s.serving() || s.Missing() != "" {
 			t.Errorf("%s: listening is not serving: %q", tt.binds, s.Missing())
 		}
+		_ = control(f, func(fd int) error {
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err != nil || info.Sacked != 7 {
+				t.Errorf("%s: the backlog is %d, not the program's: %v", tt.binds, info.Sacked, err)
+			}
+			return nil
+		})
 		s.askStream(address, "answer")
 		s.end()
+	}
+}
+
+// A program of IPv4 may get a socket of both families, but is told about.
+func TestBindWarns(t *testing.T) {
+	f, _ := hostSocket(t, "tcp6 [::]:0")
+	said := make(chan string, 10)
+	s := supervise(t, t.Context(), Policy{Warn: func(text string) { said <- text },
+		Targets: []Target{{Name: "tcp://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true, Six: true, File: f}}})
+	s.wants("bind at tcp6 [::]:80", "ok")
+	s.wants("bind at tcp4 0.0.0.0:80", "ok")
+	s.wants("bind at tcp4 0.0.0.0:80", "ok")
+	s.end()
+	if text := <-said; !strings.Contains(text, "it binds tcp4://:80") || len(said) > 0 {
+		t.Errorf("said %q and %d more", text, len(said))
 	}
 }
 
@@ -174,18 +196,25 @@ func TestBindCarriesOver(t *testing.T) {
 	s.end()
 }
 
+// With connect passed on, listen is not.
 func TestBindUnix(t *testing.T) {
+	for _, connects := range []bool{false, true} {
+		t.Run(fmt.Sprint("connects ", connects), func(t *testing.T) { bindUnix(t, connects) })
+	}
+}
+
+func bindUnix(t *testing.T, connects bool) {
 	dir := t.TempDir()
 	name := func(s string) string { return filepath.Join(dir, s) }
 	stream, streamAt := hostSocket(t, "unix "+name("host"))
 	abstract, _ := hostSocket(t, fmt.Sprintf("unix @intercept-%d", os.Getpid()))
 	packet, packetAt := hostSocket(t, "unixpacket "+name("packet"))
 	gram, gramAt := hostSocket(t, "unixgram "+name("gram"))
-	s := superviseTargets(t,
-		Target{Name: "stream", Type: unix.SOCK_STREAM, Path: name("inside"), File: stream},
-		Target{Name: "abstract", Type: unix.SOCK_STREAM, Path: "@inside", File: abstract},
-		Target{Name: "packet", Type: unix.SOCK_SEQPACKET, Path: name("inside-packet"), File: packet},
-		Target{Name: "gram", Type: unix.SOCK_DGRAM, Path: name("inside-gram"), File: gram})
+	s := supervise(t, t.Context(), Policy{Unix: connects, Targets: []Target{
+		{Name: "stream", Type: unix.SOCK_STREAM, Path: name("inside"), File: stream},
+		{Name: "abstract", Type: unix.SOCK_STREAM, Path: "@inside", File: abstract},
+		{Name: "packet", Type: unix.SOCK_SEQPACKET, Path: name("inside-packet"), File: packet},
+		{Name: "gram", Type: unix.SOCK_DGRAM, Path: name("inside-gram"), File: gram}}})
 
 	// A stream by path is bound inside, where its node stays, and given when it listens.
 	s.wants("bind at unix "+name("inside"), "ok")

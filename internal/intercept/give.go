@@ -13,8 +13,10 @@ import (
 type given struct {
 	Target
 	cookie uint64 // of its socket
+	domain int    // of its socket
 	bound  bool   // the service has it
-	served bool   // it has called listen, or has no need to
+	warned bool
+	served bool // it has called listen, or has no need to
 }
 
 // give puts the target's socket in the place of the one that the service binds. It
@@ -49,6 +51,7 @@ func (s *Supervisor) give(r *request) (v verdict, given bool) {
 	if err := s.put(r, i); err != nil {
 		return verdict{errno: errnoOf(err)}, true
 	}
+	s.warn(i, n, r.domain)
 	if n.kind == unix.SOCK_DGRAM {
 		s.serve(i)
 	}
@@ -186,6 +189,17 @@ func (s *Supervisor) serve(i int) {
 	if s.missing--; s.missing == 0 {
 		close(s.serving)
 	}
+}
+
+// warn tells of a program that may not know what to make of its clients' addresses:
+// it made room for those of IPv4.
+func (s *Supervisor) warn(i int, n name, domain int) {
+	t := &s.targets[i]
+	if s.policy.Warn == nil || t.warned || domain != unix.AF_INET || t.domain != unix.AF_INET6 {
+		return
+	}
+	t.warned = true // only Run's goroutine comes here
+	s.policy.Warn("it binds " + n.String() + ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen")
 }
 
 // Serving is closed when the service listens at every target, or has bound it for

@@ -25,6 +25,8 @@ type Policy struct {
 	Free       bool // nothing is sealed: what is no target is the kernel's to judge
 	NoPaths    bool // nothing behind us refuses to bind TCP: binding a path is not passed on
 	NoLowPorts bool // its network namespace is not its own alone: no ports below 1024 there
+
+	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody
 }
 
 // Supervisor answers the calls of one service.
@@ -58,7 +60,12 @@ func New(listener *os.File, policy Policy) (*Supervisor, error) {
 	defer func() { _ = listener.Close() }()
 	for _, t := range policy.Targets {
 		g := given{Target: t}
-		err := control(t.File, func(fd int) (err error) { g.cookie, err = cookieOf(fd); return err })
+		err := control(t.File, func(fd int) (err error) {
+			if g.cookie, err = cookieOf(fd); err == nil {
+				g.domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+			}
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("target %s: %w", t.Name, os.NewSyscallError("getsockopt", err))
 		}

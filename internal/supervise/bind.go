@@ -38,6 +38,7 @@ func (s *Service) policy(netns uint64, files []*os.File) intercept.Policy {
 	p.Free = !b.Seal && b.Connect != "unix"
 	p.NoPaths = s.spec.Binding.NoPaths
 	p.NoLowPorts = b.Network != "" && b.Network != "none"
+	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, address := range s.spec.Binding.Targets {
 		p.Targets = append(p.Targets, target(address, files[i]))
 	}
