@@ -114,7 +114,7 @@ func TestDemo(t *testing.T) {
 // What the README shows of the configuration is what the program says.
 func TestReadmeConfigurations(t *testing.T) {
 	toml := blocks(t, "toml")
-	if len(toml) != 3 {
+	if len(toml) != 4 {
 		t.Fatalf("%d configurations in the README", len(toml))
 	}
 	echo, err := os.ReadFile("../configs/echo.toml")
@@ -125,13 +125,14 @@ func TestReadmeConfigurations(t *testing.T) {
 		t.Errorf("configs/echo.toml is not what the README shows:\n%s", echo)
 	}
 	dir := folder(t)
-	good := filepath.Join(dir, "app.toml")
-	if err := os.WriteFile(good, []byte(toml[1]), 0o644); err != nil {
-		t.Fatal(err)
+	for _, text := range toml[1:3] {
+		good := filepath.Join(dir, "app.toml")
+		if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "", program(t, "activator"), "check", "--config", good)
 	}
-	command(t, "", program(t, "activator"), "check", "--config", good)
-
-	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[2]), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[3]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program(t, "activator"), "check", "--config", "web.toml")
