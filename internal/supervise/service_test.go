@@ -338,20 +338,25 @@ func TestNodeIsHealed(t *testing.T) {
 	}
 }
 
+// takeAway removes a folder at one stroke: what is deleted piece by piece is healed
+// in between.
+func takeAway(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Rename(dir, dir+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir + ".gone"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // With its spare gone too, the socket is bound anew: the program that holds the
 // old one is stopped, and the next one has the new one.
 func TestBoundAnewWhileRunning(t *testing.T) {
 	s := up(t, "serve", nil)
 	s.answered(s.ask())
 	s.await("state=running")
-	// At one stroke: what is deleted piece by piece is healed in between.
-	gone := filepath.Dir(s.path) + ".gone"
-	if err := os.Rename(filepath.Dir(s.path), gone); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(gone); err != nil {
-		t.Fatal(err)
-	}
+	takeAway(t, filepath.Dir(s.path))
 	s.await("node healed", "bound anew")
 	s.await("state=listening")
 	s.answered(s.ask())

@@ -195,9 +195,7 @@ func TestWarmOutputReplaced(t *testing.T) {
 func TestWarmBoundAnew(t *testing.T) {
 	s := up(t, "serve", warm)
 	first := s.pid("state=warm ")
-	if err := os.RemoveAll(filepath.Dir(s.path)); err != nil {
-		t.Fatal(err)
-	}
+	takeAway(t, filepath.Dir(s.path))
 	s.await("node healed", "bound anew")
 	if second := s.pid("state=warm "); second == first {
 		t.Error("the sandbox that has the old socket is kept")
