@@ -131,22 +131,33 @@ func script(t *testing.T, path, answer string) {
 }
 
 // The program's file is replaced while its sandbox stands, as a package manager
-// does it, and written to.
+// does it, and written to; as the only file that is mounted, and in a folder.
 func TestWarmProgramReplaced(t *testing.T) {
-	folder, err := os.MkdirTemp("", "warm")
-	if err != nil {
-		t.Fatal(err)
+	for _, mounted := range []string{"file", "folder"} {
+		t.Run(mounted, func(t *testing.T) {
+			folder, err := os.MkdirTemp("", "warm")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(folder) })
+			if err := os.Chmod(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			replaceProgram(t, folder, mounted == "folder")
+		})
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	if err := os.Chmod(folder, 0o755); err != nil {
-		t.Fatal(err)
-	}
+}
+
+func replaceProgram(t *testing.T, folder string, whole bool) {
 	program := filepath.Join(folder, "program")
 	script(t, program, "pid 1\n")
 	s := up(t, "", func(spec *Spec) {
 		self := spec.Process.Argv[0]
 		spec.Warm, spec.Process.Argv = true, []string{program}
 		spec.Process.Sandbox.ReadOnly = []sandbox.Mount{{Host: self, Inside: self}}
+		if whole {
+			spec.Process.Sandbox.ReadOnly = append(spec.Process.Sandbox.ReadOnly, sandbox.Mount{Host: folder, Inside: folder})
+		}
 	})
 	says := func(want string) {
 		t.Helper()
@@ -157,10 +168,12 @@ func TestWarmProgramReplaced(t *testing.T) {
 	s.await("state=warm ")
 	says("pid 1\n")
 	for i := range 3 {
-		s.await("state=warm ")
+		stood := s.pid("state=warm ")
 		script(t, program, fmt.Sprint("replaced ", i))
 		says(fmt.Sprint("replaced ", i))
-		s.await("built anew")
+		if ran := s.pid("state=running"); (ran == stood) != whole {
+			t.Errorf("process %d stood, and %d ran", stood, ran)
+		}
 	}
 	s.await("state=warm ")
 	f, err := os.OpenFile(program, os.O_WRONLY|os.O_APPEND, 0)
