@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Plan is a [Spec] resolved against the running host: everything [Build] does, in
@@ -181,10 +183,16 @@ var hidden = []string{"/usr/lib/modules", "/lib/modules"}
 // link, as /lib is on most hosts, is the same as another.
 func covers(folders []string) []Entry {
 	var entries []Entry
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	for _, folder := range folders {
-		if real, err := filepath.EvalSymlinks(folder); err == nil && real == folder {
-			entries = append(entries, Entry{Kind: Cover, Path: folder})
+		fd, err := unix.Openat2(unix.AT_FDCWD, folder, &how)
+		switch err {
+		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+			continue
+		case nil:
+			_ = unix.Close(fd)
 		}
+		entries = append(entries, Entry{Kind: Cover, Path: folder})
 	}
 	return entries
 }
