@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Events of the epoll that belong to no connection have generation 0, and this slot
+// or a route's number.
+const wakeSlot = -1
+
+const (
+	copySize   = 64 << 10  // bytes read at once
+	turnBytes  = 512 << 10 // what a direction may move before it is the others' turn
+	yieldEvery = 200 * time.Microsecond
+	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
+)
+
+// loop is the state of Run's goroutine. Times are on its own clock, 0 is never.
+type loop struct {
+	began   time.Time
+	now     time.Duration // since began, taken once a round
+	leaving bool
+	last    time.Duration // when connections are cut off; with leaving
+	err     error
+
+	slots    []*conn
+	free     []*conn
+	count    int
+	freed    bool // a descriptor is free since the last look
+	nextIdle time.Duration
+	ending   []*conn
+	nextEnd  time.Duration
+
+	ready, turn []ready // directions whose turn was over before their data
+	round       uint32
+	nextYield   time.Duration
+	pipes       pipes
+	blocks      []*[copySize]byte // spare
+	buffer      []byte            // of copySize: what is read, and written right after
+	events      []unix.EpollEvent
+	shortage    notice
+	refusal     notice
+}
+
+// ready is a direction that can move on.
+type ready struct {
+	c          *conn
+	generation int32
+	from       side
+}
+
+func (p *Proxy) serve() error {
+	p.loop = loop{
+		began:  time.Now(),
+		buffer: make([]byte, copySize),
+		events: make([]unix.EpollEvent, 256),
+	}
+	defer func() { p.loop = loop{} }()
+	for _, r := range p.routes {
+		p.rearm(r)
+	}
+	for !p.over() {
+		n := p.wait()
+		p.now = time.Since(p.began)
+		p.round++
+		for i := range p.events[:n] {
+			p.dispatch(&p.events[i])
+		}
+		p.takeTurns()
+		p.onTime()
+		if p.now >= p.nextYield {
+			// Whoever else waits for the processor: the scheduler sees a loop that
+			// never sleeps, and would let it go on for 10 ms.
+			runtime.Gosched()
+			p.nextYield = p.now + yieldEvery
+		}
+	}
+	for _, r := range p.routes {
+		p.unwatch(r)
+	}
+	p.cutOff()
+	return p.err
+}
+
+// over reports whether Run ends, and begins its end.
+func (p *Proxy) over() bool {
+	if p.err != nil || p.quit.Load() {
+		return true
+	}
+	if !p.leaving && p.leave.Load() {
+		p.leaving, p.last = true, p.now+p.options.Drain
+		for _, r := range p.routes {
+			p.unwatch(r)
+		}
+	}
+	return p.leaving && (p.count == 0 || p.now >= p.last)
+}
+
+// wait fills events. It sleeps only if there is nothing to do, and tells the
+// scheduler only if it sleeps.
+func (p *Proxy) wait() int {
+	timeout := p.timeout()
+	if timeout != 0 {
+		if n, _ := epollWait(p.epoll, p.events, 0); n > 0 {
+			return n
+		}
+	}
+	n, e := epollWait(p.epoll, p.events, timeout)
+	if e != 0 && e != unix.EINTR {
+		p.err = stepError("epoll_wait", e)
+	}
+	return n
+}
+
+// timeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
+func (p *Proxy) timeout() int {
+	if len(p.ready) > 0 {
+		return 0
+	}
+	next := p.nextIdle
+	sooner := func(t time.Duration) {
+		if t != 0 && (next == 0 || t < next) {
+			next = t
+		}
+	}
+	sooner(p.nextEnd)
+	if p.leaving {
+		sooner(p.last)
+	}
+	for _, r := range p.routes {
+		sooner(r.again)
+	}
+	if next == 0 {
+		return -1
+	}
+	left := next - time.Since(p.began)
+	return int(max(0, (left+time.Millisecond-1)/time.Millisecond))
+}
+
+func (p *Proxy) dispatch(e *unix.EpollEvent) {
+	switch {
+	case e.Pad != 0:
+		if c := p.slots[e.Fd>>1]; c.generation == e.Pad {
+			p.handle(c, side(e.Fd&1), e.Events)
+		}
+	case e.Fd == wakeSlot:
+		var count [8]byte
+		_, _ = unix.Read(int(p.wake), count[:])
+	default:
+		p.acceptFrom(p.routes[e.Fd])
+	}
+}
+
+// takeTurns moves every direction on that had to stop for the others.
+func (p *Proxy) takeTurns() {
+	p.ready, p.turn = p.turn[:0], p.ready
+	for _, x := range p.turn {
+		if x.c.generation == x.generation {
+			x.c.half[x.from].queued = false
+			p.pump(x.c, x.from)
+		}
+	}
+	clear(p.turn)
+}
+
+// queue lets the direction from s of c go on after the others.
+func (p *Proxy) queue(c *conn, s side) {
+	if h := &c.half[s]; !h.queued {
+		h.queued = true
+		p.ready = append(p.ready, ready{c, c.generation, s})
+	}
+}
+
+// onTime does what is due.
+func (p *Proxy) onTime() {
+	if p.nextEnd != 0 && p.now >= p.nextEnd {
+		p.endThem()
+	}
+	if p.nextIdle != 0 && p.now >= p.nextIdle {
+		p.expire()
+	}
+	for _, r := range p.routes {
+		if r.again != 0 && (p.now >= r.again || p.freed && r.short) {
+			p.retry(r)
+		}
+		if p.freed {
+			p.rearm(r)
+		}
+	}
+	p.freed = false
+}
+
+// expire closes what was idle for too long. It looks at all, at most sixteen times in
+// Options.Idle.
+func (p *Proxy) expire() {
+	oldest := p.now
+	for _, c := range p.slots {
+		if !c.live || c.ending {
+			continue
+		}
+		if p.now-c.moved >= p.options.Idle && !p.drains(c) {
+			p.expired.Add(1)
+			p.cut(c)
+			continue
+		}
+		oldest = min(oldest, c.moved)
+	}
+	p.nextIdle = 0
+	if p.count > 0 {
+		p.nextIdle = max(oldest+p.options.Idle, p.now+p.options.Idle/16+time.Millisecond)
+	}
+}
+
+// drains reports whether somebody still takes what we wrote, out of the kernel's
+// queue, since the last time it was asked.
+func (p *Proxy) drains(c *conn) bool {
+	for s := range c.half {
+		if h := &c.half[s]; !h.done && !h.writable && c.fd[1-s] >= 0 && !c.connecting {
+			if q := int32(queued(c.fd[1-s])); q != c.queued {
+				c.queued, c.moved = q, p.now
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cutOff ends what is left.
+func (p *Proxy) cutOff() {
+	for _, c := range p.slots {
+		if c.live {
+			p.cut(c)
+		}
+	}
+	p.pipes.trim()
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed is the error of a proxy that was closed.
+var ErrClosed = errors.New("proxy is closed")
+
+// Dialer makes the connections to the program.
+type Dialer interface {
+	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected
+	// to the program or is connecting; the proxy closes it. All of one dialer are of
+	// one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
+	// must not block. client is valid until it returns.
+	//
+	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full)
+	// it is called again later, and nobody else is accepted until then; with any
+	// other error the client is turned away.
+	Dial(client *Client) (fd int, err error)
+}
+
+// Route is where clients come from and where they go.
+type Route struct {
+	Listener *os.File // listening stream socket
+	Dialer   Dialer
+}
+
+// Options of a proxy; zero is good.
+type Options struct {
+	MaxConns int           // at most so many clients at once, the others wait in the listener's queue; 0: no limit
+	Idle     time.Duration // a connection on which nothing moved for so long is closed; 0: never
+	Drain    time.Duration // how long connections may go on after Run's context ends; 0: they are cut off
+	Protocol string        // header to the program: "" none, "v1" or "v2" of the PROXY protocol
+	Log      *slog.Logger  // nil: slog.Default()
+}
+
+// Counters only grow.
+type Counters struct {
+	Accepted uint64 // clients
+	Refused  uint64 // of them: turned away, the program could not be reached
+	Expired  uint64 // of them: closed after Options.Idle
+	Paused   uint64 // times that accepting paused for want of descriptors or memory
+}
+
+// Proxy carries connections from its routes' listeners to their dialers.
+type Proxy struct {
+	options Options
+	routes  []*route
+	epoll   int32
+	wake    int32 // eventfd: look at leave and quit
+
+	life   sync.Mutex  // held by Run
+	quit   atomic.Bool // Close was called
+	leave  atomic.Bool // Run's context has ended
+	wakeMu sync.Mutex  // guards wake against Close
+	closed bool
+
+	active                             atomic.Int64
+	accepted, refused, expired, paused atomic.Uint64
+
+	loop // Run's
+}
+
+// New returns a proxy for routes. It borrows their listeners, through duplicates of
+// its own, until Close: it shares their open file descriptions, on which it sets
+// O_NONBLOCK and, for accepted sockets to inherit, TCP_NODELAY and SO_OOBINLINE.
+// Close sets them back.
+func New(routes []Route, o Options) (*Proxy, error) {
+	if err := checkProtocol(o.Protocol); err != nil {
+		return nil, err
+	}
+	if len(routes) == 0 {
+		return nil, errors.New("a proxy without a listener")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	p := &Proxy{options: o, epoll: -1, wake: -1}
+	if err := p.open(routes); err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Proxy) open(routes []Route) error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	p.epoll = int32(fd)
+	if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	p.wake = int32(fd)
+	if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, p.wake, unix.EPOLLIN, wakeSlot, 0); e != 0 {
+		return stepError("epoll_ctl", e)
+	}
+	for i, x := range routes {
+		r, err := borrow(x, int32(i))
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", x.Listener.Name(), err)
+		}
+		p.routes = append(p.routes, r)
+	}
+	return nil
+}
+
+// Run carries until ctx ends, which is no error, or Close is called. When ctx ends,
+// nobody is accepted any more and connections have Options.Drain to end. Those that
+// are left are closed; a client whose answer is cut off gets a reset. It returns an
+// error when a listener is none any more. It may be called again.
+func (p *Proxy) Run(ctx context.Context) error {
+	p.life.Lock()
+	defer p.life.Unlock()
+	if p.quit.Load() {
+		return ErrClosed
+	}
+	p.leave.Store(false)
+	awake := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(awake)
+		p.leave.Store(true)
+		p.wakeUp()
+	})
+	defer func() {
+		if !stop() {
+			<-awake
+		}
+	}()
+	return p.serve()
+}
+
+// Close ends Run at once, waits for it, and gives the listeners back. Twice is fine.
+func (p *Proxy) Close() error {
+	p.quit.Store(true)
+	p.wakeUp()
+	p.life.Lock()
+	defer p.life.Unlock()
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, r := range p.routes {
+		r.giveBack()
+	}
+	for _, fd := range []int32{p.epoll, p.wake} {
+		if fd >= 0 {
+			closeFD(fd)
+		}
+	}
+	return nil
+}
+
+// wakeUp makes the loop look at what it is told. eventfd(2)
+func (p *Proxy) wakeUp() {
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	if !p.closed && p.wake >= 0 {
+		_, _ = unix.Write(int(p.wake), []byte{0, 0, 0, 0, 0, 0, 0, 1}) // any number but 0
+	}
+}
+
+// Connections is how many clients there are now.
+func (p *Proxy) Connections() int { return int(p.active.Load()) }
+
+// Counters may be asked from anywhere.
+func (p *Proxy) Counters() Counters {
+	return Counters{p.accepted.Load(), p.refused.Load(), p.expired.Load(), p.paused.Load()}
+}
