@@ -37,6 +37,7 @@ type half struct {
 	readable bool  // its source has something, or may have
 	writable bool  // its target has room, or may have
 	careful  bool  // a short read does not mean that the source is empty
+	ends     bool  // an end of file is behind what there is
 	eof      bool  // the source has ended
 	done     bool  // so has the target: nothing moves here any more
 	queued   bool  // in loop.ready
@@ -121,6 +122,7 @@ func (p *Proxy) handle(c *conn, s side, ev uint32) {
 	}
 	from := &c.half[s]
 	from.readable = true
+	from.ends = from.ends || ev&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
 	from.careful = from.careful || ev&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
 	if !from.done {
 		p.pump(c, s)

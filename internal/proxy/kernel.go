@@ -18,10 +18,10 @@ func recv(fd int32, b []byte) (int, unix.Errno) {
 	return int(n), e
 }
 
-// send is sendto(2) without address. b is not empty.
-func send(fd int32, b []byte) (int, unix.Errno) {
+// send is sendto(2) without address. b is not empty. flags: 0 or MSG_MORE.
+func send(fd int32, b []byte, flags uintptr) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags, 0, 0)
 	return int(n), e
 }
 

@@ -14,7 +14,7 @@ const wakeSlot = -1
 const (
 	copySize   = 64 << 10  // bytes read at once
 	turnBytes  = 512 << 10 // what a direction may move before it is the others' turn
-	yieldEvery = 200 * time.Microsecond
+	yieldEvery = 2 * time.Millisecond
 	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
 )
 

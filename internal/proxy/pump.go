@@ -59,7 +59,11 @@ func (p *Proxy) copy(c *conn, s side) int {
 	// urgent data behind it, or on a unix socket, where it may have ended at a
 	// descriptor that was sent.
 	h.readable = n == len(p.buffer) || h.careful
-	sent, e := send(c.fd[1-s], p.buffer[:n])
+	var flags uintptr
+	if h.ends && n < len(p.buffer) {
+		flags = unix.MSG_MORE // the end of file is next, and goes in the same segment
+	}
+	sent, e := send(c.fd[1-s], p.buffer[:n], flags)
 	if e == 0 && sent == n {
 		return n
 	}
@@ -127,7 +131,7 @@ func (p *Proxy) hold(h *half, b []byte) {
 // writeHeld writes what hold kept.
 func (p *Proxy) writeHeld(c *conn, s side) int {
 	h := &c.half[s]
-	n, e := send(c.fd[1-s], h.block[h.at:h.end])
+	n, e := send(c.fd[1-s], h.block[h.at:h.end], 0)
 	if e != 0 {
 		p.unwritten(c, s, e)
 		return 0
