@@ -208,6 +208,9 @@ func (t target) Dial(*proxy.Client) (int, error) {
 	if err != nil {
 		return -1, err
 	}
+	if err := proxy.Prepare(fd); err != nil {
+		return -1, err
+	}
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: t.port, Addr: [4]byte{127, 0, 0, 1}}); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		return -1, err

@@ -169,15 +169,15 @@ func (p *Proxy) acceptFrom(r *route) {
 		case unix.EAGAIN:
 			r.batch = 1
 			return
-		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
+		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK:
 			p.err = stepError("accept", e)
 			return
-		default:
-			if scarce(e) {
-				p.stall(r, e)
-				return
-			}
+		case unix.ECONNABORTED, unix.ECONNRESET, unix.ETIMEDOUT, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
+			unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EINTR:
 			// An error of that connection: on to the next. accept(2)
+		default:
+			p.stall(r, e)
+			return
 		}
 	}
 	r.batch = min(r.batch+1, maxBatch)
@@ -224,12 +224,12 @@ func (p *Proxy) connect(c *conn) {
 func (p *Proxy) stall(r *route, err error) {
 	p.unwatch(r)
 	p.pipes.trim()
-	r.short = scarce(err)
+	r.short = !errors.Is(err, unix.EAGAIN)
 	least, most := time.Millisecond, 100*time.Millisecond
 	text := "the program's queue is full, clients wait"
 	if r.short {
 		least, most = 100*time.Millisecond, time.Second
-		text = "nobody is accepted until there is room"
+		text = "nobody is accepted for now"
 		if r.delay == 0 {
 			p.paused.Add(1)
 		}
@@ -247,8 +247,10 @@ func (p *Proxy) unstall(r *route) {
 	if r.delay != 0 && r.said {
 		p.options.Log.Info("clients are accepted again")
 	}
-	r.delay, r.again, r.said = 0, 0, false
+	r.calm()
 }
+
+func (r *route) calm() { r.delay, r.again, r.said = 0, 0, false }
 
 // retry ends a stall, or begins the next.
 func (p *Proxy) retry(r *route) {

@@ -84,11 +84,6 @@ func (p *Proxy) join(c *conn, fd int32) {
 	up, down := &c.half[client], &c.half[backend]
 	down.writable, c.connecting = true, true
 	up.careful, down.careful = !r.internet, r.backend == local
-	if r.backend == internet {
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	}
 	for s, fd := range c.fd {
 		if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, fd, events, c.slot<<1|int32(s), c.generation); e != 0 {
 			p.refuse(c, stepError("epoll_ctl", e))
@@ -100,7 +95,8 @@ func (p *Proxy) join(c *conn, fd int32) {
 // refuse turns the client of c away: the program cannot be had.
 func (p *Proxy) refuse(c *conn, err error) {
 	p.refused.Add(1)
-	p.refusal.say(p.now, p.options.Log, "a client was turned away", "addr", c.route.client.Addr(), "err", err)
+	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
+	p.refusal.say(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
 	p.reset(c)
 }
 
@@ -139,15 +135,16 @@ func (p *Proxy) handle(c *conn, s side, ev uint32) {
 func (p *Proxy) connected(c *conn, ev uint32) bool {
 	if ev&unix.EPOLLERR != 0 {
 		e, _ := option(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
-		if err := unix.Errno(e); err != 0 && err != unix.ECONNRESET && err != unix.EPIPE {
+		switch err := unix.Errno(e); err {
+		case 0: // something else is in its error queue
+		case unix.ECONNRESET, unix.EPIPE:
+			c.connecting = false
+			p.broke(c, backend)
+			return true
+		default:
 			p.refuse(c, stepError("connect", err))
 			return false
 		}
-		c.connecting = false
-		if e != 0 {
-			p.broke(c, backend)
-		}
-		return true
 	}
 	if ev&(unix.EPOLLOUT|unix.EPOLLHUP) != 0 {
 		c.connecting = false

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const signature = "0d0a0d0a000d0a515549540a"
@@ -127,4 +129,36 @@ func FuzzAddress(f *testing.F) {
 			t.Errorf("v2: %q", v2)
 		}
 	})
+}
+
+// Small messages leave at once on both sides, and what is urgent stays.
+func TestSocketOptions(t *testing.T) {
+	server := serve(t, "tcp4", func(c stream) { _, _ = io.Copy(c, c) })
+	seen := make(chan string, 1)
+	p := start(t, "tcp4", optionsOf{to{server.Addr()}, seen}, Options{})
+	if !echoes(p.connect(), "", "hi") {
+		t.Fatal("no echo")
+	}
+	if got, want := <-seen, "accepted 1 1, connecting 1 1 1 reno"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+type optionsOf struct {
+	to
+	seen chan string
+}
+
+func (o optionsOf) Dial(c *Client) (int, error) {
+	fd, err := o.to.Dial(c)
+	value := func(fd, level, name int) int {
+		v, _ := option(int32(fd), level, name)
+		return min(v, 1)
+	}
+	congestion, _ := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	o.seen <- fmt.Sprintf("accepted %d %d, connecting %d %d %d %s",
+		value(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY), value(int(c.fd), unix.SOL_SOCKET, unix.SO_OOBINLINE),
+		value(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY), value(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE),
+		value(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE), congestion)
+	return fd, err
 }

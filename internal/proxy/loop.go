@@ -60,6 +60,7 @@ func (p *Proxy) serve() error {
 	}
 	defer func() { p.loop = loop{} }()
 	for _, r := range p.routes {
+		r.calm()
 		p.rearm(r)
 	}
 	for !p.over() {

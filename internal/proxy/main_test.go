@@ -51,7 +51,13 @@ func dial(addr net.Addr, flags int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, at); err != nil && err != unix.EINPROGRESS {
+	if family != unix.AF_UNIX {
+		err = Prepare(fd)
+	}
+	if err == nil {
+		err = unix.Connect(fd, at)
+	}
+	if err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		return -1, err
 	}

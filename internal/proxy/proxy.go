@@ -19,14 +19,33 @@ var ErrClosed = errors.New("proxy is closed")
 // Dialer makes the connections to the program.
 type Dialer interface {
 	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected
-	// to the program or is connecting; the proxy closes it. All of one dialer are of
-	// one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
+	// to the program or is connecting; the proxy closes it. An internet socket has been
+	// through [Prepare]. All of one dialer are of one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
 	// must not block. client is valid until it returns.
 	//
 	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full)
 	// it is called again later, and nobody else is accepted until then; with any
 	// other error the client is turned away.
 	Dial(client *Client) (fd int, err error)
+}
+
+// Prepare sets what a TCP socket to the program should have before it connects (or
+// long before, where sockets are made in advance): TCP_NODELAY, SO_KEEPALIVE,
+// SO_OOBINLINE, and reno for congestion control. Between us and the program nothing
+// is congested, and an algorithm that paces, as BBR does, halves the throughput of a
+// loopback; reno is in every kernel and allowed to everybody, tcp(7). What the program
+// sends is up to its namespace, net.ipv4.tcp_congestion_control.
+func Prepare(fd int) error {
+	for _, o := range [...]struct{ level, name int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE},
+	} {
+		if e := setOption(int32(fd), o.level, o.name, 1); e != 0 {
+			return stepError("setsockopt", e)
+		}
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno"))
 }
 
 // Route is where clients come from and where they go.
