@@ -100,6 +100,13 @@ func (t test) compare(relays []*relay, rounds, seconds int) error {
 			before := r.used()
 			rate, total, err := t.run(r, seconds)
 			if err != nil {
+				fmt.Printf("%s, %s: %v; started again\n", t.name, r.name, err)
+				if err = r.restart(); err == nil {
+					before = r.used()
+					rate, total, err = t.run(r, seconds)
+				}
+			}
+			if err != nil {
 				return fmt.Errorf("%s, %s: %w", t.name, r.name, err)
 			}
 			rates[at] = append(rates[at], rate)

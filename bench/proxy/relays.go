@@ -22,6 +22,7 @@ import (
 type relay struct {
 	name      string
 	web, bulk int // ports that it listens on
+	commands  [][]string
 	processes []*os.Process
 }
 
@@ -130,9 +131,31 @@ func startBackends(dir string) error {
 }
 
 func (r *relay) start(name string, args ...string) error {
+	r.commands = append(r.commands, append([]string{name}, args...))
 	p, err := start(name, args...)
 	r.processes = append(r.processes, p)
 	return err
+}
+
+// restart is for a relay that died: systemd-socket-proxyd 252 does, by SIGPIPE, when a
+// client leaves in the middle of an answer.
+func (r *relay) restart() error {
+	for _, p := range r.processes {
+		_ = p.Signal(syscall.SIGTERM)
+	}
+	commands := r.commands
+	r.commands, r.processes = nil, nil
+	for _, c := range commands {
+		if err := r.start(c[0], c[1:]...); err != nil {
+			return err
+		}
+	}
+	for _, port := range []int{r.web, r.bulk} {
+		if err := listens(port); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // start starts a program that ends with us.

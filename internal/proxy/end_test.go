@@ -181,6 +181,36 @@ func TestResetWaitsForReader(t *testing.T) {
 	}
 }
 
+// Clients leave in the middle of bulk: their program hears of it, and the proxy lives
+// (a splice into such a socket is a SIGPIPE, which kills systemd-socket-proxyd).
+func TestClientLeavesInBulk(t *testing.T) {
+	for _, pair := range combinations {
+		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
+			gone := make(chan error, 8)
+			server := serve(t, pair[1], func(c stream) {
+				for b := make([]byte, 256<<10); ; {
+					if _, err := c.Write(b); err != nil {
+						gone <- err
+						return
+					}
+				}
+			})
+			p := start(t, pair[0], to{server.Addr()}, Options{})
+			for range cap(gone) {
+				c := p.connect()
+				_, _ = io.ReadFull(c, make([]byte, 1<<20))
+				_ = c.Close()
+			}
+			for range cap(gone) {
+				if err := <-gone; !wasReset(err) {
+					t.Error(err)
+				}
+			}
+			become(t, "nobody is connected", func() bool { return p.Connections() == 0 })
+		})
+	}
+}
+
 // Nobody listens: the client is turned away with a reset, the log says it once.
 func TestRefused(t *testing.T) {
 	for _, network := range []string{"tcp4", "unix"} {
