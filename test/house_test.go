@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"internal/notify":    {},
 	"internal/sandbox":   {},
 	"internal/output":    {},
+	"internal/proxy":     {},
 	"internal/relay":     {},
 	"internal/replyonly": {},
 	"internal/container": {},
@@ -42,7 +43,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/intercept", "cmd/echo"}
+	"internal/proxy", "internal/intercept", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {
