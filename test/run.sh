@@ -8,7 +8,7 @@ user=${TEST_USER:-tester}
 programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
 uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
 busybox:busybox-static python3:python3 gcc:gcc tar:tar bwrap:bubblewrap systemd-analyze:systemd
-nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql"
+musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql"
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 # A program with the race detector otherwise sleeps a second at each exit.
