@@ -215,6 +215,7 @@ func TestBindOpened(t *testing.T) {
 				}
 			}
 			killed(t, pidOf(t, a, 1))
+			a.wait("state=resting")
 			if status, _, err := get(fmt.Sprintf("http://[::1]:%d/", n)); status != 200 || err != nil {
 				t.Errorf("after a crash: status %d: %v", status, err)
 			}

@@ -321,6 +321,9 @@ func TestBindServers(t *testing.T) {
 		{"node", func(t *testing.T, n int) string {
 			return example(t, "node", "tcp://[::1]:3080", fmt.Sprintf("tcp://[::1]:%d", n))
 		}, "http://[::1]:%d/", "hello ::1"},
+		{"nginx", func(t *testing.T, n int) string { // as Debian configures it
+			return example(t, "nginx", "127.0.0.1:8080", fmt.Sprint("127.0.0.1:", n), "[::1]:8080", fmt.Sprint("[::1]:", n))
+		}, "http://[::1]:%d/", "Welcome to nginx"},
 		{"busybox", func(t *testing.T, n int) string {
 			dir := openFolder(t)
 			writeFile(t, dir+"/index.html", []byte("static"))
