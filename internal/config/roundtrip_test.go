@@ -77,7 +77,7 @@ var samples = map[string]map[string][]string{
 		"restart_delay":              {`"0s"`, `"10ms"`},
 		"restart_max_delay":          {`"1m"`},
 		"hold":                       {`"infinity"`, `"1s"`},
-		"idle_timeout":               {`"never"`, `"infinity"`},
+		"idle_timeout":               {`"never"`, `"infinity"`, `"5m"`, `"50ms"`},
 		"warm":                       {"true", "false"},
 		"stdout":                     {`"log"`, `"null"`, `"./out.log"`},
 		"stderr":                     {`"inherit"`, `"/var/log/%n"`},

@@ -82,7 +82,6 @@ func TestMistakes(t *testing.T) {
 		{"", "handover = \"proxy\"", "", "\"proxy\" is not supported yet"},
 		{"", "accept = true", "", "true is not supported yet"},
 		{"", "max_connections = 64", "", "accept is not true"},
-		{"", "idle_timeout = \"5m\"", "", "\"5m0s\" is not supported yet"},
 		{"", "", "seal = \"off\"\nnetwork = \"host\"", "has no meaning here: network is"},
 		{"", "", "seal = \"on\"", "unknown word"},
 		{"", "start_timeout = \"0s\"", "", "write \"infinity\""},

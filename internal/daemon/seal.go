@@ -124,6 +124,8 @@ type standIn struct {
 func (s *standIn) File() *os.File { return s.flows.Inner() }
 func (s *standIn) Broken() bool   { return s.broken.Load() }
 
+func (s *standIn) Carried() uint64 { return s.flows.Carried() }
+
 func (s *standIn) Close() error {
 	s.cancel()
 	<-s.done

@@ -8,6 +8,7 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
+	"activator/internal/listen"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -36,6 +37,9 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 		if err := checkSeal(conf, sealing.lacks); err != nil {
 			return nil, err
 		}
+		if err := checkIdle(conf, sealing.sockets); err != nil {
+			return nil, err
+		}
 		process := processSpec(conf)
 		process.Sandbox.Names = sealing.names
 		if conf.Container != nil {
@@ -53,6 +57,17 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 	return all, nil
 }
 
+// checkIdle is the error of a service that is to be stopped when nobody uses it, and
+// has a socket at which that cannot be seen.
+func checkIdle(conf config.Service, sockets []listen.Spec) error {
+	for _, spec := range sockets {
+		if err := spec.Seen(); conf.IdleTimeout > 0 && err != nil {
+			return fmt.Errorf("service %s: idle_timeout: %w; leave idle_timeout away, or have the service end by itself", conf.Name, err)
+		}
+	}
+	return nil
+}
+
 func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {
 	return supervise.Spec{
 		Limits: supervise.Limits{
@@ -61,6 +76,7 @@ func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {
 			Hold:            conf.Hold,
 			StartTimeout:    conf.StartTimeout,
 			StopTimeout:     conf.StopTimeout,
+			IdleTimeout:     conf.IdleTimeout,
 		},
 		Process:    process,
 		Warm:       conf.Warm && conf.Container == nil,

@@ -60,8 +60,9 @@ type Means struct {
 // StandIn is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
 type StandIn interface {
-	File() *os.File // lends it until Close
-	Broken() bool   // nothing new is relayed any more
+	File() *os.File  // lends it until Close
+	Broken() bool    // nothing new is relayed any more
+	Carried() uint64 // changes with every datagram that is relayed, either way
 	Close() error
 }
 

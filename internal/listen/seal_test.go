@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type relayed struct {
 	outer, pipes [2]int   // outer[0] is connected to inner; a byte in pipes[1] ends it
 	done         chan struct{}
 	broken       bool
+	carried      atomic.Uint64
 }
 
 // relays counts what its StandIn makes.
@@ -80,9 +82,11 @@ func (x *relayed) run() {
 			}
 			if n, from, err := unix.Recvfrom(host, buf[:], unix.MSG_DONTWAIT); err == nil {
 				client = from
+				x.carried.Add(1)
 				_, _ = unix.Write(x.outer[0], buf[:n]) // ECONNREFUSED when the service shut it down
 			}
 			if n, _, err := unix.Recvfrom(x.outer[0], buf[:], unix.MSG_DONTWAIT); err == nil && client != nil {
+				x.carried.Add(1)
 				_ = unix.Sendto(host, buf[:n], 0, client)
 			}
 		}
@@ -92,6 +96,8 @@ func (x *relayed) run() {
 func (x *relayed) File() *os.File { return x.inner }
 
 func (x *relayed) Broken() bool { return x.broken }
+
+func (x *relayed) Carried() uint64 { return x.carried.Load() }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {

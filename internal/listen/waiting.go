@@ -82,9 +82,28 @@ const (
 // waitingTCP asks for the connections to our port that no file descriptor
 // belongs to yet: those in the accept queue.
 func waitingTCP(fd int) ([]Client, error) {
+	var waiting []Client
+	err := diagTCP(fd, stateEstablished|stateCloseWait, func(c tcpConn) {
+		if !c.owned {
+			waiting = append(waiting, Client(c.remote.String()))
+		}
+	})
+	return waiting, err
+}
+
+// tcpConn is one connection to a port of ours.
+type tcpConn struct {
+	remote netip.AddrPort
+	state  uint8
+	owned  bool // some process has a descriptor of it
+}
+
+// diagTCP lists the connections to the port of the listener fd, in one of the
+// states of a mask.
+func diagTCP(fd int, states uint32, each func(tcpConn)) error {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
+		return os.NewSyscallError("getsockname", err)
 	}
 	ours, family := addrPort(local), unix.AF_INET
 	if _, six := local.(*unix.SockaddrInet6); six {
@@ -92,20 +111,22 @@ func waitingTCP(fd int) ([]Client, error) {
 	}
 	req := make([]byte, 56) // struct inet_diag_req_v2, linux/inet_diag.h
 	req[0], req[1] = byte(family), unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(req[4:], stateEstablished|stateCloseWait)
+	binary.NativeEndian.PutUint32(req[4:], states)
 	binary.BigEndian.PutUint16(req[8:], ours.Port())
-	var waiting []Client
-	err = diag(req, unix.NLM_F_DUMP, func(msg []byte) {
-		if len(msg) < 72 || binary.NativeEndian.Uint32(msg[68:]) != 0 { // struct inet_diag_msg, idiag_inode
+	return diag(req, unix.NLM_F_DUMP, func(msg []byte) {
+		if len(msg) < 72 { // struct inet_diag_msg
 			return
 		}
 		local, remote := sockAddr(msg[0], msg[8:24]), sockAddr(msg[0], msg[24:40])
 		if !ours.Addr().IsUnspecified() && local.Unmap() != ours.Addr().Unmap() {
 			return
 		}
-		waiting = append(waiting, Client(netip.AddrPortFrom(remote, binary.BigEndian.Uint16(msg[6:])).String()))
+		each(tcpConn{
+			remote: netip.AddrPortFrom(remote, binary.BigEndian.Uint16(msg[6:])),
+			state:  msg[1],
+			owned:  binary.NativeEndian.Uint32(msg[68:]) != 0, // idiag_inode
+		})
 	})
-	return waiting, err
 }
 
 // waitingUnix asks for the peers that wait at our listener, by inode.
@@ -142,6 +163,8 @@ func boundTo(path string, rows []row) (exact []row) {
 
 // From linux/unix_diag.h.
 const (
+	showName  = 1 // UDIAG_SHOW_NAME
+	attrName  = 0 // UNIX_DIAG_NAME
 	showNode  = 2 // UDIAG_SHOW_VFS: what it is bound to
 	attrNode  = 1 // UNIX_DIAG_VFS
 	showIcons = 8 // UDIAG_SHOW_ICONS: the pending connections
@@ -150,27 +173,39 @@ const (
 
 // diagUnix asks for an attribute of the unix socket with this inode of sockfs.
 func diagUnix(inode, show uint32, attr uint16, each func(payload []byte)) error {
-	req := make([]byte, 24) // struct unix_diag_req, linux/unix_diag.h
+	return diag(unixRequest(inode, ^uint32(0), show), 0, func(msg []byte) {
+		unixAttributes(msg, func(found uint16, payload []byte) {
+			if found == attr {
+				each(payload)
+			}
+		})
+	})
+}
+
+// unixRequest is a struct unix_diag_req, linux/unix_diag.h. states is a mask.
+func unixRequest(inode, states, show uint32) []byte {
+	req := make([]byte, 24)
 	req[0] = unix.AF_UNIX
-	binary.NativeEndian.PutUint32(req[4:], ^uint32(0))
+	binary.NativeEndian.PutUint32(req[4:], states)
 	binary.NativeEndian.PutUint32(req[8:], inode)
 	binary.NativeEndian.PutUint32(req[12:], show)
 	binary.NativeEndian.PutUint64(req[16:], ^uint64(0)) // any cookie
-	return diag(req, 0, func(msg []byte) {
-		if len(msg) < 16 { // struct unix_diag_msg
+	return req
+}
+
+// unixAttributes takes apart what follows a struct unix_diag_msg.
+func unixAttributes(msg []byte, each func(attr uint16, payload []byte)) {
+	if len(msg) < 16 {
+		return
+	}
+	for attrs := msg[16:]; len(attrs) >= 4; {
+		size := int(binary.NativeEndian.Uint16(attrs))
+		if size < 4 || size > len(attrs) {
 			return
 		}
-		for attrs := msg[16:]; len(attrs) >= 4; {
-			size := int(binary.NativeEndian.Uint16(attrs))
-			if size < 4 || size > len(attrs) {
-				return
-			}
-			if binary.NativeEndian.Uint16(attrs[2:]) == attr {
-				each(attrs[4:size])
-			}
-			attrs = attrs[min(len(attrs), (size+3)&^3):]
-		}
-	})
+		each(binary.NativeEndian.Uint16(attrs[2:]), attrs[4:size])
+		attrs = attrs[min(len(attrs), (size+3)&^3):]
+	}
 }
 
 // diag sends one SOCK_DIAG_BY_FAMILY request and calls each with every answer,

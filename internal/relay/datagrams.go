@@ -59,6 +59,7 @@ type Datagrams struct {
 
 	running sync.Mutex // held by Run, and by Close
 	closed  atomic.Bool
+	carried atomic.Uint64 // see Carried
 
 	// Of the goroutine of Run.
 	table
@@ -142,6 +143,16 @@ func (d *Datagrams) Run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", d.name, err)
 		}
 	}
+}
+
+// Carried changes with every datagram that is carried, either way. Any goroutine
+// may ask.
+func (d *Datagrams) Carried() uint64 { return d.carried.Load() }
+
+// touch notes that f carries something now.
+func (d *Datagrams) touch(f *flow, now, grain time.Duration) {
+	d.carried.Add(1)
+	d.table.touch(f, now, grain)
 }
 
 // round carries one batch each way, and reports whether there is more to do.

@@ -65,6 +65,19 @@ func (p *process) stop(sig syscall.Signal, log *slog.Logger) {
 	}
 }
 
+// stopIf asks a program that runs to end, if still is true while it stands still.
+func (p *process) stopIf(sig syscall.Signal, still func() bool, log *slog.Logger) bool {
+	stopped, killed, err := p.running.StopIf(sig, still)
+	if err != nil {
+		log.Error("service not signalled", "pid", p.pid(), "err", err)
+	}
+	if killed {
+		log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.pid(), "signal", sig.String())
+	}
+	p.asked = p.asked || stopped
+	return stopped
+}
+
 func (p *process) kill(log *slog.Logger) {
 	p.asked = false
 	if p.running == nil {

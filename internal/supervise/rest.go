@@ -9,6 +9,7 @@ type Limits struct {
 	Hold            time.Duration // how long a client may wait while nothing moves; 0: for ever
 	StartTimeout    time.Duration // 0: none
 	StopTimeout     time.Duration // 0: none
+	IdleTimeout     time.Duration // how long nobody uses the service until it is stopped; 0: never
 }
 
 // burst is how many quick, clean runs may follow each other without a rest.

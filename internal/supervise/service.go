@@ -56,6 +56,7 @@ type Service struct {
 	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
 	hurry   *turn   // from a client to the exec; nil: none
 	queues  queues
+	idle    idleness
 	timer   *time.Timer // of the state; nil: none runs
 	until   time.Time   // when it fires
 	hold    *time.Timer // of the client that has waited longest; nil: none runs
@@ -138,7 +139,7 @@ func (s *Service) handle(e Event) {
 		from, step := s.state, Next(s.state, e)
 		s.state = step.Next
 		e, follows = s.act(step.Action)
-		if idle(from) && idle(s.state) {
+		if waits(from) && waits(s.state) {
 			level = slog.LevelDebug
 		}
 		if !follows && (s.state != from || len(s.said) > 0) {
@@ -147,9 +148,9 @@ func (s *Service) handle(e Event) {
 	}
 }
 
-// idle tells the states in which a service waits for its next client, sandbox or
-// not.
-func idle(s State) bool { return s == Listening || s == Warming || s == Warm }
+// waits tells the states in which a service waits for its next client, with a
+// sandbox or without.
+func waits(s State) bool { return s == Listening || s == Warming || s == Warm }
 
 // act carries out an action. It returns the event that follows at once, if one
 // does.
@@ -178,8 +179,9 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case Start:
 		return s.start()
 	case Serve:
-		s.stop(&s.timer)
-		return Outdated, s.unwell && s.heal()
+		return s.serve()
+	case Look:
+		return s.lookForClients()
 	case Await:
 		s.limit(s.spec.StopTimeout)
 	case Stop:
@@ -279,7 +281,7 @@ func (s *Service) receive(r report) {
 	case r.failed != nil:
 		s.hurry.end()
 		switch {
-		case idle(s.state):
+		case waits(s.state):
 			s.lost(r.failed)
 		case s.state != Ending:
 			s.log.Error("service not started", "err", r.failed)
@@ -322,7 +324,7 @@ func (s *Service) hear(m notify.Message) {
 			s.log.Warn("main process not followed", "pid", s.process.pid(), "err", err)
 		}
 	}
-	if s.timer != nil && time.Until(s.until) < m.ExtendTimeout { // it never shortens
+	if s.state != Running && s.timer != nil && time.Until(s.until) < m.ExtendTimeout { // it never shortens
 		s.limit(m.ExtendTimeout)
 	}
 	if m.Ready && s.state == Starting {
@@ -352,7 +354,9 @@ func (s *Service) rest() (Event, bool) {
 		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
 	}
 	var delay time.Duration
-	s.history, delay = s.history.rest(s.spec.Limits, ran, failed, time.Now())
+	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
+		s.history, delay = s.history.rest(s.spec.Limits, ran, failed, time.Now())
+	}
 	s.look()
 	if delay == 0 {
 		return Timeout, true

@@ -88,6 +88,17 @@ func service(behaviour string) {
 			fmt.Fprint(c, answer)
 			os.Exit(0)
 		}
+		if behaviour == "hold" || behaviour == "answer" {
+			go func() {
+				_, _ = io.Copy(c, c)
+				for err := error(nil); behaviour == "hold" && err == nil; { // he has said all; we have not
+					_, err = c.Write([]byte("."))
+					time.Sleep(5 * time.Millisecond)
+				}
+				c.Close()
+			}()
+			continue
+		}
 		fmt.Fprintf(c, "pid %d\n", os.Getpid())
 		c.Close()
 		if behaviour == "once" {
@@ -122,6 +133,24 @@ func (s *stand) await(words ...string) string {
 			}
 		case <-limit:
 			s.t.Fatalf("no line with %q", words)
+		}
+	}
+}
+
+// drain counts the lines so far that have all the words.
+func (s *stand) drain(words ...string) (n int) {
+	for {
+		select {
+		case line := <-s.log:
+			ok := true
+			for _, w := range words {
+				ok = ok && strings.Contains(line, w)
+			}
+			if ok {
+				n++
+			}
+		default:
+			return n
 		}
 	}
 }

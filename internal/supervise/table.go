@@ -41,11 +41,12 @@ const (
 	Leaving                  // the program said STOPPING=1
 	Timeout                  // the time of the state is over
 	HoldOver                 // a client has waited for as long as it may
+	Idle                     // nobody has used the service for idle_timeout, and it has been told to end
 	Outdated                 // a socket had to be bound anew: the process holds the old one
 	End                      // stop for good
 )
 
-var eventNames = [...]string{"client", "turn", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "outdated", "end"}
+var eventNames = [...]string{"client", "turn", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "idle", "outdated", "end"}
 
 func (e Event) String() string { return eventNames[e] }
 
@@ -65,8 +66,9 @@ const (
 	Claim          // a client is there for the sandbox that is being built; start_timeout runs
 	Go             // let the sandbox's process exec the program; start_timeout runs
 	Start          // make a process that waits for nobody; start_timeout runs
-	Serve          // the start is over: its timer stops
-	Await          // stop_timeout runs, no signal: the program ends by itself
+	Serve          // the start is over: its timer stops, and the one of the first look runs
+	Look           // look whether anybody uses the service; if not, send stop_signal
+	Await          // stop_timeout runs, no signal: the program ends by itself, or has been told to
 	Stop           // send stop_signal; stop_timeout runs
 	Kill           // SIGKILL; for a start still under way: give it up
 	Rest           // mend the sockets, count the run, wait for the delay it earned
@@ -75,7 +77,7 @@ const (
 	Release        // stop watching; nothing runs any more
 )
 
-var actionNames = [...]string{"", "watch", "queue", "prepare", "keep", "defer", "discard", "claim", "go", "start", "serve", "await", "stop", "kill", "rest", "count", "refuse", "release"}
+var actionNames = [...]string{"", "watch", "queue", "prepare", "keep", "defer", "discard", "claim", "go", "start", "serve", "look", "await", "stop", "kill", "rest", "count", "refuse", "release"}
 
 func (a Action) String() string { return actionNames[a] }
 
@@ -108,7 +110,7 @@ var table = [Ended + 1][End + 1]Step{
 	},
 	Running: {
 		StartFailed: {Resting, Rest}, Exited: {Resting, Rest}, Leaving: {Stopping, Await},
-		Outdated: {Stopping, Stop}, End: {Ending, Stop},
+		Timeout: {Running, Look}, Idle: {Stopping, Await}, Outdated: {Stopping, Stop}, End: {Ending, Stop},
 	},
 	Stopping: {
 		StartFailed: {Resting, Rest}, Exited: {Resting, Rest}, Timeout: {Stopping, Kill},

@@ -67,7 +67,7 @@ func clientFaults(s State, e Event, step Step) (wrong []string) {
 	}
 	a := step.Action
 	enters := step.Next == Starting && s != Starting
-	rule(enters == (e == Client && idle(s)), "Starting is for a client, and every client of who waits starts it")
+	rule(enters == (e == Client && waits(s)), "Starting is for a client, and every client of who waits starts it")
 	rule(!enters || a == Start || a == Claim || a == Go, "Starting is entered by Start, Claim and Go")
 	rule(a != Start && a != Claim || enters, "starts without Starting")
 	rule(a != Refuse || !hasProgram(s), "takes clients from a queue that a program holds")
