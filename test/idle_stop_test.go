@@ -40,6 +40,7 @@ func TestIdleLosesNobody(t *testing.T) {
 	}
 	a := activate(t, "--config", configureIn(t, dir, "idle",
 		fmt.Sprintf("[[socket]]\nlisten = [%q, %q, %q, %q]\n[service]\nexec = [\"ECHO\"]\nidle_timeout = \"50ms\"\n", addrs[0], addrs[1], addrs[2], addrs[3])))
+	peers := datagramPeers(t, port, dir, burst)
 	var sent, came atomic.Int64
 	for sent.Load() < int64(total) {
 		time.Sleep(30*time.Millisecond + time.Duration(rand.IntN(80_000))*time.Microsecond) // before, while and after it stops
@@ -48,7 +49,7 @@ func TestIdleLosesNobody(t *testing.T) {
 			wg.Go(func() {
 				time.Sleep(time.Duration(rand.IntN(40_000)) * time.Microsecond)
 				i := int(sent.Add(1))
-				if err := idleAsk(port, dir, i); err != nil {
+				if err := idleAsk(port, dir, peers, i); err != nil {
 					t.Errorf("client %d: %v", i, err)
 					return
 				}
@@ -67,22 +68,18 @@ func TestIdleLosesNobody(t *testing.T) {
 	}
 }
 
-// idleAsk is one client, of each kind in turn.
-func idleAsk(port int, dir string, i int) error {
+// idleAsk is one client, of each kind in turn. Those by datagram come again and
+// again: a relay has room for some thousand clients in two minutes.
+func idleAsk(port int, dir string, peers chan [2]net.Conn, i int) error {
 	switch i % 4 {
 	case 0:
 		return ask("tcp", fmt.Sprintf("127.0.0.1:%d", port), i)
 	case 1:
 		return ask("unix", dir+"/s", i)
-	case 2:
-		return ask("udp", fmt.Sprintf("127.0.0.1:%d", port), i)
 	}
-	name := fmt.Sprintf("@idle-%d-%d", os.Getpid(), i)
-	c, err := net.DialUnix("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"}, &net.UnixAddr{Name: dir + "/g", Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+	pair := <-peers
+	defer func() { peers <- pair }()
+	c := pair[i%2]
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -96,4 +93,24 @@ func idleAsk(port int, dir string, i int) error {
 		err = fmt.Errorf("answer %q, want %q", got[:n], want)
 	}
 	return err
+}
+
+// datagramPeers are sockets to ask by UDP and by unix datagram from.
+func datagramPeers(t *testing.T, port int, dir string, n int) chan [2]net.Conn {
+	t.Helper()
+	peers := make(chan [2]net.Conn, n)
+	for i := range n {
+		udp, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("@idle-%d-%d", os.Getpid(), i)
+		gram, err := net.DialUnix("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"}, &net.UnixAddr{Name: dir + "/g", Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = udp.Close(), gram.Close() })
+		peers <- [2]net.Conn{udp, gram}
+	}
+	return peers
 }

@@ -22,7 +22,7 @@ func TestWarmSandboxes(t *testing.T) {
 	dir := folder(t)
 	for i := range services {
 		configureIn(t, dir, fmt.Sprintf("service%d", i),
-			fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, i))
+			fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%d\"]\n[service]\nexec = [\"ECHO\"]\nidle_timeout = \"1s\"\n", dir, i))
 	}
 	begin := time.Now()
 	a := activate(t, "--config", dir, "--log-level", "debug")
