@@ -135,7 +135,7 @@ func ownNetwork(s *Service) string {
 
 var serviceKeys = sync.OnceValue(func() []field[Service] {
 	return []field[Service]{
-		key("exec", list(text), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
+		key("exec", list(argument), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
 		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"proxy", "stdio"`, `"bind"`),
 		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false).later("true"),
 		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).only(withAccept),
@@ -186,6 +186,6 @@ var containerKeys = sync.OnceValue(func() []field[Service] {
 		key("engine", choice("podman"), func(s *Service) *string { return &s.Container.Engine }, "podman"),
 		key("image", filled, func(s *Service) *string { return &s.Container.Image }, ""),
 		key("options", list(text), func(s *Service) *[]string { return &s.Container.Options }, nil),
-		key("command", list(text), func(s *Service) *[]string { return &s.Container.Command }, nil),
+		key("command", list(argument), func(s *Service) *[]string { return &s.Container.Command }, nil),
 	}
 })

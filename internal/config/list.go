@@ -80,7 +80,8 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 		err := checkVariable(name)
 		expanded := ""
 		if err == nil {
-			expanded, err = r.expandFrom(strings.LastIndex(at.text, text), text)
+			expanded, err = r.expandProgram(text)
+			err = shifted(err, strings.LastIndex(at.text, text))
 		}
 		if err == nil && seen[name] {
 			err = wrong("", "repeated: %s", name)
@@ -114,7 +115,7 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 	}
 	slices.Sort(env)
 	return env, len(r.errs) == before
-}, list(text).print}
+}, list(argument).print}
 
 // checkVariable holds a name against the rule of systemd.exec(5).
 func checkVariable(name string) error {

@@ -51,6 +51,7 @@ func read(name string, text []byte, env Env) *parsed {
 		return p // what is missing may stand in the rest
 	}
 	tables := r.top(top)
+	p.passed = p.passedBy(tables)
 	p.readService(tables)
 	if _, there := tables["socket"]; !there {
 		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)

@@ -55,12 +55,12 @@ var samples = map[string]map[string][]string{
 		"target":              {`"tcp://:80"`}, // refused: needs a handover
 	},
 	"service": {
-		"exec":                       {`["/bin/true"]`, `["sh", "-c", "date +%%s\n", "", "é\"\\\u001b"]`, `["./x"]`, `['../%n']`},
+		"exec":                       {`["/bin/true"]`, `["sh", "-c", "date +%%s\n", "", "é\"\\\u001b"]`, `["./x"]`, `['../%n']`, `["x", "{fds:;};", "{{fds}{fdcount}{}"]`},
 		"handover":                   {`"fds"`, `"bind"`},
 		"accept":                     {"false"},
 		"max_connections":            {"5"},
 		"max_connections_per_source": {"1"},
-		"environment":                {`["B=2", "A=%h"]`, `{ X = "a=b", Y = "" }`, "[]", "{}"},
+		"environment":                {`["B=2", "A=%h"]`, `{ X = "a=b", Y = "" }`, `{ N = "{fds}", M = "{{fd:%n}" }`, "[]", "{}"},
 		"working_directory":          {`"/"`, `"/srv/%n/."`},
 		"user":                       {`"www-data"`, "33"},
 		"group":                      {`"%g"`, "33"},
@@ -99,7 +99,7 @@ var samples = map[string]map[string][]string{
 		"engine":  {`"podman"`},
 		"image":   {`"localhost/%n"`},
 		"options": {`["--memory=1g"]`, "[]"},
-		"command": {`["/echo", "%%"]`},
+		"command": {`["/echo", "%%", "{fdcount}"]`},
 	},
 }
 

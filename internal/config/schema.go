@@ -21,6 +21,8 @@ type reading struct {
 
 	key   string           // being read: "service.exec"
 	given map[string]value // by key, of all tables but [[socket]]
+
+	passed passed // what the program is told of by {fd:NAME}
 }
 
 // report adds an error at an offset.

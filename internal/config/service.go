@@ -23,7 +23,7 @@ type Service struct {
 	MaxConns  int      // max_connections
 	MaxSource int      // max_connections_per_source; 0: no limit
 
-	Environment      []string // KEY=VALUE, sorted, as written in the file
+	Environment      []string // KEY=VALUE, sorted, as the program gets it
 	WorkingDirectory string   // absolute, inside
 	User, Group      string   // name or number; "": see sandbox
 	Umask            fs.FileMode

@@ -71,10 +71,21 @@ var specifiers = map[byte]struct {
 }
 
 // expand puts in what the specifiers in text stand for. Its errors are mistakes.
-func (r *reading) expand(text string) (string, error) {
+func (r *reading) expand(text string) (string, error) { return r.replace(text, false) }
+
+// replace is expand, of the forms of dialect.go too if those have a meaning.
+func (r *reading) replace(text string, forms bool) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		switch {
+		case forms && text[i] == '{':
+			s, length, err := r.braces(text[i:])
+			if err != nil {
+				return "", shifted(err, i)
+			}
+			b.WriteString(s)
+			i += length - 1
+			continue
 		case text[i] == 0:
 			return "", &mistake{at: i, text: "contains a NUL byte"}
 		case text[i] != '%':
@@ -102,11 +113,16 @@ func (r *reading) expand(text string) (string, error) {
 // expandFrom expands what begins at a byte of a longer string.
 func (r *reading) expandFrom(start int, text string) (string, error) {
 	s, err := r.expand(text)
+	return s, shifted(err, start)
+}
+
+// shifted is an error in a part of a text that begins at start.
+func shifted(err error, start int) error {
 	var m *mistake
 	if errors.As(err, &m) {
 		m.at += start
 	}
-	return s, err
+	return err
 }
 
 // unexpand is the inverse: text that expands to s.
