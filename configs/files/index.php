@@ -1,0 +1,1 @@
+<?php echo "php ", $_GET["q"] ?? "", "\n";
