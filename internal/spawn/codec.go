@@ -28,6 +28,7 @@ func (c *codec) plan(p *plan) {
 	})
 	c.list(&p.FDNames)
 	c.integer(&p.Sockets)
+	c.integer((*int)(&p.Handed))
 	boxed := p.Sandbox != nil
 	if c.flag(&boxed); boxed {
 		if c.reading {

@@ -17,7 +17,7 @@ func TestPlanTravels(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := &plan{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Limits: []Limit{{"nofile", 1, ^uint64(0)}},
-		FDNames: []string{"x", ""}, Sockets: 2, Sandbox: resolved, Trees: []int{4, -1, 5}, Notify: 6, NotifyPath: "/n", Init: true, Inner: true}
+		FDNames: []string{"x", ""}, Sockets: 2, Handed: LaterStdio, Sandbox: resolved, Trees: []int{4, -1, 5}, Notify: 6, NotifyPath: "/n", Init: true, Inner: true}
 	resolved.Keep, resolved.NewPrivs, resolved.Listener, resolved.Threads, resolved.Keys = 1<<63, true, true, true, true
 	resolved.Filter = []byte{0xff, 0}
 	resolved.Landlock = sandbox.Landlock{Files: 1, Net: 2, Scoped: 1 << 63, Grants: []sandbox.Grant{{Path: "/p", FD: 1, Access: 1 << 40, Optional: true}}}

@@ -20,6 +20,7 @@ const StageName = "activator-stage"
 const (
 	wordWatch = 'w' // before wordReady: 8 bytes follow, and with the word came the filter's listener
 	wordReady = 'r' // everything is built; waiting for wordGo
+	wordHand  = 'h' // before wordGo: environment follows as codec writes it, and with the word came a socket
 	wordGo    = 'g'
 	wordExec  = 'x' // nothing left but execve
 	wordKept  = 'k' // after wordExec: execve succeeded in a child, and a reaper keeps the socket
@@ -34,6 +35,7 @@ type plan struct {
 	Limits    []Limit
 	FDNames   []string // one for every socket, the fds from 3 on
 	Sockets   int
+	Handed    Handed // where the socket goes that comes with wordHand
 
 	Sandbox *sandbox.Plan // nil: bare
 	Trees   []int         // the stage's fds of the sandbox's mounts; nil: it opens them itself

@@ -16,6 +16,7 @@ type Spec struct {
 	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
 
 	FDNames     []string // LISTEN_FDNAMES, one for every socket
+	Handed      Handed   // where the sockets are
 	Notify      bool     // NOTIFY_SOCKET and [Process.NotifySocket]
 	Directories []Directory
 

@@ -67,6 +67,9 @@ func (s *stage) run() error {
 	if s.plan, err = readPlan(s.control); err != nil {
 		return err
 	}
+	if err := defaultSignals(); err != nil { // 64 system calls that no client has to wait for
+		return err
+	}
 	if !s.plan.Inner {
 		if err := s.prepare(); err != nil {
 			return err
@@ -97,14 +100,10 @@ func (s *stage) prepare() error {
 			return err
 		}
 	}
-	var word [1]byte
 	if _, err := s.control.Write([]byte{wordReady}); err != nil {
 		return io.EOF
 	}
-	if _, err := io.ReadFull(s.control, word[:]); err != nil {
-		return io.EOF
-	}
-	return nil
+	return s.await()
 }
 
 // confine puts up the walls, and hands the parent what it answers the program's
@@ -182,9 +181,6 @@ func (s *stage) become() error {
 		return err
 	}
 	unix.Umask(p.Umask)
-	if err := defaultSignals(); err != nil {
-		return err
-	}
 	if err := setLimits(p.Limits); err != nil {
 		return err
 	}

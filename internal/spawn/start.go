@@ -28,6 +28,7 @@ const NotifyPath = "/run/.notify"
 // as long as nobody comes. It lends stdio and sockets, until it returns. What the host
 // or the kernel refuses comes back as *StageError.
 func (s *Starter) Prepare(ctx context.Context, spec Spec, stdio Stdio, sockets []*os.File) (*Process, error) {
+	sockets = spec.Handed.place(&stdio, sockets)
 	b, err := s.begin(&spec, len(sockets))
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (s *Starter) begin(spec *Spec, sockets int) (*birth, error) {
 	mounts, env, err := b.directories()
 	if err == nil {
 		b.plan = plan{Argv: spec.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(spec.Env), env)), Dir: spec.Dir, Umask: spec.Umask,
-			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Init: spec.Sandbox.Init}
+			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Handed: spec.Handed, Init: spec.Sandbox.Init}
 		err = b.shutIn(mounts)
 	}
 	if err == nil && spec.Notify {

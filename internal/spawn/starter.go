@@ -7,31 +7,42 @@ import (
 	"syscall"
 )
 
-// Starter starts every child of the activator from one thread. The kernel sends
-// a child's Pdeathsig when the thread that started it ends (prctl(2)), and the
-// Go runtime ends threads as it likes: this one is locked and ends with Close.
+// Starter starts every child of the activator from a few threads of its own. The
+// kernel sends a child's Pdeathsig when the thread that started it ends (prctl(2)),
+// and the Go runtime ends threads as it likes: these are locked and end with Close.
 type Starter struct {
 	requests chan func()
 	quit     chan struct{}
 	done     chan struct{}
+	threads  sync.WaitGroup
 	close    sync.Once
 	runtime  runtimeFolders
 	guard    guard
 	mounts   mountTable
 }
 
-// NewStarter starts the thread, and the guard from it.
+// atOnce is how many children are started side by side: a thread stands still from
+// the clone until its child has exec'ed the second stage, most of it waiting.
+const atOnce = 4
+
+// NewStarter starts the threads, and the guard from one of them.
 func NewStarter() *Starter {
 	s := &Starter{requests: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
 	s.guard.starter, s.guard.patience, s.guard.held = s, guardPatience, make(map[*Process]struct{})
-	go s.run()
+	for range atOnce {
+		s.threads.Go(s.run)
+	}
+	go func() {
+		s.threads.Wait()
+		close(s.done)
+	}()
 	s.guard.mu.Lock()
 	defer s.guard.mu.Unlock()
 	_ = s.guard.renew() // the first start of a process tries again, and says why not
 	return s
 }
 
-// Close ends the thread, and with it and by the guard every process that is
+// Close ends the threads, and with them and by the guard every process that is
 // still running.
 func (s *Starter) Close() {
 	s.close.Do(func() { close(s.quit) })
@@ -41,7 +52,6 @@ func (s *Starter) Close() {
 }
 
 func (s *Starter) run() {
-	defer close(s.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 	for {
 		select {
@@ -53,8 +63,8 @@ func (s *Starter) run() {
 	}
 }
 
-// StartProcess is [syscall.StartProcess] of this very binary on the starter's
-// thread, for a helper of the activator that other packages own: argv[0] says
+// StartProcess is [syscall.StartProcess] of this very binary on a thread of the
+// starter's, for a helper of the activator that other packages own: argv[0] says
 // which one, see main. The caller owns the child, kills and reaps it.
 func (s *Starter) StartProcess(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	closed := s.do(func() { pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr) })
@@ -64,8 +74,8 @@ func (s *Starter) StartProcess(argv []string, attr *syscall.ProcAttr) (pid int, 
 	return pid, err
 }
 
-// do runs f on the starter's thread and returns when it is done; os.ErrClosed
-// says that there is no thread any more.
+// do runs f on one of the starter's threads and returns when it is done; os.ErrClosed
+// says that there are none any more.
 func (s *Starter) do(f func()) error {
 	finished := make(chan struct{})
 	request := func() {

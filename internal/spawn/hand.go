@@ -1,0 +1,140 @@
+package spawn
+
+import (
+	"encoding/binary"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+)
+
+// Hand gives a prepared process the socket of its client, and environment that
+// only the client makes known, and the word to go: it is Release for a process
+// that has a client of its own. It waits for nobody, and lends connection for the call. The process was
+// prepared with Spec.Handed, which says at which numbers the socket will be. What
+// is already in the environment by the same name is replaced. An error says that
+// the stage is gone.
+func (p *Process) Hand(connection *os.File, env []string) error {
+	if err := p.starter.guard.check(p); err != nil {
+		return err
+	}
+	c := codec{data: make([]byte, 5, 256)}
+	c.list(&env)
+	c.data[0] = wordHand
+	binary.LittleEndian.PutUint32(c.data[1:], uint32(len(c.data)-5))
+	if err := fdpass.SendFiles(p.control, append(c.data, wordGo), []*os.File{connection}); err != nil {
+		return &StageError{Step: "hand", Errno: errnoOf(err), Cure: "the second stage is gone: was it killed while it waited?"}
+	}
+	return nil
+}
+
+// Handed says where a process has its sockets, and whether they come later.
+type Handed int
+
+const (
+	AtStart    Handed = iota // from 3 on, all of them from the beginning
+	LaterFD                  // 3, brought by [Process.Hand]
+	LaterStdio               // 0 and 1, brought by [Process.Hand]
+	StdioStart               // 0 and 1, the only socket, from the beginning
+)
+
+// place puts sockets where they belong. What will be brought is /dev/null so far.
+func (h Handed) place(stdio *Stdio, sockets []*os.File) []*os.File {
+	switch h {
+	case LaterFD:
+		return []*os.File{nil}
+	case LaterStdio:
+		stdio.In, stdio.Out = nil, nil
+		return nil
+	case StdioStart:
+		stdio.In, stdio.Out = sockets[0], sockets[0]
+		return nil
+	}
+	return sockets
+}
+
+// await waits for the word to go, for ever if it does not come, and takes what is
+// brought before it.
+func (s *stage) await() error {
+	for {
+		word, brought, err := s.receive()
+		if err != nil {
+			return io.EOF
+		}
+		if word != wordHand {
+			return nil
+		}
+		err = s.take(brought)
+		if brought >= 0 {
+			_ = unix.Close(brought)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads one word, and the descriptor that may come with it; -1: none.
+func (s *stage) receive() (word byte, brought int, err error) {
+	var data [1]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	var n, filled int
+	for {
+		n, filled, _, _, err = unix.Recvmsg(int(s.control), data[:], oob, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil || n == 0 {
+		return 0, -1, io.EOF
+	}
+	brought = -1
+	messages, err := unix.ParseSocketControlMessage(oob[:filled])
+	if err == nil && len(messages) == 1 {
+		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+			brought = fds[0]
+		}
+	}
+	return data[0], brought, nil
+}
+
+// take puts what was brought where the program will look for it.
+func (s *stage) take(brought int) error {
+	var size [4]byte
+	if _, err := io.ReadFull(s.control, size[:]); err != nil {
+		return io.EOF
+	}
+	c := codec{reading: true, data: make([]byte, binary.LittleEndian.Uint32(size[:]))}
+	if _, err := io.ReadFull(s.control, c.data); err != nil {
+		return io.EOF
+	}
+	var env []string
+	if c.list(&env); c.broken || brought < 0 {
+		return &StageError{Step: "hand", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
+	}
+	s.plan.Env = replaced(s.plan.Env, env)
+	places := []int{3}
+	flags := unix.O_CLOEXEC // become takes it off
+	if s.plan.Handed == LaterStdio {
+		places, flags = []int{0, 1}, 0
+	}
+	for _, place := range places {
+		if err := unix.Dup3(brought, place, flags); err != nil {
+			return &StageError{Step: "hand", Errno: errnoOf(err)}
+		}
+	}
+	return nil
+}
+
+// replaced is env with the entries of more, and without others of their names.
+func replaced(env, more []string) []string {
+	return slices.Concat(slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.ContainsFunc(more, func(m string) bool { return strings.HasPrefix(m, name+"=") })
+	}), more)
+}
