@@ -114,6 +114,14 @@ func withAccept(s *Service) string {
 	return ""
 }
 
+// ownStdout: the program's stdout is not its socket.
+func ownStdout(s *Service) string {
+	if s.Handover == "stdio" {
+		return "handover is \"stdio\", so it is the socket"
+	}
+	return ""
+}
+
 // without the container: the image and its options say it.
 func ownSandbox(instead string) func(*Service) string {
 	return func(s *Service) string {
@@ -136,8 +144,8 @@ func ownNetwork(s *Service) string {
 var serviceKeys = sync.OnceValue(func() []field[Service] {
 	return []field[Service]{
 		key("exec", list(argument), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
-		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"proxy", "stdio"`, `"bind"`),
-		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false).later("true"),
+		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"proxy"`, `"bind"`, `"stdio"`),
+		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false),
 		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).only(withAccept),
 		key("max_connections_per_source", number[int](0, most), func(s *Service) *int { return &s.MaxSource }, 0).only(withAccept),
 		key("environment", environment, func(s *Service) *[]string { return &s.Environment }, nil),
@@ -159,7 +167,7 @@ var serviceKeys = sync.OnceValue(func() []field[Service] {
 		key("hold", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.Hold }, 10*time.Second),
 		key("idle_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.IdleTimeout }, 0),
 		key("warm", boolean, func(s *Service) *bool { return &s.Warm }, true).only(ownSandbox("an engine, which makes everything when a client comes")),
-		key("stdout", output, func(s *Service) *string { return &s.Stdout }, "log"),
+		key("stdout", output, func(s *Service) *string { return &s.Stdout }, "log").only(ownStdout),
 		key("stderr", output, func(s *Service) *string { return &s.Stderr }, "log"),
 	}
 })

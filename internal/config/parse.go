@@ -186,6 +186,7 @@ func (p *parsed) check() {
 	p.checkProgram()
 	p.checkMounts()
 	p.checkTargets()
+	p.checkAccept()
 }
 
 // checkProgram finds what there is to start, and makes its path absolute.

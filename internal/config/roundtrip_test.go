@@ -56,8 +56,8 @@ var samples = map[string]map[string][]string{
 	},
 	"service": {
 		"exec":                       {`["/bin/true"]`, `["sh", "-c", "date +%%s\n", "", "é\"\\\u001b"]`, `["./x"]`, `['../%n']`, `["x", "{fds:;};", "{{fds}{fdcount}{}"]`},
-		"handover":                   {`"fds"`, `"bind"`},
-		"accept":                     {"false"},
+		"handover":                   {`"fds"`, `"bind"`, `"stdio"`},
+		"accept":                     {"true", "false"},
 		"max_connections":            {"5"},
 		"max_connections_per_source": {"1"},
 		"environment":                {`["B=2", "A=%h"]`, `{ X = "a=b", Y = "" }`, `{ N = "{fds}", M = "{{fd:%n}" }`, "[]", "{}"},

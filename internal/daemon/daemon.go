@@ -140,7 +140,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
 	p.spec.Process.ID = sandbox.ServiceID(conf.Name, d.hasID)
-	service := supervise.New(p.spec, supervise.Surroundings{
+	service := p.service(supervise.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,

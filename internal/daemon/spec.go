@@ -81,7 +81,7 @@ func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {
 		Process:    process,
 		Warm:       conf.Warm && conf.Container == nil,
 		StopSignal: conf.StopSignal,
-		Stdout:     conf.Stdout,
+		Stdout:     stdout(conf),
 		Stderr:     conf.Stderr,
 	}
 }
@@ -131,15 +131,14 @@ func processSpec(conf config.Service) spawn.Spec {
 	}
 	spec.Sandbox.Seal = conf.Sandbox.Seal != "off"
 	spec.Sandbox.Bind = conf.Handover == "bind"
+	spec.Handed = handed(conf)
 	for _, l := range conf.Limits {
 		spec.Limits = append(spec.Limits, spawn.Limit(l))
 	}
 	for _, d := range conf.Directories {
 		spec.Directories = append(spec.Directories, spawn.Directory(d))
 	}
-	for _, s := range conf.Sockets {
-		spec.FDNames = append(spec.FDNames, s.Name)
-	}
+	spec.FDNames = fdNames(conf)
 	return spec
 }
 

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"log/slog"
 	"time"
 
 	"activator/internal/listen"
@@ -57,23 +58,44 @@ func (q queues) oldest() (oldest time.Time, any bool) {
 	return oldest, any
 }
 
-// look reads who waits, after a run has ended, and sets the time at which the
-// first of them will have waited for long enough.
+// look reads who waits at the sockets, after a run has ended.
+func (q queues) look(sockets []*listen.Socket, log *slog.Logger) {
+	now := time.Now()
+	for i, socket := range sockets {
+		waiting, err := socket.Waiting()
+		if err != nil {
+			log.Warn("queue not read", "socket", socket.String(), "err", err)
+		}
+		q.see(i, waiting, now)
+	}
+}
+
+// refuse turns away those who have waited for hold.
+func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.Logger) {
+	now := time.Now()
+	for i, socket := range sockets {
+		n := q.expired(i, hold, now)
+		if n == 0 {
+			continue
+		}
+		away, err := socket.Refuse(n)
+		if err != nil {
+			log.Error("clients not turned away", "socket", socket.String(), "err", err)
+		}
+		log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", hold)
+	}
+}
+
+// look reads who waits and sets the time at which the first of them will have
+// waited for long enough.
 func (s *Service) look() {
 	if s.spec.Hold == 0 {
 		return
 	}
-	now := time.Now()
-	for i, socket := range s.sockets {
-		waiting, err := socket.Waiting()
-		if err != nil {
-			s.log.Warn("queue not read", "socket", socket.String(), "err", err)
-		}
-		s.queues.see(i, waiting, now)
-	}
+	s.queues.look(s.sockets, s.log)
 	s.stop(&s.hold)
 	if oldest, any := s.queues.oldest(); any {
-		s.hold = time.NewTimer(oldest.Add(s.spec.Hold).Sub(now))
+		s.hold = time.NewTimer(time.Until(oldest.Add(s.spec.Hold)))
 	}
 }
 
@@ -81,18 +103,7 @@ func (s *Service) look() {
 // sockets now: a stage that waits only has them.
 func (s *Service) refuse() {
 	s.look()
-	now := time.Now()
-	for i, socket := range s.sockets {
-		n := s.queues.expired(i, s.spec.Hold, now)
-		if n == 0 {
-			continue
-		}
-		away, err := socket.Refuse(n)
-		if err != nil {
-			s.log.Error("clients not turned away", "socket", socket.String(), "err", err)
-		}
-		s.log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", s.spec.Hold)
-	}
+	s.queues.refuse(s.sockets, s.spec.Hold, s.log)
 	s.look()
 	s.watch()
 }

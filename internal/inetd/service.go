@@ -1,0 +1,356 @@
+package inetd
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/spawn"
+	"activator/internal/supervise"
+)
+
+// Spec is one service: what runs for each client, and its limits.
+type Spec struct {
+	supervise.Limits
+	Process        spawn.Spec // Handed says where the connection goes
+	MaxConnections int        // instances at a time; who comes then waits in the queue
+	MaxPerSource   int        // of them for one listen.Peer.Source; who comes then is turned away; 0: no limit
+	Warm           bool       // a sandbox stands ready while nobody is there
+	StopSignal     syscall.Signal
+	Stdout         string // as in supervise.Spec
+	Stderr         string
+}
+
+// Service is one service at work. Its fields belong to the goroutine in [Run].
+type Service struct {
+	spec    Spec
+	around  supervise.Surroundings
+	sockets []*listen.Socket
+	log     *slog.Logger
+
+	readable chan int      // from the watcher: which socket has clients
+	healing  chan struct{} // from the watcher: a node was touched
+	reports  chan report   // from the goroutines
+	working  sync.WaitGroup
+
+	callers   []bool             // by socket: clients wait, as far as we know; not watched then
+	next      int                // the socket whose turn it is
+	pool      pool               // sandboxes
+	instances map[*instance]bool // that have a client
+	starting  int                // those on their way to exec
+	sources   map[string]int     // how many of them, by source
+	returned  []*client          // whose instance did not start; they are first
+	history   supervise.History  // of starts
+	queues    supervise.Queues   // of who waits while nothing starts
+	resting   *time.Timer        // after a start that failed; nil: none runs
+	hold      *time.Timer        // of who waits while nothing starts; nil: none runs
+	calm      *time.Timer        // till the pool may be made smaller; nil: none runs
+	quiet     *time.Timer        // till the next sandbox may be made; nil: none runs
+	ending    *time.Timer        // stop_timeout; nil: none runs
+	due       []*instance        // to be ended in their turn
+	do        func(*instance)    // how
+	turn      *time.Timer        // of the next of them; nil: none runs
+	leaving   bool               // to be gone
+	turned    turnedAway         // by max_connections_per_source
+}
+
+// client is a connection on its way to an instance.
+type client struct {
+	*listen.Connection
+	socket *listen.Socket
+	came   time.Time
+	tries  int // sandboxes that died before they knew of it
+}
+
+// New makes a service of sockets, which are lent until Run has returned.
+func New(spec Spec, around supervise.Surroundings, sockets []*listen.Socket) *Service {
+	return &Service{
+		spec:      spec,
+		around:    around,
+		sockets:   sockets,
+		log:       around.Sink.Logger().With("service", spec.Process.Name),
+		readable:  make(chan int, len(sockets)),
+		healing:   make(chan struct{}, 1),
+		reports:   make(chan report),
+		callers:   make([]bool, len(sockets)),
+		instances: make(map[*instance]bool),
+		sources:   make(map[string]int),
+	}
+}
+
+// NodeTouched tells the service that the node of one of its sockets may have
+// been deleted or replaced. It never blocks; any goroutine may call it.
+func (s *Service) NodeTouched() {
+	select {
+	case s.healing <- struct{}{}:
+	default: // a look at all nodes is due already
+	}
+}
+
+// Run serves until ctx is done and every instance has been stopped. Every process
+// and goroutine it started is gone when it returns; the sockets stay as they are.
+func (s *Service) Run(ctx context.Context) {
+	defer s.working.Wait()
+	defer s.unwatch()
+	for i := range s.sockets {
+		s.watch(i)
+	}
+	s.log.Info("service listening", "state", "listening")
+	s.serve()
+	done := ctx.Done()
+	for !s.gone() {
+		select {
+		case <-done:
+			done = nil
+			s.end()
+		case i := <-s.readable:
+			s.callers[i] = true
+			s.called()
+		case <-s.healing:
+			s.heal()
+		case r := <-s.reports:
+			r.to(s)
+		case <-fired(s.resting):
+			s.resting = nil
+			s.log.Info("service listening", "state", "listening")
+		case <-fired(s.hold):
+			s.hold = nil
+			s.refuse()
+		case <-fired(s.calm):
+			s.calm = nil
+			s.shrink()
+		case <-fired(s.quiet):
+			s.quiet = nil
+		case <-fired(s.turn):
+			s.turn = nil
+			s.advance()
+		case <-fired(s.ending):
+			s.ending = nil
+			s.kill()
+		}
+		s.serve()
+	}
+	s.stopTimers()
+	s.log.Info("service ended", "state", "ended")
+}
+
+// fired is the channel of a timer that may not run.
+func fired(t *time.Timer) <-chan time.Time {
+	if t == nil {
+		return nil
+	}
+	return t.C
+}
+
+func (s *Service) stopTimers() {
+	for _, t := range []*time.Timer{s.resting, s.hold, s.calm, s.quiet, s.ending, s.turn} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// watch waits for clients at socket i.
+func (s *Service) watch(i int) {
+	s.callers[i] = false
+	err := s.around.Watcher.WaitReadable(s.sockets[i], func() { s.readable <- i }) // armed once, so there is room
+	if err != nil {
+		s.log.Error("socket not watched", "socket", s.sockets[i].String(), "err", err)
+	}
+}
+
+func (s *Service) unwatch() {
+	for _, socket := range s.sockets {
+		s.around.Watcher.Forget(socket)
+	}
+}
+
+// called takes in that somebody came: while nothing starts, how long they wait is
+// counted from now.
+func (s *Service) called() {
+	s.pool.failed = false
+	if s.resting != nil {
+		s.look()
+	}
+}
+
+// serve brings clients and sandboxes together for as long as there are both, a
+// place is free, and nothing rests. It is called after every event.
+func (s *Service) serve() {
+	if s.leaving || s.resting != nil {
+		return
+	}
+	for s.waiting() && len(s.instances) < s.spec.MaxConnections && s.standing() {
+		c := s.take()
+		if c == nil {
+			break
+		}
+		s.start(c)
+	}
+	s.fill()
+}
+
+// waiting reports whether there are clients, as far as we know.
+func (s *Service) waiting() bool {
+	if len(s.returned) > 0 {
+		return true
+	}
+	for _, calls := range s.callers {
+		if calls {
+			return true
+		}
+	}
+	return false
+}
+
+// take returns the next client: one whose sandbox failed, or one of a queue, the
+// sockets in turn. nil: nobody waits, and all sockets are watched again.
+func (s *Service) take() *client {
+	if len(s.returned) > 0 {
+		c := s.returned[0]
+		s.returned = s.returned[1:]
+		return c
+	}
+	for range s.sockets {
+		i := s.next
+		s.next = (i + 1) % len(s.sockets)
+		if !s.callers[i] {
+			continue
+		}
+		for {
+			connection, err := s.sockets[i].Accept()
+			if err != nil {
+				s.troubled(i, err)
+				return nil
+			}
+			if connection == nil {
+				s.watch(i)
+				break
+			}
+			if s.admit(connection, s.sockets[i]) {
+				return &client{Connection: connection, socket: s.sockets[i], came: time.Now()}
+			}
+		}
+	}
+	return nil
+}
+
+// troubled rests after an error of accept(2) that is ours and may pass: no
+// descriptors, no memory. Clients wait in the queue.
+func (s *Service) troubled(i int, err error) {
+	s.log.Error("client not accepted", "socket", s.sockets[i].String(), "err", err)
+	s.rest()
+}
+
+// admit counts a client, or turns away one too many of its source.
+func (s *Service) admit(c *listen.Connection, socket *listen.Socket) bool {
+	source := c.Peer.Source
+	if source == "" || s.spec.MaxPerSource == 0 || s.sources[source] < s.spec.MaxPerSource {
+		s.sources[source]++
+		return true
+	}
+	_ = c.File.Close()
+	if n, due := s.turned.count(time.Now()); due {
+		s.log.Warn("clients turned away: max_connections_per_source", "socket", socket.String(), "source", source, "limit", s.spec.MaxPerSource, "clients", n)
+	}
+	return false
+}
+
+// release gives the place of a client back.
+func (s *Service) release(c *client) {
+	source := c.Peer.Source
+	if s.sources[source]--; s.sources[source] == 0 {
+		delete(s.sources, source)
+	}
+}
+
+// turnedAway counts, so that a flood of clients is not one of lines in the log.
+type turnedAway struct {
+	clients int
+	said    time.Time
+}
+
+const turnedPause = time.Second
+
+func (t *turnedAway) count(now time.Time) (clients int, due bool) {
+	t.clients++
+	if now.Sub(t.said) < turnedPause {
+		return 0, false
+	}
+	clients, t.clients, t.said = t.clients, 0, now
+	return clients, true
+}
+
+// rest lets nothing start for a while: longer with each start that fails in a row.
+func (s *Service) rest() {
+	if s.leaving || s.resting != nil {
+		return // it was under way at the same time as another one
+	}
+	delay := s.history.Rest(s.spec.Limits, 0, true)
+	s.log.Info("service resting", "state", "resting", "for", delay)
+	s.resting = time.NewTimer(delay)
+	for i, calls := range s.callers {
+		if calls {
+			s.watch(i) // a client who comes now is counted, and starts nothing
+		}
+	}
+	s.look()
+}
+
+// look sets the time at which the first client will have waited for hold.
+func (s *Service) look() {
+	if s.spec.Hold == 0 {
+		return
+	}
+	if s.hold != nil {
+		s.hold.Stop()
+		s.hold = nil
+	}
+	oldest, any := s.queues.Look(s.sockets, s.log)
+	for _, c := range s.returned {
+		if !any || c.came.Before(oldest) {
+			oldest, any = c.came, true
+		}
+	}
+	if any {
+		s.hold = time.NewTimer(time.Until(oldest.Add(s.spec.Hold)))
+	}
+}
+
+// refuse turns away who has waited for hold while nothing started.
+func (s *Service) refuse() {
+	kept := s.returned[:0]
+	for _, c := range s.returned {
+		if time.Since(c.came) < s.spec.Hold {
+			kept = append(kept, c)
+			continue
+		}
+		s.drop(c)
+		s.log.Warn("client turned away: no instance has started for as long as hold", "socket", c.socket.String(), "remote", c.Peer.Addr, "hold", s.spec.Hold)
+	}
+	s.returned = kept
+	s.look()
+	s.queues.Refuse(s.sockets, s.spec.Hold, s.log)
+	s.look()
+}
+
+// drop closes the connection of a client without an instance.
+func (s *Service) drop(c *client) {
+	_ = c.File.Close()
+	s.release(c)
+}
+
+// heal puts nodes back that were deleted or replaced.
+func (s *Service) heal() {
+	for _, socket := range s.sockets {
+		what, err := socket.HealNode()
+		if err != nil {
+			s.log.Error("node not healed", "socket", socket.String(), "err", err)
+		} else if what != "" {
+			s.log.Warn("node healed", "socket", socket.String(), "was", what)
+		}
+	}
+}

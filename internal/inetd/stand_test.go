@@ -1,0 +1,253 @@
+package inetd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"activator/internal/ktest"
+	"activator/internal/listen"
+	"activator/internal/output"
+	"activator/internal/spawn"
+	"activator/internal/supervise"
+)
+
+func TestMain(m *testing.M) {
+	if spawn.IsStage() {
+		spawn.Stage()
+	}
+	if len(os.Args) == 3 && os.Args[1] == "instance" {
+		instanceOf(os.Args[2])
+	}
+	ktest.Main(m)
+}
+
+// seen is what an instance says of itself.
+type seen struct {
+	Files map[string]string // what the descriptors up to 9 are
+	Env   []string
+}
+
+// instanceOf is what the test's own binary does inside the sandbox: it answers
+// each line with one, on its stdin and stdout or on descriptor 3.
+func instanceOf(behaviour string) {
+	files := map[string]string{}
+	for fd := range 10 {
+		target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err == nil && !strings.HasPrefix(target, "anon_inode:[event") && !strings.Contains(target, "cpu.max") && !strings.Contains(target, "cpu.cfs_") {
+			files[fmt.Sprint(fd)] = target
+		}
+	}
+	in, out := os.Stdin, os.Stdout
+	if os.Getenv("LISTEN_FDS") == "1" {
+		in = os.NewFile(3, "connection")
+		out = in
+	}
+	term := make(chan os.Signal, 1)
+	if behaviour == "deaf" {
+		signal.Ignore(syscall.SIGTERM)
+	} else {
+		signal.Notify(term, syscall.SIGTERM)
+		go func() { <-term; fmt.Fprintln(out, "told to end"); os.Exit(0) }()
+	}
+	fmt.Fprintln(os.Stderr, "stderr of an instance")
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		switch lines.Text() {
+		case "crash":
+			os.Exit(7)
+		case "who":
+			_ = json.NewEncoder(out).Encode(seen{files, os.Environ()})
+		default:
+			fmt.Fprintln(out, "heard", lines.Text())
+		}
+	}
+	os.Exit(0)
+}
+
+// stand is a service, and what it says.
+type stand struct {
+	t       *testing.T
+	log     chan string
+	stop    func()
+	service *Service
+	dial    string // of the TCP socket
+	path    string // of the unix socket
+}
+
+func (s *stand) await(words ...string) string {
+	s.t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		select {
+		case line := <-s.log:
+			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+				return line
+			}
+		case <-limit:
+			s.t.Fatalf("no line with %q", words)
+		}
+	}
+}
+
+// caller is a connection, with the test's patience.
+type caller struct {
+	t *testing.T
+	net.Conn
+	lines *bufio.Reader
+}
+
+func (s *stand) call(network, address string) *caller {
+	s.t.Helper()
+	return s.callFrom("", network, address)
+}
+
+func (s *stand) callFrom(local, network, address string) *caller {
+	s.t.Helper()
+	var d net.Dialer
+	if local != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(local)}
+	}
+	c, err := d.Dial(network, address)
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(30 * time.Second))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return &caller{s.t, c, bufio.NewReader(c)}
+}
+
+// ask sends a line and returns the one that comes back.
+func (c *caller) ask(line string) string {
+	c.t.Helper()
+	if _, err := fmt.Fprintln(c, line); err != nil {
+		return err.Error()
+	}
+	answer, err := c.lines.ReadString('\n')
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(answer)
+}
+
+func (c *caller) heard(line string) {
+	c.t.Helper()
+	if got := c.ask(line); got != "heard "+line {
+		c.t.Errorf("asked %q, got %q", line, got)
+	}
+}
+
+func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{
+		Limits:         supervise.Limits{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
+		Process:        spawn.Spec{Name: "test", Argv: []string{self, "instance", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0", "REMOTE_ADDR=nobody"}, Umask: 0o22, Handed: spawn.LaterStdio},
+		MaxConnections: 64,
+		Warm:           true,
+		StopSignal:     syscall.SIGTERM,
+	}
+	if change != nil {
+		change(&spec)
+	}
+	s := &stand{t: t, path: filepath.Join(dir, "s"), log: make(chan string, 10000)}
+	s.run(spec)
+	t.Cleanup(s.stop)
+	return s
+}
+
+// open opens the sockets: of TCP one at a free port.
+func (s *stand) open() []*listen.Socket {
+	t := s.t
+	t.Helper()
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	s.dial = fmt.Sprintf("127.0.0.1:%d", port)
+	var specs []listen.Spec
+	for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
+		address, err := listen.ParseAddress(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		specs = append(specs, listen.Spec{Address: address, Name: "test"})
+	}
+	sockets, err := listen.OpenAll(specs, listen.Means{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sockets
+}
+
+// run makes everything a service needs, and stop takes it all down again.
+func (s *stand) run(spec Spec) {
+	t := s.t
+	t.Helper()
+	sockets := s.open()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := output.NewSink(w, "text", slog.LevelDebug)
+	watcher, err := listen.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	around := supervise.Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink}
+	s.service = New(spec, around, sockets)
+	for _, socket := range sockets {
+		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	watching, unwatch := context.WithCancel(context.Background())
+	var served, others sync.WaitGroup
+	served.Go(func() { s.service.Run(ctx) })
+	others.Go(func() { _ = watcher.Run(watching) })
+	others.Go(func() {
+		for scan := bufio.NewScanner(r); scan.Scan(); {
+			t.Log(scan.Text())
+			s.log <- scan.Text()
+		}
+	})
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		served.Wait()
+		unwatch()
+		around.Starter.Close()
+		for _, socket := range sockets {
+			_ = socket.Close()
+		}
+		_ = sink.Close()
+		w.Close()
+		others.Wait()
+		_ = watcher.Close()
+		r.Close()
+	})
+}
