@@ -114,7 +114,7 @@ func TestDemo(t *testing.T) {
 // What the README shows of the configuration is what the program says.
 func TestReadmeConfigurations(t *testing.T) {
 	toml := blocks(t, "toml")
-	if len(toml) != 4 {
+	if len(toml) != 5 {
 		t.Fatalf("%d configurations in the README", len(toml))
 	}
 	echo, err := os.ReadFile("../configs/echo.toml")
@@ -124,15 +124,22 @@ func TestReadmeConfigurations(t *testing.T) {
 	if meaning(toml[0]) != meaning(string(echo)) {
 		t.Errorf("configs/echo.toml is not what the README shows:\n%s", echo)
 	}
+	daemon, err := os.ReadFile("../configs/git-daemon.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if meaning(toml[3]) != meaning(string(daemon)) {
+		t.Errorf("configs/git-daemon.toml is not what the README shows:\n%s", daemon)
+	}
 	dir := folder(t)
-	for _, text := range toml[1:3] {
+	for _, text := range toml[1:4] {
 		good := filepath.Join(dir, "app.toml")
 		if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		command(t, "", program(t, "activator"), "check", "--config", good)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[3]), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[4]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program(t, "activator"), "check", "--config", "web.toml")
