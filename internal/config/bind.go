@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"activator/internal/listen"
@@ -63,10 +64,18 @@ func kindOf(a listen.Address) listen.Network {
 // checkWritable: a program removes the path before it binds it, and would remove
 // ours.
 func (p *parsed) checkWritable(c claim) {
-	node := c.Node()
+	var folders []string
 	for _, m := range p.service.Sandbox.Writable {
-		if node != "" && (node == m.Host || strings.HasPrefix(node, m.Host+"/")) {
-			p.report(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, m.Host), "")
+		folders = append(folders, m.Host)
+	}
+	for _, d := range p.service.Directories {
+		if d.Kind == "runtime" && p.env.Runtime != "" {
+			folders = append(folders, filepath.Join(p.env.Runtime, d.Name))
+		}
+	}
+	for _, folder := range folders {
+		if strings.HasPrefix(c.Node()+"/", folder+"/") {
+			p.report(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, folder), "")
 		}
 	}
 }

@@ -28,6 +28,8 @@ func TestTargets(t *testing.T) {
 		{"[[socket]]\nlisten = [\"fifo:///run/a\"]", "", "fifo:///run/a cannot be bound by the program"},
 		{"[[socket]]\nlisten = [\"vsock://:80\"]", "", "vsock://:80 cannot be bound by the program"},
 		{"[[socket]]\nlisten = [\"unix:///srv/a\"]", "[sandbox]\nwritable = [\"/srv\"]", "lies in a folder that the program may write to, /srv"},
+		{"[[socket]]\nlisten = [\"unix://%t/app/a\"]", "runtime_directory = \"app\"", "lies in a folder that the program may write to, /run/user/1000/app"},
+		{"[[socket]]\nlisten = [\"unix://%t/apple\"]", "runtime_directory = \"app\"", ""},
 	} {
 		_, err := Parse("x.toml", []byte(bindsWith(tt.sockets, tt.more)), somewhere)
 		if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
