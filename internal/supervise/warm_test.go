@@ -50,10 +50,11 @@ func TestWarmAtAnyMoment(t *testing.T) {
 	s := up(t, "once", warm)
 	taken := map[string]bool{}
 	for round := 0; round < 50 || len(taken) < 2; round++ {
-		if round == 2000 {
+		if round == 500 {
 			t.Fatalf("in %d rounds clients came only in %v", round, taken)
 		}
-		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond) // the moment is what is tested
+		// The moment is what is tested; on a slow machine they are farther apart.
+		time.Sleep(time.Duration(rand.IntN(8000*(1+round/25))) * time.Microsecond)
 		s.answered(s.ask())
 		var before, line string
 		for !strings.Contains(line, "state=starting") {
