@@ -107,6 +107,13 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 	}
 })
 
+func withoutAccept(s *Service) string {
+	if s.Accept {
+		return "accept is true, so an instance is there for one client only"
+	}
+	return ""
+}
+
 func withAccept(s *Service) string {
 	if !s.Accept {
 		return "accept is not true"
@@ -165,7 +172,7 @@ var serviceKeys = sync.OnceValue(func() []field[Service] {
 		key("restart_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
 		key("restart_max_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
 		key("hold", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.Hold }, 10*time.Second),
-		key("idle_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.IdleTimeout }, 0),
+		key("idle_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.IdleTimeout }, 0).only(withoutAccept),
 		key("warm", boolean, func(s *Service) *bool { return &s.Warm }, true).only(ownSandbox("an engine, which makes everything when a client comes")),
 		key("stdout", output, func(s *Service) *string { return &s.Stdout }, "log").only(ownStdout),
 		key("stderr", output, func(s *Service) *string { return &s.Stderr }, "log"),

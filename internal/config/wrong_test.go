@@ -93,6 +93,7 @@ func TestMistakes(t *testing.T) {
 		{"", "accept = true\nenvironment = [\"A={fd:connection}\"]", "", ""},
 		{"", "accept = true\nenvironment = [\"A={fd:web}\"]", "", "no socket is called"},
 		{"", "max_connections = 64", "", "accept is not true"},
+		{"", "accept = true\nidle_timeout = \"5m\"", "", "accept is true, so an instance is there"},
 		{"", "", "seal = \"off\"\nnetwork = \"host\"", "has no meaning here: network is"},
 		{"", "", "seal = \"on\"", "unknown word"},
 		{"", "start_timeout = \"0s\"", "", "write \"infinity\""},
