@@ -32,7 +32,7 @@ type sandbox struct {
 
 // wanted is how many sandboxes should stand ready: as many as clients came within
 // the last second, one at least, since the next one should find one ready.
-func (p *pool) wanted(warm bool, now time.Time) int {
+func (p *pool) wanted(placed bool, now time.Time) int {
 	if p.failed {
 		return 0
 	}
@@ -42,7 +42,7 @@ func (p *pool) wanted(warm bool, now time.Time) int {
 			n++
 		}
 	}
-	if n == 0 && warm {
+	if n == 0 && placed {
 		n = 1
 	}
 	return n
@@ -64,9 +64,12 @@ func (s *Service) fill() {
 	if (s.starting > 0 || s.quiet != nil) && !s.waiting() {
 		return
 	}
-	want := s.pool.wanted(s.spec.Warm, time.Now())
+	want := s.pool.wanted(s.placed, time.Now())
 	if want == 0 && s.waiting() {
 		want = 1
+	}
+	if s.spec.Warm && s.place == nil && !s.pool.failed {
+		s.place = s.around.Turns.QueueUp()
 	}
 	free := s.spec.MaxConnections - len(s.instances)
 	for n := len(s.pool.ready) + len(s.pool.making); n < min(want, free); n++ {
@@ -156,6 +159,10 @@ func (m made) to(s *Service) {
 	case s.leaving:
 	default:
 		s.log.Error("sandbox not made", "err", m.err)
+		if s.placed {
+			s.place.End()
+			s.place, s.placed = nil, false
+		}
 		if s.pool.failed = true; s.waiting() {
 			s.rest()
 		}
@@ -164,14 +171,14 @@ func (m made) to(s *Service) {
 
 // beCalm has the pool looked at once nobody has come for a while.
 func (s *Service) beCalm() {
-	if s.calm == nil && (len(s.pool.ready) > 1 || !s.spec.Warm) {
+	if s.calm == nil && (len(s.pool.ready) > 1 || !s.placed) {
 		s.calm = time.NewTimer(calmAfter)
 	}
 }
 
 // shrink ends the sandboxes that the clients of the last second do not ask for.
 func (s *Service) shrink() {
-	keep := s.pool.wanted(s.spec.Warm, time.Now())
+	keep := s.pool.wanted(s.placed, time.Now())
 	for len(s.pool.ready) > keep {
 		s.discard(s.pool.ready[0])
 		s.pool.ready = s.pool.ready[1:]

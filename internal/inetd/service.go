@@ -39,6 +39,8 @@ type Service struct {
 	callers   []bool             // by socket: clients wait, as far as we know; not watched then
 	next      int                // the socket whose turn it is
 	pool      pool               // sandboxes
+	place     *supervise.Place   // for the sandbox that stands while nobody comes, kept once it is ours; nil: not asked for
+	placed    bool               // it is ours
 	instances map[*instance]bool // that have a client
 	starting  int                // those on their way to exec
 	sources   map[string]int     // how many of them, by source
@@ -109,6 +111,8 @@ func (s *Service) Run(ctx context.Context) {
 		case i := <-s.readable:
 			s.callers[i] = true
 			s.called()
+		case <-s.place.Called():
+			s.placed = true
 		case <-s.healing:
 			s.heal()
 		case r := <-s.reports:
@@ -132,8 +136,12 @@ func (s *Service) Run(ctx context.Context) {
 			s.kill()
 		}
 		s.serve()
+		if s.placed && len(s.pool.making) == 0 {
+			s.place.Stand() // or could not be built now: nobody has to wait for that
+		}
 	}
 	s.stopTimers()
+	s.place.End()
 	s.log.Info("service ended", "state", "ended")
 }
 

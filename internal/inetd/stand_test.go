@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -178,31 +179,39 @@ func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
 	return s
 }
 
-// open opens the sockets: of TCP one at a free port.
+// open opens the sockets, of TCP one at a free port below those that the kernel
+// gives to clients.
 func (s *stand) open() []*listen.Socket {
 	t := s.t
 	t.Helper()
-	l, err := net.Listen("tcp", "[::1]:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	s.dial = fmt.Sprintf("127.0.0.1:%d", port)
-	var specs []listen.Spec
-	for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
-		address, err := listen.ParseAddress(text)
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		port := 10000 + int(nextPort.Add(1))%20000
+		var specs []listen.Spec
+		for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
+			address, err := listen.ParseAddress(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			specs = append(specs, listen.Spec{Address: address, Name: "test"})
 		}
-		specs = append(specs, listen.Spec{Address: address, Name: "test"})
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)) // OpenAll would wait for it
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if sockets, err := listen.OpenAll(specs, listen.Means{}); err == nil {
+			s.dial = fmt.Sprintf("127.0.0.1:%d", port)
+			return sockets
+		}
 	}
-	sockets, err := listen.OpenAll(specs, listen.Means{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sockets
+	t.Fatal("no free port")
+	return nil
 }
+
+// nextPort differs between processes that test at the same time.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 // run makes everything a service needs, and stop takes it all down again.
 func (s *stand) run(spec Spec) {
@@ -218,7 +227,8 @@ func (s *stand) run(spec Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := supervise.Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink}
+	around := supervise.Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink, Turns: supervise.NewTurns(2, 100)}
+	around.Turns.Open()
 	s.service = New(spec, around, sockets)
 	for _, socket := range sockets {
 		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
