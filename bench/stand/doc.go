@@ -1,0 +1,8 @@
+// Package stand starts what is measured, is its client, and looks at it from
+// outside.
+//
+//	w, err := stand.Open(ctx, "../bin")   // copies of the programs, a folder, who we are
+//	defer w.Close()                       // ends every process that it started
+//	a, err := w.Activator(stand.Self, "[[socket]] ...", "--log-level=debug")
+//	took, err := stand.FirstByte(addr)
+package stand
