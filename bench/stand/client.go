@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"time"
 
@@ -144,4 +145,40 @@ func Listening(port int) error {
 func Thread() (tid int, unlock func()) {
 	runtime.LockOSThread()
 	return unix.Gettid(), runtime.UnlockOSThread
+}
+
+// Answers waits until a web server at a TCP port of 127.0.0.1 answers, and so
+// until a service that a client starts is running.
+func Answers(port int) error {
+	client := http.Client{Timeout: clientPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("port %d answers %s", port, answer.Status)
+	}
+	return nil
+}
+
+// Quiet opens n connections to a TCP port of 127.0.0.1, says nothing, and returns
+// by how much look's value has grown by them.
+func Quiet(port, n int, look func() (float64, error)) (float64, error) {
+	before, err := look()
+	if err != nil {
+		return 0, err
+	}
+	for range n {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+	}
+	after, err := look()
+	return after - before, err
 }
