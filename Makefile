@@ -32,13 +32,14 @@ test: ## everything: install what the tests need (root), build, lint, all tests 
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck, and that it builds for arm64
-	@unformatted=$$(gofmt -l cmd internal test); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l bench cmd internal test); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/activator
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/echo
 	GOARCH=arm64 $(BUILD) -o /dev/null ./test/escape/intruder
+	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)
@@ -47,6 +48,14 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 .PHONY: escape
 escape: build ## who stops what: measure as root and as a user, write the table of docs/security.md
 	test/escape.sh
+
+.PHONY: bench
+bench: build ## measure us and our peers, write docs/benchmarks.md; BENCH='-only NAME' for a part
+	bench/run.sh $(BENCH)
+
+.PHONY: bench-compare
+bench-compare: ## hold two runs against each other: A=bench/results/X.json B=bench/results/Y.json
+	@cd bench && $(GO) run . compare $(abspath $(A)) $(abspath $(B))
 
 .PHONY: image
 image: build ## the podman image localhost/activator-echo from bin/echo, without a registry
@@ -58,4 +67,4 @@ clean: ## remove what was built
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile

@@ -45,14 +45,15 @@ func run(args []string) error {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	flags.StringVar(&o.bin, "bin", "../bin", "where activator and echo are")
-	flags.StringVar(&o.results, "results", "results", "folder for the raw values")
-	flags.StringVar(&o.docs, "docs", "../docs", "folder for benchmarks.md and its pictures")
+	flags.StringVar(&o.results, "results", "", "folder for the raw values; default: results, of a part of a run ../bin/benchmarks")
+	flags.StringVar(&o.docs, "docs", "", "folder for benchmarks.md and its pictures; default: ../docs, of a part of a run ../bin/benchmarks")
 	flags.StringVar(&o.only, "only", "", "names of measurements, with commas; others are not taken")
 	flags.Float64Var(&o.scale, "scale", 1, "of all counts of rounds; less than 1 is for trying")
 	flags.StringVar(&o.pictures, "pictures", ".svg", "kind of the pictures; others than .svg are for looking at")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	o.places()
 	switch rest := flags.Args(); {
 	case len(rest) == 0:
 		return o.measure()
@@ -66,6 +67,20 @@ func run(args []string) error {
 		return compare(rest[1], rest[2])
 	}
 	return errors.New("usage: bench [options] | document RESULT.json | compare A.json B.json")
+}
+
+// places fills in the folders: what was measured in part is not for the document.
+func (o *options) places() {
+	results, docs := "results", "../docs"
+	if o.only != "" || o.scale != 1 {
+		results, docs = "../bin/benchmarks", "../bin/benchmarks"
+	}
+	if o.results == "" {
+		o.results = results
+	}
+	if o.docs == "" {
+		o.docs = docs
+	}
 }
 
 func compare(a, b string) error {

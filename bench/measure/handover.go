@@ -21,7 +21,7 @@ runs before anything is measured.`,
 		const ours = "activator, handover = \"bind\""
 		servers := []server{
 			{nginxSolo, false, nginxAlone},
-			{ours, true, nginxOurs("80", "target = \"tcp4://:80\"\n", "handover = \"bind\"\n")},
+			{ours, true, nginxOurs("8080", "target = \"tcp4://:8080\"\n", "handover = \"bind\"\n")},
 		}
 		for _, t := range b.loads(p, "", nginxSolo, servers, keepAlive, bulk) {
 			p.Goals = append(p.Goals, atLeast("bind, "+t.Title+", to the program alone", "", 0.98, quotient(t.Row(ours), t.Row(nginxSolo))))
@@ -33,54 +33,86 @@ runs before anything is measured.`,
 var proxy = Measurement{
 	Name:  "proxy",
 	Title: "handover = \"proxy\"",
-	How: `nginx, asked directly and through a relay: ours, systemd-socket-proxyd, and HAProxy with one thread and splice. wrk as
-above. *Memory*: what 500 quiet connections add to the relay's PSS, for each of them.`,
+	How: `nginx and iperf3, asked directly and through a relay: ours, systemd-socket-proxyd, and HAProxy with one thread and splice.
+wrk as above, iperf3 with one stream. *Memory*: what 500 quiet connections add to the relay's PSS, for each of them.`,
 	Run: runProxy,
 }
 
 const (
-	direct  = "nginx, directly"
+	direct  = "directly"
 	proxied = "activator, handover = \"proxy\""
 	proxyd  = "systemd-socket-proxyd"
 	haproxy = "HAProxy, 1 thread"
 )
 
-var proxies = []server{
-	{direct, false, nginxAlone},
-	{proxied, true, nginxOurs("80", "target = \"tcp4://:80\"\n", "handover = \"proxy\"\n")},
-	{proxyd, false, byProxyd},
-	{haproxy, false, byHAProxy},
+// opener starts a server and returns the port where it can be asked.
+type opener func(*Bench) (port int, processes []*stand.Process, err error)
+
+// relays are the ways to a server: alone is itself, ours is it started by the
+// activator.
+func relays(alone, ours opener) []server {
+	return []server{
+		{direct, false, alone},
+		{proxied, true, ours},
+		{proxyd, false, behind(alone, byProxyd)},
+		{haproxy, false, behind(alone, byHAProxy)},
+	}
 }
 
-// behind starts nginx and, with its port, a relay before it. The relay is the last
-// of the processes.
-func behind(b *Bench, relay func(port, backend int) (*stand.Process, error)) (int, []*stand.Process, error) {
-	backend, processes, err := nginxAlone(b)
-	if err != nil {
-		return 0, processes, err
-	}
+var (
+	nginxRelays = relays(nginxAlone, nginxOurs("8080", "target = \"tcp4://:8080\"\n", "handover = \"proxy\"\n"))
+	iperfRelays = relays(iperfAlone, iperfOurs)
+)
+
+func iperfAlone(b *Bench) (int, []*stand.Process, error) {
 	port := stand.Port()
-	p, err := relay(port, backend)
-	if err != nil {
-		return 0, processes, err
-	}
-	return port, append(processes, p), nil
-}
-
-func byProxyd(b *Bench) (int, []*stand.Process, error) {
-	path, err := stand.Find("systemd-socket-proxyd")
+	p, err := b.Start(stand.Self, nil, "iperf3", "-s", "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--forceflush")
 	if err != nil {
 		return 0, nil, err
 	}
-	return behind(b, func(port, backend int) (*stand.Process, error) {
-		p, err := b.Start(stand.Self, nil, "systemd-socket-activate", "-l", fmt.Sprintf("127.0.0.1:%d", port),
-			path, "--connections-max=4096", fmt.Sprintf("127.0.0.1:%d", backend))
+	_, err = p.Next("Server listening")
+	return port, []*stand.Process{p}, err
+}
+
+func iperfOurs(b *Bench) (int, []*stand.Process, error) {
+	path, err := stand.Find("iperf3")
+	if err != nil {
+		return 0, nil, err
+	}
+	port := stand.Port()
+	a, err := b.Activator(stand.Self, fmt.Sprintf("[[socket]]\nlisten = [\"tcp4://127.0.0.1:%d\"]\ntarget = \"tcp4://:5201\"\n"+
+		"[service]\nexec = [%q, \"-s\"]\nhandover = \"proxy\"\n", port, path))
+	return port, []*stand.Process{a}, err
+}
+
+// behind starts a server and a relay before it, the last of the processes.
+func behind(alone opener, relay func(b *Bench, port, backend int) (*stand.Process, error)) opener {
+	return func(b *Bench) (int, []*stand.Process, error) {
+		backend, processes, err := alone(b)
 		if err != nil {
-			return nil, err
+			return 0, processes, err
 		}
-		_, err = p.Next("Listening on")
-		return p, err
-	})
+		port := stand.Port()
+		p, err := relay(b, port, backend)
+		if err != nil {
+			return 0, processes, err
+		}
+		return port, append(processes, p), nil
+	}
+}
+
+func byProxyd(b *Bench, port, backend int) (*stand.Process, error) {
+	path, err := stand.Find("systemd-socket-proxyd")
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.Start(stand.Self, nil, "systemd-socket-activate", "-l", fmt.Sprintf("127.0.0.1:%d", port),
+		path, "--connections-max=4096", fmt.Sprintf("127.0.0.1:%d", backend))
+	if err != nil {
+		return nil, err
+	}
+	_, err = p.Next("Listening on")
+	return p, err
 }
 
 const haproxyConf = `global
@@ -97,35 +129,31 @@ listen bench
 	server nginx 127.0.0.1:%d
 `
 
-func byHAProxy(b *Bench) (int, []*stand.Process, error) {
-	if _, err := stand.Find("haproxy"); err != nil {
-		return 0, nil, err
+func byHAProxy(b *Bench, port, backend int) (*stand.Process, error) {
+	folder, err := b.Folder(stand.Self)
+	if err != nil {
+		return nil, err
 	}
-	return behind(b, func(port, backend int) (*stand.Process, error) {
-		folder, err := b.Folder(stand.Self)
-		if err != nil {
-			return nil, err
-		}
-		conf := filepath.Join(folder, "haproxy.cfg")
-		if err := os.WriteFile(conf, fmt.Appendf(nil, haproxyConf, port, backend), 0o644); err != nil {
-			return nil, err
-		}
-		p, err := b.Start(stand.Self, nil, "haproxy", "-db", "-f", conf)
-		if err != nil {
-			return nil, err
-		}
-		return p, stand.Listening(port)
-	})
+	conf := filepath.Join(folder, "haproxy.cfg")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, haproxyConf, port, backend), 0o644); err != nil {
+		return nil, err
+	}
+	p, err := b.Start(stand.Self, nil, "haproxy", "-db", "-f", conf)
+	if err != nil {
+		return nil, err
+	}
+	return p, stand.Listening(port)
 }
 
 func runProxy(b *Bench, p *report.Part) error {
-	for _, t := range b.loads(p, "", direct, proxies, keepAlive, closing, bulk) {
+	tables := b.loads(p, "nginx: ", direct, nginxRelays, keepAlive, closing)
+	for _, t := range append(tables, b.loads(p, "", direct, iperfRelays, iperf)...) {
 		for _, peer := range []string{haproxy, proxyd} {
 			p.Goals = append(p.Goals, atLeast("proxy, "+t.Title+", to "+peer, "", 1, quotient(t.Row(proxied), t.Row(peer))))
 		}
 	}
 	t := report.Table{Title: "Memory of a quiet connection", Unit: "PSS, KiB", Picture: report.Bars}
-	for _, s := range proxies[1:] {
+	for _, s := range nginxRelays[1:] {
 		t.Rows = append(t.Rows, b.quietConnections(s))
 	}
 	p.Tables = append(p.Tables, t)
@@ -134,6 +162,9 @@ func runProxy(b *Bench, p *report.Part) error {
 	}
 	return nil
 }
+
+// pause is until a relay has taken its connections.
+const pause = 200 * time.Millisecond
 
 const quiet = 500 // connections
 
@@ -166,8 +197,8 @@ func (b *Bench) quietConnections(s server) report.Row {
 var accept = Measurement{
 	Name:  "accept",
 	Title: "accept = true",
-	How: `One instance of ` + "`cat`" + ` for each connection, as inetd has it: paced, 20 connections a second, from before connect(2) to
-the first byte back; and sustained, four clients that each ask, leave and come again, connections per second over two
+	How: `One instance of ` + "`cat`" + ` for each connection, as inetd has it: paced, 20 connections a second, from before connect(2)
+to the first byte back; and sustained, four clients that each ask, leave and come again, connections per second over two
 seconds. xinetd and the first systemd-socket-activate isolate nothing; ours and bwrap's have a sandbox for each connection.`,
 	Run: runAccept,
 }

@@ -19,7 +19,7 @@ var thousand = Measurement{
 	Title: "A thousand services",
 	How: `One activator with 1,000 services of five sockets each, those of ` + "`configs/echo.toml`" + ` (TCP and UDP, v4 and v6, and a
 unix stream), with ` + "`warm = false`" + `. *Ready*: from before its start to its line "activator ready". *Memory*: PSS of the
-activator and its guard, at rest. *Activation*: a cold start, as above, taking turns with an activator that has one service.
+activator and its guard, at rest. *Activation*: a cold start, as above, taking turns with an activator that has one such service.
 *At once*: one client for each of 200 services, all connecting together; from before the first connect(2) until each has
 its byte.`,
 	Run: runThousand,
@@ -64,17 +64,22 @@ func runThousand(b *Bench, p *report.Part) error {
 	return b.thousandAtOnce(p, first)
 }
 
-// configureThousand writes the services, which end after each answer.
+// configureThousand writes the services, at the ports from first on.
 func configureThousand(b *Bench, folder string, first int) error {
 	for i := range services {
-		port := first + i
-		text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%[1]d\", \"udp://127.0.0.1:%[1]d\", \"tcp://[::1]:%[1]d\", \"udp://[::1]:%[1]d\", \"unix://%[2]s/s%[3]d\"]\n"+
-			"[service]\nexec = [%[4]q, \"--exit-after\", \"1\"]\nwarm = false\n%[5]s", port, folder, i, b.Program("echo"), stand.Quick)
-		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("s%d.toml", i)), []byte(text), 0o644); err != nil {
+		name := fmt.Sprintf("s%d", i)
+		text := fiveSockets(b, first+i, filepath.Join(folder, name))
+		if err := os.WriteFile(filepath.Join(folder, name+".toml"), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fiveSockets is a service that ends after each answer.
+func fiveSockets(b *Bench, port int, path string) string {
+	return fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%[1]d\", \"udp://127.0.0.1:%[1]d\", \"tcp://[::1]:%[1]d\", \"udp://[::1]:%[1]d\", \"unix://%[2]s\"]\n"+
+		"[service]\nexec = [%[3]q, \"--exit-after\", \"1\"]\nwarm = false\n%[4]s", port, path, b.Program("echo"), stand.Quick)
 }
 
 func (b *Bench) thousandMemory(p *report.Part, a *stand.Process) error {
@@ -110,7 +115,10 @@ func (b *Bench) thousandLatency(p *report.Part, a *stand.Process, first int) err
 	t := report.Table{Title: "Activation", Unit: "ms", Base: single, Picture: report.Bars}
 	one := &borrowed{ourActivation{process: a, port: first + services/2, ready: "state=listening", first: true}}
 	t.Rows = b.alternate(b.rounds(100), []contender{
-		{single, true, ours(asSelf, false, "")},
+		{single, true, func(b *Bench) (bout, error) {
+			port := stand.Port()
+			return openOurs(b, stand.Self, port, false, fiveSockets(b, port, filepath.Join(b.Dir, "single")))
+		}},
 		{many, true, func(*Bench) (bout, error) { return one, nil }},
 	})
 	p.Tables = append(p.Tables, t)

@@ -1,37 +1,40 @@
 package measure
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"activator/bench/report"
 	"activator/bench/stand"
 )
 
-// load is what a web server is asked for.
+// load is what a server is asked for.
 type load struct {
 	name string
 	unit string
-	args []string // of wrk
-	path string
+	argv []string // the client; PORT is the server's
 	read func(out string) (float64, error)
+	warm func(port int) error // asks once, which starts a service that does not run yet
 }
 
-const wrkTime = 1 // seconds of a value
-
-// The loads of web servers.
+// The loads. A value is the rate of one second.
 var (
-	keepAlive = load{"Requests, keep-alive", "requests/s", []string{"-t1", "-c16"}, "/", requestRate}
-	closing   = load{"Requests, a connection each", "requests/s", []string{"-t1", "-c16", "-H", "Connection: close"}, "/", requestRate}
-	bulk      = load{"Bulk, 16 MiB an answer", "Gbit/s", []string{"-t1", "-c2"}, "/bulk", transferRate}
+	keepAlive = load{"Requests, keep-alive", "requests/s",
+		[]string{"wrk", "-t1", "-c16", "-d1", "http://127.0.0.1:PORT/"}, requestRate, stand.Answers}
+	closing = load{"Requests, a connection each", "requests/s",
+		[]string{"wrk", "-t1", "-c16", "-d1", "-H", "Connection: close", "http://127.0.0.1:PORT/"}, requestRate, stand.Answers}
+	bulk = load{"Bulk, 16 MiB an answer", "Gbit/s",
+		[]string{"wrk", "-t1", "-c2", "-d1", "http://127.0.0.1:PORT/bulk"}, transferRate, stand.Answers}
+	iperf = load{"Bulk, iperf3", "Gbit/s",
+		[]string{"iperf3", "-c", "127.0.0.1", "-p", "PORT", "-t", "1", "-J"}, iperfRate, stand.Listening}
 )
 
-// loaded is a web server that has started, and is asked by wrk.
+// loaded is a server that has started, and is asked.
 type loaded struct {
 	load
 	port      int
@@ -41,19 +44,36 @@ type loaded struct {
 func (l *loaded) close() { stop(l.processes...) }
 
 func (l *loaded) measure() (float64, error) {
-	wrk, err := stand.Find("wrk")
-	if err != nil {
-		return 0, err
+	argv := make([]string, len(l.argv))
+	for i, arg := range l.argv {
+		argv[i] = strings.ReplaceAll(arg, "PORT", strconv.Itoa(l.port))
 	}
-	args := append(append([]string{}, l.args...), "-d"+strconv.Itoa(wrkTime), fmt.Sprintf("http://127.0.0.1:%d%s", l.port, l.path))
-	out, err := exec.Command(wrk, args...).CombinedOutput()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 	if err != nil {
-		return 0, fmt.Errorf("wrk: %w: %s", err, out)
+		return 0, fmt.Errorf("%s: %w: %s", argv[0], err, out)
 	}
 	if strings.Contains(string(out), "Non-2xx") || strings.Contains(string(out), "Socket errors") {
-		return 0, fmt.Errorf("wrk: %s", out)
+		return 0, fmt.Errorf("%s: %s", argv[0], out)
 	}
 	return l.read(string(out))
+}
+
+// iperfRate reads iperf3's JSON.
+func iperfRate(out string) (float64, error) {
+	var r struct {
+		End struct {
+			Received struct {
+				Rate float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return 0, fmt.Errorf("iperf3: %w: %s", err, out)
+	}
+	if r.End.Received.Rate == 0 {
+		return 0, fmt.Errorf("iperf3 has received nothing: %s", out)
+	}
+	return r.End.Received.Rate / 1e9, nil
 }
 
 func requestRate(out string) (float64, error) { return wrkFigure(out, "Requests/sec:") }
@@ -85,7 +105,7 @@ func wrkFigure(out, key string) (float64, error) {
 	return v * factor, err
 }
 
-// server starts a web server and returns the port where it can be asked.
+// server starts a server and returns the port where it can be asked.
 type server struct {
 	name string
 	ours bool
@@ -98,7 +118,7 @@ func underLoad(l load, servers []server) []contender {
 	var all []contender
 	for _, s := range servers {
 		all = append(all, contender{s.name, s.ours, func(b *Bench) (bout, error) {
-			if _, err := stand.Find("wrk"); err != nil {
+			if _, err := stand.Find(l.argv[0]); err != nil {
 				return nil, err
 			}
 			port, processes, err := s.open(b)
@@ -106,7 +126,8 @@ func underLoad(l load, servers []server) []contender {
 				stop(processes...)
 				return nil, err
 			}
-			if err := stand.Answers(port); err != nil {
+			if err := l.warm(port); err != nil {
+				err = fmt.Errorf("%w; the last it printed: %s", err, processes[len(processes)-1].Tail())
 				stop(processes...)
 				return nil, err
 			}
@@ -122,16 +143,17 @@ func (b *Bench) loads(p *report.Part, title, base string, servers []server, load
 	for _, l := range loads {
 		b.Progress("  %s, %s", l.name, l.unit)
 		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Picture: report.Bars}
-		t.Rows = b.alternate(b.rounds(5), underLoad(l, servers))
+		t.Rows = b.alternate(b.rounds(9), underLoad(l, servers))
 		tables = append(tables, t)
 	}
 	p.Tables = append(p.Tables, tables...)
 	return tables
 }
 
-// nginxFiles writes a configuration of nginx that listens at an address, one
-// process without workers, and what it serves; it returns the arguments.
-func nginxFiles(b *Bench, listen string) (folder string, argv []string, err error) {
+// nginxFiles writes a configuration of nginx that listens at an address, and what
+// it serves; it returns the arguments. Into the folder temp nginx may write; empty:
+// the folder that is returned.
+func nginxFiles(b *Bench, listen, temp string) (folder string, argv []string, err error) {
 	if _, err := stand.Find("nginx"); err != nil {
 		return "", nil, err
 	}
@@ -144,34 +166,39 @@ func nginxFiles(b *Bench, listen string) (folder string, argv []string, err erro
 	if err := os.WriteFile(filepath.Join(folder, "bulk"), make([]byte, stand.BulkSize), 0o644); err != nil {
 		return "", nil, err
 	}
-	text := fmt.Sprintf(nginxConf, listen, folder)
+	if temp == "" {
+		temp = folder
+	}
+	text := fmt.Sprintf(nginxConf, listen, folder, temp)
 	path := filepath.Join(folder, "nginx.conf")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return "", nil, err
 	}
 	nginx, err := stand.Find("nginx")
-	return folder, []string{nginx, "-e", "stderr", "-p", "/tmp", "-c", path}, err
+	return folder, []string{nginx, "-e", "stderr", "-p", folder, "-c", path}, err
 }
 
+// nginxConf has a worker of its own: as a single process, nginx 1.22 dies of a
+// segmentation fault once it is passed a socket.
 const nginxConf = `daemon off;
-master_process off;
-pid /tmp/actbench-nginx.pid;
+worker_processes 1;
+pid %[3]s/pid;
 error_log stderr crit;
 events { worker_connections 4096; }
 http {
 	access_log off;
 	sendfile on;
 	keepalive_requests 100000000;
-	client_body_temp_path /tmp/actbench-nginx; proxy_temp_path /tmp/actbench-nginx; fastcgi_temp_path /tmp/actbench-nginx;
-	uwsgi_temp_path /tmp/actbench-nginx; scgi_temp_path /tmp/actbench-nginx;
-	server { listen %s; root %s; }
+	client_body_temp_path %[3]s/temp; proxy_temp_path %[3]s/temp; fastcgi_temp_path %[3]s/temp;
+	uwsgi_temp_path %[3]s/temp; scgi_temp_path %[3]s/temp;
+	server { listen %[1]s; root %[2]s; }
 }
 `
 
 // nginxAlone is nginx, run by whoever runs us.
 func nginxAlone(b *Bench) (int, []*stand.Process, error) {
 	port := stand.Port()
-	_, argv, err := nginxFiles(b, fmt.Sprintf("127.0.0.1:%d", port))
+	_, argv, err := nginxFiles(b, fmt.Sprintf("127.0.0.1:%d", port), "")
 	if err != nil {
 		return 0, nil, err
 	}
@@ -188,7 +215,7 @@ func nginxOurs(inside, target, more string) func(*Bench) (int, []*stand.Process,
 	return func(b *Bench) (int, []*stand.Process, error) {
 		port := stand.Port()
 		fill := strings.NewReplacer("PORT", strconv.Itoa(port))
-		folder, argv, err := nginxFiles(b, fill.Replace(inside))
+		folder, argv, err := nginxFiles(b, fill.Replace(inside), "/tmp")
 		if err != nil {
 			return 0, nil, err
 		}
@@ -206,6 +233,3 @@ func quoted(argv []string) string {
 	}
 	return strings.Join(all, ", ")
 }
-
-// pause is between the end of a run of wrk and what looks at the processes.
-const pause = 200 * time.Millisecond

@@ -1,15 +1,19 @@
 package report
 
 import (
+	"bytes"
 	"fmt"
 	"image/color"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
@@ -20,7 +24,7 @@ var (
 	oursColor  = color.RGBA{R: 0x1f, G: 0x77, B: 0xb4, A: 0xff}
 	peersColor = color.RGBA{R: 0xb0, G: 0xb0, B: 0xb0, A: 0xff}
 	lineColor  = color.RGBA{R: 0x40, G: 0x40, B: 0x40, A: 0xff}
-	gridColor  = color.RGBA{R: 0xe4, G: 0xe4, B: 0xe4, A: 0xff}
+	gridColor  = color.RGBA{R: 0xd4, G: 0xd4, B: 0xd4, A: 0xff}
 	others     = []color.RGBA{
 		{R: 0xff, G: 0x7f, B: 0x0e, A: 0xff}, {R: 0x2c, G: 0xa0, B: 0x2c, A: 0xff}, {R: 0xd6, G: 0x27, B: 0x28, A: 0xff},
 		{R: 0x94, G: 0x67, B: 0xbd, A: 0xff}, {R: 0x8c, G: 0x56, B: 0x4b, A: 0xff}, {R: 0x7f, G: 0x7f, B: 0x7f, A: 0xff},
@@ -66,6 +70,15 @@ func (t Table) draw(title, path string) error {
 	p := plot.New()
 	p.Title.Text = title
 	p.Title.Padding = vg.Points(8)
+	for _, style := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle,
+		&p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
+		style.Font.Variant = "Sans"
+	}
+	p.X.Label.TextStyle.Font.Size = vg.Points(10)
+	p.Y.Label.TextStyle.Font.Size = vg.Points(10)
+	p.Legend.TextStyle.Font.Size = vg.Points(10)
+	p.Legend.Padding = vg.Points(3)
+	p.X.Tick.Marker, p.Y.Tick.Marker = even{}, even{}
 	p.X.Label.Text = t.Unit
 	p.BackgroundColor = color.White
 	rows := t.present()
@@ -76,7 +89,7 @@ func (t Table) draw(title, path string) error {
 		height = 9 * vg.Centimeter
 		err = distribution(p, rows)
 	case Steps:
-		height = 4.5*vg.Centimeter + vg.Length(len(rows))*0.15*vg.Centimeter
+		height = 4*vg.Centimeter + vg.Length(len(rows))*0.5*vg.Centimeter
 		err = steps(p, rows)
 	default:
 		err = bars(p, rows, t.Picture == LogBars)
@@ -84,10 +97,52 @@ func (t Table) draw(title, path string) error {
 	if err != nil {
 		return err
 	}
+	return save(p, height, path)
+}
+
+// save leaves a margin: the library puts text right to the edge.
+func save(p *plot.Plot, height vg.Length, path string) error {
+	canvas, err := draw.NewFormattedCanvas(width, height, strings.TrimPrefix(filepath.Ext(path), "."))
+	if err != nil {
+		return err
+	}
+	whole := draw.New(canvas)
+	whole.SetColor(color.White)
+	whole.Fill(whole.Rectangle.Path())
+	p.Draw(draw.Crop(whole, vg.Points(10), vg.Points(-20), vg.Points(6), vg.Points(-6)))
+	var picture bytes.Buffer
+	if _, err := canvas.WriteTo(&picture); err != nil {
+		return err
+	}
+	// Whoever has not this font has one that is as wide.
+	svg := bytes.ReplaceAll(picture.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return p.Save(width, height, path)
+	return os.WriteFile(path, svg, 0o644)
+}
+
+// even is about six ticks at 1, 2 or 5 times a power of ten.
+type even struct{}
+
+// Ticks returns the ticks between two values.
+func (even) Ticks(from, to float64) []plot.Tick {
+	if to <= from {
+		return nil
+	}
+	rough := (to - from) / 6
+	step := math.Pow(10, math.Floor(math.Log10(rough)))
+	for _, factor := range []float64{1, 2, 5, 10} {
+		if step*factor >= rough {
+			step *= factor
+			break
+		}
+	}
+	var ticks []plot.Tick
+	for n := math.Ceil(from / step); n*step <= to*(1+1e-9); n++ {
+		ticks = append(ticks, plot.Tick{Value: n * step, Label: strconv.FormatFloat(n*step, 'g', 6, 64)})
+	}
+	return ticks
 }
 
 func grid(p *plot.Plot) {
@@ -120,14 +175,15 @@ func bars(p *plot.Plot, rows []Row, logarithmic bool) error {
 		labels.Labels = append(labels.Labels, "  "+number(s.Median))
 		names = append([]string{r.Case}, names...)
 	}
-	text, err := plotter.NewLabels(labels)
+	medians, err := plotter.NewLabels(labels)
 	if err != nil {
 		return err
 	}
-	for i := range text.TextStyle {
-		text.TextStyle[i].YAlign = draw.YCenter
+	for i := range medians.TextStyle {
+		medians.TextStyle[i].YAlign = draw.YCenter
+		medians.TextStyle[i].Font.Variant = "Sans"
 	}
-	p.Add(text)
+	p.Add(medians)
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = from, most*1.12
 	if logarithmic {
@@ -207,8 +263,8 @@ func steps(p *plot.Plot, rows []Row) error {
 		at += s.Median
 	}
 	p.HideY()
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, vg.Points(10)
 	// Room above the bar for the legend.
-	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, at*1.02, -0.6, 0.8+0.55*float64(len(rows))
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, at*1.02, -0.6, 0.8+0.5*float64(len(rows))
 	return nil
 }

@@ -14,7 +14,7 @@ func Compare(w io.Writer, a, b Result) error {
 	d.line("# A and B")
 	d.line("")
 	d.line("A: %s, B: %s. The ratio is that of the medians; a star says that it is out of what A's own", stamp(a), stamp(b))
-	d.line("values (10 to 90 %%) would explain.")
+	d.line("values (10 to 90 %%; of a single one, a tenth) would explain.")
 	d.line("")
 	d.compareGoals(a, b)
 	for _, pa := range a.Parts {
@@ -112,7 +112,11 @@ func compareRow(a, b Row) string {
 		return fmt.Sprintf("%s | 0 | %s | - | ", cell(a.Case), number(sb.Median))
 	}
 	star := ""
-	if sb.Median > sa.P90 || sb.Median < sa.P10 {
+	least, most := sa.P10, sa.P90
+	if sa.N == 1 { // it says nothing of its own noise
+		least, most = 0.9*sa.Median, 1.1*sa.Median
+	}
+	if sb.Median > most || sb.Median < least {
 		star = "*"
 	}
 	return fmt.Sprintf("%s | %s | %s | %.2f | %s", cell(a.Case), number(sa.Median), number(sb.Median), sb.Median/sa.Median, star)

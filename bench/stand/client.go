@@ -128,13 +128,21 @@ func Echoes(port, n int) ([]time.Duration, error) {
 
 // Listening waits until somebody accepts connections at a TCP port of 127.0.0.1.
 func Listening(port int) error {
+	return await(func() error {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// await tries until it works.
+func await(try func() error) error {
 	deadline := time.Now().Add(patience)
 	for {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return c.Close()
-		}
-		if time.Now().After(deadline) {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -63,7 +63,7 @@ var versions = [][]string{
 
 // Versions says of what the peers are, and which are missing.
 func (w *World) Versions() []report.Fact {
-	facts := []report.Fact{{Name: "activator", Value: firstLine(w.Program("activator"), "version")}}
+	facts := []report.Fact{{Name: "activator", Value: firstLine(w.Program("activator"), "version") + commit()}}
 	for _, argv := range versions {
 		f := report.Fact{Name: argv[0], Value: "absent"}
 		if path, err := Find(argv[0]); err == nil {
@@ -72,6 +72,15 @@ func (w *World) Versions() []report.Fact {
 		facts = append(facts, f)
 	}
 	return facts
+}
+
+// commit is of the checkout that we are in; nothing where git does not answer.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return ""
+	}
+	return ", commit " + strings.TrimSpace(string(out))
 }
 
 // firstLine ignores the exit code: xinetd and wrk end with 1.

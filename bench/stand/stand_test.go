@@ -1,0 +1,165 @@
+package stand
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// world has two programs that are as good as any.
+func world(t *testing.T) *World {
+	t.Helper()
+	bin := t.TempDir()
+	for _, name := range []string{"activator", "echo"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := Open(t.Context(), bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+func TestProcess(t *testing.T) {
+	w := world(t)
+	p, err := w.Start(Self, []string{"WORD=three"}, "sh", "-c", "echo one; echo two words >&2; echo $WORD; exec sleep 60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range [][]string{{"one"}, {"words", "two"}, {"three"}} {
+		if line, err := p.Next(words...); err != nil {
+			t.Errorf("%q: %q, %v", words, line, err)
+		}
+	}
+	if _, err := PSS(p.PID()); err != nil {
+		t.Error(err)
+	}
+	if _, err := Switches(p.PID()); err != nil {
+		t.Error(err)
+	}
+	if len(Children(os.Getpid())) == 0 {
+		t.Error("a child is not seen")
+	}
+	p.Stop()
+	p.Stop()
+	if _, err := p.Next("one"); err == nil {
+		t.Error("a line was found twice")
+	}
+	if _, err := Switches(p.PID()); err == nil {
+		t.Error("who is gone has context switches")
+	}
+}
+
+func TestNextSaysWhatWasThere(t *testing.T) {
+	p, err := world(t).Start(Self, nil, "sh", "-c", "echo no such option")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Next("ready"); err == nil || !strings.Contains(err.Error(), "no such option") {
+		t.Errorf("Next: %v", err)
+	}
+}
+
+func TestMissingProgram(t *testing.T) {
+	if _, err := world(t).Start(Self, nil, "no-such-program"); err == nil || !strings.Contains(err.Error(), "not installed") {
+		t.Errorf("Start: %v", err)
+	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	w := world(t)
+	p, err := w.Start(Self, nil, "sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if !p.ended() {
+		t.Error("a process is left")
+	}
+	if _, err := os.Stat(w.Dir); !os.IsNotExist(err) {
+		t.Errorf("the folder is left: %v", err)
+	}
+}
+
+func TestCheckKnowsWhatThisBuildDoesNot(t *testing.T) {
+	w := world(t)
+	for text, want := range map[string]string{
+		"exit 0": "",
+		"echo 'service.handover: \"proxy\" is not supported yet'; exit 2": ErrNotInThisBuild.Error(),
+		"echo wrong; exit 2": "activator check: wrong",
+	} {
+		if err := os.WriteFile(w.Program("activator"), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := w.check(w.Dir); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestPorts(t *testing.T) {
+	first := Ports(3)
+	if next := Ports(2); next < first+3 {
+		t.Errorf("Ports: %d behind %d", next, first)
+	}
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if free(l.Addr().(*net.TCPAddr).Port) {
+		t.Error("a port that is taken is free")
+	}
+}
+
+func TestClients(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for _, answer := range []string{"x", "y", ""} {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			_, _ = c.Write([]byte(answer))
+			c.Close()
+		}
+	}()
+	port := l.Addr().(*net.TCPAddr).Port
+	if took, err := FirstByte(port); err != nil || took <= 0 {
+		t.Errorf("FirstByte: %v, %v", took, err)
+	}
+	for range 2 {
+		if _, err := FirstByte(port); err == nil {
+			t.Error("a wrong answer or none is taken for an echo")
+		}
+	}
+}
+
+func TestMachineSaysSomething(t *testing.T) {
+	for _, f := range Machine() {
+		if f.Name == "" || f.Value == "" || f.Value == "?" {
+			t.Errorf("%+v", f)
+		}
+	}
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skip(err)
+	}
+	if line := firstLine("/bin/sh", "-c", "echo; echo one; echo two; exit 1"); line != "one" {
+		t.Errorf("firstLine: %q", line)
+	}
+}
