@@ -18,18 +18,19 @@ install_missing() {
 	echo "installing$missing"
 	export DEBIAN_FRONTEND=noninteractive
 	# What is installed shall not start by itself: invoke-rc.d(8) asks this first.
-	policy=/usr/sbin/policy-rc.d
-	if [ ! -e $policy ]; then
-		printf '#!/bin/sh\nexit 101\n' >$policy
-		chmod 0755 $policy
-		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	made=
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		made=/usr/sbin/policy-rc.d
+		trap 'rm -f "$made"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >$made
+		chmod 0755 $made
 	fi
 	# Who cannot be had is reported as absent, and the others are measured.
 	apt-get update -q || true
 	for p in $missing; do
 		apt-get install -q -y --no-install-recommends "$p" || echo "not to be had: $p"
 	done
-	rm -f /usr/sbin/policy-rc.d
+	[ -z "$made" ] || rm -f "$made"
 	trap - EXIT
 }
 

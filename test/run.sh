@@ -38,15 +38,17 @@ install_missing() {
 		missing="$missing netavark"
 	fi
 	# What is installed shall not start by itself: invoke-rc.d(8) asks this first.
-	policy=/usr/sbin/policy-rc.d
-	if [ ! -e $policy ]; then
-		printf '#!/bin/sh\nexit 101\n' >$policy
-		chmod 0755 $policy
-		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	made=
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		made=/usr/sbin/policy-rc.d
+		trap 'rm -f "$made"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >$made
+		chmod 0755 $made
 	fi
 	# shellcheck disable=SC2086 # a list
 	apt-get install -q -y --no-install-recommends $missing libc6-dev
-	[ "$(trap)" = "" ] || { rm -f $policy; trap - EXIT; }
+	[ -z "$made" ] || rm -f "$made"
+	trap - EXIT
 }
 
 # make_user makes the ordinary user, with the subordinate ids that rootless
