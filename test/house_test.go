@@ -21,6 +21,7 @@ import (
 var arrows = map[string][]string{
 	"internal/listen":    {},
 	"internal/fdpass":    {},
+	"internal/inside":    {},
 	"internal/intercept": {},
 	"internal/notify":    {},
 	"internal/sandbox":   {},
@@ -32,7 +33,7 @@ var arrows = map[string][]string{
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
 	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
-	"internal/supervise": {"internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/spawn"},
+	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
@@ -44,7 +45,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/intercept", "cmd/echo"}
+	"internal/proxy", "internal/inside", "internal/intercept", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

@@ -12,6 +12,9 @@ import (
 // and fills in the targets that are not written: the same address.
 func (p *parsed) checkTargets() {
 	s := &p.service
+	if s.Handover == "proxy" {
+		p.checkCarried()
+	}
 	if s.Handover != "bind" {
 		return
 	}

@@ -129,6 +129,21 @@ func ownStdout(s *Service) string {
 	return ""
 }
 
+func withProxy(s *Service) string {
+	if s.Handover != "proxy" {
+		return "handover is not \"proxy\""
+	}
+	return ""
+}
+
+// withConnections: the connections are made by us.
+func withConnections(s *Service) string {
+	if withProxy(s) == "" {
+		return ""
+	}
+	return withAccept(s)
+}
+
 // without the container: the image and its options say it.
 func ownSandbox(instead string) func(*Service) string {
 	return func(s *Service) string {
@@ -151,10 +166,12 @@ func ownNetwork(s *Service) string {
 var serviceKeys = sync.OnceValue(func() []field[Service] {
 	return []field[Service]{
 		key("exec", list(argument), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
-		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds").later(`"proxy"`, `"bind"`, `"stdio"`),
+		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds"),
 		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false),
-		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).only(withAccept),
+		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).without("64 with accept, no limit with handover proxy").marked(func(s *Service) *bool { return &s.MaxConnsSet }).only(withConnections),
 		key("max_connections_per_source", number[int](0, most), func(s *Service) *int { return &s.MaxSource }, 0).only(withAccept),
+		key("connection_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.ConnTimeout }, 0).only(withProxy),
+		key("proxy_protocol", choice("none", "v1", "v2"), func(s *Service) *string { return &s.ProxyProtocol }, "none").only(withProxy),
 		key("environment", environment, func(s *Service) *[]string { return &s.Environment }, nil),
 		key("working_directory", insidePath, func(s *Service) *string { return &s.WorkingDirectory }, "/"),
 		key("user", account, func(s *Service) *string { return &s.User }, "").without("run by root: an id of the service's own; else who runs the activator"),

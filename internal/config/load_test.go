@@ -76,7 +76,7 @@ func TestEcho(t *testing.T) {
 	}
 	want := Service{
 		Name: "echo", File: "/etc/activator/configs/echo.toml", Exec: []string{"/etc/activator/bin/echo"},
-		Handover: "fds", MaxConns: 64, WorkingDirectory: "/", Umask: 0o022,
+		Handover: "fds", MaxConns: 64, ProxyProtocol: "none", WorkingDirectory: "/", Umask: 0o022,
 		StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second, StopSignal: 15,
 		RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second, Warm: true,
 		Stdout: "log", Stderr: "log",

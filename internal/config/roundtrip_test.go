@@ -56,10 +56,12 @@ var samples = map[string]map[string][]string{
 	},
 	"service": {
 		"exec":                       {`["/bin/true"]`, `["sh", "-c", "date +%%s\n", "", "é\"\\\u001b"]`, `["./x"]`, `['../%n']`, `["x", "{fds:;};", "{{fds}{fdcount}{}"]`},
-		"handover":                   {`"fds"`, `"bind"`, `"stdio"`},
+		"handover":                   {`"fds"`, `"bind"`, `"stdio"`, `"proxy"`},
 		"accept":                     {"true", "false"},
 		"max_connections":            {"5"},
 		"max_connections_per_source": {"1"},
+		"connection_timeout":         {`"1m"`, `"never"`},
+		"proxy_protocol":             {`"v1"`, `"v2"`, `"none"`},
 		"environment":                {`["B=2", "A=%h"]`, `{ X = "a=b", Y = "" }`, `{ N = "{fds}", M = "{{fd:%n}" }`, "[]", "{}"},
 		"working_directory":          {`"/"`, `"/srv/%n/."`},
 		"user":                       {`"www-data"`, "33"},
@@ -121,7 +123,7 @@ func TestSamplesAreAccepted(t *testing.T) {
 	for table, keys := range samples {
 		for key, values := range keys {
 			for _, v := range values {
-				refused := key == "target" || key == "max_connections" || key == "max_connections_per_source"
+				refused := key == "target" || key == "max_connections" || key == "max_connections_per_source" || key == "connection_timeout" || key == "proxy_protocol"
 				if got := accepted(table, key, v); got == refused {
 					t.Errorf("%s.%s = %s: accepted %v", table, key, v, got)
 				}

@@ -17,11 +17,15 @@ type Service struct {
 	File    string // absolute path of the file
 	Sockets []Socket
 
-	Exec      []string // argv; Exec[0] is absolute, or has no slash: looked up in PATH
-	Handover  string   // "fds"
-	Accept    bool     // one instance per connection
-	MaxConns  int      // max_connections
-	MaxSource int      // max_connections_per_source; 0: no limit
+	Exec     []string // argv; Exec[0] is absolute, or has no slash: looked up in PATH
+	Handover string   // "fds"
+	Accept   bool     // one instance per connection
+	MaxConns int      // max_connections
+	// MaxConnsSet says that max_connections was given: without it only accept has a limit.
+	MaxConnsSet   bool
+	ConnTimeout   time.Duration // connection_timeout; 0: never
+	ProxyProtocol string        // "none", "v1", "v2"
+	MaxSource     int           // max_connections_per_source; 0: no limit
 
 	Environment      []string // KEY=VALUE, sorted, as the program gets it
 	WorkingDirectory string   // absolute, inside

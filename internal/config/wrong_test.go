@@ -79,7 +79,6 @@ func TestMistakes(t *testing.T) {
 		{"[[socket]]\nname = \"x\"", "", "", "there is no address"},
 		{"[[socket]]\nlisten = \"tcp://:81\"", "", "", "write [\"tcp://:81\"]"},
 		{"[[socket]]\nlisten = [\"unix:///%h\", \"unix:///x%\"]", "", "", "lone percent"},
-		{"", "handover = \"proxy\"", "", "\"proxy\" is not supported yet"},
 		{"", "accept = true", "", ""},
 		{"", "accept = true\nnotify = true", "", "each instance has its client already"},
 		{"", "accept = true\nhandover = \"stdio\"\nstdout = \"log\"", "", "it is the socket"},

@@ -141,10 +141,13 @@ type sealing struct {
 
 // seal says how each socket of conf is kept from being turned outward.
 func seal(conf config.Service, answering func() bool) (s sealing) {
-	sealed := conf.Sandbox.Seal != "off"
+	sealed := conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
 	direct := false // unix datagram sockets of the host's that the service has, or may be passed
 	for _, socket := range conf.Sockets {
 		spec := socket.Spec
+		if conf.Handover == "proxy" {
+			spec.Options.RefuseRights = spec.Options.RefuseRights && listen.CanRefuseRights() // what comes is dropped anyway
+		}
 		if sealed {
 			spec.Seal = sealOf(spec, answering)
 			s.lacks = append(s.lacks, socketLacks(&spec, conf.Sandbox.Connect)...)
@@ -209,6 +212,8 @@ func describe(spec listen.Spec, conf config.Service) string {
 	switch {
 	case conf.Container != nil:
 		return "not sealed: a container's own walls"
+	case conf.Handover == "proxy":
+		return "proxy: no socket of the host's enters"
 	case conf.Sandbox.Seal == "off":
 		return "not sealed"
 	case spec.Seal == listen.ReplyOnly:

@@ -52,6 +52,9 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 		if conf.Handover == "bind" {
 			spec.Binding = binding(conf)
 		}
+		if conf.Handover == "proxy" {
+			spec.Carrying = carrying(conf)
+		}
 		all = append(all, planned{conf, spec, sealing})
 	}
 	return all, nil
@@ -129,7 +132,9 @@ func processSpec(conf config.Service) spawn.Spec {
 		Notify:  conf.Notify,
 		Sandbox: conf.Sandbox.Spec,
 	}
-	spec.Sandbox.Seal = conf.Sandbox.Seal != "off"
+	// What has no socket of the host's has nothing to turn outward, and may do with its
+	// own what it likes.
+	spec.Sandbox.Seal = conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
 	spec.Sandbox.Bind = conf.Handover == "bind"
 	spec.Handed = handed(conf)
 	for _, l := range conf.Limits {

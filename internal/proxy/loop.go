@@ -95,6 +95,10 @@ func (p *Proxy) over() bool {
 		p.leaving, p.last = true, p.now+p.options.Drain
 		for _, r := range p.routes {
 			p.unwatch(r)
+			if r.waiting != nil { // there will be no backend for it any more
+				p.refuse(r.waiting, errLeaving)
+				r.waiting = nil
+			}
 		}
 	}
 	return p.leaving && (p.count == 0 || p.now >= p.last)

@@ -16,6 +16,9 @@ import (
 // ErrClosed is the error of a proxy that was closed.
 var ErrClosed = errors.New("proxy is closed")
 
+// errLeaving is for a client that was accepted just before the end.
+var errLeaving = errors.New("the program is gone")
+
 // Dialer makes the connections to the program.
 type Dialer interface {
 	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected

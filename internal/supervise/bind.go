@@ -19,7 +19,7 @@ type Binding struct {
 
 // inherited are the files that the program starts with.
 func (s *Service) inherited(files []*os.File) []*os.File {
-	if s.spec.Binding.Targets != nil {
+	if s.spec.Binding.Targets != nil || s.spec.Carrying.Targets != nil {
 		return nil
 	}
 	return files
@@ -82,10 +82,14 @@ func (s *Service) awaitServing(p *process, calls *intercept.Supervisor) (end fun
 
 // sayMissing says why the program is not up, of one whose time is over.
 func (s *Service) sayMissing() {
-	if s.state != Aborting || s.process == nil || s.process.answers == nil {
+	if s.state != Aborting || s.process == nil {
 		return
 	}
-	if missing := s.process.answers.Missing(); missing != "" {
+	missing := s.process.carrier.missing()
+	if s.process.answers != nil && s.spec.Carrying.Targets == nil {
+		missing = s.process.answers.Missing()
+	}
+	if missing != "" {
 		s.log.Error("service not started: "+missing, "pid", s.process.pid())
 	}
 }

@@ -25,6 +25,7 @@ type process struct {
 	outputs []outputFile          // files it prints to
 	running *spawn.Process        // nil until the program was exec'ed
 	answers *intercept.Supervisor // of its calls; nil: none
+	carrier *carrier              // of its connections; nil: none
 	up      bool                  // it ran, with notify: it said so
 	failed  bool                  // it crashed, or never ran
 	asked   bool                  // we asked it to end: how it does is no failure
@@ -37,6 +38,7 @@ type report struct {
 	stands  *spawn.Process        // the sandbox is built, and waits for the word
 	running *spawn.Process        // the program was exec'ed
 	answers *intercept.Supervisor // with running
+	carrier *carrier              // with running
 	serving bool                  // it listens at all its targets
 	told    *notify.Message       // it said something
 	failed  error                 // there is no program, and no process left
@@ -57,6 +59,7 @@ func (p *process) stop(sig syscall.Signal, log *slog.Logger) {
 		p.cancel()
 		return
 	}
+	p.carrier.leave() // before it stops listening
 	killed, err := p.running.Stop(sig)
 	if err != nil {
 		log.Error("service not signalled", "pid", p.pid(), "err", err)
@@ -167,7 +170,9 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 		return
 	}
 	calls, answered := s.answerCalls(child, files)
-	s.tell(report{of: p, running: child, answers: calls})
+	carrier := s.newCarrier(child)
+	s.tell(report{of: p, running: child, answers: calls, carrier: carrier})
+	s.carry(carrier, p, files)
 	heard := s.listenTo(p, child)
 	served := s.awaitServing(p, calls)
 	exit, err := child.Wait()
@@ -176,6 +181,7 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	}
 	heard()
 	served()
+	carrier.end()
 	answered()
 	pumps.wait()
 	s.tell(report{of: p, exited: &exit})

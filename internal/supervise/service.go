@@ -22,6 +22,7 @@ type Spec struct {
 	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
 	Stderr     string
 	Binding    Binding
+	Carrying   Carrying
 }
 
 // Name is the service's name.
@@ -184,6 +185,7 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 		return s.lookForClients()
 	case Await:
 		s.limit(s.spec.StopTimeout)
+		s.process.carrier.leave()
 	case Stop:
 		s.limit(s.spec.StopTimeout)
 		s.process.stop(s.spec.StopSignal, s.log)
@@ -293,10 +295,10 @@ func (s *Service) receive(r report) {
 		s.handle(Exited)
 	case r.running != nil:
 		s.hurry.end()
-		s.process.running, s.process.answers = r.running, r.answers
+		s.process.running, s.process.answers, s.process.carrier = r.running, r.answers, r.carrier
 		if s.state == Ending || s.state == Aborting {
 			s.handle(Up) // it came too late, and goes at once
-		} else if !s.spec.Process.Notify && s.spec.Binding.Targets == nil {
+		} else if !s.spec.Process.Notify && s.spec.Binding.Targets == nil && s.spec.Carrying.Targets == nil {
 			s.up()
 		}
 	case r.told != nil:

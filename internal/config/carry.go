@@ -1,0 +1,47 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+
+	"activator/internal/listen"
+)
+
+// checkCarried reports what cannot be carried to a program that listens in its own
+// network, and fills in the targets that are not written: the same address.
+func (p *parsed) checkCarried() {
+	s := &p.service
+	refuse := func(what, cure string) {
+		p.report(p.given["service.handover"].at, "service.handover", what, cure)
+	}
+	switch network := s.Sandbox.Network; {
+	case s.Container != nil:
+		refuse(`"proxy" has no meaning here: a container gets its sockets as descriptors`, "")
+		return
+	case network != "none":
+		refuse(`"proxy" is for a program with a network of its own, and network is `+strconv.Quote(network), `write network = "none", or handover = "fds" or "bind"`)
+		return
+	}
+	for i := range s.Sockets {
+		socket, c := &s.Sockets[i], p.claims[i]
+		switch {
+		case c.Network == "":
+			continue // reported where it was read
+		case c.UDP():
+			p.report(c.at, "socket.listen", fmt.Sprintf(`%s: udp with handover = "proxy" is not supported yet`, c), `handover = "bind" and "fds" serve it`)
+			continue
+		case !carried(c.Address):
+			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp:// and unix://`, c), "")
+			continue
+		}
+		if socket.Target == "" {
+			socket.Target = c.String()
+		}
+		target, err := listen.ParseAddress(socket.Target)
+		if err == nil && !carried(target) { // else reported where it was read
+			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that connections can be carried to: it is tcp:// or unix://`, target), "")
+		}
+	}
+}
+
+func carried(a listen.Address) bool { return a.TCP() || a.Network == listen.Unix }

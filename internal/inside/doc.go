@@ -1,0 +1,18 @@
+// Package inside makes sockets in the network namespace of a process that we
+// started, and connects them to what it listens at there.
+//
+//	room, err := inside.Open(pid)
+//	defer room.Close()
+//	door := room.Door(inside.Address{Port: 80}, inside.Options{Prepare: proxy.Prepare, OwnAddress: true})
+//	if listens, err := door.Look(); listens {
+//		fd, err := door.Dial(client)
+//	}
+//
+// Nobody stays inside for it: a child that shares our memory and our descriptors,
+// and runs no Go, enters the namespaces, makes a handful of sockets, and is gone
+// after some ten microseconds. It needs no privilege, since whoever made a user
+// namespace has every capability in it, user_namespaces(7).
+//
+// It never tries a connect to find out whether somebody listens: it asks the
+// kernel, sock_diag(7).
+package inside

@@ -1,0 +1,235 @@
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a door.
+type Options struct {
+	Prepare    func(fd int) error // is called with every TCP socket before it connects; nil: nothing
+	OwnAddress bool               // the sockets have the addresses of the clients
+}
+
+// Door is an address that the program listens at.
+type Door struct {
+	room    *Room
+	address Address
+	options Options
+
+	four, six netip.Addr // where to connect; not valid: nobody listens there
+	node      int        // of a unix socket: O_PATH
+	seen      time.Time  // the last look in Dial
+
+	stock [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
+	batch [3]int   // how many the last time
+}
+
+// The indices of stock.
+const (
+	stockFour = iota
+	stockSix
+	stockUnix
+)
+
+// mostAhead is how many sockets are made at once. The child costs as much as some
+// ten of them.
+const mostAhead = 64
+
+// lookPause is how long Dial waits until it looks anew for an address of a family
+// that nobody listened at.
+const lookPause = 100 * time.Millisecond
+
+// Door returns a door, which is the room's: nothing happens until it is looked at.
+func (r *Room) Door(a Address, o Options) *Door {
+	if a.IP.IsValid() {
+		a.IP = a.IP.Unmap().WithZone("")
+		a.Four, a.Six = a.IP.Is4(), a.IP.Is6()
+	}
+	return &Door{room: r, address: a, options: o, node: -1}
+}
+
+// Close closes what was made in advance.
+func (d *Door) Close() {
+	d.forget()
+	for i := range d.stock {
+		closeAll(d.stock[i])
+		d.stock[i] = nil
+	}
+}
+
+// Dial returns a socket that is connected to the program or is connecting, and the
+// caller's. With Options.OwnAddress it has the address of client, and its port
+// where that is free inside. A client that has none (not valid), or one of a
+// family that the program does not listen at, is seen as the program itself.
+// Before the first Dial Look has found somebody.
+func (d *Door) Dial(client netip.AddrPort) (fd int, err error) {
+	if d.address.Path != "" {
+		return d.dialUnix()
+	}
+	to, own := d.toward(client.Addr())
+	if !to.IsValid() {
+		return -1, unix.ECONNREFUSED
+	}
+	source := netip.AddrPort{}
+	if own && d.options.OwnAddress {
+		if err := d.room.makeLocal(); err != nil {
+			return -1, err
+		}
+		source = client
+		if client.Port() == d.address.Port && client.Addr() == to {
+			source = netip.AddrPortFrom(client.Addr(), 0) // it would be connected to itself
+		}
+	}
+	fd, err = d.connect(to, source)
+	if (err == unix.EADDRINUSE || err == unix.EADDRNOTAVAIL) && source.Port() != 0 {
+		// The program itself, or a connection that is just over, has the client's port.
+		fd, err = d.connect(to, netip.AddrPortFrom(source.Addr(), 0))
+	}
+	if source.IsValid() && (err == unix.EADDRINUSE || err == unix.EADDRNOTAVAIL || err == unix.EINVAL) {
+		fd, err = d.connect(to, netip.AddrPort{}) // none that could be had inside
+	}
+	return fd, err
+}
+
+// toward is where to connect a client, and whether its address can go with it.
+func (d *Door) toward(client netip.Addr) (to netip.Addr, own bool) {
+	same, other := &d.four, &d.six
+	if client.Is6() {
+		same, other = other, same
+	}
+	wanted := d.address.Four && client.Is4() || d.address.Six && client.Is6()
+	if !same.IsValid() && (wanted || !other.IsValid()) && time.Since(d.seen) > lookPause {
+		d.seen = time.Now()
+		_, _ = d.Look() // it may have begun since
+	}
+	if same.IsValid() {
+		return *same, client.IsValid()
+	}
+	return *other, false
+}
+
+// connect makes a socket that has source, if it is valid, and connects it.
+func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error) {
+	which := stockFour
+	if to.Is6() {
+		which = stockSix
+	}
+	if fd, err = d.take(which); err != nil {
+		return -1, err
+	}
+	if source.IsValid() {
+		err = unix.Bind(fd, sockaddr(source))
+	}
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, d.address.Port)))
+	}
+	if err != nil && err != unix.EINPROGRESS {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (d *Door) dialUnix() (fd int, err error) {
+	name := fmt.Sprintf("/proc/self/fd/%d", d.node) // connect(2) follows it to the node
+	if strings.HasPrefix(d.address.Path, "@") {
+		name = d.address.Path
+	}
+	if fd, err = d.take(stockUnix); err != nil {
+		return -1, err
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+	if err == unix.ECONNREFUSED || err == unix.ENOENT {
+		// It may listen at the same path by another socket.
+		if there, _ := d.Look(); there && name != d.address.Path {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", d.node)})
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// take takes a socket from the stock, which it fills when it is empty: the busier
+// the door, the fuller.
+func (d *Door) take(which int) (fd int, err error) {
+	if len(d.stock[which]) == 0 {
+		if err := d.fill(which); err != nil {
+			return -1, err
+		}
+	}
+	last := len(d.stock[which]) - 1
+	fd = d.stock[which][last]
+	d.stock[which] = d.stock[which][:last]
+	return fd, nil
+}
+
+func (d *Door) fill(which int) error {
+	n := min(max(1, 2*d.batch[which]), mostAhead)
+	domain := [...]int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX}[which]
+	kinds := make([]kind, n)
+	for i := range kinds {
+		kinds[i] = kind{domain, unix.SOCK_STREAM, 0}
+	}
+	fds, err := d.room.sockets(kinds...)
+	if errors.Is(err, unix.EMFILE) && n > 1 {
+		fds, err = d.room.sockets(kinds[0])
+		n = 0
+	}
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if err := d.prepare(which, fd); err != nil {
+			closeAll(fds)
+			return err
+		}
+	}
+	d.stock[which], d.batch[which] = fds, n
+	return nil
+}
+
+// prepare sets what a socket needs to have a client's address, ip(7). With
+// SO_REUSEADDR neither a connection that is just over stands in its way, nor it in
+// the way of a program that binds the port anew.
+func (d *Door) prepare(which, fd int) error {
+	if which == stockUnix {
+		return nil
+	}
+	level, name := unix.SOL_IP, unix.IP_TRANSPARENT
+	if which == stockSix {
+		level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if d.options.OwnAddress {
+		if err := unix.SetsockoptInt(fd, level, name, 1); err != nil {
+			return os.NewSyscallError("setsockopt IP_TRANSPARENT", err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+		}
+	}
+	if d.options.Prepare == nil {
+		return nil
+	}
+	return d.options.Prepare(fd)
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	sa := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	if a.Addr().IsLinkLocalUnicast() {
+		sa.ZoneId = loopback // the only one there is
+	}
+	return sa
+}

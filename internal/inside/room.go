@@ -1,0 +1,158 @@
+package inside
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Room is the inside of a process: its network, and the files that it sees. It is
+// one goroutine's, with all its doors.
+type Room struct {
+	user, network, root int // its namespaces, and its root folder
+	diag                int // netlink socket of the network, sock_diag(7)
+	local               bool
+}
+
+// Open opens the room of a process that we started, and that has been given its
+// root. The pid must not have been reaped.
+func Open(pid int) (*Room, error) {
+	r := &Room{user: -1, network: -1, root: -1, diag: -1}
+	for _, o := range []struct {
+		name  string
+		flags int
+		fd    *int
+	}{{"ns/user", unix.O_RDONLY, &r.user}, {"ns/net", unix.O_RDONLY, &r.network}, {"root", unix.O_PATH | unix.O_DIRECTORY, &r.root}} {
+		path := fmt.Sprintf("/proc/%d/%s", pid, o.name)
+		fd, err := unix.Open(path, o.flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			r.Close()
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		*o.fd = fd
+	}
+	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG})
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	r.diag = fds[0]
+	return r, nil
+}
+
+// Close closes what Open opened. Sockets that were made live on. Twice is fine.
+func (r *Room) Close() {
+	for _, fd := range []*int{&r.user, &r.network, &r.root, &r.diag} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// makeLocal makes every address local inside, as `ip route add local default dev lo
+// table local` would, for both families: so the program's answers to a client's
+// address come to the socket that has it. A kernel without IPv6 needs none.
+func (r *Room) makeLocal() error {
+	if r.local {
+		return nil
+	}
+	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE})
+	if err != nil {
+		return err
+	}
+	defer closeAll(fds)
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		err := request(fds[0], localRoute(family), func([]byte) {})
+		if err != nil && err != unix.EEXIST && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT {
+			return os.NewSyscallError("rtnetlink RTM_NEWROUTE", err)
+		}
+	}
+	r.local = true
+	return nil
+}
+
+const loopback = 1 // ifindex of lo, in every namespace
+
+// localRoute is the message, rtnetlink(7): struct nlmsghdr, struct rtmsg, and
+// one attribute, RTA_OIF.
+func localRoute(family int) []byte {
+	b := header(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.SizeofRtMsg+unix.SizeofRtAttr+4)
+	b = append(b, byte(family), 0, 0, 0, // both prefixes of length 0, no TOS
+		unix.RT_TABLE_LOCAL, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)
+	b = binary.NativeEndian.AppendUint32(b, 0) // flags
+	b = binary.NativeEndian.AppendUint16(b, unix.SizeofRtAttr+4)
+	b = binary.NativeEndian.AppendUint16(b, unix.RTA_OIF)
+	return binary.NativeEndian.AppendUint32(b, loopback)
+}
+
+// header is struct nlmsghdr, netlink(7), before a body of size bytes.
+func header(kind, flags uint16, size int) []byte {
+	b := make([]byte, 0, unix.NLMSG_HDRLEN+size)
+	b = binary.NativeEndian.AppendUint32(b, uint32(cap(b)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags|unix.NLM_F_REQUEST)
+	return append(b, make([]byte, 8)...) // sequence number, port: the kernel fills it in
+}
+
+// request sends a netlink message and calls each with every answer, valid during
+// the call only. The kernel answers before sendto and recvfrom return.
+func request(socket int, message []byte, each func(body []byte)) error {
+	if err := unix.Sendto(socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("sendto", err)
+	}
+	buf := make([]byte, 16<<10)
+	for {
+		n, _, err := unix.Recvfrom(socket, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("recvfrom", err)
+		}
+		if done, err := messages(buf[:n], each); done || err != nil {
+			return err
+		}
+	}
+}
+
+// messages takes one datagram apart; done tells that it was the last.
+func messages(b []byte, each func(body []byte)) (done bool, err error) {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return true, unix.EBADMSG
+		}
+		body := b[unix.NLMSG_HDRLEN:size]
+		switch binary.NativeEndian.Uint16(b[4:]) {
+		case unix.NLMSG_DONE:
+			return true, nil
+		case unix.NLMSG_ERROR: // also the acknowledgement, with 0
+			if len(body) < 4 {
+				return true, unix.EBADMSG
+			}
+			if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
+				return true, unix.Errno(errno)
+			}
+			return true, nil
+		default:
+			each(body)
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return false, nil
+}
+
+// attributes calls each with every struct nlattr of b.
+func attributes(b []byte, each func(kind uint16, value []byte)) {
+	for len(b) >= 4 {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < 4 || size > len(b) {
+			return
+		}
+		each(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[4:size])
+		b = b[min(len(b), (size+3)&^3):]
+	}
+}

@@ -1,0 +1,188 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"activator/internal/inside"
+	"activator/internal/listen"
+	"activator/internal/proxy"
+	"activator/internal/spawn"
+)
+
+// Carrying is for a program that listens in its own network: we accept, and carry
+// the connections to it. It is up when it listens at every target.
+type Carrying struct {
+	Targets  []listen.Address // what the program listens at, one for each socket; nil: it inherits the sockets
+	Protocol string           // "v1", "v2": it is told the client's address by the PROXY protocol; "": by the socket's own
+	MaxConns int              // at once; 0: no limit
+	Idle     time.Duration    // a connection on which nothing moves is closed; 0: never
+}
+
+// carrier carries the connections of one run of the program. Its methods may be
+// called from any goroutine, and of nil.
+type carrier struct {
+	child   *spawn.Process
+	ctx     context.Context // until nobody is to be accepted any more
+	leaving context.CancelFunc
+	cut     context.CancelFunc // ends it at once
+	over    context.Context
+	done    chan struct{}
+	awaited atomic.Pointer[string] // the target that it does not listen at yet
+}
+
+// lastWords is how long clients may still take, after the program's end, what it
+// had said to them. Meanwhile there is no next run.
+const lastWords = time.Second
+
+// newCarrier returns what carry works with; nil where nothing is to be carried.
+func (s *Service) newCarrier(child *spawn.Process) *carrier {
+	if s.spec.Carrying.Targets == nil {
+		return nil
+	}
+	c := &carrier{child: child, done: make(chan struct{})}
+	c.over, c.cut = context.WithCancel(context.Background())
+	c.ctx, c.leaving = context.WithCancel(c.over)
+	return c
+}
+
+// leave says that nobody is to be accepted any more.
+func (c *carrier) leave() {
+	if c != nil {
+		c.leaving()
+	}
+}
+
+// end ends it, after the program.
+func (c *carrier) end() {
+	if c == nil {
+		return
+	}
+	c.leaving()
+	select {
+	case <-c.done:
+	case <-time.After(lastWords):
+	}
+	c.cut()
+	<-c.done
+}
+
+// missing is what the program has not done yet.
+func (c *carrier) missing() string {
+	if c == nil {
+		return ""
+	}
+	if target := c.awaited.Load(); target != nil {
+		return "the program does not listen at " + *target
+	}
+	return ""
+}
+
+// carry starts c's goroutine, which ends with c.end. Without it the program is of no
+// use.
+func (s *Service) carry(c *carrier, p *process, files []*os.File) {
+	if c == nil {
+		return
+	}
+	go func() {
+		defer close(c.done)
+		if err := s.carryAll(c, p, files); err != nil {
+			s.log.Error("connections not carried: the service is killed", "pid", c.child.Pid(), "err", err)
+			c.child.Kill()
+		}
+	}()
+}
+
+// carryAll waits until the program listens, says so, and carries.
+func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
+	room, err := inside.Open(c.child.Pid())
+	if err != nil {
+		return err
+	}
+	defer room.Close()
+	spec := s.spec.Carrying
+	routes := make([]proxy.Route, len(files))
+	for i, target := range spec.Targets {
+		door := room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: spec.Protocol == ""})
+		defer door.Close()
+		routes[i] = proxy.Route{Listener: files[i], Dialer: &dialer{door: door, carrier: c, patience: s.spec.Hold}}
+		name := target.String()
+		c.awaited.Store(&name)
+		if there, err := awaitListening(c.ctx, door); err != nil || !there {
+			return err
+		}
+	}
+	c.awaited.Store(nil)
+	carrying, err := proxy.New(routes, proxy.Options{MaxConns: spec.MaxConns, Idle: spec.Idle, Protocol: spec.Protocol,
+		Drain: s.spec.StopTimeout + lastWords, Log: s.log})
+	if err != nil {
+		return err
+	}
+	defer carrying.Close()
+	defer context.AfterFunc(c.over, func() { _ = carrying.Close() })()
+	if !s.spec.Process.Notify {
+		s.tell(report{of: p, serving: true})
+	}
+	if err := carrying.Run(c.ctx); !errors.Is(err, proxy.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// How often we look whether the program listens: only while it starts.
+const (
+	leastLook = time.Millisecond
+	mostLook  = 10 * time.Millisecond
+)
+
+// awaitListening is false when ctx is done first.
+func awaitListening(ctx context.Context, door *inside.Door) (bool, error) {
+	for pause := leastLook; ; pause = min(pause+pause/4, mostLook) {
+		if there, err := door.Look(); there || err != nil {
+			return there, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// within translates a target.
+func within(a listen.Address) inside.Address {
+	return inside.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
+		Four: a.Network != listen.TCP6, Six: a.Network != listen.TCP4}
+}
+
+// dialer connects clients to the program.
+type dialer struct {
+	door     *inside.Door
+	carrier  *carrier
+	patience time.Duration // how long a client waits for a program that has stopped listening; 0: for ever
+	refused  time.Time     // since when it does not listen
+}
+
+// Dial implements [proxy.Dialer]. A program that does not listen, any more or for a
+// moment, makes its next client wait; nobody else is accepted then. Mostly it is
+// about to end. One that lives on and listens to nobody is killed.
+func (d *dialer) Dial(client *proxy.Client) (int, error) {
+	fd, err := d.door.Dial(client.Addr())
+	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
+		d.refused = time.Time{}
+		return fd, err
+	}
+	if d.refused.IsZero() {
+		d.refused = time.Now()
+	}
+	if d.patience > 0 && time.Since(d.refused) > d.patience {
+		d.refused = time.Now()
+		d.carrier.child.Kill()
+		return -1, err
+	}
+	return -1, syscall.EAGAIN
+}
