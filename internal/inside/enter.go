@@ -66,37 +66,45 @@ type kind struct{ domain, kind, protocol int }
 // sockets makes a socket of each kind inside, close-on-exec and non-blocking, all
 // or none. The caller closes them.
 func (r *Room) sockets(kinds ...kind) ([]int, error) {
-	calls := make([]call, 0, len(kinds)+3)
-	calls = append(calls,
-		call{number: unix.SYS_SETNS, args: [3]uintptr{uintptr(r.user), unix.CLONE_NEWUSER}},
-		call{number: unix.SYS_SETNS, args: [3]uintptr{uintptr(r.network), unix.CLONE_NEWNET}})
-	first := len(calls)
-	for _, k := range kinds {
-		calls = append(calls, call{number: unix.SYS_SOCKET, args: [3]uintptr{uintptr(k.domain),
-			uintptr(k.kind | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), uintptr(k.protocol)}, result: -int(unix.EINTR)})
+	calls := make([]call, len(kinds))
+	for i, k := range kinds {
+		calls[i] = call{number: unix.SYS_SOCKET, args: [3]uintptr{uintptr(k.domain),
+			uintptr(k.kind | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), uintptr(k.protocol)}}
 	}
-	calls = append(calls, call{number: noCall})
-	if err := inChild(calls); err != nil {
+	return r.make("socket", calls...)
+}
+
+// make has calls made inside, which all return descriptors, and returns these, all
+// or none. The caller closes them.
+func (r *Room) make(name string, calls ...call) ([]int, error) {
+	const first = 2
+	all := make([]call, first, first+len(calls)+1)
+	all[0] = call{number: unix.SYS_SETNS, args: [3]uintptr{uintptr(r.user), unix.CLONE_NEWUSER}}
+	all[1] = call{number: unix.SYS_SETNS, args: [3]uintptr{uintptr(r.network), unix.CLONE_NEWNET}}
+	all = append(append(all, calls...), call{number: noCall})
+	for i := range all {
+		all[i].result = notMade
+	}
+	if err := inChild(all); err != nil {
 		return nil, err
 	}
-	fds := make([]int, 0, len(kinds))
-	var err error
-	for i, c := range calls[:len(calls)-1] {
+	fds := make([]int, 0, len(calls))
+	for i, c := range all[:len(all)-1] {
 		switch {
 		case c.result < 0 && i < first:
 			return nil, os.NewSyscallError("setns", unix.Errno(-c.result))
-		case c.result < 0 && err == nil:
-			err = os.NewSyscallError("socket", unix.Errno(-c.result))
-		case c.result >= 0 && i >= first:
+		case c.result < 0:
+			closeAll(fds)
+			return nil, os.NewSyscallError(name, unix.Errno(-c.result))
+		case i >= first:
 			fds = append(fds, c.result)
 		}
 	}
-	if err != nil {
-		closeAll(fds)
-		return nil, err
-	}
 	return fds, nil
 }
+
+// notMade is the result of a call that the child did not come to: it was killed.
+const notMade = -int(unix.EINTR)
 
 func closeAll(fds []int) {
 	for _, fd := range fds {

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +73,29 @@ func (r *Room) makeLocal() error {
 		}
 	}
 	r.local = true
+	return nil
+}
+
+// LowPorts lets the program bind ports below 1024, as a server that was root would:
+// in a network of its own they are nobody else's. ip(7), ip_unprivileged_port_start.
+// It comes before the program.
+func (r *Room) LowPorts() error {
+	const path = "/proc/sys/net/ipv4/ip_unprivileged_port_start" // of IPv6 too
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return err
+	}
+	here := unix.AT_FDCWD
+	// The network is that of whoever opens it.
+	fds, err := r.make("openat", call{number: unix.SYS_OPENAT, args: [3]uintptr{uintptr(here), uintptr(unsafe.Pointer(name)), unix.O_WRONLY | unix.O_CLOEXEC}})
+	runtime.KeepAlive(name)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer closeAll(fds)
+	if _, err := unix.Write(fds[0], []byte("0")); err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
 	return nil
 }
 

@@ -27,11 +27,12 @@ type Carrying struct {
 // called from any goroutine, and of nil.
 type carrier struct {
 	child   *spawn.Process
+	room    *inside.Room
 	ctx     context.Context // until nobody is to be accepted any more
 	leaving context.CancelFunc
 	cut     context.CancelFunc // ends it at once
 	over    context.Context
-	done    chan struct{}
+	done    chan struct{}          // nil: it does not run
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
 }
 
@@ -39,15 +40,23 @@ type carrier struct {
 // had said to them. Meanwhile there is no next run.
 const lastWords = time.Second
 
-// newCarrier returns what carry works with; nil where nothing is to be carried.
-func (s *Service) newCarrier(child *spawn.Process) *carrier {
+// newCarrier makes the carrier of a process that has not exec'ed the program yet; nil
+// where nothing is to be carried.
+func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if s.spec.Carrying.Targets == nil {
-		return nil
+		return nil, nil
 	}
-	c := &carrier{child: child, done: make(chan struct{})}
+	room, err := inside.Open(child.Pid())
+	if err != nil {
+		return nil, err
+	}
+	if err := room.LowPorts(); err != nil {
+		s.log.Warn("ports below 1024 are not the program's to bind, but with capabilities = [\"net_bind_service\"]", "err", err)
+	}
+	c := &carrier{child: child, room: room}
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)
-	return c
+	return c, nil
 }
 
 // leave says that nobody is to be accepted any more.
@@ -63,12 +72,16 @@ func (c *carrier) end() {
 		return
 	}
 	c.leaving()
-	select {
-	case <-c.done:
-	case <-time.After(lastWords):
+	if c.done != nil {
+		select {
+		case <-c.done:
+		case <-time.After(lastWords):
+		}
+		c.cut()
+		<-c.done
 	}
 	c.cut()
-	<-c.done
+	c.room.Close()
 }
 
 // missing is what the program has not done yet.
@@ -88,6 +101,7 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 	if c == nil {
 		return
 	}
+	c.done = make(chan struct{})
 	go func() {
 		defer close(c.done)
 		if err := s.carryAll(c, p, files); err != nil {
@@ -99,15 +113,10 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 
 // carryAll waits until the program listens, says so, and carries.
 func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
-	room, err := inside.Open(c.child.Pid())
-	if err != nil {
-		return err
-	}
-	defer room.Close()
 	spec := s.spec.Carrying
 	routes := make([]proxy.Route, len(files))
 	for i, target := range spec.Targets {
-		door := room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: spec.Protocol == ""})
+		door := c.room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: spec.Protocol == ""})
 		defer door.Close()
 		routes[i] = proxy.Route{Listener: files[i], Dialer: &dialer{door: door, carrier: c, patience: s.spec.Hold}}
 		name := target.String()

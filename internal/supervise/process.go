@@ -149,6 +149,12 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	spec.Waits = p.ahead
 	child, err := s.around.Starter.Prepare(ctx, spec, streams.child(), s.inherited(files))
 	streams.handedOver()
+	var carrier *carrier
+	if err == nil {
+		if carrier, err = s.newCarrier(child); err != nil {
+			_ = child.Close()
+		}
+	}
 	if err != nil {
 		streams.close()
 		s.tell(report{of: p, failed: err})
@@ -165,12 +171,12 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	pumps := streams.copy(s.around.Sink, s.spec.Name(), child.Pid())
 	if err != nil {
 		_ = child.Close()
+		carrier.end()
 		pumps.wait()
 		s.tell(report{of: p, failed: err})
 		return
 	}
 	calls, answered := s.answerCalls(child, files)
-	carrier := s.newCarrier(child)
 	s.tell(report{of: p, running: child, answers: calls, carrier: carrier})
 	s.carry(carrier, p, files)
 	heard := s.listenTo(p, child)
