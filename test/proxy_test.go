@@ -122,7 +122,7 @@ func TestProxyCombinations(t *testing.T) {
 				}
 				six := strings.HasPrefix(own, "[")
 				same := network == "tcp" && (target == "tcp :8000" || six == strings.HasPrefix(target, "tcp6") && strings.HasPrefix(target, "tcp"))
-				if same != (who == own) {
+				if network == "tcp" && same != (who == own) {
 					t.Errorf("it sees %s, and the client is %s", who, own)
 				}
 				if a.log.count("level=ERROR")+a.log.count("level=WARN") > 0 {
@@ -135,25 +135,25 @@ func TestProxyCombinations(t *testing.T) {
 
 // Any address of a client, and a port that the program itself has.
 func TestProxyClientAddresses(t *testing.T) {
-	n := port(t)
-	carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), fmt.Sprintf("tcp :%d", n+1), "")
+	n, inside := port(t), port(t)
+	carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), fmt.Sprintf("tcp :%d", inside), "")
 	for _, tt := range []struct{ from, sees string }{
 		{"127.0.0.2:0", "127.0.0.2:"},
 		{"127.9.8.7:0", "127.9.8.7:"},
-		{fmt.Sprintf("127.0.0.3:%d", n+1), "127.0.0.3:"},
-		{fmt.Sprintf("127.0.0.1:%d", n+1), "127.0.0.1:"},
+		{fmt.Sprintf("127.0.0.3:%d", inside), "127.0.0.3:"},
+		{fmt.Sprintf("127.0.0.1:%d", inside), "127.0.0.1:"},
 	} {
 		from, err := net.ResolveTCPAddr("tcp", tt.from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 3 { // the second and third find a connection from there that is just over
+		for i := range 3 { // the second and third find a connection from there that is just over
 			d := net.Dialer{LocalAddr: from, Control: func(_, _ string, raw syscall.RawConn) error {
 				return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) })
 			}}
 			c, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
-			if errors.Is(err, syscall.EADDRNOTAVAIL) {
-				break // on the host, too
+			if i > 0 && errors.Is(err, syscall.EADDRNOTAVAIL) {
+				break // it is not over on the host
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -206,30 +206,30 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 	a.wait("state=resting")
 }
 
-// A service that is killed at random loses what it had taken, and nobody in the
-// queue.
+// A service that is killed at random loses what it had taken, and nobody in our
+// queue. Until its last thread is gone it takes connections into a queue of its own,
+// also of clients that it has cut already; and one may have been accepted for it.
 func TestProxyLosesNobodyToKills(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "")
 		stop, kills := make(chan struct{}), make(chan int)
 		go func() { kills <- killAtRandom(a, stop) }()
-		var next, answered, cut sync.Map
-		count := func(m *sync.Map) (n int) { m.Range(func(_, _ any) bool { n++; return true }); return n }
+		const workers = 8
+		var tl tally
 		var all sync.WaitGroup
-		for worker := range 8 {
+		for worker := range workers {
 			all.Go(func() {
 				for i := range 125 {
-					next.Store([2]int{worker, i}, true)
 					c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
 					if err == nil {
 						_, err = talk(c, fmt.Appendf(nil, "request %d of %d", i, worker))
 					}
 					switch {
 					case err == nil:
-						answered.Store([2]int{worker, i}, true)
+						tl.answered.Add(1)
 					case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
-						cut.Store([2]int{worker, i}, true)
+						tl.cut.Add(1)
 					default:
 						t.Errorf("request %d of %d: %v", i, worker, err)
 					}
@@ -239,8 +239,8 @@ func TestProxyLosesNobodyToKills(t *testing.T) {
 		all.Wait()
 		close(stop)
 		killed := <-kills
-		t.Logf("%s: %d answered, %d cut by %d kills", target, count(&answered), count(&cut), killed)
-		if count(&answered)+count(&cut) != 1000 || count(&cut) > 8*killed || killed == 0 {
+		t.Logf("%s: %d answered, %d cut by %d kills", target, tl.answered.Load(), tl.cut.Load(), killed)
+		if tl.answered.Load()+tl.cut.Load() != workers*125 || tl.cut.Load() > int64((2*workers+1)*killed) || killed == 0 {
 			t.Errorf("the count is not exact")
 		}
 	}

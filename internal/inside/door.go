@@ -130,7 +130,14 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 	if err == nil {
 		err = unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, d.address.Port)))
 	}
-	if err != nil && err != unix.EINPROGRESS {
+	if err == unix.EINPROGRESS {
+		// Through lo the answer is there already: it came while connect had the socket.
+		var refused int
+		if refused, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); refused != 0 {
+			err = unix.Errno(refused)
+		}
+	}
+	if err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}

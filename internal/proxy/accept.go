@@ -226,7 +226,7 @@ func (p *Proxy) stall(r *route, err error) {
 	p.pipes.trim()
 	r.short = !errors.Is(err, unix.EAGAIN)
 	least, most := time.Millisecond, 100*time.Millisecond
-	text := "the program's queue is full, clients wait"
+	text := "the program takes nobody for now, clients wait"
 	if r.short {
 		least, most = 100*time.Millisecond, time.Second
 		text = "nobody is accepted for now"

@@ -141,7 +141,7 @@ func TestBackendQueueFull(t *testing.T) {
 		_, _ = c.Write([]byte("hi"))
 		clients = append(clients, c)
 	}
-	become(t, "the queue is full", func() bool { return p.log.count("queue is full") == 1 })
+	become(t, "the queue is full", func() bool { return p.log.count("takes nobody") == 1 })
 	l, err := net.FileListener(f)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -193,5 +194,7 @@ func (d *dialer) Dial(client *proxy.Client) (int, error) {
 		d.carrier.child.Kill()
 		return -1, err
 	}
-	return -1, syscall.EAGAIN
+	return -1, errDeaf
 }
+
+var errDeaf = fmt.Errorf("it does not listen: %w", syscall.EAGAIN)
