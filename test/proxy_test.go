@@ -38,9 +38,16 @@ func carried(args []string) {
 	refusal := syscall.Errno(0)
 	_ = errors.As(err, &refusal)
 	for {
+		for l == nil {
+			time.Sleep(time.Hour)
+		}
 		c, err := l.Accept()
 		if err != nil {
 			os.Exit(1)
+		}
+		if len(args) > 3 { // enough for one life
+			l.Close()
+			l = nil
 		}
 		go func() {
 			fmt.Fprintf(c, "%s %d\n", c.RemoteAddr(), refusal)
@@ -206,6 +213,54 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 	a.wait("state=resting")
 }
 
+// A program that lives on and listens no more is killed; the one that comes next
+// serves those who wait in the queue.
+func TestProxyEndsTheDeaf(t *testing.T) {
+	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
+		n := port(t)
+		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "hold = \"500ms\"\n", "0s", "once")
+		dial := func() net.Conn {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		if _, err := talk(dial(), []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		accepted := dial()
+		a.wait("takes nobody")
+		queued := dial()
+		if _, err := talk(accepted, []byte("hello")); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client of a program that listens no more gets %v", err)
+		}
+		a.wait("it does not listen any more")
+		if _, err := talk(queued, []byte("hello")); err != nil {
+			t.Errorf("who waited in the queue: %v", err)
+		}
+		a.waitN(2, "state=running")
+	}
+}
+
+// Python's server of files, unmodified, logs who asks.
+func TestProxyPython(t *testing.T) {
+	installed(t, "python3")
+	n := port(t)
+	a := activate(t, "--config", example(t, "python-http", `"tcp://127.0.0.1:8000"]`, fmt.Sprintf(`"tcp://127.0.0.1:%d"]`, n), `"bind"`, `"proxy"`))
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	c, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+	if page, err := io.ReadAll(c); !bytes.Contains(page, []byte("Directory listing")) || err != nil {
+		t.Errorf("%q: %v", page, err)
+	}
+	a.wait("stream=stderr", "127.0.0.2 - - ")
+}
+
 // A service that is killed at random loses what it had taken, and nobody in our
 // queue. Until its last thread is gone it takes connections into a queue of its own,
 // also of clients that it has cut already; and one may have been accepted for it.
@@ -308,6 +363,9 @@ func TestProxyLeavesNothing(t *testing.T) {
 	}
 	if now := threadsOf(t, pid); now > threads+2 {
 		t.Errorf("%d threads before, %d after", threads, now)
+	}
+	if a.log.count("mended")+a.log.count("level=ERROR") > 0 {
+		t.Error("there are complaints in the log")
 	}
 	if left := childrenOf(pid); len(left) != 2 { // the guard, and the next sandbox
 		t.Errorf("children left: %v", left)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -51,8 +53,10 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := room.LowPorts(); err != nil {
-		s.log.Warn("ports below 1024 are not the program's to bind, but with capabilities = [\"net_bind_service\"]", "err", err)
+	if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return a.TCP() && a.Port < 1024 }) {
+		if err := room.LowPorts(); err != nil {
+			s.log.Warn("ports below 1024 are not the program's to bind, but with capabilities = [\"net_bind_service\"]", "err", err)
+		}
 	}
 	c := &carrier{child: child, room: room}
 	c.over, c.cut = context.WithCancel(context.Background())
@@ -119,7 +123,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	for i, target := range spec.Targets {
 		door := c.room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: spec.Protocol == ""})
 		defer door.Close()
-		routes[i] = proxy.Route{Listener: files[i], Dialer: &dialer{door: door, carrier: c, patience: s.spec.Hold}}
+		routes[i] = proxy.Route{Listener: files[i], Dialer: &dialer{door: door, service: s, child: c.child}}
 		name := target.String()
 		c.awaited.Store(&name)
 		if there, err := awaitListening(c.ctx, door); err != nil || !there {
@@ -128,7 +132,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	}
 	c.awaited.Store(nil)
 	carrying, err := proxy.New(routes, proxy.Options{MaxConns: spec.MaxConns, Idle: spec.Idle, Protocol: spec.Protocol,
-		Drain: s.spec.StopTimeout + lastWords, Log: s.log})
+		Drain: s.drain(), Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -141,6 +145,15 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 		return err
 	}
 	return nil
+}
+
+// drain is how long connections go on when nobody is accepted any more: until the
+// program has ended, in its time.
+func (s *Service) drain() time.Duration {
+	if s.spec.StopTimeout == 0 {
+		return math.MaxInt64 / 2
+	}
+	return s.spec.StopTimeout + lastWords
 }
 
 // How often we look whether the program listens: only while it starts.
@@ -171,15 +184,16 @@ func within(a listen.Address) inside.Address {
 
 // dialer connects clients to the program.
 type dialer struct {
-	door     *inside.Door
-	carrier  *carrier
-	patience time.Duration // how long a client waits for a program that has stopped listening; 0: for ever
-	refused  time.Time     // since when it does not listen
+	door    *inside.Door
+	service *Service
+	child   *spawn.Process
+	refused time.Time // since when it does not listen
 }
 
 // Dial implements [proxy.Dialer]. A program that does not listen, any more or for a
-// moment, makes its next client wait; nobody else is accepted then. Mostly it is
-// about to end. One that lives on and listens to nobody is killed.
+// moment, makes its next client wait, and nobody else is accepted then. Mostly it is
+// about to end. One that lives on and has listened to nobody for as long as a client
+// may wait is killed.
 func (d *dialer) Dial(client *proxy.Client) (int, error) {
 	fd, err := d.door.Dial(client.Addr())
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
@@ -189,10 +203,10 @@ func (d *dialer) Dial(client *proxy.Client) (int, error) {
 	if d.refused.IsZero() {
 		d.refused = time.Now()
 	}
-	if d.patience > 0 && time.Since(d.refused) > d.patience {
+	if hold := d.service.spec.Hold; hold > 0 && time.Since(d.refused) > hold {
+		d.service.log.Error("service killed: it does not listen any more", "pid", d.child.Pid(), "hold", hold)
 		d.refused = time.Now()
-		d.carrier.child.Kill()
-		return -1, err
+		d.child.Kill()
 	}
 	return -1, errDeaf
 }

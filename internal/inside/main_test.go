@@ -1,0 +1,149 @@
+package inside
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "program" {
+		program()
+	}
+	// A program that is built for the race detector else sleeps a second at exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
+	ktest.Main(m)
+}
+
+// program listens where it is told to, a line each, and says "listens" or why not;
+// it greets everybody with the address it sees. "away" closes the last listener.
+func program() {
+	lo, err := unix.NewIfreq("lo")
+	fd, _ := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err == nil {
+		lo.SetUint16(unix.IFF_UP)
+		err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+	}
+	fmt.Println("up", err)
+	var last net.Listener
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		network, addr, _ := strings.Cut(in.Text(), " ")
+		if network == "away" {
+			_ = last.Close()
+			fmt.Println("closed")
+			continue
+		}
+		l, err := net.Listen(network, addr)
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		last = l
+		fmt.Println("listens")
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintln(c, c.RemoteAddr())
+				_ = c.Close()
+			}
+		}()
+	}
+	os.Exit(0)
+}
+
+// inmate is a program in a network of its own.
+type inmate struct {
+	t   testing.TB
+	pid int
+	in  io.Writer
+	out *bufio.Reader
+}
+
+func newInmate(t testing.TB) *inmate {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "program")
+	cmd.Stderr = os.Stderr
+	// Who is not root in there has no capability after execve, and lo must be brought up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
+		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		ktest.Skip(t, "no user namespaces: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	i := &inmate{t, cmd.Process.Pid, in, bufio.NewReader(out)}
+	if line, err := i.out.ReadString('\n'); line != "up <nil>\n" {
+		t.Fatalf("the program says %q: %v", line, err)
+	}
+	return i
+}
+
+// told tells it a line and wants an answer.
+func (i *inmate) told(line, want string) {
+	i.t.Helper()
+	fmt.Fprintln(i.in, line)
+	if got, err := i.out.ReadString('\n'); got != want+"\n" {
+		i.t.Fatalf("told %q it says %q, want %q: %v", line, got, want, err)
+	}
+}
+
+func open(t testing.TB, pid int) *Room {
+	t.Helper()
+	r, err := Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func door(t testing.TB, r *Room, a Address, own bool) *Door {
+	d := r.Door(a, Options{OwnAddress: own})
+	t.Cleanup(d.Close)
+	return d
+}
+
+// greeting dials as from and returns whom the program sees.
+func greeting(t testing.TB, d *Door, from string) string {
+	t.Helper()
+	var client = addrPort(from)
+	fd, err := d.Dial(client)
+	if err != nil {
+		t.Errorf("as %s: %v", from, err)
+		return ""
+	}
+	f := os.NewFile(uintptr(fd), "dialed")
+	defer f.Close()
+	got, err := io.ReadAll(f)
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.TrimSpace(string(got))
+}
