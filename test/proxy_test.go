@@ -243,6 +243,23 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 	}
 }
 
+// A service that nobody uses ends, between clients, and loses none of them.
+func TestProxyIdle(t *testing.T) {
+	n := port(t)
+	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "idle_timeout = \"20ms\"\n")
+	for i := range 60 {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := talk(c, []byte("hello")); err != nil {
+			t.Fatalf("client %d: %v", i, err)
+		}
+		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+	}
+	a.wait("state=stopping", "idle=")
+}
+
 // Python's server of files, unmodified, logs who asks.
 func TestProxyPython(t *testing.T) {
 	installed(t, "python3")

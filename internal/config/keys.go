@@ -12,7 +12,7 @@ import (
 
 // The keys, in the order of the reference. Each has a kind, a place and a
 // default; without says what holds where no value says it, only where it has a
-// meaning, later which values are not supported yet.
+// meaning.
 
 // group is one [[socket]] table.
 type group struct {

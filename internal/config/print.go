@@ -31,8 +31,6 @@ func appendSection[S any](b []byte, header string, keys []field[S], s *S) []byte
 		case f.idle(s) != "":
 		case f.absent(s):
 			b = fmt.Appendf(b, "# %s: %s\n", f.key, f.unset)
-		case f.planned != "":
-			b = fmt.Appendf(b, "%s = %s # not supported yet: %s\n", f.key, f.print(s), f.planned)
 		default:
 			b = fmt.Appendf(b, "%s = %s\n", f.key, f.print(s))
 		}

@@ -71,17 +71,15 @@ type codec[T any] struct {
 // field is one key of a section: how it is read and printed, what holds
 // without it, and where it has no meaning.
 type field[S any] struct {
-	key     string
-	read    func(r *reading, s *S, v value)
-	reset   func(s *S)          // to the default
-	clear   func(s *S)          // to nothing: of a socket for which the key has no meaning
-	print   func(s *S) string   // the value, as TOML
-	std     string              // the default, as TOML
-	normal  func(s *S) bool     // the value is the default
-	unset   string              // what holds without the key, where no value says it
-	whys    []func(s *S) string // each: why the key has no meaning; "": it has
-	planned string              // values that are not supported yet
-	ready   []string            // values that are, beside the default, as TOML
+	key    string
+	read   func(r *reading, s *S, v value)
+	reset  func(s *S)          // to the default
+	clear  func(s *S)          // to nothing: of a socket for which the key has no meaning
+	print  func(s *S) string   // the value, as TOML
+	std    string              // the default, as TOML
+	normal func(s *S) bool     // the value is the default
+	unset  string              // what holds without the key, where no value says it
+	whys   []func(s *S) string // each: why the key has no meaning; "": it has
 }
 
 // key makes a field of its name, its kind, where its value is kept, and its
@@ -129,13 +127,6 @@ func (f field[S]) only(why func(*S) string) field[S] {
 	return f
 }
 
-// later says which values are read, but not supported yet; ready are those that are,
-// beside the default, as TOML.
-func (f field[S]) later(values string, ready ...string) field[S] {
-	f.planned, f.ready = values, ready
-	return f
-}
-
 // idle says why the key has no meaning in s; "" when it has.
 func (f *field[S]) idle(s *S) string {
 	for _, why := range f.whys {
@@ -160,12 +151,8 @@ func fill[S any](r *reading, section string, keys []field[S], t *table, s *S) ma
 			r.report(e.at, r.key, "unknown key", keyCure(section, e.name))
 			continue
 		}
-		before := len(r.errs)
 		keys[i].read(r, s, e.value)
 		given[e.name] = e.value
-		if f := &keys[i]; f.planned != "" && len(r.errs) == before && !f.normal(s) && !slices.Contains(f.ready, f.print(s)) {
-			r.report(e.value.at, r.key, f.print(s)+" is not supported yet", "today there is only "+strings.Join(append([]string{f.std}, f.ready...), ", "))
-		}
 	}
 	return given
 }

@@ -37,6 +37,7 @@ type carrier struct {
 	over    context.Context
 	done    chan struct{}          // nil: it does not run
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
+	retired atomic.Pointer[func()] // what is to be done when the last client has left
 }
 
 // lastWords is how long clients may still take, after the program's end, what it
@@ -69,6 +70,13 @@ func (c *carrier) leave() {
 	if c != nil {
 		c.leaving()
 	}
+}
+
+// retire says that nobody is to be accepted any more, and calls f when the last
+// client has left: who comes in between waits in the queue, and is not cut off.
+func (c *carrier) retire(f func()) {
+	c.retired.Store(&f)
+	c.leaving()
 }
 
 // end ends it, after the program.
@@ -141,8 +149,11 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	if !s.spec.Process.Notify {
 		s.tell(report{of: p, serving: true})
 	}
-	if err := carrying.Run(c.ctx); !errors.Is(err, proxy.ErrClosed) {
+	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, proxy.ErrClosed) {
 		return err
+	}
+	if f := c.retired.Load(); f != nil {
+		(*f)()
 	}
 	return nil
 }
