@@ -88,7 +88,6 @@ func key[S, T any](name string, kind codec[T], at func(*S) *T, std T) field[S] {
 	printed := kind.print(std)
 	return field[S]{
 		key: name,
-		std: printed,
 		read: func(r *reading, s *S, v value) {
 			if got, ok := kind.read(r, v); ok {
 				*at(s) = got
