@@ -432,6 +432,10 @@ func TestProxyNginx(t *testing.T) {
 
 // The program sees nothing of the host: its sockets are of its own network.
 func TestProxyNoSocketEnters(t *testing.T) {
+	said := command(t, "", program(t, "activator"), "check", "-v", "--config", "../configs/nginx-proxy.toml")
+	if want := "# sealed: tcp://127.0.0.1:8080: proxy: no socket of the host's enters\n"; !strings.Contains(said, want) {
+		t.Errorf("check -v does not say %q:\n%s", want, said)
+	}
 	n := port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "")
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))

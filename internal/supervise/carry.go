@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"slices"
@@ -54,10 +55,12 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return a.TCP() && a.Port < 1024 }) {
-		if err := room.LowPorts(); err != nil {
-			s.log.Warn("ports below 1024 are not the program's to bind, but with capabilities = [\"net_bind_service\"]", "err", err)
+	if err := room.LowPorts(); err != nil {
+		level := slog.LevelDebug
+		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return a.TCP() && a.Port < 1024 }) {
+			level = slog.LevelWarn
 		}
+		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
 	c := &carrier{child: child, room: room}
 	c.over, c.cut = context.WithCancel(context.Background())
