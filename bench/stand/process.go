@@ -47,8 +47,11 @@ func (w *World) Start(as *Person, env []string, argv ...string) (*Process, error
 	p.Cmd.Stdout, p.Cmd.Stderr = log, log
 	p.Cmd.Env = append(os.Environ(), env...)
 	p.Cmd.Dir = "/"
+	// A session each, as every daemon has: the scheduler shares the processors
+	// between sessions first, sched(7) "The autogroup feature".
+	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if as != nil {
-		p.Cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: as.UID, Gid: as.GID}}
+		p.Cmd.SysProcAttr.Credential = &syscall.Credential{Uid: as.UID, Gid: as.GID}
 		p.Cmd.Env = append([]string{"HOME=" + as.Home, "USER=" + as.Name, "LOGNAME=" + as.Name,
 			"XDG_RUNTIME_DIR=/run/user/" + strconv.Itoa(int(as.UID)), "PATH=" + os.Getenv("PATH")}, env...)
 	}
