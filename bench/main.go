@@ -38,6 +38,7 @@ type options struct {
 	bin, results, docs string
 	only               string
 	scale              float64
+	limit              time.Duration
 	pictures           string
 }
 
@@ -49,6 +50,7 @@ func run(args []string) error {
 	flags.StringVar(&o.docs, "docs", "", "folder for benchmarks.md and its pictures; default: ../docs, of a part of a run ../bin/benchmarks")
 	flags.StringVar(&o.only, "only", "", "names of measurements, with commas; others are not taken")
 	flags.Float64Var(&o.scale, "scale", 1, "of all counts of rounds; less than 1 is for trying")
+	flags.DurationVar(&o.limit, "limit", 14*time.Minute, "what is not measured by then is left out, and the document says so")
 	flags.StringVar(&o.pictures, "pictures", ".svg", "kind of the pictures; others than .svg are for looking at")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -95,10 +97,12 @@ func compare(a, b string) error {
 	return report.Compare(os.Stdout, ra, rb)
 }
 
-// measure takes all measurements. Values and document are written also when it is
-// interrupted, with what there is by then.
+// measure takes all measurements. Where time is short the document says what was
+// not measured; an interrupted run leaves everything as it was.
 func (o options) measure() error {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	interrupted, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(interrupted, o.limit, fmt.Errorf("the %v of a run were over", o.limit))
 	defer cancel()
 	r := report.Result{Begun: time.Now().UTC().Truncate(time.Second), Machine: stand.Machine()}
 	w, err := stand.Open(ctx, o.bin)
@@ -115,8 +119,9 @@ func (o options) measure() error {
 		fmt.Printf("%4.0f s  %s\n", time.Since(r.Begun).Seconds(), fmt.Sprintf(format, args...))
 	}}
 	for _, m := range chosen {
-		if ctx.Err() == nil {
-			r.Parts = append(r.Parts, b.Run(m))
+		r.Parts = append(r.Parts, b.Run(m))
+		if err := interrupted.Err(); err != nil {
+			return errors.New("interrupted, nothing is written")
 		}
 	}
 	r.Seconds = time.Since(r.Begun).Round(time.Second).Seconds()
@@ -127,7 +132,7 @@ func (o options) measure() error {
 	if err := r.Write(raw); err != nil {
 		return err
 	}
-	return errors.Join(o.document(r, raw), ctx.Err())
+	return o.document(r, raw)
 }
 
 func (o options) chosen() ([]measure.Measurement, error) {

@@ -3,6 +3,7 @@
 package measure
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -40,7 +41,11 @@ func (b *Bench) Run(m Measurement) report.Part {
 	p := report.Part{Name: m.Name, Title: m.Title, How: strings.TrimSpace(m.How)}
 	begin := time.Now()
 	b.Progress("%s", m.Title)
-	if err := m.Run(b, &p); err != nil {
+	err := context.Cause(b.Ctx)
+	if err == nil {
+		err = m.Run(b, &p)
+	}
+	if err != nil {
 		p.Absent = err.Error()
 		b.Progress("  not measured: %v", err)
 	}
@@ -72,7 +77,8 @@ type bout interface {
 }
 
 // alternate lets the contenders take turns, each once a round, and returns their
-// rows. Who cannot be had is told of, and so is who fails on the way.
+// rows. Who cannot be had is told of, and so is who fails on the way. When the time
+// of the run is over there are fewer rounds.
 func (b *Bench) alternate(rounds int, contenders []contender) []report.Row {
 	rows := make([]report.Row, len(contenders))
 	bouts := make([]bout, len(contenders))
@@ -88,6 +94,9 @@ func (b *Bench) alternate(rounds int, contenders []contender) []report.Row {
 	// The collector of this program shall not run while a client waits.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for round := range rounds {
+		if b.Ctx.Err() != nil {
+			break
+		}
 		for turn := range contenders {
 			i := (turn + round) % len(contenders) // nobody is always behind the same
 			if rows[i].Absent != "" {
@@ -101,8 +110,11 @@ func (b *Bench) alternate(rounds int, contenders []contender) []report.Row {
 			rows[i].Values = append(rows[i].Values, round3(v))
 		}
 	}
-	for _, r := range rows {
-		if r.Absent != "" {
+	for i, r := range rows {
+		if r.Absent == "" && len(r.Values) == 0 {
+			rows[i].Absent = reason(context.Cause(b.Ctx))
+		}
+		if r = rows[i]; r.Absent != "" {
 			b.Progress("  %-44s absent: %s", r.Case, r.Absent)
 			continue
 		}

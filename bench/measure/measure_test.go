@@ -1,12 +1,14 @@
 package measure
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"activator/bench/report"
+	"activator/bench/stand"
 )
 
 // scripted gives values in order, and an error where there are no more.
@@ -37,7 +39,7 @@ func TestAlternate(t *testing.T) {
 	contend := func(name string, values ...float64) contender {
 		return contender{name, name == "a", func(*Bench) (bout, error) { return &scripted{name, values, &turns, &closed}, nil }}
 	}
-	b := &Bench{Scale: 1, Progress: func(string, ...any) {}}
+	b := &Bench{World: &stand.World{Ctx: t.Context()}, Scale: 1, Progress: func(string, ...any) {}}
 	rows := b.alternate(3, []contender{
 		contend("a", 1, 2, 3.00049),
 		contend("b", 4),
@@ -57,6 +59,23 @@ func TestAlternate(t *testing.T) {
 	}
 	if closed != 2 {
 		t.Errorf("%d were closed, want 2", closed)
+	}
+}
+
+// Whose time is over is not forgotten.
+func TestAlternateWithoutTime(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var turns []string
+	closed := 0
+	b := &Bench{World: &stand.World{Ctx: ctx}, Scale: 1, Progress: func(string, ...any) {}}
+	cancel(errors.New("over"))
+	rows := b.alternate(3, []contender{{"a", true, func(*Bench) (bout, error) { return &scripted{"a", nil, &turns, &closed}, nil }}})
+	if rows[0].Absent != "over" || len(turns) != 0 || closed != 1 {
+		t.Errorf("%+v, %d turns, %d closed", rows, len(turns), closed)
+	}
+	part := b.Run(Measurement{Name: "m", Run: func(*Bench, *report.Part) error { t.Error("measured"); return nil }})
+	if part.Absent != "over" {
+		t.Errorf("%+v", part)
 	}
 }
 

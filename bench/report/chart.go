@@ -51,6 +51,12 @@ func (t Table) drawn() bool { return t.Picture != "" && len(t.present()) > 0 }
 // Draw draws all pictures into a folder: SVG, or what the extension says, such as
 // ".png".
 func (r Result) Draw(folder, extension string) error {
+	if goals := r.goals(); goals.drawn() {
+		name := strings.TrimSuffix(goalsPicture, ".svg") + extension
+		if err := goals.draw("Goals: blue is met, grey is missed", filepath.Join(folder, name)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	for _, p := range r.Parts {
 		for i, t := range p.Tables {
 			if !t.drawn() {
@@ -64,6 +70,32 @@ func (r Result) Draw(folder, extension string) error {
 		}
 	}
 	return nil
+}
+
+// goalsPicture is the file of the picture of all goals.
+const goalsPicture = "goals.svg"
+
+// goals is a table of what was measured of each goal, in percent of its bound: what
+// is at most 100 is met.
+func (r Result) goals() Table {
+	t := Table{Unit: "measured, in % of the bound (at most 100: met)", Picture: Bars}
+	for _, p := range r.Parts {
+		for _, g := range p.Goals {
+			row := Row{Case: g.Text, Ours: g.Verdict() == "met"}
+			switch {
+			case g.Value == nil || g.Bound == 0:
+				continue
+			case g.Least && *g.Value <= 0:
+				continue
+			case g.Least:
+				row.Values = []float64{100 * g.Bound / *g.Value}
+			default:
+				row.Values = []float64{100 * *g.Value / g.Bound}
+			}
+			t.Rows = append(t.Rows, row)
+		}
+	}
+	return t
 }
 
 func (t Table) draw(title, path string) error {

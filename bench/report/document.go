@@ -19,7 +19,7 @@ func (r Result) Document(w io.Writer, pictures, raw string) error {
 	d.line("table took turns (A B A B ...). The raw values: [`%s`](%s). Hold two runs against each other with", raw, raw)
 	d.line("`make bench-compare A=... B=...`. How it is done: [`bench/README.md`](../bench/README.md).")
 	d.line("")
-	d.goals(r.Parts)
+	d.goals(r, pictures)
 	d.facts(r)
 	for _, p := range r.Parts {
 		d.part(p, pictures)
@@ -39,12 +39,16 @@ func (d *document) line(format string, args ...any) {
 	}
 }
 
-func (d *document) goals(parts []Part) {
+func (d *document) goals(r Result, pictures string) {
 	d.line("## Goals")
 	d.line("")
+	if r.goals().drawn() {
+		d.line("![Goals](%s/%s)", pictures, goalsPicture)
+		d.line("")
+	}
 	d.line("| goal | bound | measured | |")
 	d.line("| --- | ---: | ---: | --- |")
-	for _, p := range parts {
+	for _, p := range r.Parts {
 		for _, g := range p.Goals {
 			d.line("| [%s](#%s) | %s | %s | %s |", cell(g.Text), anchor(p.Title), g.bound(), g.measured(), g.verdict())
 		}

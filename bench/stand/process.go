@@ -2,6 +2,7 @@ package stand
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ type Process struct {
 
 // Start starts a program as somebody, with env added to ours.
 func (w *World) Start(as *Person, env []string, argv ...string) (*Process, error) {
-	if err := w.Ctx.Err(); err != nil {
+	if err := context.Cause(w.Ctx); err != nil {
 		return nil, err
 	}
 	path, err := Find(argv[0])
