@@ -23,7 +23,7 @@ runs before anything is measured.`,
 			{nginxSolo, false, nginxAlone},
 			{ours, true, nginxOurs("8080", "target = \"tcp4://:8080\"\n", "handover = \"bind\"\n")},
 		}
-		for _, t := range b.loads(p, "", nginxSolo, servers, keepAlive, bulk) {
+		for _, t := range b.loads(p, 15, "", nginxSolo, servers, keepAlive, bulk) {
 			p.Goals = append(p.Goals, atLeast("bind, "+t.Title+", to the program alone", "", 0.98, quotient(t.Row(ours), t.Row(nginxSolo))))
 		}
 		return nil
@@ -146,8 +146,8 @@ func byHAProxy(b *Bench, port, backend int) (*stand.Process, error) {
 }
 
 func runProxy(b *Bench, p *report.Part) error {
-	tables := b.loads(p, "nginx: ", direct, nginxRelays, keepAlive, closing)
-	for _, t := range append(tables, b.loads(p, "", direct, iperfRelays, iperf)...) {
+	tables := b.loads(p, 9, "nginx: ", direct, nginxRelays, keepAlive, closing)
+	for _, t := range append(tables, b.loads(p, 9, "", direct, iperfRelays, iperf)...) {
 		for _, peer := range []string{haproxy, proxyd} {
 			p.Goals = append(p.Goals, atLeast("proxy, "+t.Title+", to "+peer, "", 1, quotient(t.Row(proxied), t.Row(peer))))
 		}

@@ -55,7 +55,7 @@ func runRunning(b *Bench, p *report.Part) error {
 		{"Go: ", goAlone, goOurs, goServers},
 		{"nginx: ", nginxSolo, nginxByFDs, nginxServers},
 	} {
-		for _, t := range b.loads(p, set.title, set.alone, set.servers, keepAlive, bulk) {
+		for _, t := range b.loads(p, 15, set.title, set.alone, set.servers, keepAlive, bulk) {
 			p.Goals = append(p.Goals, atLeast("once running, "+t.Title+", to the program alone", "", 0.98,
 				quotient(t.Row(set.ours), t.Row(set.alone))))
 		}

@@ -55,8 +55,8 @@ func (e *echoing) measure() (float64, error) {
 	return stats.Median(values), nil
 }
 
-// opened asks once, which starts the service.
-func opened(p *stand.Process, port int) (bout, error) {
+// started asks once, which starts the service.
+func started(p *stand.Process, port int) (bout, error) {
 	if _, err := stand.Echoes(port, 10); err != nil {
 		p.Stop()
 		return nil, err
@@ -74,7 +74,7 @@ func udpPeer(b *Bench) (bout, error) {
 		p.Stop()
 		return nil, err
 	}
-	return opened(p, port)
+	return started(p, port)
 }
 
 func udpOurs(as func(*Bench) (*stand.Person, error), more string) func(*Bench) (bout, error) {
@@ -88,7 +88,7 @@ func udpOurs(as func(*Bench) (*stand.Person, error), more string) func(*Bench) (
 		if err != nil {
 			return nil, err
 		}
-		return opened(p, port)
+		return started(p, port)
 	}
 }
 

@@ -138,12 +138,12 @@ func underLoad(l load, servers []server) []contender {
 }
 
 // loads measures servers under loads, a table each.
-func (b *Bench) loads(p *report.Part, title, base string, servers []server, loads ...load) []report.Table {
+func (b *Bench) loads(p *report.Part, rounds int, title, base string, servers []server, loads ...load) []report.Table {
 	var tables []report.Table
 	for _, l := range loads {
 		b.Progress("  %s, %s", l.name, l.unit)
 		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Picture: report.Bars}
-		t.Rows = b.alternate(b.rounds(9), underLoad(l, servers))
+		t.Rows = b.alternate(b.rounds(rounds), underLoad(l, servers))
 		tables = append(tables, t)
 	}
 	p.Tables = append(p.Tables, tables...)

@@ -125,15 +125,17 @@ func all(line string, words []string) bool {
 	return true
 }
 
-// Tail is the end of the log.
+// Tail is the end of the log, two lines at most.
 func (p *Process) Tail() string {
+	const most = 240 // bytes
 	info, err := p.log.Stat()
 	if err != nil {
 		return ""
 	}
-	text := make([]byte, min(info.Size(), 400))
+	text := make([]byte, min(info.Size(), most))
 	_, _ = p.log.ReadAt(text, info.Size()-int64(len(text)))
-	return strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", " / ")
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-2):], " / ")
 }
 
 // Ended waits until the process has ended by itself.
