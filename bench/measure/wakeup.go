@@ -181,7 +181,7 @@ func (t *tracer) activations(a *ourActivation, n int) ([][moments]float64, error
 }
 
 // A line of a trace: TASK-PID [CPU] FLAGS SECONDS: EVENT: ...
-var traceLine = regexp.MustCompile(`-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(.*)`)
+var traceLine = regexp.MustCompile(`^\s*(.+)-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(.*)`)
 
 // parseTrace finds the moments of the activation of stage, in microseconds.
 func parseTrace(text, stage string) ([moments]float64, error) {
@@ -192,12 +192,12 @@ func parseTrace(text, stage string) ([moments]float64, error) {
 		if f == nil {
 			continue
 		}
-		seconds, err := strconv.ParseFloat(f[2], 64)
+		seconds, err := strconv.ParseFloat(f[3], 64)
 		if err != nil {
 			continue
 		}
 		at := seconds * 1e6
-		task, event, rest := f[1], f[3], f[4]
+		comm, task, event, rest := f[1], f[2], f[4], f[5]
 		set := func(moment int, is bool) {
 			if is && m[moment] == 0 && (moment == 0 || m[moment-1] != 0) {
 				m[moment] = at
@@ -214,7 +214,7 @@ func parseTrace(text, stage string) ([moments]float64, error) {
 		case "sched_switch":
 			set(scheduled, fieldOf(rest, "next_pid") == woken)
 		case "sys_write":
-			set(gone, task != stage)
+			set(gone, comm == "activator") // the client, too, writes one byte
 		case "sys_execve":
 			set(execs, task == stage)
 		case "sched_process_exec":

@@ -115,9 +115,10 @@ func (d *document) part(p Part, pictures string) {
 	}
 }
 
+// name is what a table is called beside those of other parts.
 func (t Table) name(p Part) string {
 	if t.Title != "" {
-		return t.Title
+		return p.Title + ": " + t.Title
 	}
 	return p.Title
 }
