@@ -17,6 +17,8 @@ const freezePatience = 50 * time.Millisecond
 // held (a reaper, a container's engine, another main process, more than one process),
 // it may have, and what it does with him after the signal is its own affair.
 func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed bool, err error) {
+	// Before it stands still: what is blocked then for the moment of a fork stays so.
+	heard := p.hears(sig)
 	if !p.freeze() {
 		return false, false, nil
 	}
@@ -24,8 +26,17 @@ func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed
 	if !still() {
 		return false, false, nil
 	}
-	killed, err = p.Stop(sig)
+	killed, err = p.stop(sig, func(sig syscall.Signal) bool {
+		status, err := readStatus(p.pid)
+		return heard || err != nil || catches(status, sig)
+	})
 	return err == nil, killed, err
+}
+
+func (p *Process) hears(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running && !p.reaped && p.heard(sig)
 }
 
 // freezes reports whether the program is the process that we started; with mu held.

@@ -17,6 +17,11 @@ import (
 // (pid_namespaces(7)), also one that would end any other process: such a program
 // is killed at once, and killed says so.
 func (p *Process) Stop(sig syscall.Signal) (killed bool, err error) {
+	return p.stop(sig, p.heard)
+}
+
+// stop is Stop, and asks heard whether the signal means anything to the program.
+func (p *Process) stop(sig syscall.Signal, heard func(syscall.Signal) bool) (killed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -26,7 +31,7 @@ func (p *Process) Stop(sig syscall.Signal) (killed bool, err error) {
 		return true, p.signal(syscall.SIGKILL)
 	case p.mainFD != nil:
 		return false, p.signalMain(sig)
-	case p.pidOne && fatal(sig) && !p.heard(sig):
+	case p.pidOne && fatal(sig) && !heard(sig):
 		return true, p.signal(syscall.SIGKILL)
 	}
 	return false, p.signal(sig)
@@ -78,7 +83,7 @@ func fatal(sig syscall.Signal) bool {
 func (p *Process) heard(sig syscall.Signal) bool {
 	for range 20 {
 		status, err := readStatus(p.pid)
-		if err != nil || has(status["SigCgt"], sig) || has(status["SigIgn"], sig) {
+		if err != nil || catches(status, sig) {
 			return true
 		}
 		if !has(status["SigBlk"], sig) {
@@ -89,6 +94,10 @@ func (p *Process) heard(sig syscall.Signal) bool {
 		}
 	}
 	return true
+}
+
+func catches(status map[string]string, sig syscall.Signal) bool {
+	return has(status["SigCgt"], sig) || has(status["SigIgn"], sig)
 }
 
 // has reports whether a mask of /proc/PID/status has sig.
