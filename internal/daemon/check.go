@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"activator/internal/config"
 	"activator/internal/replyonly"
@@ -33,13 +34,15 @@ func Check(paths []string, verbose bool, w io.Writer) error {
 	return err
 }
 
+// answering asks the kernel once, also for many sockets: each time it loads programs.
+var answering = sync.OnceValue(func() bool {
+	ok, _, _ := replyonly.Ability()
+	return ok
+})
+
 // sealed says how each socket would be sealed here, as comments, and what the
 // seal lacks.
 func sealed(conf config.Service) (text []byte) {
-	answering := func() bool {
-		ok, _, _ := replyonly.Ability()
-		return ok
-	}
 	s := seal(conf, answering)
 	for _, spec := range s.sockets {
 		text = fmt.Appendf(text, "# sealed: %s: %s\n", spec.Address, describe(spec, conf))
