@@ -1,15 +1,12 @@
 package test
 
 import (
-	"encoding/binary"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"activator/internal/ktest"
 )
@@ -74,76 +71,29 @@ func TestDialects(t *testing.T) {
 					t.Errorf("curl %s printed %q, want %q", url, got, want)
 				}
 			}
+			askAtOnce(t, fmt.Sprintf("http://%s:%d/", tt.hosts[0], n), want)
 			pidOf(t, a, 1) // of one run
 			a.stop()
 		})
 	}
 }
 
-// php-fpm over the unix socket that a web server would use.
-func TestDialectPHP(t *testing.T) {
-	found, err := filepath.Glob("/usr/sbin/php-fpm[0-9]*")
-	if err != nil || len(found) == 0 {
-		ktest.Skip(t, "no php-fpm: install it")
-	}
-	dir := folder(t)
-	a := activate(t, "--config", exampleIn(t, dir, "php-fpm", "/usr/sbin/php-fpm8.2", found[0], "%t/activator-php", dir))
-	for i := range 3 {
-		got, err := fastCGI(filepath.Join(dir, "fpm.sock"), map[string]string{
-			"SCRIPT_FILENAME": "/srv/www/index.php", "SCRIPT_NAME": "/index.php", "REQUEST_METHOD": "GET",
-			"QUERY_STRING": fmt.Sprint("q=", i), "SERVER_PROTOCOL": "HTTP/1.1",
-		})
-		if _, body, _ := strings.Cut(got, "\r\n\r\n"); err != nil || body != fmt.Sprintf("php %d\n", i) {
-			t.Errorf("php-fpm answered %q, %v", got, err)
+// askAtOnce asks again and again by several clients at a time: all workers wake up for
+// one of them, and none may stand still because another one was faster.
+func askAtOnce(t *testing.T, url, want string) {
+	t.Helper()
+	for range 30 {
+		var clients sync.WaitGroup
+		for range 8 {
+			clients.Go(func() {
+				if status, body, err := get(url); status != 200 || string(body) != want || err != nil {
+					t.Errorf("one of eight at once: status %d, %q, want %q: %v", status, body, want, err)
+				}
+			})
 		}
-	}
-	pidOf(t, a, 1)
-	a.stop()
-}
-
-// fastCGI makes one request and returns what the responder printed,
-// fastcgi-archives.github.io/FastCGI_Specification.html.
-func fastCGI(path string, params map[string]string) (string, error) {
-	const begin, end, paramsType, stdin, stdout, stderr = 1, 3, 4, 5, 6, 7
-	record := func(kind byte, content []byte) []byte {
-		head := []byte{1, kind, 0, 1, 0, 0, 0, 0}
-		binary.BigEndian.PutUint16(head[4:], uint16(len(content)))
-		return append(head, content...)
-	}
-	var pairs []byte
-	for name, value := range params { // both shorter than 128
-		pairs = append(append(append(pairs, byte(len(name)), byte(len(value))), name...), value...)
-	}
-	var request []byte
-	for _, r := range [][]byte{record(begin, []byte{0, 1, 0, 0, 0, 0, 0, 0}), record(paramsType, pairs), record(paramsType, nil), record(stdin, nil)} {
-		request = append(request, r...)
-	}
-	c, err := net.Dial("unix", path)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return "", err
-	}
-	if _, err := c.Write(request); err != nil {
-		return "", err
-	}
-	var printed []byte
-	for {
-		head := make([]byte, 8)
-		if _, err := io.ReadFull(c, head); err != nil {
-			return string(printed), err
-		}
-		body := make([]byte, int(binary.BigEndian.Uint16(head[4:]))+int(head[6]))
-		if _, err := io.ReadFull(c, body); err != nil {
-			return string(printed), err
-		}
-		switch head[1] {
-		case stdout, stderr:
-			printed = append(printed, body[:len(body)-int(head[6])]...)
-		case end:
-			return string(printed), nil
+		clients.Wait()
+		if t.Failed() {
+			return
 		}
 	}
 }

@@ -151,6 +151,11 @@ func TestExamplesAreSound(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
+	more, err := filepath.Glob("../configs/*/*.toml")
+	if err != nil || len(more) == 0 {
+		t.Fatalf("no examples of several services: %v", err)
+	}
+	files = append(files, more...)
 	for _, file := range files {
 		out := command(t, "", program(t, "activator"), "check", "--config", file)
 		if !strings.Contains(out, "good") {

@@ -1,1 +1,0 @@
-<?php echo "php ", $_GET["q"] ?? "", "\n";
