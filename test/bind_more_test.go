@@ -222,3 +222,32 @@ func TestBindOpened(t *testing.T) {
 		})
 	}
 }
+
+// Node.js ends by the default action of a signal, and pid 1 has none: without init = true
+// it takes stop_timeout, and the log says the cure; with it, or with a handler of the
+// script's own, it ends at once.
+func TestNodeEnds(t *testing.T) {
+	installed(t, "node")
+	for _, tt := range []struct {
+		name    string
+		changes []string
+		lapses  bool
+	}{
+		{"as in the example", nil, false},
+		{"as pid 1", []string{"init = true", `init = false`}, true},
+		{"with a handler", []string{"init = true", `init = false`, `--eval", "`, `--eval", "process.on('SIGTERM', () => process.exit(0)); `}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := port(t)
+			a := activate(t, "--config", example(t, "node", append(tt.changes,
+				"tcp://[::1]:3080", fmt.Sprintf("tcp://[::1]:%d", n), `handover = "bind"`, "handover = \"bind\"\nstop_timeout = \"2s\"")...))
+			if status, _, err := get(fmt.Sprintf("http://[::1]:%d/", n)); status != 200 || err != nil {
+				t.Fatalf("status %d: %v", status, err)
+			}
+			a.stop()
+			if lapsed := a.log.count("its time is over", "init = true") == 1; lapsed != tt.lapses || a.log.count("its time is over") > 0 != tt.lapses {
+				t.Errorf("told to say init = true: %v", lapsed)
+			}
+		})
+	}
+}

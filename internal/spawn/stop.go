@@ -37,6 +37,16 @@ func (p *Process) stop(sig syscall.Signal, heard func(syscall.Signal) bool) (kil
 	return false, p.signal(sig)
 }
 
+// Lapsed reports whether a program that Stop sent sig to has given up its handler since.
+// It may have raised the signal once more for the default action, as Node.js does, which
+// pid 1 of a namespace does not have: then it goes on for ever. It may as well just want
+// a second signal to end it, and be at work on its last clients: nobody can tell.
+func (p *Process) Lapsed(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running && !p.reaped && p.pidOne && p.mainFD == nil && fatal(sig) && !p.heard(sig)
+}
+
 // Kill ends the process and everything in its pid namespace.
 func (p *Process) Kill() {
 	p.mu.Lock()

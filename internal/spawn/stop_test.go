@@ -48,6 +48,38 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A program that takes the default action in the end, by its own hand, has none as pid
+// 1, and ends under a reaper.
+func TestLapsed(t *testing.T) {
+	for _, init := range []bool{false, true} {
+		spec := helperSpec()
+		spec.Argv = []string{"sh", "-c", "trap 'trap - TERM; kill -TERM $$; echo again' TERM; echo ready; while :; do sleep 0.01; done"}
+		spec.Sandbox.Init = init
+		s := start(t, spec)
+		s.line(t)
+		if s.Lapsed(syscall.SIGTERM) {
+			t.Error("lapsed before the signal")
+		}
+		if killed, err := s.Stop(syscall.SIGTERM); killed || err != nil {
+			t.Errorf("killed %v, %v", killed, err)
+		}
+		if init {
+			if _, exit := s.end(t); exit.Code != 128+15 {
+				t.Errorf("%v", exit)
+			}
+			continue
+		}
+		if got := s.line(t); got != "again" {
+			t.Fatalf("it printed %q", got)
+		}
+		if !s.Lapsed(syscall.SIGTERM) {
+			t.Error("not lapsed afterwards")
+		}
+		s.Kill()
+		s.end(t)
+	}
+}
+
 func TestIgnoredSignalIsNotTheEnd(t *testing.T) {
 	spec := helperSpec()
 	spec.Argv = []string{"sh", "-c", "trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do sleep 1000 & wait; done"}

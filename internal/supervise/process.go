@@ -90,13 +90,20 @@ func (p *process) stopIf(sig syscall.Signal, still func() bool, log *slog.Logger
 	return stopped
 }
 
-func (p *process) kill(log *slog.Logger) {
+// kill ends a program that did not end by sig, or a start.
+func (p *process) kill(sig syscall.Signal, log *slog.Logger) {
+	lapsed := p.asked && p.running != nil && p.running.Lapsed(sig)
 	p.asked = false
-	if p.running == nil {
+	switch {
+	case p.running == nil:
 		p.cancel()
 		return
+	case lapsed:
+		log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
+			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", sig.String())
+	default:
+		log.Warn("service killed: its time is over", "pid", p.pid())
 	}
-	log.Warn("service killed: its time is over", "pid", p.pid())
 	p.running.Kill()
 }
 

@@ -192,7 +192,7 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case Kill:
 		s.sayMissing()
 		s.limit(s.spec.StopTimeout)
-		s.process.kill(s.log)
+		s.process.kill(s.spec.StopSignal, s.log)
 	case Rest:
 		return s.rest()
 	case Count:
