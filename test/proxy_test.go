@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"activator/internal/ktest"
 )
 
 // carried is a program that has never heard of us: it listens at an address of its
@@ -466,30 +464,5 @@ func TestProxyNoSocketEnters(t *testing.T) {
 	}
 	if sockets != 2 { // it listens, and has accepted
 		t.Errorf("it holds %d sockets, want 2", sockets)
-	}
-}
-
-// PostgreSQL listens at a unix socket inside, and does pgbench's work for clients
-// over TCP.
-func TestProxyPostgreSQL(t *testing.T) {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
-	if len(found) == 0 {
-		ktest.Skip(t, "no pgbench in /usr/lib/postgresql: install postgresql")
-	}
-	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), port(t)
-	pairs := []string{`"tcp://127.0.0.1:5432"]`, fmt.Sprintf("\"tcp://127.0.0.1:%d\"]\ntarget = \"unix:///tmp/.s.PGSQL.5432\"", n),
-		"%t/activator-postgresql/.s.PGSQL.5432", fmt.Sprintf("%s/.s.PGSQL.%d", dir, n), `"activator-postgresql"`, `"` + stateFolder(t) + `"`,
-		`handover = "bind"`, `handover = "proxy"`}
-	if os.Getuid() != 0 {
-		pairs = append(pairs, `user = "postgres"`, "")
-	}
-	a := activate(t, "--config", example(t, "postgresql", pairs...))
-	awaitPostgreSQL(t, a, dir, n)
-	for _, host := range []string{"127.0.0.1", dir} {
-		base := []string{filepath.Join(bin, "pgbench"), "--host=" + host, fmt.Sprint("--port=", n), "--username=postgres"}
-		command(t, "", append(base, "--initialize", "--quiet", "--scale=1", "postgres")...)
-		if out := command(t, "", append(base, "--client=4", "--transactions=25", "postgres")...); !strings.Contains(out, "actually processed: 100/100") {
-			t.Errorf("pgbench at %s printed:\n%s", host, out)
-		}
 	}
 }

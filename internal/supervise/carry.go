@@ -37,6 +37,7 @@ type carrier struct {
 	cut     context.CancelFunc // ends it at once
 	over    context.Context
 	done    chan struct{}          // nil: it does not run
+	ready   chan struct{}          // closed when the service is up
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
 	retired atomic.Pointer[func()] // what is to be done when the last client has left
 }
@@ -62,10 +63,17 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
-	c := &carrier{child: child, room: room}
+	c := &carrier{child: child, room: room, ready: make(chan struct{})}
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)
 	return c, nil
+}
+
+// up says that the service is up. It is called once.
+func (c *carrier) up() {
+	if c != nil {
+		close(c.ready)
+	}
 }
 
 // leave says that nobody is to be accepted any more.
@@ -127,7 +135,8 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 	}()
 }
 
-// carryAll waits until the program listens, says so, and carries.
+// carryAll waits until the program listens, and with notify until it has said that it is
+// ready: many listen before that, and turn away who comes too early. Then it carries.
 func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	spec := s.spec.Carrying
 	routes := make([]proxy.Route, len(files))
@@ -151,6 +160,11 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	defer context.AfterFunc(c.over, func() { _ = carrying.Close() })()
 	if !s.spec.Process.Notify {
 		s.tell(report{of: p, serving: true})
+	}
+	select {
+	case <-c.ready:
+	case <-c.ctx.Done():
+		return nil
 	}
 	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, proxy.ErrClosed) {
 		return err

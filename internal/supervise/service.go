@@ -312,6 +312,7 @@ func (s *Service) receive(r report) {
 
 func (s *Service) up() {
 	s.process.up = true
+	s.process.carrier.up()
 	s.said = append(s.said, "pid", s.process.pid(), "after", time.Since(s.process.started).Round(time.Microsecond))
 	s.handle(Up)
 }
