@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"activator/bench/report"
 	"activator/bench/stand"
@@ -174,5 +175,33 @@ func TestNames(t *testing.T) {
 			t.Errorf("measurement %q, %q", m.Name, m.Title)
 		}
 		seen[m.Name] = true
+	}
+}
+
+func TestStopsIn(t *testing.T) {
+	lines := []string{
+		"time=2026-01-02T03:04:05.100Z level=INFO service=a state=running pid=1",
+		"time=2026-01-02T03:04:05.200Z level=INFO service=a state=stopping idle=50ms",
+		`time=2026-01-02T03:04:05.203Z level=INFO service=a state=listening pid=1 exit="exit status 0"`,
+		"time=2026-01-02T03:04:05.300Z level=INFO service=a state=stopping", // by itself
+		`time=2026-01-02T03:04:05.301Z level=INFO service=a state=listening exit="exit status 0"`,
+		"time=2026-01-02T03:04:05.400Z level=INFO service=a state=stopping idle=50ms",
+	}
+	if other, err := stopsIn(lines, "b"); err != nil || len(other) != 0 {
+		t.Errorf("another service's: %v, %v", other, err)
+	}
+	stops, err := stopsIn(lines, "a")
+	if err != nil || len(stops) != 1 {
+		t.Fatalf("%v, %v", stops, err)
+	}
+	var times []time.Time
+	for _, ms := range []int{199, 200, 202, 203, 204, 300} {
+		times = append(times, stops[0].from.Add(time.Duration(ms-200)*time.Millisecond))
+	}
+	if n := within(times, stops); n != 3 {
+		t.Errorf("%d came then, want 3", n)
+	}
+	if _, err := stopsIn([]string{" service=a state=stopping idle=1s"}, "a"); err == nil {
+		t.Error("a line without a time was read")
 	}
 }

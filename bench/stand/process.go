@@ -125,6 +125,19 @@ func all(line string, words []string) bool {
 	return true
 }
 
+// Lines are those of the log, of those that Next has not passed, that have all the
+// words. They are passed then.
+func (p *Process) Lines(words ...string) []string {
+	var lines []string
+	for {
+		line, ok := p.scan(words)
+		if !ok {
+			return lines
+		}
+		lines = append(lines, line)
+	}
+}
+
 // Tail is the end of the log, two lines at most.
 func (p *Process) Tail() string {
 	const most = 240 // bytes
