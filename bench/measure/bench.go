@@ -156,6 +156,18 @@ func quotient(of, to report.Row) measured {
 	return measured{value: a / b}
 }
 
+// sameOrMore makes a goal of how much a case has of what the base of a paired table has.
+func sameOrMore(t report.Table, text, of string, bound float64) report.Goal {
+	ratio, lies, ok := t.Ratio(of)
+	if !ok {
+		return atLeast(text, "", bound, quotient(t.Row(of), t.Row(t.Base)))
+	}
+	g := atLeast(text, "", bound, measured{value: ratio})
+	low, high := round3(lies.Low), round3(lies.High)
+	g.Low, g.High = &low, &high
+	return g
+}
+
 func atMost(text, unit string, bound float64, m measured) report.Goal {
 	g := report.Goal{Text: text, Unit: unit, Bound: bound, Absent: m.absent}
 	if m.absent == "" {

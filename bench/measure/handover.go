@@ -15,16 +15,16 @@ import (
 var bind = Measurement{
 	Name:  "bind",
 	Title: "handover = \"bind\"",
-	How: `nginx, which binds its address itself, alone and with its bind(2) answered by the activator. wrk as above; the service
-runs before anything is measured.`,
+	How: `nginx, which binds its address itself, alone and with its bind(2) answered by the activator. wrk, the rounds and what is
+compared are as above.`,
 	Run: func(b *Bench, p *report.Part) error {
 		const ours = "activator, handover = \"bind\""
-		servers := []server{
+		servers := [2]server{
 			{nginxSolo, false, nginxAlone},
 			{ours, true, nginxOurs("8080", "target = \"tcp4://:8080\"\n", "handover = \"bind\"\n")},
 		}
-		for _, t := range b.loads(p, 15, "", nginxSolo, servers, keepAlive, bulk) {
-			p.Goals = append(p.Goals, atLeast("bind, "+t.Title+", to the program alone", "", 0.98, quotient(t.Row(ours), t.Row(nginxSolo))))
+		for _, t := range b.pairs(p, inTurns, "", servers, keepAlive, bulk) {
+			p.Goals = append(p.Goals, sameOrMore(t, "bind, "+t.Title+", to the program alone", ours, 0.98))
 		}
 		return nil
 	},

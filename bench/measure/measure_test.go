@@ -156,6 +156,33 @@ func TestWrkFigure(t *testing.T) {
 	}
 }
 
+func TestWrkCount(t *testing.T) {
+	if n, err := wrkCount("  Thread Stats   Avg\n  12345 requests in 1.00s, 2.5MB read\n"); err != nil || n != 12345 {
+		t.Errorf("%v, %v", n, err)
+	}
+	for _, wrong := range []string{"", " requests in 1s", "many requests in 1s", "0 requests in 1s"} {
+		if n, err := wrkCount(wrong); err == nil {
+			t.Errorf("%q: %v", wrong, n)
+		}
+	}
+}
+
+// What certainly misses the bound is missed, and nothing else.
+func TestSameOrMore(t *testing.T) {
+	table := report.Table{Base: "b", Paired: true, Rows: []report.Row{
+		{Case: "a", Values: []float64{96, 97, 98, 97, 97, 97}},
+		{Case: "b", Values: []float64{100, 100, 100, 100, 100, 100}}, {Case: "c", Absent: "gone"}}}
+	for bound, verdict := range map[float64]string{0.96: "met", 0.98: "met", 0.99: "missed"} {
+		g := sameOrMore(table, "", "a", bound)
+		if g.Verdict() != verdict || *g.Value != 0.97 || *g.Low != 0.96 || *g.High != 0.98 {
+			t.Errorf("bound %v: %s, %v (%v to %v)", bound, g.Verdict(), *g.Value, *g.Low, *g.High)
+		}
+	}
+	if g := sameOrMore(table, "", "c", 1); g.Verdict() != "not measured" || g.Absent == "" {
+		t.Errorf("%+v", g)
+	}
+}
+
 func TestIperfRate(t *testing.T) {
 	if v, err := iperfRate(`{"end":{"sum_received":{"bits_per_second":2.5e9}}}`); err != nil || v != 2.5 {
 		t.Errorf("%v, %v", v, err)

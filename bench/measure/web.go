@@ -4,13 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"activator/bench/report"
 	"activator/bench/stand"
+	"activator/bench/stats"
 )
 
 // load is what a server is asked for.
@@ -39,6 +40,7 @@ type loaded struct {
 	load
 	port      int
 	processes []*stand.Process
+	spent     *[]float64 // of each measurement, the microseconds of CPU of an answer; nil: they are not wanted
 }
 
 func (l *loaded) close() { stop(l.processes...) }
@@ -48,14 +50,44 @@ func (l *loaded) measure() (float64, error) {
 	for i, arg := range l.argv {
 		argv[i] = strings.ReplaceAll(arg, "PORT", strconv.Itoa(l.port))
 	}
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	before := l.cpu()
+	out, err := stand.Output(l.spent != nil, argv...)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: %s", argv[0], err, out)
 	}
-	if strings.Contains(string(out), "Non-2xx") || strings.Contains(string(out), "Socket errors") {
+	if strings.Contains(out, "Non-2xx") || strings.Contains(out, "Socket errors") {
 		return 0, fmt.Errorf("%s: %s", argv[0], out)
 	}
-	return l.read(string(out))
+	if l.spent != nil {
+		answers, err := wrkCount(out)
+		if err != nil {
+			return 0, err
+		}
+		*l.spent = append(*l.spent, round3(float64((l.cpu()-before).Nanoseconds())/1000/answers))
+	}
+	return l.read(out)
+}
+
+// cpu is what the server and all that it has started have used.
+func (l *loaded) cpu() time.Duration {
+	if l.spent == nil {
+		return 0
+	}
+	return stand.CPU(l.processes[len(l.processes)-1].PID())
+}
+
+// wrkCount reads how many answers wrk got.
+func wrkCount(out string) (float64, error) {
+	before, _, found := strings.Cut(out, " requests in ")
+	words := strings.Fields(before)
+	if !found || len(words) == 0 {
+		return 0, fmt.Errorf("wrk printed no number of requests: %s", out)
+	}
+	n, err := strconv.ParseFloat(words[len(words)-1], 64)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("wrk got no answer: %s", out)
+	}
+	return n, err
 }
 
 // iperfRate reads iperf3's JSON.
@@ -114,14 +146,18 @@ type server struct {
 
 // underLoad makes contenders of servers. Each is started when the table begins,
 // and has answered before anything is measured.
-func underLoad(l load, servers []server) []contender {
+func underLoad(l load, servers []server, spent ...*[]float64) []contender {
 	var all []contender
-	for _, s := range servers {
+	for i, s := range servers {
+		var own *[]float64
+		if i < len(spent) {
+			own = spent[i]
+		}
 		all = append(all, contender{s.name, s.ours, func(b *Bench) (bout, error) {
 			if _, err := stand.Find(l.argv[0]); err != nil {
 				return nil, err
 			}
-			port, processes, err := s.open(b)
+			port, processes, err := s.start(b, own != nil)
 			if err != nil {
 				stop(processes...)
 				return nil, err
@@ -131,10 +167,49 @@ func underLoad(l load, servers []server) []contender {
 				stop(processes...)
 				return nil, err
 			}
-			return &loaded{load: l, port: port, processes: processes}, nil
+			return &loaded{load: l, port: port, processes: processes, spent: own}, nil
 		}})
 	}
 	return all
+}
+
+// start opens the server, on the first processor alone if it is pinned: the client has
+// the second one.
+func (s *server) start(b *Bench, pinned bool) (port int, processes []*stand.Process, err error) {
+	if !pinned {
+		return s.open(b)
+	}
+	err = stand.On(0, func() (err error) {
+		port, processes, err = s.open(b)
+		return err
+	})
+	return port, processes, err
+}
+
+// pairs measures ours against the same program alone, in many short rounds: a second
+// each, and what is told are the ratios of the rounds. Beside the rate it tells what the
+// program costs, in two tables for each load; the first are returned.
+func (b *Bench) pairs(p *report.Part, rounds int, title string, servers [2]server, loads ...load) []report.Table {
+	var tables []report.Table
+	for _, l := range loads {
+		b.Progress("  %s, %s", l.name, l.unit)
+		t := report.Table{Title: title + l.name, Unit: l.unit, Base: servers[0].name, Paired: true, Picture: report.Bars}
+		var spent [2][]float64
+		t.Rows = b.alternate(b.rounds(rounds), underLoad(l, servers[:], &spent[0], &spent[1]))
+		costs := report.Table{Title: title + "The program's CPU: " + l.name, Unit: "µs an answer", Base: t.Base, Paired: true}
+		for i, r := range t.Rows {
+			costs.Rows = append(costs.Rows, report.Row{Case: r.Case, Ours: r.Ours, Absent: r.Absent})
+			if r.Absent == "" {
+				costs.Rows[i].Values = spent[i]
+			}
+		}
+		if ratio, lies, ok := costs.Ratio(servers[1].name); ok {
+			b.Progress("  CPU an answer: %.1f and %.1f µs, %.3f (%.3f to %.3f)", stats.Median(spent[0]), stats.Median(spent[1]), ratio, lies.Low, lies.High)
+		}
+		tables = append(tables, t)
+		p.Tables = append(p.Tables, t, costs)
+	}
+	return tables
 }
 
 // loads measures servers under loads, a table each.

@@ -67,7 +67,10 @@ func (g Goal) measured() string {
 	if g.Value == nil {
 		return "-"
 	}
-	return figure(*g.Value, g.Unit)
+	if g.Low == nil || g.High == nil {
+		return figure(*g.Value, g.Unit)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%.3f (%.3f to %.3f) %s", *g.Value, *g.Low, *g.High, g.Unit))
 }
 
 func (g Goal) verdict() string {
@@ -75,6 +78,9 @@ func (g Goal) verdict() string {
 	case "missed":
 		return "**missed**"
 	case "met":
+		if g.Least && *g.Value < g.Bound || !g.Least && *g.Value > g.Bound {
+			return "met, within what is certain"
+		}
 		return v
 	default:
 		return v + ": " + cell(g.Absent)
@@ -138,14 +144,13 @@ func (d *document) table(t Table) {
 	}
 	d.line("| %s |", strings.Join(head, " | "))
 	d.line("| --- |%s", strings.Repeat(" ---: |", len(head)-1))
-	base := stats.Of(t.Row(t.Base).Values).Median
 	for _, r := range t.Rows {
-		d.line("| %s |", strings.Join(t.cells(r, many, base, len(head)), " | "))
+		d.line("| %s |", strings.Join(t.cells(r, many, len(head)), " | "))
 	}
 	d.line("")
 }
 
-func (t Table) cells(r Row, many bool, base float64, columns int) []string {
+func (t Table) cells(r Row, many bool, columns int) []string {
 	name := cell(r.Case)
 	if r.Ours {
 		name = "**" + name + "**"
@@ -160,13 +165,20 @@ func (t Table) cells(r Row, many bool, base float64, columns int) []string {
 		cells = append(cells, number(s.Min), number(s.P90), number(s.P99), number(s.Max), fmt.Sprint(s.N))
 	}
 	if t.Base != "" {
-		ratio := "-"
-		if base > 0 {
-			ratio = fmt.Sprintf("%.2f", s.Median/base)
-		}
-		cells = append(cells, ratio)
+		cells = append(cells, t.ratioCell(r.Case))
 	}
 	return cells
+}
+
+func (t Table) ratioCell(name string) string {
+	switch ratio, lies, ok := t.Ratio(name); {
+	case !ok:
+		return "-"
+	case t.Paired && name != t.Base:
+		return fmt.Sprintf("%.3f (%.3f to %.3f)", ratio, lies.Low, lies.High)
+	default:
+		return fmt.Sprintf("%.2f", ratio)
+	}
 }
 
 // number has three digits or more that say something.

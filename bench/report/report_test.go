@@ -38,6 +38,8 @@ func sample() Result {
 					{Case: "first", Values: []float64{10}}, {Case: "second", Ours: true, Values: []float64{123.4}}}},
 				{Title: "Curve", Unit: "ms", Picture: Distribution, Rows: []Row{
 					{Case: "ours", Ours: true, Values: []float64{2, 3, 4}}, {Case: "peer", Values: []float64{3, 4, 9}}}},
+				{Title: "Pairs", Unit: "1/s", Base: "peer", Paired: true, Picture: Bars, Rows: []Row{
+					{Case: "peer", Values: []float64{100, 200, 100}}, {Case: "ours", Ours: true, Values: []float64{97, 198, 101}}}},
 				{Title: "Nobody came", Unit: "ms", Picture: Bars, Rows: []Row{{Case: "nobody", Absent: "gone"}}},
 			}, Goals: []Goal{
 				{Text: "at most", Value: value(0.42), Bound: 0.9},
@@ -45,6 +47,7 @@ func sample() Result {
 				{Text: "at least", Value: value(31), Least: true, Bound: 30},
 				{Text: "too little", Value: value(29), Least: true, Bound: 30},
 				{Text: "nothing", Bound: 2, Absent: "nobody: gone"},
+				{Text: "hardly too little", Value: value(0.97), Low: value(0.951), High: value(0.985), Least: true, Bound: 0.98},
 			}},
 			{Name: "lost", Title: "Lost", How: "Not at all.", Absent: "needs root"},
 		},
@@ -159,8 +162,8 @@ func TestDraw(t *testing.T) {
 			t.Errorf("%s does not name a case", name)
 		}
 	}
-	if entries, _ := os.ReadDir(first); len(entries) != 5 {
-		t.Errorf("%d pictures, want 5: the last table has no values", len(entries))
+	if entries, _ := os.ReadDir(first); len(entries) != 6 {
+		t.Errorf("%d pictures, want 6: the last table has no values", len(entries))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"activator/bench/stats"
 )
 
 // Result is one run of all measurements.
@@ -50,7 +52,8 @@ const (
 type Table struct {
 	Title   string  `json:"title"`
 	Unit    string  `json:"unit"`
-	Base    string  `json:"base,omitempty"` // the case that ratios are to; empty: none are shown
+	Base    string  `json:"base,omitempty"`   // the case that ratios are to; empty: none are shown
+	Paired  bool    `json:"paired,omitempty"` // ratios are those of the rounds, each of one round's two values
 	Picture Picture `json:"picture,omitempty"`
 	Rows    []Row   `json:"rows"`
 }
@@ -68,20 +71,44 @@ type Goal struct {
 	Text   string   `json:"text"`
 	Unit   string   `json:"unit,omitempty"` // empty: a ratio
 	Value  *float64 `json:"value,omitempty"`
+	Low    *float64 `json:"low,omitempty"`   // where the value lies with 95 % certainty; nil: nobody knows
+	High   *float64 `json:"high,omitempty"`  // likewise
 	Least  bool     `json:"least,omitempty"` // the bound is the least, not the most
 	Bound  float64  `json:"bound"`
 	Absent string   `json:"absent,omitempty"` // why there is no value
 }
 
-// Verdict is the word for a goal: met, missed or not measured.
+// Verdict is the word for a goal: met, missed or not measured. Where it is known how
+// certain the value is, only what certainly misses the bound does.
 func (g Goal) Verdict() string {
+	best := g.Value
+	switch {
+	case g.Least && g.High != nil:
+		best = g.High
+	case !g.Least && g.Low != nil:
+		best = g.Low
+	}
 	switch {
 	case g.Value == nil:
 		return "not measured"
-	case g.Least && *g.Value >= g.Bound, !g.Least && *g.Value <= g.Bound:
+	case g.Least && *best >= g.Bound, !g.Least && *best <= g.Bound:
 		return "met"
 	}
 	return "missed"
+}
+
+// Ratio is what a case is to the base, and how certainly; false where there is none.
+func (t Table) Ratio(name string) (ratio float64, lies stats.Interval, ok bool) {
+	of, to := t.Row(name).Values, t.Row(t.Base).Values
+	if !t.Paired {
+		base := stats.Of(to).Median
+		return stats.Of(of).Median / base, lies, base > 0 && len(of) > 0
+	}
+	ratios := stats.Ratios(of, to)
+	if len(ratios) == 0 {
+		return 0, lies, false
+	}
+	return stats.Median(ratios), stats.MedianInterval(ratios), true
 }
 
 // Row finds a case; the zero Row, without values, where there is none.

@@ -1,12 +1,15 @@
 package stand
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // world has two programs that are as good as any.
@@ -161,5 +164,31 @@ func TestMachineSaysSomething(t *testing.T) {
 	}
 	if line := firstLine("/bin/sh", "-c", "echo; echo one; echo two; exit 1"); line != "one" {
 		t.Errorf("firstLine: %q", line)
+	}
+}
+
+func TestOn(t *testing.T) {
+	for processor := range 2 {
+		var got string
+		err := On(processor, func() (err error) {
+			got, err = Output(false, "grep", "Cpus_allowed_list", "/proc/self/status")
+			return err
+		})
+		_, list, _ := strings.Cut(strings.TrimSpace(got), "\t")
+		if one := !strings.ContainsAny(list, ",-"); err != nil || !one && runtime.NumCPU() > processor {
+			t.Errorf("on processor %d: %q, %v", processor, got, err)
+		}
+	}
+	if got, err := Output(false, "nproc"); err != nil || strings.TrimSpace(got) != fmt.Sprint(runtime.NumCPU()) {
+		t.Errorf("afterwards %q of %d, %v", got, runtime.NumCPU(), err)
+	}
+}
+
+func TestCPU(t *testing.T) {
+	before := CPU(os.Getpid())
+	for begin := time.Now(); time.Since(begin) < 30*time.Millisecond; {
+	}
+	if used := CPU(os.Getpid()) - before; before == 0 || used < 5*time.Millisecond {
+		t.Errorf("%v, and %v more", before, used)
 	}
 }

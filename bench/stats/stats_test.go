@@ -56,3 +56,30 @@ func TestQuantileOfNothing(t *testing.T) {
 		t.Errorf("Quantile: %v", q)
 	}
 }
+
+// The ranks are those of the tables of textbooks.
+func TestMedianInterval(t *testing.T) {
+	for n, want := range map[int]Interval{1: {1, 1}, 5: {1, 5}, 6: {1, 6}, 9: {2, 8}, 12: {3, 10}, 15: {4, 12}, 20: {6, 15}, 25: {8, 18}} {
+		values := make([]float64, n)
+		for i := range values {
+			values[i] = float64(n - i)
+		}
+		if got := MedianInterval(values); got != want {
+			t.Errorf("of 1 to %d: %v, want %v", n, got, want)
+		}
+	}
+	if got := MedianInterval(nil); !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
+func TestRatios(t *testing.T) {
+	if got := Ratios([]float64{2, 9}, []float64{4, 3}); len(got) != 2 || got[0] != 0.5 || got[1] != 3 {
+		t.Errorf("%v", got)
+	}
+	for _, to := range [][]float64{nil, {1}, {1, 0}} {
+		if got := Ratios([]float64{2, 9}, to); got != nil {
+			t.Errorf("to %v: %v", to, got)
+		}
+	}
+}
