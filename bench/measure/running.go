@@ -38,12 +38,7 @@ var goServers = [2]server{
 		}
 		return port, []*stand.Process{p}, stand.Listening(port)
 	}},
-	{goOurs, true, func(b *Bench) (int, []*stand.Process, error) {
-		port := stand.Port()
-		a, err := b.Activator(stand.Self, fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%q, \"serve\"]\n",
-			port, b.Program("bench")))
-		return port, []*stand.Process{a}, err
-	}},
+	{goOurs, true, goServerIn("")},
 }
 
 // nginx takes inherited sockets by its own NGINX=FD; and looks for them at the

@@ -32,5 +32,6 @@ func Serve() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	mux.HandleFunc("/bulk", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bulk) })
+	mux.HandleFunc("/calls", serveCalls)
 	log.Fatal(http.Serve(l, mux))
 }

@@ -192,3 +192,14 @@ func TestCPU(t *testing.T) {
 		t.Errorf("%v, and %v more", before, used)
 	}
 }
+
+func TestTimeCalls(t *testing.T) {
+	for _, call := range Calls {
+		if took, err := timeCalls(call.Key); err != nil || took < 10 || took > 1e6 {
+			t.Errorf("%s: %v ns, %v", call.Key, took, err)
+		}
+	}
+	if _, err := timeCalls("nothing"); err == nil {
+		t.Error("an unknown call was timed")
+	}
+}

@@ -1,0 +1,74 @@
+package measure
+
+import (
+	"fmt"
+
+	"activator/bench/report"
+	"activator/bench/stand"
+)
+
+var walls = Measurement{
+	Name:  "walls",
+	Title: "What the walls cost a system call",
+	How: `The Go web server of *Once it runs* makes the same system calls again and again, and says how long it was on the processor
+for one: the least of 25 means of 1,000 calls. Here is what is left between the program and the kernel, and what of it each
+wall costs. *getppid* is a call that the filter always allows, which the kernel knows without running it; the flags of *send*
+and *open* are looked at; and what is opened, Landlock looks up on the way from the file to the root.`,
+	Run: runWalls,
+}
+
+const (
+	wallsNone     = "no filter, no Landlock (seal = \"off\", syscalls and connect = \"any\")"
+	wallsNoFiles  = "no Landlock for files (syscalls = \"any\")"
+	wallsUnsealed = "no seal (seal = \"off\")"
+	wallsAll      = "activator, as by default"
+)
+
+var wallCases = []server{
+	{goAlone, false, goServers[0].open},
+	{wallsNone, true, goServerIn("seal = \"off\"\nsyscalls = \"any\"\nconnect = \"any\"\n")},
+	{wallsNoFiles, true, goServerIn("syscalls = \"any\"\n")},
+	{wallsUnsealed, true, goServerIn("seal = \"off\"\n")},
+	{wallsAll, true, goServerIn("")},
+}
+
+// goServerIn is the web server in a sandbox of ours, with more in its configuration.
+func goServerIn(sandbox string) opener {
+	return func(b *Bench) (int, []*stand.Process, error) {
+		port := stand.Port()
+		a, err := b.Activator(stand.Self, fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%q, \"serve\"]\n[sandbox]\n%s",
+			port, b.Program("bench"), sandbox))
+		return port, []*stand.Process{a}, err
+	}
+}
+
+// caller is a server that is asked for system calls.
+type caller struct {
+	port      int
+	processes []*stand.Process
+	key       string
+}
+
+func (c *caller) close()                    { stop(c.processes...) }
+func (c *caller) measure() (float64, error) { return stand.AskCalls(c.port, c.key) }
+
+func runWalls(b *Bench, p *report.Part) error {
+	for _, call := range stand.Calls {
+		b.Progress("  %s", call.What)
+		var all []contender
+		for _, s := range wallCases {
+			all = append(all, contender{s.name, s.ours, func(b *Bench) (bout, error) {
+				port, processes, err := s.start(b, true)
+				if err != nil {
+					stop(processes...)
+					return nil, err
+				}
+				return &caller{port, processes, call.Key}, nil
+			}})
+		}
+		t := report.Table{Title: call.What, Unit: "ns", Base: goAlone, Picture: report.Bars}
+		t.Rows = b.alternate(b.rounds(9), all)
+		p.Tables = append(p.Tables, t)
+	}
+	return nil
+}
