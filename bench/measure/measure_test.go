@@ -63,6 +63,30 @@ func TestAlternate(t *testing.T) {
 	}
 }
 
+func TestInParts(t *testing.T) {
+	var turns []string
+	closed, made := 0, 0
+	b := &Bench{World: &stand.World{Ctx: t.Context()}, Scale: 1, Progress: func(string, ...any) {}}
+	rows := b.inParts(7, func() []contender {
+		made++
+		first := float64(10 * made)
+		return []contender{{"a", true, func(*Bench) (bout, error) {
+			return &scripted{"a", []float64{first, first + 1, first + 2}, &turns, &closed}, nil
+		}}, {"b", false, func(*Bench) (bout, error) {
+			if made == 3 {
+				return nil, errOver
+			}
+			return &scripted{"b", []float64{1, 2}, &turns, &closed}, nil
+		}}}
+	})
+	if want := []float64{10, 11, 20, 21, 30, 31, 32}; !slices.Equal(rows[0].Values, want) || made != 3 || closed != 5 {
+		t.Errorf("%+v, want %v; %d made, %d closed", rows[0], want, made, closed)
+	}
+	if rows[1].Values != nil || rows[1].Absent == "" {
+		t.Errorf("%+v", rows[1])
+	}
+}
+
 // Whose time is over is not forgotten.
 func TestAlternateWithoutTime(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -12,10 +12,10 @@ var running = Measurement{
 	Title: "Once it runs",
 	How: `The same web server, alone and started by the activator with its socket handed over (` + "`handover = \"fds\"`" + `), sandbox and
 seal as by default. wrk asks: one thread, 16 connections, or 2 for bulk; a value is the rate of one second. The two take turns,
-second by second, on the first processor, and wrk has the second one. What is compared are the two values of each round:
-the ratio is the median of those of the rounds, and in brackets is where it lies with 95 % certainty. The service runs
-before anything is measured. *The program's CPU* is the time that it was on the processor, the kernel's work for it
-included, for each answer.`,
+second by second, on the first processor, and wrk has the second one; both are started anew three times. What is compared are
+the two values of each round: the ratio is the median of those of the rounds, and in brackets is where it lies with 95 %
+certainty. The service runs before anything is measured. *The program's CPU* is the time that it was on the processor, the
+kernel's work for it included, for each answer.`,
 	Run: runRunning,
 }
 

@@ -82,6 +82,8 @@ func (g Goal) verdict() string {
 			return "met, within what is certain"
 		}
 		return v
+	case "undecided":
+		return "**undecided**: too noisy"
 	default:
 		return v + ": " + cell(g.Absent)
 	}

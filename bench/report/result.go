@@ -78,23 +78,25 @@ type Goal struct {
 	Absent string   `json:"absent,omitempty"` // why there is no value
 }
 
-// Verdict is the word for a goal: met, missed or not measured. Where it is known how
-// certain the value is, only what certainly misses the bound does.
+// widest is how wide an interval may be, in parts of the bound, to say that a goal is met
+// within it: noise alone meets none.
+const widest = 0.08
+
+// Verdict is the word for a goal: met, missed, undecided or not measured. Where it is
+// known how certain the value is, only what misses the bound for certain is missed.
 func (g Goal) Verdict() string {
-	best := g.Value
-	switch {
-	case g.Least && g.High != nil:
-		best = g.High
-	case !g.Least && g.Low != nil:
-		best = g.Low
-	}
+	reaches := func(v float64) bool { return g.Least && v >= g.Bound || !g.Least && v <= g.Bound }
 	switch {
 	case g.Value == nil:
 		return "not measured"
-	case g.Least && *best >= g.Bound, !g.Least && *best <= g.Bound:
+	case reaches(*g.Value):
 		return "met"
+	case g.Low == nil || g.High == nil || !reaches(*g.Low) && !reaches(*g.High):
+		return "missed"
+	case *g.High-*g.Low > widest*g.Bound:
+		return "undecided"
 	}
-	return "missed"
+	return "met"
 }
 
 // Ratio is what a case is to the base, and how certainly; false where there is none.
