@@ -8,6 +8,9 @@
 //		fd, err := door.Dial(client)
 //	}
 //
+// Of datagrams [Room.Bound] finds what the program has bound and how much it has not
+// read yet, and makes the sockets to send from.
+//
 // Nobody stays inside for it: a child that shares our memory and our descriptors,
 // and runs no Go, enters the namespaces, makes a handful of sockets, and is gone
 // after some ten microseconds. It needs no privilege, since whoever made a user

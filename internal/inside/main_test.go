@@ -43,6 +43,10 @@ func program() {
 			fmt.Println("closed")
 			continue
 		}
+		if text := datagrams(network, addr); text != "" {
+			fmt.Println(text)
+			continue
+		}
 		l, err := net.Listen(network, addr)
 		if err != nil {
 			fmt.Println(err)
@@ -62,6 +66,44 @@ func program() {
 		}()
 	}
 	os.Exit(0)
+}
+
+// silent are sockets that are read when it is said.
+var silent = map[string]net.PacketConn{}
+
+// datagrams is program's part for UDP: what to say, "" if it is none of that.
+func datagrams(network, addr string) string {
+	switch network {
+	case "udp", "udp4", "udp6":
+		c, err := net.ListenPacket(network, addr)
+		if err != nil {
+			return err.Error()
+		}
+		go func() {
+			for buf := make([]byte, 100); ; {
+				_, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo([]byte(from.String()), from)
+			}
+		}()
+	case "silent":
+		c, err := net.ListenPacket("udp4", addr)
+		if err != nil {
+			return err.Error()
+		}
+		silent[addr] = c
+	case "read":
+		_, _, _ = silent[addr].ReadFrom(make([]byte, 1000))
+		return "hello"
+	case "gone":
+		_ = silent[addr].Close()
+		return "closed"
+	default:
+		return ""
+	}
+	return "listens"
 }
 
 // inmate is a program in a network of its own.
