@@ -38,7 +38,9 @@ type batch struct {
 	inIOV [batchSize]unix.Iovec
 	names [batchSize]rawAddr
 	ctl   [batchSize][ctlSize]byte
-	flows [batchSize]*flow // of what goes to the host
+	flows [batchSize]*flow // of what goes to the host, or has been sent inside
+	done  [batchSize]bool  // of carry: is not to be sent any more
+	tries [batchSize]int   // of carry: how often it was lost with a program
 
 	out    [batchSize]mmsghdr
 	outIOV [batchSize]unix.Iovec
@@ -62,7 +64,10 @@ func newBatch() *batch {
 // holds reports whether something waits to be sent.
 func (b *batch) holds() bool { return b.next < b.n }
 
-func (b *batch) reset() { b.n, b.next, b.outN = 0, 0, 0 }
+func (b *batch) reset() {
+	b.n, b.next, b.outN = 0, 0, 0
+	b.done, b.tries = [batchSize]bool{}, [batchSize]int{}
+}
 
 // receive appends what the socket has, at most most, and returns how many; fewer
 // mean that it had no more. Never an error with datagrams. names and ctl say

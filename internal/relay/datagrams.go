@@ -20,6 +20,7 @@ type Options struct {
 	Expire        time.Duration // how long a client may be silent; 0: 2 minutes
 	ReceiveBuffer int           // bytes, of the inner socket; 0: twice the host's, net.core.rmem_max permitting
 	UID, GID      int           // unix: whom answers are from, where we are root; 0: nobody
+	Taken         []Taken       // of [Carry]: what comes first
 	Log           *slog.Logger  // nil: says nothing
 }
 
@@ -65,7 +66,8 @@ type Datagrams struct {
 	table
 	spare     map[int][]int // flow sockets, unbound, by their domain
 	in, out   *batch
-	gram      gram // unix
+	carry     carry // of [Carry]
+	gram      gram  // unix
 	hostReady bool
 	start     time.Time
 	now       time.Duration // since start, read once a round
@@ -116,7 +118,8 @@ func (d *Datagrams) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.arm(time.Time{})
+	_ = d.epoll.SetReadDeadline(time.Time{}) // never: it is in the poller
+	d.armed = time.Time{}
 	awake := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(awake)
@@ -138,6 +141,7 @@ func (d *Datagrams) Run(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil || d.closed.Load():
+			d.lastWords()
 			return nil
 		case err != nil:
 			return fmt.Errorf("%s: %w", d.name, err)
@@ -159,10 +163,13 @@ func (d *Datagrams) touch(f *flow, now, grain time.Duration) {
 func (d *Datagrams) round() (busy bool, err error) {
 	d.expire()
 	in, out := d.inbound, d.outbound
-	if d.family == unix.AF_UNIX {
+	switch {
+	case d.family == unix.AF_UNIX:
 		in, out = d.inboundUnix, d.outboundUnix
+	case d.carry.inside != nil:
+		in, out = d.inboundCarried, d.outboundCarried
 	}
-	if d.inStall.over(d.now) && (d.hostReady || d.inStall.until != 0) {
+	if d.inStall.over(d.now) && (d.hostReady || d.inStall.until != 0) || d.carry.toldToLeave() {
 		if err = in(); err != nil {
 			return false, err
 		}
@@ -185,7 +192,7 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 		d.polled(0)
 	} else {
 		d.arm(d.alarm())
-		if ctx.Err() != nil || d.closed.Load() {
+		if ctx.Err() != nil || d.closed.Load() || d.carry.toldToLeave() {
 			return nil // after arm, which may have undone the call to wake up
 		}
 		d.returnBatches()
@@ -201,9 +208,16 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 	if d.pollErr != nil {
 		return os.NewSyscallError("epoll_wait", d.pollErr)
 	}
-	for i := range d.events[:d.found] {
+	d.note()
+	return nil
+}
+
+// note notes who is ready.
+func (d *Datagrams) note() {
+	for i := range d.events[:max(d.found, 0)] {
 		if e := &d.events[i]; e.Fd == hostSlot {
 			d.hostReady = true
+			d.carry.hurry(&d.inStall, d.now)
 		} else if f := d.find(e.Fd, e.Pad); f != nil {
 			d.wake(f)
 			if e.Events&unix.EPOLLOUT != 0 && d.inStall.until != 0 {
@@ -211,7 +225,6 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 			}
 		}
 	}
-	return nil
 }
 
 // polled asks who is ready, as the runtime's poller wants it: true when done.
@@ -248,12 +261,14 @@ func (d *Datagrams) alarm() time.Time {
 	return d.start.Add(next)
 }
 
-// arm sets the deadline of epoll where it is another.
+// arm sets the deadline of epoll, if the one that it has would come too late. One that
+// comes too early costs less than to set it anew for every datagram.
 func (d *Datagrams) arm(t time.Time) {
-	if !d.armed.Equal(t) {
-		_ = d.epoll.SetReadDeadline(t) // never: it is in the poller
-		d.armed = t
+	if d.armed.Equal(t) || !d.armed.IsZero() && d.armed.After(d.start.Add(d.now)) && (t.IsZero() || t.After(d.armed)) {
+		return
 	}
+	_ = d.epoll.SetReadDeadline(t)
+	d.armed = t
 }
 
 // grain is how exactly flows expire.
@@ -272,7 +287,7 @@ func (d *Datagrams) expire() {
 // drop ends a flow.
 func (d *Datagrams) drop(f *flow) {
 	d.remove(f)
-	d.maker.flows.add(-1)
+	openFlows.add(-1)
 }
 
 // watch puts a descriptor into the epoll, edge-triggered: each of them is read
@@ -298,7 +313,7 @@ func (d *Datagrams) Close() error {
 	}
 	for domain, fds := range d.spare {
 		closeAll(fds)
-		d.maker.flows.add(-len(fds))
+		openFlows.add(-len(fds))
 		delete(d.spare, domain)
 	}
 	if d.restore != nil {
@@ -318,6 +333,7 @@ func (d *Datagrams) Close() error {
 			*f = nil
 		}
 	}
+	d.keep()
 	d.in, d.out = nil, nil
 	return err
 }
@@ -354,7 +370,7 @@ var silence = 3 * time.Second
 // hasRoom reports whether there may be another flow, if need be in place of the
 // one that was not used for longest.
 func (d *Datagrams) hasRoom() bool {
-	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || d.maker.flows.room() > 0) {
+	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || openFlows.room() > 0) {
 		return true
 	}
 	if d.oldest == nil || d.now-d.oldest.last < min(silence, d.options.Expire) {

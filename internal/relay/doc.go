@@ -14,6 +14,10 @@
 // A realm is made by a helper process, the maker, which is born into a user
 // namespace of ours: nobody needs a privilege.
 //
+// A program that binds a socket of its own network gets the datagrams there: [Carry].
+// Then the flows stand in that network, and what the program has not read when it ends
+// is kept for the next one.
+//
 // It does not decide when a service starts, and it opens no socket of the host.
 // Descriptors and credentials that clients send over unix sockets do not pass.
 package relay

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,11 @@ type flow struct {
 	fromN int
 	asked [ctlSize]byte // what from was made of
 	askN  int
+
+	asks    netip.Addr // of the host, as far as that is known
+	own     bool       // it has the client's own address
+	round   int        // of carry: the last in which it was sent something
+	answers int        // in that round
 
 	uid  int    // unix: of who sent the last datagram
 	held []byte // unix: an answer that the client has no room for; nil: none

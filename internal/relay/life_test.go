@@ -32,8 +32,8 @@ func TestExpire(t *testing.T) {
 	c := client(t, "udp4", "127.0.0.1:0")
 	for range 3 {
 		exchange(t, c, host.LocalAddr(), inner)
-		n := m.flows.count()
-		eventually(t, "the flow has expired", func() bool { return m.flows.count() < n })
+		n := openFlows.count()
+		eventually(t, "the flow has expired", func() bool { return openFlows.count() < n })
 	}
 	stop()
 	if d.oldest != nil || !d.alarm().IsZero() || !d.armed.IsZero() && d.armed.After(time.Unix(1, 0)) {
@@ -84,9 +84,9 @@ func TestDescriptorsFull(t *testing.T) {
 	m := newMaker(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	taken := m.flows.room() // as if others had them
-	m.flows.add(taken)
-	defer m.flows.add(-taken)
+	taken := openFlows.room() // as if others had them
+	openFlows.add(taken)
+	defer openFlows.add(-taken)
 	run(t, d)
 	inner := service(t, d)
 	for range firstFlows {
@@ -96,9 +96,9 @@ func TestDescriptorsFull(t *testing.T) {
 	eventually(t, "it says so", func() bool {
 		return strings.Contains(log.String(), "table of flows is full") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
 	})
-	m.flows.add(-10)
+	openFlows.add(-10)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
-	m.flows.add(10)
+	openFlows.add(10)
 }
 
 // TestTableMakesRoom: clients that ask once do not keep others out.
@@ -239,7 +239,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
-	if n := m.flows.count(); n != 0 {
+	if n := openFlows.count(); n != 0 {
 		t.Errorf("%d flow sockets are counted", n)
 	}
 	if on, err := unix.GetsockoptInt(descriptor(t, f), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO); err != nil || on != 0 {

@@ -35,9 +35,6 @@ type Maker struct {
 	control    *os.File // nil: no process
 	pid        int
 	generation int // of the process, from 1
-
-	flows   counter
-	batches sync.Pool
 }
 
 // orderTime is how long an order may take; it takes a millisecond or two.
@@ -218,8 +215,12 @@ func cureStart(err error) string {
 	return ""
 }
 
-// counter counts the flows of all stand-ins of a maker: they share our limit of
-// descriptors.
+// openFlows counts the flows of all: they share our limit of descriptors.
+var openFlows counter
+
+// batches are those that nobody uses.
+var batches sync.Pool
+
 type counter struct {
 	mu sync.Mutex
 	n  int

@@ -16,17 +16,8 @@ const nobody = 65534
 // the call: we keep a descriptor of our own that shares its open file description,
 // so the address stays taken until Close. Meanwhile nobody else is to read it.
 func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
-	if o.Flows <= 0 {
-		o.Flows = defaultFlows
-	}
-	if o.Expire <= 0 {
-		o.Expire = defaultExpire
-	}
-	if o.UID == 0 {
-		o.UID, o.GID = nobody, nobody
-	}
-	d := &Datagrams{maker: m, options: o, node: -1, host: -1, start: time.Now(),
-		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
+	d := newDatagrams(o)
+	d.maker = m
 	err := d.adopt(host)
 	if err == nil {
 		err = d.settle()
@@ -42,6 +33,20 @@ func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
 		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
 	}
 	return d, nil
+}
+
+func newDatagrams(o Options) *Datagrams {
+	if o.Flows <= 0 {
+		o.Flows = defaultFlows
+	}
+	if o.Expire <= 0 {
+		o.Expire = defaultExpire
+	}
+	if o.UID == 0 {
+		o.UID, o.GID = nobody, nobody
+	}
+	return &Datagrams{options: o, node: -1, host: -1, start: time.Now(),
+		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
 }
 
 // adopt looks at the host's socket.
@@ -142,7 +147,7 @@ func (d *Datagrams) stock(domains, fds []int) {
 	for i, fd := range fds {
 		d.spare[domains[i]] = append(d.spare[domains[i]], fd)
 	}
-	d.maker.flows.add(len(fds))
+	openFlows.add(len(fds))
 }
 
 // spares is how many unbound flow sockets there are.
@@ -163,7 +168,7 @@ func (d *Datagrams) take(domain int) (int, error) {
 	n := len(d.spare[domain]) - 1
 	fd := d.spare[domain][n]
 	d.spare[domain] = d.spare[domain][:n]
-	d.maker.flows.add(-1)
+	openFlows.add(-1)
 	return fd, nil
 }
 
@@ -176,7 +181,7 @@ func (d *Datagrams) order(domain int) error {
 	if d.now < d.noOrder {
 		return errFull
 	}
-	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), d.maker.flows.room())
+	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), openFlows.room())
 	if n <= 0 {
 		return errFull
 	}
@@ -184,13 +189,22 @@ func (d *Datagrams) order(domain int) error {
 	for i := range domains {
 		domains[i] = domain
 	}
-	fds, err := d.maker.more(d.innerFD, d.generation, domains)
+	fds, err := d.make(domains)
 	if err != nil {
 		d.noOrder = d.now + time.Second // there may be many new clients
 		return err
 	}
-	d.stock(domains, fds)
+	d.stock(domains[:len(fds)], fds)
 	return nil
+}
+
+// make has flow sockets made, all of one domain; where they are the program's, perhaps
+// fewer.
+func (d *Datagrams) make(domains []int) ([]int, error) {
+	if d.carry.inside != nil {
+		return d.carry.inside.Sockets(domains[0], len(domains))
+	}
+	return d.maker.more(d.innerFD, d.generation, domains)
 }
 
 func (d *Datagrams) openEpoll() error {

@@ -35,7 +35,11 @@ func (d *Datagrams) inbound() error {
 		}
 		d.hostReady = n == batchSize
 	}
-	return d.forward(b)
+	room, empty, err := d.room()
+	if err != nil {
+		return err
+	}
+	return d.forward(b, room, empty)
 }
 
 // fatal: the descriptor is not what it should be.
@@ -47,17 +51,19 @@ func fatal(err error) bool {
 // 64 KiB.
 const longestInside = 16 << 10
 
-func (d *Datagrams) forward(b *batch) error {
-	room, empty, err := d.room()
-	if err != nil {
-		return err
-	}
+// forward sends what b holds, while there is room for it inside.
+func (d *Datagrams) forward(b *batch, room int, empty bool) error {
 	for b.holds() {
+		if b.done[b.next] {
+			b.next++
+			continue
+		}
 		f, err := d.flowOf(b)
 		if err != nil {
 			return err
 		}
 		if f == nil {
+			b.done[b.next] = true
 			b.next++
 			continue
 		}
@@ -76,6 +82,7 @@ func (d *Datagrams) forward(b *batch) error {
 			end, room = end+1, 0
 		}
 		d.touch(f, d.now, d.grain())
+		d.owe(b, f, end)
 		b.outN = 0
 		b.pack(b.next, end, f.way(), nil, longestInside)
 		if !d.sendInside(b, f) {
@@ -88,7 +95,7 @@ func (d *Datagrams) forward(b *batch) error {
 // fitting counts the next datagrams of one client that there is room for: up to
 // before end, at cost.
 func (d *Datagrams) fitting(b *batch, room int) (end, cost int) {
-	for end = b.next; end < b.n && (end == b.next || d.sameClient(b, end)); end++ {
+	for end = b.next; end < b.n && !b.done[end] && (end == b.next || d.sameClient(b, end)); end++ {
 		c := charge(int(b.in[end].n))
 		if cost+c > room {
 			break
@@ -130,6 +137,10 @@ func charge(n int) int { return 1280 + 2*n }
 // finds it full is lost. An empty queue takes one datagram of any size,
 // __udp_enqueue_schedule_skb.
 func (d *Datagrams) room() (room int, empty bool, err error) {
+	if d.carry.inside != nil {
+		q, err := d.carry.inside.Queue()
+		return q.Room, q.Unread == 0, err
+	}
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(d.innerFD), unix.SOL_SOCKET, unix.SO_MEMINFO,
@@ -155,16 +166,21 @@ func (b *batch) control(i int) []byte { return b.ctl[i][:min(int(b.in[i].Control
 // new; nil: the datagram is to be dropped.
 func (d *Datagrams) flowOf(b *batch) (*flow, error) {
 	name, asked := &b.names[b.next], b.control(b.next)
-	f := d.byClient[string(name.bytes())]
+	if f := d.byClient[string(name.bytes())]; f != nil {
+		if d.wildcard && !bytes.Equal(f.asked[:f.askN], asked) {
+			d.ask(f, asked)
+		}
+		if d.carry.inside == nil || d.aim(f) {
+			return f, nil
+		}
+		d.drop(f)
+	}
+	f := d.newFlow(name, asked)
 	if f == nil {
-		if f = d.newFlow(name, asked); f == nil {
-			return nil, nil
-		}
-		if err := d.open(f); err != nil {
-			return nil, d.refuse(err)
-		}
-	} else if d.wildcard && !bytes.Equal(f.asked[:f.askN], asked) {
-		d.ask(f, asked)
+		return nil, nil
+	}
+	if err := d.open(f); err != nil {
+		return nil, d.refuse(err)
 	}
 	return f, nil
 }
@@ -192,11 +208,15 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 		return nil
 	}
 	f := &flow{fd: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
-	f.inner = inetAddr(d.self.ip().Unmap(), d.self.port(), loopback)
+	f.asks = d.self.ip().Unmap()
+	f.inner = inetAddr(f.asks, d.self.port(), loopback)
 	if d.wildcard {
 		d.ask(f, asked)
 	}
 	if f.inner.ip() == ip && name.port() == d.self.port() {
+		return nil
+	}
+	if d.carry.inside != nil && !d.aim(f) {
 		return nil
 	}
 	return f
@@ -207,15 +227,17 @@ func (d *Datagrams) open(f *flow) error {
 	if !d.hasRoom() {
 		return errFull
 	}
-	ip := f.client.ip().Unmap()
-	a := inetAddr(ip, f.client.port(), loopback)
+	a := inetAddr(f.client.ip().Unmap(), f.client.port(), loopback)
+	if d.carry.inside != nil {
+		a = f.stands()
+	}
 	fd, err := d.take(a.family())
 	if err != nil {
 		return err
 	}
 	f.fd = fd
 	err = d.bindFlow(f, &a)
-	if err == nil && !d.wildcard {
+	if err == nil && !d.wildcard && d.carry.inside == nil {
 		// Saves a look at the routes for each datagram. Answers of a wildcard come
 		// from another address.
 		err = connect(fd, &f.inner)
@@ -223,7 +245,7 @@ func (d *Datagrams) open(f *flow) error {
 	}
 	if err == nil {
 		d.table.add(f)
-		d.maker.flows.add(1)
+		openFlows.add(1)
 		f.last = d.now
 		if err = d.watch(fd, f.slot, f.generation, unix.EPOLLIN); err != nil {
 			d.drop(f)
@@ -311,7 +333,8 @@ func (d *Datagrams) ask(f *flow, asked []byte) {
 		}
 	}
 	f.fromN = len(from)
-	f.inner = inetAddr(ip.Unmap(), d.self.port(), loopback)
+	f.asks = ip.Unmap()
+	f.inner = inetAddr(f.asks, d.self.port(), loopback)
 }
 
 // appendFrom4 appends the control message that sends from ip, ip(7).
@@ -368,6 +391,7 @@ func (d *Datagrams) gather(b *batch) {
 		b.flows[i] = f
 	}
 	if n > 0 {
+		f.answers += n
 		d.touch(f, d.now, d.grain())
 	}
 	d.rest(again)
@@ -417,7 +441,7 @@ func (d *Datagrams) from(f *flow, source *rawAddr, b []byte) []byte {
 		return nil
 	}
 	ip, client := source.ip(), f.client.ip()
-	if ip == f.inner.ip() || ip == client.Unmap() || ip == netip.IPv6Loopback() || !ip.IsValid() || ip.IsLinkLocalUnicast() {
+	if d.carry.inside != nil || ip == f.inner.ip() || ip == client.Unmap() || ip == netip.IPv6Loopback() || !ip.IsValid() || ip.IsLinkLocalUnicast() {
 		return f.from[:f.fromN]
 	}
 	if d.family == unix.AF_INET {
@@ -427,7 +451,7 @@ func (d *Datagrams) from(f *flow, source *rawAddr, b []byte) []byte {
 }
 
 func (d *Datagrams) borrowBatch() *batch {
-	if b, ok := d.maker.batches.Get().(*batch); ok {
+	if b, ok := batches.Get().(*batch); ok {
 		return b
 	}
 	return newBatch()
@@ -436,9 +460,9 @@ func (d *Datagrams) borrowBatch() *batch {
 // returnBatches gives back what is empty.
 func (d *Datagrams) returnBatches() {
 	for _, b := range []**batch{&d.in, &d.out} {
-		if *b != nil && !(*b).holds() {
+		if *b != nil && !(*b).holds() && (b != &d.in || !d.unread()) {
 			(*b).flows = [batchSize]*flow{}
-			d.maker.batches.Put(*b)
+			batches.Put(*b)
 			*b = nil
 		}
 	}

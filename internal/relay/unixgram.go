@@ -245,7 +245,7 @@ func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
 		return nil, &stepError{"flow of " + client.String(), err}
 	}
 	d.table.add(f)
-	d.maker.flows.add(1)
+	openFlows.add(1)
 	if err := d.watch(fd, f.slot, f.generation, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
 		d.drop(f)
 		return nil, err
