@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
 	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
-	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/spawn"},
+	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},

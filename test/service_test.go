@@ -62,6 +62,8 @@ func serve(mode string) {
 			host, _, _ := net.SplitHostPort(r.RemoteAddr)
 			fmt.Fprintf(w, "hello %s from %s", host, cmp.Or(os.Getenv("LISTEN_FDS"), "no environment"))
 		})))
+	case "carried datagrams":
+		carriedDatagrams(os.Args[1:])
 	case "carried":
 		carried(os.Args[1:])
 	case "flood":

@@ -27,21 +27,22 @@ func (p *parsed) checkCarried() {
 		switch {
 		case c.Network == "":
 			continue // reported where it was read
-		case c.UDP():
-			p.report(c.at, "socket.listen", fmt.Sprintf(`%s: udp with handover = "proxy" is not supported yet`, c), `handover = "bind" and "fds" serve it`)
-			continue
 		case !carried(c.Address):
-			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp:// and unix://`, c), "")
+			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp://, udp:// and unix://`, c), `handover = "bind" and "fds" serve it`)
 			continue
 		}
 		if socket.Target == "" {
 			socket.Target = c.String()
 		}
 		target, err := listen.ParseAddress(socket.Target)
-		if err == nil && !carried(target) { // else reported where it was read
+		switch {
+		case err != nil: // reported where it was read
+		case c.UDP() && !target.UDP():
+			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that datagrams can be carried to: it is udp://`, target), "")
+		case !c.UDP() && (!carried(target) || target.UDP()):
 			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that connections can be carried to: it is tcp:// or unix://`, target), "")
 		}
 	}
 }
 
-func carried(a listen.Address) bool { return a.TCP() || a.Network == listen.Unix }
+func carried(a listen.Address) bool { return a.TCP() || a.UDP() || a.Network == listen.Unix }

@@ -64,6 +64,9 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 // has a socket at which that cannot be seen.
 func checkIdle(conf config.Service, sockets []listen.Spec) error {
 	for _, spec := range sockets {
+		if conf.Handover == "proxy" && spec.Address.UDP() {
+			continue // the relay sees
+		}
 		if err := spec.Seen(); conf.IdleTimeout > 0 && err != nil {
 			return fmt.Errorf("service %s: idle_timeout: %w; leave idle_timeout away, or have the service end by itself", conf.Name, err)
 		}

@@ -15,16 +15,17 @@ import (
 	"activator/internal/inside"
 	"activator/internal/listen"
 	"activator/internal/proxy"
+	"activator/internal/relay"
 	"activator/internal/spawn"
 )
 
 // Carrying is for a program that listens in its own network: we accept, and carry
-// the connections to it. It is up when it listens at every target.
+// the connections to it, and datagrams. It is up when it listens at every target.
 type Carrying struct {
 	Targets  []listen.Address // what the program listens at, one for each socket; nil: it inherits the sockets
-	Protocol string           // "v1", "v2": it is told the client's address by the PROXY protocol; "": by the socket's own
+	Protocol string           // "v1", "v2": of streams, it is told the client's address by the PROXY protocol; "": by the socket's own
 	MaxConns int              // at once; 0: no limit
-	Idle     time.Duration    // a connection on which nothing moves is closed; 0: never
+	Idle     time.Duration    // a connection on which nothing moves is closed; 0: never. Of a client of UDP: is forgotten; 0: after 2 minutes
 }
 
 // carrier carries the connections of one run of the program. Its methods may be
@@ -36,10 +37,15 @@ type carrier struct {
 	leaving context.CancelFunc
 	cut     context.CancelFunc // ends it at once
 	over    context.Context
+	exited  context.Context // until the program has ended
+	exit    context.CancelFunc
 	done    chan struct{}          // nil: it does not run
 	ready   chan struct{}          // closed when the service is up
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
 	retired atomic.Pointer[func()] // what is to be done when the last client has left
+
+	couriers []*courier                        // of the goroutine
+	traffic  []atomic.Pointer[relay.Datagrams] // for each socket; nil: of a stream, or not carried yet
 }
 
 // lastWords is how long clients may still take, after the program's end, what it
@@ -58,12 +64,13 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	}
 	if err := room.LowPorts(); err != nil {
 		level := slog.LevelDebug
-		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return a.TCP() && a.Port < 1024 }) {
+		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return (a.TCP() || a.UDP()) && a.Port < 1024 }) {
 			level = slog.LevelWarn
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
-	c := &carrier{child: child, room: room, ready: make(chan struct{})}
+	c := &carrier{child: child, room: room, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Carrying.Targets))}
+	c.exited, c.exit = context.WithCancel(context.Background())
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)
 	return c, nil
@@ -96,6 +103,7 @@ func (c *carrier) end() {
 		return
 	}
 	c.leaving()
+	c.exit()
 	if c.done != nil {
 		select {
 		case <-c.done:
@@ -138,26 +146,34 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 // carryAll waits until the program listens, and with notify until it has said that it is
 // ready: many listen before that, and turn away who comes too early. Then it carries.
 func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
-	spec := s.spec.Carrying
-	routes := make([]proxy.Route, len(files))
-	for i, target := range spec.Targets {
-		door := c.room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: spec.Protocol == ""})
-		defer door.Close()
-		routes[i] = proxy.Route{Listener: files[i], Dialer: &dialer{door: door, service: s, child: c.child}}
+	bounds := make([]*inside.Bound, len(files))
+	var routes []proxy.Route
+	defer func() {
+		for _, b := range bounds {
+			if b != nil {
+				b.Close()
+			}
+		}
+	}()
+	for i, target := range s.spec.Carrying.Targets {
 		name := target.String()
 		c.awaited.Store(&name)
-		if there, err := awaitListening(c.ctx, door); err != nil || !there {
+		var there bool
+		var err error
+		if target.UDP() {
+			bounds[i], err = c.await(target)
+			there = bounds[i] != nil
+		} else {
+			door := c.room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.Carrying.Protocol == ""})
+			defer door.Close()
+			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{door: door, watch: deafness{service: s, child: c.child}}})
+			there, err = awaitListening(c.ctx, door)
+		}
+		if err != nil || !there {
 			return err
 		}
 	}
 	c.awaited.Store(nil)
-	carrying, err := proxy.New(routes, proxy.Options{MaxConns: spec.MaxConns, Idle: spec.Idle, Protocol: spec.Protocol,
-		Drain: s.drain(), Log: s.log})
-	if err != nil {
-		return err
-	}
-	defer carrying.Close()
-	defer context.AfterFunc(c.over, func() { _ = carrying.Close() })()
 	if !s.spec.Process.Notify {
 		s.tell(report{of: p, serving: true})
 	}
@@ -166,11 +182,50 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	case <-c.ctx.Done():
 		return nil
 	}
-	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, proxy.ErrClosed) {
-		return err
+	for i, bound := range bounds {
+		if bound != nil {
+			if err := s.newCourier(c, i, files[i], bound); err != nil {
+				for _, courier := range c.couriers {
+					courier.end(s)
+				}
+				return err
+			}
+		}
 	}
+	return s.carryOn(c, routes)
+}
+
+// carryOn carries what comes to a program that listens.
+func (s *Service) carryOn(c *carrier, routes []proxy.Route) error {
+	delivered := s.deliver(c)
+	err := s.carryStreams(c, routes)
+	if err != nil {
+		c.exit()
+		return errors.Join(err, delivered())
+	}
+	c.emptied()
 	if f := c.retired.Load(); f != nil {
 		(*f)()
+	}
+	return delivered()
+}
+
+// carryStreams carries until nobody is to be accepted, and the last one has left.
+func (s *Service) carryStreams(c *carrier, routes []proxy.Route) error {
+	if len(routes) == 0 {
+		<-c.ctx.Done()
+		return nil
+	}
+	spec := s.spec.Carrying
+	carrying, err := proxy.New(routes, proxy.Options{MaxConns: spec.MaxConns, Idle: spec.Idle, Protocol: spec.Protocol,
+		Drain: s.drain(), Log: s.log})
+	if err != nil {
+		return err
+	}
+	defer carrying.Close()
+	defer context.AfterFunc(c.over, func() { _ = carrying.Close() })()
+	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, proxy.ErrClosed) {
+		return err
 	}
 	return nil
 }
@@ -191,7 +246,7 @@ const (
 )
 
 // awaitListening is false when ctx is done first.
-func awaitListening(ctx context.Context, door *inside.Door) (bool, error) {
+func awaitListening(ctx context.Context, door interface{ Look() (bool, error) }) (bool, error) {
 	for pause := leastLook; ; pause = min(pause+pause/4, mostLook) {
 		if there, err := door.Look(); there || err != nil {
 			return there, err
@@ -207,35 +262,49 @@ func awaitListening(ctx context.Context, door *inside.Door) (bool, error) {
 // within translates a target.
 func within(a listen.Address) inside.Address {
 	return inside.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
-		Four: a.Network != listen.TCP6, Six: a.Network != listen.TCP4}
+		Four: a.Network != listen.TCP6 && a.Network != listen.UDP6, Six: a.Network != listen.TCP4 && a.Network != listen.UDP4}
 }
 
 // dialer connects clients to the program.
 type dialer struct {
-	door    *inside.Door
+	door  *inside.Door
+	watch deafness
+}
+
+// deafness is how long a program has not listened, while somebody wanted something of
+// it. One that lives on and has listened to nobody for as long as a client may wait is
+// killed.
+type deafness struct {
 	service *Service
 	child   *spawn.Process
-	refused time.Time // since when it does not listen
+	since   time.Time // zero: it listens
+}
+
+func (d *deafness) see(deaf bool) {
+	if !deaf {
+		d.since = time.Time{}
+		return
+	}
+	if d.since.IsZero() {
+		d.since = time.Now()
+	}
+	if hold := d.service.spec.Hold; hold > 0 && time.Since(d.since) > hold {
+		d.service.log.Error("service killed: it does not listen any more", "pid", d.child.Pid(), "hold", hold)
+		d.since = time.Now()
+		d.child.Kill()
+	}
 }
 
 // Dial implements [proxy.Dialer]. A program that does not listen, any more or for a
 // moment, makes its next client wait, and nobody else is accepted then. Mostly it is
-// about to end. One that lives on and has listened to nobody for as long as a client
-// may wait is killed.
+// about to end.
 func (d *dialer) Dial(client *proxy.Client) (int, error) {
 	fd, err := d.door.Dial(client.Addr())
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
-		d.refused = time.Time{}
+		d.watch.see(false)
 		return fd, err
 	}
-	if d.refused.IsZero() {
-		d.refused = time.Now()
-	}
-	if hold := d.service.spec.Hold; hold > 0 && time.Since(d.refused) > hold {
-		d.service.log.Error("service killed: it does not listen any more", "pid", d.child.Pid(), "hold", hold)
-		d.refused = time.Now()
-		d.child.Kill()
-	}
+	d.watch.see(true)
 	return -1, errDeaf
 }
 

@@ -3,6 +3,8 @@ package supervise
 import (
 	"errors"
 	"time"
+
+	"activator/internal/listen"
 )
 
 // A service that nobody uses is stopped, and the next client starts it. Who uses it
@@ -85,11 +87,20 @@ func (s *Service) unused() bool {
 	return true
 }
 
+// activity is who uses a socket: of a carried one of UDP its clients and what it
+// answers them.
+func (s *Service) activity(n int) (listen.Activity, error) {
+	if c := s.process.carrier; c != nil && c.traffic[n].Load() != nil {
+		return listen.Activity{Mark: c.traffic[n].Load().Carried()}, nil
+	}
+	return s.sockets[n].Activity()
+}
+
 // used reports whether anybody is connected to a socket, waits at it, or has sent
 // something to it since the last look.
 func (s *Service) used() (used bool, err error) {
-	for n, socket := range s.sockets {
-		a, failed := socket.Activity()
+	for n := range s.sockets {
+		a, failed := s.activity(n)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue

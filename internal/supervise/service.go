@@ -57,6 +57,7 @@ type Service struct {
 	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
 	hurry   *turn   // from a client to the exec; nil: none
 	queues  queues
+	untold  untold
 	idle    idleness
 	timer   *time.Timer // of the state; nil: none runs
 	until   time.Time   // when it fires
@@ -161,6 +162,7 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case Watch:
 		s.stop(&s.timer)
 		s.queue()
+		s.recall()
 		return StartFailed, !s.watch()
 	case Queue:
 		s.queue()

@@ -1,0 +1,167 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"activator/internal/inside"
+	"activator/internal/listen"
+	"activator/internal/relay"
+)
+
+// courier carries the datagrams of one socket to the program and its answers back.
+type courier struct {
+	*relay.Datagrams
+	n     int // of the socket
+	bound *inside.Bound
+}
+
+// await waits until the program has bound a target of UDP, and returns where, which
+// the caller closes; nil: nobody is to be served any more.
+func (c *carrier) await(target listen.Address) (*inside.Bound, error) {
+	bound, err := c.room.Bound(within(target))
+	if err != nil {
+		return nil, err
+	}
+	there, err := awaitListening(c.ctx, bound)
+	if err != nil || !there {
+		bound.Close()
+		return nil, err
+	}
+	return bound, nil
+}
+
+// newCourier makes the courier of socket n, which takes bound.
+func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *inside.Bound) error {
+	taken := s.untold.take(n, s.spec.Hold)
+	d, err := relay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
+		relay.Options{Expire: s.spec.Carrying.Idle, Log: s.log, Taken: taken})
+	if err != nil {
+		s.untold.put(n, taken)
+		bound.Close()
+		return err
+	}
+	c.couriers = append(c.couriers, &courier{d, n, bound})
+	c.traffic[n].Store(d)
+	return nil
+}
+
+// run carries until the program is gone. What it has not read is kept for the next
+// one.
+func (c *courier) run(over context.Context, s *Service) error {
+	err := c.Run(over)
+	c.end(s)
+	if errors.Is(err, relay.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (c *courier) end(s *Service) {
+	_ = c.Close()
+	c.bound.Close()
+	s.untold.put(c.n, c.Taken())
+}
+
+// deliver starts the couriers; the first error ends the program. The function that it
+// returns waits until they have ended.
+func (s *Service) deliver(c *carrier) (wait func() error) {
+	var all sync.WaitGroup
+	failed := make([]error, len(c.couriers))
+	for i, courier := range c.couriers {
+		all.Go(func() {
+			if failed[i] = courier.run(c.exited, s); failed[i] != nil {
+				c.child.Kill()
+			}
+		})
+	}
+	stop := context.AfterFunc(c.ctx, func() {
+		for _, courier := range c.couriers {
+			courier.Leave()
+		}
+	})
+	return func() error {
+		all.Wait()
+		stop()
+		return errors.Join(failed...)
+	}
+}
+
+// emptied waits until nothing is on its way to the program any more, or it is gone.
+func (c *carrier) emptied() {
+	for _, courier := range c.couriers {
+		select {
+		case <-courier.Left():
+		case <-c.exited.Done():
+		}
+	}
+}
+
+// post is [relay.Inside].
+type post struct {
+	*inside.Bound
+	watch deafness
+}
+
+// Queue implements [relay.Inside]. It is asked when there is something for the program.
+func (p *post) Queue() (relay.Queue, error) {
+	q, err := p.Bound.Queue()
+	p.watch.see(err == nil && !q.There)
+	return relay.Queue(q), err
+}
+
+// untold is what was taken off the queues of the sockets, and no program has read: for
+// the next one.
+type untold struct {
+	mu    sync.Mutex
+	taken map[int][]relay.Taken
+	since map[int]time.Time
+}
+
+func (u *untold) put(n int, taken []relay.Taken) {
+	if len(taken) == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.taken == nil {
+		u.taken, u.since = make(map[int][]relay.Taken), make(map[int]time.Time)
+	}
+	u.taken[n], u.since[n] = taken, time.Now()
+}
+
+// take returns what is there for socket n, and no older than hold: nobody waits for
+// longer.
+func (u *untold) take(n int, hold time.Duration) []relay.Taken {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	taken := u.taken[n]
+	if hold > 0 && time.Since(u.since[n]) > hold {
+		taken = nil
+	}
+	delete(u.taken, n)
+	return taken
+}
+
+// first is a socket for which there is something.
+func (u *untold) first() (n int, any bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for n := range u.taken {
+		return n, true
+	}
+	return 0, false
+}
+
+// recall has those served who have been taken off a queue, and do not wait in it.
+func (s *Service) recall() {
+	if n, any := s.untold.first(); any {
+		select {
+		case s.clients <- s.sockets[n]:
+		default: // somebody is there
+		}
+	}
+}
