@@ -1,0 +1,62 @@
+package script
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// clone starts a child that makes the calls of a region. It has our stack, which
+// it never touches. All signals are blocked.
+//
+//go:noescape
+func clone(flags uintptr, pidfd *int32, region unsafe.Pointer) (pid int)
+
+// Start starts the child, after Finish, of the calling thread, which is locked: flags are
+// clone(2)'s, namespaces for instance, and none that shares memory but CLONE_VM. The
+// caller reaps the child, and owns pidfd.
+//
+// Without CLONE_VM the child has a copy of our memory, all but the script's. What is
+// added to the script later is told by Finish.
+func (s *Script) Start(flags uintptr) (pid, pidfd int, err error) {
+	// A handler of the runtime would not find a goroutine in the child, which
+	// therefore begins with none, see DefaultSignals.
+	all, before := ^uint64(0), uint64(0)
+	if err := mask(&all, &before); err != nil {
+		return 0, -1, err
+	}
+	fd := int32(-1)
+	pid = clone(flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), &fd, s.at(0))
+	if err := mask(&before, nil); err != nil {
+		panic(err) // this thread would be deaf from now on
+	}
+	if pid < 0 {
+		return 0, -1, os.NewSyscallError("clone", unix.Errno(-pid))
+	}
+	return pid, int(fd), nil
+}
+
+func mask(set, before *uint64) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(before)), unsafe.Sizeof(*set), 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("rt_sigprocmask", errno)
+	}
+	return nil
+}
+
+// DefaultSignals adds the calls that give every signal its default action and block
+// none. It is the first of every script. execve(2) keeps what we were started with
+// ourselves: a shell's background job ignores SIGINT, nohup(1) SIGHUP, and some
+// managers block more; a program that inherits that cannot be asked to stop.
+func (s *Script) DefaultSignals() {
+	none := s.Room(32) // struct sigaction of the kernel, and a mask
+	const last = 64    // _NSIG
+	for sig := uintptr(1); sig <= last; sig++ {
+		if sig != uintptr(unix.SIGKILL) && sig != uintptr(unix.SIGSTOP) {
+			s.Do(unix.SYS_RT_SIGACTION, sig, none.Address, 0, 8)
+		}
+	}
+	s.Do(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, none.Address, 0, 8)
+}
