@@ -22,9 +22,10 @@ var arrows = map[string][]string{
 	"internal/listen":    {},
 	"internal/fdpass":    {},
 	"internal/inside":    {},
+	"internal/script":    {},
 	"internal/intercept": {},
 	"internal/notify":    {},
-	"internal/sandbox":   {},
+	"internal/sandbox":   {"internal/script"},
 	"internal/output":    {},
 	"internal/proxy":     {},
 	"internal/relay":     {},
@@ -32,7 +33,7 @@ var arrows = map[string][]string{
 	"internal/container": {},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
-	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox"},
+	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox", "internal/script"},
 	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
@@ -45,7 +46,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/inside", "internal/intercept", "cmd/echo"}
+	"internal/proxy", "internal/inside", "internal/intercept", "internal/script", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

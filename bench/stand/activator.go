@@ -55,7 +55,14 @@ func (w *World) check(dir string) error {
 func Guard(activator int) int { return child(activator, "activator-guard") }
 
 // Stage is the pid of the sandbox that waits; 0: there is none.
-func Stage(activator int) int { return child(activator, "activator-stage") }
+func Stage(activator int) int {
+	for _, pid := range Children(activator) {
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "activator-stage\n" {
+			return pid
+		}
+	}
+	return 0
+}
 
 func child(of int, title string) int {
 	for _, pid := range Children(of) {

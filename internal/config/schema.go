@@ -192,7 +192,7 @@ func names[S any](keys []field[S]) []string {
 }
 
 // sections are all tables, in the order they are printed. They are made when
-// they are needed: the second stage, which is the same program, never needs them.
+// they are needed: the reaper and the guard, which are the same program, never need them.
 var sections = sync.OnceValue(func() []section {
 	return []section{
 		{"socket", true, names(socketKeys())},

@@ -8,7 +8,7 @@ import (
 )
 
 // warmAtOnce is how many sandboxes are built at a time while nobody waits for
-// them: the stage and we have a processor each meanwhile.
+// them: the child and we have a processor each meanwhile.
 func warmAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // warmDescriptors is how many descriptors of ours a sandbox that stands takes: the

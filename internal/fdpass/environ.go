@@ -2,7 +2,6 @@ package fdpass
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -23,12 +22,11 @@ const (
 const maxNameLen = 255
 
 // Environ returns the entries that hand len(names) descriptors, 3 and up, to
-// the program this very process will execve next: LISTEN_PID is its own pid as
-// it sees it itself, so nobody can call it for another process. No names, no
-// entries.
+// the program that a process will execve next: pid is its number as it sees it
+// itself, pidfd one of its own, which is lent; -1: none. No names, no entries.
 //
 // LISTEN_PIDFDID (systemd 259) is there only where the kernel has pidfs (6.9).
-func Environ(names []string) ([]string, error) {
+func Environ(names []string, pid, pidfd int) ([]string, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
@@ -39,10 +37,10 @@ func Environ(names []string) ([]string, error) {
 	}
 	env := []string{
 		listenFDs + "=" + strconv.Itoa(len(names)),
-		listenPID + "=" + strconv.Itoa(os.Getpid()),
+		listenPID + "=" + strconv.Itoa(pid),
 		listenNames + "=" + strings.Join(names, ":"),
 	}
-	if id, ok := ownPidfdID(); ok {
+	if id, ok := pidfdID(pidfd); ok {
 		env = append(env, listenPidfd+"="+strconv.FormatUint(id, 10))
 	}
 	return env, nil

@@ -16,14 +16,14 @@ func TestCheckName(t *testing.T) {
 		if err := CheckName(name); err == nil {
 			t.Errorf("%q is not valid in systemd", name)
 		}
-		if _, err := Environ([]string{"good", name}); err == nil {
+		if _, err := Environ([]string{"good", name}, 1, -1); err == nil {
 			t.Errorf("Environ takes %q", name)
 		}
 	}
 }
 
 func TestEnvironOfNothing(t *testing.T) {
-	if env, err := Environ(nil); env != nil || err != nil {
+	if env, err := Environ(nil, 1, -1); env != nil || err != nil {
 		t.Fatalf("got %v, %v", env, err)
 	}
 }

@@ -214,6 +214,10 @@ func ownPidfdID() (id uint64, ok bool) {
 		return 0, false
 	}
 	defer func() { _ = unix.Close(fd) }()
+	return pidfdID(fd)
+}
+
+func pidfdID(fd int) (id uint64, ok bool) {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
 	if unix.Fstatfs(fd, &fs) != nil || fs.Type != pidfsMagic || unix.Fstat(fd, &st) != nil {

@@ -17,7 +17,7 @@ import (
 // stage is the process that execs: it has the descriptors at their numbers
 // already and knows its own pid.
 func stage() {
-	env, err := Environ(strings.Split(os.Getenv("TEST_NAMES"), ":"))
+	env, err := Environ(strings.Split(os.Getenv("TEST_NAMES"), ":"), os.Getpid(), ownPidfd())
 	if err != nil {
 		fatal(err)
 	}
@@ -212,7 +212,9 @@ func TestReceivePidfdID(t *testing.T) {
 	if v.Variable != listenPidfd || !strings.Contains(v.Error, "LISTEN_PIDFDID=1 is not this process") {
 		t.Errorf("got %+v", v)
 	}
-	env, err := Environ([]string{"a"})
+	pidfd := ownPidfd()
+	defer func() { _ = unix.Close(pidfd) }()
+	env, err := Environ([]string{"a"}, os.Getpid(), pidfd)
 	if err != nil || len(env) != 4 || !strings.HasPrefix(env[3], "LISTEN_PIDFDID=") {
 		t.Errorf("Environ: %q, %v", env, err)
 	}
@@ -224,4 +226,13 @@ func TestReceiveWithoutNames(t *testing.T) {
 	if v.Error != "" || !slices.Equal(v.Names, []string{"unknown", "unknown"}) {
 		t.Errorf("got %+v", v)
 	}
+}
+
+// ownPidfd is one of this process, until its end.
+func ownPidfd() int {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return -1
+	}
+	return fd
 }

@@ -106,7 +106,7 @@ func (u unstarted) to(s *Service) {
 	s.rest()
 }
 
-// gone tells the end of a waiting stage from a program that cannot be started.
+// gone tells the end of a waiting sandbox from a program that cannot be started.
 func gone(err error) bool {
 	var refused *spawn.StageError
 	return errors.As(err, &refused) && (refused.Step == "hand" || refused.Step == "go")

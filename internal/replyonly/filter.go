@@ -57,7 +57,7 @@ type hook struct {
 }
 
 // hooks returns all of them; a function, because a package variable would be
-// made at every start of the second stage.
+// made at every start of the reaper and the guard.
 func hooks() []hook {
 	const address = unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR
 	return []hook{

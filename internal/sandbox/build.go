@@ -1,191 +1,170 @@
 package sandbox
 
 import (
-	"errors"
-	"os"
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
 )
 
-// Build is the stage's half of the sandbox. It runs in the new namespaces with
-// the capabilities of [Plan.Ambient], and turns what the process sees into what p
-// says; there is no way back. trees is what [Plan.OpenTrees] returned outside, nil to
-// open them here. It takes them.
+// Begin adds to list what comes first in the namespaces of a service called name, and needs
+// neither a user nor a plan.
+func (s Spec) Begin(list *script.Script, name string) {
+	b := builder{Script: list}
+	if s.ownNetwork() {
+		b.loopbackUp()
+	}
+	name = s.hostname(name)
+	b.step("hostname", name)
+	b.Do(unix.SYS_SETHOSTNAME, b.Text(name), uintptr(len(name)))
+	// The copies of the host's mounts must not hear of what we do, nor we of it.
+	b.step("private", "/")
+	b.mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+}
+
+// Build adds to s what turns the child's namespaces into what p says; there is no way
+// back. The child has the capabilities of [Plan.Ambient]. trees is what [Plan.OpenTrees]
+// returned, as the child has it, nil to have it do that itself. The
+// descriptors from first on, these trees if there are any, are closed at the end.
 //
 // Order: the sources first, while the host's files can still be seen; then the
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
-func Build(p *Plan, trees []int) error {
-	if err := p.system(); err != nil {
-		return err
-	}
-	// The copies of the host's mounts must not hear of what we do, nor we of it.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return stepError("private", "/", err)
-	}
+func (p *Plan) Build(s *script.Script, trees []int, first int) {
+	folders := p.folders()
+	b := builder{Script: s, entries: p.Entries}
 	if trees == nil {
-		var err error
-		if trees, err = p.OpenTrees(); err != nil {
-			return err
-		}
+		trees = b.openTrees(p)
 	}
-	defer CloseTrees(trees)
-	old := unix.Umask(0)
-	defer unix.Umask(old)
-	if err := newRoot(); err != nil {
-		return err
-	}
-	b := builder{}
-	if err := b.own("/"); err != nil {
-		return stepError("root", "/", err)
-	}
+	b.Do(unix.SYS_UMASK, 0)
+	b.newRoot()
 	for _, entry := range p.Entries {
-		tree := -1
+		tree, folder := -1, false
 		if entry.bind() {
-			if tree, trees = trees[0], trees[1:]; tree < 0 {
+			tree, trees = trees[0], trees[1:]
+			folder, folders = folders[0], folders[1:]
+			if tree < 0 {
 				continue
 			}
 		}
-		if err := b.put(entry, tree); err != nil {
-			return err
-		}
+		b.put(entry, tree, folder)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &attr); err != nil {
-		return stepError("read-only", "/", err)
-	}
-	return nil
+	b.step("read-only", "/")
+	b.setAttr(unix.AT_FDCWD, "/", 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	b.CloseFrom(first)
 }
 
-// system sets what is not in the file system: the network's loopback and the
-// host name.
-func (p *Plan) system() error {
-	if p.Loopback {
-		if err := loopbackUp(); err != nil {
-			return stepError("network", "lo", err)
+// folders tells of every bind whether it is of a folder. What is not there is told
+// better by whoever opens it.
+func (p *Plan) folders() (folders []bool) {
+	for _, entry := range p.Entries {
+		if entry.bind() {
+			folders = append(folders, isFolder(entry.Source))
 		}
 	}
-	if err := unix.Sethostname([]byte(p.Hostname)); err != nil {
-		return stepError("hostname", p.Hostname, err)
-	}
-	return nil
+	return folders
+}
+
+// builder is a script that fills a new root.
+type builder struct {
+	*script.Script
+	entries []Entry
+}
+
+// step says what the calls that follow are about.
+func (b *builder) step(step, path string) {
+	b.Explain(func(errno unix.Errno) error { return stepError(step, path, errno) })
+}
+
+func (b *builder) mount(source, target, kind string, flags uintptr, options string) script.Call {
+	return b.Do(unix.SYS_MOUNT, b.Text(source), b.Text(target), b.Text(kind), flags, b.Text(options))
 }
 
 // loopbackUp brings lo up; the kernel gives it 127.0.0.1 and ::1 itself.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel with only IPv6; netdevice(7) takes any socket
-		fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	}
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return os.NewSyscallError("ioctl SIOCSIFFLAGS", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+func (b *builder) loopbackUp() {
+	b.step("network", "lo")
+	only6, made := b.Label(), b.Label()
+	fd := b.Free()
+	b.Do(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0).
+		Zero(made).Positive(made).Failed(only6, unix.EAFNOSUPPORT)
+	b.Place(only6) // a kernel with only IPv6; netdevice(7) takes any socket
+	b.Open(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	b.Place(made)
+	request := b.Room(40) // struct ifreq
+	copy(request.Bytes, "lo")
+	request.Bytes[unix.IFNAMSIZ] = unix.IFF_UP | unix.IFF_RUNNING
+	b.Do(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, request.Address)
+	b.CloseFrom(fd)
 }
 
 // newRoot makes an empty tmpfs with a fresh /proc the root and lets go of the
 // old one. A proc can only be mounted where one is fully visible already, so it
 // comes before the old root goes (mount_too_revealing in fs/namespace.c).
-func newRoot() error {
-	root, err := newTmpfs("0755")
-	if err != nil {
-		return stepError("root", "tmpfs", err)
-	}
-	defer func() { _ = unix.Close(root) }()
+func (b *builder) newRoot() {
+	config := b.Free()
+	b.step("root", "tmpfs")
+	root := b.newTmpfs("0755")
 	// Any place does, and / always exists; we get in by the descriptor.
-	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return stepError("root", "/", os.NewSyscallError("move_mount", err))
-	}
-	if err := unix.Fchdir(root); err != nil {
-		return stepError("root", "/", os.NewSyscallError("fchdir", err))
-	}
-	if err := unix.Mkdir("proc", 0o555); err != nil {
-		return stepError("root", "/proc", os.NewSyscallError("mkdir", err))
-	}
-	if err := unix.Mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return stepError("mount", "/proc", os.NewSyscallError("mount", err))
-	}
+	b.step("root", "/")
+	b.moveMount(root, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	b.Do(unix.SYS_FCHDIR, uintptr(root))
+	b.step("root", "/proc")
+	b.Do(unix.SYS_MKDIRAT, script.Here, b.Text("proc"), 0o555)
+	b.step("mount", "/proc")
+	b.mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	// pivot_root(2): with "." twice the old root ends up on top of the new one.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return stepError("pivot", "/", os.NewSyscallError("pivot_root", err))
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return stepError("unmount", "the host's root", os.NewSyscallError("umount2", err))
-	}
-	if err := unix.Chdir("/"); err != nil {
-		return stepError("root", "/", os.NewSyscallError("chdir", err))
-	}
-	return nil
+	b.step("pivot", "/")
+	dot := b.Text(".")
+	b.Do(unix.SYS_PIVOT_ROOT, dot, dot)
+	b.step("unmount", "the host's root")
+	b.Do(unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	b.step("root", "/")
+	b.Do(unix.SYS_CHDIR, b.Text("/"))
+	b.CloseFrom(config)
 }
 
-func newTmpfs(mode string) (int, error) {
-	config, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer func() { _ = unix.Close(config) }()
-	for _, option := range [][2]string{{"source", "tmpfs"}, {"mode", mode}} {
-		if err := unix.FsconfigSetString(config, option[0], option[1]); err != nil {
-			return -1, os.NewSyscallError("fsconfig", err)
-		}
-	}
-	if err := unix.FsconfigCreate(config); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
-	}
-	root, err := unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	return root, os.NewSyscallError("fsmount", err)
+// newTmpfs opens a configuration, and after it the mount that it returns.
+func (b *builder) newTmpfs(mode string) int {
+	kind := b.Text("tmpfs")
+	config := uintptr(b.Open(unix.SYS_FSOPEN, kind, unix.FSOPEN_CLOEXEC))
+	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.Text("source"), kind, 0)
+	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.Text("mode"), b.Text(mode), 0)
+	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	return b.Open(unix.SYS_FSMOUNT, config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
-// builder fills the new root.
-type builder struct {
-	devices []uint64 // of the tmpfs's we made: only there is anything created
+func (b *builder) moveMount(tree int, path string, flags uintptr) {
+	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.Text(""), script.Here, b.Text(path), flags)
 }
 
-func (b *builder) own(path string) error {
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
-		return os.NewSyscallError("stat", err)
-	}
-	b.devices = append(b.devices, stat.Dev)
-	return nil
-}
-
-func (b *builder) put(e Entry, tree int) error {
-	var err error
+// put puts an entry at its path; a bind is a tree, of a folder or of a file.
+func (b *builder) put(e Entry, tree int, folder bool) {
+	b.step("root", e.Path)
 	switch e.Kind {
 	case Folder:
-		err = os.NewSyscallError("mkdir", unix.Mkdir(e.Path, e.Mode))
+		b.Do(unix.SYS_MKDIRAT, script.Here, b.Text(e.Path), uintptr(e.Mode))
 	case Link:
-		err = os.NewSyscallError("symlink", unix.Symlink(e.Source, e.Path))
+		b.Do(unix.SYS_SYMLINKAT, b.Text(e.Source), script.Here, b.Text(e.Path))
 	case Tmpfs:
-		return b.tmpfs(e)
+		b.mountPoint(e, true)
+		b.step("mount", e.Path)
+		b.mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, e.options())
 	case Cover:
-		if err := unix.Mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555"); err != nil {
-			return stepError("mount", e.Path, os.NewSyscallError("mount", err))
-		}
-		return nil
+		b.step("mount", e.Path)
+		b.mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
 	default:
-		return b.attach(e, tree)
+		b.mountPoint(e, folder)
+		b.step("mount", e.Path)
+		b.moveMount(tree, e.Path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	}
-	if err != nil {
-		return stepError("root", e.Path, err)
-	}
-	return nil
 }
 
-func (b *builder) tmpfs(e Entry) error {
-	if err := b.mountPoint(e, true); err != nil {
-		return err
-	}
+// options are a fresh tmpfs's.
+func (e Entry) options() string {
 	options := "mode=0755"
 	if e.Mode == 0o1777 {
 		options = "mode=1777"
@@ -194,92 +173,85 @@ func (b *builder) tmpfs(e Entry) error {
 		// Files that are empty take memory too, about a kilobyte.
 		options += ",size=" + strconv.FormatUint(e.Size, 10) + ",nr_inodes=" + strconv.FormatUint(e.Size>>12, 10)
 	}
-	err := os.NewSyscallError("mount", unix.Mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options))
-	if err == nil {
-		err = b.own(e.Path)
-	}
-	if err != nil {
-		return stepError("mount", e.Path, err)
-	}
-	return nil
-}
-
-// attach puts a tree at its path.
-func (b *builder) attach(e Entry, tree int) error {
-	var stat unix.Stat_t
-	if err := unix.Fstat(tree, &stat); err != nil {
-		return stepError("mount", e.Path, os.NewSyscallError("fstat", err))
-	}
-	if err := b.mountPoint(e, stat.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
-		return err
-	}
-	err := unix.MoveMount(tree, "", unix.AT_FDCWD, e.Path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
-	if err != nil {
-		return stepError("mount", e.Path, os.NewSyscallError("move_mount", err))
-	}
-	return nil
+	return options
 }
 
 // mountPoint makes sure that something stands at e's path to mount on.
-func (b *builder) mountPoint(e Entry, folder bool) error {
-	if e.Asked {
-		var stat unix.Stat_t
-		if unix.Stat(e.Path, &stat) == nil {
-			return nil
-		}
-		if err := b.parents(path.Dir(e.Path)); err != nil {
-			return err
-		}
-		if err := b.mayCreate(e.Path); err != nil {
-			return err
-		}
+func (b *builder) mountPoint(e Entry, folder bool) {
+	if !e.Asked {
+		b.create(e.Path, folder)
+		return
 	}
-	if err := create(e.Path, folder); err != nil {
-		return stepError("mount point", e.Path, err)
+	there := b.Label()
+	b.ifThere(e.Path, there)
+	b.parents(path.Dir(e.Path))
+	if b.mayCreate(e.Path) {
+		b.create(e.Path, folder)
 	}
-	return nil
+	b.Place(there)
+}
+
+// ifThere goes on at l if something stands at the path.
+func (b *builder) ifThere(path string, l script.Label) {
+	b.Do(unix.SYS_FACCESSAT, script.Here, b.Text(path), unix.F_OK).Zero(l).Ignore()
 }
 
 // parents makes the folders down to folder that are missing.
-func (b *builder) parents(folder string) error {
-	var stat unix.Stat_t
-	if folder == "/" || unix.Stat(folder, &stat) == nil {
-		return nil
+func (b *builder) parents(folder string) {
+	if folder == "/" {
+		return
 	}
-	if err := b.parents(path.Dir(folder)); err != nil {
-		return err
+	there := b.Label()
+	b.ifThere(folder, there)
+	b.parents(path.Dir(folder))
+	if b.mayCreate(folder) {
+		b.create(folder, true)
 	}
-	if err := b.mayCreate(folder); err != nil {
-		return err
-	}
-	if err := create(folder, true); err != nil {
-		return stepError("mount point", folder, err)
-	}
-	return nil
+	b.Place(there)
 }
 
 // mayCreate refuses to create anything in what is the host's: a folder that is
-// bound writable would keep it for ever, a read-only one cannot.
-func (b *builder) mayCreate(name string) error {
-	var stat unix.Stat_t
-	folder := path.Dir(name)
-	if err := unix.Stat(folder, &stat); err != nil {
-		return stepError("mount point", folder, os.NewSyscallError("stat", err))
+// bound writable would keep it for ever, a read-only one cannot. What is ours has no links
+// but those we make, so that a path says where it leads.
+func (b *builder) mayCreate(name string) bool {
+	folder := b.resolve(path.Dir(name))
+	nearest := Entry{Kind: Tmpfs, Path: "/"}
+	for _, e := range b.entries {
+		if e.Kind != Folder && below(folder, e.Path) && len(e.Path) > len(nearest.Path) {
+			nearest = e
+		}
 	}
-	if !slices.Contains(b.devices, stat.Dev) {
-		return &StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
-			Cure: "create it in " + folder + " on the host, or mount at a path outside of it"}
+	if nearest.Kind == Tmpfs {
+		return true
 	}
-	return nil
+	b.Refuse(&StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
+		Cure: "create it in " + path.Dir(name) + " on the host, or mount at a path outside of it"})
+	return false
 }
 
-func create(name string, folder bool) error {
+// resolve follows the links that we make.
+func (b *builder) resolve(folder string) string {
+	for range b.entries { // more steps are a loop, which no folder stands in
+		at := slices.IndexFunc(b.entries, func(e Entry) bool { return e.Kind == Link && below(folder, e.Path) })
+		if at < 0 {
+			break
+		}
+		link := b.entries[at]
+		target := link.Source
+		if !path.IsAbs(target) {
+			target = path.Join(path.Dir(link.Path), target)
+		}
+		folder = path.Join(target, strings.TrimPrefix(folder, link.Path))
+	}
+	return folder
+}
+
+func (b *builder) create(name string, folder bool) {
+	b.step("mount point", name)
 	if folder {
-		return os.NewSyscallError("mkdir", unix.Mkdir(name, 0o755))
+		b.Do(unix.SYS_MKDIRAT, script.Here, b.Text(name), 0o755)
+		return
 	}
-	fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return os.NewSyscallError("open", err)
-	}
-	return os.NewSyscallError("close", unix.Close(fd))
+	fd := b.Open(unix.SYS_OPENAT, script.Here, b.Text(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	b.CloseFrom(fd)
 }

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"hash/fnv"
-	"math/bits"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +13,9 @@ const (
 	lastServiceID  = 65519
 )
 
-// stageCapabilities is what [Build] and [Plan.Confine] need in the new user namespace:
-// mounts, lo and the host name, and dropping all of it again.
-const stageCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
+// buildCapabilities is what [Plan.Build] and [Plan.Confine] need in the new user
+// namespace: mounts, lo and the host name, and dropping all of it again.
+const buildCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
 
 // ServiceID is the user and group id a service gets as root when it names no
 // user: its name's place in the range, or the next one that is not taken. So it is
@@ -46,15 +45,8 @@ func (s Spec) Clone() uintptr {
 	return flags
 }
 
-// Ambient lists the capabilities that must survive the stage's own execve: what
-// the stage needs and what the program keeps.
-func (p *Plan) Ambient() []uintptr {
-	mask := p.Keep | stageCapabilities
-	numbers := make([]uintptr, 0, bits.OnesCount64(mask))
-	for ; mask != 0; mask &= mask - 1 {
-		numbers = append(numbers, uintptr(bits.TrailingZeros64(mask)))
-	}
-	return numbers
-}
+// Capabilities is what the child has while it is built, bit n for number n: what
+// that takes and what the program keeps.
+func (p *Plan) Capabilities() uint64 { return p.Keep | buildCapabilities }
 
 func (s Spec) ownNetwork() bool { return s.Network == "" || s.Network == "none" }

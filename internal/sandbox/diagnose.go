@@ -72,7 +72,7 @@ func cureOfClone(errno syscall.Errno) string {
 	case syscall.EAGAIN:
 		return "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
 	case syscall.ENOENT:
-		return "/proc/self/exe is the second stage: is /proc mounted?"
+		return "is /proc mounted?"
 	case syscall.EPERM, syscall.EACCES:
 		return refusedBy()
 	}

@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"os"
 	"path"
 	"sync"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
 )
 
 // What Landlock can by its ABI, landlock(7).
@@ -27,7 +29,7 @@ func landlockABI() int {
 	return landlock.abi
 }
 
-// landlock is asked for once. No sync.OnceValue: that would be made in every stage.
+// landlock is asked for once.
 var landlock struct {
 	sync.Once
 	abi int
@@ -115,7 +117,7 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 	for _, fd := range []int{1, 2} {
 		l.Grants = append(l.Grants, Grant{FD: fd, Access: l.Files & unix.LANDLOCK_ACCESS_FS_WRITE_FILE, Optional: true})
 	}
-	if s.Init { // the inner stage, which is the activator's binary and nowhere inside
+	if s.Init { // the reaper, which is the activator's binary and nowhere inside
 		l.Grants = append(l.Grants, Grant{Path: "/proc/self/exe", Access: unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE})
 	}
 	return l
@@ -132,47 +134,42 @@ func isFolder(source string) bool {
 	return err == nil && info.IsDir()
 }
 
-// restrict puts the calling thread, and what comes of it, behind l. It needs
+// restrict adds to s what puts the child, and what comes of it, behind l. It needs
 // no_new_privs or CAP_SYS_ADMIN.
-func (l *Landlock) restrict() error {
+func (l *Landlock) restrict(b *builder) {
 	if l.Files|l.Net|l.Scoped == 0 {
-		return nil
+		return
 	}
+	b.step("landlock", "")
 	// Fields past what an older kernel knows may be there if they are zero.
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: l.Files, Handled_access_net: l.Net, Scoped: l.Scoped}
-	ruleset, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if errno != 0 {
-		return stepError("landlock", "", os.NewSyscallError("landlock_create_ruleset", errno))
-	}
-	defer func() { _ = unix.Close(int(ruleset)) }()
+	attr := b.Words(uintptr(l.Files), uintptr(l.Net), uintptr(l.Scoped))
+	ruleset := b.Open(unix.SYS_LANDLOCK_CREATE_RULESET, attr.Address, uintptr(len(attr.Bytes)), 0)
 	for _, g := range l.Grants {
-		if err := g.add(int(ruleset)); err != nil {
-			return stepError("landlock", g.Path, err)
-		}
+		g.add(b, ruleset)
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0, 0); errno != 0 {
-		return stepError("landlock", "", os.NewSyscallError("landlock_restrict_self", errno))
-	}
-	return nil
+	b.step("landlock", "")
+	b.Do(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0)
+	b.CloseFrom(ruleset)
 }
 
-func (g *Grant) add(ruleset int) error {
-	rule := unix.LandlockPathBeneathAttr{Allowed_access: g.Access, Parent_fd: int32(g.FD)}
+func (g *Grant) add(b *builder, ruleset int) {
+	b.step("landlock", g.Path)
+	missing, fd := b.Label(), g.FD
 	if g.Path != "" {
-		fd, err := unix.Open(g.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err == unix.ENOENT && g.Optional {
-			return nil
+		fd = b.Free()
+		c := b.Do(unix.SYS_OPENAT, script.Here, b.Text(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if g.Optional {
+			c.Failed(missing, unix.ENOENT)
 		}
-		if err != nil {
-			return os.NewSyscallError("open", err)
-		}
-		defer func() { _ = unix.Close(fd) }()
-		rule.Parent_fd = int32(fd)
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
-		uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
-	if errno != 0 && (g.Path != "" || errno != unix.EBADFD) {
-		return os.NewSyscallError("landlock_add_rule", errno)
+	rule := b.Room(12) // struct landlock_path_beneath_attr, packed
+	binary.NativeEndian.PutUint64(rule.Bytes, g.Access)
+	binary.NativeEndian.PutUint32(rule.Bytes[8:], uint32(fd))
+	c := b.Do(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, rule.Address, 0)
+	if g.Path == "" {
+		c.Ignore(unix.EBADFD) // a pipe or a socket
+	} else {
+		b.Do(unix.SYS_CLOSE, uintptr(fd))
 	}
-	return nil
+	b.Place(missing)
 }

@@ -5,23 +5,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Plan is a [Spec] resolved against the running host: everything [Build] does, in
-// order. It travels to the second stage.
+// Plan is a [Spec] resolved against the running host: everything that is done, in
+// order.
 type Plan struct {
-	Loopback bool    // the network namespace is new: bring lo up
-	Hostname string  // in the new uts namespace
 	Entries  []Entry // what stands in the root, parents first
 	Keep     uint64  // capabilities that stay, bit n for number n
 	NewPrivs bool    // leave no_new_privs alone
 
 	Filter   []byte // of system calls, a struct sock_filter after the other; nil: none
 	Listener bool   // the filter asks a supervisor
-	Threads  bool   // the filter is for all threads: this process stays, as a reaper
 	Keys     bool   // keyctl(2) is not refused
 	Landlock Landlock
 }
@@ -55,10 +53,9 @@ type Entry struct {
 // folder.
 var fresh = []string{"dev", "proc", "run", "tmp", "var"}
 
-// Resolve looks at the host and says what the sandbox of a service called name
-// consists of. The program, an absolute path, is made visible when the default
+// Resolve looks at the host and says what the sandbox of a service consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
-func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) {
+func (s Spec) Resolve(program string, directories []Mount) (*Plan, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -66,7 +63,7 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Loopback: s.ownNetwork(), Hostname: s.hostname(name), Keep: keep, NewPrivs: s.NewPrivs}
+	plan := &Plan{Keep: keep, NewPrivs: s.NewPrivs}
 	if plan.Entries, err = s.base(); err != nil {
 		return nil, err
 	}
@@ -87,10 +84,10 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 	return plan, nil
 }
 
-// walls computes here, where it is done once, what the stage only loads.
+// walls computes here what the child only loads.
 func (s Spec) walls(plan *Plan, landlock int) {
 	plan.Filter = s.wall(plan.Keep, landlock).filter()
-	plan.Listener, plan.Threads, plan.Keys = s.Supervised(), s.Init, s.Syscalls == "any"
+	plan.Listener, plan.Keys = s.Supervised(), s.Syscalls == "any"
 	plan.Landlock = s.landlock(landlock, plan.Entries)
 }
 
@@ -104,30 +101,50 @@ func (s Spec) hostname(name string) string {
 // base lists the top level of the root: the host's system folders, or the
 // entries of the root folder.
 func (s Spec) base() ([]Entry, error) {
-	folder, names := "/", []string{"bin", "etc", "sbin", "usr"}
 	if s.Root == "" {
+		return hostBase(), nil
+	}
+	entries, err := os.ReadDir(s.Root)
+	if err != nil {
+		return nil, stepError("root", s.Root, err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return topEntries(s.Root, names), nil
+}
+
+// hostBase is the host's. Every start wants it, and it changes when / does.
+func hostBase() []Entry {
+	var top unix.Stat_t
+	_ = unix.Stat("/", &top)
+	known.Lock()
+	defer known.Unlock()
+	if known.base == nil || known.top.Mtim != top.Mtim || known.top.Ino != top.Ino || known.top.Dev != top.Dev {
+		names := []string{"bin", "etc", "sbin", "usr"}
 		libraries, _ := filepath.Glob("/lib*")
 		for _, path := range libraries {
 			names = append(names, filepath.Base(path))
 		}
-	} else {
-		folder = s.Root
-		entries, err := os.ReadDir(folder)
-		if err != nil {
-			return nil, stepError("root", folder, err)
-		}
-		names = names[:0]
-		for _, entry := range entries {
-			names = append(names, entry.Name())
-		}
+		known.top, known.base = top, topEntries("/", names)
 	}
-	var base []Entry
+	return slices.Clone(known.base)
+}
+
+var known struct {
+	sync.Mutex
+	top  unix.Stat_t
+	base []Entry
+}
+
+func topEntries(folder string, names []string) (entries []Entry) {
 	for _, name := range names {
 		if entry, ok := topEntry(folder, name); ok {
-			base = append(base, entry)
+			entries = append(entries, entry)
 		}
 	}
-	return base, nil
+	return entries
 }
 
 func topEntry(folder, name string) (Entry, bool) {

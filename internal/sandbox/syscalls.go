@@ -34,8 +34,8 @@ type group struct {
 	when  func(w *wall) (used bool) // nil: part of the default profile
 }
 
-// It is made without a function call, and so by the compiler: the second stage, which
-// never looks at it, would pay for anything else at every start.
+// It is made without a function call, and so by the compiler: the reaper and the guard, which
+// never look at it, would pay for anything else at every start.
 var groups = [...]group{
 	// Ways out of the file system and the namespaces. CAP_SYS_ADMIN opens none of
 	// them, here or below: the sandbox is made of them. syscalls = "any" does.

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
 )
 
 // OpenTrees clones the mounts that p binds, with everything mounted below them,
@@ -15,7 +17,7 @@ import (
 // As root this happens before the clone: a root that is still root reaches a
 // program below anybody's 0700 folder, the service's own user does not. An
 // ordinary user has no right to it in the host's mount namespace and gets
-// ErrNotPrivileged; then the second stage does it, in its own.
+// ErrNotPrivileged; then the child does it, in its own.
 func (p *Plan) OpenTrees() ([]int, error) {
 	var trees []int
 	for _, entry := range p.Entries {
@@ -46,18 +48,23 @@ func CloseTrees(trees []int) {
 
 func (e Entry) bind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
 
-// openTree clones one mount. Private, because a clone of a shared mount is its
+// clone says how a mount is cloned. Private, because a clone of a shared mount is its
 // peer: what were mounted inside would appear on the host.
-func (e Entry) openTree() (int, error) {
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
-	recursive := uint(unix.AT_RECURSIVE)
+func (e Entry) clone() (recursive uint, attr unix.MountAttr) {
+	attr = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	switch e.Kind {
 	case ReadOnly:
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	case Device:
 		attr.Attr_set = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-		recursive = 0
+		return 0, attr
 	}
+	return unix.AT_RECURSIVE, attr
+}
+
+// openTree clones one mount.
+func (e Entry) openTree() (int, error) {
+	recursive, attr := e.clone()
 	tree, err := unix.OpenTree(unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
 	if err != nil {
 		return -1, os.NewSyscallError("open_tree", err)
@@ -67,4 +74,31 @@ func (e Entry) openTree() (int, error) {
 		return -1, os.NewSyscallError("mount_setattr", err)
 	}
 	return tree, nil
+}
+
+// openTrees is OpenTrees, done by the child. What is optional is looked for here.
+func (b *builder) openTrees(p *Plan) []int {
+	var trees []int
+	for _, entry := range p.Entries {
+		if !entry.bind() {
+			continue
+		}
+		var stat unix.Stat_t
+		if entry.Optional && unix.Stat(entry.Source, &stat) == unix.ENOENT {
+			trees = append(trees, -1)
+			continue
+		}
+		b.step("open", entry.Source)
+		recursive, attr := entry.clone()
+		tree := b.Open(unix.SYS_OPEN_TREE, script.Here, b.Text(entry.Source), uintptr(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive))
+		b.setAttr(tree, "", unix.AT_EMPTY_PATH|recursive, attr)
+		trees = append(trees, tree)
+	}
+	return trees
+}
+
+// setAttr is mount_setattr(2).
+func (b *builder) setAttr(fd int, path string, flags uint, attr unix.MountAttr) {
+	words := b.Words(uintptr(attr.Attr_set), uintptr(attr.Attr_clr), uintptr(attr.Propagation), uintptr(attr.Userns_fd))
+	b.Do(unix.SYS_MOUNT_SETATTR, uintptr(fd), b.Text(path), uintptr(flags), words.Address, unix.MOUNT_ATTR_SIZE_VER0)
 }

@@ -1,15 +1,10 @@
 package spawn
 
-import (
-	"encoding/binary"
-
-	"activator/internal/sandbox"
-)
+import "encoding/binary"
 
 // codec writes a plan or reads one: both by the same list of fields, so that
-// they cannot differ. Not JSON: its first use costs the stage 0.15 ms of every
-// start, and it changes bytes that are not UTF-8, which paths and the
-// environment may have.
+// they cannot differ. Not JSON: it changes bytes that are not UTF-8, which paths
+// and the environment may have.
 type codec struct {
 	data    []byte // written so far, or left to read
 	reading bool
@@ -29,53 +24,7 @@ func (c *codec) plan(p *plan) {
 	c.list(&p.FDNames)
 	c.integer(&p.Sockets)
 	c.integer((*int)(&p.Handed))
-	boxed := p.Sandbox != nil
-	if c.flag(&boxed); boxed {
-		if c.reading {
-			p.Sandbox = new(sandbox.Plan)
-		}
-		c.sandbox(p.Sandbox)
-	}
-	each(c, &p.Trees, c.integer)
-	c.integer(&p.Notify)
-	c.text(&p.NotifyPath)
-	c.flag(&p.Init)
-	c.flag(&p.Inner)
-}
-
-func (c *codec) sandbox(p *sandbox.Plan) {
-	c.flag(&p.Loopback)
-	c.text(&p.Hostname)
-	each(c, &p.Entries, func(e *sandbox.Entry) {
-		kind, mode := uint64(e.Kind), uint64(e.Mode)
-		c.number(&kind)
-		c.text(&e.Path)
-		c.text(&e.Source)
-		c.number(&mode)
-		c.number(&e.Size)
-		c.flag(&e.Optional)
-		c.flag(&e.Asked)
-		e.Kind, e.Mode = sandbox.Kind(kind), uint32(mode)
-	})
-	c.number(&p.Keep)
-	c.flag(&p.NewPrivs)
-	c.bytes(&p.Filter)
-	c.flag(&p.Listener)
-	c.flag(&p.Threads)
-	c.flag(&p.Keys)
-	c.landlock(&p.Landlock)
-}
-
-func (c *codec) landlock(l *sandbox.Landlock) {
-	c.number(&l.Files)
-	c.number(&l.Net)
-	c.number(&l.Scoped)
-	each(c, &l.Grants, func(g *sandbox.Grant) {
-		c.text(&g.Path)
-		c.integer(&g.FD)
-		c.number(&g.Access)
-		c.flag(&g.Optional)
-	})
+	c.flag(&p.Bare)
 }
 
 func (c *codec) number(v *uint64) {
@@ -117,20 +66,6 @@ func (c *codec) text(v *string) {
 		c.broken, c.data = true, nil
 	default:
 		*v, c.data = string(c.data[:size]), c.data[size:]
-	}
-}
-
-// bytes shares its memory with data: nobody changes either. nil stays nil.
-func (c *codec) bytes(v *[]byte) {
-	size := uint64(len(*v))
-	c.number(&size)
-	switch {
-	case !c.reading:
-		c.data = append(c.data, *v...)
-	case size > uint64(len(c.data)):
-		c.broken, c.data = true, nil
-	case size > 0:
-		*v, c.data = c.data[:size:size], c.data[size:]
 	}
 }
 

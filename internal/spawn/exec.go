@@ -12,45 +12,96 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookup finds the program as execvp(3) does, in the PATH of env, in the root
-// as it is now.
-func lookup(name string, env []string) (string, error) {
+// candidates is what a program may be, as execvp(3) looks for it in the PATH of env.
+func candidates(name string, env []string) (names []string) {
 	if strings.Contains(name, "/") {
-		return name, nil
+		return []string{name}
 	}
-	path := ""
+	for _, folder := range filepath.SplitList(pathOf(env)) {
+		if filepath.IsAbs(folder) { // the working directory is no place for programs
+			names = append(names, folder+"/"+name)
+		}
+	}
+	return names
+}
+
+func pathOf(env []string) (path string) {
 	for _, entry := range env {
 		if value, ok := strings.CutPrefix(entry, "PATH="); ok {
 			path = value
 		}
 	}
-	for _, folder := range filepath.SplitList(path) {
-		if !filepath.IsAbs(folder) {
-			continue // the working directory is no place for programs
-		}
-		candidate := folder + "/" + name
-		if unix.Access(candidate, unix.X_OK) == nil && isFile(candidate) {
-			return candidate, nil
-		}
-	}
-	return "", &StageError{Step: "exec", Path: name, Errno: syscall.ENOENT,
-		Cure: "not found inside in PATH=" + path + "; give its absolute path, or mount where it is"}
+	return path
 }
 
-func isFile(name string) bool {
-	var stat unix.Stat_t
-	return unix.Stat(name, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
+// inside is what a process sees, by the path of its root.
+type inside struct{ root string }
+
+// open opens a file as the process would see it, links and all.
+func (i inside) open(name string, flags uint64) (*os.File, error) {
+	if i.root == "/" { // we are inside ourselves, where openat2(2) may be refused
+		fd, err := unix.Open(name, int(flags)|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, os.NewSyscallError("open", err)
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	root, err := unix.Open(i.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("open", err)
+	}
+	defer func() { _ = unix.Close(root) }()
+	fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return nil, os.NewSyscallError("openat2", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// stat is what stands at a path.
+func (i inside) stat(name string) (stat unix.Stat_t, err error) {
+	f, err := i.open(name, unix.O_PATH)
+	if err != nil {
+		return stat, err
+	}
+	defer func() { _ = f.Close() }()
+	conn, err := f.SyscallConn()
+	if err == nil {
+		_ = conn.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &stat) })
+	}
+	return stat, err
+}
+
+func (i inside) isFile(name string) bool {
+	stat, err := i.stat(name)
+	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+func (i inside) executable(name string) bool {
+	stat, err := i.stat(name)
+	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG && stat.Mode&0o111 != 0
+}
+
+// notFound is what there is to say when none of the candidates could be exec'ed.
+func (i inside) notFound(name string, env []string) error {
+	for _, candidate := range candidates(name, env) {
+		if i.executable(candidate) {
+			return i.explain(candidate, syscall.ENOENT)
+		}
+	}
+	return &StageError{Step: "exec", Path: name, Errno: syscall.ENOENT,
+		Cure: "not found inside in PATH=" + pathOf(env) + "; give its absolute path, or mount where it is"}
 }
 
 // explain turns execve's errno, which says the same for a missing program and
 // its missing interpreter, into what is missing.
-func explain(program string, err error) error {
-	refusal := &StageError{Step: "exec", Path: program, Errno: errnoOf(err)}
-	switch refusal.Errno {
+func (i inside) explain(program string, errno unix.Errno) error {
+	refusal := &StageError{Step: "exec", Path: program, Errno: errno}
+	switch errno {
 	case syscall.ENOENT:
-		refusal.Cure = missing(program)
+		refusal.Cure = i.missing(program)
 	case syscall.EACCES:
-		refusal.Cure = inaccessible(program)
+		refusal.Cure = i.inaccessible(program)
 	case syscall.ENOEXEC:
 		refusal.Cure = "neither a program for this machine nor a script that starts with #!"
 	case syscall.E2BIG:
@@ -61,20 +112,20 @@ func explain(program string, err error) error {
 	return refusal
 }
 
-func missing(program string) string {
-	if !isFile(program) {
+func (i inside) missing(program string) string {
+	if !i.isFile(program) {
 		return "not there inside; mount it with read_only, or correct the path"
 	}
-	name := interpreter(program)
+	name := i.interpreter(program)
 	if name == "" {
 		return "it is there, but what it needs to start is not"
 	}
 	return "its interpreter " + name + " is not there inside; mount it with read_only"
 }
 
-func inaccessible(program string) string {
-	var stat unix.Stat_t
-	if err := unix.Stat(program, &stat); err != nil {
+func (i inside) inaccessible(program string) string {
+	stat, err := i.stat(program)
+	if err != nil {
 		return "a folder on its path cannot be searched by the service's user"
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -83,15 +134,15 @@ func inaccessible(program string) string {
 	if stat.Mode&0o111 == 0 {
 		return "not executable: chmod +x"
 	}
-	if name := interpreter(program); name != "" && unix.Access(name, unix.X_OK) != nil {
+	if name := i.interpreter(program); name != "" && !i.executable(name) {
 		return "its interpreter " + name + " is not executable by the service's user"
 	}
-	return "the service's user may not execute it, or its file system is mounted noexec"
+	return "the service's user may not reach or execute it, or its file system is mounted noexec"
 }
 
 // interpreter is what the kernel starts a program with; "" is none.
-func interpreter(program string) string {
-	f, err := os.Open(program)
+func (i inside) interpreter(program string) string {
+	f, err := i.open(program, unix.O_RDONLY)
 	if err != nil {
 		return ""
 	}
@@ -118,7 +169,7 @@ func interpreterOf(r io.ReaderAt) string {
 }
 
 // elfInterpreter reads PT_INTERP of a 64-bit little-endian program, elf(5): both
-// machines we build for. Package debug/elf would be linked into every stage.
+// machines we build for.
 func elfInterpreter(r io.ReaderAt, head []byte) string {
 	const headerSize, class64, littleEndian, interp = 64, 2, 1, 3
 	if len(head) < headerSize || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != littleEndian {

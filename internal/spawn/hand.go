@@ -18,17 +18,40 @@ import (
 // that has a client of its own. It waits for nobody, and lends connection for the call. The process was
 // prepared with Spec.Handed, which says at which numbers the socket will be. What
 // is already in the environment by the same name is replaced. An error says that
-// the stage is gone.
+// the process is gone.
 func (p *Process) Hand(connection *os.File, env []string) error {
 	if err := p.starter.guard.check(p); err != nil {
 		return err
+	}
+	if !p.kept {
+		return p.handScript(connection, env)
 	}
 	c := codec{data: make([]byte, 5, 256)}
 	c.list(&env)
 	c.data[0] = wordHand
 	binary.LittleEndian.PutUint32(c.data[1:], uint32(len(c.data)-5))
 	if err := fdpass.SendFiles(p.control, append(c.data, wordGo), []*os.File{connection}); err != nil {
-		return &StageError{Step: "hand", Errno: errnoOf(err), Cure: "the second stage is gone: was it killed while it waited?"}
+		return handError(err)
+	}
+	return nil
+}
+
+func handError(err error) error {
+	return &StageError{Step: "hand", Errno: errnoOf(err), Cure: "the sandbox is gone: was it killed while it waited?"}
+}
+
+// handScript is Hand to a child that reads its environment where we wrote it.
+func (p *Process) handScript(connection *os.File, env []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.steps == nil {
+		return handError(os.ErrClosed)
+	}
+	if err := p.steps.tell(replaced(p.env, env)); err != nil {
+		return err
+	}
+	if err := fdpass.SendFiles(p.control, []byte{wordGo}, []*os.File{connection}); err != nil {
+		return handError(err)
 	}
 	return nil
 }
@@ -42,6 +65,14 @@ const (
 	LaterStdio               // 0 and 1, brought by [Process.Hand]
 	StdioStart               // 0 and 1, the only socket, from the beginning
 )
+
+// places are the numbers of the socket that is brought.
+func (h Handed) places() []int {
+	if h == LaterStdio {
+		return []int{0, 1}
+	}
+	return []int{3}
+}
 
 // place puts sockets where they belong. What will be brought is /dev/null so far.
 func (h Handed) place(stdio *Stdio, sockets []*os.File) []*os.File {
@@ -118,13 +149,8 @@ func (s *stage) take(brought int) error {
 		return &StageError{Step: "hand", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
 	}
 	s.plan.Env = replaced(s.plan.Env, env)
-	places := []int{3}
-	flags := unix.O_CLOEXEC // become takes it off
-	if s.plan.Handed == LaterStdio {
-		places, flags = []int{0, 1}, 0
-	}
-	for _, place := range places {
-		if err := unix.Dup3(brought, place, flags); err != nil {
+	for _, place := range s.plan.Handed.places() {
+		if err := unix.Dup3(brought, place, 0); err != nil {
 			return &StageError{Step: "hand", Errno: errnoOf(err)}
 		}
 	}

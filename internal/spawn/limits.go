@@ -8,7 +8,7 @@ import (
 )
 
 // resources are the names of limits.conf(5), with the rest of getrlimit(2). No
-// map: the second stage would fill it at every start.
+// map: the reaper and the guard would fill it at every start.
 var resources = [...]struct {
 	name   string
 	number int
@@ -29,8 +29,8 @@ func resource(name string) (number int, err error) {
 	return 0, &StageError{Step: "limit", Path: name, Cure: "no such resource, see limits.conf(5)"}
 }
 
-// raiseLimits lifts the hard limits of a stage that its plan exceeds. It takes
-// privilege on the host, which the stage no longer has; the stage sets the rest itself, last,
+// raiseLimits lifts the hard limits of a child that its plan exceeds. It takes
+// privilege on the host, which the child no longer has; the child sets the rest itself, last,
 // because a small limit would already hinder it.
 func raiseLimits(pid int, limits []Limit) error {
 	for _, limit := range limits {

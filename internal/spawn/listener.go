@@ -56,11 +56,7 @@ func (p *Process) listener() (byte, error) {
 	if err := p.take(rights[:filled]); err != nil {
 		return 0, err
 	}
-	var cookie [8]byte
-	if _, err := io.ReadFull(p.control, cookie[:]); err != nil {
-		return 0, err
-	}
-	p.cookie = binary.LittleEndian.Uint64(cookie[:])
+	p.cookie = binary.NativeEndian.Uint64(p.steps.cookie.Bytes)
 	return word[0], nil
 }
 

@@ -13,20 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is one child, from its second stage to its end. All methods may be
+// Process is one child, from its clone to its end. All methods may be
 // called from any goroutine.
 type Process struct {
 	starter *Starter
 	pid     int
 	group   bool // bare: its session's first process group has its number
 	pidOne  bool // it is pid 1 of its own namespace
+	goes    bool // without Release
 	kept    bool // by a reaper: control stays open, its end of file ends everything
 	pidfd   *os.File
 	control *os.File
 	notify  *notifySocket
 	folders []string
-	cookie  uint64 // of its network namespace, with a listener
-	taken   taken  // from the host, when it was prepared
+	env     []string // that it will have, as far as it is known
+	taken   taken    // from the host, when it was prepared
 
 	wait sync.Once // reaps
 	exit Exit
@@ -37,7 +38,9 @@ type Process struct {
 	running bool // execve succeeded
 	reaped  bool // pid is nobody's any more
 	closed  bool
+	steps   *steps   // what it does until it execs; nil: it has, or is gone
 	watch   *os.File // the filter's listener; nil: none, or taken
+	cookie  uint64   // of its network namespace, with a listener
 	mainFD  *os.File // pidfd of the process SetMain named; nil: pid itself
 	mainPID int
 }
@@ -62,54 +65,77 @@ func (e Exit) String() string {
 	return "signal: " + e.Signal.String()
 }
 
-// adopt takes pidfd and control.
-func (b *birth) adopt(pid, pidfd, control int) (*Process, error) {
-	for _, fd := range []int{pidfd, control} {
+// adopt takes the child.
+func (b *birth) adopt(c child) (*Process, error) {
+	for _, fd := range []int{c.pidfd, c.control} {
 		if err := unix.SetNonblock(fd, true); err != nil {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			var status unix.WaitStatus
-			_, _ = unix.Wait4(pid, &status, 0, nil)
-			_ = unix.Close(control)
-			_ = unix.Close(max(pidfd, 0))
+			c.discard()
 			return nil, &StageError{Step: "start", Errno: errnoOf(err), Cure: "this kernel has no pidfds, Linux 5.15 is needed"}
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.plan.Init,
-		pidfd:   os.NewFile(uintptr(pidfd), "pidfd"),
-		control: os.NewFile(uintptr(control), "stage"),
-		notify:  b.notify, folders: b.folders, taken: b.taken,
+		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.spec.Go,
+		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
+		control: os.NewFile(uintptr(c.control), "control"),
+		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
 	}
-	b.notify, b.folders = nil, nil
+	b.notify, b.folders, b.steps = nil, nil, nil
 	return p, nil
 }
 
-// ready tells the plan and waits for the stage to have done its part.
-func (p *Process) ready(ctx context.Context, told *plan) error {
-	if err := raiseLimits(p.pid, told.Limits); err != nil {
+// ready gives the child what it needs, and waits until it is built.
+func (p *Process) ready(ctx context.Context, b *birth) error {
+	if err := raiseLimits(p.pid, b.plan.Limits); err != nil {
 		return err
 	}
 	defer p.deadline(ctx)()
-	if err := writePlan(p.control, told); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return p.broken(ctx, "plan", err)
+	if err := p.tell(b); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return p.broken(ctx, "start", err)
 	}
-	var word byte
-	var err error
-	if told.Sandbox != nil && told.Sandbox.Listener {
-		if word, err = p.listener(); err != nil {
+	if b.sandbox != nil && b.sandbox.Listener {
+		word, err := p.listener()
+		if err != nil {
 			return p.broken(ctx, "prepare", err)
 		}
 		if word != wordWatch {
 			return p.refused(ctx, word, "prepare")
 		}
 	}
-	if word, err = p.word(); err != nil {
+	word, err := p.word()
+	if err != nil {
 		return p.broken(ctx, "prepare", err)
 	}
 	if word == wordReady {
 		return nil
 	}
 	return p.refused(ctx, word, "prepare")
+}
+
+// tell says what is known only now: to a reaper its plan, to the others what
+// their environment will be.
+func (p *Process) tell(b *birth) error {
+	if !p.kept {
+		pid := 1
+		if !p.pidOne {
+			pid = p.pid
+		}
+		var err error
+		if p.env, err = b.plan.environ(pid, lent(p.pidfd, -1)); err != nil {
+			return err
+		}
+		if err := p.steps.tell(p.env); err != nil {
+			return err
+		}
+	}
+	conn, err := p.control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	_ = conn.Control(func(fd uintptr) { err = b.send(int(fd)) })
+	if err == nil && p.kept {
+		err = writePlan(p.control, &b.plan)
+	}
+	return err
 }
 
 // Go is [Process.Release] and [Process.Started].
@@ -122,11 +148,14 @@ func (p *Process) Go(ctx context.Context) error {
 	return p.Started(ctx)
 }
 
-// Release says to the waiting stage that it may go on to exec the program. It
-// waits for nobody: a stage that is gone is no error of Release, but of Started.
+// Release says to the waiting process that it may go on to exec the program. It
+// waits for nobody: one that is gone is no error of Release, but of Started.
 func (p *Process) Release() error {
 	if err := p.starter.guard.check(p); err != nil {
 		return err
+	}
+	if p.goes && !p.kept {
+		return nil
 	}
 	_, err := p.control.Write([]byte{wordGo})
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
@@ -136,7 +165,7 @@ func (p *Process) Release() error {
 }
 
 // Started waits, for as long as nobody calls Release, and returns nil once the
-// stage has exec'ed the program. After any error, the end of a stage that waits
+// process has exec'ed the program. After any error, the end of a process that waits
 // is one, the process is dead and reaped.
 func (p *Process) Started(ctx context.Context) error {
 	if err := p.execed(ctx); err != nil {
@@ -147,6 +176,7 @@ func (p *Process) Started(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running = true
+	p.forgetSteps()
 	if !p.kept {
 		_ = p.control.Close()
 	}
@@ -156,19 +186,30 @@ func (p *Process) Started(ctx context.Context) error {
 func (p *Process) execed(ctx context.Context) error {
 	defer p.deadline(ctx)()
 	word, err := p.word()
-	if err != nil {
-		return p.broken(ctx, "go", err)
-	}
-	if word != wordExec {
-		return p.refused(ctx, word, "go")
-	}
-	switch word, err = p.word(); {
-	case err == io.EOF && !p.kept, err == nil && p.kept && word == wordKept:
+	switch {
+	case err == io.EOF && !p.kept && p.became(), err == nil && p.kept && word == wordKept:
 		return nil
 	case err != nil:
-		return p.broken(ctx, "exec", err)
+		return p.broken(ctx, "go", err)
 	}
 	return p.refused(ctx, word, "exec")
+}
+
+// became reports whether the child came to its execve.
+func (p *Process) became() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.steps != nil && p.steps.execed()
+}
+
+// failure is what one of its calls failed with.
+func (p *Process) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.steps == nil {
+		return nil
+	}
+	return p.steps.Failure()
 }
 
 func (p *Process) word() (byte, error) {
@@ -177,8 +218,11 @@ func (p *Process) word() (byte, error) {
 	return word[0], err
 }
 
-// refused reads the rest of an answer that is not the expected one.
+// refused is what an answer that is not the expected one says.
 func (p *Process) refused(ctx context.Context, word byte, step string) error {
+	if err := p.failure(); err != nil {
+		return err
+	}
 	text, err := io.ReadAll(p.control)
 	if err != nil {
 		return p.broken(ctx, step, err)
@@ -186,7 +230,7 @@ func (p *Process) refused(ctx context.Context, word byte, step string) error {
 	return decodeRefusal(word, text, step)
 }
 
-// broken explains a conversation that ended: we were told to stop, or the stage
+// broken explains a conversation that ended: we were told to stop, or the child
 // died.
 func (p *Process) broken(ctx context.Context, step string, err error) error {
 	if ctx.Err() != nil {
@@ -197,7 +241,7 @@ func (p *Process) broken(ctx context.Context, step string, err error) error {
 	if waitErr != nil {
 		return waitErr
 	}
-	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the second stage ended with " + exit.String()}
+	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
 }
 
 // deadline makes reads and writes of the conversation end with ctx, until the
@@ -213,6 +257,15 @@ func (p *Process) deadline(ctx context.Context) func() {
 			<-done
 			_ = p.control.SetDeadline(time.Time{})
 		}
+	}
+}
+
+// forgetSteps gives back the memory of the script, which nobody reads any more; with
+// mu held.
+func (p *Process) forgetSteps() {
+	if p.steps != nil {
+		p.steps.Close()
+		p.steps = nil
 	}
 }
 
@@ -248,6 +301,7 @@ func (p *Process) Close() error {
 	if p.watch != nil {
 		_ = p.watch.Close()
 	}
+	p.forgetSteps()
 	if p.notify != nil {
 		p.notify.close()
 	}

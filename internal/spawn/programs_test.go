@@ -217,7 +217,8 @@ func TestGunicorn(t *testing.T) {
 	socket, address := listening(t)
 	dir := shared(t)
 	write(t, dir+"/site_app.py", gunicornApp, 0o644)
-	spec := sandboxed(gunicorn, "--workers", "2", "--threads", "2", "--chdir", "/data", "site_app:app")
+	// A worker that has only just been forked misses its SIGTERM, and gets 30 s by default.
+	spec := sandboxed(gunicorn, "--workers", "2", "--threads", "2", "--graceful-timeout", "1", "--chdir", "/data", "site_app:app")
 	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir, Inside: "/data"}}
 	spec.FDNames = []string{"web"}
 	s := run(t, spec, socket)

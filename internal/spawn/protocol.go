@@ -5,29 +5,35 @@ import (
 	"encoding/json"
 	"io"
 	"syscall"
-
-	"activator/internal/sandbox"
 )
 
-// StageName is argv[0] of the second stage: the activator's own binary on its
-// way to become the program.
+// StageName is argv[0] of a reaper: the activator's own binary. It is also the name,
+// in ps(1), of a child that has not become the program yet.
 const StageName = "activator-stage"
 
-// Parent and stage talk over one stream socketpair. The parent sends the plan
-// (its length as 4 bytes, then what codec writes) and, when it likes, wordGo; end of file
-// instead of either ends the stage. The stage answers with these words. After
-// wordExec the end of file means that execve succeeded: the socket is CLOEXEC.
+// We and the child talk over one stream socketpair, whose end of file tells each that
+// the other is gone; the child's end closes at execve. A child that is a script says:
 const (
-	wordWatch = 'w' // before wordReady: 8 bytes follow, and with the word came the filter's listener
+	wordAlone = 'u' // it has descriptors of its own; and gets, with wordFiles, those that are lent
+	wordWatch = 'w' // with it comes the filter's listener
 	wordReady = 'r' // everything is built; waiting for wordGo
-	wordHand  = 'h' // before wordGo: environment follows as codec writes it, and with the word came a socket
-	wordGo    = 'g'
-	wordExec  = 'x' // nothing left but execve
-	wordKept  = 'k' // after wordExec: execve succeeded in a child, and a reaper keeps the socket
-	wordError = 'e' // a StageError as JSON follows, then end of file
+	wordError = 'e' // a call has failed; it waits for the end of file
 )
 
-// plan is what the stage is told.
+// It hears:
+const (
+	wordFiles = 'f' // with it come descriptors
+	wordGo    = 'g' // with it may come the client's socket
+)
+
+// A reaper is told its plan first (its length as 4 bytes, then what codec writes). It
+// says wordReady, too, wordError with a StageError as JSON, and
+const (
+	wordHand = 'h' // heard before wordGo: environment follows as codec writes it, and with the word came a socket
+	wordKept = 'k' // execve succeeded in a child, and the reaper keeps the socket
+)
+
+// plan is what becomes of a child that has been shut in.
 type plan struct {
 	Argv, Env []string
 	Dir       string
@@ -36,15 +42,7 @@ type plan struct {
 	FDNames   []string // one for every socket, the fds from 3 on
 	Sockets   int
 	Handed    Handed // where the socket goes that comes with wordHand
-
-	Sandbox *sandbox.Plan // nil: bare
-	Trees   []int         // the stage's fds of the sandbox's mounts; nil: it opens them itself
-
-	Notify     int    // the stage's fd of the socket to bind at NotifyPath; 0: none
-	NotifyPath string // NOTIFY_SOCKET; "": none
-
-	Init  bool // stay as a reaper, and exec in a child
-	Inner bool // the child of a reaper: everything is built
+	Bare      bool   // it has not
 }
 
 func writePlan(w io.Writer, p *plan) error {
@@ -75,7 +73,7 @@ func readPlan(r io.Reader) (*plan, error) {
 func decodeRefusal(word byte, text []byte, step string) error {
 	refusal := new(StageError)
 	if word != wordError || json.Unmarshal(text, refusal) != nil {
-		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the second stage said something else: is the activator's binary being replaced?"}
+		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the reaper said something else: is the activator's binary being replaced?"}
 	}
 	return refusal
 }

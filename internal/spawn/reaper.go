@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"os/signal"
@@ -20,15 +19,11 @@ import (
 // control socket stays open: its end of file is the order, or the activator's
 // death, that ends everything.
 //
-// In a sandbox the walls are up already, around the reaper too, and the program
-// gets them from it: this goroutine is on the thread that was confined, and what it
-// forks is. So pid 1 is worth nothing to who takes it over, and the inner stage, which
-// would have no CAP_SYS_ADMIN to load a filter with where no_new_privs is off, needs to load
-// none. The filter holds for all our threads. Landlock and the capabilities are each
-// thread's own; those of the Go runtime's other threads are out of the program's reach,
-// which may not debug us: we are not dumpable, so that takes CAP_SYS_PTRACE and syscalls = "any".
+// In a sandbox the walls are up already, around all threads of the reaper too, and the program
+// gets them from it. So pid 1 is worth nothing to who takes it over, and he may not debug us:
+// we are not dumpable, so that takes CAP_SYS_PTRACE and syscalls = "any".
 func (s *stage) reaper() error {
-	debug.SetGCPercent(100) // the stage's environment turned it off
+	debug.SetGCPercent(100) // our environment turned it off
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	if s.bare() {
@@ -43,7 +38,7 @@ func (s *stage) reaper() error {
 	}
 	program, err := s.inner()
 	if err == nil {
-		_, err = s.control.Write([]byte{wordExec, wordKept})
+		_, err = s.control.Write([]byte{wordKept})
 		if err != nil { // the activator died in between
 			err = io.EOF
 		}
@@ -64,52 +59,67 @@ func (s *stage) reaper() error {
 	return nil
 }
 
-func (s *stage) bare() bool { return s.plan.Sandbox == nil }
+func (s *stage) bare() bool { return s.plan.Bare }
 
-// inner starts the program through another stage, which finds everything built,
-// and returns its pid once it has exec'ed.
+// inner starts the program, and returns its pid once it has exec'ed.
 func (s *stage) inner() (int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
 	}
-	sockets := s.plan.Sockets
-	files := make([]uintptr, 0, 4+sockets)
-	for fd := range 3 + sockets {
-		files = append(files, uintptr(fd))
-	}
-	files = append(files, uintptr(pair[1]))
-	argv := []string{StageName, strconv.Itoa(3 + sockets)}
-	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{Env: stageEnv(), Files: files})
-	_ = unix.Close(pair[1])
-	if err != nil {
-		return 0, &StageError{Step: "init", Path: "/proc/self/exe", Errno: errnoOf(err),
-			Cure: "the reaper is the activator's own binary, which must start inside: build it static, with CGO_ENABLED=0"}
-	}
-	for fd := 3; fd < 3+sockets; fd++ {
-		_ = unix.Close(fd)
-	}
-	// We run as the service's user: nobody there may look into us, or at the
-	// activator's binary through our /proc/PID/exe.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
-	}
 	inside := descriptor(pair[0])
 	defer func() { _ = unix.Close(pair[0]) }()
-	told := *s.plan
-	told.Init, told.Inner, told.Sandbox = false, true, nil
-	if err := writePlan(inside, &told); err != nil {
+	list, pid, err := s.clone(pair[1])
+	_ = unix.Close(pair[1])
+	if err != nil {
+		return 0, err
+	}
+	defer list.Close()
+	for fd := 3; fd < 3+s.plan.Sockets; fd++ {
+		_ = unix.Close(fd)
+	}
+	if _, err := inside.Write([]byte{wordGo}); err != nil {
 		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
 	}
-	answer, err := io.ReadAll(inside)
-	if len(answer) == 1 && answer[0] == wordExec {
+	var word [1]byte
+	if _, err := inside.Read(word[:]); err == io.EOF && list.execed() {
 		return pid, nil
 	}
-	answer = bytes.TrimPrefix(answer, []byte{wordExec})
-	if err != nil || len(answer) == 0 {
-		return 0, &StageError{Step: "init", Errno: errnoOf(err), Cure: "the inner stage was killed"}
+	if err := list.Failure(); err != nil {
+		return 0, err
 	}
-	return 0, decodeRefusal(answer[0], answer[1:], "exec")
+	return 0, &StageError{Step: "init", Errno: syscall.ECHILD, Cure: "the program was killed before it began"}
+}
+
+// clone starts the child, which waits for a word at its end of the conversation,
+// and tells it what is known only now.
+func (s *stage) clone(theirs int) (*steps, int, error) {
+	list, err := newSteps()
+	if err != nil {
+		return nil, 0, err
+	}
+	list.root = func() string { return "/" }
+	list.moveControl(theirs)
+	list.hear()
+	if err = list.enter(s.plan); err == nil {
+		err = list.Finish()
+	}
+	pid, pidfd := 0, -1
+	if err == nil {
+		pid, pidfd, err = list.Start(unix.CLONE_VM)
+	}
+	if err == nil {
+		defer func() { _ = unix.Close(pidfd) }()
+		var env []string
+		if env, err = s.plan.environ(pid, pidfd); err == nil {
+			err = list.tell(env)
+		}
+	}
+	if err != nil { // who waits already ends with us
+		list.Close()
+		return nil, 0, err
+	}
+	return list, pid, nil
 }
 
 // forward passes on what we are sent. SIGURG is the Go runtime's own.

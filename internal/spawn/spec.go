@@ -20,6 +20,9 @@ type Spec struct {
 	Notify      bool     // NOTIFY_SOCKET and [Process.NotifySocket]
 	Directories []Directory
 
+	// Go says that somebody is there: the process does not wait for Release.
+	Go bool
+
 	// Waits says that it may be long until Release: what is taken from the host is
 	// noted, for [Process.Fresh].
 	Waits bool

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,25 +21,21 @@ type Stdio struct {
 // NotifyPath is where the notification socket stands in a sandbox.
 const NotifyPath = "/run/.notify"
 
-// Prepare starts the second stage and returns when everything is built that can
-// be built before the first client is there; the process may stay like this for
+// Prepare starts a process and returns when everything is built that can
+// be built before the first client is there; it may stay like this for
 // as long as nobody comes. It lends stdio and sockets, until it returns. What the host
 // or the kernel refuses comes back as *StageError.
 func (s *Starter) Prepare(ctx context.Context, spec Spec, stdio Stdio, sockets []*os.File) (*Process, error) {
-	sockets = spec.Handed.place(&stdio, sockets)
-	b, err := s.begin(&spec, len(sockets))
-	if err != nil {
-		return nil, err
-	}
-	defer b.closeLent()
-	p, err := b.start(stdio, sockets)
+	b := &birth{starter: s, spec: &spec}
+	p, err := b.bear(stdio, spec.Handed.place(&stdio, sockets))
 	if err != nil {
 		b.abandon()
 		return nil, err
 	}
-	// Before the plan is told: meanwhile the stage's runtime comes up.
+	defer b.closeLent()
+	// Before it gets what it needs to go on.
 	if err = s.guard.hold(p); err == nil {
-		err = p.ready(ctx, &b.plan)
+		err = p.ready(ctx, b)
 	}
 	if err != nil {
 		p.Kill()
@@ -52,43 +46,67 @@ func (s *Starter) Prepare(ctx context.Context, spec Spec, stdio Stdio, sockets [
 	return p, nil
 }
 
-// birth is a process on its way from specification to stage.
+// birth is a process on its way from specification to its own first step.
 type birth struct {
 	starter *Starter
 	spec    *Spec
 	id      identity
 	plan    plan
-	trees   []int // ours, closed when the stage has its copies
+	sandbox *sandbox.Plan // nil: bare
+	trees   []int         // ours, closed when the child has its copies
 	notify  *notifySocket
 	folders []string // runtime directories held
 	taken   taken    // from the host
+	steps   *steps
+	pid     int
+	lent    []int // what the child gets: 0 to 2, the sockets, and what it only needs to build
 }
 
-// begin does what is done before the clone.
-func (s *Starter) begin(spec *Spec, sockets int) (*birth, error) {
-	b := &birth{starter: s, spec: spec}
-	if len(spec.Argv) == 0 {
+// bear clones a child. The kernel takes half a millisecond to make namespaces, in
+// which we find out what will be in them.
+func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
+	if len(b.spec.Argv) == 0 {
 		return nil, &StageError{Step: "exec", Cure: "no program given"}
 	}
 	var err error
-	if b.id, err = spec.identify(); err != nil {
+	if b.id, err = b.spec.identify(); err != nil {
 		return nil, err
 	}
+	b.own(stdio)
+	b.lent = b.files(stdio, sockets)
+	cloned, err := b.clone()
+	if err != nil {
+		return nil, err
+	}
+	err = b.resolve(len(sockets))
+	if err == nil {
+		err = b.write()
+	}
+	child := <-cloned
+	if child.err != nil && err == nil {
+		err = child.err
+	}
+	if err != nil {
+		child.discard()
+		return nil, err
+	}
+	b.pid = child.pid
+	return b.adopt(child)
+}
+
+// resolve finds out what it takes.
+func (b *birth) resolve(sockets int) error {
+	spec := b.spec
 	mounts, env, err := b.directories()
 	if err == nil {
 		b.plan = plan{Argv: spec.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(spec.Env), env)), Dir: spec.Dir, Umask: spec.Umask,
-			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Handed: spec.Handed, Init: spec.Sandbox.Init}
+			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Handed: spec.Handed, Bare: spec.Bare}
 		err = b.shutIn(mounts)
 	}
 	if err == nil && spec.Notify {
 		err = b.openNotify()
 	}
-	if err != nil {
-		b.closeLent()
-		b.abandon()
-		return nil, err
-	}
-	return b, nil
+	return err
 }
 
 // shutIn resolves the sandbox and, as root, opens what it mounts with our eyes.
@@ -102,17 +120,17 @@ func (b *birth) shutIn(directories []sandbox.Mount) error {
 	var err error
 	b.spec.Sandbox.Notify = b.spec.Notify
 	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l Limit) bool { return l.Resource == "core" })
-	b.plan.Sandbox, err = b.spec.Sandbox.Resolve(b.spec.Name, b.spec.Argv[0], directories)
+	b.sandbox, err = b.spec.Sandbox.Resolve(b.spec.Argv[0], directories)
 	if err == nil && b.spec.Waits {
-		b.taken.sources(b.plan.Sandbox)
+		b.taken.sources(b.sandbox)
 	}
 	if err != nil || !b.id.change {
 		return err
 	}
-	b.trees, err = b.plan.Sandbox.OpenTrees()
+	b.trees, err = b.sandbox.OpenTrees()
 	var refused *StageError
 	if errors.As(err, &refused) && refused.Errno == unix.EPERM {
-		return nil // a root that may not mount: the stage may, in its namespace
+		return nil // a root that may not mount: the child may, in its namespace
 	}
 	return err
 }
@@ -122,58 +140,12 @@ func (b *birth) openNotify() error {
 	if b.notify, err = newNotifySocket(b.spec.Bare, b.id); err != nil {
 		return err
 	}
-	b.plan.NotifyPath = NotifyPath
+	path := NotifyPath
 	if b.spec.Bare {
-		b.plan.NotifyPath = b.notify.path
+		path = b.notify.path
 	}
+	b.plan.Env = append(b.plan.Env, "NOTIFY_SOCKET="+path)
 	return nil
-}
-
-// start clones, on the starter's thread. The stage's fds: 0..2, the sockets from
-// 3 on where the program wants them, the control socket, and what it only needs
-// to build.
-func (b *birth) start(stdio Stdio, sockets []*os.File) (*Process, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, &StageError{Step: "start", Errno: errnoOf(err), Cure: "socketpair"}
-	}
-	ours, theirs := pair[0], pair[1]
-	defer func() { _ = unix.Close(theirs) }()
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		_ = unix.Close(ours)
-		return nil, &StageError{Step: "start", Path: "/dev/null", Errno: errnoOf(err)}
-	}
-	defer func() { _ = unix.Close(null) }()
-	b.own(stdio)
-
-	files := make([]uintptr, 0, 8+len(sockets)+len(b.trees))
-	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
-		files = append(files, lent(f, null))
-	}
-	for _, f := range sockets {
-		files = append(files, lent(f, null))
-	}
-	control := len(files)
-	files = append(files, uintptr(theirs))
-	for _, tree := range b.trees {
-		if tree < 0 {
-			b.plan.Trees = append(b.plan.Trees, -1)
-			continue
-		}
-		b.plan.Trees = append(b.plan.Trees, len(files))
-		files = append(files, uintptr(tree))
-	}
-	if b.notify != nil && !b.spec.Bare {
-		b.plan.Notify = len(files)
-		files = append(files, lent(b.notify.file, null))
-	}
-	pid, pidfd, err := b.clone(control, files)
-	if err != nil {
-		_ = unix.Close(ours)
-		return nil, err
-	}
-	return b.adopt(pid, pidfd, ours)
 }
 
 // own gives pipes to the service's user: programs that log to /dev/stdout open it
@@ -185,73 +157,24 @@ func (b *birth) own(stdio Stdio) {
 	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
 		fd := lent(f, -1)
 		var stat unix.Stat_t
-		if f != nil && unix.Fstat(int(fd), &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
-			_ = unix.Fchown(int(fd), b.id.uid, b.id.gid)
+		if f != nil && unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
+			_ = unix.Fchown(fd, b.id.uid, b.id.gid)
 		}
 	}
 }
 
-func (b *birth) clone(control int, files []uintptr) (pid, pidfd int, err error) {
-	attr := &syscall.ProcAttr{Env: stageEnv(), Files: files, Sys: b.attributes()}
-	pidfd = -1
-	attr.Sys.PidFD = &pidfd
-	argv := []string{StageName, strconv.Itoa(control)}
-	closed := b.starter.do(func() {
-		leave, joinErr := sandbox.Join(b.network())
-		if joinErr != nil {
-			err = joinErr
-			return
-		}
-		pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr)
-		if leaveErr := leave(); leaveErr != nil && err == nil {
-			// This thread would start every later child in a foreign network.
-			panic(leaveErr)
-		}
-		if err != nil {
-			err = sandbox.CloneError(errnoOf(err))
-		}
-	})
-	if closed != nil {
-		return 0, -1, closed
+// files lists what the child gets, as our numbers.
+func (b *birth) files(stdio Stdio, sockets []*os.File) (files []int) {
+	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		files = append(files, lent(f, b.starter.null))
 	}
-	return pid, pidfd, err
+	for _, f := range sockets {
+		files = append(files, lent(f, b.starter.null))
+	}
+	return files
 }
 
-func (b *birth) network() string {
-	if b.spec.Bare {
-		return ""
-	}
-	return b.spec.Sandbox.Network
-}
-
-// attributes is the kernel's half: namespaces, ids, and that the process dies
-// with our thread.
-func (b *birth) attributes() *syscall.SysProcAttr {
-	sys := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
-	if b.id.change {
-		sys.Credential = &syscall.Credential{Uid: uint32(b.id.uid), Gid: uint32(b.id.gid)}
-		for _, gid := range b.id.groups {
-			sys.Credential.Groups = append(sys.Credential.Groups, uint32(gid))
-		}
-	}
-	if b.spec.Bare {
-		return sys
-	}
-	sys.Cloneflags = b.spec.Sandbox.Clone()
-	sys.AmbientCaps = b.plan.Sandbox.Ambient()
-	uid, gid := b.id.host()
-	sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.uid, HostID: uid, Size: 1}}
-	sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: b.id.gid, HostID: gid, Size: 1}}
-	for _, gid := range b.id.groups {
-		if gid != b.id.gid {
-			sys.GidMappings = append(sys.GidMappings, syscall.SysProcIDMap{ContainerID: gid, HostID: gid, Size: 1})
-		}
-	}
-	sys.GidMappingsEnableSetgroups = b.id.change
-	return sys
-}
-
-// closeLent closes what only the stage needed, once it has its copies.
+// closeLent closes what only the child needed, once it has its copies.
 func (b *birth) closeLent() {
 	sandbox.CloseTrees(b.trees)
 	b.trees = nil
@@ -259,32 +182,25 @@ func (b *birth) closeLent() {
 
 // abandon gives up what the process would have owned.
 func (b *birth) abandon() {
+	b.closeLent()
 	if b.notify != nil {
 		b.notify.close()
+	}
+	if b.steps != nil {
+		b.steps.Close()
 	}
 	b.starter.runtime.release(b.folders)
 }
 
-// stageEnv is the stage's own environment, not the program's. It lives for
-// milliseconds on one thread: no garbage collection, and no second processor,
-// which costs the runtime 0.2 ms to set up.
-func stageEnv() []string {
-	env := []string{"GOGC=off", "GOMAXPROCS=1"}
-	if race, ok := os.LookupEnv("GORACE"); ok {
-		env = append(env, "GORACE="+race)
-	}
-	return env
-}
-
 // lent is the descriptor of f, which its owner keeps open until we return.
-func lent(f *os.File, null int) uintptr {
-	fd := uintptr(null)
+func lent(f *os.File, null int) int {
+	fd := null
 	if f == nil {
 		return fd
 	}
 	conn, err := f.SyscallConn()
 	if err == nil {
-		_ = conn.Control(func(raw uintptr) { fd = raw })
+		_ = conn.Control(func(raw uintptr) { fd = int(raw) })
 	}
 	return fd
 }
@@ -297,56 +213,15 @@ func errnoOf(err error) syscall.Errno {
 	return syscall.EIO
 }
 
-// notifySocket is our end of NOTIFY_SOCKET.
-type notifySocket struct {
-	file   *os.File
-	path   string // on the host; "" when the stage binds it inside
-	folder string // private, removed with it
-}
-
-// newNotifySocket makes the socket services report to. A sandbox's stage binds
-// it to a name inside: the socket itself stays ours, and no path appears on the
-// host. Without a sandbox it gets a folder that only the service's user can enter.
-func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// environ completes the environment with what only now is known: the program's number
+// as it sees it itself, and a pidfd of it, which is lent.
+func (p *plan) environ(pid, pidfd int) ([]string, error) {
+	if p.Sockets == 0 {
+		return p.Env, nil
+	}
+	listen, err := fdpass.Environ(p.FDNames, pid, pidfd)
 	if err != nil {
-		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
+		return nil, &StageError{Step: "LISTEN_FDS", Errno: errnoOf(err), Cure: err.Error()}
 	}
-	n := &notifySocket{file: os.NewFile(uintptr(fd), "notify")}
-	// Before bind: the first message already tells who sent it.
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
-		n.close()
-		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
-	}
-	if !bare {
-		return n, nil
-	}
-	if n.folder, err = os.MkdirTemp("", "activator-notify-"); err == nil && id.change {
-		err = os.Chown(n.folder, id.uid, id.gid)
-	}
-	if err == nil {
-		n.path = filepath.Join(n.folder, "notify")
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: n.path})
-	}
-	if err == nil && id.change {
-		err = os.Chown(n.path, id.uid, id.gid)
-	}
-	if err != nil {
-		n.close()
-		return nil, &StageError{Step: "notify", Path: n.path, Errno: errnoOf(err)}
-	}
-	return n, nil
-}
-
-func (n *notifySocket) close() {
-	if n.file != nil {
-		_ = n.file.Close()
-	}
-	n.unlink()
-}
-
-func (n *notifySocket) unlink() {
-	if n.folder != "" {
-		_ = os.RemoveAll(n.folder)
-	}
+	return slices.Concat(p.Env, listen), nil
 }

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Starter starts every child of the activator from a few threads of its own. The
@@ -18,18 +20,23 @@ type Starter struct {
 	close    sync.Once
 	runtime  runtimeFolders
 	guard    guard
+	null     int      // /dev/null, lent to children
+	slots    chan int // descriptors at which a child finds its end of the conversation; who takes one returns it
 	mounts   mountTable
 }
 
 // atOnce is how many children are started side by side: a thread stands still from
-// the clone until its child has exec'ed the second stage, most of it waiting.
+// the clone until its child has a table of descriptors of its own.
 const atOnce = 4
 
 // NewStarter starts the threads, and the guard from one of them.
 func NewStarter() *Starter {
-	s := &Starter{requests: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
+	s := &Starter{null: openNull(), requests: make(chan func()), slots: make(chan int, atOnce), quit: make(chan struct{}), done: make(chan struct{})}
 	s.guard.starter, s.guard.patience, s.guard.held = s, guardPatience, make(map[*Process]struct{})
 	for range atOnce {
+		// Early, and so low: a child copies the table of descriptors up to here.
+		slot, _ := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, 3)
+		s.slots <- slot
 		s.threads.Go(s.run)
 	}
 	go func() {
@@ -49,6 +56,15 @@ func (s *Starter) Close() {
 	<-s.done
 	s.guard.close()
 	s.mounts.close()
+	for range atOnce {
+		_ = unix.Close(<-s.slots)
+	}
+	_ = unix.Close(s.null)
+}
+
+func openNull() int {
+	fd, _ := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) // else every start fails, and says so
+	return fd
 }
 
 func (s *Starter) run() {
@@ -60,6 +76,16 @@ func (s *Starter) run() {
 		case <-s.quit:
 			return
 		}
+	}
+}
+
+// takeSlot takes a slot, when there is one; os.ErrClosed says that there will be none.
+func (s *Starter) takeSlot() (int, error) {
+	select {
+	case slot := <-s.slots:
+		return slot, nil
+	case <-s.done:
+		return -1, os.ErrClosed
 	}
 }
 

@@ -1,14 +1,18 @@
 package spawn
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -219,6 +223,34 @@ func TestForeignMachine(t *testing.T) {
 		spec.Sandbox = box
 		if _, exit := start(t, spec).end(t); exit.Signal != unix.SIGILL {
 			t.Errorf("%+v: %v", box, exit)
+		}
+	}
+}
+
+// A child that waits has our memory. Where it has become another user, that one's
+// processes outside see nothing of it.
+func TestNobodyLooksIntoAChild(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("an ordinary user's processes can look into the activator itself")
+		return
+	}
+	const user = 61999
+	spec := helperSpec("view")
+	spec.User = strconv.Itoa(user)
+	s, err := prepare(t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for _, name := range []string{"maps", "mem", "environ", "cwd/", "fd/"} {
+		path := fmt.Sprintf("/proc/%d/%s", s.Pid(), name)
+		cmd := exec.Command("ls", path)
+		if !strings.HasSuffix(name, "/") {
+			cmd = exec.Command("head", "-c1", path)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		if out, err := cmd.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("ermission denied")) {
+			t.Errorf("%s: %v, %s", path, err, out)
 		}
 	}
 }

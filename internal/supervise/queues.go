@@ -100,7 +100,7 @@ func (s *Service) look() {
 }
 
 // refuse turns away those whose time is over. Nobody else takes from the
-// sockets now: a stage that waits only has them.
+// sockets now: a sandbox that waits only has them.
 func (s *Service) refuse() {
 	s.look()
 	s.queues.refuse(s.sockets, s.spec.Hold, s.log)

@@ -1,0 +1,62 @@
+package spawn
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifySocket is our end of NOTIFY_SOCKET.
+type notifySocket struct {
+	file   *os.File
+	path   string // on the host; "" when the child binds it inside
+	folder string // private, removed with it
+}
+
+// newNotifySocket makes the socket services report to. A sandbox's child binds
+// it to a name inside: the socket itself stays ours, and no path appears on the
+// host. Without a sandbox it gets a folder that only the service's user can enter.
+func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
+	}
+	n := &notifySocket{file: os.NewFile(uintptr(fd), "notify")}
+	// Before bind: the first message already tells who sent it.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		n.close()
+		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
+	}
+	if !bare {
+		return n, nil
+	}
+	if n.folder, err = os.MkdirTemp("", "activator-notify-"); err == nil && id.change {
+		err = os.Chown(n.folder, id.uid, id.gid)
+	}
+	if err == nil {
+		n.path = filepath.Join(n.folder, "notify")
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: n.path})
+	}
+	if err == nil && id.change {
+		err = os.Chown(n.path, id.uid, id.gid)
+	}
+	if err != nil {
+		n.close()
+		return nil, &StageError{Step: "notify", Path: n.path, Errno: errnoOf(err)}
+	}
+	return n, nil
+}
+
+func (n *notifySocket) close() {
+	if n.file != nil {
+		_ = n.file.Close()
+	}
+	n.unlink()
+}
+
+func (n *notifySocket) unlink() {
+	if n.folder != "" {
+		_ = os.RemoveAll(n.folder)
+	}
+}
