@@ -19,7 +19,7 @@ import (
 // arrows are the imports of our own packages that a package may have. They
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
-	"internal/listen":    {},
+	"internal/listen":    {"internal/reflex"},
 	"internal/fdpass":    {},
 	"internal/inside":    {},
 	"internal/script":    {},
@@ -28,13 +28,14 @@ var arrows = map[string][]string{
 	"internal/sandbox":   {"internal/script"},
 	"internal/output":    {},
 	"internal/proxy":     {},
+	"internal/reflex":    {},
 	"internal/relay":     {},
 	"internal/replyonly": {},
 	"internal/container": {},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
-	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/sandbox", "internal/script"},
-	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/relay", "internal/spawn"},
+	"internal/spawn":     {"internal/fdpass", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
+	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
@@ -46,7 +47,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/inside", "internal/intercept", "internal/script", "cmd/echo"}
+	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

@@ -95,7 +95,8 @@ type tracer struct{ dir string }
 var traced = map[string]string{
 	"syscalls/sys_enter_connect": `common_pid == CLIENT`,
 	"syscalls/sys_exit_read":     `common_pid == CLIENT && ret == 1`,
-	"syscalls/sys_enter_write":   `count == 1`,
+	"syscalls/sys_enter_write":   `count == 1 && comm == "activator"`,
+	"syscalls/sys_enter_sendto":  `len == 1 && comm == "activator"`,
 	"syscalls/sys_enter_execve":  "",
 	"sched/sched_process_exec":   "",
 	"sched/sched_waking":         `comm == "activator"`,
@@ -141,7 +142,8 @@ func (t *tracer) enable(client int) error {
 }
 
 // activations traces n activations. The moments are in microseconds. One whose
-// trace is not whole is left out; more than a tenth of them is an error.
+// trace is not whole is left out: Linux 6.18 does not always trace that the idle
+// task makes way. More than half of them is an error.
 func (t *tracer) activations(a *ourActivation, n int) ([][moments]float64, error) {
 	client, unlock := stand.Thread()
 	defer unlock()
@@ -174,30 +176,30 @@ func (t *tracer) activations(a *ourActivation, n int) ([][moments]float64, error
 		}
 		whole = append(whole, m)
 	}
-	if len(whole) < n*9/10 {
+	if len(whole) < n/2 {
 		return nil, fmt.Errorf("%d of %d traces are not whole: %w", n-len(whole), n, last)
 	}
 	return whole, nil
 }
 
 // A line of a trace: TASK-PID [CPU] FLAGS SECONDS: EVENT: ...
-var traceLine = regexp.MustCompile(`^\s*(.+)-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(.*)`)
+var traceLine = regexp.MustCompile(`^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(.*)`)
 
 // parseTrace finds the moments of the activation of stage, in microseconds.
 func parseTrace(text, stage string) ([moments]float64, error) {
 	var m [moments]float64
-	woken := ""
+	woken, client := "", ""
 	for line := range strings.Lines(text) {
 		f := traceLine.FindStringSubmatch(line)
 		if f == nil {
 			continue
 		}
-		seconds, err := strconv.ParseFloat(f[3], 64)
+		seconds, err := strconv.ParseFloat(f[2], 64)
 		if err != nil {
 			continue
 		}
 		at := seconds * 1e6
-		comm, task, event, rest := f[1], f[2], f[4], f[5]
+		task, event, rest := f[1], f[3], f[4]
 		set := func(moment int, is bool) {
 			if is && m[moment] == 0 && (moment == 0 || m[moment-1] != 0) {
 				m[moment] = at
@@ -205,6 +207,7 @@ func parseTrace(text, stage string) ([moments]float64, error) {
 		}
 		switch event {
 		case "sys_connect":
+			client = task
 			set(connects, true)
 		case "sched_waking":
 			if m[connects] != 0 && woken == "" {
@@ -213,8 +216,8 @@ func parseTrace(text, stage string) ([moments]float64, error) {
 			set(readable, true)
 		case "sched_switch":
 			set(scheduled, fieldOf(rest, "next_pid") == woken)
-		case "sys_write":
-			set(gone, comm == "activator") // the client, too, writes one byte
+		case "sys_write", "sys_sendto":
+			set(gone, task != client && task != stage)
 		case "sys_execve":
 			set(execs, task == stage)
 		case "sched_process_exec":

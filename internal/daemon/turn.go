@@ -12,9 +12,9 @@ import (
 func warmAtOnce() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // warmDescriptors is how many descriptors of ours a sandbox that stands takes: the
-// control socket, a pidfd, two pipes, the notification socket, a filter's
-// listener, and some for the time it is being built.
-const warmDescriptors = 8
+// control socket, twice, a pidfd, two pipes, the notification socket, a filter's
+// listener, the table of mounts, and some for the time it is being built.
+const warmDescriptors = 10
 
 // warmMost bounds what sandboxes that stand take: 3 MiB of memory each, and a seccomp
 // filter, all of which die at once when we are killed (see endAtOnce).

@@ -90,7 +90,7 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 	}
 	if s.file != nil {
 		if s.watcher != nil {
-			s.watcher.disarm(s)
+			s.watcher.leave(s)
 		}
 		_ = s.release(s.file)
 		s.file = nil

@@ -142,6 +142,13 @@ func (s *Socket) Admit() error {
 	return fail(s.spec.Address, "", s.means.Admit(s.file), "")
 }
 
+// AdmitsNothing reports whether Admit has nothing to do.
+func (s *Socket) AdmitsNothing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spec.Seal != ReplyOnly || s.means.Admit == nil
+}
+
 // LendAhead lends the file to a process that waits for its first client. What the
 // kernel would need memory for is left for Admit.
 func (s *Socket) LendAhead() (*os.File, error) {

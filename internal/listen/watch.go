@@ -2,66 +2,58 @@ package listen
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/reflex"
 )
 
 // Watcher tells when sockets become readable and when their nodes change, for
-// all sockets of the process in one goroutine: one epoll that holds the armed
-// sockets and one inotify. A goroutine per socket (SyscallConn().Read) would do
-// the same, but thousands of them cost memory, and the runtime's own poller is
-// woken by every client of a socket that a running service serves; here a
-// socket that is not armed is in no poller at all.
+// all sockets of the process in one goroutine with a thread of its own: one epoll
+// that holds the armed sockets and one inotify. A goroutine per socket
+// (SyscallConn().Read) would do the same, but thousands of them cost memory, and
+// the runtime's own poller is woken by every client of a socket that a running
+// service serves; here a socket that is not armed is in no poller at all.
 type Watcher struct {
-	epoll *os.File // in the runtime's poller
+	loop *reflex.Loop
 
-	mu     sync.Mutex
-	closed bool
-	nextID int64
-	armed  map[int64]*waiting // by the id in the epoll event
-	byOwn  map[*Socket]*waiting
-	tree   tree
+	mu      sync.Mutex
+	closed  bool
+	running bool                   // in Run, which closes the loop then
+	armed   map[reflex.ID]*waiting // by the id in the event
+	byOwn   map[*Socket]*waiting
+	tree    tree
+	treeID  reflex.ID
 }
 
 // waiting is a socket that somebody waits for, once.
 type waiting struct {
-	id    int64
-	s     *Socket
-	file  *os.File // registered in epoll; nil while the socket has none
-	ready func()
+	id       reflex.ID
+	s        *Socket
+	file     *os.File // registered in epoll; nil while the socket has none
+	ready    func()
+	answered func() // instead of ready, when the reflex has been carried out
 }
-
-// treeID is the inotify's id in the epoll.
-const treeID = 0
 
 // NewWatcher makes an idle watcher; [Watcher.Run] brings it to life.
 func NewWatcher() (*Watcher, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	loop, err := reflex.NewLoop()
 	if err != nil {
-		return nil, fmt.Errorf("watcher: %w", syscallError("epoll_create1", err))
-	}
-	// os.NewFile puts only non-blocking files into the runtime's poller.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("watcher: %w", syscallError("fcntl", err))
+		return nil, fmt.Errorf("watcher: %w", err)
 	}
 	w := &Watcher{
-		epoll: os.NewFile(uintptr(fd), "epoll"),
-		armed: make(map[int64]*waiting),
-		byOwn: make(map[*Socket]*waiting),
-	}
-	if err := w.epoll.SetReadDeadline(time.Time{}); err != nil {
-		_ = w.epoll.Close()
-		return nil, fmt.Errorf("watcher: %w", err)
+		loop:   loop,
+		armed:  make(map[reflex.ID]*waiting),
+		byOwn:  make(map[*Socket]*waiting),
+		treeID: loop.New(),
 	}
 	w.tree.file, err = newInotify()
 	if err == nil {
-		err = w.register(unix.EPOLL_CTL_ADD, w.tree.file, treeID, unix.EPOLLIN)
+		err = loop.Control(unix.EPOLL_CTL_ADD, w.tree.file, w.treeID, unix.EPOLLIN)
 	}
 	if err != nil {
 		_ = w.Close()
@@ -74,73 +66,118 @@ func NewWatcher() (*Watcher, error) {
 // closed. It wakes for nothing else. The callbacks must not block; they may call
 // any method but Run and Close.
 func (w *Watcher) Run(ctx context.Context) error {
-	conn, err := w.epoll.SyscallConn()
-	if err != nil {
+	if err := w.begin(); err != nil {
 		return err
 	}
-	if err := w.epoll.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	awake := make(chan struct{})
+	defer w.end()
+	rung := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(awake)
-		_ = w.epoll.SetReadDeadline(time.Unix(1, 0))
+		defer close(rung)
+		w.loop.Ring()
 	})
 	defer func() {
 		if !stop() {
-			<-awake
+			<-rung
 		}
 	}()
-	events := make([]unix.EpollEvent, 128)
 	for {
-		n, err := waitEvents(conn.Read, events)
+		events, err := w.loop.Wait()
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("watcher: %w", err)
 		}
-		for _, call := range w.collect(events[:n]) {
+		calls, err := w.collect(events)
+		if err != nil {
+			return err
+		}
+		for _, call := range calls {
 			call()
 		}
 	}
 }
 
-// waitEvents asks the epoll without waiting and lets the runtime wait for the
-// epoll itself to become readable. epoll(7) on nesting.
-func waitEvents(read func(func(uintptr) bool) error, events []unix.EpollEvent) (n int, err error) {
-	var inner error
-	err = read(func(fd uintptr) bool {
-		inner = ignoringEINTR(func() (err error) {
-			n, err = unix.EpollWait(int(fd), events, 0)
-			return err
-		})
-		return n > 0 || inner != nil
-	})
-	if err == nil {
-		err = syscallError("epoll_wait", inner)
+func (w *Watcher) begin() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return fmt.Errorf("watcher: %w", ErrClosed)
 	}
-	return max(n, 0), err
+	w.running = true
+	return nil
+}
+
+func (w *Watcher) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = false
+	if w.closed {
+		w.loop.Close()
+	}
+}
+
+// Arm has r carried out, once and at once, when one of the sockets that are waited
+// for has a client, until Disarm. It lends r. A few milliseconds after it has been,
+// answered is called from the goroutine of Run, and ready not. Where it cannot be
+// carried out ready is called, as without it.
+func (w *Watcher) Arm(r *reflex.Reflex, sockets []*Socket, answered func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ids := make([]reflex.ID, len(sockets))
+	for i, s := range sockets {
+		if x := w.byOwn[s]; x != nil {
+			ids[i], x.answered = x.id, answered
+		}
+	}
+	w.loop.Arm(r, ids...)
+}
+
+// Disarm ends that, and reports whether r has been carried out, when, and for a
+// client of which of the sockets that Arm was given.
+func (w *Watcher) Disarm(r *reflex.Reflex, sockets []*Socket) (by int, at time.Time, fired bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var ids []reflex.ID
+	for _, s := range sockets {
+		if x := w.byOwn[s]; x != nil {
+			ids = append(ids, x.id)
+		}
+	}
+	by, at, fired = w.loop.Disarm(r, ids...)
+	if fired {
+		if x := w.byOwn[sockets[by]]; x != nil {
+			w.drop(x) // it will not fire again, and need not be told of
+		}
+	}
+	return by, at, fired
 }
 
 // collect disarms what fired and returns whom to call.
-func (w *Watcher) collect(events []unix.EpollEvent) []func() {
+func (w *Watcher) collect(events []reflex.Event) ([]func(), error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return nil, fmt.Errorf("watcher: %w", ErrClosed)
+	}
 	var calls []func()
 	for _, e := range events {
-		id := eventID(&e)
-		if id == treeID {
+		if e.ID == w.treeID {
 			calls = append(calls, w.tree.read()...)
 			continue
 		}
-		// It may have been forgotten since the event.
-		if x := w.armed[id]; x != nil {
+		x := w.armed[e.ID]
+		switch {
+		case x == nil: // it may have been forgotten since the event
+		case e.Answered:
+			w.drop(x)
+			calls = append(calls, x.answered)
+		default:
 			w.drop(x)
 			calls = append(calls, x.ready)
 		}
 	}
-	return calls
+	return calls, nil
 }
 
 // WaitReadable arms s once: ready is called, once and from the goroutine of Run,
@@ -162,9 +199,9 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 		x.ready = ready
 		return nil
 	}
-	w.nextID++
-	x := &waiting{id: w.nextID, s: s, file: s.front(), ready: ready}
+	x := &waiting{id: w.loop.New(), s: s, file: s.front(), ready: ready}
 	if err := w.register(unix.EPOLL_CTL_ADD, x.file, x.id, readable); err != nil {
+		w.loop.Free(x.id)
 		return fail(s.spec.Address, "", err, "")
 	}
 	w.armed[x.id], w.byOwn[s] = x, x
@@ -177,20 +214,17 @@ const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
 // register adds or removes file. Removing matters: a description that a service
 // still holds stays in the epoll when our descriptor is closed. epoll(7), Q6.
-func (w *Watcher) register(op int, file *os.File, id int64, events uint32) error {
-	return control(w.epoll, func(epfd int) error {
-		return control(file, func(fd int) error {
-			event := unix.EpollEvent{Events: events, Fd: int32(id), Pad: int32(id >> 32)}
-			return syscallError("epoll_ctl", unix.EpollCtl(epfd, op, fd, &event))
-		})
-	})
+func (w *Watcher) register(op int, file *os.File, id reflex.ID, events uint32) error {
+	if file == nil {
+		return ErrClosed
+	}
+	return w.loop.Control(op, file, id, events)
 }
-
-func eventID(e *unix.EpollEvent) int64 { return int64(uint32(e.Fd)) | int64(e.Pad)<<32 }
 
 // drop takes x out; with w.mu.
 func (w *Watcher) drop(x *waiting) {
 	w.park(x)
+	w.loop.Free(x.id)
 	delete(w.armed, x.id)
 	delete(w.byOwn, x.s)
 }
@@ -202,9 +236,9 @@ func (w *Watcher) park(x *waiting) {
 	}
 }
 
-// disarm takes the descriptor of s out before it is closed; s stays armed for
+// leave takes the descriptor of s out before it is closed; s stays armed for
 // the one that move brings.
-func (w *Watcher) disarm(s *Socket) {
+func (w *Watcher) leave(s *Socket) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if x := w.byOwn[s]; x != nil {
@@ -282,9 +316,10 @@ func (w *Watcher) Close() error {
 		w.drop(x)
 	}
 	w.tree.close()
-	err := w.epoll.Close()
-	if errors.Is(err, os.ErrClosed) {
-		return nil
+	if w.running {
+		w.loop.Ring()
+	} else {
+		w.loop.Close()
 	}
-	return err
+	return nil
 }

@@ -1,8 +1,11 @@
 package spawn
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
+	"activator/internal/reflex"
 	"activator/internal/sandbox"
 )
 
@@ -76,6 +79,34 @@ func (p *Process) Fresh() bool {
 		}
 	}
 	return t.mounts == nil || t.sameMounts(t.mounts.now())
+}
+
+// Reflex is what Fresh and Release do of a process that waits, as far as it takes
+// neither another thread nor waiting; nil: it has to be done by them. The caller
+// closes it.
+func (p *Process) Reflex() (*reflex.Reflex, error) {
+	r, err := reflex.New(p.control, wordGo)
+	if err != nil {
+		return nil, err
+	}
+	if p.taken.mounts != nil {
+		// One of its own: what has changed is told once. Before it is asked whether
+		// anything has until now.
+		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			r.Close()
+			return nil, &os.PathError{Op: "open", Path: mountinfo, Err: err}
+		}
+		r.Quiet(fd, unix.POLLPRI)
+	}
+	for _, i := range p.taken.stats {
+		r.Same(i.path, reflex.Inode{Dev: i.dev, Ino: i.ino, Mtime: i.mtime})
+	}
+	if !p.starter.guard.guards(p, r) || !p.Fresh() {
+		r.Close()
+		return nil, nil
+	}
+	return r, nil
 }
 
 // sameMounts reports whether the mounts below the sources are the same.

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/reflex"
 )
 
 // GuardName is argv[0] of the guard: the activator's own binary that waits for
@@ -34,6 +36,7 @@ type guard struct {
 	mu     sync.Mutex
 	pid    int // 0: none
 	socket *os.File
+	gone   uint64                // atomic: guards whose socket has been closed, or is about to be
 	held   map[*Process]struct{} // born, and not reaped
 }
 
@@ -67,6 +70,20 @@ func (g *guard) check(p *Process) error {
 		return nil
 	}
 	return g.renew()
+}
+
+// guards has a reflex do nothing once check would have to start another guard.
+func (g *guard) guards(p *Process, r *reflex.Reflex) bool {
+	if p.keepsItself() {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.alive() {
+		return false
+	}
+	conn, err := g.socket.SyscallConn()
+	return err == nil && conn.Control(func(fd uintptr) { r.Open(int(fd), &g.gone) }) == nil
 }
 
 // forget drops a process that has been reaped. The guard finds out by itself.
@@ -179,6 +196,7 @@ func (g *guard) close() {
 	if g.pid == 0 {
 		return
 	}
+	atomic.AddUint64(&g.gone, 1)
 	_ = g.socket.Close()
 	_ = unix.Kill(g.pid, unix.SIGCONT) // were it stopped, we would wait in vain
 	if fd, err := unix.PidfdOpen(g.pid, 0); err == nil {
@@ -190,6 +208,7 @@ func (g *guard) close() {
 
 func (g *guard) reap() {
 	if g.socket != nil {
+		atomic.AddUint64(&g.gone, 1)
 		_ = g.socket.Close()
 		g.socket = nil
 	}

@@ -17,6 +17,8 @@ type mount struct {
 	point string
 }
 
+const mountinfo = "/proc/self/mountinfo"
+
 // mountTable is what is mounted on the host, read anew when it has changed: the
 // kernel counts changes, and poll(2) of the file tells whether there were any since
 // the last one (mounts_poll in fs/proc_namespace.c). The zero value is ready.
@@ -34,7 +36,7 @@ func (t *mountTable) now() []mount {
 	first := t.file == nil
 	if first {
 		// Not in the runtime's poller: it would be woken by every mount.
-		fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil
 		}

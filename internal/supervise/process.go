@@ -21,6 +21,7 @@ type process struct {
 	started time.Time
 	ahead   bool                  // it was made before a client was there, and waits for the word to go
 	claimed bool                  // a client is there
+	went    time.Time             // the reflex has said go; zero: it has not
 	stands  *spawn.Process        // the sandbox, with ahead; nil until it is built
 	outputs []outputFile          // files it prints to
 	running *spawn.Process        // nil until the program was exec'ed

@@ -10,6 +10,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/output"
+	"activator/internal/reflex"
 	"activator/internal/spawn"
 )
 
@@ -44,6 +45,7 @@ type Service struct {
 	log     *slog.Logger
 
 	clients chan *listen.Socket // from the watcher: the first that became readable
+	gone    chan struct{}       // from the watcher: the reflex has said go
 	healing chan struct{}       // from the watcher: a node was touched
 	reports chan report         // from the process's goroutines
 	over    chan struct{}       // closed when nobody receives them any more
@@ -52,6 +54,7 @@ type Service struct {
 	state   State
 	caller  *listen.Socket // who woke the service
 	process *process       // nil: none
+	reflex  *reflex.Reflex // says go to the sandbox that stands; nil: the service does
 	history history
 	losses  history // of sandboxes that stood for nobody
 	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
@@ -74,6 +77,7 @@ func New(spec Spec, around Surroundings, sockets []*listen.Socket) *Service {
 		sockets: sockets,
 		log:     around.Sink.Logger().With("service", spec.Name()),
 		clients: make(chan *listen.Socket, 1),
+		gone:    make(chan struct{}, 1),
 		healing: make(chan struct{}, 1),
 		reports: make(chan report),
 		over:    make(chan struct{}),
@@ -97,31 +101,58 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	defer s.unwatch()
 	defer close(s.over)
+	defer s.dropReflex()
 	s.watch() // they have just been opened
 	s.queue()
 	s.say(slog.LevelInfo)
-	done := ctx.Done()
-	for s.state != Ended {
-		select {
-		case <-done:
-			done = nil
-			s.handle(End)
-		case s.caller = <-s.clients:
-			s.handle(Client)
-		case <-s.turn.called():
-			s.handle(Turn)
-		case <-s.healing:
+	for done := ctx.Done(); s.state != Ended; {
+		s.arm()
+		happened := s.next(&done)
+		s.disarm()
+		happened()
+	}
+}
+
+// next waits until something happens, and returns what is to be done about it.
+func (s *Service) next(done *<-chan struct{}) func() {
+	select {
+	case <-*done:
+		*done = nil
+		return func() { s.handle(End) }
+	case socket := <-s.clients:
+		return func() { s.called(socket) }
+	case <-s.gone:
+		return func() {} // and so disarm has found
+	case <-s.turn.called():
+		return func() { s.handle(Turn) }
+	case <-s.healing:
+		return func() {
 			if s.heal() {
 				s.handle(Outdated)
 			}
-		case r := <-s.reports:
-			s.receive(r)
-		case <-fired(s.timer):
-			s.timer = nil
-			s.handle(Timeout)
-		case <-fired(s.hold):
-			s.hold = nil
-			s.handle(HoldOver)
+		}
+	case r := <-s.reports:
+		return func() { s.receive(r) }
+	case <-fired(s.timer):
+		return s.after(&s.timer, Timeout)
+	case <-fired(s.hold):
+		return s.after(&s.hold, HoldOver)
+	}
+}
+
+// called takes in that there is a client.
+func (s *Service) called(socket *listen.Socket) {
+	s.caller = socket
+	s.handle(Client)
+}
+
+// after is what a timer has been set for, if it is still there.
+func (s *Service) after(timer **time.Timer, e Event) func() {
+	fired := *timer
+	return func() {
+		if *timer == fired {
+			*timer = nil
+			s.handle(e)
 		}
 	}
 }

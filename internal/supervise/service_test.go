@@ -112,10 +112,12 @@ func service(behaviour string) {
 
 // stand is a service on a unix socket, and what it says.
 type stand struct {
-	t    *testing.T
-	path string
-	log  chan string
-	stop func()
+	turns   *Turns
+	service *Service
+	t       *testing.T
+	path    string
+	log     chan string
+	stop    func()
 }
 
 func (s *stand) await(words ...string) string {
@@ -229,7 +231,9 @@ func (s *stand) run(spec Spec) {
 	}
 	around := Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink, Turns: NewTurns(1, 1)}
 	around.Turns.Open()
+	s.turns = around.Turns
 	service := New(spec, around, []*listen.Socket{socket})
+	s.service = service
 	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
 		t.Fatal(err)
 	}

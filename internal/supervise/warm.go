@@ -47,6 +47,7 @@ func (s *Service) keep() (Event, bool) {
 	s.turn.stand()
 	s.process.started = time.Now()
 	s.said = append(s.said, "pid", s.process.stands.Pid())
+	s.makeReflex()
 	return Outdated, s.unwell && s.heal()
 }
 
@@ -92,6 +93,9 @@ func (s *Service) claim() {
 	s.hurry = s.around.Turns.hurry()
 	if s.process != nil {
 		s.process.claimed, s.process.started = true, time.Now()
+		if !s.process.went.IsZero() {
+			s.process.started = s.process.went
+		}
 	}
 }
 
@@ -101,6 +105,9 @@ func (s *Service) letGo() (Event, bool) {
 	p := s.process
 	if !p.claimed {
 		s.claim()
+	}
+	if !p.went.IsZero() {
+		return 0, false
 	}
 	if !p.fresh() {
 		s.log.Debug("sandbox built anew: what it was made of has changed")

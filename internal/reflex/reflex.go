@@ -1,0 +1,117 @@
+package reflex
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reflex sends a byte if nothing has changed. It may be armed and disarmed many
+// times and sends once.
+type Reflex struct {
+	paths   []path
+	quiet   []unix.PollFd
+	counter *uint64 // nil: none
+	count   uint64  // what it must be
+	to      int
+	word    [1]byte
+	files   []int // ours
+
+	armed bool // this and below, with the loop's lock
+	fired bool
+	by    int32
+	at    int64 // CLOCK_MONOTONIC, nanoseconds
+
+	how  unix.OpenHow // what the system calls write to, or read
+	stat unix.Stat_t
+	now  unix.Timespec
+}
+
+const resolveCached = 0x20 // RESOLVE_CACHED of linux/openat2.h
+
+// path is what must stand at a path.
+type path struct {
+	name []byte // ends with 0
+	want Inode
+}
+
+// Inode says what stands at a path.
+type Inode struct {
+	Dev, Ino uint64        // 0, 0: nothing
+	Mtime    unix.Timespec // zero: any
+}
+
+// InodeOf is a file's, without its time. nil is no file's.
+func InodeOf(info os.FileInfo) Inode {
+	if info == nil {
+		return Inode{}
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Inode{}
+	}
+	return Inode{Dev: uint64(stat.Dev), Ino: stat.Ino} //nolint:unconvert // 32 bits elsewhere
+}
+
+// New makes a reflex that sends word to a socket. It shares to: close it, and the
+// reflex has it still, until Close.
+func New(to *os.File, word byte) (*Reflex, error) {
+	r := &Reflex{word: [1]byte{word}, to: -1}
+	// Only what is in the kernel's memory is looked at: neither a disk nor another
+	// machine is waited for (openat2(2), Linux 5.12).
+	r.how = unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached}
+	err := control(to, func(fd int) (err error) {
+		r.to, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		return os.NewSyscallError("fcntl", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.files = append(r.files, r.to)
+	return r, nil
+}
+
+// Same has it send only while want stands at a path.
+func (r *Reflex) Same(name string, want Inode) {
+	r.paths = append(r.paths, path{append([]byte(name), 0), want})
+}
+
+// Quiet has it send only while poll(2) of fd, which it takes, has none of events to
+// tell of.
+func (r *Reflex) Quiet(fd int, events int16) {
+	r.files = append(r.files, fd)
+	r.quiet = append(r.quiet, unix.PollFd{Fd: int32(fd), Events: events})
+}
+
+// Open has it send only while poll(2) does not say that the other end of a socket
+// has been closed. Lends fd: whoever closes it adds to counter before, atomically.
+func (r *Reflex) Open(fd int, counter *uint64) {
+	r.quiet = append(r.quiet, unix.PollFd{Fd: int32(fd)})
+	r.counter, r.count = counter, atomic.LoadUint64(counter)
+}
+
+// Close gives back what it has. It must not be armed. Twice is fine, and so is nil.
+func (r *Reflex) Close() {
+	if r == nil {
+		return
+	}
+	for _, fd := range r.files {
+		_ = unix.Close(fd)
+	}
+	r.files, r.to = nil, -1
+}
+
+// control runs f on a file's descriptor.
+func control(file *os.File, f func(fd int) error) error {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}

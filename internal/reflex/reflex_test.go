@@ -1,0 +1,316 @@
+package reflex
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+)
+
+func TestMain(m *testing.M) { ktest.Main(m) }
+
+// stand is a loop that waits for the end of a pipe.
+type stand struct {
+	*testing.T
+	loop     *Loop
+	id       ID
+	read     *os.File // watched
+	write    *os.File
+	near     *os.File // what a reflex sends to
+	far      *os.File
+	events   chan Event
+	finished chan struct{}
+}
+
+func open(t *testing.T) *stand {
+	t.Helper()
+	loop, err := NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stand{T: t, loop: loop, events: make(chan Event, 10000), finished: make(chan struct{})}
+	if s.read, s.write, err = os.Pipe(); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.near, s.far = os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	s.id = loop.New()
+	s.control(unix.EPOLL_CTL_ADD)
+	go func() {
+		defer close(s.finished)
+		for {
+			events, err := loop.Wait()
+			if err != nil {
+				t.Error(err)
+			}
+			if err != nil || len(events) == 0 { // it was rung
+				return
+			}
+			for _, e := range events {
+				s.events <- e
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		loop.Ring()
+		<-s.finished
+		loop.Close()
+		for _, f := range []*os.File{s.read, s.write, s.near, s.far} {
+			f.Close()
+		}
+	})
+	return s
+}
+
+func (s *stand) control(op int) {
+	s.Helper()
+	if err := s.loop.Control(op, s.read, s.id, unix.EPOLLIN|unix.EPOLLONESHOT); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *stand) reflex() *Reflex {
+	s.Helper()
+	r, err := New(s.near, 'g')
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(r.Close)
+	return r
+}
+
+// poke makes the pipe readable, and returns what the loop says about it.
+func (s *stand) poke() Event {
+	s.Helper()
+	if _, err := s.write.Write([]byte{0}); err != nil {
+		s.Fatal(err)
+	}
+	select {
+	case e := <-s.events:
+		var one [1]byte
+		if _, err := s.read.Read(one[:]); err != nil {
+			s.Fatal(err)
+		}
+		s.control(unix.EPOLL_CTL_MOD)
+		return e
+	case <-time.After(10 * time.Second):
+		s.Fatal("no event")
+		return Event{}
+	}
+}
+
+// sent is what has come at the far end.
+func (s *stand) sent() string {
+	var all [10]byte
+	_ = s.far.SetReadDeadline(time.Now().Add(time.Millisecond))
+	n, _ := s.far.Read(all[:])
+	return string(all[:n])
+}
+
+func inode(t *testing.T, path string, timed bool) Inode {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		t.Fatal(err)
+	}
+	i := Inode{Dev: uint64(stat.Dev), Ino: stat.Ino}
+	if timed {
+		i.Mtime = stat.Mtim
+	}
+	return i
+}
+
+func TestOnceAndOnlyWhenArmed(t *testing.T) {
+	s := open(t)
+	r := s.reflex()
+	if e := s.poke(); e.Answered || e.ID != s.id || s.sent() != "" {
+		t.Fatalf("not armed: %+v", e)
+	}
+	s.loop.Arm(r, s.id)
+	if _, _, fired := s.loop.Disarm(r, s.id); fired {
+		t.Error("fired without an event")
+	}
+	if e := s.poke(); e.Answered || s.sent() != "" {
+		t.Errorf("disarmed: %+v", e)
+	}
+	before := time.Now()
+	s.loop.Arm(r, 0, s.id)
+	if e := s.poke(); !e.Answered {
+		t.Errorf("armed: %+v", e)
+	}
+	after := time.Now()
+	if by, at, fired := s.loop.Disarm(r, s.id); !fired || by != 1 || at.Before(before) || at.After(after) {
+		t.Errorf("by %d, at %v of %v to %v, %v", by, at, before, after, fired)
+	}
+	s.loop.Arm(r, s.id) // it has been done
+	if e := s.poke(); e.Answered {
+		t.Error("fired twice")
+	}
+	if got := s.sent(); got != "g" {
+		t.Errorf("sent %q", got)
+	}
+}
+
+// The ID of a descriptor that is gone is nobody's, also when its slot is another's.
+func TestOldID(t *testing.T) {
+	s := open(t)
+	r := s.reflex()
+	s.loop.Free(s.id)
+	next := s.loop.New()
+	if uint32(next) != uint32(s.id) || next == s.id {
+		t.Fatalf("%#x after %#x", next, s.id)
+	}
+	s.loop.Arm(r, next)
+	if e := s.poke(); e.Answered || s.sent() != "" {
+		t.Errorf("%+v", e)
+	}
+	s.loop.Disarm(r, next)
+}
+
+// Whatever has changed, nothing is sent.
+func TestChecks(t *testing.T) {
+	dir := t.TempDir()
+	file, gone := filepath.Join(dir, "file"), filepath.Join(dir, "gone")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(path string) { must(os.WriteFile(path, []byte("x"), 0o600)) }
+	replace := func() {
+		write(file + ".new")
+		must(os.Rename(file+".new", file))
+	}
+	var counter uint64
+	for _, test := range []struct {
+		name   string
+		make   func(*stand, *Reflex)
+		change func(*stand) // nil: nothing changes
+		sends  bool
+	}{
+		{"same file", func(s *stand, r *Reflex) { r.Same(file, inode(t, file, false)) }, nil, true},
+		{"file written to", func(s *stand, r *Reflex) { r.Same(file, inode(t, file, false)) }, func(*stand) { write(file) }, true},
+		{"file replaced", func(s *stand, r *Reflex) { r.Same(file, inode(t, file, false)) }, func(*stand) { replace() }, false},
+		{"file removed", func(s *stand, r *Reflex) { r.Same(file, inode(t, file, false)) }, func(*stand) { must(os.Remove(file)) }, false},
+		{"nothing there", func(s *stand, r *Reflex) { r.Same(gone, Inode{}) }, nil, true},
+		{"something came", func(s *stand, r *Reflex) { r.Same(gone, Inode{}) }, func(*stand) { write(gone) }, false},
+		{"folder listed", func(s *stand, r *Reflex) { r.Same(dir, inode(t, dir, true)) }, nil, true},
+		{"folder has more", func(s *stand, r *Reflex) { r.Same(dir, inode(t, dir, true)) }, func(*stand) { write(dir + "/more") }, false},
+		{"second path", func(s *stand, r *Reflex) {
+			r.Same("/", inode(t, "/", false))
+			r.Same(file, inode(t, file, false))
+		}, func(*stand) { replace() }, false},
+		{"quiet", func(s *stand, r *Reflex) { r.Quiet(dup(s, s.far), unix.POLLIN) }, nil, true},
+		{"not quiet", func(s *stand, r *Reflex) { r.Quiet(dup(s, s.far), unix.POLLIN) },
+			func(s *stand) { _, _ = s.near.Write([]byte("!")) }, false},
+		{"other end closed", func(s *stand, r *Reflex) { r.Open(number(s, s.far), &counter) }, func(s *stand) { _ = unix.Shutdown(number(s, s.near), unix.SHUT_RDWR) }, false},
+		{"counter", func(s *stand, r *Reflex) { r.Open(number(s, s.far), &counter) }, func(*stand) { atomic.AddUint64(&counter, 1) }, false},
+		{"nobody there", func(s *stand, r *Reflex) {}, func(s *stand) { s.far.Close() }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_ = os.Remove(gone)
+			write(file)
+			s := open(t)
+			r := s.reflex()
+			test.make(s, r)
+			if test.change != nil {
+				// The time of a folder is as coarse as the clock's tick.
+				time.Sleep(10 * time.Millisecond)
+				test.change(s)
+			}
+			s.loop.Arm(r, s.id)
+			for range 3 { // what the kernel has forgotten of a path is looked up by this
+				_, _ = os.Stat(file)
+				_, _ = os.Stat(gone)
+			}
+			if e := s.poke(); e.Answered != test.sends {
+				t.Errorf("%+v", e)
+			}
+			if _, _, fired := s.loop.Disarm(r, s.id); fired != test.sends {
+				t.Error("fired:", fired)
+			}
+		})
+	}
+}
+
+func number(s *stand, f *os.File) (fd int) {
+	s.Helper()
+	if err := control(f, func(n int) error { fd = n; return nil }); err != nil {
+		s.Fatal(err)
+	}
+	return fd
+}
+
+func dup(s *stand, f *os.File) int {
+	s.Helper()
+	fd, err := unix.FcntlInt(uintptr(number(s, f)), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return fd
+}
+
+// Events come while others arm and disarm, the heap is collected and stacks move:
+// each is told once, and what was sent is what fired.
+func TestManyAtOnce(t *testing.T) {
+	s := open(t)
+	done := make(chan struct{})
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	}()
+	fired := 0
+	for range 1000 {
+		r, err := New(s.near, 'g')
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Same("/", inode(t, "/", true))
+		s.loop.Arm(r, s.id)
+		if _, err := s.write.Write([]byte{0}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+		_, _, yes := s.loop.Disarm(r, s.id)
+		e := <-s.events
+		if e.Answered != yes {
+			t.Fatalf("%+v, and fired: %v", e, yes)
+		}
+		if yes {
+			fired++
+		}
+		r.Close()
+		var one [1]byte
+		if _, err := s.read.Read(one[:]); err != nil {
+			t.Fatal(err)
+		}
+		s.control(unix.EPOLL_CTL_MOD)
+	}
+	close(done)
+	<-collected
+	sent := make([]byte, 2000)
+	_ = s.far.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	n, _ := s.far.Read(sent)
+	if n != fired {
+		t.Errorf("%d sent, %d fired", n, fired)
+	}
+	t.Logf("%d of 1000 fired", fired)
+}
