@@ -124,6 +124,9 @@ func (r *Reflex) do() bool {
 //go:norace
 //go:nosplit
 func (r *Reflex) same(p *path) bool {
+	if p.fd != 0 {
+		return false // it has been done, in vain
+	}
 	const here = ^uintptr(-unix.AT_FDCWD - 1)
 	fd, _, err := syscall.RawSyscall6(unix.SYS_OPENAT2, here, uintptr(unsafe.Pointer(&p.name[0])),
 		uintptr(unsafe.Pointer(&r.how)), unsafe.Sizeof(r.how), 0, 0)
@@ -134,8 +137,9 @@ func (r *Reflex) same(p *path) bool {
 	default: // not known without waiting, mostly
 		return false
 	}
+	p.fd = int32(fd)
 	_, _, err = syscall.RawSyscall6(unix.SYS_FSTAT, fd, uintptr(unsafe.Pointer(&r.stat)), 0, 0, 0, 0)
-	_, _, _ = syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
 	return err == 0 && uint64(r.stat.Dev) == p.want.Dev && r.stat.Ino == p.want.Ino && //nolint:unconvert // 32 bits elsewhere
-		(p.want.Mtime.Sec == 0 && p.want.Mtime.Nsec == 0 || r.stat.Mtim == p.want.Mtime)
+		(p.want.Mtime.Sec == 0 && p.want.Mtime.Nsec == 0 || r.stat.Mtim == p.want.Mtime) &&
+		(p.want.Ctime.Sec == 0 && p.want.Ctime.Nsec == 0 || r.stat.Ctim == p.want.Ctime)
 }

@@ -115,6 +115,7 @@ func (l *Loop) Disarm(r *Reflex, ids ...ID) (by int, at time.Time, fired bool) {
 	l.take()
 	defer l.give()
 	r.armed = false
+	r.rest()
 	for _, id := range ids {
 		if i := int(uint32(id)); l.slots[i].reflex == r {
 			l.slots[i].reflex = nil

@@ -35,12 +35,14 @@ const resolveCached = 0x20 // RESOLVE_CACHED of linux/openat2.h
 type path struct {
 	name []byte // ends with 0
 	want Inode
+	fd   int32 // it has been opened; 0: it has not
 }
 
 // Inode says what stands at a path.
 type Inode struct {
 	Dev, Ino uint64        // 0, 0: nothing
 	Mtime    unix.Timespec // zero: any
+	Ctime    unix.Timespec // zero: any
 }
 
 // InodeOf is a file's, without its time. nil is no file's.
@@ -75,7 +77,7 @@ func New(to *os.File, word byte) (*Reflex, error) {
 
 // Same has it send only while want stands at a path.
 func (r *Reflex) Same(name string, want Inode) {
-	r.paths = append(r.paths, path{append([]byte(name), 0), want})
+	r.paths = append(r.paths, path{append([]byte(name), 0), want, 0})
 }
 
 // Quiet has it send only while poll(2) of fd, which it takes, has none of events to
@@ -97,10 +99,21 @@ func (r *Reflex) Close() {
 	if r == nil {
 		return
 	}
+	r.rest()
 	for _, fd := range r.files {
 		_ = unix.Close(fd)
 	}
 	r.files, r.to = nil, -1
+}
+
+// rest closes what has been looked at, which the client did not have to wait for.
+func (r *Reflex) rest() {
+	for i := range r.paths {
+		if p := &r.paths[i]; p.fd != 0 {
+			_ = unix.Close(int(p.fd))
+			p.fd = 0
+		}
+	}
 }
 
 // control runs f on a file's descriptor.

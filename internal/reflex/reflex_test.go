@@ -206,6 +206,18 @@ func TestChecks(t *testing.T) {
 		{"something came", func(s *stand, r *Reflex) { r.Same(gone, Inode{}) }, func(*stand) { write(gone) }, false},
 		{"folder listed", func(s *stand, r *Reflex) { r.Same(dir, inode(t, dir, true)) }, nil, true},
 		{"folder has more", func(s *stand, r *Reflex) { r.Same(dir, inode(t, dir, true)) }, func(*stand) { write(dir + "/more") }, false},
+		{"folder changed and changed back", func(s *stand, r *Reflex) {
+			want := inode(t, dir, false)
+			var stat unix.Stat_t
+			must(unix.Stat(dir, &stat))
+			want.Ctime = stat.Ctim
+			r.Same(dir, want)
+		}, func(*stand) {
+			before, err := os.Stat(dir)
+			must(err)
+			replace()
+			must(os.Chtimes(dir, before.ModTime(), before.ModTime()))
+		}, false},
 		{"second path", func(s *stand, r *Reflex) {
 			r.Same("/", inode(t, "/", false))
 			r.Same(file, inode(t, file, false))

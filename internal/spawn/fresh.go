@@ -2,6 +2,8 @@ package spawn
 
 import (
 	"os"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,14 +101,41 @@ func (p *Process) Reflex() (*reflex.Reflex, error) {
 		}
 		r.Quiet(fd, unix.POLLPRI)
 	}
-	for _, i := range p.taken.stats {
-		r.Same(i.path, reflex.Inode{Dev: i.dev, Ino: i.ino, Mtime: i.mtime})
+	for _, i := range p.taken.few() {
+		r.Same(i.path, i.Inode)
 	}
 	if !p.starter.guard.guards(p, r) || !p.Fresh() {
 		r.Close()
 		return nil, nil
 	}
 	return r, nil
+}
+
+// seen is an inode as a reflex compares it.
+type seen struct {
+	path string
+	reflex.Inode
+}
+
+// few is what has to be compared from now on. What stands directly in the folder
+// that is listed is the same for as long as the time of the folder's last change is,
+// which nobody can set; mounts are looked at by themselves.
+func (t *taken) few() (all []seen) {
+	folder := ""
+	for _, i := range t.stats {
+		s := seen{i.path, reflex.Inode{Dev: i.dev, Ino: i.ino, Mtime: i.mtime}}
+		var stat unix.Stat_t
+		switch {
+		case i.listed && unix.Stat(i.path, &stat) == nil && time.Since(time.Unix(stat.Ctim.Unix())) > 3*time.Second:
+			// Later than the tick of any clock that it was noted with.
+			folder, s.Ctime = i.path, stat.Ctim
+		case folder != "" && filepath.Dir(i.path) == folder && i.ino != 0 &&
+			unix.Lstat(i.path, &stat) == nil && stat.Mode&unix.S_IFMT != unix.S_IFLNK:
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 // sameMounts reports whether the mounts below the sources are the same.
