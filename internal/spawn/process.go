@@ -187,13 +187,16 @@ func (p *Process) execed(ctx context.Context) error {
 	defer p.deadline(ctx)()
 	word, err := p.word()
 	switch {
-	case err == io.EOF && !p.kept && p.became(), err == nil && p.kept && word == wordKept:
+	case closed(err) && !p.kept && p.became(), err == nil && p.kept && word == wordKept:
 		return nil
 	case err != nil:
 		return p.broken(ctx, "go", err)
 	}
 	return p.refused(ctx, word, "exec")
 }
+
+// closed reports whether the other end is. It may be with a word in it.
+func closed(err error) bool { return err == io.EOF || errors.Is(err, syscall.ECONNRESET) }
 
 // became reports whether the child came to its execve.
 func (p *Process) became() bool {

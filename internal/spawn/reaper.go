@@ -82,7 +82,7 @@ func (s *stage) inner() (int, error) {
 		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
 	}
 	var word [1]byte
-	if _, err := inside.Read(word[:]); err == io.EOF && list.execed() {
+	if _, err := inside.Read(word[:]); closed(err) && list.execed() {
 		return pid, nil
 	}
 	if err := list.Failure(); err != nil {

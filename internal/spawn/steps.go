@@ -55,9 +55,11 @@ func (s *steps) say(word byte) {
 	s.Do(unix.SYS_SENDTO, uintptr(s.control), text, 1, unix.MSG_NOSIGNAL, 0, 0).Failed(s.gone)
 }
 
-// hear waits for a word, for ever if it does not come. End of file is the end.
+// hear waits for a word, for ever if it does not come. End of file is the end. The word
+// stays where it is: taken out it would make room in the socket, of which our poller
+// hears, on the processor that the program is about to have.
 func (s *steps) hear() {
-	s.Do(unix.SYS_READ, uintptr(s.control), s.cell, 1).Zero(s.gone).Failed(s.gone)
+	s.Do(unix.SYS_RECVFROM, uintptr(s.control), s.cell, 1, unix.MSG_PEEK, 0, 0).Zero(s.gone).Failed(s.gone)
 }
 
 // arrive is the beginning. The child shares our table of descriptors, of which it
@@ -275,10 +277,10 @@ func (s *steps) execed() bool {
 // inside until we let it end.
 func (s *steps) tellFailure() {
 	text := s.Bytes([]byte{wordError})
-	s.told = [2]script.Call{
-		s.Do(unix.SYS_SENDTO, 0, text, 1, unix.MSG_NOSIGNAL, 0, 0).Ignore(),
-		s.Do(unix.SYS_READ, 0, s.cell, 1).Ignore(),
-	}
+	s.told[0] = s.Do(unix.SYS_SENDTO, 0, text, 1, unix.MSG_NOSIGNAL, 0, 0).Ignore()
+	more := s.Label()
+	s.Place(more)
+	s.told[1] = s.Do(unix.SYS_READ, 0, s.cell, 1).Positive(more).Ignore() // words are not heard any more
 }
 
 // moveControl says that control has this number from now on.
