@@ -21,7 +21,7 @@ import (
 var arrows = map[string][]string{
 	"internal/listen":    {"internal/reflex"},
 	"internal/fdpass":    {},
-	"internal/inside":    {},
+	"internal/inside":    {"internal/script"},
 	"internal/script":    {},
 	"internal/intercept": {},
 	"internal/notify":    {},

@@ -110,6 +110,10 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 			l.grant(entry.Path, readRights|makeRights|writeRights)
 		case entry.Kind == Writable:
 			l.grant(entry.Path, writeRights)
+		case entry.Kind == ReadOnly && isFolder(entry.Source):
+			// What is granted at / too, and truncation, which the mount refuses: the kernel
+			// looks for that at every open(2), up to the first folder that has it all.
+			l.grant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
 		}
 	}
 	// Programs that log to /dev/stdout open it anew, and it may be a file or a

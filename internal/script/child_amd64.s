@@ -8,6 +8,7 @@
 #define ZERO 64
 #define FAILED 72
 #define EXPECTED 80
+#define RESULT 96
 #define AT 0
 #define WHERE 8
 #define ERRNO 16
@@ -44,6 +45,7 @@ next:
 	MOVQ	40(R12), R8
 	MOVQ	48(R12), R9
 	SYSCALL
+	MOVQ	AX, RESULT(R12)
 	MOVQ	AX, BX
 	NEGQ	BX
 	LEAQ	-1(BX), CX

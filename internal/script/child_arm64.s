@@ -8,6 +8,7 @@
 #define ZERO 64
 #define FAILED 72
 #define EXPECTED 80
+#define RESULT 96
 #define AT 0
 #define WHERE 8
 #define ERRNO 16
@@ -43,6 +44,7 @@ next:
 	MOVD	40(R19), R4
 	MOVD	48(R19), R5
 	SVC
+	MOVD	R0, RESULT(R19)
 	NEG	R0, R21
 	SUB	$1, R21, R22
 	CMP	$4095, R22

@@ -40,6 +40,7 @@ type call struct {
 	zero     uintptr // after the result 0
 	failed   uintptr // after an errno of expected
 	expected [2]uint64
+	result   int // negative: an errno
 }
 
 // head is at the beginning of the region, and known to child_*.s as well.
@@ -124,7 +125,7 @@ func (s *Script) Do(number uintptr, args ...uintptr) Call {
 		return Call{s, 0}
 	}
 	c := s.call(s.calls)
-	*c = call{number: number}
+	*c = call{number: number, result: notMade}
 	copy(c.args[:], args)
 	next := s.address(s.calls + 1)
 	c.positive, c.zero, c.failed = next, next, next
@@ -198,6 +199,12 @@ func (c Call) Zero(l Label) Call { return c.jump(fieldZero, l) }
 
 // Positive goes on at l after a result above 0.
 func (c Call) Positive(l Label) Call { return c.jump(fieldPositive, l) }
+
+// Result is what the call returned, in the end; negative: an errno.
+func (c Call) Result() int { return c.script.call(c.index).result }
+
+// notMade is the result of a call that the child has not come to.
+const notMade = -int(unix.EINTR)
 
 // SetArg changes one of its arguments.
 func (c Call) SetArg(index int, value uintptr) { c.script.call(c.index).args[index] = value }

@@ -74,7 +74,7 @@ func (s *Script) exit(status uintptr) { s.Do(unix.SYS_EXIT_GROUP, status) }
 func TestLayout(t *testing.T) {
 	for name, offsets := range map[string][2]uintptr{
 		"positive": {unsafe.Offsetof(call{}.positive), 56}, "zero": {unsafe.Offsetof(call{}.zero), 64},
-		"failed": {unsafe.Offsetof(call{}.failed), 72}, "expected": {unsafe.Offsetof(call{}.expected), 80},
+		"failed": {unsafe.Offsetof(call{}.failed), 72}, "expected": {unsafe.Offsetof(call{}.expected), 80}, "result": {unsafe.Offsetof(call{}.result), 96},
 		"at": {unsafe.Offsetof(head{}.at), 0}, "where": {unsafe.Offsetof(head{}.where), 8},
 		"errno": {unsafe.Offsetof(head{}.errno), 16}, "failure": {unsafe.Offsetof(head{}.failure), 24}, "calls": {uintptr(callsAt), 32},
 	} {
@@ -170,6 +170,19 @@ func TestOnFailure(t *testing.T) {
 	s.exit(1)
 	if got := run(t, s, vm); got != 7 {
 		t.Errorf("exit %d", got)
+	}
+}
+
+func TestResults(t *testing.T) {
+	s := fresh(t)
+	made := []Call{s.Do(unix.SYS_CHDIR, s.Text("/")), s.Do(unix.SYS_GETPID), s.Do(unix.SYS_CLOSE, 1000).Ignore(), s.Do(unix.SYS_CLOSE, 1000)}
+	made = append(made, s.Do(unix.SYS_GETPID))
+	pid := start(t, s, vm)
+	wait(t, pid)
+	for i, want := range []int{0, pid, -int(unix.EBADF), -int(unix.EBADF), notMade} {
+		if got := made[i].Result(); got != want {
+			t.Errorf("%d: %d, not %d", i, got, want)
+		}
 	}
 }
 
