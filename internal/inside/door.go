@@ -29,6 +29,7 @@ type Door struct {
 
 	stock [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
 	batch [3]int   // how many the last time
+	name  name     // for bind and connect
 }
 
 // The indices of stock.
@@ -40,7 +41,7 @@ const (
 
 // mostAhead is how many sockets are made at once. The child costs as much as some
 // ten of them.
-const mostAhead = 64
+const mostAhead = 128
 
 // lookPause is how long Dial waits until it looks anew for an address of a family
 // that nobody listened at.
@@ -124,22 +125,20 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 	if fd, err = d.take(which); err != nil {
 		return -1, err
 	}
+	var e unix.Errno
 	if source.IsValid() {
-		err = unix.Bind(fd, sockaddr(source))
+		e = d.name.call(unix.SYS_BIND, fd, source)
 	}
-	if err == nil {
-		err = unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, d.address.Port)))
+	if e == 0 {
+		e = d.name.call(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, d.address.Port))
 	}
-	if err == unix.EINPROGRESS {
+	if e == unix.EINPROGRESS {
 		// Through lo the answer is there already: it came while connect had the socket.
-		var refused int
-		if refused, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); refused != 0 {
-			err = unix.Errno(refused)
-		}
+		e = pending(fd)
 	}
-	if err != nil {
+	if e != 0 {
 		_ = unix.Close(fd)
-		return -1, err
+		return -1, e
 	}
 	return fd, nil
 }
@@ -228,15 +227,4 @@ func (d *Door) prepare(which, fd int) error {
 		return nil
 	}
 	return d.options.Prepare(fd)
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	sa := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
-	if a.Addr().IsLinkLocalUnicast() {
-		sa.ZoneId = loopback // the only one there is
-	}
-	return sa
 }

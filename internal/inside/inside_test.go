@@ -206,3 +206,23 @@ func BenchmarkSockets(b *testing.B) {
 		})
 	}
 }
+
+// What the program accepts, and what we connect, is not paced, whatever the host has.
+func TestNoCongestion(t *testing.T) {
+	i := newInmate(t)
+	r := open(t, i.pid)
+	if err := r.NoCongestion(); err != nil {
+		t.Fatal(err)
+	}
+	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
+		fds, err := r.sockets(kind{domain, unix.SOCK_STREAM, 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := unix.GetsockoptString(fds[0], unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		closeAll(fds)
+		if got != "reno" || err != nil {
+			t.Errorf("a socket inside has %q, %v", got, err)
+		}
+	}
+}

@@ -69,6 +69,9 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
+	if err := room.NoCongestion(); err != nil {
+		s.log.Debug("the program's connections may be slower than they could be", "err", err)
+	}
 	c := &carrier{child: child, room: room, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Carrying.Targets))}
 	c.exited, c.exit = context.WithCancel(context.Background())
 	c.over, c.cut = context.WithCancel(context.Background())
