@@ -303,3 +303,65 @@ func FuzzInterleave(f *testing.F) {
 		become(t, "nobody is connected", func() bool { return p.Connections() == 0 })
 	})
 }
+
+// A program that speaks first hears of its client at once: the last segment of the
+// handshake waits for nobody's words, tcp(7), TCP_QUICKACK.
+func TestProgramSpeaksFirst(t *testing.T) {
+	server := serve(t, "tcp4", func(c stream) { _, _ = c.Write([]byte("welcome")) })
+	p := start(t, "tcp4", to{server.Addr()}, Options{})
+	best := patience
+	for range 5 {
+		began := time.Now()
+		c := p.connect()
+		if b := make([]byte, 7); !readsFull(c, b) || string(b) != "welcome" {
+			t.Fatalf("read %q", b)
+		}
+		best = min(best, time.Since(began))
+		_ = c.Close()
+	}
+	if most := 30 * time.Millisecond; best > most { // a delayed acknowledgement takes 40 or 200
+		t.Errorf("the best greeting of five took %v, more than %v", best, most)
+	}
+}
+
+// What a client says at once, all at once or before the program can be had, is
+// carried whole, also with the end of its half right behind it.
+func TestEarlyWords(t *testing.T) {
+	for _, pair := range combinations {
+		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
+			const size = 3 * copySize
+			server := serve(t, pair[1], func(c stream) { _, _ = io.Copy(c, c) })
+			f, addr := listener(t, pair[0], 64)
+			var clients []stream
+			for i := range 20 {
+				c, err := net.Dial(addr.Network(), addr.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				_ = c.SetDeadline(time.Now().Add(patience))
+				clients = append(clients, c.(stream))
+				if i%2 == 0 { // the others wait for their first byte
+					if err := errors.Join(writePattern(c, byte(i), 1000), clients[i].CloseWrite()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			startAt(t, f, addr, to{server.Addr()}, Options{})
+			var wg sync.WaitGroup
+			for i, c := range clients {
+				wg.Go(func() {
+					want := 1000
+					if i%2 == 1 {
+						want = size
+						wg.Go(func() { _ = errors.Join(writePattern(c, byte(i), size), c.CloseWrite()) })
+					}
+					if err := readPattern(c, byte(i), want); err != nil {
+						t.Errorf("client %d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}

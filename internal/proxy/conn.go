@@ -24,6 +24,7 @@ type conn struct {
 	moved      time.Duration // when something last did
 	queued     int32         // see drains
 	broken     uint8         // 1<<side: that side was reset
+	room       uint8         // 1<<side: the epoll tells when there is room again
 	live       bool
 	connecting bool
 	ending     bool // only the rest of the kernel's queue is to be taken before the reset
@@ -45,7 +46,11 @@ type half struct {
 	score    int8  // at bulk or above it splices
 }
 
-const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+// What the epoll tells of a side. Room is of interest only after there was none.
+const (
+	events     = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+	roomEvents = events | unix.EPOLLOUT
+)
 
 // newConn takes fd.
 func (p *Proxy) newConn(r *route, fd int32) *conn {
@@ -84,12 +89,63 @@ func (p *Proxy) join(c *conn, fd int32) {
 	up, down := &c.half[client], &c.half[backend]
 	down.writable, c.connecting = true, true
 	up.careful, down.careful = !r.internet, r.backend == local
-	for s, fd := range c.fd {
-		if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, fd, events, c.slot<<1|int32(s), c.generation); e != 0 {
-			p.refuse(c, stepError("epoll_ctl", e))
-			return
-		}
+	if r.backend == internet && p.options.Protocol == "" && !p.early(c) {
+		return
 	}
+	e := p.watch(c, unix.EPOLL_CTL_ADD, client, events)
+	switch {
+	case e != 0:
+	case c.connecting:
+		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, roomEvents)
+	default:
+		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, events)
+	}
+	switch {
+	case e != 0:
+		p.refuse(c, stepError("epoll_ctl", e))
+	case !c.connecting:
+		p.pump(c, client) // what early could not write
+	}
+}
+
+// early carries what the client has said already: most programs are there by now,
+// and its words go with the segment that ends the handshake, see [Prepare]. It
+// reports whether c still lives.
+func (p *Proxy) early(c *conn) bool {
+	n, e := recv(c.fd[client], p.buffer)
+	if e != 0 || n == 0 {
+		if e != 0 && e != unix.EAGAIN && e != unix.EINTR {
+			p.reset(c) // the client was
+			return false
+		}
+		// The program may be the first to speak, and has to hear that we are there.
+		setOption(c.fd[backend], unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		return true
+	}
+	up := &c.half[client]
+	up.tally(n)
+	sent, e := send(c.fd[backend], p.buffer[:n], 0)
+	switch e {
+	case 0:
+		c.connecting, up.writable = false, true
+	case unix.EAGAIN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS, unix.EPIPE, unix.ECONNRESET:
+		sent = 0 // not there yet, or gone again: its first event tells
+	default:
+		p.refuse(c, stepError("connect", e))
+		return false
+	}
+	if sent < n {
+		p.hold(up, p.buffer[sent:n])
+	}
+	return true
+}
+
+// watch tells the epoll what is of interest of side s.
+func (p *Proxy) watch(c *conn, op int, s side, events uint32) unix.Errno {
+	if events&unix.EPOLLOUT != 0 {
+		c.room |= 1 << s
+	}
+	return epollControl(p.epoll, op, c.fd[s], events, c.slot<<1|int32(s), c.generation)
 }
 
 // refuse turns the client of c away: the program cannot be had.
@@ -119,7 +175,7 @@ func (p *Proxy) handle(c *conn, s side, ev uint32) {
 	from := &c.half[s]
 	from.readable = true
 	from.ends = from.ends || ev&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
-	from.careful = from.careful || ev&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
+	from.careful = from.careful || ev&^(unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP) != 0
 	if !from.done {
 		p.pump(c, s)
 	} else if ev&unix.EPOLLERR != 0 {

@@ -8,7 +8,8 @@
 // All connections of a proxy live in one goroutine with an epoll of its own,
 // edge-triggered. It makes its system calls past the scheduler (RawSyscall: none of
 // them blocks) and lets the runtime know only when it waits, so that it sleeps in
-// epoll_wait(2) and wakes for nothing but an event. It costs a thread, and no memory
+// epoll_wait(2) and wakes for nothing but an event; under load it looks for the next
+// event for a moment before it sleeps. It costs a thread, and no memory
 // for a connection but its two sockets and a hundred bytes. Small messages are
 // copied through one buffer; a direction that moves bulk goes by splice(2) through
 // a pipe from a small pool, and back.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,8 +15,18 @@ const wakeSlot = -1
 const (
 	copySize   = 64 << 10  // bytes read at once
 	turnBytes  = 512 << 10 // what a direction may move before it is the others' turn
-	yieldEvery = 2 * time.Millisecond
+	yieldEvery = 5 * time.Millisecond
+
 	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
+)
+
+// What load is, and what is done about it.
+const (
+	briefSleep = 500 * time.Microsecond
+	loaded     = 16 // brief sleeps
+	longSleep  = 8  // brief sleeps that any other outweighs: a few messages now and then are no load
+	lookFor    = 100 * time.Microsecond
+	wanted     = 30 * time.Microsecond // a look that takes so long was somebody else's time
 )
 
 // loop is the state of Run's goroutine. Times are on its own clock, 0 is never.
@@ -36,11 +47,13 @@ type loop struct {
 
 	ready, turn []ready // directions whose turn was over before their data
 	round       uint32
+	load        int // up by each brief sleep, down by longSleep for any other
 	nextYield   time.Duration
 	pipes       pipes
 	blocks      []*[copySize]byte // spare
 	buffer      []byte            // of copySize: what is read, and written right after
 	events      []unix.EpollEvent
+	callers     []*route // have clients
 	shortage    notice
 	refusal     notice
 }
@@ -70,6 +83,10 @@ func (p *Proxy) serve() error {
 		for i := range p.events[:n] {
 			p.dispatch(&p.events[i])
 		}
+		for _, r := range p.callers {
+			p.acceptFrom(r) // last: they may have said something by now
+		}
+		p.callers = p.callers[:0]
 		p.takeTurns()
 		p.onTime()
 		if p.now >= p.nextYield {
@@ -107,17 +124,71 @@ func (p *Proxy) over() bool {
 // wait fills events. It sleeps only if there is nothing to do, and tells the
 // scheduler only if it sleeps.
 func (p *Proxy) wait() int {
-	timeout := p.timeout()
-	if timeout != 0 {
-		if n, _ := epollWait(p.epoll, p.events, 0); n > 0 {
-			return n
-		}
+	n, e := epollWaitHere(p.epoll, p.events, 0)
+	if n == 0 && p.load >= loaded && len(p.ready) == 0 {
+		n, e = p.look()
 	}
-	n, e := epollWait(p.epoll, p.events, timeout)
+	timeout := p.timeout()
+	if n > 0 || e != 0 || timeout == 0 {
+		return p.filled(n, e)
+	}
+	began := time.Now()
+	n, e = p.sleep(timeout)
+	if time.Since(began) < briefSleep {
+		p.load = min(p.load+1, 2*loaded)
+	} else {
+		p.load = max(p.load-longSleep, 0)
+	}
+	return p.filled(n, e)
+}
+
+// filled is how many events there are.
+func (p *Proxy) filled(n int, e unix.Errno) int {
 	if e != 0 && e != unix.EINTR {
 		p.err = stepError("epoll_wait", e)
 	}
 	return n
+}
+
+// dozing is how many loops sleep without the scheduler knowing.
+var dozing atomic.Int32
+
+// sleep waits for events. Under load it does not tell the scheduler, whose monitor
+// would look every 20 us whether the processor may be given away, and would have it
+// taken from us. But that is for a moment only, and never all processors sleep so.
+func (p *Proxy) sleep(timeout int) (int, unix.Errno) {
+	if p.load < loaded {
+		return epollWait(p.epoll, p.events, timeout)
+	}
+	defer dozing.Add(-1)
+	if dozing.Add(1) >= int32(runtime.GOMAXPROCS(0)) {
+		return epollWait(p.epoll, p.events, timeout)
+	}
+	if uint(timeout) > 1 { // also -1
+		timeout = 1
+	}
+	return epollWaitHere(p.epoll, p.events, timeout)
+}
+
+// look looks for events for a moment. Under load the next one comes sooner than a
+// sleep would cost: us, and more so who wakes us, on another processor.
+// Whoever else wants this one gets it, and then there is no more looking for a while:
+// one who slept is preferred to one who yields.
+func (p *Proxy) look() (n int, e unix.Errno) {
+	began := time.Now()
+	for last := time.Duration(0); n == 0 && e == 0; {
+		yieldProcessor()
+		n, e = epollWaitHere(p.epoll, p.events, 0)
+		now := time.Since(began)
+		if now-last > wanted {
+			p.load = max(p.load-longSleep, 0)
+			break
+		}
+		if last = now; now >= lookFor {
+			break
+		}
+	}
+	return n, e
 }
 
 // timeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
@@ -155,7 +226,7 @@ func (p *Proxy) dispatch(e *unix.EpollEvent) {
 		var count [8]byte
 		_, _ = unix.Read(int(p.wake), count[:])
 	default:
-		p.acceptFrom(p.routes[e.Fd])
+		p.callers = append(p.callers, p.routes[e.Fd])
 	}
 }
 

@@ -164,6 +164,12 @@ type running struct {
 func start(t testing.TB, network string, target Dialer, o Options) *running {
 	t.Helper()
 	f, addr := listener(t, network, 512)
+	return startAt(t, f, addr, target, o)
+}
+
+// startAt runs a proxy from f, which listens at addr.
+func startAt(t testing.TB, f *os.File, addr net.Addr, target Dialer, o Options) *running {
+	t.Helper()
 	r := &running{t: t, addr: addr, ended: make(chan error, 1), log: &journal{}}
 	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	var err error

@@ -33,22 +33,23 @@ type Dialer interface {
 }
 
 // Prepare sets what a TCP socket to the program should have before it connects (or
-// long before, where sockets are made in advance): TCP_NODELAY, SO_KEEPALIVE,
-// SO_OOBINLINE, and reno for congestion control. Between us and the program nothing
-// is congested, and an algorithm that paces, as BBR does, halves the throughput of a
-// loopback; reno is in every kernel and allowed to everybody, tcp(7). What the program
-// sends is up to its namespace, net.ipv4.tcp_congestion_control.
+// long before, where sockets are made in advance): TCP_NODELAY, SO_OOBINLINE, and no
+// TCP_QUICKACK until something is sent or the proxy sets it, so that the last segment
+// of the handshake is the first with data. tcp(7)
 func Prepare(fd int) error {
-	for _, o := range [...]struct{ level, name int }{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE},
+	for _, o := range [...]struct {
+		level, name int
+		value       int32
+	}{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0},
 	} {
-		if e := setOption(int32(fd), o.level, o.name, 1); e != 0 {
+		if e := setOption(int32(fd), o.level, o.name, o.value); e != 0 {
 			return stepError("setsockopt", e)
 		}
 	}
-	return os.NewSyscallError("setsockopt", unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno"))
+	return nil
 }
 
 // Route is where clients come from and where they go.

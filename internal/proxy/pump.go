@@ -55,10 +55,11 @@ func (p *Proxy) copy(c *conn, s side) int {
 		return 0
 	}
 	h.tally(n)
-	// A short read is an empty source, epoll(7), Q9. But not: with an end of file or
-	// urgent data behind it, or on a unix socket, where it may have ended at a
-	// descriptor that was sent.
+	// A short read is an empty source, epoll(7), Q9, or the last one, where the end of
+	// file had come before it. But not: with an error or urgent data behind it, or on a
+	// unix socket, where it may have ended at a descriptor that was sent.
 	h.readable = n == len(p.buffer) || h.careful
+	h.eof = h.ends && !h.readable
 	var flags uintptr
 	if h.ends && n < len(p.buffer) {
 		flags = unix.MSG_MORE // the end of file is next, and goes in the same segment
@@ -108,6 +109,10 @@ func (p *Proxy) unwritten(c *conn, s side, e unix.Errno) bool {
 	switch e {
 	case unix.EAGAIN:
 		c.half[s].writable = false
+		if to := 1 - s; c.room&(1<<to) == 0 && p.watch(c, unix.EPOLL_CTL_MOD, to, roomEvents) != 0 {
+			p.broke(c, to)
+			return false
+		}
 	case unix.EINTR, unix.ENOMEM, unix.ENOBUFS:
 		p.queue(c, s)
 	default:
