@@ -70,20 +70,6 @@ func (s *Spec) limits() []Limit {
 	return append(slices.Clone(s.Limits), Limit{"core", most, most})
 }
 
-func setLimits(limits []Limit) error {
-	for _, limit := range limits {
-		number, err := resource(limit.Resource)
-		if err != nil {
-			return err
-		}
-		wanted := unix.Rlimit{Cur: limit.Soft, Max: limit.Hard}
-		if err := unix.Prlimit(0, number, &wanted, nil); err != nil {
-			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err)}
-		}
-	}
-	return nil
-}
-
 func amount(n uint64) string {
 	if n == ^uint64(0) {
 		return "unlimited"
