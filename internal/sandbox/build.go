@@ -11,21 +11,6 @@ import (
 	"activator/internal/script"
 )
 
-// Begin adds to list what comes first in the namespaces of a service called name, and needs
-// neither a user nor a plan.
-func (s Spec) Begin(list *script.Script, name string) {
-	b := builder{Script: list}
-	if s.ownNetwork() {
-		b.loopbackUp()
-	}
-	name = s.hostname(name)
-	b.step("hostname", name)
-	b.Do(unix.SYS_SETHOSTNAME, b.Text(name), uintptr(len(name)))
-	// The copies of the host's mounts must not hear of what we do, nor we of it.
-	b.step("private", "/")
-	b.mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-}
-
 // Build adds to s what turns the child's namespaces into what p says; there is no way
 // back. The child has the capabilities of [Plan.Ambient]. trees is what [Plan.OpenTrees]
 // returned, as the child has it, nil to have it do that itself. The
@@ -37,6 +22,13 @@ func (s Spec) Begin(list *script.Script, name string) {
 func (p *Plan) Build(s *script.Script, trees []int, first int) {
 	folders := p.folders()
 	b := builder{Script: s, entries: p.Entries}
+	b.step("hostname", p.Hostname)
+	b.Do(unix.SYS_SETHOSTNAME, b.Text(p.Hostname), uintptr(len(p.Hostname)))
+	b.step("clone", "")
+	b.Do(unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+	// The copies of the host's mounts must not hear of what we do, nor we of it.
+	b.step("private", "/")
+	b.mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if trees == nil {
 		trees = b.openTrees(p)
 	}
@@ -84,8 +76,10 @@ func (b *builder) mount(source, target, kind string, flags uintptr, options stri
 	return b.Do(unix.SYS_MOUNT, b.Text(source), b.Text(target), b.Text(kind), flags, b.Text(options))
 }
 
-// loopbackUp brings lo up; the kernel gives it 127.0.0.1 and ::1 itself.
-func (b *builder) loopbackUp() {
+// LoopbackUp adds to s what brings lo up in a network of its own, [Spec.Clone]; the
+// kernel gives it 127.0.0.1 and ::1 itself. It needs neither a user nor a plan.
+func LoopbackUp(s *script.Script) {
+	b := builder{Script: s}
 	b.step("network", "lo")
 	only6, made := b.Label(), b.Label()
 	fd := b.Free()

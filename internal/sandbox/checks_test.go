@@ -230,7 +230,7 @@ func TestOptionsAreListedOnce(t *testing.T) {
 
 func TestWordsOfTheSpec(t *testing.T) {
 	for _, s := range []Spec{{Connect: "some"}, {Syscalls: "all"}} {
-		_, err := s.Resolve("true", nil)
+		_, err := s.Resolve("x", "true", nil)
 		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
 			t.Errorf("%+v: %v", s, err)
 		}

@@ -35,9 +35,10 @@ func ServiceID(name string, taken func(id int) bool) int {
 }
 
 // Clone is the kernel's half of the sandbox: the namespaces a process is born
-// into, as flags of clone(2).
+// into, as flags of clone(2). That of mounts is not among them: whoever has a copy of the
+// host's keeps everything mounted, so [Plan.Build] makes it, and soon lets go of all that.
 func (s Spec) Clone() uintptr {
-	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS |
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWPID |
 		unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
 	if s.ownNetwork() {
 		flags |= unix.CLONE_NEWNET

@@ -14,6 +14,7 @@ import (
 // Plan is a [Spec] resolved against the running host: everything that is done, in
 // order.
 type Plan struct {
+	Hostname string  // in the new uts namespace
 	Entries  []Entry // what stands in the root, parents first
 	Keep     uint64  // capabilities that stay, bit n for number n
 	NewPrivs bool    // leave no_new_privs alone
@@ -53,9 +54,10 @@ type Entry struct {
 // folder.
 var fresh = []string{"dev", "proc", "run", "tmp", "var"}
 
-// Resolve looks at the host and says what the sandbox of a service consists of. The program, an absolute path, is made visible when the default
+// Resolve looks at the host and says what the sandbox of a service called name
+// consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
-func (s Spec) Resolve(program string, directories []Mount) (*Plan, error) {
+func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func (s Spec) Resolve(program string, directories []Mount) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Keep: keep, NewPrivs: s.NewPrivs}
+	plan := &Plan{Hostname: s.hostname(name), Keep: keep, NewPrivs: s.NewPrivs}
 	if plan.Entries, err = s.base(); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func find(plan *Plan, path string) (Entry, bool) {
 }
 
 func TestResolveDefault(t *testing.T) {
-	plan, err := Spec{}.Resolve("/home/me/program", nil)
+	plan, err := Spec{}.Resolve("x", "/home/me/program", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 		{Spec{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
 		{Spec{Root: "/usr"}, "/tmp/true", false},
 	} {
-		plan, err := test.spec.Resolve(test.program, nil)
+		plan, err := test.spec.Resolve("x", test.program, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestParentsAreMountedFirst(t *testing.T) {
 		ReadOnly: []Mount{{"/a", "/data-2"}, {"/a", "/data/x"}},
 		Writable: []Mount{{"/a", "/data/x/y/z/"}},
 	}
-	plan, err := spec.Resolve("true", []Mount{{"/var/lib/x", "/var/lib/x"}})
+	plan, err := spec.Resolve("x", "true", []Mount{{"/var/lib/x", "/var/lib/x"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestForbiddenPlaces(t *testing.T) {
 		"/": false, "//": false, "/x/..": false, "/proc": false, "/proc/sys": false, "/dev": false, "/dev/null": false, "": false, "x": false, "../x": false,
 		"/dev/shm": true, "/dev/shm/x": true, "/process": true, "/devices": true, "/usr": true, "/tmp": true, "/var/lib/x": true,
 	} {
-		_, err := Spec{Tmpfs: []string{path}}.Resolve("true", nil)
+		_, err := Spec{Tmpfs: []string{path}}.Resolve("x", "true", nil)
 		if refused := new(StepError); allowed != (err == nil) || err != nil && (!errors.As(err, &refused) || refused.Cure == "") {
 			t.Errorf("%q: %v", path, err)
 		}
@@ -133,7 +133,7 @@ func TestRootFolderEntries(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := Spec{Root: dir}.Resolve("true", nil)
+	plan, err := Spec{Root: dir}.Resolve("x", "true", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func FuzzResolve(f *testing.F) {
 	f.Add("/a", "/a/b", "/usr/../x")
 	f.Add("/proc", "/dev/shm", "relative")
 	f.Fuzz(func(t *testing.T, first, second, program string) {
-		plan, err := Spec{Tmpfs: []string{first}, Writable: []Mount{{"/", second}}}.Resolve(program, nil)
+		plan, err := Spec{Tmpfs: []string{first}, Writable: []Mount{{"/", second}}}.Resolve("x", program, nil)
 		if err != nil {
 			return
 		}

@@ -34,45 +34,93 @@ func (c child) discard() {
 }
 
 // clone has a child cloned on one of the starter's threads, which does meanwhile what
-// takes no plan. It returns at once; the child comes later, to be discarded or adopted.
+// takes no plan; or it takes the one that is spare. It returns at once; the child comes
+// later, to be discarded or adopted.
 func (b *birth) clone() (<-chan child, error) {
-	var err error
-	if b.steps, err = newSteps(); err != nil {
-		return nil, err
+	e := b.embryo()
+	cloned := make(chan child, 1)
+	if spare, ok := b.takeSpare(e); ok {
+		b.steps = spare.steps
+		if err := b.mapIDs(spare.pid); err != nil {
+			spare.discard()
+			return nil, err
+		}
+		cloned <- spare.child
+		return cloned, nil
 	}
-	b.steps.root = func() string { return fmt.Sprintf("/proc/%d/root", b.pid) }
-	slot, err := b.starter.takeSlot()
+	list, slot, err := b.starter.conceive(e)
 	if err != nil {
 		return nil, err
 	}
-	b.steps.arrive(slot, len(b.lent))
-	if !b.spec.Bare {
-		b.spec.Sandbox.Begin(b.steps.Script, b.spec.Name)
-	}
-	b.steps.receive()
-	if err := b.steps.Finish(); err != nil {
-		b.starter.slots <- slot
-		return nil, err
-	}
-	// The rest of us is written on meanwhile.
-	born := natal{slot: slot, flags: b.flags(), network: b.network()}
-	cloned := make(chan child, 1)
-	go func() {
-		c := child{pidfd: -1}
-		if closed := b.starter.do(func() { c = b.cloneAt(born) }); closed != nil {
-			c.err = closed
-		}
-		b.starter.slots <- slot
-		cloned <- c
-	}()
+	b.steps = list
+	go func() { cloned <- b.starter.clone(e, list, slot, b.mapIDs) }()
 	return cloned, nil
 }
 
+// embryo is a child that knows nothing of its service yet.
+type embryo struct {
+	flags    uintptr
+	network  string // to be born in
+	loopback bool   // it has one of its own
+	control  int    // the number of its end of the conversation
+}
+
+// lowControl is the end of the conversation of most children: what they get has lower
+// numbers.
+const lowControl = 255
+
+func (b *birth) embryo() embryo {
+	e := embryo{flags: b.flags(), control: lowControl}
+	// So many descriptors are lent at the most: every mount may be one, and the root has a few.
+	most := len(b.lent) + len(b.spec.Directories) + len(b.spec.Sandbox.ReadOnly) + len(b.spec.Sandbox.Writable) + lowControl/2
+	if most > lowControl || b.spec.Sandbox.Root != "" {
+		e.control = most + 4*lowControl
+	}
+	if !b.spec.Bare {
+		e.network, e.loopback = b.spec.Sandbox.Network, b.spec.Sandbox.Clone()&unix.CLONE_NEWNET != 0
+	}
+	return e
+}
+
+// conceive writes down what is done before anything is known, and takes a slot.
+func (s *Starter) conceive(e embryo) (list *steps, slot int, err error) {
+	if list, err = newSteps(); err != nil {
+		return nil, -1, err
+	}
+	if slot, err = s.takeSlot(); err == nil {
+		list.arrive(slot, e.control)
+		if e.loopback {
+			sandbox.LoopbackUp(list.Script)
+		}
+		list.receive()
+		if err = list.Finish(); err != nil {
+			s.slots <- slot
+		}
+	}
+	if err != nil {
+		list.Close()
+		return nil, -1, err
+	}
+	return list, slot, nil
+}
+
+// clone clones a child on one of our threads, has its ids mapped, and gives slot back.
+func (s *Starter) clone(e embryo, list *steps, slot int, ids func(pid int) error) (c child) {
+	closed := s.do(func() { c = s.cloneHere(e, list, slot, ids) })
+	if closed != nil {
+		c.err = closed
+	}
+	s.slots <- slot
+	return c
+}
+
 // write writes the rest of the script down. The child's descriptors: 0 to 2, the
-// sockets from 3 on where the program wants them, control, and what it only needs to build.
+// sockets from 3 on where the program wants them, what it only needs to build, and
+// far above control.
 func (b *birth) write() error {
 	s := b.steps
-	extra := s.control + 1
+	s.root = func() string { return fmt.Sprintf("/proc/%d/root", b.pid) }
+	extra := len(b.lent)
 	for _, tree := range b.trees {
 		if tree >= 0 {
 			b.lent = append(b.lent, tree)
@@ -80,6 +128,9 @@ func (b *birth) write() error {
 	}
 	if b.notify != nil && !b.plan.Bare {
 		b.lent = append(b.lent, lent(b.notify.file, b.starter.null))
+	}
+	if len(b.lent) > s.control {
+		return &StageError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
 	}
 	s.receiveMore(len(b.lent))
 	s.become(b)
@@ -127,29 +178,22 @@ func (b *birth) build(extra int) {
 	b.steps.CloseFrom(extra)
 }
 
-// natal is what a child is born with.
-type natal struct {
-	slot    int
-	flags   uintptr
-	network string
-}
-
-// cloneAt clones the child, maps its ids, and sees it take a table of descriptors of
+// cloneHere clones a child of this thread, and sees it take a table of descriptors of
 // its own.
-func (b *birth) cloneAt(n natal) child {
-	leave, err := sandbox.Join(n.network)
+func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) error) child {
+	leave, err := sandbox.Join(e.network)
 	if err != nil {
 		return child{err: err}
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	c := child{pidfd: -1, control: pair[0]}
 	if err == nil {
-		err = unix.Dup3(pair[1], n.slot, unix.O_CLOEXEC)
+		err = unix.Dup3(pair[1], slot, unix.O_CLOEXEC)
 		_ = unix.Close(pair[1])
 	}
 	if err != nil {
 		err = &StageError{Step: "start", Errno: errnoOf(err), Cure: "socketpair"}
-	} else if c.pid, c.pidfd, err = b.steps.Start(n.flags); err != nil {
+	} else if c.pid, c.pidfd, err = list.Start(e.flags); err != nil {
 		err = sandbox.CloneError(errnoOf(err))
 		_ = unix.Close(c.control)
 	}
@@ -158,14 +202,14 @@ func (b *birth) cloneAt(n natal) child {
 		panic(leaveErr)
 	}
 	if err == nil {
-		if err = b.mapIDs(c.pid); err == nil {
-			err = b.arrived(c)
+		if err = ids(c.pid); err == nil {
+			err = list.arrived(c)
 		}
 		if err != nil {
 			c.discard()
 		}
 	}
-	_ = unix.Dup3(b.starter.null, n.slot, unix.O_CLOEXEC)
+	_ = unix.Dup3(s.null, slot, unix.O_CLOEXEC)
 	if err != nil {
 		return child{err: err}
 	}
@@ -190,7 +234,7 @@ func (b *birth) flags() uintptr {
 
 // arrived waits until the child needs no descriptor of ours any more. It does not
 // wait for anything itself before it says so, but it may be killed.
-func (b *birth) arrived(c child) error {
+func (s *steps) arrived(c child) error {
 	poll := []unix.PollFd{{Fd: int32(c.control), Events: unix.POLLIN}, {Fd: int32(c.pidfd), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(poll, -1)
@@ -204,18 +248,11 @@ func (b *birth) arrived(c child) error {
 		if n, _, err := unix.Recvfrom(c.control, word[:], unix.MSG_DONTWAIT); err == nil && n == 1 && word[0] == wordAlone {
 			return nil
 		}
-		if err := b.steps.Failure(); err != nil {
+		if err := s.Failure(); err != nil {
 			return err
 		}
 		return &StageError{Step: "start", Errno: unix.ECHILD, Cure: "the new process was killed at once"}
 	}
-}
-
-func (b *birth) network() string {
-	if b.spec.Bare {
-		return ""
-	}
-	return b.spec.Sandbox.Network
 }
 
 // mapIDs gives the child's user namespace its ids, user_namespaces(7): the order is

@@ -120,7 +120,7 @@ func (b *birth) shutIn(directories []sandbox.Mount) error {
 	var err error
 	b.spec.Sandbox.Notify = b.spec.Notify
 	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l Limit) bool { return l.Resource == "core" })
-	b.sandbox, err = b.spec.Sandbox.Resolve(b.spec.Argv[0], directories)
+	b.sandbox, err = b.spec.Sandbox.Resolve(b.spec.Name, b.spec.Argv[0], directories)
 	if err == nil && b.spec.Waits {
 		b.taken.sources(b.sandbox)
 	}

@@ -23,6 +23,7 @@ type Starter struct {
 	null     int      // /dev/null, lent to children
 	slots    chan int // descriptors at which a child finds its end of the conversation; who takes one returns it
 	mounts   mountTable
+	spares   spares
 }
 
 // atOnce is how many children are started side by side: a thread stands still from
@@ -52,7 +53,10 @@ func NewStarter() *Starter {
 // Close ends the threads, and with them and by the guard every process that is
 // still running.
 func (s *Starter) Close() {
-	s.close.Do(func() { close(s.quit) })
+	s.close.Do(func() {
+		s.spares.close()
+		close(s.quit)
+	})
 	<-s.done
 	s.guard.close()
 	s.mounts.close()

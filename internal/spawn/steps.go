@@ -96,7 +96,7 @@ func (s *steps) receiveMore(count int) {
 	for more := count - mostRights; more > 0; more -= mostRights {
 		s.receive()
 	}
-	s.SetFree(count + 1) // with control
+	s.SetFree(count)
 }
 
 // message is a struct msghdr, for one byte and rights.

@@ -19,6 +19,7 @@ func (p *Process) Wait() (Exit, error) {
 			p.err = p.reap()
 		}
 		p.starter.guard.forget(p)
+		p.starter.restock()
 		p.starter.runtime.release(p.folders)
 		if p.notify != nil {
 			p.notify.unlink()
