@@ -77,7 +77,10 @@ func (b *birth) embryo() embryo {
 		e.control = most + 4*lowControl
 	}
 	if !b.spec.Bare {
-		e.network, e.loopback = b.spec.Sandbox.Network, b.spec.Sandbox.Clone()&unix.CLONE_NEWNET != 0
+		e.loopback = b.spec.Sandbox.Clone()&unix.CLONE_NEWNET != 0
+		if sandbox.NetworkPath(b.spec.Sandbox.Network) != "" {
+			e.network = b.spec.Sandbox.Network
+		}
 	}
 	return e
 }
