@@ -1,6 +1,9 @@
 package spawn
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // spare is a child in namespaces of its own that belongs to no service yet. The kernel
 // takes half a millisecond to make these, most of it for the network. So once a client
@@ -38,8 +41,16 @@ func (b *birth) takeSpare(e embryo) (*spare, bool) {
 	s.wanted = true
 	taken := s.ready
 	s.ready = nil
+	if taken != nil && taken.ended() {
+		taken.discard()
+		taken.steps.Close()
+		taken = nil
+	}
 	return taken, taken != nil
 }
+
+// ended reports whether somebody has killed it.
+func (c child) ended() bool { return awaitEnd(c.pidfd, time.Time{}) == nil }
 
 // restock makes another one, if one is wanted and there is none. It is called when a
 // process has ended, and not while one starts.

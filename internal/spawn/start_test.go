@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
@@ -332,5 +333,56 @@ func TestRootWithoutMounting(t *testing.T) {
 	}
 	if v.Pid != 1 || v.UID != sandbox.ServiceID("test", nil) {
 		t.Errorf("%+v", v)
+	}
+}
+
+// Once somebody had to wait for a child, one is spare when a process has ended; it is
+// the next one's who waits, and goes with the starter.
+func TestSpareChild(t *testing.T) {
+	s := NewStarter()
+	defer s.Close()
+	once := func(goes bool) (pid int, took *spare) {
+		t.Helper()
+		before := s.spares.ready
+		spec := helperSpec("exit", "0")
+		spec.Go = goes
+		p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
+		if err == nil {
+			err = p.Go(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := p.Wait(); err != nil || !exit.OK() {
+			t.Errorf("%v, %v", exit, err)
+		}
+		_ = p.Close()
+		s.spares.made.Wait()
+		return p.Pid(), before
+	}
+	if once(false); s.spares.ready != nil {
+		t.Error("one is spare, and nobody had to wait")
+	}
+	if once(true); s.spares.ready == nil {
+		t.Fatal("none is spare")
+	}
+	kept := s.spares.ready
+	if once(false); s.spares.ready != kept {
+		t.Error("one who does not wait took it")
+	}
+	for range 3 {
+		if pid, took := once(true); took == nil || pid != took.pid || s.spares.ready == nil || s.spares.ready == took {
+			t.Errorf("process %d, spare was %+v", pid, took)
+		}
+	}
+	dead := s.spares.ready
+	if err := syscall.Kill(dead.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitEnd(dead.pidfd, time.Now().Add(5*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if pid, _ := once(true); pid == dead.pid || s.spares.ready == nil {
+		t.Error("one that was killed was taken")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -231,8 +232,7 @@ func watch(t *testing.T, pid int) {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(poll, 5000); n != 1 {
+	if err := awaitEnd(fd, time.Now().Add(5*time.Second)); err != nil {
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		t.Errorf("process %d %q stays: %v", pid, cmdline, err)
 		_ = unix.Kill(pid, unix.SIGKILL)
