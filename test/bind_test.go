@@ -330,6 +330,9 @@ func TestBindServers(t *testing.T) {
 			return configureIn(t, dir, "httpd", fmt.Sprintf("[[socket]]\nlisten = [\"tcp4://127.0.0.1:%d\"]\ntarget = \"tcp://:8000\"\n[service]\n"+
 				"exec = [%q, \"httpd\", \"-f\", \"-p\", \"0.0.0.0:8000\", \"-h\", %q]\nhandover = \"bind\"\n[sandbox]\nread_only = [%q]\n", n, installed(t, "busybox"), dir, dir))
 		}, "http://127.0.0.1:%d/index.html", "static"},
+		{"caddy", func(t *testing.T, n int) string {
+			return example(t, "caddy", `"tcp://127.0.0.1:8081"`, fmt.Sprintf(`"tcp://127.0.0.1:%d"`, n))
+		}, "http://127.0.0.1:%d/", "<title>/</title>"},
 		{"go", func(t *testing.T, n int) string {
 			return configureIn(t, folder(t), "go", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://:%d\"]\ntarget = \"tcp://:8000\"\n[service]\n"+
 				"exec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\n", n))

@@ -9,7 +9,7 @@ programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-ov
 uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
 busybox:busybox-static python3:python3 gcc:gcc tar:tar bwrap:bubblewrap systemd-analyze:systemd
 musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql memcached:memcached
-unbound:unbound dnsmasq:dnsmasq-base node:nodejs haproxy:haproxy /usr/sbin/php-fpm8.2:php8.2-fpm perl:perl git:git sshd:openssh-server
+unbound:unbound dnsmasq:dnsmasq-base caddy:caddy node:nodejs haproxy:haproxy /usr/sbin/php-fpm8.2:php8.2-fpm perl:perl git:git sshd:openssh-server
 ssh:openssh-client in.tftpd:tftpd-hpa tftp:tftp-hpa
 /usr/lib/python3/dist-packages/uvicorn/__init__.py:python3-uvicorn
 /usr/share/perl5/Server/Starter.pm:libserver-starter-perl"
