@@ -18,7 +18,7 @@ var thousand = Measurement{
 	Name:  "thousand",
 	Title: "A thousand services",
 	How: `One activator with 1,000 services of five sockets each, those of ` + "`configs/echo.toml`" + ` (TCP and UDP, v4 and v6, and a
-unix stream), with ` + "`warm = false`" + `. *Ready*: from before its start to its line "activator ready". *Memory*: PSS of the
+unix stream in memory, as in /run), with ` + "`warm = false`" + `. *Ready*: from before its start to its line "activator ready". *Memory*: PSS of the
 activator and its guard, at rest. *Activation*: a cold start, as above, taking turns with an activator that has one such service.
 *At once*: one client for each of 200 services, all connecting together; from before the first connect(2) until each has
 its byte.`,
@@ -66,9 +66,13 @@ func runThousand(b *Bench, p *report.Part) error {
 
 // configureThousand writes the services, at the ports from first on.
 func configureThousand(b *Bench, folder string, first int) error {
+	sockets, err := b.MemoryFolder()
+	if err != nil {
+		return err
+	}
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
-		text := fiveSockets(b, first+i, filepath.Join(folder, name))
+		text := fiveSockets(b, first+i, filepath.Join(sockets, name))
 		if err := os.WriteFile(filepath.Join(folder, name+".toml"), []byte(text), 0o644); err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ type World struct {
 	mu        sync.Mutex
 	processes []*Process
 	folders   int
+	memory    []string
 }
 
 // Person is who runs a program. A nil one is who runs us.
@@ -150,7 +151,22 @@ func (w *World) Close() {
 	for i := len(processes) - 1; i >= 0; i-- {
 		processes[i].Stop()
 	}
-	_ = os.RemoveAll(w.Dir)
+	for _, dir := range append(w.memory, w.Dir) {
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// MemoryFolder makes a folder of ours in memory, as /run is on most hosts: where
+// thousands of nodes are made and removed again, ext4 searches longer and longer.
+func (w *World) MemoryFolder() (string, error) {
+	dir, err := os.MkdirTemp("/dev/shm", "activator-bench-")
+	if err != nil {
+		return w.Folder(nil)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.memory = append(w.memory, dir)
+	return dir, nil
 }
 
 func copyProgram(from, to string) error {
