@@ -232,12 +232,18 @@ func (w *world) choosePorts() {
 	w.tcp4, w.udp4, w.tcp6, w.udp6 = "127.0.0.1:"+w.port, "127.0.0.1:"+w.port, "[::1]:"+w.port6, "[::1]:"+w.port6
 }
 
+// portsGiven keeps one configuration from getting the same port twice.
+var portsGiven sync.Map
+
 // freePort finds a port that is free for TCP and UDP, and none that the kernel
 // gives to clients.
 func freePort(t testing.TB, host string) string {
 	t.Helper()
 	for range 100 {
 		port := strconv.Itoa(20000 + mathrand.IntN(12000))
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", host+port)
 		if err != nil {
 			continue
