@@ -74,11 +74,17 @@ func activate(t testing.TB, args ...string) *activator {
 
 func launch(t testing.TB, args ...string) *activator {
 	t.Helper()
+	return launchAs(t, exec.Command(program(t, "activator"), args...))
+}
+
+// launchAs starts a command that becomes the activator.
+func launchAs(t testing.TB, cmd *exec.Cmd) *activator {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &activator{t: t, cmd: exec.Command(program(t, "activator"), args...), log: newLines(), ended: make(chan struct{})}
+	a := &activator{t: t, cmd: cmd, log: newLines(), ended: make(chan struct{})}
 	a.cmd.Stderr, a.cmd.Stdout = w, w
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)

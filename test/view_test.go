@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
@@ -128,5 +129,21 @@ func TestNoTwoServicesAreOneUser(t *testing.T) {
 	}
 	if len(uids) != 2 {
 		t.Errorf("both services are user %v", uids)
+	}
+}
+
+// Go raises its own soft limit of descriptors as it starts. A service has the one that
+// the activator was started with: programs that use select(2) want it, and some close
+// all that they may have.
+func TestSoftLimitOfDescriptors(t *testing.T) {
+	for _, init := range []bool{false, true} {
+		dir := folder(t)
+		path := configureIn(t, dir, "limit", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\n"+
+			"exec = [\"/bin/sh\", \"-c\", \"echo soft $(ulimit -S -n) >&2; exec cat\"]\nhandover = \"stdio\"\naccept = true\n[sandbox]\ninit = %v\n", dir, init))
+		a := launchAs(t, exec.Command("sh", "-c", `ulimit -S -n 300 && exec "$0" --config "$1"`, program(t, "activator"), path))
+		a.wait("activator ready")
+		answered(t, "a service", "unix:"+dir+"/s")
+		a.wait("soft 300")
+		a.stop()
 	}
 }

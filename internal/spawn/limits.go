@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/nofile"
 )
 
 // resources are the names of limits.conf(5), with the rest of getrlimit(2). No
@@ -54,20 +56,31 @@ func raiseLimits(pid int, limits []Limit) error {
 	return nil
 }
 
-// limits adds that no core is dumped, where the specification says nothing of it: what
-// a crash leaves on the host, at a path or in a program of the host's, is the service's
-// memory and made by it. 1 and not 0, which a core_pattern with a pipe ignores
-// (core(5), do_coredump in fs/coredump.c).
+// limits adds two, where the specification says nothing of them.
+//
+// The soft limit of descriptors is as we were started with, not as the runtime has
+// raised it for us.
+//
+// No core is dumped: what a crash leaves on the host, at a path or in a program of the
+// host's, is the service's memory and made by it. 1 and not 0, which a core_pattern with
+// a pipe ignores (core(5), do_coredump in fs/coredump.c).
 func (s *Spec) limits() []Limit {
-	if s.Bare || slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == "core" }) {
-		return s.Limits
+	limits := slices.Clone(s.Limits)
+	given := func(resource string) bool {
+		return slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == resource })
+	}
+	var now unix.Rlimit
+	if soft, ok := nofile.Started(); ok && !given("nofile") && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && soft < now.Cur {
+		limits = append(limits, Limit{"nofile", soft, now.Max})
+	}
+	if s.Bare || given("core") {
+		return limits
 	}
 	most := uint64(1)
-	var now unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_CORE, &now) == nil {
 		most = min(most, now.Max)
 	}
-	return append(slices.Clone(s.Limits), Limit{"core", most, most})
+	return append(limits, Limit{"core", most, most})
 }
 
 func amount(n uint64) string {
