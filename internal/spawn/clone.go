@@ -69,12 +69,19 @@ type embryo struct {
 // numbers.
 const lowControl = 255
 
+// rootMounts is more than the root has mounts by default.
+const rootMounts = 32
+
 func (b *birth) embryo() embryo {
 	e := embryo{flags: b.flags(), control: lowControl}
-	// So many descriptors are lent at the most: every mount may be one, and the root has a few.
-	most := len(b.lent) + len(b.spec.Directories) + len(b.spec.Sandbox.ReadOnly) + len(b.spec.Sandbox.Writable) + lowControl/2
-	if most > lowControl || b.spec.Sandbox.Root != "" {
+	// So many descriptors are lent or opened at the most: every mount may be one.
+	most := len(b.lent) + len(b.spec.Directories) + len(b.spec.Sandbox.ReadOnly) + len(b.spec.Sandbox.Writable) + rootMounts
+	var limit unix.Rlimit
+	switch {
+	case most > lowControl || b.spec.Sandbox.Root != "":
 		e.control = most + 4*lowControl
+	case unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur <= lowControl:
+		e.control = most
 	}
 	if !b.spec.Bare {
 		e.loopback = b.spec.Sandbox.Clone()&unix.CLONE_NEWNET != 0

@@ -244,6 +244,9 @@ func (p *Process) broken(ctx context.Context, step string, err error) error {
 	if waitErr != nil {
 		return waitErr
 	}
+	if failed := p.failure(); failed != nil { // it could not say so itself
+		return failed
+	}
 	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
 }
 

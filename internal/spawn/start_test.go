@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
 )
@@ -384,5 +386,25 @@ func TestSpareChild(t *testing.T) {
 	}
 	if pid, _ := once(true); pid == dead.pid || s.spares.ready == nil {
 		t.Error("one that was killed was taken")
+	}
+}
+
+// A few descriptors are enough for a few sockets.
+func TestLowLimitOfDescriptors(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	low := unix.Rlimit{Cur: lowControl / 2, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }()
+	for _, init := range []bool{false, true} {
+		spec := helperSpec("exit", "42")
+		spec.Sandbox.Init = init
+		if _, exit := start(t, spec).end(t); exit.Code != 42 {
+			t.Errorf("init %v: %v", init, exit)
+		}
 	}
 }
