@@ -12,16 +12,15 @@ import (
 )
 
 // Build adds to s what turns the child's namespaces into what p says; there is no way
-// back. The child has the capabilities of [Plan.Ambient]. trees is what [Plan.OpenTrees]
-// returned, as the child has it, nil to have it do that itself. The
-// descriptors from first on, these trees if there are any, are closed at the end.
+// back. The child has the capabilities of [Plan.Capabilities]. trees is what [Plan.OpenTrees]
+// returned, as the child has it, nil to have it do that itself; then they are closed at
+// the end.
 //
 // Order: the sources first, while the host's files can still be seen; then the
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
-func (p *Plan) Build(s *script.Script, trees []int, first int) {
-	folders := p.folders()
-	b := builder{Script: s, entries: p.Entries}
+func (p *Plan) Build(s *script.Script, trees []int) {
+	b, first := builder{Script: s, entries: p.Entries}, s.Free()
 	b.step("hostname", p.Hostname)
 	b.Do(unix.SYS_SETHOSTNAME, b.Text(p.Hostname), uintptr(len(p.Hostname)))
 	b.step("clone", "")
@@ -35,30 +34,18 @@ func (p *Plan) Build(s *script.Script, trees []int, first int) {
 	b.Do(unix.SYS_UMASK, 0)
 	b.newRoot()
 	for _, entry := range p.Entries {
-		tree, folder := -1, false
+		tree := -1
 		if entry.bind() {
 			tree, trees = trees[0], trees[1:]
-			folder, folders = folders[0], folders[1:]
 			if tree < 0 {
 				continue
 			}
 		}
-		b.put(entry, tree, folder)
+		b.put(entry, tree)
 	}
 	b.step("read-only", "/")
 	b.setAttr(unix.AT_FDCWD, "/", 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	b.CloseFrom(first)
-}
-
-// folders tells of every bind whether it is of a folder. What is not there is told
-// better by whoever opens it.
-func (p *Plan) folders() (folders []bool) {
-	for _, entry := range p.Entries {
-		if entry.bind() {
-			folders = append(folders, isFolder(entry.Source))
-		}
-	}
-	return folders
 }
 
 // builder is a script that fills a new root.
@@ -135,8 +122,8 @@ func (b *builder) moveMount(tree int, path string, flags uintptr) {
 	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.Text(""), script.Here, b.Text(path), flags)
 }
 
-// put puts an entry at its path; a bind is a tree, of a folder or of a file.
-func (b *builder) put(e Entry, tree int, folder bool) {
+// put puts an entry at its path; a bind is a tree.
+func (b *builder) put(e Entry, tree int) {
 	b.step("root", e.Path)
 	switch e.Kind {
 	case Folder:
@@ -151,7 +138,7 @@ func (b *builder) put(e Entry, tree int, folder bool) {
 		b.step("mount", e.Path)
 		b.mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
 	default:
-		b.mountPoint(e, folder)
+		b.mountPoint(e, e.folder)
 		b.step("mount", e.Path)
 		b.moveMount(tree, e.Path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	}

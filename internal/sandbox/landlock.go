@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"encoding/binary"
-	"os"
 	"path"
 	"sync"
 
@@ -106,11 +105,11 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 	l.grant("/dev", writeRights|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
 	for _, entry := range entries {
 		switch {
-		case entry.Kind == Tmpfs, entry.Kind == Writable && isFolder(entry.Source):
+		case entry.Kind == Tmpfs, entry.Kind == Writable && entry.folder:
 			l.grant(entry.Path, readRights|makeRights|writeRights)
 		case entry.Kind == Writable:
 			l.grant(entry.Path, writeRights)
-		case entry.Kind == ReadOnly && isFolder(entry.Source):
+		case entry.Kind == ReadOnly && entry.folder:
 			// What is granted at / too, and truncation, which the mount refuses: the kernel
 			// looks for that at every open(2), up to the first folder that has it all.
 			l.grant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
@@ -129,13 +128,6 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 
 func (l *Landlock) grant(name string, access uint64) {
 	l.Grants = append(l.Grants, Grant{Path: path.Clean(name), Access: access & l.Files})
-}
-
-// isFolder looks at what will be mounted; a file takes fewer rights. What is not
-// there fails later, with a better sentence.
-func isFolder(source string) bool {
-	info, err := os.Stat(source)
-	return err == nil && info.IsDir()
 }
 
 // restrict adds to s what puts the child, and what comes of it, behind l. It needs

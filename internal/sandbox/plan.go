@@ -47,7 +47,17 @@ type Entry struct {
 	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
 	Size     uint64 // Tmpfs: bytes, 0: the kernel's default, half of the memory
 	Optional bool   // binds: a missing Source is left out
+	folder   bool   // binds: Source is one
 	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
+}
+
+// look looks at what a bind is of. What is not there is told better by whoever opens
+// it.
+func (e *Entry) look() {
+	if e.bind() && e.Kind != Device {
+		info, err := os.Stat(e.Source)
+		e.folder = err == nil && info.IsDir()
+	}
 }
 
 // fresh are the top-level names that are never taken from the host or a root
@@ -82,6 +92,9 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 		return nil, err
 	}
 	plan.Entries = slices.Concat(plan.Entries, asked, bound)
+	for i := range plan.Entries {
+		plan.Entries[i].look()
+	}
 	s.walls(plan, landlockABI())
 	return plan, nil
 }

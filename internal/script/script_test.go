@@ -346,3 +346,39 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	runtime.KeepAlive(garbage)
 }
+
+// What the kernel takes for a child, and for its namespaces.
+func BenchmarkClone(b *testing.B) {
+	const rest = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	for _, bench := range []struct {
+		name  string
+		flags uintptr
+	}{{"none", 0}, {"all-but-net", rest}, {"all", rest | unix.CLONE_NEWNET}} {
+		b.Run(bench.name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			for range b.N {
+				b.StopTimer()
+				s, err := New()
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.DefaultSignals()
+				s.exit(0)
+				if err := s.Finish(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				pid, pidfd, err := s.Start(vm | bench.flags)
+				b.StopTimer()
+				if err != nil {
+					b.Skip(err)
+				}
+				_, _ = unix.Wait4(pid, nil, 0, nil)
+				_ = unix.Close(pidfd)
+				s.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}

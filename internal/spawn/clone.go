@@ -124,20 +124,24 @@ func (s *Starter) clone(e embryo, list *steps, slot int, ids func(pid int) error
 	return c
 }
 
-// write writes the rest of the script down. The child's descriptors: 0 to 2, the
-// sockets from 3 on where the program wants them, what it only needs to build, and
-// far above control.
+// write writes the rest of the script down. The child's descriptors are what it is
+// lent, by their places: 0 to 2, the sockets from 3 on where the program wants them,
+// what it only needs to build; and far above control.
 func (b *birth) write() error {
 	s := b.steps
 	s.root = func() string { return fmt.Sprintf("/proc/%d/root", b.pid) }
 	extra := len(b.lent)
+	var trees []int
 	for _, tree := range b.trees {
+		at := -1
 		if tree >= 0 {
-			b.lent = append(b.lent, tree)
+			at = b.lend(tree)
 		}
+		trees = append(trees, at)
 	}
+	notify := -1
 	if b.notify != nil && !b.plan.Bare {
-		b.lent = append(b.lent, lent(b.notify.file, b.starter.null))
+		notify = b.lend(lent(b.notify.file, b.starter.null))
 	}
 	if len(b.lent) > s.control {
 		return &StageError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
@@ -145,7 +149,11 @@ func (b *birth) write() error {
 	s.receiveMore(len(b.lent))
 	s.become(b)
 	if b.sandbox != nil {
-		b.build(extra)
+		b.sandbox.Build(s.Script, trees)
+		if notify >= 0 {
+			s.bindNotify(notify)
+		}
+		s.CloseFrom(extra)
 		if err := s.confine(b); err != nil {
 			return err
 		}
@@ -164,28 +172,10 @@ func (b *birth) write() error {
 	return s.Finish()
 }
 
-// build is the part that takes capabilities. What is lent for it stands from extra on.
-func (b *birth) build(extra int) {
-	var trees []int
-	next := extra
-	for _, tree := range b.trees {
-		if tree < 0 {
-			trees = append(trees, -1)
-			continue
-		}
-		trees = append(trees, next)
-		next++
-	}
-	notify := b.notify != nil
-	keep := extra
-	if notify {
-		keep = b.steps.Free() // next is the socket, bound when there is a /run
-	}
-	b.sandbox.Build(b.steps.Script, trees, keep)
-	if notify {
-		b.steps.bindNotify(next)
-	}
-	b.steps.CloseFrom(extra)
+// lend lends fd to the child, which has it by the number that is returned.
+func (b *birth) lend(fd int) int {
+	b.lent = append(b.lent, fd)
+	return len(b.lent) - 1
 }
 
 // cloneHere clones a child of this thread, and sees it take a table of descriptors of

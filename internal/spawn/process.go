@@ -74,7 +74,7 @@ func (b *birth) adopt(c child) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.spec.Go,
+		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.spec.Go && !b.spec.Sandbox.Init,
 		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control: os.NewFile(uintptr(c.control), "control"),
 		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
@@ -154,7 +154,7 @@ func (p *Process) Release() error {
 	if err := p.starter.guard.check(p); err != nil {
 		return err
 	}
-	if p.goes && !p.kept {
+	if p.goes {
 		return nil
 	}
 	_, err := p.control.Write([]byte{wordGo})

@@ -6,7 +6,7 @@ import (
 )
 
 // spare is a child in namespaces of its own that belongs to no service yet. The kernel
-// takes half a millisecond to make these, most of it for the network. So once a client
+// takes longer to make these than for the rest of a start, most of it for the network. So once a client
 // has had to wait for that, one more child than is needed stands ready for the next who
 // finds no sandbox: of whichever service, since it knows nothing, and has no mount of the host's.
 type spare struct {
