@@ -17,8 +17,8 @@ import (
 )
 
 // carriedDatagrams is a program that has never heard of us: it binds an address of its
-// own network and sends back what it gets, with who it sees before it. After some
-// answers it ends, or with "away" closes its socket and lives on.
+// own network and sends back what it gets, with who it sees before it; what is "slow"
+// takes it a while. After some answers it ends, or with "away" closes its socket and lives on.
 func carriedDatagrams(args []string) {
 	if len(args) > 2 {
 		late, _ := time.ParseDuration(args[2])
@@ -38,6 +38,9 @@ func carriedDatagrams(args []string) {
 		size, from, err := c.ReadFrom(buf)
 		if err != nil {
 			os.Exit(1)
+		}
+		if bytes.HasPrefix(buf[:size], []byte("slow ")) {
+			time.Sleep(8 * time.Millisecond)
 		}
 		_, _ = c.WriteTo(append([]byte(from.String()+" "), buf[:min(size, 60000)]...), from)
 	}
@@ -253,11 +256,12 @@ func TestProxyDatagramsIdle(t *testing.T) {
 	n := port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "idle_timeout = \"20ms\"\n")
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
-	for i := range 100 {
-		if _, err := inquire(c, fmt.Sprint("question ", i), patience); err != nil {
-			t.Fatalf("question %d: %v", i, err)
+	for i := range 200 {
+		kind := []string{"", "slow "}[i%2] // in the moment of the stop it has been read, and not answered
+		if _, err := inquire(c, fmt.Sprint(kind, "question ", i), patience); err != nil {
+			t.Fatalf("%squestion %d: %v", kind, i, err)
 		}
-		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+		time.Sleep(time.Duration(15_000+rand.IntN(45_000)) * time.Microsecond)
 	}
 	a.wait("state=stopping", "idle=")
 	if a.log.count("level=ERROR")+a.log.count("level=WARN") > 0 {

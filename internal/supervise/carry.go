@@ -42,7 +42,7 @@ type carrier struct {
 	done    chan struct{}          // nil: it does not run
 	ready   chan struct{}          // closed when the service is up
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
-	retired atomic.Pointer[func()] // what is to be done when the last client has left
+	retired atomic.Pointer[retirement]
 
 	couriers []*courier                        // of the goroutine
 	traffic  []atomic.Pointer[relay.Datagrams] // for each socket; nil: of a stream, or not carried yet
@@ -93,10 +93,17 @@ func (c *carrier) leave() {
 	}
 }
 
-// retire says that nobody is to be accepted any more, and calls f when the last
+// retirement is the end of a service that nobody uses.
+type retirement struct {
+	end   func()        // what is to be done when the last client has left
+	seen  []uint64      // what each of the sockets had carried when nobody was there
+	quiet time.Duration // who has been carried since is answered by a program that is quiet for so long
+}
+
+// retire says that nobody is to be accepted any more, and has r.end called when the last
 // client has left: who comes in between waits in the queue, and is not cut off.
-func (c *carrier) retire(f func()) {
-	c.retired.Store(&f)
+func (c *carrier) retire(r retirement) {
+	c.retired.Store(&r)
 	c.leaving()
 }
 
@@ -207,8 +214,9 @@ func (s *Service) carryOn(c *carrier, routes []proxy.Route) error {
 		return errors.Join(err, delivered())
 	}
 	c.emptied()
-	if f := c.retired.Load(); f != nil {
-		(*f)()
+	if r := c.retired.Load(); r != nil {
+		c.answered(*r)
+		r.end()
 	}
 	return delivered()
 }

@@ -100,6 +100,28 @@ func (c *carrier) emptied() {
 	}
 }
 
+// answered waits until the program has had time to answer who was carried to it in the
+// moment in which it was found unused: it has read what they said, and no next one will.
+func (c *carrier) answered(r retirement) {
+	for end := time.Now().Add(lastWords); time.Now().Before(end) && c.carriedSince(r.seen); {
+		select {
+		case <-time.After(r.quiet):
+		case <-c.exited.Done():
+			return
+		}
+	}
+}
+
+// carriedSince reports whether more has been carried than seen, and notes it there.
+func (c *carrier) carriedSince(seen []uint64) (more bool) {
+	for _, courier := range c.couriers {
+		now := courier.Carried()
+		more = more || now != seen[courier.n]
+		seen[courier.n] = now
+	}
+	return more
+}
+
 // post is [relay.Inside].
 type post struct {
 	*inside.Bound

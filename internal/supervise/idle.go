@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"activator/internal/listen"
@@ -68,13 +69,28 @@ func (s *Service) lookForClients() (Event, bool) {
 		s.idle.since = now
 	}
 	idle := now.Sub(s.idle.since)
-	if idle < s.spec.IdleTimeout || now.Sub(s.process.started) < s.idle.least || !s.process.stopIf(s.spec.StopSignal, s.unused, s.log) {
+	if idle < s.spec.IdleTimeout || now.Sub(s.process.started) < s.idle.least || !s.stopUnused() {
 		s.limit(s.spec.IdleTimeout / looks)
 		return 0, false
 	}
 	s.idle.ran, s.idle.stopped = now.Sub(s.process.started), now
 	s.said = append(s.said, "idle", idle.Round(time.Millisecond))
 	return Idle, true
+}
+
+// stopUnused asks the program to end, if nobody uses it even now.
+func (s *Service) stopUnused() bool {
+	p := s.process
+	if p.carrier == nil {
+		return p.stopIf(s.spec.StopSignal, s.unused, s.log)
+	}
+	p.asked = true
+	p.carrier.retire(retirement{
+		end:   func() { p.signal(s.spec.StopSignal, s.log) },
+		seen:  slices.Clone(s.idle.marks),
+		quiet: min(s.spec.IdleTimeout, lastWords),
+	})
+	return true
 }
 
 // unused looks once more, while the program stands still.

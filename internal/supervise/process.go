@@ -75,11 +75,6 @@ func (p *process) signal(sig syscall.Signal, log *slog.Logger) {
 
 // stopIf asks a program that runs to end, if still is true while it stands still.
 func (p *process) stopIf(sig syscall.Signal, still func() bool, log *slog.Logger) bool {
-	if p.carrier != nil {
-		p.asked = true
-		p.carrier.retire(func() { p.signal(sig, log) })
-		return true
-	}
 	stopped, killed, err := p.running.StopIf(sig, still)
 	if err != nil {
 		log.Error("service not signalled", "pid", p.pid(), "err", err)
