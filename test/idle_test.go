@@ -150,6 +150,7 @@ func haveSpare(t *testing.T, a *activator, sock string, from int) (done int) {
 		for _, child := range left {
 			if n, _ := strconv.Atoi(child); n != guardOf(t, pid) {
 				_ = syscall.Kill(n, syscall.SIGKILL)
+				gone(t, n)
 			}
 		}
 		activateTimes(t, a, sock, done, done+1)
