@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,7 +242,7 @@ func TestWordsOfTheSpec(t *testing.T) {
 func TestLandlockByABI(t *testing.T) {
 	entries := []Entry{{Kind: Tmpfs, Path: "/tmp"}, {Kind: ReadOnly, Path: "/usr"}, {Kind: Writable, Path: "/data", Source: "/usr"}, {Kind: Writable, Path: "/file", Source: "/bin/sh"}}
 	for abi, want := range map[int][3]uint64{0: {}, 1: {}, 2: {0x3fff, 0, 0}, 3: {0x7fff, 0, 0}, 4: {0x7fff, 3, 0}, 5: {0xffff, 3, 0}, 6: {0xffff, 3, 3}, 9: {0xffff, 3, 3}} {
-		l := Spec{Seal: true}.landlock(abi, entries)
+		l := Spec{Seal: true, Streams: true}.landlock(abi, entries)
 		if got := [3]uint64{l.Files, l.Net, l.Scoped}; got != want {
 			t.Errorf("ABI %d: %#x, not %#x", abi, got, want)
 		}
@@ -251,6 +252,10 @@ func TestLandlockByABI(t *testing.T) {
 				t.Errorf("ABI %d: %+v", abi, g)
 			}
 		}
+	}
+	const reading = 0x400c
+	if l := (Spec{}).landlock(7, entries); l.Files != 0xffff&^reading || slices.ContainsFunc(l.Grants, func(g Grant) bool { return g.Path == "" || g.Access&reading != 0 }) {
+		t.Errorf("no file is given: %+v", l)
 	}
 	if l := (Spec{}).landlock(7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
 		t.Errorf("unsealed: %+v", l)

@@ -25,6 +25,7 @@ type Spec struct {
 	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
+	Streams  bool   // what it has as 1 or 2 is a file or a terminal of the host's
 	Cores    bool   // it may dump core, as far as its limit goes
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 }

@@ -73,6 +73,7 @@ func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
 		return nil, err
 	}
 	b.own(stdio)
+	b.spec.Sandbox.Streams = opensAnew(stdio.Out) || opensAnew(stdio.Err)
 	b.lent = b.files(stdio, sockets)
 	cloned, err := b.clone()
 	if err != nil {
@@ -146,6 +147,25 @@ func (b *birth) openNotify() error {
 	}
 	b.plan.Env = append(b.plan.Env, "NOTIFY_SOCKET="+path)
 	return nil
+}
+
+// opensAnew reports whether who holds f can have another file by opening it once more:
+// of a pipe or a socket there is nothing else, and /dev/null is inside too.
+func opensAnew(f *os.File) bool {
+	if f == nil {
+		return false
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(lent(f, -1), &stat); err != nil {
+		return true
+	}
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return false
+	case unix.S_IFCHR:
+		return stat.Rdev != unix.Mkdev(1, 3)
+	}
+	return true
 }
 
 // own gives pipes to the service's user: programs that log to /dev/stdout open it

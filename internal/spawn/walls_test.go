@@ -133,6 +133,46 @@ func TestFilesBehindLandlock(t *testing.T) {
 	}
 }
 
+// A file that is lent as stdout can be opened anew to write more, and neither to read
+// what others have written nor to cut it off. Where it is a pipe, nothing that can be
+// seen is refused.
+func TestStdoutOpenedAnew(t *testing.T) {
+	if sandbox.Running().Landlock < 3 {
+		ktest.Skip(t, "no Landlock for files and their truncation")
+	}
+	ktest.Filters(t)
+	path := shared(t) + "/log"
+	if err := os.WriteFile(path, []byte("of others\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	const script = `echo mine; echo anew >> /dev/stdout; cat < /dev/stdout > /dev/null || echo unread; true > /dev/stdout || echo uncut; cat /etc/passwd > /dev/null && echo passwd`
+	s := NewStarter()
+	defer s.Close()
+	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Stdio{Out: log}, nil)
+	if err == nil {
+		err = p.Go(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := p.Wait(); err != nil || exit.Signal != 0 {
+		t.Errorf("%v, %v", exit, err)
+	}
+	_ = p.Close()
+	text, err := os.ReadFile(path)
+	if want := "of others\nmine\nanew\nunread\nuncut\npasswd\n"; string(text) != want || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 // With all system calls a service can make a user namespace and be root in it; but
 // what is mounted then belongs to another one, and is locked (mount_namespaces(7)).
 func TestMountsAreLocked(t *testing.T) {
