@@ -137,6 +137,7 @@ type sealing struct {
 	sockets []listen.Spec
 	lacks   []string // what of the seal cannot be had here, a sentence each
 	names   bool     // it has no socket that reaches abstract names of the host
+	passed  bool     // clients may pass it descriptors
 }
 
 // seal says how each socket of conf is kept from being turned outward.
@@ -154,6 +155,7 @@ func seal(conf config.Service, answering func() bool) (s sealing) {
 		}
 		direct = direct || spec.Address.Unix() && spec.Seal == listen.Unsealed &&
 			(spec.Address.Network == listen.UnixGram || !spec.Options.RefuseRights)
+		s.passed = s.passed || spec.Address.Unix() && !spec.Options.RefuseRights && conf.Handover != "proxy"
 		s.sockets = append(s.sockets, spec)
 	}
 	if sealed {

@@ -32,3 +32,31 @@ func TestCheckIdle(t *testing.T) {
 		}
 	}
 }
+
+// Landlock keeps a service from what clients may pass in, where they may.
+func TestPassed(t *testing.T) {
+	for _, test := range []struct {
+		address, handover string
+		refuse            bool
+		want              bool
+	}{
+		{"unix:///x", "fds", true, !listen.CanRefuseRights()},
+		{"unix:///x", "fds", false, true},
+		{"unix:///x", "proxy", false, false}, // what comes is dropped
+		{"tcp://127.0.0.1:1", "fds", false, false},
+	} {
+		address, err := listen.ParseAddress(test.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := config.Service{Name: "test", Handover: test.handover}
+		conf.Sockets = []config.Socket{{Spec: listen.Spec{Address: address, Options: listen.Options{RefuseRights: test.refuse}}}}
+		all, err := plan(t.Context(), []config.Service{conf}, func() bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all[0].spec.Process.Sandbox.Unmounted; got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}

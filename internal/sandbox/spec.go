@@ -25,9 +25,11 @@ type Spec struct {
 	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
-	Streams  bool   // what it has as 1 or 2 is a file or a terminal of the host's
 	Cores    bool   // it may dump core, as far as its limit goes
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
+
+	Unmounted bool // it may get hold of files that are not mounted: as 1 or 2, or from a client
+	leaves    bool // what it makes may stay on the host; found by Resolve
 }
 
 // Supervised reports whether the process asks a supervisor at every connect(2),

@@ -73,7 +73,7 @@ func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
 		return nil, err
 	}
 	b.own(stdio)
-	b.spec.Sandbox.Streams = opensAnew(stdio.Out) || opensAnew(stdio.Err)
+	b.spec.Sandbox.Unmounted = b.spec.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
 	b.lent = b.files(stdio, sockets)
 	cloned, err := b.clone()
 	if err != nil {

@@ -91,8 +91,8 @@ func TestReaperIsBehindTheFilter(t *testing.T) {
 	}
 }
 
-// throughFolder tries what a folder of the host, which somebody left open, still
-// gives, and a device without a driver, which anybody may make.
+// throughFolder tries what a folder of the host, which somebody left open or a client
+// passed in, still gives, and a device without a driver, which anybody may make.
 func throughFolder() {
 	const folder = 3
 	fd, err := unix.Openat(folder, "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
@@ -100,6 +100,11 @@ func throughFolder() {
 		_ = unix.Close(fd)
 	}
 	fmt.Println("create", err)
+	fd, err = unix.Openat(folder, "secret", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	fmt.Println("read", err)
 	fmt.Println("device", unix.Mknod("/tmp/device", unix.S_IFCHR, 0)) // a whiteout, mknod(2)
 	fmt.Println("own", os.WriteFile("/tmp/file", nil, 0o600))
 }
@@ -114,20 +119,28 @@ func TestFilesBehindLandlock(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(dir+"/secret", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	folder, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	for syscalls, want := range map[string]string{
-		"any":     "create <nil>\ndevice <nil>\nown <nil>\n",
-		"default": "create permission denied\ndevice permission denied\nown <nil>\n",
+	for _, tt := range []struct {
+		syscalls  string
+		unmounted bool // said by who knows that there may be such folders
+		want      string
+	}{
+		{"any", true, "create <nil>\nread <nil>\ndevice <nil>\nown <nil>\n"},
+		{"default", false, "create permission denied\nread <nil>\ndevice permission denied\nown <nil>\n"},
+		{"default", true, "create permission denied\nread permission denied\ndevice permission denied\nown <nil>\n"},
 	} {
 		spec := helperSpec("through")
 		spec.FDNames = []string{"folder"}
-		spec.Sandbox.Syscalls = syscalls
-		if out, _ := start(t, spec, folder).end(t); out != want {
-			t.Errorf("%s: %s", syscalls, out)
+		spec.Sandbox.Syscalls, spec.Sandbox.Unmounted = tt.syscalls, tt.unmounted
+		if out, _ := start(t, spec, folder).end(t); out != tt.want {
+			t.Errorf("%s, %v: %s", tt.syscalls, tt.unmounted, out)
 		}
 		_ = os.Remove(dir + "/file")
 	}
