@@ -25,6 +25,9 @@ import (
 )
 
 func main() {
+	if stand.IsBehind() {
+		stand.RunBehind()
+	}
 	if stand.IsService() {
 		stand.Serve()
 	}

@@ -12,8 +12,9 @@ var walls = Measurement{
 	Title: "What the walls cost a system call",
 	How: `The Go web server of *Once it runs* makes the same system calls again and again, and says how long it was on the processor
 for one: the least of 25 means of 1,000 calls. Here is what is left between the program and the kernel, and what of it each
-wall costs. *getppid* is a call that the filter always allows, which the kernel knows without running it; the flags of *send*
-and *open* are looked at; and what is opened, Landlock looks up on the way from the file to the root.`,
+wall costs. *getppid* and *open* are calls that the filter always allows, which the kernel knows without running it; the
+flags of *send* are looked at. What is opened passes Landlock, where only writing has rules; with a file as stdout reading
+has some too, and Landlock looks them up on the way from the file to the root.`,
 	Run: runWalls,
 }
 
@@ -22,6 +23,7 @@ const (
 	wallsNoFiles  = "no Landlock for files (syscalls = \"any\")"
 	wallsUnsealed = "no seal (seal = \"off\")"
 	wallsAll      = "activator, as by default"
+	wallsStdout   = "with a file as stdout"
 )
 
 var wallCases = []server{
@@ -30,16 +32,28 @@ var wallCases = []server{
 	{wallsNoFiles, true, goServerIn("syscalls = \"any\"\n")},
 	{wallsUnsealed, true, goServerIn("seal = \"off\"\n")},
 	{wallsAll, true, goServerIn("")},
+	{wallsStdout, true, goServerTo},
 }
 
 // goServerIn is the web server in a sandbox of ours, with more in its configuration.
 func goServerIn(sandbox string) opener {
-	return func(b *Bench) (int, []*stand.Process, error) {
-		port := stand.Port()
-		a, err := b.Activator(stand.Self, fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%q, \"serve\"]\n[sandbox]\n%s",
-			port, b.Program("bench"), sandbox))
-		return port, []*stand.Process{a}, err
+	return func(b *Bench) (int, []*stand.Process, error) { return goServer(b, "", sandbox) }
+}
+
+func goServer(b *Bench, service, sandbox string) (int, []*stand.Process, error) {
+	port := stand.Port()
+	a, err := b.Activator(stand.Self, fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%q, \"serve\"]\n%s[sandbox]\n%s",
+		port, b.Program("bench"), service, sandbox))
+	return port, []*stand.Process{a}, err
+}
+
+// goServerTo is the same with a file as stdout.
+func goServerTo(b *Bench) (int, []*stand.Process, error) {
+	folder, err := b.Folder(stand.Self)
+	if err != nil {
+		return 0, nil, err
 	}
+	return goServer(b, fmt.Sprintf("stdout = %q\n", folder+"/stdout"), "")
 }
 
 // caller is a server that is asked for system calls.

@@ -146,12 +146,12 @@ type server struct {
 
 // underLoad makes contenders of servers. Each is started when the table begins,
 // and has answered before anything is measured.
-func underLoad(l load, servers []server, spent ...*[]float64) []contender {
+func underLoad(l load, servers []server, spent [][]float64) []contender {
 	var all []contender
 	for i, s := range servers {
 		var own *[]float64
-		if i < len(spent) {
-			own = spent[i]
+		if spent != nil {
+			own = &spent[i]
 		}
 		all = append(all, contender{s.name, s.ours, func(b *Bench) (bout, error) {
 			if _, err := stand.Find(l.argv[0]); err != nil {
@@ -188,7 +188,7 @@ func (s *server) start(b *Bench, pinned bool) (port int, processes []*stand.Proc
 
 // freshStarts is how often servers that are compared closely are started anew: where its
 // memory happens to lie makes one of them faster than the other for good.
-const freshStarts = 3
+const freshStarts = 7
 
 // inParts is alternate with contenders that are made anew for each part of the rounds.
 func (b *Bench) inParts(rounds int, fresh func() []contender) []report.Row {
@@ -210,16 +210,16 @@ func (b *Bench) inParts(rounds int, fresh func() []contender) []report.Row {
 	return rows
 }
 
-// pairs measures ours against the same program alone, in many short rounds: a second
+// pairs measures servers against the first, the same program alone, in many short rounds: a second
 // each, and what is told are the ratios of the rounds. Beside the rate it tells what the
 // program costs, in two tables for each load; the first are returned.
-func (b *Bench) pairs(p *report.Part, rounds int, title string, servers [2]server, loads ...load) []report.Table {
+func (b *Bench) pairs(p *report.Part, rounds int, title string, servers []server, loads ...load) []report.Table {
 	var tables []report.Table
 	for _, l := range loads {
 		b.Progress("  %s, %s", l.name, l.unit)
 		t := report.Table{Title: title + l.name, Unit: l.unit, Base: servers[0].name, Paired: true, Picture: report.Bars}
-		var spent [2][]float64
-		t.Rows = b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers[:], &spent[0], &spent[1]) })
+		spent := make([][]float64, len(servers))
+		t.Rows = b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers, spent) })
 		costs := report.Table{Title: title + "The program's CPU: " + l.name, Unit: "µs an answer", Base: t.Base, Paired: true}
 		for i, r := range t.Rows {
 			costs.Rows = append(costs.Rows, report.Row{Case: r.Case, Ours: r.Ours, Absent: r.Absent})
@@ -227,8 +227,10 @@ func (b *Bench) pairs(p *report.Part, rounds int, title string, servers [2]serve
 				costs.Rows[i].Values = spent[i]
 			}
 		}
-		if ratio, lies, ok := costs.Ratio(servers[1].name); ok {
-			b.Progress("  CPU an answer: %.1f and %.1f µs, %.3f (%.3f to %.3f)", stats.Median(spent[0]), stats.Median(spent[1]), ratio, lies.Low, lies.High)
+		for i, s := range servers[1:] {
+			if ratio, lies, ok := costs.Ratio(s.name); ok {
+				b.Progress("  CPU an answer: %.1f and %.1f µs, %.3f (%.3f to %.3f)", stats.Median(spent[0]), stats.Median(spent[i+1]), ratio, lies.Low, lies.High)
+			}
 		}
 		tables = append(tables, t)
 		p.Tables = append(p.Tables, t, costs)
@@ -242,7 +244,7 @@ func (b *Bench) loads(p *report.Part, rounds int, title, base string, servers []
 	for _, l := range loads {
 		b.Progress("  %s, %s", l.name, l.unit)
 		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Picture: report.Bars}
-		t.Rows = b.alternate(b.rounds(rounds), underLoad(l, servers))
+		t.Rows = b.alternate(b.rounds(rounds), underLoad(l, servers, nil))
 		tables = append(tables, t)
 	}
 	p.Tables = append(p.Tables, tables...)
@@ -312,13 +314,22 @@ http {
 `
 
 // nginxAlone is nginx, run by whoever runs us.
-func nginxAlone(b *Bench) (int, []*stand.Process, error) {
+func nginxAlone(b *Bench) (int, []*stand.Process, error) { return nginxBy(b) }
+
+// nginxFiltered is the same behind a filter of one instruction: what the kernel takes
+// for looking whether a call is allowed, whoever asks it to.
+func nginxFiltered(b *Bench) (int, []*stand.Process, error) {
+	return nginxBy(b, b.Program("bench"), stand.Behind)
+}
+
+// nginxBy is nginx, run by what comes before its own command line.
+func nginxBy(b *Bench, before ...string) (int, []*stand.Process, error) {
 	port := stand.Port()
 	_, argv, err := nginxFiles(b, fmt.Sprintf("127.0.0.1:%d", port), "")
 	if err != nil {
 		return 0, nil, err
 	}
-	p, err := b.Start(stand.Self, nil, argv...)
+	p, err := b.Start(stand.Self, nil, append(before, argv...)...)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -78,12 +78,9 @@ func (g Goal) verdict() string {
 	case "missed":
 		return "**missed**"
 	case "met":
-		if g.Least && *g.Value < g.Bound || !g.Least && *g.Value > g.Bound {
-			return "met, within what is certain"
-		}
 		return v
 	case "undecided":
-		return "**undecided**: too noisy"
+		return "**undecided**: the bound is within what is uncertain"
 	default:
 		return v + ": " + cell(g.Absent)
 	}

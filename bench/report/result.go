@@ -78,10 +78,6 @@ type Goal struct {
 	Absent string   `json:"absent,omitempty"` // why there is no value
 }
 
-// widest is how wide an interval may be, in parts of the bound, to say that a goal is met
-// within it: noise alone meets none.
-const widest = 0.08
-
 // Verdict is the word for a goal: met, missed, undecided or not measured. Where it is
 // known how certain the value is, only what misses the bound for certain is missed.
 func (g Goal) Verdict() string {
@@ -93,10 +89,8 @@ func (g Goal) Verdict() string {
 		return "met"
 	case g.Low == nil || g.High == nil || !reaches(*g.Low) && !reaches(*g.High):
 		return "missed"
-	case *g.High-*g.Low > widest*g.Bound:
-		return "undecided"
 	}
-	return "met"
+	return "undecided"
 }
 
 // Ratio is what a case is to the base, and how certainly; false where there is none.
