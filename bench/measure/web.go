@@ -243,8 +243,8 @@ func (b *Bench) loads(p *report.Part, rounds int, title, base string, servers []
 	var tables []report.Table
 	for _, l := range loads {
 		b.Progress("  %s, %s", l.name, l.unit)
-		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Picture: report.Bars}
-		t.Rows = b.alternate(b.rounds(rounds), underLoad(l, servers, nil))
+		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Paired: true, Picture: report.Bars}
+		t.Rows = b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers, nil) })
 		tables = append(tables, t)
 	}
 	p.Tables = append(p.Tables, tables...)
