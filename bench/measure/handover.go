@@ -16,7 +16,7 @@ var bind = Measurement{
 	Name:  "bind",
 	Title: "handover = \"bind\"",
 	How: `nginx, which binds its address itself, alone and with its bind(2) answered by the activator. wrk, the rounds and what is
-compared are as above.`,
+compared are as above. Without a filter there is no such answer: the kernel asks for it by one (seccomp_unotify(2)).`,
 	Run: func(b *Bench, p *report.Part) error {
 		const ours = "activator, handover = \"bind\""
 		servers := []server{

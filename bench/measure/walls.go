@@ -26,9 +26,12 @@ const (
 	wallsStdout   = "with a file as stdout"
 )
 
+// noFilter is a sandbox without a filter and without Landlock.
+const noFilter = "seal = \"off\"\nsyscalls = \"any\"\nconnect = \"any\"\n"
+
 var wallCases = []server{
 	{goAlone, false, goServers[0].open},
-	{wallsNone, true, goServerIn("seal = \"off\"\nsyscalls = \"any\"\nconnect = \"any\"\n")},
+	{wallsNone, true, goServerIn(noFilter)},
 	{wallsNoFiles, true, goServerIn("syscalls = \"any\"\n")},
 	{wallsUnsealed, true, goServerIn("seal = \"off\"\n")},
 	{wallsAll, true, goServerIn("")},

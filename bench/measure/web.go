@@ -336,9 +336,9 @@ func nginxBy(b *Bench, before ...string) (int, []*stand.Process, error) {
 	return port, []*stand.Process{p}, stand.Listening(port)
 }
 
-// nginxOurs is nginx started by the activator: more goes into [service]. inside is
+// nginxOurs is nginx started by the activator: more goes into [service], sandbox below [sandbox]. inside is
 // what its configuration binds, with %d for the port.
-func nginxOurs(inside, target, more string) func(*Bench) (int, []*stand.Process, error) {
+func nginxOurs(inside, target, more string, sandbox ...string) func(*Bench) (int, []*stand.Process, error) {
 	return func(b *Bench) (int, []*stand.Process, error) {
 		port := stand.Port()
 		fill := strings.NewReplacer("PORT", strconv.Itoa(port))
@@ -346,8 +346,8 @@ func nginxOurs(inside, target, more string) func(*Bench) (int, []*stand.Process,
 		if err != nil {
 			return 0, nil, err
 		}
-		text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp4://127.0.0.1:%d\"]\n%s[service]\nexec = [%s]\n%s[sandbox]\nread_only = [%s]\n",
-			port, target, quoted(argv), fill.Replace(more), quoted(folders))
+		text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp4://127.0.0.1:%d\"]\n%s[service]\nexec = [%s]\n%s[sandbox]\nread_only = [%s]\n%s",
+			port, target, quoted(argv), fill.Replace(more), quoted(folders), strings.Join(sandbox, ""))
 		a, err := b.Activator(stand.Self, text)
 		return port, []*stand.Process{a}, err
 	}
