@@ -12,8 +12,8 @@ var walls = Measurement{
 	Title: "What the walls cost a system call",
 	How: `The Go web server of *Once it runs* makes the same system calls again and again, and says how long it was on the processor
 for one: the least of 25 means of 1,000 calls. Here is what is left between the program and the kernel, and what of it each
-wall costs. *getppid* and *open* are calls that the filter always allows, which the kernel knows without running it; the
-flags of *send* are looked at. What is opened passes Landlock, where only writing has rules; with a file as stdout reading
+wall costs. *getppid* is a call that the filter always allows, which the kernel knows without running it; the flags of *send*
+and *open* are looked at. What is opened passes Landlock, where only writing has rules; with a file as stdout reading
 has some too, and Landlock looks them up on the way from the file to the root.`,
 	Run: runWalls,
 }

@@ -92,7 +92,6 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 		return nil, err
 	}
 	plan.Entries = slices.Concat(plan.Entries, asked, bound)
-	s.leaves = slices.ContainsFunc(asked, func(e Entry) bool { return e.Kind == Writable })
 	for i := range plan.Entries {
 		plan.Entries[i].look()
 	}

@@ -29,7 +29,6 @@ type Spec struct {
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 
 	Unmounted bool // it may get hold of files that are not mounted: as 1 or 2, or from a client
-	leaves    bool // what it makes may stay on the host; found by Resolve
 }
 
 // Supervised reports whether the process asks a supervisor at every connect(2),

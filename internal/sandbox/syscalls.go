@@ -125,10 +125,10 @@ var groups = [...]group{
 	}, why: "the same", check: noSetID(fieldArg2)},
 	{calls: []call{
 		{"open", 2, none},
-	}, why: "the same; and where nothing can be left, the kernel need not look at the flags of a call that is made so often", check: noSetIDNew(fieldArg1, fieldArg2), when: leaves},
+	}, why: "the same", check: noSetIDNew(fieldArg1, fieldArg2)},
 	{calls: []call{
 		{"openat", 257, 56},
-	}, why: "the same", check: noSetIDNew(fieldArg2, fieldArg3), when: leaves},
+	}, why: "the same", check: noSetIDNew(fieldArg2, fieldArg3)},
 	{calls: []call{
 		{"openat2", 437, 437},
 	}, why: "its mode is behind a pointer; who uses it falls back on openat", errno: unix.ENOSYS},

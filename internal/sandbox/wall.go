@@ -14,7 +14,6 @@ type wall struct {
 	supervise bool   // bind and listen too
 	connect   bool   // connect is free
 	tcp       bool   // Landlock refuses to bind and connect TCP
-	leaves    bool   // files that it makes may stay on the host
 	cores     bool   // core dumps are the program's own business
 	keep      uint64 // capabilities that stay
 }
@@ -23,10 +22,10 @@ func (s Spec) wall(keep uint64, landlock int) wall {
 	w := wall{
 		all: s.Syscalls == "any", seal: s.Seal, ask: s.asksToConnect(), supervise: s.overseen(),
 		connect: s.Connect == "any" && !s.Seal, tcp: landlock >= abiTCP, keep: keep,
-		cores: s.Cores, leaves: s.leaves || s.Unmounted,
+		cores: s.Cores,
 	}
 	if w.all {
-		w.keep, w.leaves = 0, false // of no meaning then, and fewer filters to keep
+		w.keep = 0 // of no meaning then, and one filter less to keep
 	}
 	return w
 }
@@ -36,8 +35,6 @@ func (s Spec) wall(keep uint64, landlock int) wall {
 func noChroot(w *wall) bool { return !w.all && w.keep&(1<<unix.CAP_SYS_CHROOT) == 0 }
 
 func noCores(w *wall) bool { return !w.all && !w.cores }
-
-func leaves(w *wall) bool { return !w.all && w.leaves }
 
 func always(*wall) bool { return true }
 
