@@ -35,7 +35,8 @@ var proxy = Measurement{
 	Name:  "proxy",
 	Title: "handover = \"proxy\"",
 	How: `nginx and iperf3, asked directly and through a relay: ours, systemd-socket-proxyd, and HAProxy with one thread and splice.
-wrk as above, iperf3 with one stream; all are started anew seven times. *Memory*: what 500 quiet connections add to the relay's PSS, for each of them.`,
+wrk as above, iperf3 with one stream; all are started anew seven times. *Memory*: what 500 quiet connections add to the relay's
+PSS, for each of them.`,
 	Run: runProxy,
 }
 
@@ -150,8 +151,8 @@ func byHAProxy(b *Bench, port, backend int) (*stand.Process, error) {
 const relayRounds = 2 * freshStarts
 
 func runProxy(b *Bench, p *report.Part) error {
-	tables := b.loads(p, relayRounds, "nginx: ", direct, nginxRelays, keepAlive, closing)
-	for _, t := range append(tables, b.loads(p, relayRounds, "", direct, iperfRelays, iperf)...) {
+	tables := b.loads(p, relayRounds, "nginx: ", nginxRelays, keepAlive, closing)
+	for _, t := range append(tables, b.loads(p, relayRounds, "", iperfRelays, iperf)...) {
 		for _, peer := range []string{haproxy, proxyd} {
 			t.Base = peer
 			p.Goals = append(p.Goals, sameOrMore(t, "proxy, "+t.Title+", to "+peer, proxied, 1))

@@ -216,10 +216,8 @@ func (b *Bench) inParts(rounds int, fresh func() []contender) []report.Row {
 func (b *Bench) pairs(p *report.Part, rounds int, title string, servers []server, loads ...load) []report.Table {
 	var tables []report.Table
 	for _, l := range loads {
-		b.Progress("  %s, %s", l.name, l.unit)
-		t := report.Table{Title: title + l.name, Unit: l.unit, Base: servers[0].name, Paired: true, Picture: report.Bars}
 		spent := make([][]float64, len(servers))
-		t.Rows = b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers, spent) })
+		t := b.underOne(l, rounds, title, servers, spent)
 		costs := report.Table{Title: title + "The program's CPU: " + l.name, Unit: "µs an answer", Base: t.Base, Paired: true}
 		for i, r := range t.Rows {
 			costs.Rows = append(costs.Rows, report.Row{Case: r.Case, Ours: r.Ours, Absent: r.Absent})
@@ -238,14 +236,18 @@ func (b *Bench) pairs(p *report.Part, rounds int, title string, servers []server
 	return tables
 }
 
+// underOne measures servers under a load, in rounds that are compared with the first's.
+func (b *Bench) underOne(l load, rounds int, title string, servers []server, spent [][]float64) report.Table {
+	b.Progress("  %s, %s", l.name, l.unit)
+	return report.Table{Title: title + l.name, Unit: l.unit, Base: servers[0].name, Paired: true, Picture: report.Bars,
+		Rows: b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers, spent) })}
+}
+
 // loads measures servers under loads, a table each.
-func (b *Bench) loads(p *report.Part, rounds int, title, base string, servers []server, loads ...load) []report.Table {
+func (b *Bench) loads(p *report.Part, rounds int, title string, servers []server, loads ...load) []report.Table {
 	var tables []report.Table
 	for _, l := range loads {
-		b.Progress("  %s, %s", l.name, l.unit)
-		t := report.Table{Title: title + l.name, Unit: l.unit, Base: base, Paired: true, Picture: report.Bars}
-		t.Rows = b.inParts(b.rounds(rounds), func() []contender { return underLoad(l, servers, nil) })
-		tables = append(tables, t)
+		tables = append(tables, b.underOne(l, rounds, title, servers, nil))
 	}
 	p.Tables = append(p.Tables, tables...)
 	return tables

@@ -48,6 +48,7 @@ func sample() Result {
 				{Text: "too little", Value: value(29), Least: true, Bound: 30},
 				{Text: "nothing", Bound: 2, Absent: "nobody: gone"},
 				{Text: "perhaps too little", Value: value(0.97), Low: value(0.951), High: value(0.985), Least: true, Bound: 0.98},
+				{Text: "nobody knows", Value: value(0.97), Low: value(0.8), High: value(1.1), Least: true, Bound: 0.98},
 			}},
 			{Name: "lost", Title: "Lost", How: "Not at all.", Absent: "needs root"},
 		},

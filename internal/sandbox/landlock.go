@@ -88,10 +88,10 @@ func (s Spec) fileRights(abi int) uint64 {
 //
 // Files: everything that is mounted can be executed, and written is only where the plan
 // mounts something writable. What can be read is what is mounted: a rule for that
-// would say no more, and cost 350 ns for each file that is opened. So it is only for who may get
-// hold of other files, a log as stdout that can be opened anew to read what others
-// have written, or a folder that a client passes in. A process under such rules cannot mount any more,
-// which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
+// would say no more, and cost 350 ns for each file that is opened. So it is only for
+// who may get hold of other files, a log as stdout that can be opened anew to read what
+// others have written, or a folder that a client passes in. A process under such rules
+// cannot mount any more, which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
 // of TCP, whatever the namespace of the socket; a supervisor's calls are its own, so
 // it still can; the same where only unix sockets may be connected, since that is
 // decided before the kernel reads the address again. Scopes, sealed: abstract names
