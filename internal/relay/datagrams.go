@@ -280,7 +280,24 @@ func (d *Datagrams) expire() {
 		return // they may wait in the queue inside
 	}
 	for f := d.oldest; f != nil && d.now-f.last >= d.options.Expire; f = d.oldest {
+		if f.held == nil && answered(f) {
+			d.wake(f)
+			d.touch(f, d.now, 0)
+			continue
+		}
 		d.drop(f)
+	}
+}
+
+// answered reports whether an answer lies in the socket of f: it came in time,
+// and we are late.
+func answered(f *flow) bool {
+	poll := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(poll, 0)
+		if err != unix.EINTR {
+			return n == 1 && poll[0].Revents&unix.POLLIN != 0
+		}
 	}
 }
 
