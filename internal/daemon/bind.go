@@ -14,7 +14,7 @@ import (
 // no other protocol with connections.
 func binding(conf config.Service) supervise.Binding {
 	var b supervise.Binding
-	guarded := sandbox.Running().Landlock >= 4
+	guarded := sandbox.Running().TCP()
 	for _, s := range conf.Sockets {
 		// Checked when it was read.
 		target, _ := listen.ParseAddress(s.Target)

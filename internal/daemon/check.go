@@ -50,5 +50,8 @@ func sealed(conf config.Service) (text []byte) {
 	for _, l := range s.lacks {
 		text = fmt.Appendf(text, "# open here: %s\n", l)
 	}
+	for _, l := range s.lesser {
+		text = fmt.Appendf(text, "# less than on a newer kernel: %s\n", l)
+	}
 	return text
 }

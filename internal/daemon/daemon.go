@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"activator/internal/config"
 	"activator/internal/listen"
@@ -138,6 +139,9 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	}
 	for _, lack := range p.lacks {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
+	}
+	if len(p.lesser) > 0 {
+		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.lesser, "; "))
 	}
 	p.spec.Process.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	service := p.service(supervise.Surroundings{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,42 +135,49 @@ func (s *standIn) Close() error {
 
 // sealing is how a service is sealed.
 type sealing struct {
-	sockets []listen.Spec
-	lacks   []string // what of the seal cannot be had here, a sentence each
-	names   bool     // it has no socket that reaches abstract names of the host
-	passed  bool     // clients may pass it descriptors
+	sockets  []listen.Spec
+	lacks    []string // what of the seal cannot be had here, a sentence each
+	lesser   []string // what is no part of the seal, and is kept by less here than by a newer kernel
+	names    bool     // abstract unix names may be sent to: it has no socket that reaches those of the host
+	receives bool     // somebody may pass it descriptors
 }
 
 // seal says how each socket of conf is kept from being turned outward.
 func seal(conf config.Service, answering func() bool) (s sealing) {
 	sealed := conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
-	direct := false // unix datagram sockets of the host's that the service has, or may be passed
+	kernel := sandbox.Running()
+	var direct, relayed, refused bool
 	for _, socket := range conf.Sockets {
 		spec := socket.Spec
-		if conf.Handover == "proxy" {
-			spec.Options.RefuseRights = spec.Options.RefuseRights && listen.CanRefuseRights() // what comes is dropped anyway
-		}
 		if sealed {
-			spec.Seal = sealOf(spec, answering)
-			s.lacks = append(s.lacks, socketLacks(&spec, conf.Sandbox.Connect)...)
+			spec.Seal = sealOf(spec, kernel, answering)
+			s.lacks = append(s.lacks, socketLacks(spec, kernel, conf.Sandbox.Connect)...)
 		}
-		direct = direct || spec.Address.Unix() && spec.Seal == listen.Unsealed &&
-			(spec.Address.Network == listen.UnixGram || !spec.Options.RefuseRights)
-		s.passed = s.passed || spec.Address.Unix() && !spec.Options.RefuseRights && conf.Handover != "proxy"
+		if spec.Address.Network == listen.UnixGram {
+			direct, relayed = direct || spec.Seal == listen.Unsealed, relayed || spec.Seal == listen.Relayed
+		}
+		refused = refused || spec.Address.Unix() && spec.Seal != listen.Relayed && spec.Options.RefuseRights
 		s.sockets = append(s.sockets, spec)
 	}
 	if sealed {
-		s.lacks = append(sandbox.Running().SealLacks(direct), s.lacks...)
+		s.lacks = append(kernel.SealLacks(), s.lacks...)
 	}
-	s.names = !direct
+	s.receives = receives(conf, s.sockets)
+	// A socket that is passed in may reach names of the host too. The scope is free where
+	// nothing needs one: a relay's clients have names, and so may what the service connects to.
+	s.names = relayed || !direct && conf.Sandbox.Connect != "none"
+	if conf.Container == nil {
+		s.lesser = lesser(conf, kernel, refused && conf.Handover != "proxy" && !listen.CanRefuseRights(), s.receives)
+	}
 	return s
 }
 
 // sealOf chooses: UDP sockets answer only, by programs in the kernel or by a relay.
 // Datagrams between unix sockets are relayed, since Landlock's scope would also
 // refuse the answer to an abstract name; but what comes with the sender's identity
-// or descriptors must come from the sender.
-func sealOf(spec listen.Spec, answering func() bool) listen.Seal {
+// or descriptors must come from the sender. Where there is no scope such a socket
+// receives and does not send.
+func sealOf(spec listen.Spec, kernel sandbox.Kernel, answering func() bool) listen.Seal {
 	o := &spec.Options
 	switch {
 	case spec.Address.UDP() && answering():
@@ -178,23 +186,49 @@ func sealOf(spec listen.Spec, answering func() bool) listen.Seal {
 		return listen.Relayed
 	case spec.Address.Network == listen.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity:
 		return listen.Relayed
+	case spec.Address.Network == listen.UnixGram && !kernel.Scopes():
+		return listen.ReceiveOnly
 	}
 	return listen.Unsealed
 }
 
-// socketLacks is what a socket's own seal lacks. An option that cannot be had is
-// taken off: whoever does not insist goes on without it.
-func socketLacks(spec *listen.Spec, connect string) (lacks []string) {
-	if spec.Address.Unix() && spec.Options.RefuseRights && !listen.CanRefuseRights() {
-		spec.Options.RefuseRights = false
-		lacks = append(lacks, "this kernel cannot refuse descriptors at "+spec.Address.String()+
-			" (SO_PASSRIGHTS, Linux 6.16): a client that colludes could pass a socket of the host's in; pass_rights = true accepts that")
+// receives reports whether a service may get hold of what is not mounted: whether it
+// can have a unix socket at which somebody passes it descriptors, a folder of the host's
+// among them. SO_PASSRIGHTS at our sockets does not settle it: over one of them
+// the service can pass its client an end of a socket pair, and receive there. Else it
+// needs a path of the host's to listen at, a peer to connect to, or a network in which
+// others see its abstract names.
+func receives(conf config.Service, sockets []listen.Spec) bool {
+	b := &conf.Sandbox
+	opened := func(word string) bool { return word != "" && word != "none" }
+	if len(b.Writable) > 0 || len(conf.Directories) > 0 || opened(b.Connect) || opened(b.Network) {
+		return true
 	}
+	return conf.Handover != "proxy" && slices.ContainsFunc(sockets, func(s listen.Spec) bool {
+		return s.Address.Unix() && s.Seal != listen.Relayed // a relay passes none, either way
+	})
+}
+
+// lesser says what this kernel keeps by less than a newer one does, and what that
+// leaves open. It is no part of the seal.
+func lesser(conf config.Service, kernel sandbox.Kernel, unrefused, receives bool) (open []string) {
+	files := kernel.Files() && conf.Sandbox.Syscalls != "any"
+	if unrefused {
+		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
+	}
+	if receives && !files && conf.Sandbox.Syscalls != "any" {
+		open = append(open, "in a folder that is passed in its user's files can be read and written ("+kernel.WithoutFiles()+")")
+	}
+	return open
+}
+
+// socketLacks is what a socket's own seal lacks.
+func socketLacks(spec listen.Spec, kernel sandbox.Kernel, connect string) (lacks []string) {
 	if connect != "none" && (spec.Options.MPTCP || spec.Address.Network == listen.VSock) {
 		lacks = append(lacks, "Landlock has no rules for "+spec.Address.String()+": with connect = "+strconv.Quote(connect)+
 			" the service could connect it outward")
 	}
-	if connect != "none" && spec.Address.TCP() && sandbox.Running().Landlock < 4 {
+	if connect != "none" && spec.Address.TCP() && !kernel.TCP() {
 		lacks = append(lacks, "this kernel's Landlock has no rules for TCP (ABI 4, Linux 6.7): with connect = "+strconv.Quote(connect)+
 			" the service could connect "+spec.Address.String()+" outward")
 	}
@@ -222,9 +256,11 @@ func describe(spec listen.Spec, conf config.Service) string {
 		return "direct, answers only: BPF"
 	case spec.Seal == listen.Relayed:
 		return "answers only: relay"
+	case spec.Seal == listen.ReceiveOnly:
+		return "direct, receives only: this kernel has no scope for abstract names"
 	case spec.Address.Network == listen.FIFO:
 		return "a FIFO leads nowhere"
-	case spec.Address.TCP() && !spec.Options.MPTCP:
+	case spec.Address.TCP() && !spec.Options.MPTCP && sandbox.Running().TCP():
 		return "direct: seccomp + Landlock"
 	case spec.Address.Network == listen.UnixGram:
 		return "direct, to its own root: Landlock + mount namespace"

@@ -41,7 +41,7 @@ func plan(ctx context.Context, services []config.Service, answering func() bool)
 			return nil, err
 		}
 		process := processSpec(conf)
-		process.Sandbox.Names, process.Sandbox.Unmounted = sealing.names, sealing.passed
+		process.Sandbox.Names, process.Sandbox.Unmounted = sealing.names, sealing.receives
 		if conf.Container != nil {
 			var err error
 			if process, err = containerProcess(ctx, conf, process); err != nil {

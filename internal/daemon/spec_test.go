@@ -7,6 +7,7 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/listen"
+	"activator/internal/sandbox"
 )
 
 // Who asks for a service to be stopped when idle is told where that cannot be seen.
@@ -33,29 +34,61 @@ func TestCheckIdle(t *testing.T) {
 	}
 }
 
-// Landlock keeps a service from what clients may pass in, where they may.
-func TestPassed(t *testing.T) {
+// Landlock's rules for reading are for whoever may get hold of what is not mounted: by any
+// unix socket at which somebody can pass it descriptors, and for nobody else.
+func TestReceives(t *testing.T) {
 	for _, test := range []struct {
 		address, handover string
-		refuse            bool
+		change            func(*config.Service)
 		want              bool
 	}{
-		{"unix:///x", "fds", true, !listen.CanRefuseRights()},
-		{"unix:///x", "fds", false, true},
-		{"unix:///x", "proxy", false, false}, // what comes is dropped
-		{"tcp://127.0.0.1:1", "fds", false, false},
+		{"unix:///x", "fds", nil, true}, // SO_PASSRIGHTS or not: it can pass an end of a socket pair out
+		{"unixpacket:///x", "bind", nil, true},
+		{"unix:///x", "proxy", nil, false},   // what comes is dropped
+		{"unixgram:///x", "fds", nil, false}, // relayed
+		{"unixgram:///x", "fds", func(s *config.Service) { s.Sockets[0].Options.PassCredentials = true }, true},
+		{"unixgram:///x", "fds", func(s *config.Service) { s.Sockets[0].Options.RefuseRights = false }, true},
+		{"tcp://127.0.0.1:1", "fds", nil, false},
+		{"udp://127.0.0.1:1", "fds", nil, false},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Connect = "unix" }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Connect = "any" }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Network = "netns:x" }, true},
+		{"tcp://127.0.0.1:1", "proxy", func(s *config.Service) { s.Sandbox.Writable = []sandbox.Mount{{Host: "/x", Inside: "/x"}} }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Directories = []config.Directory{{Kind: "state"}} }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.ReadOnly = []sandbox.Mount{{Host: "/x", Inside: "/x"}} }, false},
 	} {
 		address, err := listen.ParseAddress(test.address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		conf := config.Service{Name: "test", Handover: test.handover}
-		conf.Sockets = []config.Socket{{Spec: listen.Spec{Address: address, Options: listen.Options{RefuseRights: test.refuse}}}}
-		all, err := plan(t.Context(), []config.Service{conf}, func() bool { return true })
-		if err != nil {
-			t.Fatal(err)
+		conf := config.Service{Name: "test", Handover: test.handover, Sandbox: config.Sandbox{Spec: sandbox.Spec{Network: "none", Connect: "none"}}}
+		conf.Sockets = []config.Socket{{Spec: listen.Spec{Address: address, Options: listen.Options{RefuseRights: true}}}}
+		if test.change != nil {
+			test.change(&conf)
 		}
-		if got := all[0].spec.Process.Sandbox.Unmounted; got != test.want {
+		if got := seal(conf, func() bool { return true }).receives; got != test.want {
+			t.Errorf("%s, %s: %v, want %v: %+v", test.address, test.handover, got, test.want, conf)
+		}
+	}
+}
+
+// A unix datagram socket that cannot be relayed only receives where Landlock has no
+// scope of abstract names: nothing refuses a start.
+func TestSealOfDatagrams(t *testing.T) {
+	for _, test := range []struct {
+		options listen.Options
+		abi     int
+		want    listen.Seal
+	}{
+		{listen.Options{RefuseRights: true}, 0, listen.Relayed},
+		{listen.Options{RefuseRights: true}, 7, listen.Relayed},
+		{listen.Options{RefuseRights: true, PassCredentials: true}, 5, listen.ReceiveOnly},
+		{listen.Options{RefuseRights: true, PassSecurity: true}, 0, listen.ReceiveOnly},
+		{listen.Options{}, 0, listen.ReceiveOnly},
+		{listen.Options{}, 6, listen.Unsealed},
+	} {
+		spec := listen.Spec{Address: listen.Address{Network: listen.UnixGram, Path: "/x"}, Options: test.options}
+		if got := sealOf(spec, sandbox.Kernel{Filters: true, Landlock: test.abi}, func() bool { return false }); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}

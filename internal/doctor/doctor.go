@@ -94,9 +94,8 @@ func abilities() []finding {
 // seal tells what the process's side of the default seal lacks here.
 func seal() finding {
 	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
-		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a newer kernel, or one configured with what is missing"}
-	lacks := sandbox.Running().SealLacks(true)
-	if len(lacks) > 0 {
+		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a kernel configured with what is missing"}
+	if lacks := sandbox.Running().SealLacks(); len(lacks) > 0 {
 		f.ok, f.detail = false, strings.Join(lacks, "; ")
 	}
 	return f

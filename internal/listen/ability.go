@@ -35,10 +35,10 @@ var CanRefuseRights = sync.OnceValue(func() bool {
 })
 
 func rights() Ability {
-	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "clients cannot pass descriptors in",
-		Needs: "pass_rights = false; without it a client that colludes can hand a service a socket of its own", Cure: "Linux 6.16"}
+	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
+		Needs: "services start all the same; a client that colludes can pass one a socket, a file or a folder of its own", Cure: "Linux 6.16"}
 	if !a.OK {
-		a.Detail = "this is Linux " + kernelRelease()
+		a.Detail = "no SO_PASSRIGHTS, this is Linux " + kernelRelease()
 	}
 	return a
 }

@@ -111,6 +111,12 @@ func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 		_ = file.Close()
 		return nil, 0, err
 	}
+	if spec.Seal == ReceiveOnly {
+		if err := sendNothing(file); err != nil {
+			_ = file.Close()
+			return nil, 0, fail(a, "", err, "")
+		}
+	}
 	return file, kind.Family, nil
 }
 

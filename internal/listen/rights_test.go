@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -148,16 +147,11 @@ func TestRightsTurnedOn(t *testing.T) {
 	}
 }
 
+// A kernel that cannot refuse them opens the socket all the same.
 func TestCanRefuseRights(t *testing.T) {
-	s, err := Open(spec(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = true }), Means{})
-	if err == nil {
-		s.Close()
-	}
-	if CanRefuseRights() != (err == nil) {
-		t.Errorf("CanRefuseRights says %v, Open says %v", CanRefuseRights(), err)
-	}
-	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		t.Error(err)
+	s := open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = true })
+	if refused := sendRights(connectUnix(t, s)) == unix.EPERM; refused != CanRefuseRights() {
+		t.Errorf("CanRefuseRights says %v, a client's descriptor is refused: %v", CanRefuseRights(), refused)
 	}
 	for _, a := range Abilities() {
 		if a.Name == "refusal of descriptors" {
@@ -168,4 +162,61 @@ func TestCanRefuseRights(t *testing.T) {
 		}
 	}
 	t.Error("not among the abilities")
+}
+
+// A socket that only receives sends nothing, neither to a path nor to an abstract name
+// nor to a peer, whoever holds it, and goes on receiving; so does what Mend binds anew.
+func TestReceiveOnly(t *testing.T) {
+	witness, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(witness)
+	if err := unix.Bind(witness, &unix.SockaddrUnix{}); err != nil { // a name of the kernel's choice, unix(7)
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(witness)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp := spec(t, "unixgram://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials = true })
+	sp.Seal = ReceiveOnly
+	s, err := Open(sp, Means{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	check := func() {
+		t.Helper()
+		if _, err := unix.Write(connectUnix(t, s), []byte("x")); err != nil {
+			t.Errorf("a client: %v", err)
+		}
+		asService(t, s, func(fd int) {
+			if n, err := unix.Read(fd, make([]byte, 8)); n != 1 || err != nil {
+				t.Errorf("the service receives %d bytes, %v", n, err)
+			}
+			if err := unix.Sendto(fd, []byte("x"), 0, name); err != unix.EPIPE {
+				t.Errorf("sendto: %v", err)
+			}
+			if err := unix.Connect(fd, name); err != nil {
+				t.Errorf("connect: %v", err)
+			}
+			if _, err := unix.Write(fd, []byte("x")); err != unix.EPIPE {
+				t.Errorf("write: %v", err)
+			}
+		})
+	}
+	check()
+	if what, err := s.Mend(); err != nil {
+		t.Errorf("Mend: %q, %v", what, err)
+	}
+	check()
+	asService(t, s, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RD) })
+	if what, err := s.Mend(); err != nil || !strings.Contains(what, "shut it down") {
+		t.Errorf("Mend: %q, %v", what, err)
+	}
+	check()
+	if n, _, err := unix.Recvfrom(witness, make([]byte, 8), unix.MSG_DONTWAIT); err != unix.EAGAIN {
+		t.Errorf("the witness got %d bytes, %v", n, err)
+	}
 }

@@ -15,9 +15,10 @@ type Seal uint8
 // The seals of a socket that this package knows of; what a service may call is
 // not its business.
 const (
-	Unsealed  Seal = iota // a plain socket
-	ReplyOnly             // made by Means.MakeAll: it can only answer
-	Relayed               // a datagram socket whose service gets Means.StandIn in its place
+	Unsealed    Seal = iota // a plain socket
+	ReplyOnly               // made by Means.MakeAll: it can only answer
+	Relayed                 // a datagram socket whose service gets Means.StandIn in its place
+	ReceiveOnly             // a unix datagram socket that nobody can send from any more
 )
 
 func (s Seal) String() string {
@@ -28,6 +29,8 @@ func (s Seal) String() string {
 		return "reply only"
 	case Relayed:
 		return "relayed"
+	case ReceiveOnly:
+		return "receive only"
 	}
 	return fmt.Sprintf("seal %d", uint8(s))
 }
@@ -78,10 +81,19 @@ func checkSeal(spec Spec, means Means) error {
 		err = errors.New("there are no means for it here")
 	case spec.Seal == Relayed && !datagrams:
 		err = errors.New("only datagram sockets can have a stand-in")
-	case spec.Seal > Relayed:
+	case spec.Seal == ReceiveOnly && spec.Address.Network != UnixGram:
+		err = errors.New("only unix datagram sockets can do nothing but receive")
+	case spec.Seal > ReceiveOnly:
 		err = errors.New("unknown")
 	}
 	return fail(spec.Address, "seal: "+spec.Seal.String(), err, "")
+}
+
+// sendNothing shuts a unix datagram socket down for sending, whoever holds it: the
+// kernel never takes that back (sk_shutdown, net/unix/af_unix.c), and asks for it at every
+// send(2), to a peer as to a name.
+func sendNothing(file *os.File) error {
+	return control(file, func(fd int) error { return syscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) })
 }
 
 // stock makes unbound sockets: what needs means is made ahead, all at once.

@@ -412,7 +412,9 @@ func TestSealNeedsMeans(t *testing.T) {
 		{"tcp://127.0.0.1:9", Relayed, both, "only datagram sockets"},
 		{"unixpacket:///run/s", Relayed, both, "only datagram sockets"},
 		{"fifo:///run/f", ReplyOnly, both, "a FIFO is no socket"},
-		{"udp://127.0.0.1:9", Relayed + 1, both, "seal 3"},
+		{"udp://127.0.0.1:9", ReceiveOnly, both, "only unix datagram sockets"},
+		{"unix:///run/s", ReceiveOnly, both, "only unix datagram sockets"},
+		{"udp://127.0.0.1:9", ReceiveOnly + 1, both, "seal 4"},
 	} {
 		sp := spec(t, tt.address)
 		sp.Seal = tt.seal

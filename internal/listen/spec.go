@@ -78,7 +78,7 @@ type Options struct {
 	PassCredentials bool // unix
 	PassSecurity    bool // unix
 	PassPacketInfo  bool // udp; IP_PKTINFO, IPV6_RECVPKTINFO
-	RefuseRights    bool // unix; peers cannot send descriptors in (pass_rights = false)
+	RefuseRights    bool // unix; peers cannot send descriptors in, where the kernel has SO_PASSRIGHTS (pass_rights = false)
 
 	PipeSize    int  // fifo; bytes; 0: the kernel's
 	NonBlocking bool // O_NONBLOCK as the service gets the socket

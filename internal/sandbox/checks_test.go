@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -270,24 +269,21 @@ func TestLandlockByABI(t *testing.T) {
 
 func TestSealLacks(t *testing.T) {
 	for _, test := range []struct {
-		kernel    Kernel
-		datagrams bool
-		want      int
+		kernel Kernel
+		want   int
 	}{
-		{Kernel{true, 7}, true, 0},
-		{Kernel{true, 6}, true, 0},
-		{Kernel{true, 5}, true, 1},
-		{Kernel{true, 0}, true, 1},
-		{Kernel{true, 0}, false, 0},
-		{Kernel{false, 7}, false, 1},
-		{Kernel{false, 1}, true, 2},
+		{Kernel{true, 7}, 0},
+		{Kernel{true, 0}, 0},
+		{Kernel{false, 7}, 1},
 	} {
-		if got := test.kernel.SealLacks(test.datagrams); len(got) != test.want {
+		if got := test.kernel.SealLacks(); len(got) != test.want {
 			t.Errorf("%+v: %q", test, got)
 		}
 	}
-	if got := (Kernel{true, 4}).SealLacks(true)[0]; !strings.Contains(got, "(ABI 6, Linux 6.12; here it is ABI 4): ") {
-		t.Error(got)
+	for abi, want := range map[int]string{0: "no Landlock for files: ABI 2; here it is off", 1: "no Landlock for files: ABI 2, Linux 5.19; here it is ABI 1"} {
+		if got := (Kernel{true, abi}).WithoutFiles(); got != want {
+			t.Errorf("ABI %d: %s", abi, got)
+		}
 	}
 	for abi, want := range map[int]string{0: "off", 4: "ABI 4, without device ioctls (ABI 5, Linux 6.10), abstract unix names and signals (ABI 6, Linux 6.12)", 7: "ABI 7"} {
 		if a := landlockAbility(abi); a.Detail != want || a.OK != (abi >= 6) {

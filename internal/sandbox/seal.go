@@ -21,24 +21,33 @@ func Running() Kernel {
 	return Kernel{Filters: errors.Is(err, unix.EFAULT), Landlock: landlockABI()}
 }
 
+// Files reports whether Landlock knows files as well as is of use here.
+func (k Kernel) Files() bool { return k.Landlock >= abiFiles }
+
+// TCP reports whether Landlock can refuse to bind and to connect TCP.
+func (k Kernel) TCP() bool { return k.Landlock >= abiTCP }
+
+// Scopes reports whether Landlock can end abstract unix names where the sandbox does.
+func (k Kernel) Scopes() bool { return k.Landlock >= abiScopes }
+
+// WithoutFiles says why Landlock keeps no files here.
+func (k Kernel) WithoutFiles() string {
+	return "no Landlock for files: " + landlockMissing(k.Landlock, abiFiles)
+}
+
 // SealLacks says what of the process's side of the seal this kernel has not, and
-// what that leaves open, a sentence each; nil: nothing. datagrams tells whether the
-// process inherits unix datagram sockets, which alone can send to a name.
+// what that leaves open, a sentence each; nil: nothing.
 //
-// Landlock's TCP rules (ABI 4) are not among it. They are the second wall: without
+// Landlock is not among it. Its rules for TCP are the second restriction: without
 // them the filter alone refuses connect and fast open, and every bind to an address that could
 // be an internet one, so that nothing is open, but programs cannot bind unix sockets of
-// their own (nor internet ones, which they cannot with them either).
-func (k Kernel) SealLacks(datagrams bool) []string {
-	var lacks []string
-	if !k.Filters {
-		lacks = append(lacks, "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): the service could dissolve a socket that it inherits, and connect it from the host's network")
+// their own (nor internet ones, which they cannot with them either). Its scope of abstract
+// names matters only to a unix datagram socket, which without it is relayed or only receives.
+func (k Kernel) SealLacks() []string {
+	if k.Filters {
+		return nil
 	}
-	if datagrams && k.Landlock < abiScopes {
-		lacks = append(lacks, fmt.Sprintf("this kernel's Landlock has no scopes (%s): the service could send to abstract unix names of the host through a unix datagram socket that it inherits",
-			landlockMissing(k.Landlock, abiScopes)))
-	}
-	return lacks
+	return []string{"this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): the service could dissolve a socket that it inherits, and connect it from the host's network"}
 }
 
 // landlockLevels is what each ABI that we use brought.
@@ -66,7 +75,7 @@ func landlockMissing(have, want int) string {
 // landlockAbility tells the ABI and what it lacks.
 func landlockAbility(abi int) Ability {
 	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: "off",
-		Needs: "the second wall, behind the mounts and the list of system calls; the seal of unix datagram sockets (ABI 6)",
+		Needs: "services start all the same: it is the second restriction, behind the mounts and the list of system calls. Without its files, ABI 2, a folder that a client passes in is open; without its TCP, ABI 4, services bind no unix paths of their own, and seal = \"required\" does not go with connect; without its names, ABI 6, a unixgram:// socket with pass_credentials, pass_security or pass_rights only receives",
 		Cure:  "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
 	if abi == 0 {
 		return a
