@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,7 +102,7 @@ the service as a process without a network, which inherits the sockets by the
 LISTEN_FDS protocol. No systemd, no container engine, no root needed.
 
 SIGHUP reads the configuration again, SIGTERM and SIGINT end everything in order,
-a second one at once.`,
+one more, a second later or after that, ends at once.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -147,18 +148,30 @@ func serve(o daemon.Options) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	ends := make(chan os.Signal, 2)
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
-	go endOn(ends, stop)
+	go endOn(ends, stop, func() {
+		fmt.Fprintln(os.Stderr, "activator: a second signal: ended at once")
+		os.Exit(exitFailed)
+	})
 	return daemon.Run(ctx, o, reload)
 }
 
-// endOn ends in order at the first signal and at once at the second: every child
-// has a parent-death signal and goes too.
-func endOn(ends <-chan os.Signal, stop context.CancelFunc) {
+// sameRequest is how long further signals belong to the first one. timeout(1) signals
+// its child and then its group, which the child is in; a supervisor may stop a process
+// and then its control group; a user may press a key twice.
+const sameRequest = time.Second
+
+// endOn calls stop at the first signal, and atOnce at the next one that comes
+// sameRequest after it or later. On a busy machine this goroutine may run late: what
+// waits in ends when the time is over came before, and is dropped.
+func endOn(ends <-chan os.Signal, stop, atOnce func()) {
 	<-ends
 	stop()
+	<-time.After(sameRequest)
+	for range len(ends) {
+		<-ends
+	}
 	<-ends
-	fmt.Fprintln(os.Stderr, "activator: a second signal: ended at once")
-	os.Exit(exitFailed)
+	atOnce()
 }
 
 func checkCommand(paths *[]string) *cobra.Command {

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,6 +63,9 @@ func IsMaker() bool { return len(os.Args) == 2 && os.Args[0] == MakerName }
 // It never returns, starts no goroutine and logs nothing. It must stand at the
 // beginning of main.
 func Make() {
+	// A manager that stops a whole control group means the activator, which ends this
+	// process when the last service has ended: until then clients may come.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	control, err := strconv.Atoi(os.Args[1])
 	if err != nil {
 		os.Exit(2)

@@ -201,6 +201,7 @@ func attributes(null, control int) *syscall.ProcAttr {
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
 			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE},
 			Pdeathsig:   syscall.SIGKILL,
+			Setsid:      true, // a key or a hang-up of a terminal does not mean it
 		},
 	}
 }
