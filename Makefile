@@ -12,10 +12,11 @@ BUILD  := CGO_ENABLED=0 $(GO) build $(VCS) -trimpath -ldflags '-s -w'
 
 .DEFAULT_GOAL := build
 .PHONY: build
-build: ## bin/activator and bin/echo, static, and the intruder of the escape suite
+build: ## bin/activator and bin/echo, static, and what the escape suite needs
 	$(BUILD) -o bin/activator ./cmd/activator
 	$(BUILD) -o bin/echo ./cmd/echo
 	$(BUILD) -o bin/intruder ./test/escape/intruder
+	$(BUILD) -o bin/oldkernel ./test/oldkernel
 	@mkdir -p bin/rootfs && if [ -e bin/echo ]; then cp bin/echo bin/rootfs/echo; fi # configs/rootfs.toml
 
 .PHONY: run
@@ -39,6 +40,7 @@ lint: ## gofmt, vet, staticcheck, and that it builds for arm64
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/activator
 	GOARCH=arm64 $(BUILD) -o /dev/null ./cmd/echo
 	GOARCH=arm64 $(BUILD) -o /dev/null ./test/escape/intruder
+	GOARCH=arm64 $(BUILD) -o /dev/null ./test/oldkernel
 	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./...
 
 .PHONY: fuzz

@@ -146,47 +146,47 @@ type sealing struct {
 func seal(conf config.Service, answering func() bool) (s sealing) {
 	sealed := conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
 	kernel := sandbox.Running()
-	var direct, relayed, refused bool
+	// A relay's clients have abstract names inside, which the scope would keep from being answered.
+	named := slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return relayable(s.Spec) })
+	direct := false
 	for _, socket := range conf.Sockets {
 		spec := socket.Spec
 		if sealed {
-			spec.Seal = sealOf(spec, kernel, answering)
+			spec.Seal = sealOf(spec, kernel.Scopes() && !named, answering)
 			s.lacks = append(s.lacks, socketLacks(spec, kernel, conf.Sandbox.Connect)...)
 		}
-		if spec.Address.Network == listen.UnixGram {
-			direct, relayed = direct || spec.Seal == listen.Unsealed, relayed || spec.Seal == listen.Relayed
-		}
-		refused = refused || spec.Address.Unix() && spec.Seal != listen.Relayed && spec.Options.RefuseRights
+		direct = direct || spec.Address.Network == listen.UnixGram && spec.Seal == listen.Unsealed
 		s.sockets = append(s.sockets, spec)
 	}
 	if sealed {
 		s.lacks = append(kernel.SealLacks(), s.lacks...)
 	}
 	s.receives = receives(conf, s.sockets)
-	// A socket that is passed in may reach names of the host too. The scope is free where
-	// nothing needs one: a relay's clients have names, and so may what the service connects to.
-	s.names = relayed || !direct && conf.Sandbox.Connect != "none"
-	if conf.Container == nil {
-		s.lesser = lesser(conf, kernel, refused && conf.Handover != "proxy" && !listen.CanRefuseRights(), s.receives)
-	}
+	// A socket that is passed in may reach names of the host too, so the scope is there wherever
+	// nothing needs a name: no relay, and nothing that the service connects to.
+	s.names = named || !direct && conf.Sandbox.Connect != "none"
+	s.lesser = lesser(conf, kernel, &s)
 	return s
+}
+
+// relayable reports whether the datagrams of a unix socket can be carried: what comes with
+// the sender's identity or descriptors must come from the sender.
+func relayable(spec listen.Spec) bool {
+	o := &spec.Options
+	return spec.Address.Network == listen.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity
 }
 
 // sealOf chooses: UDP sockets answer only, by programs in the kernel or by a relay.
 // Datagrams between unix sockets are relayed, since Landlock's scope would also
-// refuse the answer to an abstract name; but what comes with the sender's identity
-// or descriptors must come from the sender. Where there is no scope such a socket
-// receives and does not send.
-func sealOf(spec listen.Spec, kernel sandbox.Kernel, answering func() bool) listen.Seal {
-	o := &spec.Options
+// refuse the answer to an abstract name. One that is not relayed is kept from these names by
+// the scope, and without scope receives and does not send.
+func sealOf(spec listen.Spec, scope bool, answering func() bool) listen.Seal {
 	switch {
 	case spec.Address.UDP() && answering():
 		return listen.ReplyOnly
-	case spec.Address.UDP():
+	case spec.Address.UDP(), relayable(spec):
 		return listen.Relayed
-	case spec.Address.Network == listen.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity:
-		return listen.Relayed
-	case spec.Address.Network == listen.UnixGram && !kernel.Scopes():
+	case spec.Address.Network == listen.UnixGram && !scope:
 		return listen.ReceiveOnly
 	}
 	return listen.Unsealed
@@ -211,13 +211,24 @@ func receives(conf config.Service, sockets []listen.Spec) bool {
 
 // lesser says what this kernel keeps by less than a newer one does, and what that
 // leaves open. It is no part of the seal.
-func lesser(conf config.Service, kernel sandbox.Kernel, unrefused, receives bool) (open []string) {
-	files := kernel.Files() && conf.Sandbox.Syscalls != "any"
-	if unrefused {
+func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []string) {
+	if conf.Container != nil {
+		return nil
+	}
+	refused := func(spec listen.Spec) bool {
+		return spec.Address.Unix() && spec.Seal != listen.Relayed && spec.Options.RefuseRights
+	}
+	if conf.Handover != "proxy" && !listen.CanRefuseRights() && slices.ContainsFunc(s.sockets, refused) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
 	}
-	if receives && !files && conf.Sandbox.Syscalls != "any" {
-		open = append(open, "in a folder that is passed in its user's files can be read and written ("+kernel.WithoutFiles()+")")
+	writable := len(conf.Sandbox.Writable) > 0 || len(conf.Directories) > 0
+	if s.receives && conf.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
+		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
+	}
+	for _, spec := range s.sockets {
+		if spec.Seal == listen.ReceiveOnly {
+			open = append(open, spec.Address.String()+" only receives, so that it reaches no abstract name ("+kernel.WithoutScope()+")")
+		}
 	}
 	return open
 }
@@ -257,7 +268,7 @@ func describe(spec listen.Spec, conf config.Service) string {
 	case spec.Seal == listen.Relayed:
 		return "answers only: relay"
 	case spec.Seal == listen.ReceiveOnly:
-		return "direct, receives only: this kernel has no scope for abstract names"
+		return "direct, receives only"
 	case spec.Address.Network == listen.FIFO:
 		return "a FIFO leads nowhere"
 	case spec.Address.TCP() && !spec.Options.MPTCP && sandbox.Running().TCP():

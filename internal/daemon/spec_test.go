@@ -77,19 +77,40 @@ func TestReceives(t *testing.T) {
 func TestSealOfDatagrams(t *testing.T) {
 	for _, test := range []struct {
 		options listen.Options
-		abi     int
+		scope   bool
 		want    listen.Seal
 	}{
-		{listen.Options{RefuseRights: true}, 0, listen.Relayed},
-		{listen.Options{RefuseRights: true}, 7, listen.Relayed},
-		{listen.Options{RefuseRights: true, PassCredentials: true}, 5, listen.ReceiveOnly},
-		{listen.Options{RefuseRights: true, PassSecurity: true}, 0, listen.ReceiveOnly},
-		{listen.Options{}, 0, listen.ReceiveOnly},
-		{listen.Options{}, 6, listen.Unsealed},
+		{listen.Options{RefuseRights: true}, false, listen.Relayed},
+		{listen.Options{RefuseRights: true}, true, listen.Relayed},
+		{listen.Options{RefuseRights: true, PassCredentials: true}, false, listen.ReceiveOnly},
+		{listen.Options{RefuseRights: true, PassSecurity: true}, false, listen.ReceiveOnly},
+		{listen.Options{}, false, listen.ReceiveOnly},
+		{listen.Options{}, true, listen.Unsealed},
 	} {
 		spec := listen.Spec{Address: listen.Address{Network: listen.UnixGram, Path: "/x"}, Options: test.options}
-		if got := sealOf(spec, sandbox.Kernel{Filters: true, Landlock: test.abi}, func() bool { return false }); got != test.want {
+		if got := sealOf(spec, test.scope, func() bool { return false }); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
+	}
+}
+
+// One socket's relay needs abstract names, and so the other one may not reach them.
+func TestSealOfBothKinds(t *testing.T) {
+	socket := func(path string, o listen.Options) config.Socket {
+		return config.Socket{Spec: listen.Spec{Address: listen.Address{Network: listen.UnixGram, Path: path}, Options: o}}
+	}
+	conf := config.Service{Name: "test", Sandbox: config.Sandbox{Spec: sandbox.Spec{Connect: "none"}}, Sockets: []config.Socket{
+		socket("/x", listen.Options{RefuseRights: true, PassCredentials: true}), socket("/y", listen.Options{RefuseRights: true})}}
+	s := seal(conf, func() bool { return true })
+	if got := [2]listen.Seal{s.sockets[0].Seal, s.sockets[1].Seal}; got != [2]listen.Seal{listen.ReceiveOnly, listen.Relayed} || !s.names || len(s.lesser) == 0 {
+		t.Errorf("%v, names %v, %q", got, s.names, s.lesser)
+	}
+	conf.Sockets = conf.Sockets[1:]
+	if s = seal(conf, func() bool { return true }); !s.names {
+		t.Error("a relay's clients cannot be answered")
+	}
+	conf.Sockets[0].Options.PassCredentials = true
+	if s = seal(conf, func() bool { return true }); s.names {
+		t.Error("no scope, and nothing needs a name")
 	}
 }

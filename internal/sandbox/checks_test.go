@@ -259,6 +259,14 @@ func TestLandlockByABI(t *testing.T) {
 			}
 		}
 	}
+	// The first one refuses renames, so it is for who has nothing of his own to rename.
+	fresh := entries[:2]
+	if l := (Spec{Unmounted: true}).landlock(1, fresh); l.Files != 0x1fff {
+		t.Errorf("ABI 1: %#x", l.Files)
+	}
+	if l := (Spec{}).landlock(1, fresh); l.Files != 0 {
+		t.Errorf("ABI 1, nothing to get hold of: %#x", l.Files)
+	}
 	if l := (Spec{}).landlock(7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
 		t.Errorf("unsealed: %+v", l)
 	}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"encoding/binary"
 	"path"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +13,7 @@ import (
 
 // What Landlock can by its ABI, landlock(7).
 const (
-	abiFiles  = 2 // Linux 5.19. The first one refused every rename to another folder.
+	abiFiles  = 2 // Linux 5.19. The first one refuses every rename to another folder, EXDEV.
 	abiTCP    = 4 // Linux 6.7
 	abiScopes = 6 // Linux 6.12
 )
@@ -65,12 +66,18 @@ const (
 	readerRights = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 )
 
-// fileRights are those that it matters to refuse, of all that an ABI knows.
-func (s Spec) fileRights(abi int) uint64 {
-	if s.Syscalls == "any" || abi < abiFiles {
+// fileRights are those that it matters to refuse, of all that an ABI knows. The first one
+// is for those alone who may get hold of other files, against which nothing else helps, and only
+// if nothing but fresh folders is writable: data is renamed from folder to folder.
+func (s Spec) fileRights(abi int, entries []Entry) uint64 {
+	writable := slices.ContainsFunc(entries, func(e Entry) bool { return e.Kind == Writable })
+	if s.Syscalls == "any" || abi == 0 || abi < abiFiles && (writable || !s.Unmounted) {
 		return 0
 	}
 	rights := uint64(readRights | makeRights | deviceRights | unix.LANDLOCK_ACCESS_FS_WRITE_FILE)
+	if abi < abiFiles {
+		rights &^= unix.LANDLOCK_ACCESS_FS_REFER
+	}
 	if abi >= 3 {
 		rights |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
@@ -108,7 +115,7 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 			l.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}
 	}
-	if l.Files = s.fileRights(abi); l.Files == 0 {
+	if l.Files = s.fileRights(abi, entries); l.Files == 0 {
 		return l
 	}
 	l.grant("/", readRights)

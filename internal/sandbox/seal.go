@@ -21,8 +21,11 @@ func Running() Kernel {
 	return Kernel{Filters: errors.Is(err, unix.EFAULT), Landlock: landlockABI()}
 }
 
-// Files reports whether Landlock knows files as well as is of use here.
-func (k Kernel) Files() bool { return k.Landlock >= abiFiles }
+// Files reports whether Landlock keeps the files of who may get hold of what is not
+// mounted; writable tells whether some of the host's are his to write.
+func (k Kernel) Files(writable bool) bool {
+	return k.Landlock >= abiFiles || k.Landlock > 0 && !writable
+}
 
 // TCP reports whether Landlock can refuse to bind and to connect TCP.
 func (k Kernel) TCP() bool { return k.Landlock >= abiTCP }
@@ -33,6 +36,14 @@ func (k Kernel) Scopes() bool { return k.Landlock >= abiScopes }
 // WithoutFiles says why Landlock keeps no files here.
 func (k Kernel) WithoutFiles() string {
 	return "no Landlock for files: " + landlockMissing(k.Landlock, abiFiles)
+}
+
+// WithoutScope says why Landlock keeps no abstract names here.
+func (k Kernel) WithoutScope() string {
+	if k.Scopes() {
+		return "the scope of these would keep a relay's clients from being answered"
+	}
+	return "no scope: " + landlockMissing(k.Landlock, abiScopes)
 }
 
 // SealLacks says what of the process's side of the seal this kernel has not, and

@@ -165,8 +165,9 @@ type operator struct {
 	client   *client
 	typed    string
 	survived bool
-	got      int   // datagrams that the intruder says it got
-	crowded  error // why not all clients of a crowd could connect
+	got      int           // datagrams that the intruder says it got
+	crowded  error         // why not all clients of a crowd could connect
+	another  *net.UnixConn // a second connection; nil: none
 }
 
 // run sends a request and answers questions until the result is there.
@@ -245,6 +246,18 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 			o.w.t.Errorf("rights: %v", err)
 		}
 		return "sent", f
+	case "another":
+		c, err := net.Dial("unix", o.w.unix)
+		if err != nil {
+			return err.Error(), nil
+		}
+		o.w.t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(patience))
+		o.another = c.(*net.UnixConn)
+	case "through":
+		if err := o.through(m.Argument); err != nil {
+			return err.Error(), nil
+		}
 	case "typed":
 		o.typed = o.w.terminal.read()
 	case "survivor":
@@ -309,6 +322,30 @@ func (w *world) rights(what string) (*os.File, error) {
 		return os.Open("/proc/self/ns/net")
 	}
 	return os.Open("/")
+}
+
+// through passes something in over a socket that the intruder passes out.
+func (o *operator) through(what string) error {
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := o.another.ReadMsgUnix(make([]byte, 1), control)
+	if err != nil {
+		return err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) == 0 {
+		return errors.Join(err, errors.New("no descriptor"))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fds[0])
+	f, err := o.w.rights(what)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Sendmsg(fds[0], []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0)
 }
 
 // killStarter kills the starter, and reports whether anybody still answers on

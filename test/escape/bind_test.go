@@ -37,7 +37,7 @@ limits = { nproc = 64, as = "1G" }
 
 func (binding) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
-	return startActivator(t, w, p, bound, "")
+	return startActivator(t, w, p, "", bound, "")
 }
 
 // TestSandboxThatBinds: the seal holds for what was bound as for what was inherited.

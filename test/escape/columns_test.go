@@ -246,8 +246,12 @@ func (podman) start(t *testing.T, w *world, p wire.Probe) stage {
 }
 
 // sandboxed is the activator with a configuration that says where the sockets
-// are, and the limits that two probes run against. more is what a test adds.
-type sandboxed struct{ more string }
+// are, and the limits that two probes run against.
+type sandboxed struct {
+	more   string // of the configuration
+	socket string // a line of its [[socket]]
+	kernel string // what the activator is to do without, as oldkernel has it; "": nothing
+}
 
 const configuration = `[[socket]]
 listen = ["tcp://127.0.0.1:%[1]s", "udp://127.0.0.1:%[1]s", "tcp://[::]:%[2]s", "udp://[::]:%[2]s",
@@ -270,16 +274,17 @@ type running struct {
 
 func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
-	return startActivator(t, w, p, configuration, s.more)
+	format := strings.Replace(configuration, "\n[service]", s.socket+"\n[service]", 1)
+	return startActivator(t, w, p, s.kernel, format, s.more)
 }
 
 // startActivator starts it with a configuration that lacks the addresses and the
 // program.
-func startActivator(t *testing.T, w *world, p wire.Probe, format, more string) stage {
+func startActivator(t *testing.T, w *world, p wire.Probe, kernel, format, more string) stage {
 	t.Helper()
 	for try := range 5 {
 		w.choosePorts()
-		a := activate(t, w, p, format, more)
+		a := activate(t, w, p, kernel, format, more)
 		select {
 		case <-a.log.ready:
 			t.Cleanup(a.stop)
@@ -297,10 +302,13 @@ func startActivator(t *testing.T, w *world, p wire.Probe, format, more string) s
 	return nil
 }
 
-func activate(t *testing.T, w *world, p wire.Probe, format, more string) *running {
+func activate(t *testing.T, w *world, p wire.Probe, kernel, format, more string) *running {
 	t.Helper()
 	text := fmt.Sprintf(format, w.port, w.port6, w.unix, w.unixgram, w.binary)
 	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
+	if kernel != "" {
+		argv = append([]string{program(t, "oldkernel"), kernel}, argv...)
+	}
 	if p.Name == "keyring" {
 		argv = append([]string{w.binary, "with-key", "intruder-" + w.nonce, w.secret}, argv...)
 	}

@@ -118,7 +118,7 @@ func TestSandbox(t *testing.T) {
 func TestSandboxThatConnects(t *testing.T) {
 	for _, connect := range []string{"unix", "any"} {
 		t.Run(connect, func(t *testing.T) {
-			c := sandboxed{"[sandbox]\nconnect = \"" + connect + "\"\n"}
+			c := sandboxed{more: "[sandbox]\nconnect = \"" + connect + "\"\n"}
 			for _, p := range chosen(t) {
 				switch p.Group {
 				case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison":

@@ -35,7 +35,7 @@ limits = { nproc = 64, as = "1G" }
 
 func (carrying) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
-	return startActivator(t, w, p, carried, "")
+	return startActivator(t, w, p, "", carried, "")
 }
 
 // TestSandboxThatIsCarried: what it has leads nowhere. What a call on a socket of its

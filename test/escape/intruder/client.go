@@ -25,6 +25,7 @@ func clientProbes() []probe {
 	add("rights-listen", "a colluding client passes in a TCP socket: bind() and listen()", "a client of the host connects to a port that was not there before", wire.WitnessNonce, rightsListen)
 	add("rights-connection", "a colluding client passes in a connection of its own: write()", out, wire.WitnessNonce, rightsConnection)
 	add("rights-root", "a colluding client passes in the host's /: openat()", file, wire.WitnessSecret, rightsRoot)
+	add("rights-pair-root", "an end of a socketpair() passed to a colluding client, who passes in the host's /: openat()", file, wire.WitnessSecret, rightsPairRoot)
 	add("rights-netns", "a colluding client passes in the host's network namespace: setns()", out, wire.WitnessNonce, rightsNamespace)
 	add("peer-signal", "SO_PEERPIDFD of a client, pidfd_send_signal()", "the client gets a signal", wire.WitnessHost, peerSignal)
 	add("peer-getfd", "SO_PEERPIDFD of a client, pidfd_getfd()", secret, wire.WitnessSecret, peerGetfd)
@@ -86,6 +87,43 @@ func rightsRoot(m *mission) (string, error) {
 		return "", err
 	}
 	return m.readSecretAt(fd, "the passed root")
+}
+
+// rightsPairRoot receives at a socket of its own, which no option of the inherited one
+// is about.
+func rightsPairRoot(m *mission) (string, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", at("socketpair", err)
+	}
+	bounded(pair[0])
+	if _, err := m.ask("another", ""); err != nil {
+		return "", err
+	}
+	client, err := m.accepted("unix")
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Sendmsg(client, []byte("x"), unix.UnixRights(pair[1]), nil, 0); err != nil {
+		return "", at("sendmsg", err)
+	}
+	if _, err := m.ask("through", "root"); err != nil {
+		return "", err
+	}
+	rights := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(pair[0], make([]byte, 1), rights, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return "", at("recvmsg", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:n])
+	if err != nil || len(messages) == 0 {
+		return "", errors.Join(err, errors.New("no descriptor came over the pair"))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return "", err
+	}
+	return m.readSecretAt(fds[0], "the passed root")
 }
 
 func rightsNamespace(m *mission) (string, error) {

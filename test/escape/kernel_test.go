@@ -1,0 +1,114 @@
+package escape
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"activator/test/escape/wire"
+)
+
+// kernels are those that the suite runs as on, see oldkernel.
+var kernels = []struct {
+	name, lacks string
+	passed      string // probes of what is not promised there, which get out: a client passes a descriptor in
+}{
+	{"no Landlock, no BPF", noLandlock, "rights-udp rights-connection rights-root rights-pair-root"},
+	{"5.15", "5.15", "rights-udp rights-connection"},
+	{"6.1", "6.1", "rights-udp rights-connection"},
+	{"6.8", "6.8", "rights-udp rights-connection"},
+	{"6.12", "6.12", "rights-udp rights-connection"},
+}
+
+// socketGroups are the groups of probes about what is inherited, accepted or passed in.
+var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison"}
+
+// TestOldKernels: the default sandbox, seal = "required", stops every probe with what
+// older kernels have.
+func TestOldKernels(t *testing.T) {
+	for _, k := range kernels {
+		t.Run(k.name, func(t *testing.T) {
+			for _, p := range chosen(t) {
+				if p.Group != "files" && !slices.Contains(socketGroups, p.Group) {
+					continue
+				}
+				t.Run(p.Name, func(t *testing.T) {
+					t.Parallel()
+					r := attack(t, sandboxed{kernel: k.lacks}, p)
+					switch open := slices.Contains(strings.Fields(k.passed), p.Name); {
+					case r.Achieved && !open:
+						t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
+					case !r.Achieved && open:
+						t.Errorf("stopped, though docs/security.md says that it is not: %s", r.How)
+					default:
+						t.Logf("%v: %s", r.Achieved, r.How)
+					}
+				})
+			}
+		})
+	}
+}
+
+// restrictions are what keeps what is promised of sockets, one by one, on a kernel where
+// nothing else does. Taken away, its probes get out: docs/security.md, "What keeps which
+// promise". A restriction of ours is taken away by oldkernel, which pretends
+// to load it, or by the configuration.
+var restrictions = []struct {
+	name, probes string
+	with, gone   sandboxed
+	root         bool // as root alone
+}{
+	{"filter", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-shutdown tcp-accepted-dissolve tcp-accepted-rebind tcp-accepted-listen " +
+		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-connect ioctl-interfaces rights-tcp rights-listen",
+		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock + ",pretend-filter"}, false},
+	{"Landlock: TCP", "tcp-listener-dissolve tcp-accepted-rebind rights-tcp",
+		sandboxed{kernel: "6.8,pretend-filter"}, sandboxed{kernel: "6.8,pretend-filter,pretend-landlock"}, false},
+	{"Landlock: files", "rights-root rights-pair-root",
+		sandboxed{kernel: "5.15"}, sandboxed{kernel: "5.15,pretend-landlock"}, false},
+	{"Landlock: files, SO_PASSRIGHTS", "rights-pair-root",
+		sandboxed{}, sandboxed{kernel: "landlock=7,pretend-landlock"}, false},
+	{"Landlock: scope", "unixgram-abstract unixgram-abstract-sendmmsg",
+		sandboxed{kernel: "6.12", socket: credentials}, sandboxed{kernel: "6.12,pretend-landlock", socket: credentials}, false},
+	{"receives only", "unixgram-abstract unixgram-abstract-sendmmsg",
+		sandboxed{kernel: "6.8", socket: credentials}, sandboxed{kernel: "6.8,pretend-shutdown", socket: credentials}, false},
+	{"relay: unix datagrams", "unixgram-abstract unixgram-abstract-sendmmsg",
+		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
+	{"relay: UDP", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
+		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
+	{"BPF", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
+		sandboxed{}, sandboxed{more: unsealed}, true},
+}
+
+const (
+	noLandlock  = "landlock=0,passrights,bpf,killable,threads,peerpidfd"
+	credentials = "pass_credentials = true\n"
+	unsealed    = "[sandbox]\nseal = \"off\"\n"
+)
+
+// TestRestrictions: no promise is kept by chance.
+func TestRestrictions(t *testing.T) {
+	all := allProbes(t)
+	for _, r := range restrictions {
+		t.Run(r.name, func(t *testing.T) {
+			if r.root && os.Getuid() != 0 {
+				t.Skip("BPF is root's")
+			}
+			for name := range strings.FieldsSeq(r.probes) {
+				at := slices.IndexFunc(all, func(p wire.Probe) bool { return p.Name == name })
+				if at < 0 {
+					t.Fatalf("no probe %s", name)
+				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					if with := attack(t, r.with, all[at]); with.Achieved {
+						t.Errorf("GOT OUT: %s", with.How)
+					}
+					if gone := attack(t, r.gone, all[at]); !gone.Achieved && excuse(t, gone) == "" {
+						t.Errorf("stopped without it: %s: the restriction does nothing, or another one is there", gone.How)
+					}
+				})
+			}
+		})
+	}
+}
