@@ -19,6 +19,7 @@ import (
 // arrows are the imports of our own packages that a package may have. They
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
+	"internal/kernel/fd": {},
 	"internal/listen":    {"internal/reflex"},
 	"internal/fdpass":    {},
 	"internal/inside":    {"internal/script"},
@@ -26,8 +27,8 @@ var arrows = map[string][]string{
 	"internal/script":    {},
 	"internal/intercept": {},
 	"internal/notify":    {},
-	"internal/sandbox":   {"internal/script"},
-	"internal/output":    {},
+	"internal/sandbox":   {"internal/kernel/fd", "internal/script"},
+	"internal/output":    {"internal/kernel/fd"},
 	"internal/proxy":     {},
 	"internal/reflex":    {},
 	"internal/relay":     {},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/container": {},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
-	"internal/spawn":     {"internal/fdpass", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
+	"internal/spawn":     {"internal/fdpass", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
 	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
@@ -46,7 +47,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+var leaves = []string{"internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
 	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "cmd/echo"}
 

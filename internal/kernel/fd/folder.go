@@ -1,0 +1,187 @@
+package fd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// trust is what a folder's entries are worth.
+type trust uint8
+
+const (
+	ours    trust = iota // only root and we may change them
+	sticky               // others may add to them, but not change root's or ours
+	foreign              // somebody else may, here or further up
+)
+
+// Folder is an open folder. Its owner closes it.
+type Folder struct {
+	fd     int // O_PATH
+	path   string
+	id     ID
+	uid    uint32 // whose it is
+	above  uint32 // whose the folder is that it stands in
+	trust  trust
+	why    string // not ours: who else may write it, and which folder
+	steady bool   // nobody else can put another folder at its path
+}
+
+// FD lends the descriptor, which is one of O_PATH.
+func (f *Folder) FD() int { return f.fd }
+
+// Path is where it stands, without a link.
+func (f *Folder) Path() string { return f.path }
+
+// ID says which folder it is.
+func (f *Folder) ID() ID { return f.id }
+
+// Steady reports whether nobody but root and us can have another folder stand at its
+// path: then the path can be used as well as the descriptor.
+func (f *Folder) Steady() bool { return f.steady }
+
+// Foreign reports whether somebody else may change what is in it.
+func (f *Folder) Foreign() bool { return f.trust != ours }
+
+// Close closes it. Twice is fine, and so is nil.
+func (f *Folder) Close() {
+	if f != nil && f.fd >= 0 {
+		_ = unix.Close(f.fd)
+		f.fd = -1
+	}
+}
+
+func openRoot() (*Folder, error) {
+	fd, err := open(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
+	}
+	s, err := stat(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, &os.PathError{Op: "stat", Path: "/", Err: err}
+	}
+	f := &Folder{fd: fd, path: "/", id: s.id, uid: s.uid, above: s.uid, steady: true}
+	f.trust, f.why = judge(ours, "", &s, "/")
+	return f, nil
+}
+
+// child is the folder at name, of which fd is a descriptor that it takes.
+func (f *Folder) child(name string, fd int, s *status) *Folder {
+	c := &Folder{fd: fd, path: filepath.Join(f.path, name), id: s.id, uid: s.uid, above: f.uid}
+	c.steady = f.steady && (f.trust == ours || f.trust == sticky && trusted(s.uid))
+	c.trust, c.why = judge(f.trust, f.why, s, c.path)
+	return c
+}
+
+// judge says who may change what is in a folder that stands in one that is above.
+func judge(above trust, why string, s *status, path string) (trust, string) {
+	switch {
+	case above == foreign:
+		return foreign, why
+	case note(s.id, path):
+		return foreign, path + ", which a service may write"
+	case !trusted(s.uid):
+		return foreign, fmt.Sprintf("%s, which belongs to uid %d", path, s.uid)
+	}
+	switch {
+	case s.mode&0o002 != 0:
+		why = path + ", which everybody may write"
+	case s.mode&0o020 != 0 && !private(s.gid, path):
+		// With an access control list these bits are what it grants at the most, acl(5).
+		why = fmt.Sprintf("%s, which group %d may write", path, s.gid)
+	default:
+		return ours, ""
+	}
+	if s.mode&unix.S_ISVTX != 0 {
+		return sticky, why
+	}
+	return foreign, why
+}
+
+// trusted reports whether a user may say where our paths lead.
+func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// Stat is what stands at a name, a link itself.
+func (f *Folder) Stat(name string) (stat unix.Stat_t, err error) {
+	err = again(func() error { return unix.Fstatat(f.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
+	return stat, err
+}
+
+// ReadLink is where the link at a name leads.
+func (f *Folder) ReadLink(name string) (string, error) {
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(f.fd, name, target)
+	if err != nil {
+		return "", &os.PathError{Op: "readlink", Path: filepath.Join(f.path, name), Err: err}
+	}
+	return string(target[:n]), nil
+}
+
+// List returns the names of what stands in it, in no order.
+func (f *Folder) List() ([]string, error) {
+	fd, err := open(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: f.path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return list(fd)
+}
+
+// Open opens what stands at a name, and no link. The caller closes the descriptor.
+func (f *Folder) Open(name string, flags int, mode uint32) (int, error) {
+	return open(f.fd, name, flags|unix.O_NOFOLLOW, mode)
+}
+
+// makeFolder makes the folder at name, unless something stands there.
+func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
+	path := filepath.Join(f.path, name)
+	err := again(func() error { return unix.Mkdirat(f.fd, name, mode) })
+	if err != nil && err != unix.EEXIST {
+		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	if err != nil || !exact {
+		return nil
+	}
+	fd, err := f.Open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	made, err := stat(fd)
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if made.mode&0o777 == mode || int(made.uid) != os.Geteuid() {
+		return nil // or somebody has put another one there
+	}
+	if err := unix.Chmod(Link(fd), mode); err != nil {
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
+}
+
+// Link is a path of what a descriptor is of, for system calls that take no descriptor of
+// O_PATH. It needs /proc.
+func Link(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// open is openat(2), which leaves no descriptor to a child.
+func open(folder int, name string, flags int, mode uint32) (fd int, err error) {
+	err = again(func() (err error) {
+		fd, err = unix.Openat(folder, name, flags|unix.O_CLOEXEC, mode)
+		return err
+	})
+	return fd, err
+}
+
+// again calls f until no signal comes in between.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}

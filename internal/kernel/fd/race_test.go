@@ -1,0 +1,194 @@
+package fd
+
+import (
+	"os"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// swap exchanges two names over and over, until the function it returns is called.
+func swap(t *testing.T, a, b string) (stop func()) {
+	t.Helper()
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1_000_000 {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+				t.Error(err)
+				return
+			}
+			runtime.Gosched()
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+	}
+}
+
+// A service swaps a folder for a link while we walk through it: a thousand times the
+// file is ours, or refused, and never the secret.
+func TestSwappedWhileWalked(t *testing.T) {
+	dir := tree(t, "theirs/sub/file", "theirs/evil>$/secret", "secret/file", "secret/sub/file")
+	Claim(dir + "/theirs")
+	stop := swap(t, dir+"/theirs/sub", dir+"/theirs/evil")
+	defer stop()
+	opened, refused := 0, 0
+	for range 2000 {
+		text, err := read(dir + "/theirs/sub/file")
+		switch {
+		case err != nil:
+			refused++
+		case text == "theirs/sub/file":
+			opened++
+		default:
+			t.Fatalf("read %q", text)
+		}
+		// By a path without links it is the same: a child opens it so.
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+		if fd, err := unix.Openat2(unix.AT_FDCWD, dir+"/theirs/sub/file", &how); err == nil {
+			real, err := os.Readlink(Link(fd))
+			unix.Close(fd)
+			if err != nil || real == dir+"/secret/file" {
+				t.Fatalf("%s, %v", real, err)
+			}
+		}
+	}
+	t.Logf("opened %d times, refused %d times", opened, refused)
+}
+
+// What a runtime directory is removed through is swapped for a stranger's folder.
+func TestSwappedWhileRemoved(t *testing.T) {
+	for range 100 {
+		dir := tree(t, "theirs/sub/run/x/y/file", "theirs/evil>$/stranger", "stranger/run/x/y/file", "stranger/keep")
+		Claim(dir + "/theirs")
+		folder, err := OpenFolder(dir + "/theirs/sub/run")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := folder.ID()
+		folder.Close()
+		stop := swap(t, dir+"/theirs/sub", dir+"/theirs/evil")
+		if place, err := Walk(dir + "/theirs/sub/run"); err == nil {
+			_ = place.RemoveFolder(place.Name, id)
+			place.Close()
+		}
+		stop()
+		for _, path := range []string{"/stranger/run/x/y/file", "/stranger/keep"} {
+			if _, err := os.Stat(dir + path); err != nil {
+				t.Fatalf("a stranger's file is gone: %v", err)
+			}
+		}
+	}
+}
+
+func TestRemoveFolder(t *testing.T) {
+	dir := tree(t, "run/a/b/c", "run/link>$/stranger", "run/a/out>$/stranger", "stranger/file", "other/file")
+	parent, err := OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	deep := dir + "/run"
+	for range 3 { // path names are short, folders are not
+		fd, err := unix.Open(deep, unix.O_PATH, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 250 {
+			if err := unix.Mkdirat(fd, "d", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			next, err := unix.Openat(fd, "d", unix.O_PATH, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(fd)
+			fd = next
+		}
+		if deep, err = os.Readlink(Link(fd)); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	run, err := OpenFolder(dir + "/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Close()
+	if err := parent.RemoveFolder("other", run.ID()); err == nil {
+		t.Error("removed another folder than was meant")
+	}
+	if err := parent.RemoveFolder("run", run.ID()); err != nil {
+		t.Error(err)
+	}
+	for path, there := range map[string]bool{"run": false, "stranger/file": true, "other/file": true} {
+		if _, err := os.Stat(dir + "/" + path); (err == nil) != there {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// Only root gives away.
+func TestGive(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders to others")
+	}
+	dir := tree(t, "state/a/file", "state/link>$/stranger", "stranger/file", "shared/old", "shared/mine/file")
+	give := func(path string) error {
+		folder, err := OpenFolder(dir + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer folder.Close()
+		return folder.Give(61200, 61200)
+	}
+	owner := func(path string) uint32 {
+		var stat unix.Stat_t
+		if err := unix.Lstat(dir+path, &stat); err != nil {
+			t.Fatal(err)
+		}
+		return stat.Uid
+	}
+	if err := give("/state"); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]uint32{"/state": 61200, "/state/a/file": 61200, "/state/link": 61200, "/stranger/file": 0, "/stranger": 0} {
+		if got := owner(path); got != want {
+			t.Errorf("%s belongs to %d", path, got)
+		}
+	}
+	// A file that the host has by another name.
+	if err := os.Mkdir(dir+"/theirs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(dir+"/stranger/file", dir+"/theirs/file"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir+"/theirs", 61184, 61184); err != nil {
+		t.Fatal(err)
+	}
+	if err := give("/theirs"); err == nil || owner("/stranger/file") != 0 {
+		t.Errorf("a stranger's file was given away by another name: %v", err)
+	}
+	// A folder of root's that a service has moved to where another one's would be.
+	if err := os.Chown(dir+"/shared", 61184, 61184); err != nil {
+		t.Fatal(err)
+	}
+	if err := give("/shared/mine"); err == nil || owner("/shared/mine/file") != 0 {
+		t.Errorf("root's folder was given away: %v", err)
+	}
+	if err := os.Remove(dir + "/shared/mine/file"); err != nil {
+		t.Fatal(err)
+	}
+	if err := give("/shared/mine"); err != nil {
+		t.Error(err)
+	}
+}
