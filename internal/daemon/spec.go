@@ -33,6 +33,9 @@ type planned struct {
 func plan(ctx context.Context, services []config.Service, answering func() bool) ([]planned, error) {
 	all := make([]planned, 0, len(services))
 	for _, conf := range services {
+		processSpec(conf).Claim() // of a container too
+	}
+	for _, conf := range services {
 		sealing := seal(conf, answering)
 		if err := checkSeal(conf, sealing.lacks); err != nil {
 			return nil, err

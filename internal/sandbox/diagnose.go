@@ -112,7 +112,7 @@ func cureOfPath(errno syscall.Errno) string {
 	case syscall.ENOTDIR, syscall.EINVAL:
 		return "a folder goes on a folder and a file on a file"
 	case syscall.ELOOP:
-		return "too many symbolic links"
+		return "too many symbolic links; or one has just been put where others than we may write"
 	}
 	return ""
 }

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"activator/internal/kernel/fd"
 )
 
 // StepError is a step on the way to the program that the kernel or the host
@@ -49,4 +51,10 @@ func stepError(step, path string, err error) *StepError {
 		errno = syscall.ENOENT
 	}
 	return &StepError{Step: step, Path: path, Errno: errno, Cure: cure(step, path, errno)}
+}
+
+// LinkError is the error of a path on which a link is not followed.
+func LinkError(step, path string, link *fd.LinkError) *StepError {
+	return &StepError{Step: step, Path: path, Errno: syscall.ELOOP,
+		Cure: link.Says()}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // NetworkPath is where the namespace stands that network names; "" for none.
@@ -31,23 +33,14 @@ func Join(network string) (leave func() error, err error) {
 	if path == "" {
 		return stay, nil
 	}
-	// Looked at before it is opened: a FIFO would hold up this thread, and with it
-	// every start of every service.
-	var kind unix.Statfs_t
-	if err := unix.Statfs(path, &kind); err != nil {
-		return stay, joinError(path, os.NewSyscallError("statfs", err))
-	}
-	if kind.Type != unix.NSFS_MAGIC {
-		return stay, joinError(path, unix.EINVAL)
-	}
 	home, err := netns.Get()
 	if err != nil {
 		return stay, stepError("network", "/proc/self/ns/net", err)
 	}
-	target, err := netns.GetFromPath(path)
+	target, err := openNetwork(path)
 	if err != nil {
 		_ = home.Close()
-		return stay, joinError(path, err)
+		return stay, err
 	}
 	defer func() { _ = target.Close() }()
 	if err := netns.Set(target); err != nil {
@@ -58,6 +51,38 @@ func Join(network string) (leave func() error, err error) {
 		defer func() { _ = home.Close() }()
 		return os.NewSyscallError("setns", netns.Set(home))
 	}, nil
+}
+
+// openNetwork opens the namespace at a path, which may lie where a service writes.
+func openNetwork(path string) (netns.NsHandle, error) {
+	place, err := fd.Walk(path)
+	var link *fd.LinkError
+	switch {
+	case errors.As(err, &link):
+		return -1, LinkError("network", path, link)
+	case err != nil:
+		return -1, joinError(path, err)
+	}
+	defer place.Close()
+	// Looked at before it is opened: a FIFO would hold up this thread, and with it
+	// every start of every service.
+	looked, err := place.Look()
+	if err != nil {
+		return -1, joinError(path, err)
+	}
+	defer func() { _ = unix.Close(looked) }()
+	var kind unix.Statfs_t
+	if err := unix.Fstatfs(looked, &kind); err != nil {
+		return -1, joinError(path, os.NewSyscallError("statfs", err))
+	}
+	if kind.Type != unix.NSFS_MAGIC {
+		return -1, joinError(path, unix.EINVAL)
+	}
+	target, err := unix.Open(fd.Link(looked), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, joinError(path, os.NewSyscallError("open", err))
+	}
+	return netns.NsHandle(target), nil
 }
 
 func joinError(path string, err error) error {

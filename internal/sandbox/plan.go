@@ -1,7 +1,7 @@
 package sandbox
 
 import (
-	"os"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Plan is a [Spec] resolved against the running host: everything that is done, in
@@ -44,6 +46,7 @@ type Entry struct {
 	Kind     Kind
 	Path     string // absolute, inside
 	Source   string // binds: absolute, on the host; Link: its target
+	real     string // binds: Source without a link, and opened so; "": it is opened as it is
 	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
 	Size     uint64 // Tmpfs: bytes, 0: the kernel's default, half of the memory
 	Optional bool   // binds: a missing Source is left out
@@ -52,12 +55,31 @@ type Entry struct {
 }
 
 // look looks at what a bind is of. What is not there is told better by whoever opens
-// it.
-func (e *Entry) look() {
-	if e.bind() && e.Kind != Device {
-		info, err := os.Stat(e.Source)
-		e.folder = err == nil && info.IsDir()
+// it. What the configuration names may lie where a service writes, so it is walked to;
+// the host's system folders do not.
+func (e *Entry) look() error {
+	if !e.bind() || !e.Asked {
+		return nil
 	}
+	place, err := fd.Walk(e.Source)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return LinkError("open", e.Source, link)
+	}
+	if err != nil {
+		e.real = e.Source
+		return nil
+	}
+	defer place.Close()
+	if !place.Magic() {
+		e.real = place.Path()
+	}
+	if source, err := place.Look(); err == nil {
+		var stat unix.Stat_t
+		e.folder = unix.Fstat(source, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR
+		_ = unix.Close(source)
+	}
+	return nil
 }
 
 // fresh are the top-level names that are never taken from the host or a root
@@ -93,7 +115,9 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 	}
 	plan.Entries = slices.Concat(plan.Entries, asked, bound)
 	for i := range plan.Entries {
-		plan.Entries[i].look()
+		if err := plan.Entries[i].look(); err != nil {
+			return nil, err
+		}
 	}
 	s.walls(plan, landlockABI())
 	return plan, nil
@@ -119,15 +143,27 @@ func (s Spec) base() ([]Entry, error) {
 	if s.Root == "" {
 		return hostBase(), nil
 	}
-	entries, err := os.ReadDir(s.Root)
+	folder, err := fd.OpenFolder(s.Root)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return nil, LinkError("root", s.Root, link)
+	}
 	if err != nil {
 		return nil, stepError("root", s.Root, err)
 	}
-	var names []string
-	for _, entry := range entries {
-		names = append(names, entry.Name())
+	defer folder.Close()
+	names, err := folder.List()
+	if err != nil {
+		return nil, stepError("root", s.Root, err)
 	}
-	return topEntries(s.Root, names), nil
+	slices.Sort(names)
+	entries := topEntries(folder, names)
+	for i := range entries {
+		if entries[i].bind() {
+			entries[i].real = entries[i].Source
+		}
+	}
+	return entries, nil
 }
 
 // hostBase is the host's. Every start wants it, and it changes when / does.
@@ -142,7 +178,12 @@ func hostBase() []Entry {
 		for _, path := range libraries {
 			names = append(names, filepath.Base(path))
 		}
-		known.top, known.base = top, topEntries("/", names)
+		folder, err := fd.OpenFolder("/")
+		if err != nil {
+			return nil
+		}
+		defer folder.Close()
+		known.top, known.base = top, topEntries(folder, names)
 	}
 	return slices.Clone(known.base)
 }
@@ -153,7 +194,7 @@ var known struct {
 	base []Entry
 }
 
-func topEntries(folder string, names []string) (entries []Entry) {
+func topEntries(folder *fd.Folder, names []string) (entries []Entry) {
 	for _, name := range names {
 		if entry, ok := topEntry(folder, name); ok {
 			entries = append(entries, entry)
@@ -162,18 +203,17 @@ func topEntries(folder string, names []string) (entries []Entry) {
 	return entries
 }
 
-func topEntry(folder, name string) (Entry, bool) {
-	source := filepath.Join(folder, name)
-	info, err := os.Lstat(source)
+func topEntry(folder *fd.Folder, name string) (Entry, bool) {
+	stat, err := folder.Stat(name)
 	if err != nil || slices.Contains(fresh, name) || name == "lost+found" {
 		return Entry{}, false
 	}
-	switch info.Mode().Type() {
-	case os.ModeSymlink:
-		target, err := os.Readlink(source)
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		target, err := folder.ReadLink(name)
 		return Entry{Kind: Link, Path: "/" + name, Source: target}, err == nil
-	case os.ModeDir, 0:
-		return Entry{Kind: ReadOnly, Path: "/" + name, Source: source}, true
+	case unix.S_IFDIR, unix.S_IFREG:
+		return Entry{Kind: ReadOnly, Path: "/" + name, Source: filepath.Join(folder.Path(), name), folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR}, true
 	}
 	return Entry{}, false // sockets, devices and pipes have no place at the top
 }

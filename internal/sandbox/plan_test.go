@@ -137,7 +137,8 @@ func TestRootFolderEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Entry{{Kind: Link, Path: "/bin", Source: "usr/bin"}, {Kind: ReadOnly, Path: "/srv", Source: dir + "/srv", folder: true}, {Kind: ReadOnly, Path: "/usr", Source: dir + "/usr", folder: true}}
+	want := []Entry{{Kind: Link, Path: "/bin", Source: "usr/bin"}, {Kind: ReadOnly, Path: "/srv", Source: dir + "/srv", real: dir + "/srv", folder: true},
+		{Kind: ReadOnly, Path: "/usr", Source: dir + "/usr", real: dir + "/usr", folder: true}}
 	if !slices.Equal(plan.Entries[:3], want) || plan.Entries[3].Path != "/dev" {
 		t.Errorf("%+v", plan.Entries[:4])
 	}

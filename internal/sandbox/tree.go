@@ -65,7 +65,16 @@ func (e Entry) clone() (recursive uint, attr unix.MountAttr) {
 // openTree clones one mount.
 func (e Entry) openTree() (int, error) {
 	recursive, attr := e.clone()
-	tree, err := unix.OpenTree(unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
+	at, path, flags := unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive
+	if e.real != "" {
+		source, err := unix.Openat2(at, e.real, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		if err != nil {
+			return -1, os.NewSyscallError("openat2", err)
+		}
+		defer func() { _ = unix.Close(source) }()
+		at, path, flags = source, "", flags|unix.AT_EMPTY_PATH
+	}
+	tree, err := unix.OpenTree(at, path, flags)
 	if err != nil {
 		return -1, os.NewSyscallError("open_tree", err)
 	}
@@ -90,11 +99,27 @@ func (b *builder) openTrees(p *Plan) []int {
 		}
 		b.step("open", entry.Source)
 		recursive, attr := entry.clone()
-		tree := b.Open(unix.SYS_OPEN_TREE, script.Here, b.Text(entry.Source), uintptr(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive))
+		tree := b.openTree(entry, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
 		b.setAttr(tree, "", unix.AT_EMPTY_PATH|recursive, attr)
 		trees = append(trees, tree)
 	}
 	return trees
+}
+
+// openTree is Entry.openTree, done by the child. The descriptor that the parent walked
+// to is of no use to it: open_tree(2) clones a mount of its own namespace only (EINVAL). But
+// a path without links is.
+func (b *builder) openTree(e Entry, flags uint) int {
+	if e.real == "" {
+		return b.Open(unix.SYS_OPEN_TREE, script.Here, b.Text(e.Source), uintptr(flags))
+	}
+	how := b.Words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_SYMLINKS)
+	source := b.Open(unix.SYS_OPENAT2, script.Here, b.Text(e.real), how.Address, unix.SizeofOpenHow)
+	tree := b.Open(unix.SYS_OPEN_TREE, uintptr(source), b.Text(""), uintptr(flags|unix.AT_EMPTY_PATH))
+	// In the place of source: there are no more descriptors than mounts.
+	b.Do(unix.SYS_DUP3, uintptr(tree), uintptr(source), unix.O_CLOEXEC)
+	b.CloseFrom(tree)
+	return source
 }
 
 // setAttr is mount_setattr(2).

@@ -1,17 +1,17 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
 )
 
@@ -29,30 +29,57 @@ var directoryKinds = [...]directoryKind{
 	{"runtime", "RUNTIME_DIRECTORY", "/run", runtimeHome},
 }
 
+// base is the folder that d is below, and what kind it is.
+func (d Directory) base() (string, directoryKind, error) {
+	at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
+	if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
+		return "", directoryKind{}, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
+	}
+	kind := directoryKinds[at]
+	if os.Geteuid() == 0 {
+		return kind.base, kind, nil
+	}
+	base, err := kind.users()
+	if err != nil {
+		return "", kind, &StageError{Step: "directory", Path: d.Name, Errno: errnoOf(err), Cure: err.Error()}
+	}
+	return base, kind, nil
+}
+
+// Claim tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
+// before any service starts that it is started with.
+func (s Spec) Claim() {
+	var paths []string
+	for _, m := range s.Sandbox.Writable {
+		paths = append(paths, m.Host)
+	}
+	for _, d := range s.Directories {
+		if base, _, err := d.base(); err == nil {
+			paths = append(paths, filepath.Join(base, d.Name))
+		}
+	}
+	fd.Claim(paths...)
+}
+
 // directories makes the service's own directories on the host and returns where
 // they are seen inside, at the same path, and the variables that say so.
 func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) {
 	values := map[string]string{}
 	for _, d := range b.spec.Directories {
-		at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
-		if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
-			return nil, nil, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
-		}
-		kind := directoryKinds[at]
-		base := kind.base
-		if os.Geteuid() != 0 {
-			if base, err = kind.users(); err != nil {
-				return nil, nil, &StageError{Step: "directory", Path: d.Name, Errno: errnoOf(err), Cure: err.Error()}
-			}
+		base, kind, err := d.base()
+		if err != nil {
+			return nil, nil, err
 		}
 		path := filepath.Join(base, d.Name)
 		if d.Kind == "runtime" {
 			b.starter.runtime.hold(path)
 			b.folders = append(b.folders, path)
 		}
-		if err := makeDirectory(base, d.Name, b.id); err != nil {
-			return nil, nil, &StageError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: "it must be a folder, not a symbolic link, that we may make and own"}
+		made, err := makeDirectory(base, d.Name, b.id)
+		if err != nil {
+			return nil, nil, directoryError(path, err)
 		}
+		b.starter.runtime.made(path, made)
 		mounts = append(mounts, sandbox.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
 			path = values[kind.variable] + ":" + path
@@ -67,57 +94,40 @@ func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) 
 	return mounts, env, nil
 }
 
-// makeDirectory makes base/name and gives it to the service. No symbolic link
-// is followed below base: the folders in between may be another service's.
-func makeDirectory(base, name string, id identity) error {
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return err
+// directoryError says what is wrong with a service's own directory.
+func directoryError(path string, err error) error {
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return sandbox.LinkError("directory", path, link)
 	}
-	folder, err := unix.Open(base, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("open", err)
-	}
-	for part := range strings.SplitSeq(filepath.Clean(name), "/") {
-		err := unix.Mkdirat(folder, part, 0o755)
-		next := -1
-		if err == nil || err == unix.EEXIST {
-			next, err = unix.Openat(folder, part, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		}
-		_ = unix.Close(folder)
-		if err != nil {
-			return os.NewSyscallError("mkdir", err)
-		}
-		folder = next
-	}
-	defer func() { _ = unix.Close(folder) }()
-	var stat unix.Stat_t
-	if err := unix.Fstat(folder, &stat); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
-		return nil
-	}
-	return give(folder, id)
+	return &StageError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
 }
 
-// give changes the owner of everything in folder, and of folder itself last: if
-// it is interrupted, the next start begins again.
-func give(folder int, id identity) error {
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", folder))
+// makeDirectory makes base/name, gives it to the service, and says which folder it
+// is. Those in between may be another service's.
+func makeDirectory(base, name string, id identity) (made fd.ID, err error) {
+	top, err := fd.MakeFolder(base, 0o700)
 	if err != nil {
-		return err
+		return made, err
 	}
-	defer func() { _ = root.Close() }()
-	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || path == "." {
-			return err
-		}
-		return root.Lchown(path, id.uid, id.gid)
-	})
+	top.Close()
+	folder, err := fd.MakeFolder(filepath.Join(base, name), 0o755)
 	if err != nil {
-		return err
+		return made, err
 	}
-	return os.NewSyscallError("fchown", unix.Fchown(folder, id.uid, id.gid))
+	defer folder.Close()
+	if as := fd.ClaimedAs(folder.ID()); !folder.Steady() && as != "" && as != folder.Path() {
+		// Moved here by the service whose folder is around it.
+		return made, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(folder.FD(), &stat); err != nil {
+		return made, os.NewSyscallError("fstat", err)
+	}
+	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
+		return folder.ID(), nil
+	}
+	return folder.ID(), folder.Give(id.uid, id.gid)
 }
 
 // The folders of the XDG base directory specification; logs as systemd has them.
@@ -154,25 +164,50 @@ func xdg(variable, below string) (string, error) {
 // last process that has them.
 type runtimeFolders struct {
 	mu   sync.Mutex
-	used map[string]int
+	used map[string]*runtimeFolder
+}
+
+// runtimeFolder is a runtime directory that processes have.
+type runtimeFolder struct {
+	users int
+	id    fd.ID // zero: it is not there yet
 }
 
 func (r *runtimeFolders) hold(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.used == nil {
-		r.used = map[string]int{}
+		r.used = map[string]*runtimeFolder{}
 	}
-	r.used[path]++
+	if r.used[path] == nil {
+		r.used[path] = &runtimeFolder{}
+	}
+	r.used[path].users++
 }
 
+// made notes which folder it is, if the path is a runtime directory's.
+func (r *runtimeFolders) made(path string, id fd.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.used[path]; f != nil {
+		f.id = id
+	}
+}
+
+// release removes what nobody uses any more: the folders that we made, not what
+// somebody has put in their place.
 func (r *runtimeFolders) release(paths []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, path := range paths {
-		if r.used[path]--; r.used[path] == 0 {
-			delete(r.used, path)
-			_ = os.RemoveAll(path)
+		f := r.used[path]
+		if f.users--; f.users > 0 {
+			continue
+		}
+		delete(r.used, path)
+		if place, err := fd.Walk(path); err == nil {
+			_ = place.RemoveFolder(place.Name, f.id)
+			place.Close()
 		}
 	}
 }
