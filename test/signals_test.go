@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,18 +75,22 @@ func TestSignalsToTheGroup(t *testing.T) {
 	}
 	group(syscall.SIGHUP)
 	a.wait("configuration reloaded")
-	for name, pid := range map[string]int{"guard": guard, "maker": maker} {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			t.Errorf("the %s, %d, is gone: %v", name, pid, err)
+	// More clients than the relay has flow sockets for: the maker is asked.
+	for i := range 20 {
+		c, err := net.DialUnix("unixgram", &net.UnixAddr{Net: "unixgram", Name: fmt.Sprintf("@activator-%d-%d", os.Getpid(), i)},
+			&net.UnixAddr{Net: "unixgram", Name: dir + "/s"})
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer c.Close()
+		answersStill(t, c)
 	}
-	c, err := net.DialUnix("unixgram", &net.UnixAddr{Net: "unixgram", Name: fmt.Sprintf("@activator-%d", os.Getpid())}, &net.UnixAddr{Net: "unixgram", Name: dir + "/s"})
-	if err != nil {
-		t.Fatal(err)
+	if now := childNamed(t, a, "activator-relay"); now != maker || a.log.count("relay ended") > 0 {
+		t.Errorf("the relay's maker was %d and is %d", maker, now)
 	}
-	defer c.Close()
-	answersStill(t, c)
+	if now := guardOf(t, cmd.Process.Pid); now != guard {
+		t.Errorf("the guard was %d and is %d", guard, now)
+	}
 	if ran := field(a.wait("state=running"), "pid"); ran != stood {
 		t.Errorf("process %s ran, and %s stood", ran, stood)
 	}
