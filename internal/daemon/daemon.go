@@ -52,7 +52,8 @@ type member struct {
 // (all or none), runs the services, and reads the configuration again whenever
 // reload says so. Everything it opened and started is gone when it returns. An
 // error that is a [config.Errors] means that nothing was touched.
-func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
+func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
+	defer func() { err = sandbox.Cured(err) }()
 	services, err := load(o.Paths)
 	if err != nil {
 		return err
@@ -61,7 +62,9 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) error {
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	d.turns = supervise.NewTurns(warmAtOnce(), warmRoom())
-	d.starter = spawn.NewStarter()
+	if d.starter, err = spawn.NewStarter(); err != nil {
+		return err
+	}
 	defer d.starter.Close()
 	d.walls = newWalls(d.starter.StartProcess, d.log)
 	defer d.walls.close()

@@ -130,7 +130,10 @@ func sandboxed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	starter := spawn.NewStarter()
+	starter, err := spawn.NewStarter()
+	if err != nil {
+		return err
+	}
 	defer starter.Close()
 	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}, Sandbox: sandbox.Spec{Seal: true}}, spawn.Stdio{}, nil)
 	if err != nil {

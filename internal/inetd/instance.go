@@ -102,7 +102,7 @@ func (u unstarted) to(s *Service) {
 		s.log.Warn("sandbox was gone before its client came", "err", u.err)
 		return
 	}
-	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", u.err)
+	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", spawn.Cured(u.err))
 	s.rest()
 }
 

@@ -227,7 +227,11 @@ func (s *stand) run(spec Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := supervise.Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink, Turns: supervise.NewTurns(2, 100)}
+	starter, err := spawn.NewStarter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	around := supervise.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Turns: supervise.NewTurns(2, 100)}
 	around.Turns.Open()
 	s.service = New(spec, around, sockets)
 	for _, socket := range sockets {

@@ -16,7 +16,7 @@ func BenchmarkStart(b *testing.B) {
 		bare bool
 	}{{"sandbox", false}, {"bare", true}} {
 		b.Run(bench.name, func(b *testing.B) {
-			s := NewStarter()
+			s := starterFor()
 			defer s.Close()
 			spec := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: sandbox.Spec{Seal: true}}
 			var prepare, start time.Duration
@@ -45,7 +45,7 @@ func BenchmarkStart(b *testing.B) {
 // BenchmarkWalls is the same life with the filter and Landlock and without them, in
 // turn, so that both meet the same machine. Medians; take -benchtime 400x or so.
 func BenchmarkWalls(b *testing.B) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	boxes := map[string]sandbox.Spec{"walls": {Seal: true}, "open": {Syscalls: "any", Connect: "any"}}
 	times := map[string][]time.Duration{}

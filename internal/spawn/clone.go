@@ -185,17 +185,12 @@ func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) e
 	if err != nil {
 		return child{err: err}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	c := child{pidfd: -1, control: pair[0]}
-	if err == nil {
-		err = unix.Dup3(pair[1], slot, unix.O_CLOEXEC)
-		_ = unix.Close(pair[1])
-	}
-	if err != nil {
-		err = &StageError{Step: "start", Errno: errnoOf(err), Cure: "socketpair"}
-	} else if c.pid, c.pidfd, err = list.Start(e.flags); err != nil {
-		err = sandbox.CloneError(errnoOf(err))
-		_ = unix.Close(c.control)
+	c := child{pidfd: -1}
+	if c.control, err = openControl(slot); err == nil {
+		if c.pid, c.pidfd, err = list.Start(e.flags); err != nil {
+			err = sandbox.CloneError(errnoOf(err))
+			_ = unix.Close(c.control)
+		}
 	}
 	if leaveErr := leave(); leaveErr != nil {
 		// This thread would start every later child in a foreign network.
@@ -204,6 +199,8 @@ func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) e
 	if err == nil {
 		if err = ids(c.pid); err == nil {
 			err = list.arrived(c)
+		} else if failed := list.Failure(); failed != nil {
+			err = failed // a process that has ended has no maps
 		}
 		if err != nil {
 			c.discard()
@@ -214,6 +211,21 @@ func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) e
 		return child{err: err}
 	}
 	return c
+}
+
+// openControl makes the two ends of the conversation: ours, which the caller closes, and
+// the child's, at slot.
+func openControl(slot int) (ours int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, sandbox.OpenError("socketpair", "", err)
+	}
+	defer func() { _ = unix.Close(pair[1]) }()
+	if err := unix.Dup3(pair[1], slot, unix.O_CLOEXEC); err != nil {
+		_ = unix.Close(pair[0])
+		return -1, sandbox.OpenError("dup3", "", err)
+	}
+	return pair[0], nil
 }
 
 // flags are what the child shares with us and what it does not: it has our memory,
@@ -277,7 +289,12 @@ func (b *birth) mapIDs(pid int) error {
 		{"setgroups", setgroups},
 		{"gid_map", strings.Join(groups, "")},
 	} {
-		err := writeOnce(fmt.Sprintf("/proc/%d/%s", pid, file.name), file.text)
+		path := fmt.Sprintf("/proc/%d/%s", pid, file.name)
+		err := writeOnce(path, file.text)
+		switch errnoOf(err) {
+		case unix.EMFILE, unix.ENFILE, unix.ENOENT: // it is not about the namespace
+			return sandbox.OpenError("open", path, err)
+		}
 		if err != nil {
 			return sandbox.CloneError(err)
 		}

@@ -145,7 +145,7 @@ func TestHardLimitAboveOurs(t *testing.T) {
 }
 
 func TestPrepareEndsWithItsContext(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"activator/internal/fdpass"
 	"activator/internal/reflex"
+	"activator/internal/sandbox"
 )
 
 // GuardName is argv[0] of the guard: the activator's own binary that waits for
@@ -140,8 +142,7 @@ func (g *guard) renew() error {
 		return err
 	}
 	g.drop()
-	return &StageError{Step: "guard", Path: "/proc/self/exe", Errno: errnoOf(err),
-		Cure: "without the process that ends services when the activator is killed none is started"}
+	return fmt.Errorf("guard, without which no service is started: %w", err)
 }
 
 // start starts the process. It has a session of its own, so that no key and no
@@ -150,11 +151,15 @@ func (g *guard) renew() error {
 func (g *guard) start() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return sandbox.OpenError("socketpair", "", err)
 	}
 	ours, theirs := pair[0], pair[1]
 	defer func() { _ = unix.Close(theirs) }()
-	pid, err := g.clone(theirs)
+	null := uintptr(g.starter.null)
+	pid, err := g.starter.StartProcess([]string{GuardName}, &syscall.ProcAttr{
+		Dir: "/", Env: stageEnv(), Files: []uintptr{null, null, null, uintptr(theirs)},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
 	if err == nil {
 		err = unix.SetNonblock(ours, true) // our end only: a write waits in the runtime's poller
 	}
@@ -164,19 +169,6 @@ func (g *guard) start() error {
 	}
 	g.pid, g.socket = pid, os.NewFile(uintptr(ours), "guard")
 	return nil
-}
-
-func (g *guard) clone(theirs int) (pid int, err error) {
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
-	}
-	defer func() { _ = unix.Close(null) }()
-	dev := uintptr(null)
-	return g.starter.StartProcess([]string{GuardName}, &syscall.ProcAttr{
-		Dir: "/", Env: stageEnv(), Files: []uintptr{dev, dev, dev, uintptr(theirs)},
-		Sys: &syscall.SysProcAttr{Setsid: true},
-	})
 }
 
 // drop kills a guard that is of no use. It is dead before its end of file could

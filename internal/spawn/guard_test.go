@@ -46,7 +46,7 @@ func rebel(way string) {
 // holdRebels is an activator with some services, until it is killed. Between
 // them, "unguard" kills its guard.
 func holdRebels(ways []string) {
-	s := NewStarter()
+	s := starterFor()
 	for _, way := range ways {
 		if way == "unguard" {
 			fmt.Println("guard", s.guard.pid)
@@ -182,7 +182,7 @@ func pidGone(t *testing.T, pid int) {
 }
 
 func TestGuardHoldsWhatLives(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	first := prepared(t, s, helperSpec("sleep"))
 	second := prepared(t, s, helperSpec("sleep"))
@@ -222,7 +222,7 @@ func TestGuardHoldsWhatLives(t *testing.T) {
 // A guard that cannot take a descriptor is none, and goes; the next start tells
 // another one of everybody.
 func TestGuardWithoutRoom(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	first := prepared(t, s, helperSpec("sleep"))
 	guards(t, s, first)
@@ -237,7 +237,7 @@ func TestGuardWithoutRoom(t *testing.T) {
 }
 
 func TestStoppedGuardDoesNotStopUs(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	p := prepared(t, s, helperSpec("sleep"))
 	if err := unix.Kill(s.guard.pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestStoppedGuardDoesNotStopUs(t *testing.T) {
 
 // One that reads nothing for long is as good as dead.
 func TestStoppedGuardIsReplaced(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	s.guard.patience = 50 * time.Millisecond
 	p := prepared(t, s, helperSpec("sleep"))
@@ -272,7 +272,7 @@ func TestStoppedGuardIsReplaced(t *testing.T) {
 
 // A terminal, and a manager that ends a whole cgroup, do not end the guard.
 func TestGuardOutlivesSignals(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	p := prepared(t, s, helperSpec("sleep"))
 	guards(t, s, p) // it has come as far as to ignore them
@@ -290,7 +290,7 @@ func TestGuardOutlivesSignals(t *testing.T) {
 
 // The guard is told of every process, and keeps those that live.
 func TestGuardForgets(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	p := prepared(t, s, helperSpec("sleep"))
 	for range 1000 {

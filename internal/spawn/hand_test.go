@@ -32,7 +32,7 @@ func TestHand(t *testing.T) {
 		spec := helperSpec("view")
 		spec.Handed, spec.Sandbox.Init, spec.Env = LaterStdio, init, append(spec.Env, "REMOTE_ADDR=old")
 		ours, theirs := socketPair(t)
-		s := NewStarter()
+		s := starterFor()
 		p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestHandToNobody(t *testing.T) {
 	ours, theirs := socketPair(t)
 	defer ours.Close()
 	defer theirs.Close()
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
 	if err != nil {

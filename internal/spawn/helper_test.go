@@ -206,7 +206,7 @@ func touch(paths []string) {
 // beActivator starts the service args for ever, again and again, with one
 // always warm, until it is killed.
 func beActivator(args []string) {
-	s := NewStarter()
+	s := starterFor()
 	spec := helperSpec("sleep")
 	spec.Sandbox.Init = slices.Contains(args, "init")
 	if spec.Bare = slices.Contains(args, "bare"); spec.Bare && spec.Sandbox.Init {
@@ -232,7 +232,7 @@ func beActivator(args []string) {
 
 // nested starts a sandbox from where it is, and shows what came of it.
 func nested() {
-	s := NewStarter()
+	s := starterFor()
 	p, err := s.Prepare(context.Background(), helperSpec("view"), Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
 	if err == nil {
 		err = p.Go(context.Background())
@@ -243,4 +243,13 @@ func nested() {
 	}
 	_, _ = p.Wait()
 	os.Exit(0)
+}
+
+// starterFor is a starter, which the caller closes.
+func starterFor() *Starter {
+	s, err := NewStarter()
+	if err != nil {
+		panic(err)
+	}
+	return s
 }

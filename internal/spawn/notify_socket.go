@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
 )
 
 // notifySocket is our end of NOTIFY_SOCKET.
@@ -20,7 +22,7 @@ type notifySocket struct {
 func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
+		return nil, sandbox.OpenError("notify socket", "", err)
 	}
 	n := &notifySocket{file: os.NewFile(uintptr(fd), "notify")}
 	// Before bind: the first message already tells who sent it.

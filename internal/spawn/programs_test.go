@@ -55,7 +55,7 @@ func run(t *testing.T, spec Spec, sockets ...*os.File) *service {
 	if err := w.Chown(id.uid, id.gid); err != nil {
 		t.Fatal(err)
 	}
-	s := NewStarter()
+	s := starterFor()
 	t.Cleanup(s.Close)
 	p, err := s.Prepare(t.Context(), spec, Stdio{Out: w, Err: w}, sockets)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
 )
 
 // reaper stays as pid 1 of the sandbox (or, bare, as subreaper) and execs the program in a
@@ -65,7 +67,7 @@ func (s *stage) bare() bool { return s.plan.Bare }
 func (s *stage) inner() (int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+		return 0, sandbox.OpenError("init: socketpair", "", err)
 	}
 	inside := descriptor(pair[0])
 	defer func() { _ = unix.Close(pair[0]) }()

@@ -29,7 +29,7 @@ func stubborn(kind string) {
 // showSignals starts a program that shows what signals it was born with: not one
 // in Go, whose runtime sets its own.
 func showSignals(init bool) {
-	s := NewStarter()
+	s := starterFor()
 	spec := helperSpec()
 	spec.Argv = []string{"grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"}
 	spec.Sandbox.Init = init

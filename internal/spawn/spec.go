@@ -50,3 +50,6 @@ type Directory struct {
 
 // StageError is a step on the way to the program that was refused.
 type StageError = sandbox.StepError
+
+// Cured adds the cure to an error that tells of a shortage of descriptors.
+func Cured(err error) error { return sandbox.Cured(err) }

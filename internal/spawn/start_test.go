@@ -28,7 +28,7 @@ type service struct {
 
 func prepare(t *testing.T, spec Spec, sockets ...*os.File) (*service, error) {
 	t.Helper()
-	s := NewStarter()
+	s := starterFor()
 	t.Cleanup(s.Close)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -188,7 +188,7 @@ func TestSocketsArriveInOrder(t *testing.T) {
 }
 
 func TestTwoAtOnceSeeOnlyTheirOwn(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	done := make(chan error)
 	for range 8 {
@@ -283,7 +283,7 @@ func TestNested(t *testing.T) {
 
 // As the system shuts down: what still runs dies with the thread.
 func TestCloseOfTheStarterEndsEverything(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Stdio{}, nil)
 	if err == nil {
 		err = p.Go(t.Context())
@@ -341,7 +341,7 @@ func TestRootWithoutMounting(t *testing.T) {
 // Once somebody had to wait for a child, one is spare when a process has ended; it is
 // the next one's who waits, and goes with the starter.
 func TestSpareChild(t *testing.T) {
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	once := func(goes bool) (pid int, took *spare) {
 		t.Helper()

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
 )
 
 // Starter starts every child of the activator from a few threads of its own. The
@@ -30,14 +32,16 @@ type Starter struct {
 // the clone until its child has a table of descriptors of its own.
 const atOnce = 4
 
-// NewStarter starts the threads, and the guard from one of them.
-func NewStarter() *Starter {
-	s := &Starter{null: openNull(), requests: make(chan func()), slots: make(chan int, atOnce), quit: make(chan struct{}), done: make(chan struct{})}
+// NewStarter starts the threads, and the guard from one of them. Without all that they
+// need no process can be started, and the error says what is missing.
+func NewStarter() (*Starter, error) {
+	s := &Starter{requests: make(chan func()), slots: make(chan int, atOnce), quit: make(chan struct{}), done: make(chan struct{})}
 	s.guard.starter, s.guard.patience, s.guard.held = s, guardPatience, make(map[*Process]struct{})
+	if err := s.openDescriptors(); err != nil {
+		s.closeDescriptors()
+		return nil, err
+	}
 	for range atOnce {
-		// Early, and so low: a child copies the table of descriptors up to here.
-		slot, _ := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, 3)
-		s.slots <- slot
 		s.threads.Go(s.run)
 	}
 	go func() {
@@ -45,9 +49,13 @@ func NewStarter() *Starter {
 		close(s.done)
 	}()
 	s.guard.mu.Lock()
-	defer s.guard.mu.Unlock()
-	_ = s.guard.renew() // the first start of a process tries again, and says why not
-	return s
+	err := s.guard.renew()
+	s.guard.mu.Unlock()
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close ends the threads, and with them and by the guard every process that is
@@ -60,15 +68,33 @@ func (s *Starter) Close() {
 	<-s.done
 	s.guard.close()
 	s.mounts.close()
-	for range atOnce {
-		_ = unix.Close(<-s.slots)
-	}
-	_ = unix.Close(s.null)
+	s.closeDescriptors()
 }
 
-func openNull() int {
-	fd, _ := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) // else every start fails, and says so
-	return fd
+// openDescriptors opens what every start needs. Early, and so low: a child copies the
+// table of descriptors up to its slot.
+func (s *Starter) openDescriptors() (err error) {
+	if s.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return sandbox.OpenError("open", os.DevNull, err)
+	}
+	for range atOnce {
+		slot, err := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return sandbox.OpenError("fcntl F_DUPFD_CLOEXEC", os.DevNull, err)
+		}
+		s.slots <- slot
+	}
+	return nil
+}
+
+// closeDescriptors closes them. Every slot that was taken has been returned.
+func (s *Starter) closeDescriptors() {
+	for range len(s.slots) {
+		_ = unix.Close(<-s.slots)
+	}
+	if s.null >= 0 {
+		_ = unix.Close(s.null)
+	}
 }
 
 func (s *Starter) run() {
@@ -97,11 +123,15 @@ func (s *Starter) takeSlot() (int, error) {
 // starter's, for a helper of the activator that other packages own: argv[0] says
 // which one, see main. The caller owns the child, kills and reaps it.
 func (s *Starter) StartProcess(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
-	closed := s.do(func() { pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr) })
+	const self = "/proc/self/exe"
+	closed := s.do(func() { pid, _, err = syscall.StartProcess(self, argv, attr) })
 	if closed != nil {
 		return 0, closed
 	}
-	return pid, err
+	if err != nil {
+		return 0, sandbox.OpenError("start "+argv[0]+" from", self, err)
+	}
+	return pid, nil
 }
 
 // do runs f on one of the starter's threads and returns when it is done; os.ErrClosed

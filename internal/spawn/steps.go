@@ -72,7 +72,12 @@ func (s *steps) arrive(slot, control int) {
 	s.Do(unix.SYS_CLOSE_RANGE, uintptr(slot+1), uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE).Failed(s.gone)
 	s.control = slot
 	s.say(wordAlone)
-	s.step("start", "descriptors", "the limit nofile is too low for all its sockets")
+	s.Explain(func(errno unix.Errno) error {
+		if errno == unix.EBADF { // of a number above the limit, dup(2)
+			errno = unix.EMFILE
+		}
+		return sandbox.OpenError("dup3 to descriptor "+strconv.Itoa(control), "", errno)
+	})
 	if slot != control {
 		s.Do(unix.SYS_DUP3, uintptr(slot), uintptr(control), unix.O_CLOEXEC)
 	}

@@ -167,7 +167,7 @@ func TestStdoutOpenedAnew(t *testing.T) {
 	}
 	defer log.Close()
 	const script = `echo mine; echo anew >> /dev/stdout; cat < /dev/stdout > /dev/null || echo unread; true > /dev/stdout || echo uncut; cat /etc/passwd > /dev/null && echo passwd`
-	s := NewStarter()
+	s := starterFor()
 	defer s.Close()
 	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Stdio{Out: log}, nil)
 	if err == nil {

@@ -124,12 +124,12 @@ func (s *Service) launch(ahead bool) error {
 	files, err := s.lend(ahead)
 	if err != nil {
 		cancel()
-		return err
+		return spawn.Cured(err)
 	}
 	streams, err := s.open()
 	if err != nil {
 		cancel()
-		return err
+		return spawn.Cured(err)
 	}
 	p.outputs = streams.outputs()
 	s.working.Go(func() {
@@ -169,7 +169,7 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	}
 	if err != nil {
 		streams.close()
-		s.tell(report{of: p, failed: err})
+		s.tell(report{of: p, failed: spawn.Cured(err)})
 		return
 	}
 	if p.ahead {

@@ -229,7 +229,11 @@ func (s *stand) run(spec Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := Surroundings{Starter: spawn.NewStarter(), Watcher: watcher, Sink: sink, Turns: NewTurns(1, 1)}
+	starter, err := spawn.NewStarter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	around := Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Turns: NewTurns(1, 1)}
 	around.Turns.Open()
 	s.turns = around.Turns
 	service := New(spec, around, []*listen.Socket{socket})
