@@ -22,7 +22,7 @@ var arrows = map[string][]string{
 	"internal/kernel/fd": {},
 	"internal/listen":    {"internal/reflex"},
 	"internal/fdpass":    {},
-	"internal/inside":    {"internal/script"},
+	"internal/inside":    {"internal/kernel/behalf", "internal/script"},
 	"internal/nofile":    {},
 	"internal/script":    {},
 	"internal/intercept": {},
@@ -39,6 +39,9 @@ var arrows = map[string][]string{
 	"internal/spawn":     {"internal/fdpass", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
 	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
+
+	"internal/kernel/behalf": {"internal/script"},
+
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
@@ -49,7 +52,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "cmd/echo"}
+	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/behalf", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

@@ -25,6 +25,7 @@ type Door struct {
 
 	four, six netip.Addr // where to connect; not valid: nobody listens there
 	node      int        // of a unix socket: O_PATH
+	known     bool       // of a unix socket: who is bound to it is the program
 	seen      time.Time  // the last look in Dial
 
 	stock [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
@@ -143,26 +144,64 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 	return fd, nil
 }
 
+// ErrForeign says that what listens at the address is a socket of somebody else's, to
+// which the program's folders, or its links, lead.
+var ErrForeign = fmt.Errorf("what listens there is not the program's: %w", unix.ECONNREFUSED)
+
 func (d *Door) dialUnix() (fd int, err error) {
+	fd, err = d.connectUnix()
+	if (err == unix.ECONNREFUSED || err == unix.ENOENT) && !d.abstract() {
+		// It may listen at the same path by another socket.
+		if there, _ := d.Look(); there {
+			fd, err = d.connectUnix()
+		}
+	}
+	return fd, err
+}
+
+func (d *Door) abstract() bool { return strings.HasPrefix(d.address.Path, "@") }
+
+// connectUnix connects to the program, and to nobody else.
+//
+// A path may lead to sockets that the program must not connect to, or could not: for it
+// can make links, and it may see folders of the host's. So the first connection to a node
+// is made with the ids of the program, and nothing is sent over it before it is certain who
+// listens. To a node that is held open, as this is, one socket is bound for ever (bind(2)
+// makes the node, and takes none that is there), so that the next ones need no question. A
+// name in a network that is the program's own is the program's.
+func (d *Door) connectUnix() (fd int, err error) {
 	name := fmt.Sprintf("/proc/self/fd/%d", d.node) // connect(2) follows it to the node
-	if strings.HasPrefix(d.address.Path, "@") {
+	if d.abstract() {
 		name = d.address.Path
+		d.known = d.room.alone
 	}
 	if fd, err = d.take(stockUnix); err != nil {
 		return -1, err
 	}
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
-	if err == unix.ECONNREFUSED || err == unix.ENOENT {
-		// It may listen at the same path by another socket.
-		if there, _ := d.Look(); there && name != d.address.Path {
-			err = unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", d.node)})
-		}
+	connect := func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) }
+	if d.known {
+		err = connect()
+	} else if err = d.room.ids.Do(connect); err == nil {
+		err = d.identify(fd)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// identify is nil if fd is connected to the program.
+func (d *Door) identify(fd int) error {
+	there, err := d.room.place.HasListener(fd)
+	switch {
+	case err != nil:
+		return fmt.Errorf("who listens at %s: %w", d.address.Path, err)
+	case !there:
+		return ErrForeign
+	}
+	d.known = true
+	return nil
 }
 
 // take takes a socket from the stock, which it fills when it is empty: the busier

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,26 +89,18 @@ const (
 	showNode, attrNode = 2, 1 // UDIAG_SHOW_VFS, UNIX_DIAG_VFS
 )
 
-// lookUnix finds the node, in the program's root and by its links, and whether a
-// socket of the program's network is bound to just that node and listens: what else
-// its links may lead to is none of ours.
+// lookUnix finds the node, in the program's root, by its links and with its ids, and whether a
+// socket of the program's network is bound to such a node and listens. That is a
+// reason to connect, and no proof: the kernel tells half of an inode's number.
 func (d *Door) lookUnix() (bool, error) {
-	name, abstract := strings.CutPrefix(d.address.Path, "@")
 	d.forget()
-	var inode uint64
-	show := uint32(showName)
-	if !abstract {
-		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-		node, err := unix.Openat2(d.room.root, d.address.Path, &how)
-		if err != nil {
+	show, is := uint32(showName), d.isName
+	if !d.abstract() {
+		stat, found := d.openNode()
+		if !found {
 			return false, nil // not there yet
 		}
-		d.node = node
-		var stat unix.Stat_t
-		if err := unix.Fstat(node, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-			return false, nil
-		}
-		inode, show = stat.Ino, showNode
+		show, is = showNode, func(kind uint16, value []byte) bool { return kind == attrNode && d.isNode(&stat, value) }
 	}
 	req := header(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, 24) // struct unix_diag_req
 	req = append(req, unix.AF_UNIX, 0, 0, 0)
@@ -122,17 +113,60 @@ func (d *Door) lookUnix() (bool, error) {
 		if len(msg) < 16 || msg[1] != unix.SOCK_STREAM || msg[2] != stateListen { // struct unix_diag_msg
 			return
 		}
-		attributes(msg[16:], func(kind uint16, value []byte) {
-			found = found || abstract && kind == attrName && string(value) == "\x00"+name ||
-				!abstract && kind == attrNode && len(value) >= 4 && binary.NativeEndian.Uint32(value) == uint32(inode)
-		})
+		attributes(msg[16:], func(kind uint16, value []byte) { found = found || is(kind, value) })
 	})
+	if errors.Is(err, unix.ENOENT) {
+		return d.abstract() || d.node >= 0, nil // a kernel without CONFIG_UNIX_DIAG: to connect is the only question
+	}
 	return found, err
 }
+
+// isName reports whether an attribute is the name.
+func (d *Door) isName(kind uint16, value []byte) bool {
+	return kind == attrName && len(value) > 0 && value[0] == 0 && string(value[1:]) == d.address.Path[1:]
+}
+
+// openNode opens the node, if it is that of a socket.
+func (d *Door) openNode() (stat unix.Stat_t, found bool) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	err := d.room.ids.Do(func() (err error) {
+		d.node, err = unix.Openat2(d.room.root, d.address.Path, &how)
+		return err
+	})
+	if err != nil {
+		return stat, false
+	}
+	err = unix.Fstat(d.node, &stat)
+	return stat, err == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+// isNode compares struct unix_diag_vfs: half of the inode's number, and the device. Of
+// file systems that have devices of their own for stat(2), the number alone.
+func (d *Door) isNode(stat *unix.Stat_t, value []byte) bool {
+	if len(value) < 8 || binary.NativeEndian.Uint32(value) != uint32(stat.Ino) {
+		return false
+	}
+	device := binary.NativeEndian.Uint32(value[4:]) // 12 bits major, 20 minor: linux/kdev_t.h
+	if unix.Mkdev(device>>20, device&(1<<20-1)) == stat.Dev {
+		return true
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(d.node, &fs); err != nil {
+		return false
+	}
+	switch uint32(fs.Type) {
+	case unix.BTRFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, bcachefs:
+		return true
+	}
+	return false
+}
+
+const bcachefs = 0xca451a4e // BCACHEFS_SUPER_MAGIC
 
 func (d *Door) forget() {
 	if d.node >= 0 {
 		_ = unix.Close(d.node)
 		d.node = -1
 	}
+	d.known = false
 }

@@ -2,12 +2,15 @@ package inside
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/behalf"
 )
 
 // Room is the inside of a process: its network, and the files that it sees. It is
@@ -16,6 +19,9 @@ type Room struct {
 	user, network, root int // its namespaces, and its root folder
 	diag                int // netlink socket of the network, sock_diag(7)
 	local               bool
+	ids                 behalf.IDs    // of the process
+	place               *behalf.Place // where it is; nil: closed
+	alone               bool          // the network is its own: whoever has a name there is of the process
 }
 
 // Open opens the room of a process that we started, and that has been given its
@@ -35,6 +41,10 @@ func Open(pid int) (*Room, error) {
 		}
 		*o.fd = fd
 	}
+	if err := r.identify(pid); err != nil {
+		r.Close()
+		return nil, err
+	}
 	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG})
 	if err != nil {
 		r.Close()
@@ -44,6 +54,30 @@ func Open(pid int) (*Room, error) {
 	return r, nil
 }
 
+// identify finds out who the process is.
+func (r *Room) identify(pid int) (err error) {
+	if r.ids, err = behalf.IDsOf(pid); err != nil {
+		return err
+	}
+	if r.place, err = behalf.OpenPlace(pid); err != nil {
+		return err
+	}
+	owner, err := unix.IoctlRetInt(r.network, unix.NS_GET_USERNS)
+	if err == unix.EPERM {
+		return nil // not of our user namespace's: somebody else's
+	}
+	if err != nil {
+		return os.NewSyscallError("ioctl NS_GET_USERNS", err)
+	}
+	defer unix.Close(owner)
+	var of, its unix.Stat_t
+	if err := errors.Join(unix.Fstat(owner, &of), unix.Fstat(r.user, &its)); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	r.alone = of.Dev == its.Dev && of.Ino == its.Ino
+	return nil
+}
+
 // Close closes what Open opened. Sockets that were made live on. Twice is fine.
 func (r *Room) Close() {
 	for _, fd := range []*int{&r.user, &r.network, &r.root, &r.diag} {
@@ -51,6 +85,10 @@ func (r *Room) Close() {
 			_ = unix.Close(*fd)
 			*fd = -1
 		}
+	}
+	if r.place != nil {
+		r.place.Close()
+		r.place = nil
 	}
 }
 

@@ -280,6 +280,7 @@ func within(a listen.Address) inside.Address {
 type dialer struct {
 	door  *inside.Door
 	watch deafness
+	told  bool // the log knows that the door leads elsewhere
 }
 
 // deafness is how long a program has not listened, while somebody wanted something of
@@ -314,6 +315,10 @@ func (d *dialer) Dial(client *proxy.Client) (int, error) {
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
 		d.watch.see(false)
 		return fd, err
+	}
+	if errors.Is(err, inside.ErrForeign) && !d.told {
+		d.told = true
+		d.watch.service.log.Warn("nobody is connected: the target leads to a socket that is not the program's", "pid", d.watch.child.Pid(), "err", err)
 	}
 	d.watch.see(true)
 	return -1, errDeaf

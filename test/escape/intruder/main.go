@@ -5,6 +5,7 @@
 //	intruder list               the probes, as JSON
 //	intruder serve              one probe for one client: see package wire
 //	intruder bind               the same with sockets that it binds itself
+//	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
 //	intruder [PROBE...]         these or all, with the request from $INTRUDER
 //
 // Its system calls are raw: no probe depends on the poller of the Go runtime. It
@@ -98,6 +99,8 @@ func role(name string, args []string) bool {
 		mountInside()
 	case "survivor":
 		survive(len(args) > 0)
+	case "mislead":
+		mislead(args[0], args[1])
 	default:
 		return false
 	}

@@ -1,0 +1,211 @@
+package inside
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// stranger listens at a unix address by a socket that the test has made, and counts
+// nothing: whoever is connected to it, is.
+func stranger(t testing.TB, fd int, name string) {
+	t.Helper()
+	err := unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	if err == nil {
+		err = unix.Listen(fd, 10)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownSocket is a socket of the test's own network.
+func ownSocket(t testing.TB) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func looked(t testing.TB, d *Door) bool {
+	t.Helper()
+	there, err := d.Look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
+// The kernel connects to whatever a path leads to, in whatever network it is, and the other
+// end of that connection is of the network that we made ours in: so neither it nor the user, who
+// is the same, tells whose it is.
+func TestDialNobodyElse(t *testing.T) {
+	i := newInmate(t)
+	r := open(t, i.pid)
+	dir := t.TempDir()
+	host := ownSocket(t)
+	stranger(t, host, dir+"/host")
+	i.told("unix "+dir+"/mine", "listens")
+	path := dir + "/target"
+	if err := os.Symlink(dir+"/mine", path); err != nil {
+		t.Fatal(err)
+	}
+	d := door(t, r, Address{Path: path}, false)
+	if !looked(t, d) || greeting(t, d, "") == "" {
+		t.Fatal("the program is not found")
+	}
+	// What has been found does not count for what is there now, whatever a look says.
+	if err := errors.Join(os.Remove(path), os.Symlink(dir+"/host", path)); err != nil {
+		t.Fatal(err)
+	}
+	if greeting(t, d, "") == "" {
+		t.Error("the node that was found is held")
+	}
+	if looked(t, d) {
+		t.Error("it listens at a socket of the host")
+	}
+	for range 2 {
+		if fd, err := d.Dial(addrPort("")); !errors.Is(err, ErrForeign) || !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("connected to the host: %d, %v", fd, err)
+		}
+	}
+	if fd, _, err := unix.Accept(host); err != nil || netns(t, fd) != netns(t, d.stockedSocket(t)) || netns(t, fd) == netns(t, host) {
+		t.Errorf("the network of the other end tells whose it is: %v", err)
+	} else {
+		_ = unix.Close(fd)
+	}
+	// The program is gone, and what it had listened at leads to the host.
+	if err := errors.Join(os.Remove(path), os.Symlink(dir+"/mine", path)); err != nil || !looked(t, d) {
+		t.Fatal(err)
+	}
+	i.told("away", "closed")
+	_ = os.Remove(dir + "/mine")
+	if err := os.Symlink(dir+"/host", dir+"/mine"); err != nil {
+		t.Fatal(err)
+	}
+	if fd, err := d.Dial(addrPort("")); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("connected to the host: %d, %v", fd, err)
+	}
+}
+
+// stockedSocket is one that the door has made.
+func (d *Door) stockedSocket(t testing.TB) int {
+	fd, err := d.take(stockUnix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func netns(t testing.TB, fd int) uint64 {
+	t.Helper()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cookie
+}
+
+// A name in a network that others are in, too, is the program's only if it is.
+func TestDialNameInSharedNetwork(t *testing.T) {
+	i := newInmate(t)
+	r := open(t, i.pid)
+	if !r.alone {
+		t.Error("its network is not known for its own")
+	}
+	r.alone = false
+	i.told("unix @mine", "listens")
+	fds, err := r.sockets(kind{unix.AF_UNIX, unix.SOCK_STREAM, 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(fds)
+	stranger(t, fds[0], "@stranger")
+	for _, name := range []string{"@mine", "@stranger", "@nobody"} {
+		d := door(t, r, Address{Path: name}, false)
+		for range 2 {
+			if there, err := d.Look(); there != (name != "@nobody") || err != nil {
+				t.Errorf("%s: %v, %v", name, there, err)
+			}
+			fd, err := d.Dial(addrPort(""))
+			if errors.Is(err, ErrForeign) != (name == "@stranger") || (err == nil) != (name == "@mine") {
+				t.Errorf("%s: %d, %v", name, fd, err)
+			}
+			if err == nil {
+				_ = unix.Close(fd)
+			}
+		}
+	}
+}
+
+// What looks like the program's listener at a glance.
+func TestIsNode(t *testing.T) {
+	dir := t.TempDir()
+	stranger(t, ownSocket(t), dir+"/s")
+	node, err := unix.Open(dir+"/s", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Door{node: node}
+	defer d.forget()
+	stat := unix.Stat_t{Ino: 5<<32 | 7, Dev: unix.Mkdev(8, 300)}
+	for value, want := range map[string]bool{
+		"\x07\x00\x00\x00\x2c\x01\x80\x00": true,
+		"\x08\x00\x00\x00\x2c\x01\x80\x00": false,
+		"\x07\x00\x00\x00\x2d\x01\x80\x00": false, // another device, of the same number
+		"\x07\x00\x00\x00":                 false,
+		"":                                 false,
+	} {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(node, &fs); err != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.BTRFS_SUPER_MAGIC {
+			t.Skip("a file system with devices of its own")
+		}
+		if got := d.isNode(&stat, []byte(value)); got != want {
+			t.Errorf("%x: %v", value, got)
+		}
+	}
+}
+
+// BenchmarkDialUnix is what a connection to a unix target costs.
+func BenchmarkDialUnix(b *testing.B) {
+	i := newInmate(b)
+	r := open(b, i.pid)
+	for name, path := range map[string]string{"path": b.TempDir() + "/s", "abstract": "@s"} {
+		i.told("unix "+path, "listens")
+		d := door(b, r, Address{Path: path}, false)
+		if there, err := d.Look(); !there || err != nil {
+			b.Fatal(there, err)
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				fd, err := d.Dial(addrPort(""))
+				if err == unix.EAGAIN {
+					continue // its queue is full
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = unix.Close(fd)
+			}
+		})
+		b.Run(name+", first", func(b *testing.B) {
+			for b.Loop() {
+				d.known = false
+				fd, err := d.Dial(addrPort(""))
+				if err == unix.EAGAIN {
+					continue
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = unix.Close(fd)
+			}
+		})
+	}
+}

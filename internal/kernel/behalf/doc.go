@@ -1,0 +1,14 @@
+// Package behalf makes system calls on behalf of a process that is not trusted: with
+// its ids and without our rights, and so that others see the process and not us.
+//
+//	ids, err := behalf.IDsOf(pid)
+//	err = ids.Do(func() error { return unix.Connect(fd, path) }) // what the process may not reach, this does not reach
+//
+//	place, err := behalf.OpenPlace(pid)
+//	err = place.Listen(fd, backlog)      // SO_PEERCRED shows the process's ids
+//	there, err := place.HasListener(fd)  // fd is connected to what a process of this place listens at
+//
+// [IDs.Do] changes the calling thread for a moment: it is cheap, and for what the kernel
+// judges by the ids of files. A [Place] sends a child: it is for what the kernel keeps
+// of who called.
+package behalf

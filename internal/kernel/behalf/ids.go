@@ -1,0 +1,170 @@
+package behalf
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// IDs are those by which the kernel judges what a process may do to files, in our user
+// namespace: credentials(7).
+type IDs struct {
+	UID, GID int
+	Groups   []int // supplementary, in the kernel's order
+}
+
+// IDsOf reads those of a process or a thread.
+func IDsOf(pid int) (IDs, error) {
+	path := fmt.Sprintf("/proc/%d/status", pid)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return IDs{}, err
+	}
+	ids := IDs{UID: -1, GID: -1}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		numbers := strings.Fields(value)
+		switch { // real, effective, saved, of the file system: proc_pid_status(5)
+		case name == "Uid" && len(numbers) == 4:
+			ids.UID, err = strconv.Atoi(numbers[3])
+		case name == "Gid" && len(numbers) == 4:
+			ids.GID, err = strconv.Atoi(numbers[3])
+		case name == "Groups":
+			for _, n := range numbers {
+				group, bad := strconv.Atoi(n)
+				if bad != nil {
+					err = bad
+				}
+				ids.Groups = append(ids.Groups, group)
+			}
+		}
+	}
+	if err == nil && (ids.UID < 0 || ids.GID < 0) {
+		err = unix.EBADMSG
+	}
+	if err != nil {
+		return IDs{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return ids, nil
+}
+
+// ours are the ids of this program, which never change.
+var ours = sync.OnceValues(func() (IDs, error) {
+	groups, err := unix.Getgroups()
+	return IDs{UID: os.Geteuid(), GID: os.Getegid(), Groups: groups}, os.NewSyscallError("getgroups", err)
+})
+
+// Do calls f with the ids of the process and without any capability. f makes system
+// calls of files and nothing else, on the thread that it is called on. The real and the effective ids stay
+// ours: nobody may signal or trace us for it, and a peer sees us, not the process.
+func (i IDs) Do(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := ours()
+	if err != nil {
+		return err
+	}
+	before, err := capabilities()
+	if err != nil {
+		return err
+	}
+	none := before
+	none[0].Effective, none[1].Effective = 0, 0
+	defer own.restore(i, before)
+	if err := i.assume(own); err != nil {
+		return err
+	}
+	if before != none {
+		if err := setCapabilities(&none); err != nil {
+			return err
+		}
+	}
+	return f()
+}
+
+// assume makes the thread's ids those of i; own is what they are.
+func (i IDs) assume(own IDs) error {
+	if !slices.Equal(i.Groups, own.Groups) {
+		if err := setGroups(i.Groups); err != nil && (i.UID != own.UID || i.GID != own.GID) {
+			return err // our own ids, in a user namespace that refuses setgroups(2), keep the groups
+		}
+	}
+	if err := setFileID(unix.SYS_SETFSGID, i.GID, own.GID); err != nil {
+		return err
+	}
+	return setFileID(unix.SYS_SETFSUID, i.UID, own.UID)
+}
+
+// restore undoes assume. A thread with wrong ids is of no use to anybody.
+func (own IDs) restore(from IDs, before [2]unix.CapUserData) {
+	err := setCapabilities(&before)
+	if err == nil {
+		err = setFileID(unix.SYS_SETFSUID, own.UID, from.UID)
+	}
+	if err == nil {
+		err = setFileID(unix.SYS_SETFSGID, own.GID, from.GID)
+	}
+	if err == nil && from.UID != own.UID {
+		err = setCapabilities(&before) // setfsuid(2) back to 0 gives all of the permitted ones that files have
+	}
+	if err == nil && !slices.Equal(from.Groups, own.Groups) {
+		if err = setGroups(own.Groups); err != nil {
+			if now, e := unix.Getgroups(); e == nil && slices.Equal(now, own.Groups) {
+				err = nil // they were never given up
+			}
+		}
+	}
+	if err != nil {
+		panic(fmt.Sprintf("a thread does not get our own ids back: %v", err))
+	}
+}
+
+// setFileID is setfsuid(2) or setfsgid(2), which tell of an error only by the next call.
+func setFileID(number uintptr, id, now int) error {
+	if id == now {
+		return nil
+	}
+	_, _, _ = unix.RawSyscall(number, uintptr(id), 0, 0)
+	if got, _, _ := unix.RawSyscall(number, ^uintptr(0), 0, 0); int(int32(got)) != id {
+		name := map[uintptr]string{unix.SYS_SETFSUID: "setfsuid", unix.SYS_SETFSGID: "setfsgid"}[number]
+		return fmt.Errorf("%w: root needs CAP_SETUID and CAP_SETGID to act as user %d", os.NewSyscallError(name, unix.EPERM), id)
+	}
+	return nil
+}
+
+// setGroups is setgroups(2) of this thread alone: package syscall's is of all.
+func setGroups(groups []int) error {
+	raw := make([]uint32, len(groups)+1)
+	for i, g := range groups {
+		raw[i] = uint32(g)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&raw[0])), 0); e != 0 {
+		return os.NewSyscallError("setgroups", e)
+	}
+	return nil
+}
+
+func capabilities() (data [2]unix.CapUserData, err error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	_, _, e := unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if e != 0 {
+		err = os.NewSyscallError("capget", e)
+	}
+	return data, err
+}
+
+func setCapabilities(data *[2]unix.CapUserData) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	_, _, e := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if e != 0 {
+		return os.NewSyscallError("capset", e)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package behalf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
+)
+
+// Place is the user namespace and the pid namespace of a process, and its ids as it sees
+// them itself. Any goroutine may use it.
+type Place struct {
+	user, pids int
+	uid, gid   int
+	groups     []int // as we see them
+}
+
+// OpenPlace opens those of a process or a thread, which must not have been reaped. The
+// caller closes it.
+func OpenPlace(pid int) (*Place, error) {
+	ids, err := IDsOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	p := &Place{user: -1, pids: -1, groups: ids.Groups}
+	if p.uid, err = inside(pid, "uid_map", ids.UID); err == nil {
+		p.gid, err = inside(pid, "gid_map", ids.GID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range []struct {
+		name string
+		fd   *int
+	}{{"user", &p.user}, {"pid", &p.pids}} {
+		path := fmt.Sprintf("/proc/%d/ns/%s", pid, o.name)
+		if *o.fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			p.Close()
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+	return p, nil
+}
+
+// Close closes what OpenPlace opened. Twice is fine.
+func (p *Place) Close() {
+	for _, fd := range []*int{&p.user, &p.pids} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// inside is the id by which a process knows one of ours: user_namespaces(7).
+func inside(pid int, file string, id int) (int, error) {
+	path := fmt.Sprintf("/proc/%d/%s", pid, file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return -1, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var numbers [3]int // first inside, first outside, count
+		for i, field := range strings.Fields(line) {
+			if numbers[min(i, 2)], err = strconv.Atoi(field); err != nil {
+				return -1, fmt.Errorf("%s: %w", path, err)
+			}
+		}
+		if at := id - numbers[1]; at >= 0 && at < numbers[2] {
+			return numbers[0] + at, nil
+		}
+	}
+	return -1, fmt.Errorf("%s: %w: it does not have id %d", path, unix.EINVAL, id)
+}
+
+// Listen is listen(2) of a unix socket, in which the kernel keeps the ids of who calls:
+// they are the process's, and the pid is one of its namespace.
+func (p *Place) Listen(fd, backlog int) error {
+	list, err := script.New()
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	return p.run(list, fd, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
+}
+
+// HasListener reports whether fd, a unix socket that is connected, is connected to a
+// socket on which a process of this place has called listen(2).
+//
+// Its user does not prove that, since the services of an ordinary user are all that user;
+// nor does the network namespace of the other end, which is that of fd itself (unix_stream_connect() in
+// net/unix/af_unix.c); nor does a pid as we see it, which may be that of another process
+// by now. But the kernel keeps the process itself, dead or alive, and tells its number to
+// those only in whose pid namespace it is, or was.
+func (p *Place) HasListener(fd int) (bool, error) {
+	list, err := script.New()
+	if err != nil {
+		return false, err
+	}
+	defer list.Close()
+	ucred, size := list.Room(unix.SizeofUcred), list.Words(unix.SizeofUcred)
+	err = p.run(list, fd, func() script.Call {
+		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
+	})
+	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
+}
+
+// run has the call that add adds made by a process of the place. A child of ours enters the namespaces and starts
+// another one, since a process never changes its own pid namespace: pid_namespaces(7).
+//
+// Processes of the place can see that one. So it has a copy of our memory that nobody may
+// look into who is not root of our own user namespace (PR_SET_DUMPABLE, prctl(2)), and of
+// our descriptors fd alone.
+func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
+	step := func(name string) {
+		list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
+	}
+	step("prctl")
+	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	step("setgroups")
+	groups := make([]byte, 0, 4*len(p.groups))
+	for _, group := range p.groups {
+		groups = binary.NativeEndian.AppendUint32(groups, uint32(group))
+	}
+	list.Do(unix.SYS_SETGROUPS, uintptr(len(p.groups)), list.Bytes(groups)).Ignore(unix.EPERM) // an ordinary user has them
+	step("setns")
+	list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
+	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
+	step("close_range")
+	if fd > 0 {
+		list.Do(unix.SYS_CLOSE_RANGE, 0, uintptr(fd-1), 0)
+	}
+	list.Do(unix.SYS_CLOSE_RANGE, uintptr(fd+1), uintptr(^uint32(0)), 0)
+	step("clone")
+	there := list.Label()
+	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_VFORK|uintptr(unix.SIGCHLD), 0, 0, 0, 0).Zero(there)
+	step("wait4")
+	list.Do(unix.SYS_WAIT4, uintptr(^uint(0)), 0, 0, 0)
+	list.Do(unix.SYS_EXIT_GROUP, 0)
+	list.Place(there)
+	step("setresgid")
+	gid, uid := uintptr(p.gid), uintptr(p.uid)
+	list.Do(unix.SYS_SETRESGID, gid, gid, gid)
+	step("setresuid")
+	list.Do(unix.SYS_SETRESUID, uid, uid, uid)
+	list.Explain(nil)
+	made := add()
+	if err := startAndWait(list); err != nil {
+		return err
+	}
+	if err := list.Failure(); err != nil {
+		return err
+	}
+	if made.Result() < 0 {
+		return errUnfinished
+	}
+	return nil
+}
+
+// errUnfinished is of a child that was killed.
+var errUnfinished = errors.New("a child that acts on behalf of a process was killed")
+
+// startAndWait returns when the child has ended.
+func startAndWait(list *script.Script) error {
+	if err := list.Finish(); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, pidfd, err := list.Start(0)
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(pidfd)
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return os.NewSyscallError("wait4", err)
+		}
+	}
+}
