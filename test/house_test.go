@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"internal/inside":    {"internal/kernel/behalf", "internal/script"},
 	"internal/nofile":    {},
 	"internal/script":    {},
-	"internal/intercept": {},
+	"internal/intercept": {"internal/kernel/behalf"},
 	"internal/notify":    {},
 	"internal/sandbox":   {"internal/kernel/fd", "internal/script"},
 	"internal/output":    {"internal/kernel/fd"},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/behalf"
 )
 
 // verdict is the answer to a call: its errno, 0 for success, or that the kernel
@@ -135,8 +137,7 @@ func lowPort(sockaddr []byte) bool {
 
 // listen never lets the kernel look again where connect is ours to answer: a
 // dissolved connection of the host's would listen on a new port there. A socket that
-// listens already gets its backlog. The price: the peers of a unix socket see us in
-// SO_PEERCRED. Where connect is never passed on nothing can be dissolved, and what has
+// listens already gets its backlog. Where connect is never passed on nothing can be dissolved, and what has
 // been connected cannot listen (inet_listen in net/ipv4/af_inet.c).
 func (s *Supervisor) listen(r *request) verdict {
 	listening, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -154,29 +155,50 @@ func (s *Supervisor) listen(r *request) verdict {
 	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:
 		return verdict{pass: true}
 	case target >= 0:
-		return verdict{errno: errnoOf(s.listenTarget(target, int(int32(r.Args[1]))))}
+		return verdict{errno: errnoOf(control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
 	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r.fd, r.domain)):
 		return verdict{errno: unix.EPERM}
 	}
-	return verdict{errno: errnoOf(unix.Listen(r.fd, int(int32(r.Args[1]))))}
+	return verdict{errno: errnoOf(s.carryListen(r, r.fd))}
+}
+
+// carryListen makes fd listen for the service. The clients of a unix socket see who has called, in
+// SO_PEERCRED: that is the service, and not us.
+func (s *Supervisor) carryListen(r *request, fd int) error {
+	backlog := int(int32(r.Args[1]))
+	if r.domain != unix.AF_UNIX {
+		return unix.Listen(fd, backlog)
+	}
+	place, err := behalf.OpenPlace(int(r.PID))
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	if !s.valid(r.ID) {
+		return unix.ESRCH
+	}
+	return place.Listen(fd, backlog)
 }
 
 // mayListen: with targets what the service binds beside them stays its own too.
 func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
 
-// report connects a datagram socket to where services report to, sd_notify(3). A
-// datagram socket has no peer that would take us for its owner.
+// report connects a datagram socket to where services report to, sd_notify(3), and to
+// nothing that the service may have put there. A datagram socket has no peer that would
+// take us for its owner.
 func (s *Supervisor) report(r *request) verdict {
 	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
 		return verdict{errno: unix.EPERM}
 	}
-	node, err := inRoot(r.PID, s.policy.Notify)
-	if err != nil {
+	ids, err := behalf.IDsOf(int(r.PID))
+	if err != nil || !s.valid(r.ID) {
 		return verdict{errno: errnoOf(err)}
 	}
-	defer func() { _ = unix.Close(node) }()
-	return verdict{errno: errnoOf(unix.Connect(r.fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}))}
+	return verdict{errno: errnoOf(control(s.policy.NotifyNode, func(node int) error {
+		to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}
+		return ids.Do(func() error { return unix.Connect(r.fd, to) })
+	}))}
 }
 
 // own reports whether fd is an IP socket of the service's own network namespace.

@@ -10,6 +10,7 @@
 //	<-supervisor.Serving() // the service listens at port 80, which is our socket
 //
 // It acts on the descriptor and the copy of the address that it took itself,
-// never on what the program may have put in their place meanwhile. It knows
+// never on what the program may have put in their place meanwhile; and what the kernel
+// remembers of who has called, it has called by a child with the service's ids. It knows
 // neither who installed the filter nor what the service is called.
 package intercept

@@ -173,10 +173,6 @@ func (s *Supervisor) isOurs(fd int) int {
 	return -1
 }
 
-func (s *Supervisor) listenTarget(i, backlog int) error {
-	return control(s.targets[i].File, func(fd int) error { return unix.Listen(fd, backlog) })
-}
-
 // serve remembers that the service answers at target i.
 func (s *Supervisor) serve(i int) {
 	s.mu.Lock()

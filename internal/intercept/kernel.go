@@ -156,19 +156,6 @@ func pathOf(sockaddr []byte) string {
 	return string(path)
 }
 
-// inRoot opens a path as the thread sees it, but follows no link: the service may
-// have put one there that leads elsewhere for us. The caller closes it.
-func inRoot(thread uint32, path string) (int, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", thread), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("open", err)
-	}
-	defer func() { _ = unix.Close(root) }()
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}
-	fd, err := unix.Openat2(root, path, &how)
-	return fd, os.NewSyscallError("openat2", err)
-}
-
 // netnsCookie tells network namespaces apart, also those that were: SO_NETNS_COOKIE
 // of socket(7), Linux 5.14.
 func netnsCookie(fd int) (uint64, error) {

@@ -16,7 +16,11 @@ type Policy struct {
 	Netns  uint64 // SO_NETNS_COOKIE of the service's own network namespace
 	Unix   bool   // its unix sockets may connect to what its own root has
 	IP     bool   // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
-	Notify string // a unix datagram socket may connect to this path of its root, whatever Unix says; "": none
+	Notify string // a unix datagram socket may connect to this path, whatever Unix says; "": none
+
+	// NotifyNode is what that means, whatever stands at the path by now: opened with O_PATH, lent
+	// until Run has returned.
+	NotifyNode *os.File
 
 	// Targets are what the service binds and gets sockets of the host's for. With any, its
 	// own sockets may be bound to everything else and listen there.

@@ -177,7 +177,14 @@ var attempts = map[string]func() error{
 		if err := unix.Listen(l, 5); err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		return unix.Connect(c, at)
+		if err := unix.Connect(c, at); err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		listener, err := unix.GetsockoptUcred(c, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err == nil && (int(listener.Uid) != os.Getuid() || int(listener.Gid) != os.Getgid() || listener.Pid == 0) {
+			return fmt.Errorf("it is %+v who listens", *listener)
+		}
+		return err
 	},
 	"dissolve the listener":    func() error { return dissolve(fdListener) },
 	"dissolve the connection":  func() error { return dissolve(fdAccepted) },
@@ -202,10 +209,11 @@ var attempts = map[string]func() error{
 		}()
 		return <-done
 	},
-	"report":                func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")) },
-	"report by a link":      func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")+".link") },
-	"report as a stream":    func() error { return report(unix.SOCK_STREAM, os.Getenv("REPORT")) },
-	"report somewhere else": func() error { return report(unix.SOCK_DGRAM, "@own") },
+	"report":                  func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")) },
+	"report by a link":        func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")+".link") },
+	"report where nothing is": func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")+".none") },
+	"report as a stream":      func() error { return report(unix.SOCK_STREAM, os.Getenv("REPORT")) },
+	"report somewhere else":   func() error { return report(unix.SOCK_DGRAM, "@own") },
 	"blocked": func() error {
 		// The queue of a listener that accepts nobody is full after two.
 		l := stream(unix.AF_INET)
@@ -323,7 +331,7 @@ func (s *supervised) start(files ...*os.File) {
 	s.process = exec.Command(self)
 	s.process.Env = append(os.Environ(), "INTERCEPT_TEST_SERVICE=1", "GORACE=atexit_sleep_ms=0")
 	s.process.ExtraFiles, s.process.Stderr = files, os.Stderr
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWPID,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
 		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}}
@@ -415,15 +423,21 @@ func TestReports(t *testing.T) {
 	if err := os.Symlink(path, path+".link"); err != nil {
 		t.Fatal(err)
 	}
+	node, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
 	t.Setenv("REPORT", path)
 	for _, tt := range []struct{ allowed, attempt, want string }{
 		{path, "report", "ok"},
 		{path, "report as a stream", "operation not permitted"},
 		{path, "report somewhere else", "operation not permitted"},
-		{path + ".link", "report by a link", "too many levels of symbolic links"},
+		{path, "report by a link", "operation not permitted"},
+		{path + ".none", "report where nothing is", "ok"}, // it is the node that counts
 		{"", "report", "operation not permitted"},
 	} {
-		s := supervise(t, t.Context(), Policy{Notify: tt.allowed})
+		s := supervise(t, t.Context(), Policy{Notify: tt.allowed, NotifyNode: node})
 		if got := s.attempt(tt.attempt); got != tt.want {
 			t.Errorf("%s, where it may report to %q: %s, want %s", tt.attempt, tt.allowed, got, tt.want)
 		}

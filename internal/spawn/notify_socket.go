@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -12,8 +13,9 @@ import (
 // notifySocket is our end of NOTIFY_SOCKET.
 type notifySocket struct {
 	file   *os.File
-	path   string // on the host; "" when the child binds it inside
-	folder string // private, removed with it
+	path   string   // on the host; "" when the child binds it inside
+	folder string   // private, removed with it
+	node   *os.File // O_PATH, of a sandbox with supervision; else nil
 }
 
 // newNotifySocket makes the socket services report to. A sandbox's child binds
@@ -54,7 +56,17 @@ func (n *notifySocket) close() {
 	if n.file != nil {
 		_ = n.file.Close()
 	}
+	if n.node != nil {
+		_ = n.node.Close()
+	}
 	n.unlink()
+}
+
+// openNode opens the node of the socket in the sandbox of a child, which has bound it and
+// is not the program yet.
+func (n *notifySocket) openNode(pid int) (err error) {
+	n.node, err = inside{root: fmt.Sprintf("/proc/%d/root", pid)}.open(NotifyPath, unix.O_PATH)
+	return err
 }
 
 func (n *notifySocket) unlink() {

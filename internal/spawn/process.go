@@ -100,6 +100,11 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 		if word != wordWatch {
 			return p.refused(ctx, word, "prepare")
 		}
+		if p.notify != nil {
+			if err := p.notify.openNode(p.pid); err != nil {
+				return p.broken(ctx, "notify", err)
+			}
+		}
 	}
 	word, err := p.word()
 	if err != nil {
@@ -289,6 +294,15 @@ func (p *Process) NotifySocket() *os.File {
 	file := p.notify.file
 	p.notify.file = nil
 	return file
+}
+
+// NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil without Spec.Notify
+// or without supervision.
+func (p *Process) NotifyNode() *os.File {
+	if p.notify == nil {
+		return nil
+	}
+	return p.notify.node
 }
 
 // Close kills the process if it still runs, waits for its end and gives back

@@ -25,12 +25,12 @@ func (s *Service) inherited(files []*os.File) []*os.File {
 	return files
 }
 
-// policy says how the program's calls are answered. Lends files.
-func (s *Service) policy(netns uint64, files []*os.File) intercept.Policy {
+// policy says how the program's calls are answered. Lends files and what is the child's.
+func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Policy {
 	b := s.spec.Process.Sandbox
-	p := intercept.Policy{Netns: netns, Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any"}
+	p := intercept.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any"}
 	if s.spec.Process.Notify {
-		p.Notify = spawn.NotifyPath
+		p.Notify, p.NotifyNode = spawn.NotifyPath, child.NotifyNode()
 	}
 	if s.spec.Binding.Targets == nil {
 		return p

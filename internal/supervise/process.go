@@ -221,7 +221,7 @@ func (s *Service) answerCalls(child *spawn.Process, files []*os.File) (superviso
 	if listener == nil {
 		return nil, func() {}
 	}
-	supervisor, err := intercept.New(listener, s.policy(child.NetnsCookie(), files))
+	supervisor, err := intercept.New(listener, s.policy(child, files))
 	if err != nil {
 		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
 		return nil, func() {}

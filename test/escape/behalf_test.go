@@ -112,3 +112,146 @@ func TestMisled(t *testing.T) {
 	default:
 	}
 }
+
+// until waits for a line of the activator's log, and says whether it came.
+func (a *running) until(text string) bool {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if strings.Contains(a.output(), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// asService reports whether credentials are the service's: as root it has an id of its own,
+// and in any case a process that is not the activator.
+func (a *running) asService(c *unix.Ucred) bool {
+	return int(c.Pid) != a.cmd.Process.Pid && (c.Uid != 0 || os.Geteuid() != 0)
+}
+
+func credentialsOf(t *testing.T, c *net.UnixConn) (ucred *unix.Ucred) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			ucred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		}), err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ucred
+}
+
+const identified = `[[socket]]
+listen = ["tcp://127.0.0.1:%[1]s"]
+
+[service]
+# %[2]s %[3]s %[4]s
+exec = [%[5]q, "identify", "/dev/shm/NAME/listener", "/dev/shm/NAME/server"]
+
+[sandbox]
+connect = "CONNECT"
+writable = ["/dev/shm/NAME"]
+`
+
+// TestCredentials: whoever is connected to a service sees the service, whether it listens or
+// connects, and not the activator, which answers its calls.
+func TestCredentials(t *testing.T) {
+	for _, connect := range []string{"unix", "any"} {
+		t.Run(connect, func(t *testing.T) {
+			w := newWorld(t)
+			dir := hostFolder(t)
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/server", Net: "unix"})
+			if err == nil {
+				err = os.Chmod(dir+"/server", 0o666)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			s := startActivator(t, w, wire.Probe{}, "", strings.NewReplacer("NAME", filepath.Base(dir), "CONNECT", connect).Replace(identified), "").(*running)
+			client, err := net.Dial("tcp", w.tcp4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if !s.until("it listens") {
+				t.Fatalf("it does not:\n%s", s.output())
+			}
+			accepted, err := l.AcceptUnix()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			dialed, err := net.Dial("unix", dir+"/listener")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dialed.Close()
+			for what, c := range map[string]*net.UnixConn{"connects": accepted, "listens": dialed.(*net.UnixConn)} {
+				if ucred := credentialsOf(t, c); !s.asService(ucred) {
+					t.Errorf("GOT OUT: it %s as %+v; the activator is %d", what, *ucred, s.cmd.Process.Pid)
+				}
+			}
+		})
+	}
+}
+
+const misreported = `[[socket]]
+listen = ["tcp://127.0.0.1:%[1]s"]
+
+[service]
+# %[2]s %[3]s %[4]s
+exec = [%[5]q, "misreport", "/dev/shm/NAME", "READY=1"]
+notify = true
+
+[sandbox]
+capabilities = ["sys_chroot"]
+read_only = ["/dev/shm/NAME"]
+`
+
+// TestMisreported: what services report to is what stood there before the program, and not
+// what has its name in a root that the program has chosen.
+func TestMisreported(t *testing.T) {
+	w := newWorld(t)
+	dir := hostFolder(t)
+	if err := os.Mkdir(dir+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	victim, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/run/.notify", Net: "unixgram"})
+	if err == nil {
+		err = os.Chmod(dir+"/run/.notify", 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Close()
+	s := startActivator(t, w, wire.Probe{}, "", strings.ReplaceAll(misreported, "NAME", filepath.Base(dir)), "").(*running)
+	client, err := net.Dial("tcp", w.tcp4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if !s.until("it has reported") {
+		t.Errorf("the probe proves nothing:\n%s", s.output())
+	}
+	if heard := hears(victim); heard != "" {
+		t.Errorf("GOT OUT: a socket of the host's that only we may send to hears %q", heard)
+	}
+	if !s.until("state=running") {
+		t.Error("and the report did not reach us")
+	}
+}
+
+// hears is what a datagram socket has got, if anything. What was sent is there when the
+// sender says so.
+func hears(c net.PacketConn) string {
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	b := make([]byte, 100)
+	n, _, _ := c.ReadFrom(b)
+	return string(b[:n])
+}

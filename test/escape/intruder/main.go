@@ -5,6 +5,8 @@
 //	intruder list               the probes, as JSON
 //	intruder serve              one probe for one client: see package wire
 //	intruder bind               the same with sockets that it binds itself
+//	intruder identify PATH HOST listens at a path, and connects to another
+//	intruder misreport ROOT TEXT reports, with another root
 //	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
 //	intruder [PROBE...]         these or all, with the request from $INTRUDER
 //
@@ -99,6 +101,10 @@ func role(name string, args []string) bool {
 		mountInside()
 	case "survivor":
 		survive(len(args) > 0)
+	case "identify":
+		identify(args[0], args[1])
+	case "misreport":
+		misreport(args[0], args[1])
 	case "mislead":
 		mislead(args[0], args[1])
 	default:
