@@ -20,15 +20,15 @@ import (
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
 	"internal/kernel/fd": {},
-	"internal/listen":    {"internal/reflex"},
+	"internal/listen":    {"internal/kernel/access", "internal/reflex"},
 	"internal/fdpass":    {},
 	"internal/inside":    {"internal/kernel/behalf", "internal/script"},
 	"internal/nofile":    {},
 	"internal/script":    {},
 	"internal/intercept": {"internal/kernel/behalf"},
 	"internal/notify":    {},
-	"internal/sandbox":   {"internal/kernel/fd", "internal/script"},
-	"internal/output":    {"internal/kernel/fd"},
+	"internal/sandbox":   {"internal/kernel/access", "internal/kernel/fd", "internal/script"},
+	"internal/output":    {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":     {},
 	"internal/reflex":    {},
 	"internal/relay":     {},
@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/container": {},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
-	"internal/spawn":     {"internal/fdpass", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
+	"internal/spawn":     {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
 	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
 	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
 
@@ -47,12 +47,14 @@ var arrows = map[string][]string{
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
 	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/relay", "internal/replyonly", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/notify"},
+
+	"internal/kernel/access": {},
 }
 
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/behalf", "cmd/echo"}
+	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

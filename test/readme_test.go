@@ -137,7 +137,7 @@ func TestReadmeConfigurations(t *testing.T) {
 		if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		command(t, "", program(t, "activator"), "check", "--config", good)
+		command(t, "", program(t, "activator"), "check", "--offline", "--config", good)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[4]), 0o644); err != nil {
 		t.Fatal(err)

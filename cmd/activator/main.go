@@ -86,6 +86,9 @@ func failure(err error) error {
 		return nil
 	case daemon.IsConfiguration(err):
 		fmt.Fprint(os.Stderr, err.Error())
+		if !daemon.Curable(err) {
+			return &runError{err: err, code: exitFailed, quiet: true}
+		}
 		return &runError{err: err, code: exitUsage, quiet: true}
 	}
 	return &runError{err: err, code: exitFailed}
@@ -175,20 +178,29 @@ func endOn(ends <-chan os.Signal, stop, atOnce func()) {
 }
 
 func checkCommand(paths *[]string) *cobra.Command {
-	var verbose bool
+	var o daemon.CheckOptions
 	check := &cobra.Command{
 		Use:   "check --config FILE|DIR...",
-		Short: "Say what is wrong with the configuration, and touch nothing",
-		Args:  cobra.ArbitraryArgs,
+		Short: "Say what is wrong with the configuration here, and change nothing",
+		Long: `check reads the configuration and looks at the host as a start does: at users,
+programs with their interpreters and libraries, mounts, folders, sockets' paths and
+options, and at what the kernel lets a sandbox do. What it says the start says too,
+before it binds anything, in the same words and with the same exit code: 2 for what
+the configuration can cure, 1 for what only the host can.
+
+It binds, makes and changes nothing, and does not ask whether somebody has a port:
+that may be an activator that runs with this very configuration.`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all := append(append([]string{}, *paths...), args...)
-			if len(all) == 0 {
+			o.Paths = append(append([]string{}, *paths...), args...)
+			if len(o.Paths) == 0 {
 				return errors.New("no configuration: give a file or a folder, check --config configs/echo.toml")
 			}
-			return failure(daemon.Check(all, verbose, cmd.OutOrStdout()))
+			return failure(daemon.Check(context.Background(), o, cmd.OutOrStdout()))
 		},
 	}
-	check.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the effective configuration, as TOML that can be fed back")
+	check.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "print the effective configuration, as TOML that can be fed back")
+	check.Flags().BoolVar(&o.Offline, "offline", false, "look at the text alone, not at this host")
 	return check
 }
 

@@ -10,8 +10,9 @@ import (
 type claim struct {
 	place
 	file   *parsed
-	links  int // where its symlinks are written
-	target int // where its target is; of none the address
+	links  int              // where its symlinks are written
+	target int              // where its target is; of none the address
+	given  map[string]value // by key, "socket.socket_user"
 }
 
 func (c claim) where(at int) string {

@@ -12,13 +12,14 @@ import (
 
 // Error is one thing wrong with the configuration.
 type Error struct {
-	File   string // as the user named it
+	File   string // as the user named it; "": the host as a whole
 	Line   int    // from 1; 0: the file as a whole
 	Column int    // from 1, in characters; a tab is one
 	Key    string // "service.exec"; "": none
 	Text   string // what is wrong
 	Cure   string // what to write instead; may be empty
 	Source string // the line; empty when Line is 0
+	Host   bool   // nothing in the file is wrong: only the host can be changed
 }
 
 // Errors are all that is wrong, by file and position.
@@ -55,7 +56,10 @@ func (e Errors) orNil() error {
 }
 
 func (e *Error) place() string {
-	if e.Line == 0 {
+	switch {
+	case e.File == "":
+		return "this host"
+	case e.Line == 0:
 		return e.File
 	}
 	return fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Column)

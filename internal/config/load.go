@@ -18,7 +18,7 @@ const maxFile = 1 << 20
 // their names, but no folders below it and no hidden files. A file that is named
 // twice is read once. Its error is an [Errors] with everything that is wrong in
 // all of them, two services of one name or one address among it.
-func Load(paths []string, env Env) ([]Service, error) {
+func Load(paths []string, env Env) ([]Source, error) {
 	files, errs := find(paths, env)
 	var all []*parsed
 	first := make(map[string]*parsed, len(files))
@@ -37,15 +37,15 @@ func Load(paths []string, env Env) ([]Service, error) {
 		all = append(all, p)
 	}
 	collide(all)
-	services := make([]Service, len(all))
+	sources := make([]Source, len(all))
 	for i, p := range all {
 		errs = append(errs, p.errs...)
-		services[i] = p.service
+		sources[i] = Source{p.service, p}
 	}
 	if err := errs.orNil(); err != nil {
 		return nil, err
 	}
-	return services, nil
+	return sources, nil
 }
 
 // find lists the files that paths mean, each once.

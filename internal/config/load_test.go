@@ -58,7 +58,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%v", err)
 			continue
 		}
-		if exec := services[0].Exec; len(exec) > 0 && !filepath.IsAbs(exec[0]) {
+		if exec := services[0].Service.Exec; len(exec) > 0 && !filepath.IsAbs(exec[0]) {
 			t.Errorf("%s: exec %q", file, exec)
 		}
 	}
@@ -154,14 +154,14 @@ func TestLoad(t *testing.T) {
 		}
 		var names []string
 		for _, s := range services {
-			names = append(names, s.Name)
+			names = append(names, s.Service.Name)
 		}
 		if got := strings.Join(names, " "); got != tt.want {
 			t.Errorf("%q: %s, want %s", tt.paths, got, tt.want)
 		}
 	}
 	services, err := Load([]string{dir + "/b.toml"}, somewhere)
-	if err != nil || services[0].Sockets[0].Address.Path != dir+"/b" || services[0].Exec[0] != dir+"/echo" {
+	if err != nil || services[0].Service.Sockets[0].Address.Path != dir+"/b" || services[0].Service.Exec[0] != dir+"/echo" {
 		t.Errorf("relative paths: %+v, %v", services, err)
 	}
 }

@@ -126,9 +126,13 @@ func (p *parsed) readSockets(tables []*table) {
 		}
 		settle(p.reading, "socket", socketKeys(), t, &g)
 		p.checkGroup(&g, given)
+		keyed := make(map[string]value, len(given))
+		for name, v := range given {
+			keyed["socket."+name] = v
+		}
 		for _, a := range g.listen {
 			p.service.Sockets = append(p.service.Sockets, g.socket(a))
-			c := claim{place: a, file: p, links: given["symlinks"].at, target: a.at}
+			c := claim{place: a, file: p, links: given["symlinks"].at, target: a.at, given: keyed}
 			if v, ok := given["target"]; ok {
 				c.target = v.at
 			}
@@ -213,7 +217,9 @@ func (p *parsed) checkProgram() {
 	switch {
 	case program == "":
 		p.report(v.items[0].at, "service.exec", "the program is empty", "")
-	case !strings.Contains(program, "/") || filepath.IsAbs(program):
+	case !strings.Contains(program, "/"):
+	case filepath.IsAbs(program):
+		s.Exec[0] = filepath.Clean(program) // ".." of a folder that is not there inside leads nowhere
 	case s.Sandbox.Root != "":
 		p.report(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
 	default:

@@ -29,6 +29,14 @@ func Engine(name string) (string, error) {
 	return path, nil
 }
 
+// ImageError is an image that the engine does not have.
+type ImageError struct {
+	Text string
+	Cure string // how to get it
+}
+
+func (e *ImageError) Error() string { return "container: image " + e.Text + ": " + e.Cure }
+
 // Resolve asks the engine where its images are and whether the container's is
 // among them. It takes about a tenth of a second and starts processes, which are
 // gone when it returns. Its errors say how to get what is missing.
@@ -52,7 +60,7 @@ func Resolve(ctx context.Context, s Spec) (Store, error) {
 	_, err = ask(ctx, s.Engine, "image", "exists", s.Image)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return Store{}, fmt.Errorf("container: image %s: not in %s: %s", s.Image, root, cureImage(s))
+		return Store{}, &ImageError{Text: fmt.Sprintf("%s: not in %s", s.Image, root), Cure: cureImage(s)}
 	}
 	return Store{Driver: driver, Root: root}, err
 }

@@ -1,25 +1,45 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"sync"
 
 	"activator/internal/config"
 	"activator/internal/replyonly"
+	"activator/internal/spawn"
 )
 
-// Check reads the configuration and touches nothing. Sound, it writes what it
-// found to w: a line a service, or with verbose the effective configuration, as
-// TOML that can be fed back.
-func Check(paths []string, verbose bool, w io.Writer) error {
-	services, err := load(paths)
+// CheckOptions are what the command line says.
+type CheckOptions struct {
+	Paths   []string // files and folders of configuration
+	Verbose bool     // write the effective configuration, as TOML that can be fed back
+	Offline bool     // the text alone: nothing of the host is looked at
+}
+
+// Check says of a configuration what [Run] would say before it opens anything, and
+// changes nothing. Sound, it writes what it found to w: a line a service, or the
+// effective configuration.
+func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
+	sources, err := load(o.Paths)
 	if err != nil {
 		return err
 	}
+	if !o.Offline {
+		starter, err := spawn.NewStarter()
+		if err != nil {
+			return err
+		}
+		defer starter.Close()
+		if _, err := newExamination(starter, answering, nil).plan(ctx, sources, sources); err != nil {
+			return err
+		}
+	}
 	var text []byte
-	for i, conf := range services {
-		if !verbose {
+	for i, source := range sources {
+		conf := source.Service
+		if !o.Verbose {
 			text = fmt.Appendf(text, "%s: service %s: %d sockets, good\n", conf.File, conf.Name, len(conf.Sockets))
 			continue
 		}
@@ -27,7 +47,9 @@ func Check(paths []string, verbose bool, w io.Writer) error {
 			text = append(text, '\n')
 		}
 		text = fmt.Appendf(text, "# service %s, from %s\n", conf.Name, conf.File)
-		text = append(text, sealed(conf)...)
+		if !o.Offline {
+			text = append(text, sealed(conf)...)
+		}
 		text = append(text, conf.AppendTOML(nil)...)
 	}
 	_, err = w.Write(text)

@@ -51,10 +51,11 @@ type member struct {
 // Run serves until ctx is done: it reads the configuration, opens every socket
 // (all or none), runs the services, and reads the configuration again whenever
 // reload says so. Everything it opened and started is gone when it returns. An
-// error that is a [config.Errors] means that nothing was touched.
+// error that is a [config.Errors] means that nothing was opened: it has everything
+// that is wrong, as [Check] says it.
 func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer func() { err = sandbox.Cured(err) }()
-	services, err := load(o.Paths)
+	sources, err := load(o.Paths)
 	if err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer d.starter.Close()
 	d.walls = newWalls(d.starter.StartProcess, d.log)
 	defer d.walls.close()
-	plans, err := plan(ctx, services, d.walls.answering)
+	plans, err := newExamination(d.starter, d.walls.answering, nil).plan(ctx, sources, sources)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}
 }
 
-func load(paths []string) ([]config.Service, error) {
+func load(paths []string) ([]config.Source, error) {
 	env, err := config.HostEnv()
 	if err != nil {
 		return nil, err
@@ -212,8 +213,13 @@ func closeAll(sockets []*listen.Socket) {
 	}
 }
 
-// IsConfiguration tells an error of the configuration from one at run time.
+// IsConfiguration tells an error that was found before anything was opened, to be
+// printed as it is, from one at run time.
 func IsConfiguration(err error) bool {
 	var list config.Errors
 	return errors.As(err, &list)
 }
+
+// Curable reports whether an error that was found before anything was opened could be
+// cured in the configuration, not on the host alone.
+func Curable(err error) bool { return config.Curable(err) }

@@ -23,13 +23,13 @@ type change struct {
 // queues of the sockets, which stay open. What can be tried only when an old
 // socket has made way, and fails then, sets its service back to what it was.
 func (d *Daemon) reload(ctx context.Context) {
-	services, err := load(d.options.Paths)
+	sources, err := load(d.options.Paths)
 	if err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
-	c, changed := d.compare(services)
-	if c.start, err = plan(ctx, changed, d.walls.answering); err != nil {
+	c, changed := d.compare(sources)
+	if c.start, err = newExamination(d.starter, d.walls.answering, d.made).plan(ctx, changed, sources); err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
@@ -54,16 +54,17 @@ func (d *Daemon) reload(ctx context.Context) {
 
 // compare holds the new configuration against what runs, and returns the services
 // that have to be started too.
-func (d *Daemon) compare(services []config.Service) (c change, changed []config.Service) {
+func (d *Daemon) compare(sources []config.Source) (c change, changed []config.Source) {
 	c = change{pool: make(map[string]*listen.Socket), ready: make(map[string]*listen.Socket)}
-	named := make(map[string]bool, len(services))
-	for _, conf := range services {
+	named := make(map[string]bool, len(sources))
+	for _, source := range sources {
+		conf := source.Service
 		named[conf.Name] = true
 		m := d.members[conf.Name]
 		if m != nil && reflect.DeepEqual(m.plan.conf, conf) {
 			continue
 		}
-		changed = append(changed, conf)
+		changed = append(changed, source)
 		if m != nil {
 			c.end = append(c.end, m)
 		}
@@ -79,6 +80,18 @@ func (d *Daemon) compare(services []config.Service) (c change, changed []config.
 		}
 	}
 	return c, changed
+}
+
+// made reports whether what stands at a path is a socket's of ours.
+func (d *Daemon) made(path string) bool {
+	for _, m := range d.members {
+		for _, socket := range m.sockets {
+			if socket.Spec().Makes(path) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // openFresh opens the addresses that nobody has had so far, all or none. For an

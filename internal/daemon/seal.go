@@ -2,12 +2,10 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -244,14 +242,6 @@ func socketLacks(spec listen.Spec, kernel sandbox.Kernel, connect string) (lacks
 			" the service could connect "+spec.Address.String()+" outward")
 	}
 	return lacks
-}
-
-// checkSeal is the error of a service that asks for a seal which cannot be had.
-func checkSeal(conf config.Service, lacks []string) error {
-	if len(lacks) == 0 || conf.Sandbox.Seal != "required" {
-		return nil
-	}
-	return fmt.Errorf("service %s: seal: %s; write seal = \"best-effort\" below [sandbox] to leave that open", conf.Name, strings.Join(lacks, "; "))
 }
 
 // describe says in a few words how a socket is sealed.

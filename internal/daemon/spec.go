@@ -2,13 +2,11 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
 	"activator/internal/config"
 	"activator/internal/container"
-	"activator/internal/listen"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
 )
@@ -26,55 +24,6 @@ type planned struct {
 	conf config.Service
 	spec supervise.Spec
 	sealing
-}
-
-// plan translates configurations. Of containers it asks the engine whether it is
-// there and has the image, of sockets whether they can be sealed as asked.
-func plan(ctx context.Context, services []config.Service, answering func() bool) ([]planned, error) {
-	all := make([]planned, 0, len(services))
-	for _, conf := range services {
-		processSpec(conf).Claim() // of a container too
-	}
-	for _, conf := range services {
-		sealing := seal(conf, answering)
-		if err := checkSeal(conf, sealing.lacks); err != nil {
-			return nil, err
-		}
-		if err := checkIdle(conf, sealing.sockets); err != nil {
-			return nil, err
-		}
-		process := processSpec(conf)
-		process.Sandbox.Names, process.Sandbox.Unmounted = sealing.names, sealing.receives
-		if conf.Container != nil {
-			var err error
-			if process, err = containerProcess(ctx, conf, process); err != nil {
-				return nil, fmt.Errorf("service %s: %w", conf.Name, err)
-			}
-		}
-		spec := serviceSpec(conf, process)
-		if conf.Handover == "bind" {
-			spec.Binding = binding(conf)
-		}
-		if conf.Handover == "proxy" {
-			spec.Carrying = carrying(conf)
-		}
-		all = append(all, planned{conf, spec, sealing})
-	}
-	return all, nil
-}
-
-// checkIdle is the error of a service that is to be stopped when nobody uses it, and
-// has a socket at which that cannot be seen.
-func checkIdle(conf config.Service, sockets []listen.Spec) error {
-	for _, spec := range sockets {
-		if conf.Handover == "proxy" && spec.Address.UDP() {
-			continue // the relay sees
-		}
-		if err := spec.Seen(); conf.IdleTimeout > 0 && err != nil {
-			return fmt.Errorf("service %s: idle_timeout: %w; leave idle_timeout away, or have the service end by itself", conf.Name, err)
-		}
-	}
-	return nil
 }
 
 func serviceSpec(conf config.Service, process spawn.Spec) supervise.Spec {

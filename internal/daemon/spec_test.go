@@ -1,38 +1,12 @@
 package daemon
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"activator/internal/config"
 	"activator/internal/listen"
 	"activator/internal/sandbox"
 )
-
-// Who asks for a service to be stopped when idle is told where that cannot be seen.
-func TestCheckIdle(t *testing.T) {
-	for _, test := range []struct {
-		address string
-		seal    listen.Seal
-		idle    time.Duration
-		want    string
-	}{
-		{"tcp://127.0.0.1:1", listen.Unsealed, time.Second, ""},
-		{"unixgram:///x", listen.Unsealed, 0, ""},
-		{"unixgram:///x", listen.Unsealed, time.Second, "service test: idle_timeout: unixgram:///x: nothing tells when"},
-		{"unixgram:///x", listen.Relayed, time.Second, ""},
-	} {
-		address, err := listen.ParseAddress(test.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = checkIdle(config.Service{Name: "test", IdleTimeout: test.idle}, []listen.Spec{{Address: address, Seal: test.seal}})
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s %v: %v, want %q", test.address, test.idle, err, test.want)
-		}
-	}
-}
 
 // Landlock's rules for reading are for whoever may get hold of what is not mounted: by any
 // unix socket at which somebody can pass it descriptors, and for nobody else.

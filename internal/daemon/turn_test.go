@@ -7,9 +7,15 @@ import (
 	"time"
 
 	"activator/internal/ktest"
+	"activator/internal/spawn"
 )
 
-func TestMain(m *testing.M) { ktest.Main(m) }
+func TestMain(m *testing.M) {
+	if spawn.IsStage() {
+		spawn.Stage()
+	}
+	ktest.Main(m)
+}
 
 func TestEndInTurn(t *testing.T) {
 	for _, test := range []struct {

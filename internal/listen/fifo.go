@@ -90,6 +90,8 @@ func adoptFIFO(n *node, o *Options, who owner) (*os.File, error) {
 	return os.NewFile(uintptr(fd), n.path), nil
 }
 
+const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"
+
 func setUpFIFO(fd int, n *node, o *Options, who owner) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -116,7 +118,7 @@ func setUpFIFO(fd int, n *node, o *Options, who owner) error {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, o.PipeSize); err != nil {
 			err = syscallError("fcntl", err)
 			if errors.Is(err, unix.EPERM) {
-				return fmt.Errorf("pipe_size: %w: more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE", err)
+				return fmt.Errorf("pipe_size: %w: %s", err, curePipeSize)
 			}
 			return fmt.Errorf("pipe_size: %w", err)
 		}

@@ -114,6 +114,9 @@ func (s Spec) Overlaps(other Spec) bool {
 	return false
 }
 
+// Makes reports whether the socket, once it is open, has made what stands at path.
+func (s Spec) Makes(path string) bool { return slices.Contains(s.paths(), path) }
+
 // paths are what the socket makes in the file system, but folders.
 func (s Spec) paths() []string {
 	if s.Address.Node() == "" {

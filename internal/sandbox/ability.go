@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/access"
 )
 
 // Ability is one thing that this kernel and this user can or cannot do.
@@ -139,14 +141,9 @@ func seccompFilter(have bool) Ability {
 // hold is an ability that capabilities on the host give.
 func hold(name, needs string, numbers ...uint) Ability {
 	a := Ability{Name: name, OK: true, Needs: needs}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return Ability{Name: name, Needs: needs, Detail: os.NewSyscallError("capget", err).Error()}
-	}
 	var have, lack []string
 	for _, number := range numbers {
-		if data[number/32].Effective&(1<<(number%32)) != 0 {
+		if access.Holds(number) {
 			have = append(have, capabilityNames[number])
 		} else {
 			lack = append(lack, capabilityNames[number])

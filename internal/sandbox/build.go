@@ -205,8 +205,7 @@ func (b *builder) mayCreate(name string) bool {
 	if nearest.Kind == Tmpfs {
 		return true
 	}
-	b.Refuse(&StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
-		Cure: "create it in " + path.Dir(name) + " on the host, or mount at a path outside of it"})
+	b.Refuse(refusePoint(name))
 	return false
 }
 

@@ -79,6 +79,16 @@ func cureOfClone(errno syscall.Errno) string {
 	return ""
 }
 
+// namespacesOff reports whether there can be none of some kind, namespaces(7).
+func namespacesOff() bool {
+	for _, kind := range []string{"user", "net", "pid", "mnt", "ipc", "uts", "cgroup"} {
+		if sysctl("user.max_"+kind+"_namespaces") == "0" {
+			return true
+		}
+	}
+	return false
+}
+
 // refusedBy names who is known to refuse namespaces, and what belongs to
 // having them, with EPERM. AppArmor lets the clone pass and refuses only later.
 func refusedBy() string {

@@ -40,6 +40,17 @@ func (e *StepError) Unwrap() error {
 	return e.Errno
 }
 
+// Passing reports whether the refusal may be of the moment alone: something was used up.
+func (e *StepError) Passing() bool {
+	switch e.Errno {
+	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EINTR:
+		return true
+	case syscall.ENOSPC:
+		return !namespacesOff()
+	}
+	return false
+}
+
 // stepError makes a StepError of err with what we know about its cure.
 func stepError(step, path string, err error) *StepError {
 	var known *StepError

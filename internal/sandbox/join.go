@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
 )
 
@@ -55,6 +56,21 @@ func Join(network string) (leave func() error, err error) {
 
 // openNetwork opens the namespace at a path, which may lie where a service writes.
 func openNetwork(path string) (netns.NsHandle, error) {
+	looked, err := lookNetwork(path)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(looked) }()
+	target, err := unix.Open(fd.Link(looked), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, joinError(path, os.NewSyscallError("open", err))
+	}
+	return netns.NsHandle(target), nil
+}
+
+// lookNetwork looks at it before it is opened: a FIFO would hold up this thread, and with it
+// every start of every service. The caller closes the descriptor.
+func lookNetwork(path string) (looked int, err error) {
 	place, err := fd.Walk(path)
 	var link *fd.LinkError
 	switch {
@@ -64,25 +80,37 @@ func openNetwork(path string) (netns.NsHandle, error) {
 		return -1, joinError(path, err)
 	}
 	defer place.Close()
-	// Looked at before it is opened: a FIFO would hold up this thread, and with it
-	// every start of every service.
-	looked, err := place.Look()
-	if err != nil {
+	if looked, err = place.Look(); err != nil {
 		return -1, joinError(path, err)
 	}
-	defer func() { _ = unix.Close(looked) }()
 	var kind unix.Statfs_t
-	if err := unix.Fstatfs(looked, &kind); err != nil {
-		return -1, joinError(path, os.NewSyscallError("statfs", err))
+	if err = unix.Fstatfs(looked, &kind); err != nil {
+		err = os.NewSyscallError("statfs", err)
+	} else if kind.Type != unix.NSFS_MAGIC {
+		err = unix.EINVAL
 	}
-	if kind.Type != unix.NSFS_MAGIC {
-		return -1, joinError(path, unix.EINVAL)
-	}
-	target, err := unix.Open(fd.Link(looked), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, joinError(path, os.NewSyscallError("open", err))
+		_ = unix.Close(looked)
+		return -1, joinError(path, err)
 	}
-	return netns.NsHandle(target), nil
+	return looked, nil
+}
+
+// ExamineNetwork says why [Join] would be refused, as far as that is certain.
+func ExamineNetwork(network string) error {
+	path := NetworkPath(network)
+	if path == "" {
+		return nil
+	}
+	looked, err := lookNetwork(path)
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(looked)
+	if !access.Holds(unix.CAP_SYS_ADMIN) {
+		return joinError(path, unix.EPERM)
+	}
+	return nil
 }
 
 func joinError(path string, err error) error {

@@ -98,22 +98,9 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 		return nil, err
 	}
 	plan := &Plan{Hostname: s.hostname(name), Keep: keep, NewPrivs: s.NewPrivs}
-	if plan.Entries, err = s.base(); err != nil {
+	if plan.Entries, err = s.entries(program, directories); err != nil {
 		return nil, err
 	}
-	plan.Entries = append(plan.Entries, freshEntries()...)
-	if s.Root == "" { // a root folder has nothing but what somebody put there
-		plan.Entries = append(plan.Entries, covers(hidden)...)
-	}
-	asked, err := s.asked(directories)
-	if err != nil {
-		return nil, err
-	}
-	bound, err := s.program(program, plan.Entries, asked)
-	if err != nil {
-		return nil, err
-	}
-	plan.Entries = slices.Concat(plan.Entries, asked, bound)
 	for i := range plan.Entries {
 		if err := plan.Entries[i].look(); err != nil {
 			return nil, err
@@ -121,6 +108,27 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 	}
 	s.walls(plan, landlockABI())
 	return plan, nil
+}
+
+// entries lists what stands in the root.
+func (s Spec) entries(program string, directories []Mount) ([]Entry, error) {
+	entries, err := s.base()
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, freshEntries()...)
+	if s.Root == "" { // a root folder has nothing but what somebody put there
+		entries = append(entries, covers(hidden)...)
+	}
+	asked, err := s.asked(directories)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := s.program(program, entries, asked)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(entries, asked, bound), nil
 }
 
 // walls computes here what the child only loads.

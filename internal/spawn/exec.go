@@ -2,7 +2,6 @@ package spawn
 
 import (
 	"bytes"
-	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
 )
 
 // candidates is what a program may be, as execvp(3) looks for it in the PATH of env.
@@ -34,11 +35,17 @@ func pathOf(env []string) (path string) {
 	return path
 }
 
-// inside is what a process sees, by the path of its root.
-type inside struct{ root string }
+// inside is what a process sees, by the path of its root; or what it will see.
+type inside struct {
+	root string
+	view *sandbox.View // instead of root
+}
 
 // open opens a file as the process would see it, links and all.
 func (i inside) open(name string, flags uint64) (*os.File, error) {
+	if i.view != nil {
+		return i.view.Open(name, flags)
+	}
 	if i.root == "/" { // we are inside ourselves, where openat2(2) may be refused
 		fd, err := unix.Open(name, int(flags)|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -165,31 +172,5 @@ func interpreterOf(r io.ReaderAt) string {
 		}
 		return string(words[0])
 	}
-	return elfInterpreter(r, head[:n])
-}
-
-// elfInterpreter reads PT_INTERP of a 64-bit little-endian program, elf(5): both
-// machines we build for.
-func elfInterpreter(r io.ReaderAt, head []byte) string {
-	const headerSize, class64, littleEndian, interp = 64, 2, 1, 3
-	if len(head) < headerSize || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != littleEndian {
-		return ""
-	}
-	le := binary.LittleEndian
-	offset, size, count := le.Uint64(head[32:]), le.Uint16(head[54:]), le.Uint16(head[56:])
-	segment := make([]byte, 56)
-	for i := range uint64(min(count, 1024)) {
-		if _, err := r.ReadAt(segment, int64(offset+i*uint64(size))); err != nil {
-			return ""
-		}
-		if le.Uint32(segment) != interp {
-			continue
-		}
-		text := make([]byte, min(le.Uint64(segment[32:]), 4096))
-		if _, err := r.ReadAt(text, int64(le.Uint64(segment[8:]))); err != nil {
-			return ""
-		}
-		return string(bytes.TrimRight(text, "\x00"))
-	}
-	return ""
+	return elfInterpreter(r)
 }

@@ -3,6 +3,7 @@ package spawn
 import (
 	"fmt"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -49,11 +50,15 @@ func raiseLimits(pid int, limits []Limit) error {
 		}
 		raised := unix.Rlimit{Cur: now.Cur, Max: limit.Hard}
 		if err := unix.Prlimit(pid, number, &raised, nil); err != nil {
-			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err),
-				Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", amount(now.Max))}
+			return limitRefused(limit.Resource, errnoOf(err), now.Max)
 		}
 	}
 	return nil
+}
+
+func limitRefused(resource string, errno syscall.Errno, most uint64) *StageError {
+	return &StageError{Step: "limit", Path: resource, Errno: errno,
+		Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", amount(most))}
 }
 
 // limits adds two, where the specification says nothing of them.

@@ -136,10 +136,16 @@ func (s *steps) become(b *birth) {
 	}
 }
 
+// The cures that [Examiner] tells too.
+const (
+	cureFolder = "it must exist inside: mount it, or make it part of the root"
+	cureNotify = "notify = true needs a /run that the service can write to"
+)
+
 // bindNotify gives our socket its name inside. A /run that the configuration
 // mounts may still have the one of the start before.
 func (s *steps) bindNotify(fd int) {
-	s.step("notify", NotifyPath, "notify = true needs a /run that the service can write to")
+	s.step("notify", NotifyPath, cureNotify)
 	address := s.Bytes(append(binary.NativeEndian.AppendUint16(nil, unix.AF_UNIX), NotifyPath+"\x00"...))
 	size := uintptr(2 + len(NotifyPath) + 1)
 	again, bound := s.Label(), s.Label()
@@ -209,7 +215,7 @@ func (s *steps) enter(p *plan) error {
 	if dir == "" {
 		dir = "/"
 	}
-	s.step("working_directory", dir, "it must exist inside: mount it, or make it part of the root")
+	s.step("working_directory", dir, cureFolder)
 	s.Do(unix.SYS_CHDIR, s.Text(dir))
 	s.Do(unix.SYS_UMASK, uintptr(p.Umask))
 	for _, limit := range p.Limits {
@@ -241,7 +247,7 @@ func (s *steps) exec(p *plan) {
 	argv := s.Words(s.Texts(p.Argv)...)
 	s.environ = s.Room(8 * (len(p.Env) + spareEnv))
 	names := candidates(p.Argv[0], p.Env)
-	look := func() inside { return inside{s.root()} }
+	look := func() inside { return inside{root: s.root()} }
 	for _, name := range names {
 		s.Explain(func(errno unix.Errno) error { return look().explain(name, errno) })
 		call := s.Do(unix.SYS_EXECVE, s.Text(name), argv.Address, s.environ.Address)

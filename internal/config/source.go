@@ -1,0 +1,86 @@
+package config
+
+import "errors"
+
+// Source is a file that was read: its service, and where each key is written.
+type Source struct {
+	Service Service
+	from    *parsed
+}
+
+// Place is a part of a file: a key, and which one of it.
+type Place struct {
+	Key    string // "service.exec"
+	Socket int    // of "socket.": the address it is about, from 0
+	Item   int    // of a list: from 1; 0: the list
+	Name   string // of a table: the entry; "": the table
+}
+
+// Error is what is wrong with what stands at a place. A key that is not written has
+// no line: its default is what is wrong.
+func (s Source) Error(p Place, text, cure string) *Error {
+	r := s.from.reading
+	v, given := s.value(p)
+	if !given {
+		return &Error{File: r.file, Key: p.Key, Text: text, Cure: cure}
+	}
+	line, column, source := locate(r.text, v.at)
+	return &Error{File: r.file, Line: line, Column: column, Key: p.Key, Text: text, Cure: cure, Source: source}
+}
+
+// Written reports whether the file has the key.
+func (s Source) Written(p Place) bool {
+	_, given := s.value(p)
+	return given
+}
+
+func (s Source) value(p Place) (value, bool) {
+	v, given := s.from.given[p.Key]
+	if p.Socket < len(s.from.claims) {
+		c := s.from.claims[p.Socket]
+		if p.Key == "socket.listen" {
+			return value{at: c.at}, true
+		}
+		if of, there := c.given[p.Key]; there {
+			v, given = of, true
+		}
+	}
+	if 0 < p.Item && p.Item <= len(v.items) {
+		v = v.items[p.Item-1]
+	}
+	if v.table != nil && p.Name != "" {
+		if e := v.table.find(p.Name); e != nil {
+			v = e.value
+		}
+	}
+	return v, given
+}
+
+// OrNil is e as an error, in the order of files and lines, each once; nil when there
+// is none.
+func (e Errors) OrNil() error {
+	seen := make(map[string]bool, len(e))
+	var once Errors
+	for _, one := range e {
+		if text := one.Error(); !seen[text] {
+			seen[text] = true
+			once = append(once, one)
+		}
+	}
+	return once.orNil()
+}
+
+// Curable reports whether err is an [Errors] of which something could be cured in
+// a file.
+func Curable(err error) bool {
+	var all Errors
+	if !errors.As(err, &all) {
+		return false
+	}
+	for _, one := range all {
+		if !one.Host {
+			return true
+		}
+	}
+	return false
+}

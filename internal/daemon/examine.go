@@ -1,0 +1,226 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"activator/internal/config"
+	"activator/internal/container"
+	"activator/internal/listen"
+	"activator/internal/output"
+	"activator/internal/sandbox"
+	"activator/internal/spawn"
+)
+
+// examination looks at the host before anything is opened, and finds what of a
+// configuration cannot work there: the same for the start, for a reload and for
+// `activator check`. It makes nothing but a sandbox in which nothing runs.
+type examination struct {
+	starter   *spawn.Starter
+	answering func() bool            // UDP sockets can be made that only answer
+	ours      func(path string) bool // what stands there is a socket's of ours
+
+	programs spawn.Examiner
+	tried    map[string]bool // sandboxes
+	found    config.Errors
+}
+
+func newExamination(starter *spawn.Starter, answering func() bool, ours func(string) bool) *examination {
+	return &examination{starter: starter, answering: answering, ours: ours, tried: make(map[string]bool)}
+}
+
+// plan translates configurations, all of which have a word about folders, and finds
+// everything that is wrong with them here.
+func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([]planned, error) {
+	plans := make([]planned, 0, len(sources))
+	for _, source := range sources {
+		processSpec(source.Service).Claim() // of a container too
+	}
+	for _, source := range sources {
+		plans = append(plans, x.service(ctx, source))
+	}
+	x.folders(all)
+	if err := x.found.OrNil(); err != nil {
+		return nil, err
+	}
+	return plans, nil
+}
+
+// add notes what is wrong with what stands at a place of the file.
+func (x *examination) add(source config.Source, p config.Place, text, cure string) *config.Error {
+	e := source.Error(p, text, cure)
+	x.found = append(x.found, e)
+	return e
+}
+
+func (x *examination) service(ctx context.Context, source config.Source) planned {
+	conf := source.Service
+	sealing := seal(conf, x.answering)
+	if len(sealing.lacks) > 0 && conf.Sandbox.Seal == "required" {
+		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(sealing.lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
+	}
+	x.idle(source, sealing.sockets)
+	x.sockets(source, sealing.sockets)
+	x.streams(source)
+	process := processSpec(conf)
+	process.Sandbox.Names, process.Sandbox.Unmounted = sealing.names, sealing.receives
+	if conf.Container != nil {
+		process = x.container(ctx, source, process)
+	} else {
+		x.trySandbox(ctx, process.Sandbox)
+		for _, refused := range x.programs.Examine(process) {
+			x.refused(source, refused)
+		}
+	}
+	spec := serviceSpec(conf, process)
+	if conf.Handover == "bind" {
+		spec.Binding = binding(conf)
+	}
+	if conf.Handover == "proxy" {
+		spec.Carrying = carrying(conf)
+	}
+	return planned{conf, spec, sealing}
+}
+
+// idle finds sockets at which it cannot be seen that nobody uses them, of a service
+// that is to be stopped then.
+func (x *examination) idle(source config.Source, sockets []listen.Spec) {
+	conf := source.Service
+	for _, spec := range sockets {
+		if conf.IdleTimeout == 0 || conf.Handover == "proxy" && spec.Address.UDP() {
+			continue // the relay sees
+		}
+		if err := spec.Seen(); err != nil {
+			x.add(source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
+		}
+	}
+}
+
+func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
+	for i, spec := range sockets {
+		for _, bad := range listen.Examine(spec, x.ours) {
+			place := config.Place{Key: "socket." + bad.Key(), Socket: i}
+			text := bad.Err.Error()
+			if bad.Key() == "listen" {
+				text = bad.Address + ": " + strings.TrimPrefix(bad.Step+": ", ": ") + text
+			}
+			x.add(source, place, text, bad.Cure).Host = bad.Occupied()
+		}
+	}
+}
+
+// streams looks at the files that a service prints to.
+func (x *examination) streams(source config.Source) {
+	for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
+		key, to := stream[0], stream[1]
+		if !filepath.IsAbs(to) {
+			continue
+		}
+		if err := output.Examine(to); err != nil {
+			x.add(source, config.Place{Key: key}, strings.TrimPrefix(err.Error(), "open "), "its folder must exist, and the file be one that we may write")
+		}
+	}
+}
+
+// container is the engine's process, and what the engine lacks.
+func (x *examination) container(ctx context.Context, source config.Source, process spawn.Spec) spawn.Spec {
+	for _, mounts := range [][]sandbox.Mount{source.Service.Sandbox.ReadOnly, source.Service.Sandbox.Writable} {
+		for _, m := range mounts {
+			if err := sandbox.ExamineSource(m.Host); err != nil {
+				x.refused(source, err)
+			}
+		}
+	}
+	engine, err := containerProcess(ctx, source.Service, process)
+	if err == nil {
+		return engine
+	}
+	text := strings.TrimPrefix(err.Error(), "container: ")
+	var missing *container.ImageError
+	if errors.As(err, &missing) {
+		x.add(source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
+		return process
+	}
+	x.add(source, config.Place{Key: "container.engine"}, text, "").Host = true
+	return process
+}
+
+// patience bounds a sandbox that is tried.
+const patience = 10 * time.Second
+
+// trySandbox builds a sandbox of this kind, once, and takes it down again: what the
+// kernel, a container around us or AppArmor refuse only a trial can tell. What has
+// been refused for the moment alone may work when the first client comes.
+func (x *examination) trySandbox(ctx context.Context, kind sandbox.Spec) {
+	kind.Root, kind.ReadOnly, kind.Writable, kind.Tmpfs, kind.Capabilities = "", nil, nil, nil, nil
+	if sandbox.NetworkPath(kind.Network) != "" {
+		kind.Network = "host"
+	}
+	key := fmt.Sprintf("%+v", kind)
+	if x.tried[key] {
+		return
+	}
+	x.tried[key] = true
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p, err := x.starter.Prepare(ctx, spawn.Spec{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, spawn.Stdio{}, nil)
+	if err == nil {
+		_ = p.Close()
+		return
+	}
+	var refused *spawn.StageError
+	if errors.As(err, &refused) && !refused.Passing() {
+		text, cure := words(refused)
+		x.found = append(x.found, &config.Error{Key: "sandbox", Text: strings.TrimSpace(refused.Step + " " + text), Cure: cure, Host: true})
+	}
+}
+
+// folders finds sockets in folders that are removed, or given to a service, with
+// everything in them.
+func (x *examination) folders(all []config.Source) {
+	fates := make(map[string]string)
+	for _, source := range all {
+		conf := source.Service
+		gives := os.Geteuid() == 0 && processSpec(conf).Gives()
+		for _, d := range conf.Directories {
+			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
+			switch path := spawn.Directory(d).Place(); {
+			case path == "":
+			case d.Kind == "runtime":
+				fates[path] = key + ", which is removed with everything in it when that ends"
+			case gives:
+				fates[path] = key + ", which is given to that with everything in it"
+			}
+		}
+	}
+	if len(fates) == 0 {
+		return
+	}
+	for _, source := range all {
+		for i, socket := range source.Service.Sockets {
+			paths := socket.Options.Symlinks
+			if node := socket.Address.Node(); node != "" {
+				paths = append([]string{node}, paths...)
+			}
+			for _, path := range paths {
+				if fate := fateOf(fates, path); fate != "" {
+					x.add(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
+				}
+			}
+		}
+	}
+}
+
+func fateOf(fates map[string]string, path string) string {
+	for folder := filepath.Dir(path); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
+		if fate := fates[folder]; fate != "" {
+			return fate
+		}
+	}
+	return ""
+}

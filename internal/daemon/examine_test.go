@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"activator/internal/config"
+	"activator/internal/spawn"
+)
+
+// bench is a folder in which a test puts what a configuration names.
+type bench struct {
+	t   *testing.T
+	dir string
+}
+
+func newBench(t *testing.T) bench {
+	// Not below a folder that only the user who runs the tests may search.
+	dir, err := os.MkdirTemp("/tmp", "examine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return bench{t, dir}
+}
+
+func (b bench) write(name, text string, mode os.FileMode) {
+	b.t.Helper()
+	path := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// examine returns what is found in a configuration, in which DIR is the folder.
+func (b bench) examine(text string) config.Errors {
+	b.t.Helper()
+	b.write("web.toml", strings.ReplaceAll(text, "DIR", b.dir), 0o644)
+	sources, err := load([]string{filepath.Join(b.dir, "web.toml")})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	starter, err := spawn.NewStarter()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer starter.Close()
+	_, err = newExamination(starter, func() bool { return false }, nil).plan(context.Background(), sources, sources)
+	var found config.Errors
+	if err != nil && !errors.As(err, &found) {
+		b.t.Fatal(err)
+	}
+	return found
+}
+
+const (
+	anySocket = "[[socket]]\nlisten = [\"unix://DIR/s\"]\n[service]\n"
+	noBinary  = "exec = [\"/bin/true\"]\n"
+)
+
+// Every finding stands at the key that asks for it, with its words. What ought to work
+// has none.
+func TestExamine(t *testing.T) {
+	root := os.Geteuid() == 0
+	for _, test := range []struct {
+		name string
+		text string
+		want string // "LINE:COLUMN: KEY: TEXT", of each; "": none
+		user string // instead, as an ordinary user
+		only func() bool
+	}{
+		{"sound", anySocket + noBinary, "", "", nil},
+		{"no program", anySocket + `exec = ["DIR/none"]`, "4:9: service.exec: DIR/none: no such file or directory", "", nil},
+		{"a folder", anySocket + `exec = ["DIR/folder"]`, "4:9: service.exec: DIR/folder: permission denied", "", nil},
+		{"not executable", anySocket + `exec = ["DIR/plain"]`, "4:9: service.exec: DIR/plain: permission denied", "", nil},
+		{"not a program", anySocket + `exec = ["DIR/text"]`, "4:9: service.exec: DIR/text: exec format error", "", onlyOurFormats},
+		{"no interpreter", anySocket + `exec = ["DIR/script"]`, "4:9: service.exec: DIR/script: its interpreter DIR/none is not there inside", "", nil},
+		{"interpreter not inside", anySocket + `exec = ["DIR/script-own"]`, "4:9: service.exec: DIR/script-own: its interpreter DIR/shell is not there inside", "", nil},
+		{"interpreter mounted", anySocket + "exec = [\"DIR/script-own\"]\n[sandbox]\nread_only = [\"DIR/shell\"]", "", "", nil},
+		{"interpreter's interpreter", anySocket + "exec = [\"DIR/nested\"]\n[sandbox]\nread_only = [\"DIR/script\"]", "4:9: service.exec: DIR/script: its interpreter DIR/none is not there inside", "", nil},
+		{"env", anySocket + `exec = ["DIR/env"]`, "", "", nil},
+		{"env, nothing found", anySocket + `exec = ["DIR/env-none"]`, "4:9: service.exec: DIR/env-none: its interpreter no-such-program is not found inside in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
+		{"env with options", anySocket + `exec = ["DIR/env-options"]`, "", "", nil},
+		{"found in PATH", anySocket + `exec = ["true"]`, "", "", nil},
+		{"not found in PATH", anySocket + `exec = ["no-such-program"]`, "4:9: service.exec: no-such-program: not found inside in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
+		{"in a PATH of its own", anySocket + "exec = [\"mine\"]\nenvironment = { PATH = \"DIR/bin\" }\n[sandbox]\nread_only = [\"DIR/bin\"]", "", "", nil},
+		{"PATH not mounted", anySocket + "exec = [\"mine\"]\nenvironment = { PATH = \"DIR/bin\" }", "4:9: service.exec: mine: not found inside in PATH=DIR/bin", "", nil},
+		{"execute only", anySocket + `exec = ["DIR/execute-only"]`, "", "", nil},
+		{"a folder above", anySocket + `exec = ["DIR/bin/../bin/mine"]`, "", "", nil},
+		{"in a fresh folder", anySocket + `exec = ["DIR/bin/mine"]` + "\n[sandbox]\ntmpfs = [\"DIR/bin\"]", "4:9: service.exec: DIR/bin/mine: not there inside", "", nil},
+		{"a root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR\"", "4:9: service.exec: /bin/mine: its interpreter /bin/sh is not there inside", "", nil},
+		{"no root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR/none\"", "6:8: sandbox.root: DIR/none: no such file or directory", "", nil},
+
+		{"no source", anySocket + noBinary + "[sandbox]\nread_only = [\"/usr\", \"DIR/none:/x\"]", "6:22: sandbox.read_only: DIR/none: no such file or directory", "", nil},
+		{"file on folder", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/usr/lib\"]", "6:14: sandbox.read_only: /usr/lib: not a directory", "", nil},
+		{"folder on file", anySocket + noBinary + "[sandbox]\nwritable = [\"DIR/folder:/etc/passwd\"]", "6:13: sandbox.writable: /etc/passwd: not a directory", "", nil},
+		{"file on file", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/etc/passwd\"]", "", "", nil},
+		{"no mount point", anySocket + noBinary + "[sandbox]\ntmpfs = [\"/usr/no-such-folder\"]", "6:10: sandbox.tmpfs: /usr/no-such-folder: no such file or directory", "", nil},
+		{"mount point made", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/srv/deep/down/plain\"]", "", "", nil},
+		{"mount in a mount", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/folder:/srv/f\"]\ntmpfs = [\"/srv/f/none\"]", "7:10: sandbox.tmpfs: /srv/f/none: no such file or directory", "", nil},
+
+		{"working directory", anySocket + noBinary + "working_directory = \"/usr/lib\"", "", "", nil},
+		{"no working directory", anySocket + noBinary + "working_directory = \"/nowhere\"", "5:21: service.working_directory: /nowhere: no such file or directory", "", nil},
+		{"a file for it", anySocket + noBinary + "working_directory = \"/etc/passwd\"", "5:21: service.working_directory: /etc/passwd: not a directory", "", nil},
+		{"one that is root's", anySocket + noBinary + "working_directory = \"DIR/mine-only\"\n[sandbox]\nread_only = [\"DIR/mine-only\"]",
+			"5:21: service.working_directory: DIR/mine-only: permission denied", "-", nil},
+		{"one of its own", anySocket + noBinary + "runtime_directory = \"examine-web\"\nworking_directory = \"%t/examine-web\"", "", "", nil},
+
+		{"no user", anySocket + noBinary + "user = \"no-such-user\"", "5:8: service.user: no-such-user: no such user", "", nil},
+		{"no group", anySocket + noBinary + "group = \"no-such-group\"", "5:9: service.group: no-such-group: no such group", "", nil},
+		{"another user", anySocket + noBinary + "user = \"daemon\"", "", "5:8: service.user: daemon: only root starts services as another user", nil},
+		{"a limit", anySocket + noBinary + "limits = { nproc = 1, nofile = 2000000000 }", "5:32: service.limits: nofile: the hard limit here is ", "", cannotRaise},
+		{"stdout", anySocket + noBinary + "stdout = \"DIR/none/out\"\nstderr = \"DIR/folder\"",
+			"5:10: service.stdout: DIR/none/out: no such file or directory\n6:10: service.stderr: DIR/folder: is a directory", "", nil},
+		{"no network namespace", anySocket + noBinary + "[sandbox]\nnetwork = \"netns:no-such\"", "6:11: sandbox.network: /run/netns/no-such: no such network namespace", "", nil},
+		{"not one", anySocket + noBinary + "[sandbox]\nnetwork = \"DIR/plain\"", "6:11: sandbox.network: DIR/plain: invalid argument", "", nil},
+
+		{"something stands there", "[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix://DIR/plain: DIR/plain: a regular file stands there and is not removed", "", nil},
+		{"somebody lives there", "[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix://DIR/live: DIR/live: a live socket of ourselves, pid ", "", nil},
+		{"a socket that nobody has", "[[socket]]\nlisten = [\"unix://DIR/stale\"]\n[service]\n" + noBinary, "", "", nil},
+		{"a folder in a file", "[[socket]]\nlisten = [\"unix://DIR/plain/s\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix://DIR/plain/s: make DIR/plain/s: not a directory", "", nil},
+		{"nobody to give it to", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsocket_user = \"no-such\"\nsocket_group = \"no-such\"\n[service]\n" + noBinary,
+			"3:15: socket.socket_user: user: unknown user no-such\n4:16: socket.socket_group: group: unknown group no-such", "", nil},
+		{"not to be given", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsocket_user = \"daemon\"\n[service]\n" + noBinary, "", "3:15: socket.socket_user: chown DIR/s: operation not permitted", nil},
+		{"no interface", "[[socket]]\nlisten = [\"tcp4://127.0.0.1:41300\"]\nbind_to_device = \"none7\"\n[service]\n" + noBinary, "3:18: socket.bind_to_device: setsockopt: no such device", "", nil},
+		{"a low port", "[[socket]]\nlisten = [\"tcp4://127.0.0.1:1\"]\n[service]\n" + noBinary, "", "2:11: socket.listen: tcp://127.0.0.1:1: bind: permission denied", nil},
+		{"a link in the way", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsymlinks = [\"DIR/plain\"]\n[service]\n" + noBinary, "3:12: socket.symlinks: DIR/plain: a regular file stands there and is not removed", "", nil},
+
+		{"in a folder that goes", "[[socket]]\nlisten = [\"unix://%t/examine-web/s\"]\n[service]\n" + noBinary + "runtime_directory = \"examine-web\"",
+			"2:11: socket.listen: RUN/examine-web/s: stands in runtime_directory \"examine-web\" of service web, which is removed with everything in it when that ends", "", nil},
+		{"in a folder that is given", "[[socket]]\nlisten = [\"unix:///var/lib/examine-web/d/s\"]\n[service]\n" + noBinary + "state_directory = \"examine-web\"",
+			"2:11: socket.listen: /var/lib/examine-web/d/s: stands in state_directory \"examine-web\" of service web, which is given to that with everything in it",
+			"2:11: socket.listen: unix:///var/lib/examine-web/d/s: make /var/lib/examine-web/d/s: permission denied", nil},
+		{"idle", "[[socket]]\nlisten = [\"unixgram://DIR/s\"]\npass_credentials = true\n[service]\n" + noBinary + "idle_timeout = \"1s\"", "6:16: service.idle_timeout: unixgram://DIR/s: nothing tells when", "", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.fill()
+			want := test.want
+			if !root && test.user != "" {
+				want = test.user
+			}
+			if want == "-" || test.only != nil && !test.only() {
+				want = ""
+			}
+			env, err := config.HostEnv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = strings.NewReplacer("DIR", b.dir, "RUN", env.Runtime).Replace(want)
+			var got []string
+			for _, e := range b.examine(test.text) {
+				got = append(got, fmt.Sprintf("%d:%d: %s: %s", e.Line, e.Column, e.Key, e.Text))
+			}
+			lines := strings.Split(want, "\n")
+			if want == "" {
+				lines = nil
+			}
+			if len(got) != len(lines) {
+				t.Fatalf("found %q, want %q", got, lines)
+			}
+			for i := range lines {
+				if !strings.HasPrefix(got[i], lines[i]) {
+					t.Errorf("found %q, want %q", got[i], lines[i])
+				}
+			}
+		})
+	}
+}
+
+// onlyOurFormats reports whether it is certain that no emulator is registered.
+func onlyOurFormats() bool {
+	known, err := os.ReadFile("/proc/filesystems")
+	entries, _ := os.ReadDir("/proc/sys/fs/binfmt_misc")
+	return err == nil && (!strings.Contains(string(known), "\tbinfmt_misc\n") || len(entries) == 2)
+}
+
+func cannotRaise() bool {
+	text, _ := os.ReadFile("/proc/self/status")
+	_, after, _ := strings.Cut(string(text), "CapEff:\t")
+	bits, _ := strconv.ParseUint(strings.Fields(after)[0], 16, 64)
+	const resource = 24
+	return bits&(1<<resource) == 0
+}
+
+// fill puts there what the configurations name.
+func (b bench) fill() {
+	b.write("plain", "x", 0o644)
+	b.write("text", "no program\n", 0o755)
+	b.write("folder/file", "", 0o644)
+	b.write("script", "#!"+b.dir+"/none\n", 0o755)
+	b.write("nested", "#!"+b.dir+"/script\n", 0o755)
+	b.write("script-own", "#!"+b.dir+"/shell -e\n", 0o755)
+	b.write("env", "#!/usr/bin/env sh\n", 0o755)
+	b.write("env-none", "#! /usr/bin/env no-such-program\n", 0o755)
+	b.write("env-options", "#!/usr/bin/env -i no-such-program\n", 0o755)
+	b.write("execute-only", "#!/bin/sh\n", 0o711)
+	b.write("bin/mine", "#!/bin/sh\n", 0o755)
+	b.write("mine-only/file", "", 0o600)
+	if err := os.Chmod(filepath.Join(b.dir, "mine-only"), 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	shell, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.write("shell", string(shell), 0o755)
+	live, err := net.Listen("unix", filepath.Join(b.dir, "live"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = live.Close() })
+	stale, err := net.Listen("unix", filepath.Join(b.dir, "stale"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = stale.Close()
+}
+
+// What only the host can cure is told apart: it is no error of the configuration.
+func TestExamineTellsTheHostApart(t *testing.T) {
+	b := newBench(t)
+	b.fill()
+	found := b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary)
+	if len(found) != 1 || Curable(found) {
+		t.Errorf("a file in the way: %v", found)
+	}
+	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\nexec = [\"DIR/none\"]")
+	if len(found) != 2 || !Curable(found) {
+		t.Errorf("and a program that is not there: %v", found)
+	}
+}
+
+// What is used up for the moment is no finding.
+func TestPassing(t *testing.T) {
+	for errno, want := range map[syscall.Errno]bool{syscall.EAGAIN: true, syscall.ENOMEM: true, syscall.EPERM: false, syscall.EINVAL: false} {
+		if got := (&spawn.StageError{Step: "clone", Errno: errno}).Passing(); got != want {
+			t.Errorf("%v: %v", errno, got)
+		}
+	}
+}

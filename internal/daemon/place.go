@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/config"
+	"activator/internal/sandbox"
+	"activator/internal/spawn"
+)
+
+// refused notes a step on the way to the program that will be refused, at the key that
+// asks for it.
+func (x *examination) refused(source config.Source, e *spawn.StageError) {
+	text, cure := words(e)
+	found := x.add(source, placeOf(source.Service, e), text, cure)
+	// Of a service's own directories the configuration has only the name.
+	found.Host = e.Step == "directory" && (e.Errno == unix.EACCES || e.Errno == unix.EROFS || e.Errno == unix.ENOENT)
+}
+
+// words are what is wrong, and the cure. A cure whose first half is a reason says more
+// than the errno.
+func words(e *spawn.StageError) (text, cure string) {
+	text, cure = e.Errno.Error(), e.Cure
+	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
+		text, cure = reason, rest
+	} else if e.Errno == 0 {
+		text, cure = e.Cure, ""
+	}
+	if e.Path != "" && !(filepath.IsAbs(e.Path) && strings.Contains(text, e.Path)) {
+		text = e.Path + ": " + text
+	}
+	return text, cure
+}
+
+// placeOf finds the key that a step is about.
+func placeOf(conf config.Service, e *spawn.StageError) config.Place {
+	switch e.Step {
+	case "user", "group", "working_directory", "notify":
+		return config.Place{Key: "service." + e.Step}
+	case "limit":
+		return config.Place{Key: "service.limits", Name: e.Path}
+	case "exec":
+		return config.Place{Key: "service.exec", Item: 1}
+	case "network", "root", "connect", "syscalls":
+		return config.Place{Key: "sandbox." + e.Step}
+	}
+	if p, found := placeOfMount(conf, e.Path); found {
+		return p
+	}
+	if len(conf.Exec) == 0 {
+		return config.Place{Key: "container"}
+	}
+	return config.Place{Key: "service.exec", Item: 1}
+}
+
+// placeOfMount finds the key that a folder on the host, or a mount point, is of.
+func placeOfMount(conf config.Service, path string) (config.Place, bool) {
+	for _, d := range conf.Directories {
+		if path == spawn.Directory(d).Place() || path == d.Name {
+			return config.Place{Key: "service." + d.Kind + "_directory"}, true
+		}
+	}
+	is := func(m sandbox.Mount) bool { return m.Host == path || m.Inside == path }
+	if i := slices.IndexFunc(conf.Sandbox.ReadOnly, is); i >= 0 {
+		return config.Place{Key: "sandbox.read_only", Item: i + 1}, true
+	}
+	if i := slices.IndexFunc(conf.Sandbox.Writable, is); i >= 0 {
+		return config.Place{Key: "sandbox.writable", Item: i + 1}, true
+	}
+	if i := slices.Index(conf.Sandbox.Tmpfs, path); i >= 0 {
+		return config.Place{Key: "sandbox.tmpfs", Item: i + 1}, true
+	}
+	return config.Place{}, false
+}

@@ -1,0 +1,48 @@
+// Package access asks what we may do at a path, without doing it.
+package access
+
+import (
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// MakeIn says why nothing can be made in folder or, where that is missing, the folder
+// itself; 0 where neither is certain. access(2).
+func MakeIn(folder string) syscall.Errno {
+	for {
+		err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		switch {
+		case err == unix.ENOENT && folder != "/" && folder != ".":
+			folder = filepath.Dir(folder)
+		case (err == nil || err == unix.EACCES) && !isFolder(folder):
+			return unix.ENOTDIR
+		case err == unix.EACCES, err == unix.EROFS, err == unix.ENOTDIR, err == unix.ELOOP:
+			return err.(syscall.Errno) //nolint:errorlint // it is one
+		default:
+			return 0
+		}
+	}
+}
+
+func isFolder(path string) bool {
+	var stat unix.Stat_t
+	return unix.Stat(path, &stat) != nil || stat.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// Write says why a file that is there cannot be written; 0 where that is not certain.
+func Write(path string) syscall.Errno {
+	switch err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err {
+	case unix.EACCES, unix.EROFS:
+		return err.(syscall.Errno) //nolint:errorlint // it is one
+	}
+	return 0
+}
+
+// Holds reports whether we have a capability, at least over our own user namespace.
+func Holds(number uint) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[number/32].Effective&(1<<(number%32)) != 0
+}

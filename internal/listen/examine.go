@@ -1,0 +1,197 @@
+package listen
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/access"
+)
+
+// Examine says what would certainly keep spec from being opened on this host, in the
+// words of [Open]. It makes and binds nothing, and does not ask whether somebody has the
+// port: that may be an activator that makes way. ours reports whether the caller has made
+// what stands at a path; nil: nothing.
+func Examine(spec Spec, ours func(path string) bool) []*Error {
+	e := examination{address: spec.Address, options: &spec.Options}
+	spec.Seal = Unsealed
+	if spec.Address.Node() != "" {
+		e.owner()
+		e.node(ours)
+		e.links(ours)
+	}
+	if spec.Address.Network == FIFO {
+		e.pipeSize()
+		return e.found
+	}
+	file, _, err := newSocket(spec, &stock{})
+	e.add("", err, "")
+	if err == nil {
+		_ = file.Close()
+		e.port()
+	}
+	return e.found
+}
+
+// examination is what has been found of one socket.
+type examination struct {
+	address Address
+	options *Options
+	found   []*Error
+}
+
+func (e *examination) add(step string, err error, cure string) {
+	var one *Error
+	if errors.As(fail(e.address, step, err, cure), &one) {
+		e.found = append(e.found, one)
+	}
+}
+
+// owner looks for who shall have the node, and whether we may give it to him.
+func (e *examination) owner() {
+	uid, gid := *e.options, *e.options
+	uid.SocketGroup, gid.SocketUser = "", ""
+	user, err := lookupOwner(&uid)
+	e.add("socket_user", errors.Unwrap(err), "create it, or give a number")
+	group, err := lookupOwner(&gid)
+	e.add("socket_group", errors.Unwrap(err), "create it, or give a number")
+	if access.Holds(unix.CAP_CHOWN) {
+		return
+	}
+	own, _ := os.Getgroups()
+	refused := &fs.PathError{Op: "chown", Path: e.address.Node(), Err: unix.EPERM}
+	if user.uid >= 0 && user.uid != os.Geteuid() {
+		e.add("socket_user", refused, ownerCure(refused))
+	}
+	if group.gid >= 0 && group.gid != os.Getegid() && !slices.Contains(own, group.gid) {
+		e.add("socket_group", refused, ownerCure(refused))
+	}
+}
+
+// node looks at the folder of the path, and at what stands there.
+func (e *examination) node(ours func(string) bool) {
+	path := e.address.Node()
+	if ours != nil && ours(path) {
+		return
+	}
+	var st unix.Stat_t
+	there := unix.Lstat(path, &st) == nil
+	if there && e.address.Network == FIFO {
+		e.fifo(path, &st)
+		return
+	}
+	if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+		e.add("", &fs.PathError{Op: "make", Path: path, Err: errno}, "its folder must be one in which we may make files")
+		return
+	}
+	if !there {
+		return
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		e.add("", &OccupiedError{Path: path, What: describe(path, &st)}, "")
+		return
+	}
+	id := inode{st.Dev, st.Ino}
+	if spare, err := lstatID(sparePath(path)); err == nil && spare == id {
+		return // an activator's
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if live, err := probe(fd); err == nil && live {
+		e.add("", &OccupiedError{Path: path, What: describeLive(path), Live: true}, "")
+	}
+}
+
+func (e *examination) fifo(path string, st *unix.Stat_t) {
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		e.add("", &OccupiedError{Path: path, What: describe(path, st)}, "")
+		return
+	}
+	who, err := lookupOwner(e.options)
+	if err == nil {
+		e.add("", checkFIFO(path, st, nodeMode(e.options), who), "")
+	}
+}
+
+// pipeSize holds what is asked for against the kernel's limit, pipe(7).
+func (e *examination) pipeSize() {
+	line, err := readLine("/proc/sys/fs/pipe-max-size")
+	if err != nil || access.Holds(unix.CAP_SYS_RESOURCE) {
+		return
+	}
+	if most, err := strconv.Atoi(line); err == nil && e.options.PipeSize > most {
+		e.add("pipe_size", unix.EPERM, curePipeSize)
+	}
+}
+
+// links looks at what stands where symlinks shall.
+func (e *examination) links(ours func(string) bool) {
+	for _, link := range e.options.Symlinks {
+		if ours != nil && ours(link) {
+			continue
+		}
+		var st unix.Stat_t
+		there := unix.Lstat(link, &st) == nil
+		target, err := os.Readlink(link)
+		if there && err == nil && target == e.address.Node() {
+			continue
+		}
+		if errno := access.MakeIn(filepath.Dir(link)); errno != 0 {
+			e.add("symlinks", &fs.PathError{Op: "symlink", Path: link, Err: errno}, "its folder must be one in which we may make files")
+			continue
+		}
+		if !there {
+			continue
+		}
+		if _, gone := os.Stat(link); err != nil || !errors.Is(gone, fs.ErrNotExist) {
+			e.add("symlinks", &OccupiedError{Path: link, What: describe(link, &st)}, "")
+		}
+	}
+}
+
+// port looks whether we may have a port that is not everybody's, ip(7) and vsock(7).
+func (e *examination) port() {
+	a := e.address
+	if a.Port == 0 || access.Holds(unix.CAP_NET_BIND_SERVICE) {
+		return
+	}
+	first := 1024
+	if a.Internet() {
+		if n, err := strconv.Atoi(unprivilegedPort()); err == nil {
+			first = n
+		}
+	} else if a.Network != VSock {
+		return
+	}
+	if int64(a.Port) < int64(first) {
+		err := syscallError("bind", unix.EACCES)
+		e.add("", err, bindCure(a, e.options, err))
+	}
+}
+
+// Key is the key of the configuration that the error is about, "listen" where it is
+// the address itself.
+func (e *Error) Key() string {
+	switch e.Step {
+	case "socket_user", "socket_group", "symlinks", "pipe_size":
+		return e.Step
+	}
+	if slices.ContainsFunc(options, func(o option) bool { return o.key == e.Step }) {
+		return e.Step
+	}
+	return "listen"
+}
+
+// Occupied reports whether nothing but what stands at the path is in the way.
+func (e *Error) Occupied() bool {
+	var occupied *OccupiedError
+	return errors.As(e.Err, &occupied)
+}

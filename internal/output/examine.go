@@ -1,0 +1,49 @@
+package output
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/access"
+	"activator/internal/kernel/fd"
+)
+
+// Examine says why [OpenFile] would certainly be refused. It makes nothing.
+func Examine(path string) error {
+	place, err := fd.Walk(path)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return err
+	}
+	if err == nil {
+		place.Close()
+	}
+	refused := func(err error) error { return &os.PathError{Op: "open", Path: path, Err: err} }
+	var stat unix.Stat_t
+	switch err := unix.Stat(path, &stat); {
+	case err == unix.ENOENT:
+		if unix.Lstat(path, &stat) == nil {
+			return nil // a link to what is not there: it may be followed, or not
+		}
+		if folder := filepath.Dir(path); unix.Stat(folder, &stat) == unix.ENOENT {
+			return refused(unix.ENOENT)
+		} else if errno := access.MakeIn(folder); errno != 0 {
+			return refused(errno)
+		}
+	case err == unix.EACCES, err == unix.ENOTDIR, err == unix.ELOOP:
+		return refused(err)
+	case err != nil:
+	case stat.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return refused(unix.EISDIR)
+	case stat.Mode&unix.S_IFMT == unix.S_IFSOCK:
+		return refused(unix.ENXIO)
+	default:
+		if errno := access.Write(path); errno != 0 {
+			return refused(errno)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnknown says that only the service itself could tell.
+var ErrUnknown = errors.New("cannot be told from outside")
+
+// Viewer is the user who looks. A bit of a file's mode that keeps him out counts only
+// where nothing else could let him in.
+type Viewer struct {
+	UID, GID int // NoID: one that no file of the host's belongs to
+	Groups   []int
+	Any      bool // capabilities let him in everywhere
+}
+
+// NoID is the id of a service that has its own: nobody else's files are its.
+const NoID = -2
+
+// View is what a service will see of the host's files, told from its entries before
+// anything is mounted. It makes and opens nothing until it is asked to.
+type View struct {
+	viewer Viewer
+	own    []string // folders of the service's on the host: made and given before each start
+	put    []placed // in the order in which they are mounted
+}
+
+// placed is an entry where it really stands.
+type placed struct {
+	Entry
+	at      string // inside, without links
+	host    string // binds: Source, without links; "": not there yet
+	refused bool   // what is in it is nobody's business any more
+}
+
+// Spot is what stands at a path inside.
+type Spot struct {
+	Path   string      // inside, without links
+	Host   string      // where the host has it; "": a folder that is made for the service
+	Stat   unix.Stat_t // with Host
+	Locked bool        // it cannot be written, whatever its mode says
+}
+
+// Folder reports whether it is one.
+func (s Spot) Folder() bool { return s.Host == "" || s.Stat.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// Examine lays out what a service will see, and says what of that cannot be mounted.
+// directories are the service's own: what is missing of them will be made.
+func (s Spec) Examine(program string, directories []Mount, viewer Viewer) (*View, []*StepError) {
+	entries, err := s.entries(program, directories)
+	if err != nil {
+		return nil, []*StepError{stepError("root", s.Root, err)}
+	}
+	if slices.ContainsFunc(s.Capabilities, func(name string) bool { return strings.HasPrefix(name, "CAP_DAC_") }) {
+		viewer.Any = true
+	}
+	v := &View{viewer: viewer}
+	for _, d := range directories {
+		v.own = append(v.own, d.Host)
+	}
+	var refused []*StepError
+	for _, e := range entries {
+		if bad := v.mount(e); bad != nil {
+			refused = append(refused, bad)
+		}
+	}
+	return v, refused
+}
+
+// mount puts e where its path leads, and returns what is wrong with that.
+func (v *View) mount(e Entry) *StepError {
+	p := placed{at: e.Path}
+	var bad *StepError
+	if e.bind() {
+		if p.host, bad = v.source(&e); p.host == "" && e.Optional {
+			return nil
+		}
+	}
+	p.Entry = e
+	if e.Asked {
+		spot, err := v.Find(e.Path)
+		switch {
+		case err == nil:
+			p.at = spot.Path
+			folder := e.folder || e.Kind == Tmpfs || slices.Contains(v.own, e.Source)
+			if bad == nil && spot.Folder() != folder {
+				bad = stepError("mount", e.Path, unix.ENOTDIR)
+			}
+		case errors.Is(err, unix.ENOENT):
+			if refused := v.makePoint(e.Path); bad == nil {
+				bad = refused
+			}
+		case bad == nil && errors.Is(err, unix.EACCES):
+			bad = &StepError{Step: "mount point", Path: e.Path, Errno: unix.EACCES, Cure: "a folder on its path cannot be searched by the service's user"}
+		}
+	}
+	p.refused = bad != nil
+	v.put = append(v.put, p)
+	return bad
+}
+
+// source finds what a bind is of.
+func (v *View) source(e *Entry) (host string, bad *StepError) {
+	if err := e.look(); err != nil {
+		return "", stepError("open", e.Source, err)
+	}
+	if host = e.real; host == "" {
+		host = e.Source
+	}
+	var stat unix.Stat_t
+	err := unix.Stat(host, &stat)
+	switch {
+	case err == nil:
+		host, err = filepath.EvalSymlinks(host)
+	case slices.Contains(v.own, e.Source):
+		return "", nil // it will be empty
+	}
+	if err == nil {
+		return host, nil
+	}
+	if err == unix.ENOENT && e.Optional {
+		return "", nil
+	}
+	return "", stepError("open", e.Source, err)
+}
+
+// ExamineSource says why a path of the host cannot be mounted; nil: it can.
+func ExamineSource(path string) *StepError {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return stepError("open", path, err)
+	}
+	return nil
+}
+
+// makePoint makes the folders of a mount point that are missing, where that is allowed.
+func (v *View) makePoint(name string) *StepError {
+	var missing []string
+	for {
+		missing = append(missing, name)
+		above := path.Dir(name)
+		spot, err := v.Find(above)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			name = above
+			continue
+		case err != nil:
+			return nil
+		case spot.Host != "" || spot.Locked:
+			return refusePoint(name)
+		}
+		for i := len(missing) - 1; i >= 0; i-- {
+			at := path.Join(spot.Path, strings.TrimPrefix(missing[i], above))
+			v.put = append(v.put, placed{Entry: Entry{Kind: Folder}, at: at})
+		}
+		return nil
+	}
+}
+
+// refusePoint is the error of a mount point that we would have to make in what is the
+// host's.
+func refusePoint(name string) *StepError {
+	return &StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
+		Cure: "create it in " + path.Dir(name) + " on the host, or mount at a path outside of it"}
+}
+
+// mostLinks is the kernel's, path_resolution(7).
+const mostLinks = 40
+
+// Find follows a path inside, as the viewer may. Its error is what the kernel would
+// say, or [ErrUnknown].
+func (v *View) Find(name string) (Spot, error) {
+	spot, rest, links := Spot{Path: "/"}, strings.Split(name, "/"), 0
+	for len(rest) > 0 {
+		part := rest[0]
+		rest = rest[1:]
+		if part == "" || part == "." {
+			continue
+		}
+		if !spot.Folder() {
+			return spot, unix.ENOTDIR
+		}
+		if !v.allows(spot, 1) {
+			return spot, unix.EACCES
+		}
+		next := path.Join(spot.Path, part) // of ".." it is the folder above
+		target, found, err := v.look(next)
+		if err != nil {
+			return Spot{Path: next}, err
+		}
+		if target == "" {
+			spot = found
+			continue
+		}
+		if links++; links > mostLinks {
+			return found, unix.ELOOP
+		}
+		if path.IsAbs(target) {
+			spot = Spot{Path: "/"}
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return spot, nil
+}
+
+// look looks at a path without links but, maybe, itself: then target is where it
+// points.
+func (v *View) look(at string) (target string, spot Spot, err error) {
+	if at == "/" {
+		return "", Spot{Path: at}, nil
+	}
+	if below(at, "/proc") && at != "/proc" {
+		return "", Spot{}, ErrUnknown
+	}
+	if at == "/proc" {
+		return "", Spot{Path: at, Locked: true}, nil
+	}
+	for i := len(v.put) - 1; i >= 0; i-- {
+		p := &v.put[i]
+		switch {
+		case !below(at, p.at):
+		case p.refused:
+			return "", Spot{}, ErrUnknown
+		case p.bind() && p.host != "":
+			return v.lookHost(at, p)
+		case p.at == at && p.Kind == Link:
+			return p.Source, Spot{}, nil
+		case p.at == at:
+			return "", Spot{Path: at, Locked: p.Kind == Cover}, nil
+		case p.bind(), p.Kind == Tmpfs, p.Kind == Cover:
+			return "", Spot{}, unix.ENOENT
+		}
+	}
+	return "", Spot{}, unix.ENOENT
+}
+
+// lookHost looks at what a bind brings in.
+func (v *View) lookHost(at string, p *placed) (target string, spot Spot, err error) {
+	spot = Spot{Path: at, Host: path.Join(p.host, strings.TrimPrefix(at, p.at)), Locked: p.Kind == ReadOnly}
+	switch err := unix.Lstat(spot.Host, &spot.Stat); {
+	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR:
+		return "", spot, err
+	case err != nil:
+		return "", spot, ErrUnknown
+	}
+	if spot.Stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target, err = os.Readlink(spot.Host)
+		if err != nil {
+			return "", spot, ErrUnknown
+		}
+	}
+	return target, spot, nil
+}
+
+// Allows reports whether the viewer may do with a spot what the bits say: 4 is to
+// read, 2 to write, 1 to search or execute. It errs on the side of yes.
+func (v *View) Allows(s Spot, bits uint32) bool {
+	if s.Locked && bits&2 != 0 {
+		return false
+	}
+	return v.allows(s, bits)
+}
+
+func (v *View) allows(s Spot, bits uint32) bool {
+	if s.Host == "" || v.viewer.Any || slices.ContainsFunc(v.own, func(own string) bool { return below(s.Host, own) }) {
+		return true
+	}
+	mode := s.Stat.Mode
+	switch {
+	case int(s.Stat.Uid) == v.viewer.UID:
+		mode >>= 6
+	case int(s.Stat.Gid) == v.viewer.GID, slices.Contains(v.viewer.Groups, int(s.Stat.Gid)):
+		mode >>= 3
+	}
+	return mode&bits == bits || hasACL(s.Host)
+}
+
+// hasACL reports whether acl(5) may say something else than the mode.
+func hasACL(host string) bool {
+	n, err := unix.Getxattr(host, "system.posix_acl_access", nil)
+	return n > 0 || err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP
+}
+
+// NoExec reports whether nothing can be executed where the spot is.
+func (s Spot) NoExec() bool {
+	var stat unix.Statfs_t
+	return s.Host != "" && unix.Statfs(s.Host, &stat) == nil && stat.Flags&unix.ST_NOEXEC != 0
+}
+
+// Open opens a file to read it, or only to look at it (O_PATH), as we may. Who cannot
+// gets [ErrUnknown].
+func (v *View) Open(name string, flags uint64) (*os.File, error) {
+	spot, err := v.Find(name)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	if spot.Host == "" {
+		return nil, &os.PathError{Op: "open", Path: name, Err: unix.EISDIR}
+	}
+	fd, err := unix.Open(spot.Host, int(flags)|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: ErrUnknown}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

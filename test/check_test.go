@@ -1,0 +1,158 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ends runs the activator to its end, and returns what it prints and its exit code.
+func ends(t *testing.T, args ...string) (text string, code int) {
+	t.Helper()
+	cmd := exec.Command(program(t, "activator"), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hang := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer hang.Stop()
+	_ = cmd.Wait() // the exit code is compared
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// tree lists a folder with everything below it.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			all = append(all, fmt.Sprintf("%s %v %v", path, info.Mode(), info.ModTime()))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, "\n")
+}
+
+// What cannot work `check` and the start say in the same lines, all of it at once and
+// with the same exit code; neither has made anything, nor bound the sockets that
+// could have been. The text alone is sound.
+func TestCheckAndTheRunAgree(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		text string // of the second service
+		code int
+		want []string
+	}{
+		{"configuration", `[[socket]]
+listen = ["unix://DIR/made/b"]
+[service]
+exec = ["DIR/none"]
+user = "no-such-user"
+working_directory = "/nowhere"
+[sandbox]
+read_only = ["DIR/nothing"]
+`, 2, []string{
+			"DIR/b.toml:4:9: service.exec: DIR/none: no such file or directory\n    exec = [\"DIR/none\"]\n            ^\n    it does not exist on the host\n",
+			"DIR/b.toml:5:8: service.user: no-such-user: no such user\n",
+			"DIR/b.toml:6:21: service.working_directory: /nowhere: no such file or directory\n",
+			"DIR/b.toml:8:14: sandbox.read_only: DIR/nothing: no such file or directory\n",
+		}},
+		{"host", "[[socket]]\nlisten = [\"unix://DIR/made/b\",\n  \"unix://DIR/occupied\"]\n[service]\nexec = [\"ECHO\"]\n", 1, []string{
+			"DIR/b.toml:3:3: socket.listen: unix://DIR/occupied: DIR/occupied: a regular file stands there and is not removed\n",
+		}},
+		{"both", "[[socket]]\nlisten = [\"unix://DIR/occupied\"]\n[service]\nexec = [\"DIR/none\"]\n", 2, []string{
+			"DIR/b.toml:2:11: socket.listen: ", "DIR/b.toml:4:9: service.exec: ",
+		}},
+		{"a folder that goes", "[[socket]]\nlisten = [\"unix://%t/act-check/b\"]\n[service]\nexec = [\"ECHO\"]\nruntime_directory = \"act-check\"\n", 2, []string{
+			"which is removed with everything in it when that ends\n",
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := folder(t)
+			in := func(text string) string { return strings.ReplaceAll(text, "DIR", dir) }
+			if err := os.WriteFile(dir+"/occupied", nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			configureIn(t, dir, "a", in("[[socket]]\nlisten = [\"unix://DIR/a\"]\n[service]\nexec = [\"ECHO\"]\n"))
+			configureIn(t, dir, "b", in(test.text))
+			before := tree(t, dir)
+			said, code := ends(t, "check", "--config", dir)
+			if code != test.code {
+				t.Errorf("check ended with %d, want %d", code, test.code)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(said, in(want)) {
+					t.Errorf("check said\n%s\nwithout\n%s", said, in(want))
+				}
+			}
+			ran, code := ends(t, "--config", dir)
+			if ran != said || code != test.code {
+				t.Errorf("the run ended with %d and said\n%s\ncheck said\n%s", code, ran, said)
+			}
+			if after := tree(t, dir); after != before {
+				t.Errorf("something has been changed:\n%s\nbefore\n%s", after, before)
+			}
+			if text, code := ends(t, "check", "--offline", "--config", dir); code != 0 || strings.Count(text, "good") != 2 {
+				t.Errorf("check --offline ended with %d:\n%s", code, text)
+			}
+		})
+	}
+}
+
+// A reload that brings what cannot work is refused as a whole, in the same lines; what
+// runs goes on. And check does not mind the activator that runs with the very
+// configuration.
+func TestReloadIsExamined(t *testing.T) {
+	dir := folder(t)
+	good := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\", \"tcp4://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, port(t))
+	path := configureIn(t, dir, "a", good)
+	a := activate(t, "--config", dir)
+	answered(t, "before", "unix:"+dir+"/a")
+	if text, code := ends(t, "check", "--config", dir); code != 0 {
+		t.Errorf("check beside the activator ended with %d:\n%s", code, text)
+	}
+	inode := inodeOf(t, dir+"/a")
+
+	configureIn(t, dir, "b", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/b\"]\n[service]\nexec = [\"%s/none\"]\n", dir, dir))
+	a.rewrite(path, good+"no_such_key = 1\n")
+	a.wait("not reloaded", "no_such_key")
+	a.rewrite(path, strings.Replace(good, "]\n[service]", fmt.Sprintf(", \"unix://%s/c\"]\n[service]", dir), 1))
+	line := a.wait("not reloaded: everything stays as it is", "none: no such file or directory")
+	said, _ := ends(t, "check", "--config", dir)
+	if quoted := strings.TrimSuffix(strings.NewReplacer("\n", `\n`, `"`, `\"`).Replace(said), `\n`); !strings.Contains(line, quoted) {
+		t.Errorf("the reload says\n%s\nand check\n%s", line, quoted)
+	}
+	for _, name := range []string{"b", "c"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+			t.Errorf("%s has been bound: %v", name, err)
+		}
+	}
+	if inodeOf(t, dir+"/a") != inode {
+		t.Error("a socket was bound anew")
+	}
+	answered(t, "after", "unix:"+dir+"/a")
+
+	if err := os.Remove(filepath.Join(dir, "b.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	a.wait("configuration reloaded")
+	answered(t, "reloaded", "unix:"+dir+"/c")
+}
