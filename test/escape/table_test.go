@@ -96,8 +96,9 @@ func (rows table) at(probe, column string) string {
 }
 
 // compare fails where what is measured is not what the table says; with -write it
-// changes the table instead. On another kernel a probe may be excused that is not
-// here: then nothing is compared.
+// changes the table instead. On another machine a probe may be excused that is not
+// here: then nothing is compared, but in our own columns, where every probe is
+// stopped.
 func compare(t *testing.T, name string, measured outcomes) {
 	t.Helper()
 	column := name + " root"
@@ -134,7 +135,7 @@ func compare(t *testing.T, name string, measured outcomes) {
 }
 
 func excusedHere(t *testing.T, name string, r wire.Result) bool {
-	return name == "none" && (r.Achieved || excuse(t, r) != "")
+	return name == "none" && r.Achieved || name != "activator" && excuse(t, r) != ""
 }
 
 // render is the table as Markdown.

@@ -10,3 +10,9 @@ TEXT ·int80(SB), NOSPLIT, $0-36
 	INT  $0x80
 	MOVL AX, r+32(FP)
 	RET
+
+// func int81()
+// A gate that no Linux has: the fault of a machine without the 32-bit one.
+TEXT ·int81(SB), NOSPLIT, $0-0
+	INT  $0x81
+	RET
