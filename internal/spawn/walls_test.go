@@ -269,12 +269,16 @@ func TestForeignMachine(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	if _, exit := s.end(t); exit.Code != 7 {
+	ends := unix.SIGILL
+	if _, exit := s.end(t); exit.Signal == unix.SIGSEGV {
+		ends = unix.SIGSEGV
+		t.Logf("without a filter: %v: int $0x80 faults on this machine", exit)
+	} else if exit.Code != 7 {
 		t.Errorf("without a filter: %v", exit)
 	}
 	for _, box := range []sandbox.Spec{{}, {Syscalls: "any"}, {Syscalls: "any", Connect: "any", Seal: true}} {
 		spec.Sandbox = box
-		if _, exit := start(t, spec).end(t); exit.Signal != unix.SIGILL {
+		if _, exit := start(t, spec).end(t); exit.Signal != ends {
 			t.Errorf("%+v: %v", box, exit)
 		}
 	}
