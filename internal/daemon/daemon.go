@@ -73,7 +73,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.watcher, err = listen.NewWatcher(); err != nil {
+	if d.watcher, err = listen.NewWatcher(d.log); err != nil {
 		return err
 	}
 	defer d.watcher.Close()

@@ -26,7 +26,7 @@ func accept(t *testing.T, s *Socket) int {
 
 func clients(t *testing.T, s *Socket, when string, want int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second) // what ends a connection is on its way
+	deadline := time.Now().Add(patience) // what ends a connection is on its way
 	for {
 		a, err := s.Activity()
 		if err != nil {
@@ -172,7 +172,7 @@ func TestActivityOfStandIn(t *testing.T) {
 	if _, err := dialSocket(t, s).Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		a, err := s.Activity()
 		if err != nil {
 			t.Fatal(err)

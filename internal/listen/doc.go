@@ -5,7 +5,7 @@
 //
 //	addr, err := listen.ParseAddress("tcp://127.0.0.1:3000")
 //	sockets, err := listen.OpenAll([]listen.Spec{{Address: addr, Name: "echo"}}, listen.Means{})
-//	watcher, err := listen.NewWatcher()
+//	watcher, err := listen.NewWatcher(log)
 //	go watcher.Run(ctx)
 //	watcher.WaitReadable(sockets[0], func() { ... })
 //

@@ -34,7 +34,7 @@ func (h *healer) heal(t *testing.T, says string) {
 	for first := true; first || !strings.Contains(strings.Join(log, "\n"), says); first = false {
 		select {
 		case <-h.changed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("not healed: %q", log)
 		}
 		what, err := h.s.HealNode()

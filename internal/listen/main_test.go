@@ -2,14 +2,22 @@ package listen
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"activator/internal/ktest"
 )
 
+// patience bounds every wait for what has to happen. Only a hang exceeds it.
+const patience = time.Minute
+
 func TestMain(m *testing.M) {
 	restart = 20 * time.Millisecond // many tests want the error; TestPredecessor waits
+	slowly = 10 * time.Millisecond
+	if os.Getenv(withoutInotify) != "" {
+		useUpInotify()
+	}
 	ktest.Main(m)
 }
 

@@ -102,7 +102,7 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 	if err := s.replace(made); err != nil {
 		return fault, err
 	}
-	s.rewatch()
+	s.rewatch(true)
 	return fault + "; bound anew", nil
 }
 
@@ -294,15 +294,15 @@ func (s *Socket) HealNode() (what string, err error) {
 		if s.node.made && !s.node.here(sparePath(s.node.path)) {
 			s.node.makeSpare()
 		}
-		s.rewatch()
+		s.rewatch(true)
 		return "", nil
 	}
 	// Watch what is there first: if it cannot be healed now, the next change of
 	// it is not missed.
-	s.rewatch()
+	s.rewatch(false)
 	what, err = s.heal()
 	if err == nil {
-		s.rewatch()
+		s.rewatch(true)
 	}
 	return what, fail(s.spec.Address, "", err, "")
 }
@@ -358,8 +358,8 @@ func (s *Socket) linkBack() (linked bool, err error) {
 }
 
 // rewatch sets the watches of our folders anew: they may be other folders now.
-func (s *Socket) rewatch() {
+func (s *Socket) rewatch(mended bool) {
 	if s.watcher != nil && s.node != nil {
-		_ = s.watcher.rewatch(s)
+		_ = s.watcher.rewatch(s, mended)
 	}
 }

@@ -165,7 +165,7 @@ func client(t testing.TB, s *Socket) (answer func()) {
 	}
 	return func() {
 		defer conn.Close()
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(patience))
 		buf := make([]byte, 64)
 		n, err := conn.Read(buf)
 		if err != nil || string(buf[:n]) != "hello" {
@@ -251,7 +251,7 @@ func addresses(t testing.TB) []string {
 // start runs a watcher for the test.
 func start(t testing.TB) *Watcher {
 	t.Helper()
-	w, err := NewWatcher()
+	w, err := NewWatcher(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func expect(t testing.TB, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("%s: nothing in 10 s", what)
 	}
 }
@@ -482,7 +482,7 @@ func TestRefuse(t *testing.T) {
 			}
 			if s.Spec().Address.Stream() {
 				for _, c := range conns {
-					c.SetReadDeadline(time.Now().Add(10 * time.Second))
+					c.SetReadDeadline(time.Now().Add(patience))
 					if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("a refused client reads: %v", err)
 					} else if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {

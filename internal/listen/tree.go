@@ -13,7 +13,7 @@ import (
 // tree watches the folders of nodes, all with one inotify. It is the watcher's,
 // under its mutex. inotify(7).
 type tree struct {
-	file  *os.File
+	file  *os.File            // nil: none yet, or none to be had
 	dirs  map[int32]*folder   // by watch descriptor
 	users map[*Socket]*inTree // sockets with a watched node
 }
@@ -27,9 +27,11 @@ type folder struct {
 
 // inTree is what one node asks for.
 type inTree struct {
-	path    string
+	node    node
 	changed func()
 	dirs    map[int32][]string // by watch descriptor: the entries asked for
+	slow    bool               // not all of it can be watched
+	told    *standing          // if slow: what stood there when changed was called last; nil: it is in its place, or was not looked at
 }
 
 const (
@@ -52,19 +54,27 @@ func newInotify() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "inotify"), nil
 }
 
-// watch watches path and the folders above it, instead of those before. Where
-// the folder of path is missing, the next one above tells when it comes.
-func (t *tree) watch(s *Socket, path string, changed func()) error {
+// watch watches n and the folders above it, instead of those before. Where
+// the folder of n is missing, the next one above tells when it comes. After an
+// error, or without an inotify, s is slow: somebody has to look.
+func (t *tree) watch(s *Socket, n node, changed func()) error {
 	if t.dirs == nil {
 		t.dirs, t.users = make(map[int32]*folder), make(map[*Socket]*inTree)
 	}
 	before := t.users[s]
-	u := &inTree{path: path, changed: changed, dirs: make(map[int32][]string)}
+	u := &inTree{node: n, changed: changed, dirs: make(map[int32][]string)}
 	t.users[s] = u
-	names := []string{filepath.Base(path), filepath.Base(sparePath(path))}
+	if before != nil {
+		u.told = before.told
+	}
+	if t.file == nil {
+		u.slow = true
+		return nil
+	}
+	names := []string{filepath.Base(n.path), filepath.Base(sparePath(n.path))}
 	found := false
 	var failed error
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(n.path); ; dir = filepath.Dir(dir) {
 		err := t.add(u, dir, names)
 		if err == nil {
 			found, names = true, nil // above it only the folders themselves matter
@@ -80,6 +90,7 @@ func (t *tree) watch(s *Socket, path string, changed func()) error {
 	}
 	// Only now, so that folders in both keep their watch and no event is lost.
 	t.leave(before)
+	u.slow = failed != nil
 	return failed
 }
 

@@ -3,6 +3,7 @@ package listen
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -14,12 +15,13 @@ import (
 
 // Watcher tells when sockets become readable and when their nodes change, for
 // all sockets of the process in one goroutine with a thread of its own: one epoll
-// that holds the armed sockets and one inotify. A goroutine per socket
+// that holds the armed sockets, and one inotify if there are nodes. A goroutine per socket
 // (SyscallConn().Read) would do the same, but thousands of them cost memory, and
 // the runtime's own poller is woken by every client of a socket that a running
 // service serves; here a socket that is not armed is in no poller at all.
 type Watcher struct {
 	loop *reflex.Loop
+	log  *slog.Logger // nil: says nothing
 
 	mu      sync.Mutex
 	closed  bool
@@ -28,6 +30,8 @@ type Watcher struct {
 	byOwn   map[*Socket]*waiting
 	tree    tree
 	treeID  reflex.ID
+	clock   *os.File // a timer, while there are nodes that cannot be watched
+	clockID reflex.ID
 }
 
 // waiting is a socket that somebody waits for, once.
@@ -39,27 +43,21 @@ type waiting struct {
 	answered func() // instead of ready, when the reflex has been carried out
 }
 
-// NewWatcher makes an idle watcher; [Watcher.Run] brings it to life.
-func NewWatcher() (*Watcher, error) {
+// NewWatcher makes an idle watcher; [Watcher.Run] brings it to life. It says in the
+// log, which may be nil, when nodes cannot be watched.
+func NewWatcher(log *slog.Logger) (*Watcher, error) {
 	loop, err := reflex.NewLoop()
 	if err != nil {
 		return nil, fmt.Errorf("watcher: %w", err)
 	}
-	w := &Watcher{
-		loop:   loop,
-		armed:  make(map[reflex.ID]*waiting),
-		byOwn:  make(map[*Socket]*waiting),
-		treeID: loop.New(),
-	}
-	w.tree.file, err = newInotify()
-	if err == nil {
-		err = loop.Control(unix.EPOLL_CTL_ADD, w.tree.file, w.treeID, unix.EPOLLIN)
-	}
-	if err != nil {
-		_ = w.Close()
-		return nil, fmt.Errorf("watcher: %w", err)
-	}
-	return w, nil
+	return &Watcher{
+		loop:    loop,
+		log:     log,
+		armed:   make(map[reflex.ID]*waiting),
+		byOwn:   make(map[*Socket]*waiting),
+		treeID:  loop.New(),
+		clockID: loop.New(),
+	}, nil
 }
 
 // Run calls the callbacks until ctx ends, which is no error, or the watcher is
@@ -164,6 +162,10 @@ func (w *Watcher) collect(events []reflex.Event) ([]func(), error) {
 	for _, e := range events {
 		if e.ID == w.treeID {
 			calls = append(calls, w.tree.read()...)
+			continue
+		}
+		if e.ID == w.clockID {
+			calls = append(calls, w.look()...)
 			continue
 		}
 		x := w.armed[e.ID]
@@ -275,7 +277,8 @@ func (w *Watcher) Forget(s *Socket) {
 
 // WatchNode calls changed, from the goroutine of Run, whenever the node of s, its
 // spare or a folder above may have been deleted, replaced or renamed: the time
-// for [Socket.HealNode]. A socket without a node is never called.
+// for [Socket.HealNode]. A socket without a node is never called. Where the node
+// cannot be watched a timer looks at it.
 func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,17 +294,22 @@ func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 		return fail(s.spec.Address, "watcher", ErrClosed, "")
 	}
 	s.watcher = w
-	return fail(s.spec.Address, "", w.tree.watch(s, s.node.path, changed), "changes of the node go unnoticed")
+	return fail(s.spec.Address, "", w.watchNode(s, *s.node, changed), "changes of the node go unnoticed")
 }
 
-// rewatch looks up the folders of s again.
-func (w *Watcher) rewatch(s *Socket) error {
+// rewatch looks up the folders of s again. What is not as it should be now may be
+// told anew, once mended is true.
+func (w *Watcher) rewatch(s *Socket, mended bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if u := w.tree.users[s]; u != nil {
-		return w.tree.watch(s, u.path, u.changed)
+	u := w.tree.users[s]
+	if u == nil {
+		return nil
 	}
-	return nil
+	if mended {
+		u.told = nil
+	}
+	return w.watchNode(s, *s.node, u.changed)
 }
 
 // Close ends Run and forgets all sockets. Twice is fine.
@@ -316,6 +324,7 @@ func (w *Watcher) Close() error {
 		w.drop(x)
 	}
 	w.tree.close()
+	w.stopClock()
 	if w.running {
 		w.loop.Ring()
 	} else {

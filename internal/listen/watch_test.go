@@ -181,7 +181,7 @@ func TestIdle(t *testing.T) {
 
 // TestRunAgain ends Run by its context and by Close, and starts it again.
 func TestRunAgain(t *testing.T) {
-	w, err := NewWatcher()
+	w, err := NewWatcher(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

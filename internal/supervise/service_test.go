@@ -225,7 +225,7 @@ func (s *stand) run(spec Spec) {
 		t.Fatal(err)
 	}
 	sink := output.NewSink(w, "text", slog.LevelDebug)
-	watcher, err := listen.NewWatcher()
+	watcher, err := listen.NewWatcher(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
