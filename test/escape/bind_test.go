@@ -50,11 +50,7 @@ func TestSandboxThatBinds(t *testing.T) {
 		}
 		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()
-			if r := attack(t, binding{}, p); r.Achieved {
-				t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
-			} else {
-				t.Logf("stopped: %s", r.How)
-			}
+			hold(t, p, attack(t, binding{}, p))
 		})
 	}
 }

@@ -46,8 +46,16 @@ func probes() []probe {
 }
 
 // The first thread is the main goroutine's: setns, unshare and keyrings are a
-// thread's own.
-func init() { runtime.LockOSThread() }
+// thread's own. The runtime's signal to preempt a goroutine (SIGURG) would end a
+// wait in the kernel with EINTR, which it does on a slow machine.
+func init() {
+	runtime.LockOSThread()
+	var urgent unix.Sigset_t
+	urgent.Val[0] = 1 << (unix.SIGURG - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urgent, nil); err != nil {
+		panic(err)
+	}
+}
 
 func main() {
 	if len(os.Args) > 1 && role(os.Args[1], os.Args[2:]) {
