@@ -51,6 +51,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 escape: build ## who stops what: measure as root and as a user, write the table of docs/security.md
 	test/escape.sh
 
+.PHONY: test-kernels
+test-kernels: ## boot kernels of Debian in qemu: the five lines and the escape suite there; ALL=1 all of docs/kernels.md
+	test/kernels.sh $(if $(ALL),-all -write) $(KERNELS)
+
 .PHONY: bench
 bench: build ## measure us and our peers, write docs/benchmarks.md; BENCH='-only NAME' for a part
 	bench/run.sh $(BENCH)

@@ -118,6 +118,15 @@ if [ "$(id -u)" = 0 ]; then
 	make_user
 	run_as_user || failed="$failed as $user"
 fi
+# Only root may install qemu, and where there is no apt there is no kernel of Debian's.
+if command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v qemu-system-x86_64 >/dev/null; }; then
+	step "another kernel"
+	test/kernels.sh -ci || failed="$failed on another kernel"
+elif [ "${CI-}" = true ]; then
+	failed="$failed on another kernel, which needs apt-get"
+else
+	echo "no other kernel is booted: that needs apt-get and qemu-system-x86"
+fi
 if [ -n "$failed" ]; then
 	step "failed:$failed"
 	exit 1

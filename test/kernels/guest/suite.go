@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"activator/test/kernels/plan"
+)
+
+// socketGroups are the probes' groups that are about what was inherited.
+var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison"}
+
+// runEscape runs the escape suite: what has to work without isolation, and what
+// may not in our sandboxes. Peers are not measured here.
+func (r *run) runEscape(record *plan.Record) error {
+	args := []string{"-test.run", "^(TestWithoutIsolation|TestSandbox.*|TestBoundServes|TestCarriedServes)$"}
+	if r.Probes == "sockets" {
+		probes, err := socketProbes()
+		if err != nil {
+			return err
+		}
+		args = []string{"-test.run", "^(TestWithoutIsolation|TestSandbox|TestSandboxServes)$", "-probes", strings.Join(probes, ",")}
+	}
+	return runTests(record, "test/escape", args...)
+}
+
+func socketProbes() (names []string, err error) {
+	text, err := exec.Command(built("intruder"), "list").Output()
+	if err != nil {
+		return nil, err
+	}
+	var all []struct{ Name, Group string }
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	for _, p := range all {
+		for _, g := range socketGroups {
+			if p.Group == g {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// runPackages runs the packages' own tests.
+func (r *run) runPackages(record *plan.Record) error {
+	for _, dir := range r.Packages {
+		if err := runTests(record, dir); err != nil {
+			record.Said = append(record.Said, err.Error())
+		}
+	}
+	return nil
+}
+
+var (
+	verdictLine = regexp.MustCompile(`(?m)^\s*--- (PASS|FAIL|SKIP): (\S+)`)
+	openLine    = regexp.MustCompile(`open, not promised here: ([a-z-]+):`)
+	outLine     = regexp.MustCompile(`(?m)GOT OUT: .*`)
+)
+
+// runTests runs the test binary of a package in the package's folder. What it says
+// goes to the console if anything is wrong.
+func runTests(record *plan.Record, dir string, args ...string) error {
+	binary := built(strings.ReplaceAll(dir, "/", "-") + ".test")
+	cmd := exec.Command(binary, append(args, "-test.v", "-test.timeout=30m", "-test.parallel=8")...)
+	cmd.Dir = filepath.Join(plan.Home, dir)
+	cmd.Env = append(os.Environ(), "TMPDIR=/var/tmp")
+	out, err := cmd.CombinedOutput()
+	results := verdictLine.FindAllStringSubmatch(string(out), -1)
+	parents := make(map[string]bool) // a test with parts is not counted beside them
+	for _, result := range results {
+		if at := strings.LastIndexByte(result[2], '/'); at > 0 {
+			parents[result[2][:at]] = true
+		}
+	}
+	for _, result := range results {
+		if parents[result[2]] && result[1] != "FAIL" {
+			continue
+		}
+		switch result[1] {
+		case "PASS":
+			record.Got++
+			record.Want++
+		case "SKIP":
+			record.Skipped++
+		case "FAIL":
+			record.Want++
+			record.Said = append(record.Said, dir+": "+result[2])
+		}
+	}
+	if escaped := outLine.FindAllString(string(out), -1); len(escaped) > 0 {
+		record.Out += len(escaped)
+		record.Said = append(record.Said, escaped...)
+	}
+	for _, open := range openLine.FindAllStringSubmatch(string(out), -1) {
+		if !slices.Contains(record.Open, open[1]) {
+			record.Open = append(record.Open, open[1])
+		}
+	}
+	slices.Sort(record.Open)
+	if err != nil {
+		fmt.Printf("%s\n", out)
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"activator/test/kernels/plan"
+)
+
+// limit bounds a boot with everything in it: only a hang exceeds it.
+const limit = 25 * time.Minute
+
+// emulated is how many times slower than a real machine software emulation is
+// taken to be.
+const emulated = 10
+
+// machine boots guests, one at a time.
+type machine struct {
+	cache string
+	kvm   func() bool // asked once
+	built map[string]string
+}
+
+// outcome is what came of a boot.
+type outcome struct {
+	boot
+	release string // of the kernel
+	records []plan.Record
+	wrong   []string
+	spent   time.Duration
+}
+
+func (m *machine) boot(ctx context.Context, b boot) (o outcome) {
+	o.boot = b
+	if b.notRun != "" {
+		fmt.Printf("  not run: %s\n", b.notRun)
+		return o
+	}
+	start := time.Now()
+	if err := m.run(ctx, b, &o); err != nil {
+		o.wrong = append(o.wrong, err.Error())
+	}
+	o.spent = time.Since(start)
+	return o
+}
+
+func (m *machine) run(ctx context.Context, b boot, o *outcome) error {
+	p := packages{dir: filepath.Join(m.cache, b.arch), arch: b.arch}
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	kernel, err := p.unpack(ctx, b.pkg)
+	if err != nil {
+		return err
+	}
+	busybox, err := p.unpack(ctx, "busybox-static")
+	if err != nil {
+		return err
+	}
+	images, err := filepath.Glob(filepath.Join(kernel, "boot/vmlinuz-*"))
+	if err != nil || len(images) != 1 {
+		return fmt.Errorf("%s: %d kernels (%v)", kernel, len(images), err)
+	}
+	o.release = strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	programs, err := m.build(ctx, b)
+	if err != nil {
+		return err
+	}
+	slow := emulated
+	if m.accelerated(ctx, b.arch, images[0]) {
+		slow = 1
+	}
+	var fs image
+	steps := b.plan(slow)
+	if err := fs.fill(ctx, b, steps, programs, kernel, busybox); err != nil {
+		return err
+	}
+	initrd := filepath.Join(m.cache, "initrd")
+	if err := os.WriteFile(initrd, fs.archive.Bytes(), 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(initrd)
+	console := filepath.Join(m.cache, "console "+b.name()+".txt")
+	err = o.watch(ctx, m.command(ctx, b, images[0], initrd, slow == 1), console)
+	o.judge(steps)
+	if len(o.wrong) > 0 || err != nil {
+		err = errors.Join(err, fmt.Errorf("the console is in %s", console))
+	}
+	return err
+}
+
+// build builds our own programs and tests for the guest, static.
+func (m *machine) build(ctx context.Context, b boot) (string, error) {
+	dir := filepath.Join(m.cache, b.arch, "programs")
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return "", err
+	}
+	built := [][]string{{"build", "activator", "./cmd/activator"}, {"build", "echo", "./cmd/echo"}, {"build", "intruder", "./test/escape/intruder"},
+		{"build", "guest", "./test/kernels/guest"}, {"test -c", "test-escape.test", "./test/escape"}}
+	if *all {
+		for _, p := range b.packages {
+			built = append(built, []string{"test -c", strings.ReplaceAll(p, "/", "-") + ".test", "./" + p})
+		}
+	}
+	for _, w := range built {
+		args := append(strings.Fields(w[0]), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, w[1]), w[2])
+		if w[0] == "build" {
+			args = append([]string{args[0], "-buildvcs=false"}, args[1:]...)
+		}
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+b.arch)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	return dir, nil
+}
+
+// command is qemu. The guest has no hardware but its console.
+func (m *machine) command(ctx context.Context, b boot, kernel, initrd string, accelerated bool) *exec.Cmd {
+	program, kind, console := "qemu-system-x86_64", "q35", "ttyS0"
+	if b.arch == "arm64" {
+		program, kind, console = "qemu-system-aarch64", "virt", "ttyAMA0"
+	}
+	accelerator, cpu := "tcg", "max"
+	if accelerated {
+		accelerator, cpu = "kvm", "host"
+	}
+	args := []string{"-machine", kind, "-accel", accelerator, "-cpu", cpu, "-smp", "2", "-m", "1536", "-nodefaults", "-nographic", "-no-reboot",
+		"-serial", "stdio", "-kernel", kernel, "-append", strings.TrimSpace("console=" + console + " quiet panic=-1 " + b.cmdline)}
+	if initrd != "" {
+		args = append(args, "-initrd", initrd)
+	}
+	return exec.CommandContext(ctx, program, args...)
+}
+
+// accelerated reports whether KVM works here, by trying: where it can be opened it
+// may still not run anything. A kernel without a file system says soon that it has
+// none.
+func (m *machine) accelerated(ctx context.Context, arch, kernel string) bool {
+	if arch != runtime.GOARCH {
+		return false
+	}
+	if m.kvm == nil {
+		m.kvm = sync.OnceValue(func() bool {
+			f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+			if err != nil {
+				return false
+			}
+			f.Close()
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			out, _ := m.command(ctx, boot{kernel: kernelOf(arch)}, kernel, "", true).CombinedOutput() // it ends with a panic
+			return bytes.Contains(out, []byte("Unable to mount root fs"))
+		})
+	}
+	return m.kvm()
+}
+
+func kernelOf(arch string) kernel { return kernel{arch: arch} }
+
+// watch runs a guest, shows what it does and keeps its console.
+func (o *outcome) watch(ctx context.Context, cmd *exec.Cmd, console string) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	kept, err := os.Create(console)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = kept
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: install qemu-system-x86 and qemu-system-arm", err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
+	over := false
+	for s := bufio.NewScanner(io.TeeReader(out, kept)); s.Scan(); {
+		over = over || plan.IsOver(s.Text())
+		if r, ok := plan.Parse(s.Text()); ok {
+			o.records = append(o.records, r)
+			fmt.Printf("  %-4s  %-9s  %s\n", r.User, r.Step, tell(r))
+		}
+	}
+	switch err := cmd.Wait(); {
+	case ctx.Err() != nil:
+		return fmt.Errorf("not over after %v", limit)
+	case err != nil:
+		return fmt.Errorf("qemu: %w", err)
+	case !over:
+		return errors.New("the guest ended before it was over")
+	}
+	return nil
+}
+
+// tell is a record in words.
+func tell(r plan.Record) string {
+	text := fmt.Sprintf("%d of %d in %.1f s", r.Got, r.Want, r.Seconds)
+	if r.Step == plan.Escape {
+		text = fmt.Sprintf("%d ways out, %s", r.Out, text)
+	}
+	if r.Skipped > 0 {
+		text += fmt.Sprintf(", %d skipped", r.Skipped)
+	}
+	if !r.OK() {
+		text += "  <- WRONG"
+	}
+	return text
+}
+
+// judge says what is not as it should be: a record that is missing is wrong too.
+func (o *outcome) judge(p plan.Plan) {
+	for _, r := range o.records {
+		if !r.OK() {
+			o.wrong = append(o.wrong, fmt.Sprintf("%s: %s: %s: %s", r.User, r.Step, tell(r), strings.Join(r.Said, "; ")))
+		}
+	}
+	for _, user := range []string{plan.Root, plan.User} {
+		for _, step := range p.Steps {
+			if _, refused := p.Refused[user]; refused && !plan.SaysRefusal(step) {
+				continue
+			}
+			if o.find(user, step) == nil {
+				o.wrong = append(o.wrong, user+": "+step+": was not taken")
+			}
+		}
+	}
+}
+
+func (o *outcome) find(user, step string) *plan.Record {
+	for i := range o.records {
+		if r := &o.records[i]; r.User == user && r.Step == step {
+			return r
+		}
+	}
+	return nil
+}
