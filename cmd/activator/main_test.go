@@ -48,6 +48,7 @@ func TestSecondSignal(t *testing.T) {
 					signalOnce(syscall.SIGTERM)
 				}
 				time.Sleep(time.Hour)
+				synctest.Wait() // what endOn has written is ours to read
 				if stopped != 0 || atOnce != test.atOnce {
 					t.Errorf("ended in order after %v and at once after %v, want 0 and %v (0: never)", stopped, atOnce, test.atOnce)
 				}
