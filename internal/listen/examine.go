@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/access"
+	"activator/internal/kernel/fd"
 )
 
 // Examine says what would certainly keep spec from being opened on this host, in the
@@ -79,10 +80,13 @@ func (e *examination) node(ours func(string) bool) {
 	if ours != nil && ours(path) {
 		return
 	}
-	var st unix.Stat_t
-	there := unix.Lstat(path, &st) == nil
+	at, there, st := e.look("", path)
+	if at == nil {
+		return
+	}
+	defer at.Close()
 	if there && e.address.Network == FIFO {
-		e.fifo(path, &st)
+		e.fifo(at, &st)
 		return
 	}
 	if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
@@ -93,31 +97,49 @@ func (e *examination) node(ours func(string) bool) {
 		return
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		e.add("", &OccupiedError{Path: path, What: describe(path, &st)}, "")
+		e.add("", &OccupiedError{Path: path, What: at.describe(at.Name, &st)}, "")
 		return
 	}
-	id := inode{st.Dev, st.Ino}
-	if spare, err := lstatID(sparePath(path)); err == nil && spare == id {
+	if at.is(at.spare(), inode{st.Dev, st.Ino}) {
 		return // an activator's
 	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	node, err := at.Open(unix.O_PATH, 0)
 	if err != nil {
 		return
 	}
-	defer unix.Close(fd)
-	if live, err := probe(fd); err == nil && live {
-		e.add("", &OccupiedError{Path: path, What: describeLive(path), Live: true}, "")
+	defer unix.Close(node)
+	if live, err := probe(node); err == nil && live {
+		e.add("", &OccupiedError{Path: path, What: at.describeLive(at.Name), Live: true}, "")
 	}
 }
 
-func (e *examination) fifo(path string, st *unix.Stat_t) {
+// look opens the folder of a path, and tells what stands there. Where the folder is not there, or
+// somebody else has put a link on the way to it, that is reported and there is no spot.
+func (e *examination) look(step, path string) (at *spot, there bool, st unix.Stat_t) {
+	found, err := openSpot(path)
+	var link *fd.LinkError
+	switch {
+	case errors.As(err, &link):
+		e.add(step, err, "")
+		return nil, false, st
+	case err != nil:
+		if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+			e.add(step, &fs.PathError{Op: "make", Path: path, Err: errno}, "its folder must be one in which we may make files")
+		}
+		return nil, false, st
+	}
+	st, err = found.Stat(found.Name)
+	return &found, err == nil, st
+}
+
+func (e *examination) fifo(at *spot, st *unix.Stat_t) {
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		e.add("", &OccupiedError{Path: path, What: describe(path, st)}, "")
+		e.add("", &OccupiedError{Path: at.path, What: at.describe(at.Name, st)}, "")
 		return
 	}
 	who, err := lookupOwner(e.options)
 	if err == nil {
-		e.add("", checkFIFO(path, st, nodeMode(e.options), who), "")
+		e.add("", checkFIFO(at.path, st, nodeMode(e.options), who), "")
 	}
 }
 
@@ -138,22 +160,24 @@ func (e *examination) links(ours func(string) bool) {
 		if ours != nil && ours(link) {
 			continue
 		}
-		var st unix.Stat_t
-		there := unix.Lstat(link, &st) == nil
-		target, err := os.Readlink(link)
-		if there && err == nil && target == e.address.Node() {
-			continue
+		if at, there, st := e.look("symlinks", link); at != nil {
+			e.link(at, there, &st)
+			at.Close()
 		}
-		if errno := access.MakeIn(filepath.Dir(link)); errno != 0 {
-			e.add("symlinks", &fs.PathError{Op: "symlink", Path: link, Err: errno}, "its folder must be one in which we may make files")
-			continue
-		}
-		if !there {
-			continue
-		}
-		if _, gone := os.Stat(link); err != nil || !errors.Is(gone, fs.ErrNotExist) {
-			e.add("symlinks", &OccupiedError{Path: link, What: describe(link, &st)}, "")
-		}
+	}
+}
+
+func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
+	target, err := at.ReadLink(at.Name)
+	if there && err == nil && target == e.address.Node() {
+		return
+	}
+	if errno := access.MakeIn(filepath.Dir(at.path)); errno != 0 {
+		e.add("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, "its folder must be one in which we may make files")
+		return
+	}
+	if there && (err != nil || at.leads(at.Name)) {
+		e.add("symlinks", &OccupiedError{Path: at.path, What: at.describe(at.Name, st)}, "")
 	}
 }
 

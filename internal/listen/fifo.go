@@ -18,26 +18,28 @@ func openFIFO(spec Spec) (opened, error) {
 	if err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
-	if err := makeParents(a.Path, o); err != nil {
-		return opened{}, fail(a, "directory_mode", err, "")
+	at, err := makeSpot(a.Path, o)
+	if err != nil {
+		return opened{}, fail(a, "", err, "")
 	}
-	made, err := makeFIFO(a.Path, nodeMode(o), who)
+	defer at.Close()
+	made, err := at.makeFIFO(nodeMode(o), who)
 	if err != nil {
 		return opened{}, fail(a, "mkfifo", err, "")
 	}
 	n := &node{path: a.Path, fifo: true, made: made}
-	file, err := adoptFIFO(n, o, who)
+	file, err := adoptFIFO(at, n, o, who)
 	if err != nil {
 		if made {
-			_ = unix.Unlink(a.Path)
+			at.remove(at.Name, n.id)
 		}
 		return opened{}, fail(a, "", err, ownerCure(err))
 	}
 	// A spare of the same inode is ours from a run that was killed.
-	if n.here(sparePath(a.Path)) {
+	if at.is(at.spare(), n.id) {
 		n.made = true
 	} else if n.made {
-		n.makeSpare()
+		n.makeSpare(at)
 	}
 	var st state
 	_ = control(file, func(fd int) error {
@@ -47,38 +49,39 @@ func openFIFO(spec Spec) (opened, error) {
 	return opened{file: file, node: n, state: st}, nil
 }
 
-// makeFIFO reports whether it made one; what stands at path is looked at later.
-func makeFIFO(path string, mode fs.FileMode, who owner) (bool, error) {
+// makeFIFO reports whether it made one; what stands there is looked at later.
+func (s spot) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 	if who.given() {
 		mode = 0o600 // nobody else gets in before it has its owner
 	}
-	err := unix.Mkfifo(path, uint32(mode|0o600))
+	err := unix.Mkfifoat(s.FD(), s.Name, uint32(mode|0o600))
 	if err == unix.EEXIST {
 		return false, nil
 	}
 	if err != nil {
-		return false, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
+		return false, &fs.PathError{Op: "mkfifo", Path: s.path, Err: err}
 	}
 	return true, nil
 }
 
-// adoptFIFO opens n.path, sets n.id and what is missing of owner, mode and size
+// adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
 // on a FIFO we made; another one must be right already.
-func adoptFIFO(n *node, o *Options, who owner) (*os.File, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(n.path, &st); err != nil {
+func adoptFIFO(at spot, n *node, o *Options, who owner) (*os.File, error) {
+	st, err := at.Stat(at.Name)
+	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, &OccupiedError{Path: n.path, What: describe(n.path, &st)}
+		return nil, &OccupiedError{Path: n.path, What: at.describe(at.Name, &st)}
 	}
+	n.id = inode{st.Dev, st.Ino}
 	// O_NONBLOCK only for opening: should the FIFO have become a device, we do
 	// not wait for it.
-	fd, err := unix.Open(n.path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := at.Open(unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}
-	if err := setUpFIFO(fd, n, o, who); err != nil {
+	if err := setUpFIFO(at, fd, n, o, who); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
@@ -92,13 +95,13 @@ func adoptFIFO(n *node, o *Options, who owner) (*os.File, error) {
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"
 
-func setUpFIFO(fd int, n *node, o *Options, who owner) error {
+func setUpFIFO(at spot, fd int, n *node, o *Options, who owner) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: n.path, Err: err}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return &OccupiedError{Path: n.path, What: describe(n.path, &st)}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO || n.made && at.strange(&st) {
+		return &OccupiedError{Path: n.path, What: at.describe(at.Name, &st)}
 	}
 	n.id = inode{st.Dev, st.Ino}
 	mode := nodeMode(o)

@@ -290,10 +290,7 @@ func (s *Socket) HealNode() (what string, err error) {
 	if s.node == nil || s.file == nil {
 		return "", nil
 	}
-	if s.node.here(s.node.path) {
-		if s.node.made && !s.node.here(sparePath(s.node.path)) {
-			s.node.makeSpare()
-		}
+	if s.inPlace() {
 		s.rewatch(true)
 		return "", nil
 	}
@@ -307,20 +304,36 @@ func (s *Socket) HealNode() (what string, err error) {
 	return what, fail(s.spec.Address, "", err, "")
 }
 
+// inPlace reports whether the node stands at its path, and makes a spare that is missing.
+func (s *Socket) inPlace() (there bool) {
+	s.node.withSpot(func(at spot) {
+		there = at.is(at.Name, s.node.id)
+		if there && s.node.made && !at.is(at.spare(), s.node.id) {
+			s.node.makeSpare(at)
+		}
+	})
+	return there
+}
+
 func (s *Socket) heal() (string, error) {
 	path := s.node.path
 	found := fmt.Sprintf("%s was deleted", path)
-	if _, err := lstatID(path); err == nil {
-		found = fmt.Sprintf("%s was replaced", path)
-	}
-	var err error
-	exactModes(func() { err = makeParents(path, &s.spec.Options) })
+	linked, err := false, error(nil)
+	exactModes(func() {
+		var at spot
+		if at, err = makeSpot(path, &s.spec.Options); err != nil {
+			return
+		}
+		defer at.Close()
+		if _, err := at.id(at.Name); err == nil {
+			found = fmt.Sprintf("%s was replaced", path)
+		}
+		linked, err = s.linkBack(at)
+	})
 	if err != nil {
 		return found, err
 	}
-	if linked, err := s.linkBack(); err != nil {
-		return found, err
-	} else if linked {
+	if linked {
 		return found + "; linked back, the queue is kept", nil
 	}
 	before := s.node
@@ -339,22 +352,21 @@ func (s *Socket) heal() (string, error) {
 }
 
 // linkBack makes the node from the spare, unless something stands there.
-func (s *Socket) linkBack() (linked bool, err error) {
-	path, spare := s.node.path, sparePath(s.node.path)
-	defer lockFolder(path)()
+func (s *Socket) linkBack(at spot) (linked bool, err error) {
+	defer at.lock()()
 	if !s.node.fifo {
-		if err := clearStale(path); err != nil {
+		if err := at.clearStale(at.Name); err != nil {
 			return false, err
 		}
 	}
-	if !s.node.here(spare) {
+	if !at.is(at.spare(), s.node.id) {
 		return false, nil
 	}
-	err = unix.Link(spare, path)
+	err = at.link(at.spare(), at.Name)
 	if err == unix.EEXIST && !s.node.fifo {
-		return false, &OccupiedError{Path: path, What: "something that has just come"}
+		return false, &OccupiedError{Path: at.path, What: "something that has just come"}
 	}
-	return err == nil && s.node.here(path), nil
+	return err == nil && at.is(at.Name, s.node.id), nil
 }
 
 // rewatch sets the watches of our folders anew: they may be other folders now.

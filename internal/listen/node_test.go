@@ -478,3 +478,15 @@ func BenchmarkOpenAll(b *testing.B) {
 		}
 	}
 }
+
+// here reports whether a path is the node's inode.
+func (n *node) here(path string) bool {
+	id, err := lstatID(path)
+	return err == nil && id == n.id
+}
+
+func lstatID(path string) (id inode, err error) {
+	var st unix.Stat_t
+	err = unix.Lstat(path, &st)
+	return inode{st.Dev, st.Ino}, err
+}

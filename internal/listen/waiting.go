@@ -144,13 +144,8 @@ func waitingUnix(fd int) ([]Client, error) {
 	return waiting, err
 }
 
-// boundTo returns those of rows whose socket is bound to the node that stands at
-// path now: the table lists names, also of nodes that are gone.
-func boundTo(path string, rows []row) (exact []row) {
-	id, err := lstatID(path)
-	if err != nil {
-		return nil
-	}
+// boundTo returns those of rows whose socket is bound to a node: the table lists names, also of nodes that are gone.
+func boundTo(id inode, rows []row) (exact []row) {
 	for _, r := range rows {
 		_ = diagUnix(uint32(r.inode), showNode, attrNode, func(p []byte) {
 			if len(p) >= 4 && binary.NativeEndian.Uint32(p) == uint32(id.ino) { // struct unix_diag_vfs

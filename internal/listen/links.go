@@ -1,0 +1,81 @@
+package listen
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeLinks makes the symlinks of spec. One that points to our path already, or
+// nowhere, is taken over; nothing else is removed.
+func makeLinks(spec Spec) ([]string, error) {
+	path := spec.Address.Node()
+	if path == "" {
+		return nil, nil
+	}
+	var made []string
+	for _, link := range spec.Options.Symlinks {
+		err := makeLink(path, link, &spec.Options)
+		if err != nil {
+			removeLinks(spec, made)
+			return nil, fail(spec.Address, "symlinks", err, "")
+		}
+		made = append(made, link)
+	}
+	return made, nil
+}
+
+func makeLink(path, link string, o *Options) error {
+	at, err := makeSpot(link, o)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	put := func() error {
+		err := unix.Symlinkat(path, at.FD(), at.Name)
+		if err != nil {
+			return &os.LinkError{Op: "symlink", Old: path, New: link, Err: err}
+		}
+		return nil
+	}
+	if err = put(); !os.IsExist(err) {
+		return err
+	}
+	st, err := at.Stat(at.Name)
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: link, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return &OccupiedError{Path: link, What: at.describe(at.Name, &st)}
+	}
+	target, err := at.ReadLink(at.Name)
+	if err == nil && target == path {
+		return nil
+	}
+	if at.leads(at.Name) {
+		return &OccupiedError{Path: link, What: at.describe(at.Name, &st)}
+	}
+	if err := at.unlink(at.Name); err != nil {
+		return &os.PathError{Op: "remove", Path: link, Err: err}
+	}
+	return put()
+}
+
+// leads reports whether a link leads anywhere, which is only asked.
+func (s spot) leads(name string) bool {
+	var end unix.Stat_t
+	return unix.Fstatat(s.FD(), name, &end, 0) != unix.ENOENT
+}
+
+func removeLinks(spec Spec, links []string) {
+	for _, link := range links {
+		at, err := openSpot(link)
+		if err != nil {
+			continue
+		}
+		if target, err := at.ReadLink(at.Name); err == nil && target == spec.Address.Node() {
+			_ = at.unlink(at.Name)
+		}
+		at.Close()
+	}
+}
