@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"testing"
@@ -136,59 +137,62 @@ func TestRemoveFolder(t *testing.T) {
 	}
 }
 
-// Only root gives away.
+// giveTo has a folder given away, and ownerOf says whose something is.
+func giveTo(t *testing.T, path string, id int) error {
+	t.Helper()
+	folder, err := OpenFolder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	return folder.Give(id, id)
+}
+
+func ownerOf(t *testing.T, path string) uint32 {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Lstat(path, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return stat.Uid
+}
+
 func TestGive(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root gives folders to others")
 	}
-	dir := tree(t, "state/a/file", "state/link>$/stranger", "stranger/file", "shared/old", "shared/mine/file")
-	give := func(path string) error {
-		folder, err := OpenFolder(dir + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer folder.Close()
-		return folder.Give(61200, 61200)
-	}
-	owner := func(path string) uint32 {
-		var stat unix.Stat_t
-		if err := unix.Lstat(dir+path, &stat); err != nil {
-			t.Fatal(err)
-		}
-		return stat.Uid
-	}
-	if err := give("/state"); err != nil {
+	dir := tree(t, "state/a/file", "state/link>$/stranger", "stranger/file")
+	if err := giveTo(t, dir+"/state", 61200); err != nil {
 		t.Error(err)
 	}
 	for path, want := range map[string]uint32{"/state": 61200, "/state/a/file": 61200, "/state/link": 61200, "/stranger/file": 0, "/stranger": 0} {
-		if got := owner(path); got != want {
+		if got := ownerOf(t, dir+path); got != want {
 			t.Errorf("%s belongs to %d", path, got)
 		}
 	}
+}
+
+// What somebody has put into a folder, or in its place, to have it given away is not.
+func TestGiveNothingOfAnother(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders to others")
+	}
+	dir := tree(t, "stranger/file", "theirs/", "shared/old", "shared/mine/file")
+	if err := errors.Join(os.Link(dir+"/stranger/file", dir+"/theirs/file"), os.Chown(dir+"/theirs", 61184, 61184), os.Chown(dir+"/shared", 61184, 61184)); err != nil {
+		t.Fatal(err)
+	}
 	// A file that the host has by another name.
-	if err := os.Mkdir(dir+"/theirs", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Link(dir+"/stranger/file", dir+"/theirs/file"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(dir+"/theirs", 61184, 61184); err != nil {
-		t.Fatal(err)
-	}
-	if err := give("/theirs"); err == nil || owner("/stranger/file") != 0 {
+	if err := giveTo(t, dir+"/theirs", 61200); err == nil || ownerOf(t, dir+"/stranger/file") != 0 {
 		t.Errorf("a stranger's file was given away by another name: %v", err)
 	}
 	// A folder of root's that a service has moved to where another one's would be.
-	if err := os.Chown(dir+"/shared", 61184, 61184); err != nil {
-		t.Fatal(err)
-	}
-	if err := give("/shared/mine"); err == nil || owner("/shared/mine/file") != 0 {
+	if err := giveTo(t, dir+"/shared/mine", 61200); err == nil || ownerOf(t, dir+"/shared/mine/file") != 0 {
 		t.Errorf("root's folder was given away: %v", err)
 	}
 	if err := os.Remove(dir + "/shared/mine/file"); err != nil {
 		t.Fatal(err)
 	}
-	if err := give("/shared/mine"); err != nil {
+	if err := giveTo(t, dir+"/shared/mine", 61200); err != nil {
 		t.Error(err)
 	}
 }
