@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/output":    {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":     {},
 	"internal/reflex":    {},
-	"internal/relay":     {},
+	"internal/relay":     {"internal/kernel/behalf"},
 	"internal/replyonly": {},
 	"internal/container": {},
 	"internal/ktest":     {},

@@ -111,6 +111,14 @@ func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 		_ = file.Close()
 		return nil, 0, err
 	}
+	if spec.Seal == Relayed && a.Network == UnixGram {
+		// The relay asks who has sent, and that of the first datagram too, which comes before it.
+		err := control(file, func(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+		if err != nil {
+			_ = file.Close()
+			return nil, 0, fail(a, "", err, "")
+		}
+	}
 	if spec.Seal == ReceiveOnly {
 		if err := sendNothing(file); err != nil {
 			_ = file.Close()

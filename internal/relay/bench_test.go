@@ -132,6 +132,8 @@ func helper(args []string) {
 	switch args[0] {
 	case "echo":
 		echo(3)
+	case "client":
+		askOnce(args[1:])
 	case "parent":
 		parent()
 	case "load":

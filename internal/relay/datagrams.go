@@ -44,7 +44,7 @@ type Datagrams struct {
 	self     rawAddr // the host's address
 	family   int
 	wildcard bool // the clients may have asked different addresses of the host
-	restore  func()
+	restore  []func()
 
 	inner   *os.File // lent by Inner
 	innerFD int      // its number, valid until Close
@@ -64,18 +64,19 @@ type Datagrams struct {
 
 	// Of the goroutine of Run.
 	table
-	spare     map[int][]int // flow sockets, unbound, by their domain
-	in, out   *batch
-	carry     carry // of [Carry]
-	gram      gram  // unix
-	hostReady bool
-	start     time.Time
-	now       time.Duration // since start, read once a round
-	armed     time.Time     // the deadline of epoll
-	inStall   stall
-	outStall  stall
-	noOrder   time.Duration // before that the maker is not asked again
-	full      fullLog
+	spare      map[int][]int // flow sockets, unbound, by their domain
+	in, out    *batch
+	carry      carry // of [Carry]
+	gram       gram  // unix
+	hostReady  bool
+	start      time.Time
+	now        time.Duration // since start, read once a round
+	armed      time.Time     // the deadline of epoll
+	inStall    stall
+	outStall   stall
+	noOrder    time.Duration // before that the maker is not asked again
+	full       fullLog
+	unanswered time.Duration // before that nobody is told of another client that is not answered
 }
 
 // stall is a direction that waits for room, which nobody announces.
@@ -303,6 +304,7 @@ func answered(f *flow) bool {
 
 // drop ends a flow.
 func (d *Datagrams) drop(f *flow) {
+	d.forgetNode(f)
 	d.remove(f)
 	openFlows.add(-1)
 }
@@ -333,10 +335,10 @@ func (d *Datagrams) Close() error {
 		openFlows.add(-len(fds))
 		delete(d.spare, domain)
 	}
-	if d.restore != nil {
-		d.restore()
-		d.restore = nil
+	for _, restore := range d.restore {
+		restore()
 	}
+	d.restore = nil
 	for _, fd := range []*int{&d.host, &d.node} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)

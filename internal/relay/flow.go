@@ -29,8 +29,10 @@ type flow struct {
 	round   int        // of carry: the last in which it was sent something
 	answers int        // in that round
 
-	uid  int    // unix: of who sent the last datagram
-	held []byte // unix: an answer that the client has no room for; nil: none
+	sender  sender // unix: who has opened it
+	node    int    // unix: of the client, O_PATH, owned; -1: none
+	reached bool   // unix: the client can be answered
+	held    []byte // unix: an answer that the client has no room for; nil: none
 
 	slot         int32
 	generation   int32

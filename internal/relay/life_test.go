@@ -294,16 +294,6 @@ func TestStandInRefuses(t *testing.T) {
 			}
 			return fd, err
 		},
-		"pass_credentials": func() (int, error) {
-			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if err == nil {
-				err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@relay-test-credentials"})
-			}
-			if err == nil {
-				err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-			}
-			return fd, err
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fd, err := make()

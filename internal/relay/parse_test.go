@@ -75,7 +75,7 @@ func FuzzControl(f *testing.F) {
 				t.Fatalf("%d of %d bytes", len(p), len(b))
 			}
 		}
-		uidOf(b)
+		senderOf(b)
 	})
 }
 

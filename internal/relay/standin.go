@@ -225,31 +225,32 @@ func (d *Datagrams) openEpoll() error {
 }
 
 // prepareHost asks for what is needed with each datagram, and remembers how it
-// was: the address that was asked, or who asked.
-func (d *Datagrams) prepareHost() error {
-	level, option := unix.SOL_IP, unix.IP_PKTINFO
-	var err error
+// was: the address that was asked, or who asked, and when.
+func (d *Datagrams) prepareHost() (err error) {
+	type option struct{ level, name int }
+	var wanted []option
 	switch {
 	case d.family == unix.AF_UNIX:
-		level, option = unix.SOL_SOCKET, unix.SO_PASSCRED
+		wanted = []option{{unix.SOL_SOCKET, unix.SO_PASSCRED}, {unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_OLD}}
 		if d.creds, err = credentialsOf(d.options.UID, d.options.GID); err != nil {
 			return err
 		}
 	case !d.wildcard:
 		return nil
 	case d.family == unix.AF_INET6:
-		level, option = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+		wanted = []option{{unix.SOL_IPV6, unix.IPV6_RECVPKTINFO}}
+	default:
+		wanted = []option{{unix.SOL_IP, unix.IP_PKTINFO}}
 	}
-	before, err := unix.GetsockoptInt(d.host, level, option)
-	if err == nil {
-		err = unix.SetsockoptInt(d.host, level, option, 1)
-	}
-	if err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	d.restore = func() { _ = unix.SetsockoptInt(d.host, level, option, before) }
-	if d.family == unix.AF_UNIX && before != 0 {
-		return errors.New("pass_credentials: the service would take us for its clients: credentials do not pass a relay")
+	for _, o := range wanted {
+		before, err := unix.GetsockoptInt(d.host, o.level, o.name)
+		if err == nil {
+			err = unix.SetsockoptInt(d.host, o.level, o.name, 1)
+		}
+		if err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+		d.restore = append(d.restore, func() { _ = unix.SetsockoptInt(d.host, o.level, o.name, before) })
 	}
 	return nil
 }

@@ -207,7 +207,7 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || name.port() == 0 {
 		return nil
 	}
-	f := &flow{fd: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
+	f := &flow{fd: -1, node: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
 	f.asks = d.self.ip().Unmap()
 	f.inner = inetAddr(f.asks, d.self.port(), loopback)
 	if d.wildcard {

@@ -16,6 +16,7 @@ import (
 
 // gram is what is on its way.
 type gram struct {
+	key     []byte  // of a client, see key
 	in, out []byte  // buffers
 	held    []byte  // of in: it has found no room inside; nil: none
 	to      *flow   // of held
@@ -47,7 +48,7 @@ func (d *Datagrams) inboundUnix() error {
 // client cannot have a flow is dropped.
 func (d *Datagrams) fetch() (bool, error) {
 	var name rawAddr
-	var ctl [credentials]byte
+	var ctl [senderSpace]byte
 	text, ctlN, err := readUnix(d.host, &d.gram.in, &name, ctl[:])
 	switch {
 	case err == unix.EAGAIN:
@@ -59,13 +60,16 @@ func (d *Datagrams) fetch() (bool, error) {
 	case err != nil:
 		return false, &stepError{"recvmsg", err}
 	}
-	f := d.byClient[string(name.bytes())]
+	who := senderOf(ctl[:ctlN])
+	f := d.byClient[string(d.key(&name, &who))]
 	if f == nil {
-		if f, err = d.openUnix(&name, uidOf(ctl[:ctlN])); err != nil {
+		if f, err = d.openUnix(&name, who); err != nil {
 			return true, d.refuse(err)
 		}
+	} else if !f.reached && f.sender.pid != who.pid {
+		f.sender = who
+		d.reach(f)
 	}
-	f.uid = uidOf(ctl[:ctlN])
 	d.touch(f, d.now, d.grain())
 	d.gram.held, d.gram.to = text, f
 	return true, nil
@@ -98,10 +102,6 @@ func (d *Datagrams) push() bool {
 	}
 	return true
 }
-
-// credentials is the room for SCM_CREDENTIALS and nothing else: descriptors that
-// a client sends are dropped by the kernel. unix(7).
-const credentials = unix.SizeofCmsghdr + unix.SizeofUcred + 4
 
 // readUnix reads a datagram of any length. It looks at the length first: what a
 // buffer has no room for would be lost.
@@ -191,15 +191,6 @@ func roomy(fd, n int) bool {
 	return err == nil && e == nil && after > before
 }
 
-// uidOf is the user who sent a datagram, -1 where the kernel does not say.
-func uidOf(ctl []byte) int {
-	creds := control(ctl, unix.SOL_SOCKET, unix.SCM_CREDENTIALS)
-	if len(creds) < unix.SizeofUcred {
-		return -1
-	}
-	return int(binary.NativeEndian.Uint32(creds[4:]))
-}
-
 // credentialsOf is SCM_CREDENTIALS for answers: the bytes are the service's, and
 // nobody is to take them for root's. An ordinary user is who the service is, too.
 func credentialsOf(uid, gid int) ([]byte, error) {
@@ -224,7 +215,7 @@ func credentialsOf(uid, gid int) ([]byte, error) {
 // openUnix makes the flow of a new client. An abstract name is the same inside; a
 // path becomes the abstract name of the same text, so that the service, which does
 // not see the host's paths, can answer; all that have no name share a flow.
-func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
+func (d *Datagrams) openUnix(client *rawAddr, who sender) (*flow, error) {
 	if !d.hasRoom() {
 		return nil, errFull
 	}
@@ -232,10 +223,10 @@ func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{fd: fd, client: *client, key: string(client.bytes()), last: d.now, uid: uid}
+	f := &flow{fd: fd, client: *client, key: string(d.key(client, &who)), last: d.now, sender: who, node: -1}
 	text, abstract := client.path()
 	if abstract || len(text) > 0 {
-		err = bindName(fd, text)
+		err = d.bindName(f, text)
 	}
 	if err == nil {
 		err = connect(fd, &d.target)
@@ -250,41 +241,39 @@ func (d *Datagrams) openUnix(client *rawAddr, uid int) (*flow, error) {
 		d.drop(f)
 		return nil, err
 	}
+	d.reach(f)
 	return f, nil
 }
 
-// bindName binds an abstract name, or any where this one is too long or taken.
-func bindName(fd int, text []byte) error {
+// bindName binds an abstract name, or any where this one is too long or taken: by a
+// client that is still there.
+func (d *Datagrams) bindName(f *flow, text []byte) error {
 	a, ok := unixAddr(text, true, false)
+	err := error(unix.EADDRINUSE)
 	if ok {
-		if err := bind(fd, &a); err != unix.EADDRINUSE {
-			return err
+		if err = bind(f.fd, &a); err == unix.EADDRINUSE && d.dropGone(f) {
+			err = bind(f.fd, &a)
 		}
 	}
-	a, _ = unixAddr(nil, false, true)
-	return bind(fd, &a)
+	if err == unix.EADDRINUSE {
+		a, _ = unixAddr(nil, false, true)
+		err = bind(f.fd, &a)
+	}
+	return err
 }
 
-// node opens, with O_PATH, where to answer a client with a path, and returns the
-// address of that descriptor, which the caller closes. A path is only what the
-// client says (in his own mount namespace, or before he put a symlink there), and
-// we may reach sockets that he may not: so it must be a socket of his user, and the
-// answer goes to the very one that was looked at. A relative path leads nowhere.
-func (f *flow) node(path []byte) (fd int, at rawAddr, ok bool) {
-	if path[0] != '/' {
-		return -1, at, false
+// dropGone drops the flow of a process that has had f's name and is gone.
+func (d *Datagrams) dropGone(f *flow) bool {
+	for _, old := range d.byClient {
+		if old.client == f.client {
+			if unix.Kill(old.sender.pid, 0) != unix.ESRCH {
+				return false
+			}
+			d.drop(old)
+			return true
+		}
 	}
-	fd, err := unix.Open(string(path), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, at, false
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != f.uid {
-		_ = unix.Close(fd)
-		return -1, at, false
-	}
-	at, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", fd), false, false)
-	return fd, at, true
+	return false
 }
 
 // outboundUnix carries answers; a client that does not read holds up only his
@@ -316,26 +305,49 @@ func (d *Datagrams) outboundUnix() error {
 
 // deliver sends an answer, or holds it where the client has no room.
 func (d *Datagrams) deliver(f *flow, text []byte) {
-	to := f.client
-	path, abstract := to.path()
-	if !abstract {
-		if len(path) == 0 {
-			return // unnamed
-		}
-		node, at, ok := f.node(path)
-		if !ok {
-			return
-		}
-		defer unix.Close(node)
-		to = at
+	if !f.reached {
+		return
 	}
-	err := sendUnix(d.host, text, &to, d.creds)
+	err := d.sendTo(f, text)
+	if err == unix.ECONNREFUSED && f.node >= 0 {
+		// The client may have bound its path anew.
+		d.forgetNode(f)
+		if d.reach(f); f.reached {
+			err = d.sendTo(f, text)
+		}
+	}
 	if err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM {
 		f.held = append(make([]byte, 0, len(text)+1), text...)
 		d.gram.stuck = append(d.gram.stuck, f)
 		if d.outStall.until == 0 {
 			d.outStall.begin(d.now)
 		}
+	}
+}
+
+// sendTo sends an answer to the client of f.
+func (d *Datagrams) sendTo(f *flow, text []byte) error {
+	to := f.client
+	if f.node >= 0 {
+		to, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", f.node), false, false)
+	}
+	return sendUnix(d.host, text, &to, d.creds)
+}
+
+func (d *Datagrams) forgetNode(f *flow) {
+	f.reached = false
+	if f.node >= 0 {
+		_ = unix.Close(f.node)
+		f.node = -1
+		openFlows.add(-1)
+	}
+}
+
+// sayUnanswered tells of a client whom no answer can reach, now and then.
+func (d *Datagrams) sayUnanswered(f *flow, err error) {
+	if d.options.Log != nil && d.now >= d.unanswered {
+		d.options.Log.Warn("a client is not answered", "addr", d.self.String(), "client", f.client.String(), "pid", f.sender.pid, "err", err)
+		d.unanswered = d.now + fullEvery
 	}
 }
 

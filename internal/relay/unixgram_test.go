@@ -281,7 +281,7 @@ func TestUnixCredentials(t *testing.T) {
 	if want == 0 {
 		want = 61234
 	}
-	if uid := uidOf(oob[:n]); uid != want {
+	if uid := senderOf(oob[:n]).uid; uid != want {
 		t.Errorf("the answer is from user %d, not %d", uid, want)
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -254,4 +256,76 @@ func hears(c net.PacketConn) string {
 	b := make([]byte, 100)
 	n, _, _ := c.ReadFrom(b)
 	return string(b[:n])
+}
+
+const echoing = `[[socket]]
+listen = ["unixgram://%[4]s"]
+
+[service]
+# %[1]s %[2]s %[3]s
+exec = [%[5]q, "echo"]
+warm = false
+`
+
+// TestPoses: an answer goes to the client, and not to the socket of the host's that has its
+// name: that is its name in a network, or in a mount namespace, of its own, or was the
+// client's before it put a link there.
+func TestPoses(t *testing.T) {
+	const apart = unix.CLONE_NEWUSER
+	for _, tt := range []pose{
+		{"a path of its own mount namespace", apart | unix.CLONE_NEWNS, "/victim", true},
+		{"a link", 0, "/victim.link", false},
+		{"a name of its own network", apart | unix.CLONE_NEWNET, "@", false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorld(t)
+			dir := hostFolder(t)
+			name := dir + tt.name
+			if tt.name == "@" {
+				name = "@" + w.nonce
+			}
+			victim, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: strings.TrimSuffix(name, ".link"), Net: "unixgram"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer victim.Close()
+			s := startActivator(t, w, wire.Probe{}, "", echoing, "").(*running)
+			for range 2 { // the first one starts it
+				out, err := tt.start(w, dir, name)
+				if err != nil || strings.HasPrefix(out, "answered "+w.nonce) != tt.answered || strings.HasPrefix(out, "nothing") == tt.answered {
+					t.Errorf("the client: %v, %q", err, out)
+				}
+				_ = os.Remove(dir + "/victim.link")
+			}
+			if !strings.Contains(s.output(), "answered true <nil>") {
+				t.Error("the service has not answered: the probe proves nothing")
+			}
+			if heard := hears(victim); heard != "" {
+				t.Errorf("GOT OUT: a socket of the host's hears %q", heard)
+			}
+		})
+	}
+}
+
+// pose is a client whose name is that of a victim.
+type pose struct {
+	what     string
+	flags    uintptr // of clone(2)
+	name     string  // in the victim's folder; "@": an abstract one
+	answered bool    // the client itself
+}
+
+func (p pose) start(w *world, dir, name string) (string, error) {
+	folder := "" // that it has mounted over
+	if p.flags&unix.CLONE_NEWNS != 0 {
+		folder = dir
+	}
+	cmd := exec.Command(w.binary, "pose", folder, name, w.unixgram, w.nonce)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: p.flags}
+	if p.flags != 0 {
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.Output()
+	return string(out), err
 }

@@ -5,6 +5,8 @@
 //	intruder list               the probes, as JSON
 //	intruder serve              one probe for one client: see package wire
 //	intruder bind               the same with sockets that it binds itself
+//	intruder echo               answers each datagram of the socket it has inherited with itself
+//	intruder pose DIR NAME SERVER TEXT is a client with that name, in a world of its own where DIR is empty
 //	intruder identify PATH HOST listens at a path, and connects to another
 //	intruder misreport ROOT TEXT reports, with another root
 //	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
@@ -109,6 +111,10 @@ func role(name string, args []string) bool {
 		mountInside()
 	case "survivor":
 		survive(len(args) > 0)
+	case "echo":
+		echo()
+	case "pose":
+		pose(args[0], args[1], args[2], args[3])
 	case "identify":
 		identify(args[0], args[1])
 	case "misreport":
