@@ -68,7 +68,7 @@ func (x *examination) service(ctx context.Context, source config.Source) planned
 	x.sockets(source, sealing.sockets)
 	x.streams(source)
 	process := processSpec(conf)
-	process.Sandbox.Names, process.Sandbox.Unmounted = sealing.names, sealing.receives
+	process.Sandbox.Names, process.Sandbox.Unmounted, process.Sandbox.Alone = sealing.names, sealing.receives, sealing.alone
 	if conf.Container != nil {
 		process = x.container(ctx, source, process)
 	} else {

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -138,6 +137,7 @@ type sealing struct {
 	lesser   []string // what is no part of the seal, and is kept by less here than by a newer kernel
 	names    bool     // abstract unix names may be sent to: it has no socket that reaches those of the host
 	receives bool     // somebody may pass it descriptors
+	alone    bool     // Landlock does not see all that it could connect or bind
 }
 
 // seal says how each socket of conf is kept from being turned outward.
@@ -151,14 +151,14 @@ func seal(conf config.Service, answering func() bool) (s sealing) {
 		spec := socket.Spec
 		if sealed {
 			spec.Seal = sealOf(spec, kernel.Scopes() && !named, answering)
-			s.lacks = append(s.lacks, socketLacks(spec, kernel, conf.Sandbox.Connect)...)
 		}
 		direct = direct || spec.Address.Network == listen.UnixGram && spec.Seal == listen.Unsealed
 		s.sockets = append(s.sockets, spec)
 	}
 	if sealed {
-		s.lacks = append(kernel.SealLacks(), s.lacks...)
+		s.lacks = kernel.SealLacks()
 	}
+	s.alone = (sealed || conf.Sandbox.Connect == "unix") && alone(conf, kernel)
 	s.receives = receives(conf, s.sockets)
 	// A socket that is passed in may reach names of the host too, so the scope is there wherever
 	// nothing needs a name: no relay, and nothing that the service connects to.
@@ -231,17 +231,12 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 	return open
 }
 
-// socketLacks is what a socket's own seal lacks.
-func socketLacks(spec listen.Spec, kernel sandbox.Kernel, connect string) (lacks []string) {
-	if connect != "none" && (spec.Options.MPTCP || spec.Address.Network == listen.VSock) {
-		lacks = append(lacks, "Landlock has no rules for "+spec.Address.String()+": with connect = "+strconv.Quote(connect)+
-			" the service could connect it outward")
-	}
-	if connect != "none" && spec.Address.TCP() && !kernel.TCP() {
-		lacks = append(lacks, "this kernel's Landlock has no rules for TCP (ABI 4, Linux 6.7): with connect = "+strconv.Quote(connect)+
-			" the service could connect "+spec.Address.String()+" outward")
-	}
-	return lacks
+// alone reports whether a service could connect or bind what Landlock does not see, if the
+// kernel read an address once more: TCP before ABI 4, and on every kernel MPTCP and vsock that it
+// inherits. A program can make MPTCP sockets too, which reach somebody in a network that it shares.
+func alone(conf config.Service, kernel sandbox.Kernel) bool {
+	return !kernel.TCP() || conf.Sandbox.Connect == "unix" && conf.Sandbox.Network != "none" ||
+		slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return s.Options.MPTCP || s.Address.Network == listen.VSock })
 }
 
 // describe says in a few words how a socket is sealed.

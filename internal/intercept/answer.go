@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -56,7 +57,8 @@ func (s *Supervisor) answer(n notification) {
 // What is passed on to the kernel is read by it once more, and the program may
 // have put another socket or address there: that must be harmless. A TCP socket of
 // the host's can then be dissolved, but neither connected nor bound, which Landlock
-// refuses, nor listened on, which is never passed on where it could be dissolved.
+// refuses, nor listened on, which is never passed on where it could be dissolved. Where
+// Landlock does not refuse it (Policy.Alone), nothing is passed on.
 func (s *Supervisor) decide(r *request) verdict {
 	var err error
 	if r.domain, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
@@ -72,8 +74,10 @@ func (s *Supervisor) decide(r *request) verdict {
 		return verdict{errno: unix.ENOSYS}
 	case r.domain == unix.AF_UNIX && !s.policy.Unix:
 		return s.report(r)
-	case r.domain == unix.AF_UNIX || r.domain == unix.AF_NETLINK:
-		return verdict{pass: true} // its own root and mount namespace decide
+	case r.domain == unix.AF_UNIX:
+		return s.connectUnix(r)
+	case r.domain == unix.AF_NETLINK:
+		return s.netlink(r)
 	case !s.policy.IP || !s.own(r.fd, r.domain):
 		return verdict{errno: unix.EPERM}
 	}
@@ -90,7 +94,7 @@ func (s *Supervisor) bind(r *request) verdict {
 	case s.policy.Free:
 		return verdict{pass: true}
 	case r.domain == unix.AF_NETLINK:
-		return verdict{pass: true}
+		return s.netlink(r)
 	case r.domain == unix.AF_UNIX:
 		return s.bindUnix(r)
 	case !s.own(r.fd, r.domain) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
@@ -103,22 +107,69 @@ func (s *Supervisor) bind(r *request) verdict {
 
 // bindUnix passes paths on: its own root and mount namespace decide. Abstract names
 // are those of the socket's network namespace, whoever binds it.
-//
-// Where nothing behind us refuses to bind TCP, an address that would do for an
-// internet socket is not passed on (inet_bind in net/ipv4/af_inet.c wants 16 bytes):
-// a connection of the host's that is over could be put in its place and take a port
-// there.
 func (s *Supervisor) bindUnix(r *request) verdict {
-	abstract := len(r.sockaddr) > 2 && r.sockaddr[2] == 0
 	switch {
 	case !s.sameNetns(r.fd):
 		return verdict{errno: unix.EPERM}
-	case abstract:
+	case abstract(r.sockaddr):
 		return s.carryOut(r)
-	case s.policy.NoPaths && len(r.sockaddr) >= unix.SizeofSockaddrInet4:
-		return verdict{errno: unix.EPERM}
+	case s.policy.Alone:
+		return s.inPlace(r, (*behalf.Place).Bind)
 	}
 	return verdict{pass: true}
+}
+
+// connectUnix passes all on: its own root and mount namespace decide, and of abstract names
+// the socket's network namespace, or Landlock.
+func (s *Supervisor) connectUnix(r *request) verdict {
+	switch {
+	case !s.policy.Alone:
+		return verdict{pass: true}
+	case abstract(r.sockaddr) && !s.sameNetns(r.fd):
+		return verdict{errno: unix.EPERM}
+	}
+	return s.inPlace(r, (*behalf.Place).Connect)
+}
+
+func abstract(sockaddr []byte) bool { return len(sockaddr) > 2 && sockaddr[2] == 0 }
+
+// netlink carries out, where nothing may be passed on, what gets no right from being called by
+// us: bind(2), whose groups of NETLINK_ROUTE are everybody's, and a connect(2) to the
+// kernel, netlink(7).
+func (s *Supervisor) netlink(r *request) verdict {
+	switch {
+	case !s.policy.Alone:
+		return verdict{pass: true}
+	case !s.sameNetns(r.fd), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
+		return verdict{errno: unix.EPERM}
+	}
+	return s.carryOut(r)
+}
+
+// inPlace has a child make the call, with the service's ids and in its root.
+func (s *Supervisor) inPlace(r *request, call func(p *behalf.Place, fd int, sockaddr []byte) error) verdict {
+	place, err := s.openPlace(r)
+	if err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	defer place.Close()
+	if err := place.See(int(r.PID)); err != nil || !s.valid(r.ID) {
+		return verdict{errno: errnoOf(err)}
+	}
+	return verdict{errno: errnoOf(call(place, r.fd, r.sockaddr))}
+}
+
+// openPlace returns where the thread is that calls. The caller closes it.
+func (s *Supervisor) openPlace(r *request) (*behalf.Place, error) {
+	place, err := behalf.OpenPlace(int(r.PID))
+	if err == nil && !s.valid(r.ID) {
+		place.Close()
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return nil, err
+	}
+	return place, nil
 }
 
 func (s *Supervisor) carryOut(r *request) verdict {
@@ -169,14 +220,11 @@ func (s *Supervisor) carryListen(r *request, fd int) error {
 	if r.domain != unix.AF_UNIX {
 		return unix.Listen(fd, backlog)
 	}
-	place, err := behalf.OpenPlace(int(r.PID))
+	place, err := s.openPlace(r)
 	if err != nil {
 		return err
 	}
 	defer place.Close()
-	if !s.valid(r.ID) {
-		return unix.ESRCH
-	}
 	return place.Listen(fd, backlog)
 }
 
@@ -220,15 +268,15 @@ func datagram(fd int) bool {
 }
 
 // mayBlock: connect(2) of a stream socket that is not non-blocking waits for the
-// other side.
+// other side, and a child takes its time.
 func (s *Supervisor) mayBlock(fd int) bool {
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || kind != unix.SOCK_STREAM {
-		return false
-	}
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil || domain == unix.AF_UNIX {
+		return err == nil && s.policy.Alone
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	flags, flagsErr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	return err == nil && flagsErr == nil && domain != unix.AF_UNIX && flags&unix.O_NONBLOCK == 0
+	return err == nil && flagsErr == nil && kind == unix.SOCK_STREAM && flags&unix.O_NONBLOCK == 0
 }
 
 // connectAside takes r's descriptor. There are no more of these than threads that wait in the

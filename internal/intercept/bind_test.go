@@ -323,14 +323,21 @@ func unbound(port int) bool {
 	return unix.Bind(fd, sa) == nil
 }
 
-// Paths are not passed on where nothing stands behind us.
-func TestBindNoPaths(t *testing.T) {
+// Paths are not passed on where nothing stands behind us, but bound for the service: with its
+// umask, in its root.
+func TestBindAlone(t *testing.T) {
 	dir := t.TempDir()
 	f, _ := hostSocket(t, "tcp4 127.0.0.1:0")
 	wildcard4 := wildcard4
 	wildcard4.File = f
-	s := supervise(t, t.Context(), Policy{Targets: []Target{wildcard4}, NoPaths: true, NoLowPorts: true})
-	s.wants("bind at unix "+filepath.Join(dir, "longer-than-16"), "operation not permitted")
+	s := supervise(t, t.Context(), Policy{Targets: []Target{wildcard4}, Alone: true, NoLowPorts: true})
+	node := filepath.Join(dir, "longer-than-16")
+	s.wants("bind at unix "+node, "ok")
+	if info, err := os.Stat(node); err != nil || info.Mode().Type() != os.ModeSocket || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info, err)
+	}
+	s.wants("bind at unix "+node, "address already in use")
+	s.wants("bind at unix "+dir+"/none/s", "no such file or directory")
 	s.wants("bind at unix @longer-than-16-bytes", "ok")
 	s.wants("bind at tcp4 0.0.0.0:81", "permission denied")
 	s.wants("bind at tcp4 0.0.0.0:1081", "ok")

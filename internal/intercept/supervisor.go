@@ -27,7 +27,7 @@ type Policy struct {
 	Targets []Target
 
 	Free       bool // nothing is sealed: what is no target is the kernel's to judge
-	NoPaths    bool // nothing behind us refuses to bind TCP: binding a path is not passed on
+	Alone      bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
 	NoLowPorts bool // its network namespace is not its own alone: no ports below 1024 there
 
 	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody

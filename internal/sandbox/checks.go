@@ -89,9 +89,9 @@ func connects(w *wall) verdict {
 	return refuse(unix.EPERM)
 }
 
-// binds leaves TCP to Landlock, where that can tell it from the rest. Elsewhere
-// only an address of 12 bytes passes: struct sockaddr_nl, and too short for every
-// internet socket, which wants 16 (inet_bind in net/ipv4/af_inet.c).
+// binds leaves TCP to Landlock, where that can tell it from the rest. Elsewhere it is a
+// supervisor's; and without one only an address of 12 bytes passes: struct sockaddr_nl, and
+// too short for every internet socket, which wants 16 (inet_bind in net/ipv4/af_inet.c).
 func binds(w *wall) verdict {
 	switch {
 	case w.supervise:

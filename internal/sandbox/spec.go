@@ -22,6 +22,7 @@ type Spec struct {
 
 	Seal     bool   // sockets it inherits cannot be turned outward
 	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
+	Alone    bool   // Landlock does not keep its sockets from being connected or bound: what the filter leaves open a supervisor answers
 	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
@@ -44,9 +45,10 @@ func (s Spec) asksToConnect() bool {
 }
 
 // overseen: sealed it also matters which socket is connected, and a connection that
-// was dissolved must not be bound or listened on. And Bind is about just these.
+// was dissolved must not be bound or listened on; nor must any other be bound that Landlock does not
+// see. And Bind is about just these.
 func (s Spec) overseen() bool {
-	return s.Bind || s.Seal && (s.Connect == "unix" || s.Connect == "any")
+	return s.Bind || s.Seal && (s.Alone || s.Connect == "unix" || s.Connect == "any")
 }
 
 // check refuses words that mean nothing.

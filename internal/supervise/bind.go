@@ -14,7 +14,6 @@ import (
 // is up when it listens at every target.
 type Binding struct {
 	Targets []listen.Address // what the program binds, one for each socket; nil: it inherits the sockets
-	NoPaths bool             // nothing but the answer keeps a socket it has from being bound anew
 }
 
 // inherited are the files that the program starts with.
@@ -28,7 +27,7 @@ func (s *Service) inherited(files []*os.File) []*os.File {
 // policy says how the program's calls are answered. Lends files and what is the child's.
 func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Policy {
 	b := s.spec.Process.Sandbox
-	p := intercept.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any"}
+	p := intercept.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
 	if s.spec.Process.Notify {
 		p.Notify, p.NotifyNode = spawn.NotifyPath, child.NotifyNode()
 	}
@@ -36,7 +35,6 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 		return p
 	}
 	p.Free = !b.Seal && b.Connect != "unix"
-	p.NoPaths = s.spec.Binding.NoPaths
 	p.NoLowPorts = b.Network != "" && b.Network != "none"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, address := range s.spec.Binding.Targets {

@@ -7,6 +7,8 @@
 //	place, err := behalf.OpenPlace(pid)
 //	err = place.Listen(fd, backlog)      // SO_PEERCRED shows the process's ids
 //	there, err := place.HasListener(fd)  // fd is connected to what a process of this place listens at
+//	err = place.See(pid)
+//	err = place.Connect(fd, sockaddr)    // to a path of its root
 //
 // [IDs.Do] changes the calling thread for a moment: it is cheap, and for what the kernel
 // judges by the ids of files. A [Place] sends a child: it is for what the kernel keeps

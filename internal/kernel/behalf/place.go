@@ -15,11 +15,15 @@ import (
 )
 
 // Place is the user namespace and the pid namespace of a process, and its ids as it sees
-// them itself. Any goroutine may use it.
+// them itself; and after See its files. Any goroutine may use it.
 type Place struct {
 	user, pids int
 	uid, gid   int
 	groups     []int // as we see them
+
+	mounts, root int    // its mount namespace and its root folder; -1: ours
+	folder       string // its working directory, as it sees it
+	umask        int
 }
 
 // OpenPlace opens those of a process or a thread, which must not have been reaped. The
@@ -29,7 +33,7 @@ func OpenPlace(pid int) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Place{user: -1, pids: -1, groups: ids.Groups}
+	p := &Place{user: -1, pids: -1, mounts: -1, root: -1, groups: ids.Groups}
 	if p.uid, err = inside(pid, "uid_map", ids.UID); err == nil {
 		p.gid, err = inside(pid, "gid_map", ids.GID)
 	}
@@ -49,9 +53,9 @@ func OpenPlace(pid int) (*Place, error) {
 	return p, nil
 }
 
-// Close closes what OpenPlace opened. Twice is fine.
+// Close closes what OpenPlace and See opened. Twice is fine.
 func (p *Place) Close() {
-	for _, fd := range []*int{&p.user, &p.pids} {
+	for _, fd := range []*int{&p.user, &p.pids, &p.mounts, &p.root} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 			*fd = -1
@@ -133,6 +137,7 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	step("setns")
 	list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
 	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
+	p.enterRoot(list, step)
 	step("close_range")
 	if fd > 0 {
 		list.Do(unix.SYS_CLOSE_RANGE, 0, uintptr(fd-1), 0)
@@ -150,6 +155,9 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	list.Do(unix.SYS_SETRESGID, gid, gid, gid)
 	step("setresuid")
 	list.Do(unix.SYS_SETRESUID, uid, uid, uid)
+	step("capset") // a user namespace that maps no 0 keeps them
+	none := list.Words(0, 0, 0)
+	list.Do(unix.SYS_CAPSET, list.Words(unix.LINUX_CAPABILITY_VERSION_3).Address, none.Address)
 	list.Explain(nil)
 	made := add()
 	if err := startAndWait(list); err != nil {

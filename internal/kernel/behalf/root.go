@@ -1,0 +1,92 @@
+package behalf
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
+)
+
+// See makes the files of the place those that the process sees, as they are now: a path is then
+// looked up in its root and from its working directory, and a node is made with its
+// umask. A working directory that it has from elsewhere, as an open folder, is taken for
+// the folder of that name in its root.
+func (p *Place) See(pid int) error {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	p.umask = 0o777
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 12)
+			if err != nil {
+				return fmt.Errorf("/proc/%d/status: %w", pid, err)
+			}
+			p.umask = int(mask)
+		}
+	}
+	if p.folder, err = os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil {
+		return err
+	}
+	for _, o := range []struct {
+		name  string
+		flags int
+		fd    *int
+	}{{"ns/mnt", unix.O_RDONLY, &p.mounts}, {"root", unix.O_PATH | unix.O_DIRECTORY, &p.root}} {
+		if o.fd == &p.mounts && sameMounts(pid) {
+			continue // it is not entered: that would take a privilege over it
+		}
+		path := fmt.Sprintf("/proc/%d/%s", pid, o.name)
+		fd, err := unix.Open(path, o.flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		*o.fd = fd
+	}
+	return nil
+}
+
+func sameMounts(pid int) bool {
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	return err == nil && err2 == nil && ours == theirs
+}
+
+// enterRoot adds what has the child see the files of the place.
+func (p *Place) enterRoot(list *script.Script, step func(name string)) {
+	if p.root < 0 {
+		return
+	}
+	step("setns")
+	if p.mounts >= 0 {
+		list.Do(unix.SYS_SETNS, uintptr(p.mounts), unix.CLONE_NEWNS)
+	}
+	step("chroot")
+	list.Do(unix.SYS_FCHDIR, uintptr(p.root))
+	list.Do(unix.SYS_CHROOT, list.Text("."))
+	list.Do(unix.SYS_CHDIR, list.Text(p.folder)).Ignore()
+	list.Do(unix.SYS_UMASK, uintptr(p.umask))
+}
+
+// Connect is connect(2) of a unix socket to an address that is looked up in the place's
+// root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait.
+func (p *Place) Connect(fd int, sockaddr []byte) error { return p.name(unix.SYS_CONNECT, fd, sockaddr) }
+
+// Bind is bind(2) of a unix socket, likewise: the node is the process's.
+func (p *Place) Bind(fd int, sockaddr []byte) error { return p.name(unix.SYS_BIND, fd, sockaddr) }
+
+func (p *Place) name(number uintptr, fd int, sockaddr []byte) error {
+	list, err := script.New()
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	return p.run(list, fd, func() script.Call {
+		return list.Do(number, uintptr(fd), list.Bytes(sockaddr), uintptr(len(sockaddr)))
+	})
+}
