@@ -50,10 +50,9 @@ func (k Kernel) WithoutScope() string {
 // what that leaves open, a sentence each; nil: nothing.
 //
 // Landlock is not among it. Its rules for TCP are the second restriction: without
-// them the filter alone refuses connect and fast open, and every bind to an address that could
-// be an internet one, so that nothing is open, but programs cannot bind unix sockets of
-// their own (nor internet ones, which they cannot with them either). Its scope of abstract
-// names matters only to a unix datagram socket, which without it is relayed or only receives.
+// them the filter alone refuses connect and fast open, and bind is a supervisor's (Spec.Alone). Its
+// scope of abstract names matters only to a unix datagram socket, which without it is
+// relayed or only receives.
 func (k Kernel) SealLacks() []string {
 	if k.Filters {
 		return nil
@@ -86,7 +85,7 @@ func landlockMissing(have, want int) string {
 // landlockAbility tells the ABI and what it lacks.
 func landlockAbility(abi int) Ability {
 	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: "off",
-		Needs: "services start all the same: it is the second restriction, behind the mounts and the list of system calls. Without its files, ABI 2, a folder that a client passes in is open; without its TCP, ABI 4, services bind no unix paths of their own, and seal = \"required\" does not go with connect; without its names, ABI 6, a unixgram:// socket with pass_credentials, pass_security or pass_rights only receives",
+		Needs: "services start all the same: it is the second restriction, behind the mounts and the list of system calls. Without its files, ABI 2, a folder that a client passes in is open; without its TCP, ABI 4, a service's bind(2) of a path, and connect = \"unix\", take a millisecond; without its names, ABI 6, a unixgram:// socket with pass_credentials, pass_security or pass_rights only receives",
 		Cure:  "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
 	if abi == 0 {
 		return a

@@ -8,7 +8,7 @@ import (
 
 // binding is the activator with handover = "bind": the intruder binds sockets of
 // its own network, and gets the host's in answer.
-type binding struct{}
+type binding struct{ kernel string } // as in sandboxed
 
 const bound = `[[socket]]
 listen = ["tcp://127.0.0.1:%[1]s"]
@@ -35,9 +35,9 @@ handover = "bind"
 limits = { nproc = 64, as = "1G" }
 `
 
-func (binding) start(t *testing.T, w *world, p wire.Probe) stage {
+func (b binding) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
-	return startActivator(t, w, p, "", bound, "")
+	return startActivator(t, w, p, b.kernel, bound, "")
 }
 
 // TestSandboxThatBinds: the seal holds for what was bound as for what was inherited.

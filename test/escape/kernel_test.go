@@ -15,13 +15,14 @@ import (
 // kernels are those that the suite runs as on, see oldkernel.
 var kernels = []struct {
 	name, lacks string
-	passed      string // probes of what is not promised there, which get out: a client passes a descriptor in
+	groups      []string // of probes: those that what is missing is about
+	passed      string   // probes of what is not promised there, which get out: a client passes a descriptor in
 }{
-	{"no Landlock, no BPF", noLandlock, "rights-udp rights-connection rights-root rights-pair-root"},
-	{"5.15", "5.15", "rights-udp rights-connection"},
-	{"6.1", "6.1", "rights-udp rights-connection"},
-	{"6.8", "6.8", "rights-udp rights-connection"},
-	{"6.12", "6.12", "rights-udp rights-connection"},
+	{"no Landlock, no BPF", noLandlock, append([]string{"files"}, socketGroups...), "rights-udp rights-connection rights-root rights-pair-root"},
+	{"5.15", "5.15", append([]string{"files"}, socketGroups...), "rights-udp rights-connection"},
+	{"6.1", "6.1", append([]string{"files"}, socketGroups...), "rights-udp rights-connection"},
+	{"6.8", "6.8", []string{"TCP", "unix", "clients"}, "rights-udp rights-connection"},
+	{"6.12", "6.12", []string{"unix", "clients"}, "rights-udp rights-connection"},
 }
 
 // passedHere are the probes of what is not promised on the running kernel.
@@ -60,22 +61,38 @@ var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients"
 func TestOldKernels(t *testing.T) {
 	for _, k := range kernels {
 		t.Run(k.name, func(t *testing.T) {
-			for _, p := range chosen(t) {
-				if p.Group != "files" && !slices.Contains(socketGroups, p.Group) {
-					continue
-				}
-				t.Run(p.Name, func(t *testing.T) {
-					t.Parallel()
-					r := attack(t, sandboxed{kernel: k.lacks}, p)
-					switch open := slices.Contains(strings.Fields(k.passed), p.Name); {
-					case r.Achieved && !open:
-						t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
-					case !r.Achieved && open:
-						t.Errorf("stopped, though docs/security.md says that it is not: %s", r.How)
-					default:
-						t.Logf("%v: %s", r.Achieved, r.How)
-					}
-				})
+			asOn(t, sandboxed{kernel: k.lacks}, k.passed, k.groups)
+		})
+	}
+}
+
+// TestWithoutLandlock: nor does what the configuration opens loosen anything for what was
+// inherited, where the supervisor is alone.
+func TestWithoutLandlock(t *testing.T) {
+	for name, c := range map[string]column{
+		"connect any": sandboxed{kernel: noLandlock, more: connectAny}, "connect unix": sandboxed{kernel: noLandlock, more: connectUnix},
+		"bind": binding{noLandlock},
+	} {
+		t.Run(name, func(t *testing.T) { asOn(t, c, kernels[0].passed, []string{"TCP", "UDP", "unix", "clients"}) })
+	}
+}
+
+// asOn runs the probes of the groups; those of passed get out.
+func asOn(t *testing.T, c column, passed string, groups []string) {
+	for _, p := range chosen(t) {
+		if !slices.Contains(groups, p.Group) {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			r := attack(t, c, p)
+			switch open := slices.Contains(strings.Fields(passed), p.Name); {
+			case r.Achieved && !open:
+				t.Errorf("GOT OUT: %s (%s): %s", p.Tries, p.Means, r.How)
+			case !r.Achieved && open:
+				t.Errorf("stopped, though docs/security.md says that it is not: %s", r.How)
+			default:
+				t.Logf("%v: %s", r.Achieved, r.How)
 			}
 		})
 	}
@@ -91,10 +108,12 @@ var restrictions = []struct {
 	root         bool // as root alone
 }{
 	{"filter", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-shutdown tcp-accepted-dissolve tcp-accepted-rebind tcp-accepted-listen " +
-		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-connect ioctl-interfaces rights-tcp rights-listen",
-		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock + ",pretend-filter"}, false},
-	{"Landlock: TCP", "tcp-listener-dissolve tcp-accepted-rebind rights-tcp",
-		sandboxed{kernel: "6.8,pretend-filter"}, sandboxed{kernel: "6.8,pretend-filter,pretend-landlock"}, false},
+		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-connect ioctl-interfaces rights-tcp",
+		sandboxed{kernel: "6.8,pretend-landlock"}, sandboxed{kernel: neither}, false},
+	{"Landlock: TCP", "tcp-listener-dissolve tcp-accepted-rebind rights-tcp rights-listen",
+		sandboxed{kernel: "6.8,pretend-filter"}, sandboxed{kernel: neither}, false},
+	{"supervisor: bind", "rights-listen",
+		sandboxed{kernel: noLandlock}, sandboxed{kernel: neither}, false},
 	{"Landlock: files", "rights-root rights-pair-root",
 		sandboxed{kernel: "5.15"}, sandboxed{kernel: "5.15,pretend-landlock"}, false},
 	{"Landlock: files, SO_PASSRIGHTS", "rights-pair-root",
@@ -107,13 +126,20 @@ var restrictions = []struct {
 		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
 	{"relay: UDP", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
 		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
+	{"Landlock: TCP, behind a supervisor", "tcp-listener-swap",
+		sandboxed{more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
+	{"supervisor that passes nothing on", "tcp-listener-swap",
+		sandboxed{kernel: noLandlock, more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
 	{"BPF", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
 		sandboxed{}, sandboxed{more: unsealed}, true},
 }
 
 const (
+	neither     = "6.8,pretend-filter,pretend-landlock"
 	noLandlock  = "landlock=0,passrights,bpf,killable,threads,peerpidfd"
 	credentials = "pass_credentials = true\n"
+	connectUnix = "[sandbox]\nconnect = \"unix\"\n"
+	connectAny  = "[sandbox]\nconnect = \"any\"\n"
 	unsealed    = "[sandbox]\nseal = \"off\"\n"
 )
 
