@@ -109,8 +109,8 @@ func TestExamine(t *testing.T) {
 		{"no root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR/none\"", "6:8: sandbox.root: DIR/none: no such file or directory", "", nil},
 
 		{"no source", anySocket + noBinary + "[sandbox]\nread_only = [\"/usr\", \"DIR/none:/x\"]", "6:22: sandbox.read_only: DIR/none: no such file or directory", "", nil},
-		{"file on folder", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/usr/lib\"]", "6:14: sandbox.read_only: /usr/lib: not a directory", "", nil},
-		{"folder on file", anySocket + noBinary + "[sandbox]\nwritable = [\"DIR/folder:/etc/passwd\"]", "6:13: sandbox.writable: /etc/passwd: not a directory", "", nil},
+		{"file on folder", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/usr/lib\"]", "6:14: sandbox.read_only: /usr/lib: invalid argument", "", nil},
+		{"folder on file", anySocket + noBinary + "[sandbox]\nwritable = [\"DIR/folder:/etc/passwd\"]", "6:13: sandbox.writable: /etc/passwd: invalid argument", "", nil},
 		{"file on file", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/etc/passwd\"]", "", "", nil},
 		{"no mount point", anySocket + noBinary + "[sandbox]\ntmpfs = [\"/usr/no-such-folder\"]", "6:10: sandbox.tmpfs: /usr/no-such-folder: no such file or directory", "", nil},
 		{"mount point made", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/plain:/srv/deep/down/plain\"]", "", "", nil},

@@ -30,11 +30,12 @@ func Examine(spec Spec, ours func(path string) bool) []*Error {
 		e.pipeSize()
 		return e.found
 	}
-	file, _, err := newSocket(spec, &stock{})
+	file, family, err := newSocket(spec, &stock{})
 	e.add("", err, "")
 	if err == nil {
-		_ = file.Close()
+		e.here(file, family)
 		e.port()
+		_ = file.Close()
 	}
 	return e.found
 }
@@ -179,6 +180,26 @@ func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
 	if there && (err != nil || at.leads(at.Name)) {
 		e.add("symlinks", &OccupiedError{Path: at.path, What: at.describe(at.Name, st)}, "")
 	}
+}
+
+// here finds an address that this machine does not have, by binding it without a port
+// (IP_BIND_ADDRESS_NO_PORT of ip(7)): that takes nothing from anybody.
+func (e *examination) here(file *os.File, family int) {
+	a := e.address
+	a.Port = 0
+	if !a.Internet() || !a.IP.IsValid() {
+		return
+	}
+	e.add("", control(file, func(fd int) error {
+		if setInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) != nil {
+			return nil
+		}
+		sa, err := sockaddr(fd, family, a)
+		if err == nil {
+			err = syscallError("bind", unix.Bind(fd, sa))
+		}
+		return fail(e.address, "", err, bindCure(e.address, e.options, err))
+	}), "")
 }
 
 // port looks whether we may have a port that is not everybody's, ip(7) and vsock(7).

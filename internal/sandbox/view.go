@@ -55,7 +55,14 @@ func (s Spot) Folder() bool { return s.Host == "" || s.Stat.Mode&unix.S_IFMT == 
 // Examine lays out what a service will see, and says what of that cannot be mounted.
 // directories are the service's own: what is missing of them will be made.
 func (s Spec) Examine(program string, directories []Mount, viewer Viewer) (*View, []*StepError) {
-	entries, err := s.entries(program, directories)
+	err := s.check()
+	if err == nil {
+		_, err = capabilityMask(s.Capabilities)
+	}
+	var entries []Entry
+	if err == nil {
+		entries, err = s.entries(program, directories)
+	}
 	if err != nil {
 		return nil, []*StepError{stepError("root", s.Root, err)}
 	}
@@ -92,9 +99,9 @@ func (v *View) mount(e Entry) *StepError {
 			p.at = spot.Path
 			folder := e.folder || e.Kind == Tmpfs || slices.Contains(v.own, e.Source)
 			if bad == nil && spot.Folder() != folder {
-				bad = stepError("mount", e.Path, unix.ENOTDIR)
+				bad = stepError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == Tmpfs])
 			}
-		case errors.Is(err, unix.ENOENT):
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 			if refused := v.makePoint(e.Path); bad == nil {
 				bad = refused
 			}
@@ -149,7 +156,7 @@ func (v *View) makePoint(name string) *StepError {
 		above := path.Dir(name)
 		spot, err := v.Find(above)
 		switch {
-		case errors.Is(err, unix.ENOENT):
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 			name = above
 			continue
 		case err != nil:

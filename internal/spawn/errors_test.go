@@ -117,9 +117,26 @@ func TestRefusals(t *testing.T) {
 				if refusal.Step != test.step || refusal.Path != test.path || test.errno != 0 && refusal.Errno != test.errno || !strings.Contains(refusal.Cure, test.cure) {
 					t.Errorf("%#v", refusal)
 				}
+				checkFound(t, spec, refusal)
 			})
 		}
 	}
+}
+
+// checkFound wants that an examination finds what the start was refused.
+func checkFound(t *testing.T, spec Spec, refusal *StageError) {
+	t.Helper()
+	var e Examiner
+	found := e.Examine(spec)
+	for _, one := range found {
+		if one.Step == refusal.Step && one.Path == refusal.Path && one.Errno == refusal.Errno && one.Cure == refusal.Cure {
+			return
+		}
+	}
+	if refusal.Errno == syscall.ENOEXEC && otherFormats() && len(found) == 0 {
+		return // it cannot be told
+	}
+	t.Errorf("the start says %v, and an examination before it %v", refusal, found)
 }
 
 func TestHardLimitAboveOurs(t *testing.T) {
@@ -131,6 +148,7 @@ func TestHardLimitAboveOurs(t *testing.T) {
 		if refusal.Errno != syscall.EPERM || !strings.Contains(refusal.Cure, "CAP_SYS_RESOURCE") {
 			t.Errorf("%#v", refusal)
 		}
+		checkFound(t, spec, refusal)
 		return
 	}
 	if err != nil {

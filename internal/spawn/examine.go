@@ -30,6 +30,9 @@ func (e *Examiner) Examine(spec Spec) []*StageError {
 	if spec.Bare {
 		return nil // the engine knows
 	}
+	if len(spec.Argv) == 0 {
+		return []*StageError{nothingToRun()}
+	}
 	id, err := e.identify(&spec)
 	found := refusals(err)
 	directories, bad := spec.examineDirectories(id)

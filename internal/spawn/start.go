@@ -66,7 +66,7 @@ type birth struct {
 // which we find out what will be in them.
 func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
 	if len(b.spec.Argv) == 0 {
-		return nil, &StageError{Step: "exec", Cure: "no program given"}
+		return nil, nothingToRun()
 	}
 	var err error
 	if b.id, err = b.spec.identify(); err != nil {
@@ -94,6 +94,8 @@ func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
 	b.pid = child.pid
 	return b.adopt(child)
 }
+
+func nothingToRun() *StageError { return &StageError{Step: "exec", Cure: "no program given"} }
 
 // resolve finds out what it takes.
 func (b *birth) resolve(sockets int) error {

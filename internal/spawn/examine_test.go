@@ -1,0 +1,207 @@
+package spawn
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"activator/internal/ktest"
+	"activator/internal/sandbox"
+)
+
+// finds is what an examination of spec finds, as text.
+func finds(spec Spec) string {
+	var e Examiner
+	var all []string
+	for _, one := range e.Examine(spec) {
+		all = append(all, one.Error())
+	}
+	return strings.Join(all, "\n")
+}
+
+// A root gets what a program needs, one after the other. Each time an examination knows
+// what is missing, and the program starts when it knows of nothing.
+func TestExamineLibraries(t *testing.T) {
+	ktest.Filters(t)
+	host := program(t, "/usr/bin/true", "/bin/true")
+	text, err := os.ReadFile(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader := interpreterOf(bytes.NewReader(text))
+	needed, ok := dynamicOf(bytes.NewReader(text))
+	if !strings.Contains(loader, "/ld-linux") || !ok || len(needed.needed) != 1 {
+		ktest.Skip(t, "%s needs %q by %s: not glibc's loader and one library", host, needed.needed, loader)
+	}
+	library := needed.needed[0]
+	root := shared(t)
+	spec := sandboxed("/app/bin/true")
+	spec.Sandbox.Root = root
+	missing := func(what string) string {
+		return "exec /app/bin/true: no such file or directory: its " + what + " is not there inside; mount it with read_only"
+	}
+	check := func(step string, spec Spec, want string) {
+		t.Helper()
+		if got := finds(spec); got != want {
+			t.Errorf("%s: found %q, want %q", step, got, want)
+		}
+		s, err := prepare(t, spec)
+		if err == nil {
+			err = s.Go(t.Context())
+		}
+		ran := err == nil
+		if ran {
+			exit, err := s.Wait()
+			ran = err == nil && exit.OK()
+		}
+		if ran != (want == "") {
+			t.Errorf("%s: it ran is %v (%v), and what was found %q", step, ran, err, want)
+		}
+	}
+	put := func(name, from string) {
+		t.Helper()
+		data, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, root+name, string(data), 0o755)
+	}
+	put("/app/bin/true", host)
+	check("nothing", spec, missing("interpreter "+loader))
+	put(loader, loader)
+	check("a loader", spec, missing("library "+library))
+
+	from := (&libraries{inside: hostView(t), seen: map[string]bool{}, cache: hostCache()}).find(library)
+	put("/odd/"+library, from)
+	check("a library somewhere", spec, missing("library "+library))
+	told := spec
+	told.Env = append(told.Env, "LD_LIBRARY_PATH=/odd")
+	check("and where", told, "")
+	put("/usr/lib/"+library, from)
+	check("a library where it belongs", spec, "")
+}
+
+// hostView is what a service sees in the default root.
+func hostView(t *testing.T) inside {
+	t.Helper()
+	view, refused := sandbox.Spec{}.Examine("sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
+	if len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	return inside{view: view}
+}
+
+func hostCache() []byte {
+	text, _ := os.ReadFile("/etc/ld.so.cache")
+	return text
+}
+
+// find looks in the cache and in the folders that every loader knows.
+func (l *libraries) find(name string) string {
+	for _, top := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {
+		for _, machine := range machineFolders {
+			l.folders = append(l.folders, top+machine)
+		}
+	}
+	return l.search(name)
+}
+
+// What is installed here, and works, has nothing that could be found: static and dynamic
+// programs, scripts of shells, Perl and Python, of env and of musl.
+func TestExamineFindsNothingWrong(t *testing.T) {
+	for _, name := range []string{"sh", "true", "env", "cat", "python3", "perl", "git", "busybox", "socat", "curl", "nginx", "redis-server",
+		"gunicorn", "node", "haproxy", "sshd", "ldd", "memcached", "unbound", "dnsmasq", "caddy", "postgres"} {
+		for _, folder := range []string{"/usr/bin/", "/usr/sbin/", "/bin/"} {
+			if _, err := os.Stat(folder + name); err != nil {
+				continue
+			}
+			if got := finds(sandboxed(folder + name)); got != "" {
+				t.Errorf("%s: %s", folder+name, got)
+			}
+			if got := finds(sandboxed(name)); got != "" {
+				t.Errorf("%s in PATH: %s", name, got)
+			}
+		}
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := finds(sandboxed(exe)); got != "" {
+		t.Errorf("this very program: %s", got)
+	}
+}
+
+// What stands after #! is found as env(1) finds it, or not looked for.
+func TestSearched(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"#!/usr/bin/env python3\n", "python3"},
+		{"#! /usr/bin/env\tpython3 \n", "python3"},
+		{"#!/usr/bin/env -S python3 -u\n", "python3"},
+		{"#!/usr/bin/env -S A=b python3\n", ""},
+		{"#!/usr/bin/env -i python3\n", ""},
+		{"#!/usr/bin/env A=b\n", ""},
+		{"#!/usr/bin/env two words\n", ""},
+		{"#!/usr/bin/env\n", ""},
+		{"#!/usr/bin/env -S\n", ""},
+		{"#!/usr/bin/env cut", ""},
+		{"#!/bin/sh\n", ""},
+		{"#! /bin/sh -e\n", ""},
+	} {
+		interpreter := interpreterOf(strings.NewReader(test.line))
+		if got := searched(interpreter, []byte(test.line)); got != test.want {
+			t.Errorf("%q: %q, want %q", test.line, got, test.want)
+		}
+	}
+}
+
+// A broken or strange file is nothing that could be told.
+func FuzzDynamic(f *testing.F) {
+	if text, err := os.ReadFile("/bin/true"); err == nil {
+		f.Add(text)
+	}
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(_ *testing.T, text []byte) {
+		r := bytes.NewReader(text)
+		dynamicOf(r)
+		interpreterOf(r)
+		forThisMachine(text)
+	})
+}
+
+// Directories that cannot be made, and those that can.
+func TestExamineDirectories(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root's folders are the machine's")
+	}
+	dir := shared(t)
+	for variable, name := range map[string]string{"XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache", "XDG_RUNTIME_DIR": "run"} {
+		t.Setenv(variable, filepath.Join(dir, name))
+	}
+	write(t, dir+"/state/file", "", 0o644)
+	write(t, dir+"/run/there/file", "", 0o644)
+	if err := os.Mkdir(dir+"/cache", 0o555); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		directory Directory
+		want      string
+	}{
+		{Directory{"state", "new/deep"}, ""},
+		{Directory{"runtime", "there"}, ""},
+		{Directory{"state", "file"}, "directory " + dir + "/state/file: not a directory"},
+		{Directory{"state", "file/below"}, "directory " + dir + "/state/file/below: not a directory"},
+		{Directory{"cache", "new"}, "directory " + dir + "/cache/new: permission denied"},
+	} {
+		spec := sandboxed("/bin/true")
+		spec.Directories = []Directory{test.directory}
+		if got := finds(spec); !strings.HasPrefix(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%v: %q, want %q", test.directory, got, test.want)
+		}
+	}
+	if _, err := os.Stat(dir + "/state/new"); !os.IsNotExist(err) {
+		t.Errorf("a folder has been made: %v", err)
+	}
+}
