@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -155,4 +156,49 @@ func TestReloadIsExamined(t *testing.T) {
 	}
 	a.wait("configuration reloaded")
 	answered(t, "reloaded", "unix:"+dir+"/c")
+}
+
+// Of the examples check says nothing but what is really missing on this machine.
+func TestCheckOfTheExamples(t *testing.T) {
+	files, err := filepath.Glob("../configs/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range append(files, "../configs/php") {
+		said, code := ends(t, "check", "--config", file)
+		found := 0
+		for line := range strings.Lines(said) {
+			place, text, isFinding := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+			if !isFinding || line[0] == ' ' || strings.HasSuffix(text, "good") {
+				continue
+			}
+			if found++; !isMissing(text) {
+				t.Errorf("%s: %s", place, text)
+			}
+		}
+		if (found > 0) != (code != 0) || code > 2 {
+			t.Errorf("%s: check ended with %d:\n%s", file, code, said)
+		}
+	}
+}
+
+// isMissing reports whether "KEY: WHAT: REASON" is so on this machine.
+func isMissing(text string) bool {
+	key, text, _ := strings.Cut(text, ": ")
+	what, reason, _ := strings.Cut(text, ": ")
+	_, err := os.Stat(what)
+	switch {
+	case key == "container.image", key == "container.engine":
+		return true // test/podman_test.go tells
+	case key == "service.user" && strings.HasPrefix(reason, "no such user"):
+		_, err := user.Lookup(what)
+		return err != nil
+	case key == "service.user":
+		return os.Geteuid() != 0
+	case key == "socket.listen" && strings.HasSuffix(text, "permission denied"):
+		return os.Geteuid() != 0
+	case key == "socket.socket_user":
+		return os.Geteuid() != 0 || strings.Contains(text, "unknown user")
+	}
+	return os.IsNotExist(err)
 }

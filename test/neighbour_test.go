@@ -19,9 +19,16 @@ func TestBadNeighbours(t *testing.T) {
 	}
 	bad("flood", "flood")
 	bad("crash", "crash")
-	configureIn(t, dir, "missing", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/missing.sock\"]\n[service]\nexec = [\"/nowhere/program\"]\n", dir))
+	configureIn(t, dir, "missing", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/missing.sock\"]\n[service]\nexec = [\"%s/program\"]\n", dir, dir))
+	// It is there at the start: what is missing then is refused.
+	if err := os.WriteFile(dir+"/program", []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	configureIn(t, dir, "good", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/good.sock\"]\n[service]\nexec = [\"ECHO\", \"--debug\"]\n", dir))
 	a := activate(t, "--config", dir)
+	if err := os.Remove(dir + "/program"); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"flood", "crash", "missing"} {
 		c, err := net.Dial("unix", dir+"/"+name+".sock")
 		if err != nil {
@@ -31,7 +38,7 @@ func TestBadNeighbours(t *testing.T) {
 	}
 	a.wait("service=flood", "stream=stdout", "flood flood")
 	a.wait("service=crash", "state=resting")
-	a.wait("service=missing", "/nowhere/program", "no such file or directory")
+	a.wait("service=missing", dir+"/program", "no such file or directory")
 	for range 5 {
 		answered(t, "beside bad neighbours", "unix:"+dir+"/good.sock")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,7 @@ func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([
 	for _, source := range sources {
 		processSpec(source.Service).Claim() // of a container too
 	}
+	x.programs.Later = later(all)
 	for _, source := range sources {
 		plans = append(plans, x.service(ctx, source))
 	}
@@ -49,6 +51,37 @@ func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([
 		return nil, err
 	}
 	return plans, nil
+}
+
+// later are the paths that opening the sockets makes, true of folders, and the folders
+// that services have as their own: what a service mounts of them is there when it starts,
+// or may be.
+func later(all []config.Source) map[string]bool {
+	paths := make(map[string]bool)
+	for _, source := range all {
+		for _, socket := range source.Service.Sockets {
+			for _, path := range made(socket.Spec) {
+				paths[path] = false
+				for folder := filepath.Dir(path); folder != "/" && !paths[folder]; folder = filepath.Dir(folder) {
+					paths[folder] = true
+				}
+			}
+		}
+		for _, d := range source.Service.Directories {
+			if path := spawn.Directory(d).Place(); path != "" {
+				paths[path] = true
+			}
+		}
+	}
+	return paths
+}
+
+// made are the paths that a socket has.
+func made(spec listen.Spec) []string {
+	if node := spec.Address.Node(); node != "" {
+		return append([]string{node}, spec.Options.Symlinks...)
+	}
+	return nil
 }
 
 // add notes what is wrong with what stands at a place of the file.
@@ -121,7 +154,7 @@ func (x *examination) streams(source config.Source) {
 		if !filepath.IsAbs(to) {
 			continue
 		}
-		if err := output.Examine(to); err != nil {
+		if err := output.Examine(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
 			x.add(source, config.Place{Key: key}, strings.TrimPrefix(err.Error(), "open "), "its folder must exist, and the file be one that we may write")
 		}
 	}
@@ -131,7 +164,7 @@ func (x *examination) streams(source config.Source) {
 func (x *examination) container(ctx context.Context, source config.Source, process spawn.Spec) spawn.Spec {
 	for _, mounts := range [][]sandbox.Mount{source.Service.Sandbox.ReadOnly, source.Service.Sandbox.Writable} {
 		for _, m := range mounts {
-			if err := sandbox.ExamineSource(m.Host); err != nil {
+			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
 				x.refused(source, err)
 			}
 		}
@@ -203,11 +236,7 @@ func (x *examination) folders(all []config.Source) {
 	}
 	for _, source := range all {
 		for i, socket := range source.Service.Sockets {
-			paths := socket.Options.Symlinks
-			if node := socket.Address.Node(); node != "" {
-				paths = append([]string{node}, paths...)
-			}
-			for _, path := range paths {
+			for _, path := range made(socket.Spec) {
 				if fate := fateOf(fates, path); fate != "" {
 					x.add(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
 				}

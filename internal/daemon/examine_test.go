@@ -148,6 +148,7 @@ func TestExamine(t *testing.T) {
 		{"in a folder that is given", "[[socket]]\nlisten = [\"unix:///var/lib/examine-web/d/s\"]\n[service]\n" + noBinary + "state_directory = \"examine-web\"",
 			"2:11: socket.listen: /var/lib/examine-web/d/s: stands in state_directory \"examine-web\" of service web, which is given to that with everything in it",
 			"2:11: socket.listen: unix:///var/lib/examine-web/d/s: make /var/lib/examine-web/d/s: permission denied", nil},
+		{"a folder of its socket's", "[[socket]]\nlisten = [\"unix://DIR/later/deep/s\"]\n[service]\n" + noBinary + "stdout = \"DIR/later/log\"\n[sandbox]\nread_only = [\"DIR/later/deep:/srv/deep\", \"DIR/later/deep/s:/srv/s\"]", "", "", nil},
 		{"idle", "[[socket]]\nlisten = [\"unixgram://DIR/s\"]\npass_credentials = true\n[service]\n" + noBinary + "idle_timeout = \"1s\"", "6:16: service.idle_timeout: unixgram://DIR/s: nothing tells when", "", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -20,6 +20,10 @@ type Viewer struct {
 	UID, GID int // NoID: one that no file of the host's belongs to
 	Groups   []int
 	Any      bool // capabilities let him in everywhere
+
+	// Later are paths on the host that will be there when he comes, should they not be
+	// yet; true: folders.
+	Later map[string]bool
 }
 
 // NoID is the id of a service that has its own: nobody else's files are its.
@@ -38,7 +42,7 @@ type placed struct {
 	Entry
 	at      string // inside, without links
 	host    string // binds: Source, without links; "": not there yet
-	refused bool   // what is in it is nobody's business any more
+	unknown bool   // what is in it cannot be told
 }
 
 // Spot is what stands at a path inside.
@@ -109,7 +113,7 @@ func (v *View) mount(e Entry) *StepError {
 			bad = &StepError{Step: "mount point", Path: e.Path, Errno: unix.EACCES, Cure: "a folder on its path cannot be searched by the service's user"}
 		}
 	}
-	p.refused = bad != nil
+	p.unknown = bad != nil || e.bind() && p.host == "" && !slices.Contains(v.own, e.Source)
 	v.put = append(v.put, p)
 	return bad
 }
@@ -130,6 +134,10 @@ func (v *View) source(e *Entry) (host string, bad *StepError) {
 	case slices.Contains(v.own, e.Source):
 		return "", nil // it will be empty
 	}
+	if folder, later := v.viewer.Later[e.Source]; later && err == unix.ENOENT {
+		e.folder = folder
+		return "", nil
+	}
 	if err == nil {
 		return host, nil
 	}
@@ -139,10 +147,12 @@ func (v *View) source(e *Entry) (host string, bad *StepError) {
 	return "", stepError("open", e.Source, err)
 }
 
-// ExamineSource says why a path of the host cannot be mounted; nil: it can.
-func ExamineSource(path string) *StepError {
+// ExamineSource says why a path of the host cannot be mounted; nil: it can, or will be
+// there later.
+func ExamineSource(path string, later map[string]bool) *StepError {
 	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
+	err := unix.Stat(path, &stat)
+	if _, made := later[path]; err != nil && !(made && err == unix.ENOENT) {
 		return stepError("open", path, err)
 	}
 	return nil
@@ -234,7 +244,7 @@ func (v *View) look(at string) (target string, spot Spot, err error) {
 		p := &v.put[i]
 		switch {
 		case !below(at, p.at):
-		case p.refused:
+		case p.unknown:
 			return "", Spot{}, ErrUnknown
 		case p.bind() && p.host != "":
 			return v.lookHost(at, p)

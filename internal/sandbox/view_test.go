@@ -147,6 +147,21 @@ func TestViewOwn(t *testing.T) {
 	}
 }
 
+// What will be there when the service starts can be mounted, and is not looked into.
+func TestViewLater(t *testing.T) {
+	dir := viewFolder(t)
+	viewer := nobody
+	viewer.Later = map[string]bool{dir + "/folder": true, dir + "/file": false}
+	spec := Spec{ReadOnly: []Mount{{dir + "/folder", "/srv/folder"}, {dir + "/file", "/srv/file"}, {dir + "/folder", "/etc/passwd"}}}
+	v, refused := spec.Examine("sh", nil, viewer)
+	if len(refused) != 1 || refused[0].Path != "/etc/passwd" {
+		t.Errorf("refused %v", refused)
+	}
+	if _, err := v.Find("/srv/folder/x"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("what is in it: %v", err)
+	}
+}
+
 // Nothing is said of what lies in a mount that has been refused, and nothing of a file
 // that is locked may be written.
 func TestViewRefused(t *testing.T) {

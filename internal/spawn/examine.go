@@ -20,6 +20,10 @@ import (
 // this host. What many services have alike it looks at once; so it is for one moment.
 // It makes and changes nothing. The zero value is ready.
 type Examiner struct {
+	// Later are paths on the host that will be there before anything is started, should
+	// they not be yet; true: folders.
+	Later map[string]bool
+
 	mu    sync.Mutex
 	known map[string][]*StageError
 }
@@ -45,7 +49,7 @@ func (e *Examiner) Examine(spec Spec) []*StageError {
 	defer e.mu.Unlock()
 	seen, known := e.known[key]
 	if !known {
-		seen = spec.examineInside(id, directories)
+		seen = spec.examineInside(directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
 		if e.known == nil {
 			e.known = make(map[string][]*StageError)
 		}
@@ -158,9 +162,9 @@ func canMake(path string) error {
 }
 
 // examineInside looks at what the service will find in its root.
-func (s *Spec) examineInside(id identity, directories []sandbox.Mount) []*StageError {
+func (s *Spec) examineInside(directories []sandbox.Mount, viewer sandbox.Viewer) []*StageError {
 	found := refusals(sandbox.ExamineNetwork(s.Sandbox.Network))
-	view, refused := s.Sandbox.Examine(s.Argv[0], directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups})
+	view, refused := s.Sandbox.Examine(s.Argv[0], directories, viewer)
 	found = append(found, refused...)
 	if view == nil {
 		return found
