@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"activator/internal/fdpass"
+	"activator/internal/ktest"
 )
 
 // serve is what the test's own binary does when it is the service.
@@ -56,7 +57,7 @@ func serve(mode string) {
 				}
 			}()
 		}
-		select {}
+		ktest.Hang()
 	case "http": // listens by itself
 		fmt.Println(http.ListenAndServe(":8000", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			host, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -90,7 +91,7 @@ func rebel() {
 	} else if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0); errno == 0 {
 		fmt.Println("the parent-death signal is", signal)
 	}
-	select {}
+	ktest.Hang()
 }
 
 func init() {

@@ -52,6 +52,14 @@ func Skip(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
+// Hang blocks a helper process for good. With select {} a program without C in it
+// is ended by the runtime, which takes it for a deadlock.
+func Hang() {
+	for {
+		_, _ = unix.Ppoll(nil, nil, nil)
+	}
+}
+
 // Filters skips the test, in CI too, where test/run.sh has found that this kernel
 // attaches no BPF filter to anything any more, so that a test that tries (a
 // container's seccomp profile, a socket's packet filter) would never return, and

@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // roleVariable makes the test binary one of the processes under test.
@@ -97,9 +99,8 @@ func victim() {
 	p, err := Open(func(argv []string, attr *syscall.ProcAttr) (int, error) {
 		pid, err := start(argv, attr)
 		fmt.Println(pid, err)
-		for { // not select {}: the runtime would take it for a deadlock
-			_, _ = unix.Poll(nil, -1)
-		}
+		ktest.Hang()
+		return pid, err
 	}, 1)
 	if err == nil {
 		_, err = p.Sockets([]Kind{udp4()})

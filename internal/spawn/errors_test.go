@@ -181,6 +181,9 @@ func TestCauseIsNamed(t *testing.T) {
 		{"covered /proc", "mount -t tmpfs none /proc/sys", "mount /proc: operation not permitted: a fresh /proc is refused because other mounts cover parts of ours (/proc/sys)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if strings.HasPrefix(test.script, "mount ") {
+				program(t, "mount")
+			}
 			out := within(t, test.script, "nested")
 			if !strings.Contains(out, test.want) {
 				t.Errorf("got %s, want %s", out, test.want)

@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // A rebel's main goroutine is on its main thread, and the others are not.
@@ -40,7 +42,7 @@ func rebel(way string) {
 		_ = unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&sig)), 0, 0, 0)
 		fmt.Println("rebel has signal", sig)
 	}
-	select {}
+	ktest.Hang()
 }
 
 // holdRebels is an activator with some services, until it is killed. Between
@@ -63,7 +65,7 @@ func holdRebels(ways []string) {
 		}
 		fmt.Println("service", p.Pid())
 	}
-	select {}
+	ktest.Hang()
 }
 
 // killAndSee kills a child and returns when that has happened; it is not reaped.

@@ -16,13 +16,15 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // helpers are what the test binary is as a service.
 var helpers = map[string]func(args []string){
 	"view":      func([]string) { view() },
 	"exit":      func(args []string) { code, _ := strconv.Atoi(args[0]); os.Exit(code) },
-	"sleep":     func([]string) { fmt.Println("ready"); select {} },
+	"sleep":     func([]string) { fmt.Println("ready"); ktest.Hang() },
 	"term":      func([]string) { catchTerm() },
 	"notify":    func(args []string) { sayReady(args[0]) },
 	"fork":      func(args []string) { forkSleeper(args[0]) },
@@ -161,7 +163,7 @@ func sayReady(text string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	select {}
+	ktest.Hang()
 }
 
 // forkSleeper starts another process of the service, says its number, and waits.
@@ -174,7 +176,7 @@ func forkSleeper(kind string) {
 		os.Exit(1)
 	}
 	fmt.Println("child", child.Process.Pid)
-	select {}
+	ktest.Hang()
 }
 
 // leaveDaemon leaves a process behind, in a session of its own.

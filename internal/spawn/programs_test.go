@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,6 +25,9 @@ var strict = sandbox.Spec{Seal: true}
 func program(t *testing.T, patterns ...string) string {
 	t.Helper()
 	for _, pattern := range patterns {
+		if path, err := exec.LookPath(pattern); err == nil {
+			return path
+		}
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			return found[len(found)-1]
 		}

@@ -44,7 +44,7 @@ func service(behaviour string) {
 	case "crash":
 		os.Exit(7)
 	case "deaf":
-		select {}
+		ktest.Hang()
 	case "break":
 		_ = syscall.Shutdown(int(inherited[0].File.Fd()), syscall.SHUT_RDWR)
 		os.Exit(0)
@@ -71,7 +71,7 @@ func service(behaviour string) {
 	case "leave":
 		_ = notify.Send("READY=1")
 		_ = notify.Send("STOPPING=1")
-		select {}
+		ktest.Hang()
 	}
 	l, err := net.FileListener(inherited[0].File)
 	if err != nil {
