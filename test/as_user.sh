@@ -9,4 +9,4 @@ cd "$here"
 home=$(getent passwd "$TEST_USER" | cut -d: -f6)
 exec setpriv --reuid="$TEST_USER" --regid="$TEST_USER" --init-groups --reset-env \
 	env PATH="$PATH" HOME="$home" LANG=C.UTF-8 XDG_RUNTIME_DIR="/run/user/$(id -u "$TEST_USER")" \
-	GORACE="$GORACE" ${CI:+CI="$CI"} ${KERNEL_FILTERS_STUCK:+KERNEL_FILTERS_STUCK="$KERNEL_FILTERS_STUCK"} "$binary" "$@"
+	GORACE="$GORACE" ${TEST_TMP:+TMPDIR="$TEST_TMP"} ${CI:+CI="$CI"} ${KERNEL_FILTERS_STUCK:+KERNEL_FILTERS_STUCK="$KERNEL_FILTERS_STUCK"} "$binary" "$@"

@@ -14,26 +14,13 @@ import (
 	"activator/internal/ktest"
 )
 
-// runtimeFolder is %t, in a place that the test may write to.
-func runtimeFolder(t *testing.T) string {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return "/run"
-	}
-	dir := os.Getenv("XDG_RUNTIME_DIR")
-	if dir == "" {
-		dir = folder(t)
-		t.Setenv("XDG_RUNTIME_DIR", dir)
-	}
-	return dir
-}
-
-// Each example runs as it stands. echo.toml is the README's, and run with it.
+// Each example runs as it stands, but for what two runs of these tests cannot share:
+// ports, and here the runtime folder and the abstract names. echo.toml is the
+// README's, and run with it.
 func TestExampleUnixOnly(t *testing.T) {
-	dir := filepath.Join(runtimeFolder(t), "activator-echo")
-	activate(t, "--config", "../configs/unix-only.toml")
+	dir, name := folder(t)+"/echo", fmt.Sprintf("activator-test-%d", os.Getpid())
+	activate(t, "--config", example(t, "unix-only", "%t/activator-echo", dir, "activator-echo-%U", name, "../bin/echo", "ECHO"))
 	answered(t, "a stream by path", "unix:"+dir+"/stream")
-	name := fmt.Sprintf("activator-echo-%d", os.Getuid())
 	answered(t, "an abstract stream", "abstract-connect:"+name)
 	for _, at := range []struct{ network, addr string }{
 		{"unixpacket", dir + "/packet"}, {"unixpacket", "@" + name}, {"unixgram", dir + "/datagram"}, {"unixgram", "@" + name},
@@ -50,7 +37,7 @@ func TestExampleUnixOnly(t *testing.T) {
 func oneMessage(network, addr string) error {
 	var local *net.UnixAddr
 	if network == "unixgram" {
-		local = &net.UnixAddr{Net: network, Name: fmt.Sprintf("@activator-test-%d", os.Getpid())}
+		local = &net.UnixAddr{Net: network, Name: fmt.Sprintf("@activator-test-client-%d", os.Getpid())}
 	}
 	c, err := net.DialUnix(network, local, &net.UnixAddr{Net: network, Name: addr})
 	if err != nil {
