@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"internal/reflex":    {},
 	"internal/relay":     {"internal/kernel/behalf"},
 	"internal/replyonly": {},
-	"internal/container": {},
+	"internal/container": {"internal/kernel/fd"},
 	"internal/ktest":     {},
 	"internal/config":    {"internal/listen", "internal/sandbox"},
 	"internal/spawn":     {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +22,13 @@ func (h house) tmp() string     { return filepath.Join(string(h), "tmp") }
 func (h house) runtime() string { return filepath.Join(string(h), "runtime") }
 func (h house) upper() string   { return filepath.Join(string(h), "upper") }
 func (h house) work() string    { return filepath.Join(string(h), "work") }
+func (h house) sources() string { return filepath.Join(string(h), "sources") }
+
+// source is where one of the sources is mounted.
+func (h house) source(i int) string { return filepath.Join(h.sources(), strconv.Itoa(i)) }
 
 // enter makes the mounts of the namespace we are the first process of.
-func enter(store Store) error {
+func enter(store Store, sources []string) error {
 	// The host's later mounts come in, ours do not go out.
 	if err := mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return err
@@ -44,7 +49,61 @@ func enter(store Store) error {
 	if err := mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return err
 	}
-	return house(store.Root).build(store.Driver)
+	trees, err := openSources(sources)
+	if err != nil {
+		return err
+	}
+	if err := house(store.Root).build(store.Driver); err != nil {
+		return err
+	}
+	return house(store.Root).mountSources(trees)
+}
+
+// tree is a mount that is attached nowhere yet.
+type tree struct {
+	fd     int
+	folder bool
+}
+
+// openSources clones the mounts of the sources, before the house stands over one of them. No
+// link is followed.
+func openSources(paths []string) (trees []tree, err error) {
+	for _, path := range paths {
+		source, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		var stat unix.Stat_t
+		if err := unix.Fstat(source, &stat); err != nil {
+			return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+		clone, err := unix.OpenTree(source, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
+		}
+		_ = unix.Close(source)
+		trees = append(trees, tree{clone, stat.Mode&unix.S_IFMT == unix.S_IFDIR})
+	}
+	return trees, nil
+}
+
+// mountSources attaches them.
+func (h house) mountSources(trees []tree) error {
+	for i, t := range trees {
+		path := h.source(i)
+		err := os.MkdirAll(path, 0o700)
+		if !t.folder {
+			err = errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600))
+		}
+		if err != nil {
+			return err
+		}
+		if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return &os.PathError{Op: "move_mount", Path: path, Err: err}
+		}
+		_ = unix.Close(t.fd)
+	}
+	return nil
 }
 
 func cureProc(err error) string {

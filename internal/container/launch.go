@@ -34,6 +34,7 @@ type plan struct {
 	Image     []string // the image and the command
 	Inherited []string // limits that are set to the launcher's own
 	Store     Store    // Root "": no private house, for questions to the engine
+	Sources   []string // paths without links, to be mounted in the house in this order
 	UID, GID  int      // outside; filled in by the launcher
 }
 
@@ -171,7 +172,7 @@ func (p *plan) init() (int, error) {
 		_, _ = readRetry(lifelineFD(), word[:])
 		os.Exit(exitLauncher)
 	}()
-	if err := enter(p.Store); err != nil {
+	if err := enter(p.Store, p.Sources); err != nil {
 		return 0, err
 	}
 	argv, err := p.argv()

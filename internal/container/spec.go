@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"activator/internal/kernel/fd"
 )
 
 // Spec is a container as the configuration describes it. It is pure. The zero
@@ -60,7 +62,12 @@ func (s Spec) Argv(store Store) ([]string, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(plan{Engine: s.global(store), Run: s.run(), Image: s.image(), Inherited: s.inherited(), Store: store})
+	sources, err := s.sources()
+	if err != nil {
+		return nil, err
+	}
+	run := s.run(house(store.Root), sources)
+	text, err := json.Marshal(plan{Engine: s.global(store), Run: run, Image: s.image(), Inherited: s.inherited(), Store: store, Sources: sources})
 	if err != nil {
 		return nil, err
 	}
@@ -88,10 +95,10 @@ func (s Spec) global(store Store) []string {
 }
 
 // run is "run" and its options.
-func (s Spec) run() []string {
+func (s Spec) run(h house, sources []string) []string {
 	argv := []string{
 		"run", "--rm", "--name=activator-" + s.Name, "--hostname=" + s.Name,
-		"--network=" + s.network(),
+		"--network=" + s.network(h, sources),
 		"--pull=never",
 		// The program has our pipes themselves: no copy, and no log file.
 		"--log-driver=passthrough",
@@ -116,11 +123,11 @@ func (s Spec) run() []string {
 	for _, l := range s.Limits {
 		argv = append(argv, limit(l.Resource, l.Soft, l.Hard))
 	}
-	for _, m := range s.ReadOnly {
-		argv = append(argv, "--volume="+m.Host+":"+m.Inside+":ro")
+	for i, m := range s.ReadOnly {
+		argv = append(argv, "--volume="+h.source(i)+":"+m.Inside+":ro")
 	}
-	for _, m := range s.Writable {
-		argv = append(argv, "--volume="+m.Host+":"+m.Inside+":rw")
+	for i, m := range s.Writable {
+		argv = append(argv, "--volume="+h.source(len(s.ReadOnly)+i)+":"+m.Inside+":rw")
 	}
 	for _, path := range s.Tmpfs {
 		argv = append(argv, "--tmpfs="+path)
@@ -137,17 +144,67 @@ func (s Spec) run() []string {
 // image is what stands behind the options.
 func (s Spec) image() []string { return append([]string{s.Image}, s.Command...) }
 
-func (s Spec) network() string {
-	if s.Network == "" {
+// network is what the engine is told. A namespace at a path is the last of the sources,
+// but for the kernel's own links: only the kernel can follow them.
+func (s Spec) network(h house, sources []string) string {
+	path := s.networkPath()
+	switch {
+	case len(sources) > len(s.ReadOnly)+len(s.Writable):
+		return "ns:" + h.source(len(sources)-1)
+	case path != "":
+		return "ns:" + path
+	case s.Network == "":
 		return "none"
 	}
+	return s.Network
+}
+
+func (s Spec) networkPath() string {
 	if name, ok := strings.CutPrefix(s.Network, "netns:"); ok {
-		return "ns:" + filepath.Join("/run/netns", name)
+		return filepath.Join("/run/netns", name)
 	}
 	if filepath.IsAbs(s.Network) {
-		return "ns:" + s.Network
+		return s.Network
 	}
-	return s.Network
+	return ""
+}
+
+// sources are the paths of what is mounted from the host, without links: read-only, writable, and the
+// network's namespace. The engine opens what it mounts by path, of which somebody may
+// make a link meanwhile; so the launcher mounts them in its house, and names these.
+func (s Spec) sources() (paths []string, err error) {
+	for _, m := range slices.Concat(s.ReadOnly, s.Writable) {
+		path, _, err := walk(m.Host)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, path)
+	}
+	if path := s.networkPath(); path != "" {
+		path, magic, err := walk(path)
+		if err != nil {
+			return nil, err
+		}
+		if !magic {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// walk says where a path leads, without links. What is not there is told better by whoever
+// opens it.
+func walk(path string) (real string, magic bool, err error) {
+	place, err := fd.Walk(path)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return "", false, fmt.Errorf("container: %w", err)
+	}
+	if err != nil {
+		return path, false, nil
+	}
+	defer place.Close()
+	return place.Path(), place.Magic(), nil
 }
 
 func (s Spec) identity() []string {

@@ -36,7 +36,7 @@ func TestArgv(t *testing.T) {
 	}{
 		{"least", func(*Spec) {}, nil, nil, []string{"nofile", "nproc"}},
 		{"host network", func(s *Spec) { s.Network = "host" }, []string{"--network=host"}, []string{"--network=none"}, nil},
-		{"named network", func(s *Spec) { s.Network = "netns:blue" }, []string{"--network=ns:/run/netns/blue"}, []string{"--network=none"}, nil},
+		{"named network", func(s *Spec) { s.Network = "netns:blue" }, []string{"--network=ns:/store/sources/0"}, []string{"--network=none"}, nil},
 		{"network by path", func(s *Spec) { s.Network = "/proc/1/ns/net" }, []string{"--network=ns:/proc/1/ns/net"}, []string{"--network=none"}, nil},
 		{"privileges", func(s *Spec) { s.NewPrivs = true }, nil, []string{"--security-opt=no-new-privileges"}, nil},
 		{"init", func(s *Spec) { s.Init = true }, []string{"--init"}, nil, nil},
@@ -47,7 +47,7 @@ func TestArgv(t *testing.T) {
 			[]string{"--ulimit=nofile=5:9", "--ulimit=core=0:-1"}, nil, []string{"nproc"}},
 		{"mounts", func(s *Spec) {
 			s.ReadOnly, s.Writable, s.Tmpfs = []Mount{{"/a", "/b"}}, []Mount{{"/c", "/d"}}, []string{"/e"}
-		}, []string{"--volume=/a:/b:ro", "--volume=/c:/d:rw", "--tmpfs=/e"}, nil, nil},
+		}, []string{"--volume=/store/sources/0:/b:ro", "--volume=/store/sources/1:/d:rw", "--tmpfs=/e"}, nil, nil},
 		{"capabilities", func(s *Spec) { s.Capabilities = []string{"CAP_CHOWN"} }, []string{"--cap-add=CAP_CHOWN"}, nil, nil},
 		{"names", func(s *Spec) { s.FDNames = []string{"a", "b"} }, []string{"--env=LISTEN_FDNAMES=a:b"}, nil, nil},
 		{"environment", func(s *Spec) { s.Env = []string{"A=b c"} }, []string{"--env=A=b c"}, nil, nil},

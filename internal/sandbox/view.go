@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // ErrUnknown says that only the service itself could tell.
@@ -150,9 +152,19 @@ func (v *View) source(e *Entry) (host string, bad *StepError) {
 // ExamineSource says why a path of the host cannot be mounted; nil: it can, or will be
 // there later.
 func ExamineSource(path string, later map[string]bool) *StepError {
-	var stat unix.Stat_t
-	err := unix.Stat(path, &stat)
-	if _, made := later[path]; err != nil && !(made && err == unix.ENOENT) {
+	place, err := fd.Walk(path)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return LinkError("open", path, link)
+	}
+	if err == nil {
+		defer place.Close()
+		var source int
+		if source, err = place.Look(); err == nil {
+			_ = unix.Close(source)
+		}
+	}
+	if _, made := later[path]; err != nil && !(made && errors.Is(err, unix.ENOENT)) {
 		return stepError("open", path, err)
 	}
 	return nil

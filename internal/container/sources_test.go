@@ -1,0 +1,76 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"activator/internal/kernel/fd"
+)
+
+// folders makes folders and files that anybody may read.
+func folders(t *testing.T, files ...string) (dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	err = os.Chmod(dir, 0o755)
+	for _, path := range files {
+		folder := dir + path[:strings.LastIndex(path, "/")]
+		if folder != dir {
+			err = errors.Join(err, os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o777))
+		}
+		err = errors.Join(err, os.WriteFile(dir+path, []byte(path+"\n"), 0o666), os.Chmod(dir+path, 0o666))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestMounts(t *testing.T) {
+	dir := folders(t, "/ro/file", "/rw/file", "/one")
+	if err := os.Symlink("ro", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	got := output(t, prepare(t, "busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *Spec) {
+		s.ReadOnly, s.Writable = []Mount{{dir + "/link", "/a"}, {dir + "/one", "/c/one"}}, []Mount{{dir + "/rw", "/b"}}
+	}))
+	if !strings.HasPrefix(got, "/ro/file\n/rw/file\n/one\n") || !strings.HasSuffix(got, "read-only\n") {
+		t.Errorf("got %s", got)
+	}
+	if text, err := os.ReadFile(dir + "/rw/file"); err != nil || string(text) != "written\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// A service that may write what is around a container's folder makes a link of that:
+// before it is planned, and after.
+func TestMountsBelowAnothersFolder(t *testing.T) {
+	dir := folders(t, "/theirs/x/file", "/stranger/key")
+	fd.Claim(dir + "/theirs")
+	mount := func(s *Spec) { s.Writable = []Mount{{dir + "/theirs/x", "/data"}} }
+	argv := prepare(t, "busybox cat /data/file /data/key", mount)
+	if got := output(t, prepare(t, "busybox cat /data/file", mount)); got != "/theirs/x/file\n" {
+		t.Errorf("got %s", got)
+	}
+	if err := errors.Join(os.Rename(dir+"/theirs/x", dir+"/theirs/aside"), os.Symlink(dir+"/stranger", dir+"/theirs/x")); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out := start(t, argv)
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || !strings.Contains(out.String(), "open "+dir+"/theirs/x: too many levels of symbolic links") || strings.Contains(out.String(), "key") {
+		t.Errorf("GOT OUT: %v: %s", err, out)
+	}
+	s := Spec{Name: "test", Engine: "podman", Image: image}
+	mount(&s)
+	if _, err := s.Argv(Store{"overlay", "/store"}); !errors.Is(err, syscall.ELOOP) || !strings.Contains(err.Error(), dir+"/theirs/x is a symbolic link") {
+		t.Error(err)
+	}
+	clean(t)
+}
