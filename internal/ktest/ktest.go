@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
@@ -68,6 +69,18 @@ func Filters(tb testing.TB) {
 	tb.Helper()
 	if stuck := os.Getenv("KERNEL_FILTERS_STUCK"); stuck != "" {
 		tb.Skipf("this kernel's BPF allocator is stuck, reboot: %s", stuck)
+	}
+}
+
+// OldKernel skips the test, in CI too, where this kernel is itself older than the program
+// oldkernel is to make it seem with lacks.
+func OldKernel(tb testing.TB, program, lacks string) {
+	tb.Helper()
+	if lacks == "" {
+		return
+	}
+	if out, err := exec.Command(program, lacks, "/bin/true").CombinedOutput(); err != nil {
+		tb.Skipf("%s: %v: %s", lacks, err, out)
 	}
 }
 

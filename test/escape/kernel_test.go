@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/sandbox"
 	"activator/test/escape/wire"
@@ -61,6 +62,7 @@ var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients"
 func TestOldKernels(t *testing.T) {
 	for _, k := range kernels {
 		t.Run(k.name, func(t *testing.T) {
+			ktest.OldKernel(t, program(t, "oldkernel"), k.lacks)
 			asOn(t, sandboxed{kernel: k.lacks}, k.passed, k.groups)
 		})
 	}
@@ -151,6 +153,8 @@ func TestRestrictions(t *testing.T) {
 			if r.root && os.Getuid() != 0 {
 				t.Skip("BPF is root's")
 			}
+			ktest.OldKernel(t, program(t, "oldkernel"), r.with.kernel)
+			ktest.OldKernel(t, program(t, "oldkernel"), r.gone.kernel)
 			for name := range strings.FieldsSeq(r.probes) {
 				at := slices.IndexFunc(all, func(p wire.Probe) bool { return p.Name == name })
 				if at < 0 {

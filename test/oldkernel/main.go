@@ -43,6 +43,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	if abi := landlockABI(); l.landlock > abi {
+		return fmt.Errorf("this kernel's Landlock has ABI %d itself, and is asked for %d", abi, l.landlock)
+	}
 	path, err := exec.LookPath(os.Args[2])
 	if err != nil {
 		return err
@@ -52,6 +55,14 @@ func run() error {
 		return err
 	}
 	return os.NewSyscallError("execve", unix.Exec(path, os.Args[2:], os.Environ()))
+}
+
+func landlockABI() int {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(abi)
 }
 
 // kernels are the lacks of kernels that are still in use, named by their version.
