@@ -123,6 +123,7 @@ func (s *standIn) File() *os.File { return s.flows.Inner() }
 func (s *standIn) Broken() bool   { return s.broken.Load() }
 
 func (s *standIn) Carried() uint64 { return s.flows.Carried() }
+func (s *standIn) Ask()            { s.flows.Ask() }
 
 func (s *standIn) Close() error {
 	s.cancel()

@@ -1,6 +1,8 @@
 package listen
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -9,9 +11,10 @@ const maxRefused = 4096
 
 // Refuse turns away who has waited longest, at most most of them, and returns how
 // many: connections are accepted and closed, datagrams received and dropped, a
-// FIFO is read empty and counts in bytes. It never waits. Only while no process has the socket: it
-// sets O_NONBLOCK, which all holders share; the next [Socket.Lend] sets it back.
-func (s *Socket) Refuse(most int) (int, error) {
+// FIFO is read empty and counts in bytes. It never waits. Only while no program has the
+// socket: it sets O_NONBLOCK meanwhile, which all holders share, a sandbox too that
+// stands and waits for its program's first client.
+func (s *Socket) Refuse(most int) (refused int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
@@ -20,6 +23,7 @@ func (s *Socket) Refuse(most int) (int, error) {
 	if err := s.setFlags(true); err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, s.setFlags(s.spec.Options.NonBlocking)) }()
 	switch {
 	case s.spec.Address.Network == FIFO:
 		return s.dropBytes()

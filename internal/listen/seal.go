@@ -66,6 +66,7 @@ type StandIn interface {
 	File() *os.File  // lends it until Close
 	Broken() bool    // nothing new is relayed any more
 	Carried() uint64 // changes with every datagram that is relayed, either way
+	Ask()            // has it look at the host's queue once more
 	Close() error
 }
 

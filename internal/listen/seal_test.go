@@ -23,6 +23,7 @@ type relayed struct {
 	done         chan struct{}
 	broken       bool
 	carried      atomic.Uint64
+	asked        atomic.Int64
 }
 
 // relays counts what its StandIn makes.
@@ -98,6 +99,7 @@ func (x *relayed) File() *os.File { return x.inner }
 func (x *relayed) Broken() bool { return x.broken }
 
 func (x *relayed) Carried() uint64 { return x.carried.Load() }
+func (x *relayed) Ask()            { x.asked.Add(1) }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {

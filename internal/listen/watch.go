@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -185,7 +186,8 @@ func (w *Watcher) collect(events []reflex.Event) ([]func(), error) {
 // WaitReadable arms s once: ready is called, once and from the goroutine of Run,
 // when a client waits in the queue of s, also when it does already, or when s is
 // broken (then [Socket.Mend] helps). Nothing is taken off the queue. Arming an
-// armed socket replaces ready.
+// armed socket replaces ready, and has its queue asked once more: whatever was lent,
+// moved or refused since, nobody waits in it unseen.
 func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,12 +199,15 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	if w.closed {
 		return fail(s.spec.Address, "watcher", ErrClosed, "")
 	}
+	if s.stand != nil {
+		defer s.stand.Ask()
+	}
 	if x := w.byOwn[s]; x != nil {
 		x.ready = ready
-		return nil
+		return fail(s.spec.Address, "", w.ask(x), "")
 	}
-	x := &waiting{id: w.loop.New(), s: s, file: s.front(), ready: ready}
-	if err := w.register(unix.EPOLL_CTL_ADD, x.file, x.id, readable); err != nil {
+	x := &waiting{id: w.loop.New(), s: s, ready: ready}
+	if err := w.ask(x); err != nil {
 		w.loop.Free(x.id)
 		return fail(s.spec.Address, "", err, "")
 	}
@@ -211,10 +216,27 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	return nil
 }
 
-// readable is once, level-triggered: epoll looks at the queue when it is added.
+// ask has epoll look at the queue of x: it does when a descriptor is added, and when it
+// is modified. With the socket's mutex.
+func (w *Watcher) ask(x *waiting) error {
+	if x.file != nil && x.file == x.s.front() {
+		err := w.register(unix.EPOLL_CTL_MOD, x.file, x.id, readable)
+		if !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	w.park(x)
+	if err := w.register(unix.EPOLL_CTL_ADD, x.s.front(), x.id, readable); err != nil {
+		return err
+	}
+	x.file = x.s.front()
+	return nil
+}
+
+// readable is once, level-triggered.
 const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
-// register adds or removes file. Removing matters: a description that a service
+// register adds, modifies or removes file. Removing matters: a description that a service
 // still holds stays in the epoll when our descriptor is closed. epoll(7), Q6.
 func (w *Watcher) register(op int, file *os.File, id reflex.ID, events uint32) error {
 	if file == nil {

@@ -61,6 +61,7 @@ type Datagrams struct {
 	running sync.Mutex // held by Run, and by Close
 	closed  atomic.Bool
 	carried atomic.Uint64 // see Carried
+	asked   atomic.Bool   // see Ask
 
 	// Of the goroutine of Run.
 	table
@@ -136,6 +137,7 @@ func (d *Datagrams) Run(ctx context.Context) error {
 	defer d.returnBatches()
 	for {
 		d.now = time.Since(d.start)
+		d.hostReady = d.asked.Swap(false) || d.hostReady
 		busy, err := d.round()
 		if err == nil {
 			err = d.collect(ctx, conn, polled, busy)
@@ -147,6 +149,14 @@ func (d *Datagrams) Run(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("%s: %w", d.name, err)
 		}
+	}
+}
+
+// Ask has Run look at the host's queue once more: it is told of each datagram only once.
+// Any goroutine may call it, but not while another one calls Close.
+func (d *Datagrams) Ask() {
+	if !d.asked.Swap(true) && !d.closed.Load() {
+		_ = d.epoll.SetReadDeadline(time.Unix(1, 0)) // for Run
 	}
 }
 
@@ -193,7 +203,7 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 		d.polled(0)
 	} else {
 		d.arm(d.alarm())
-		if ctx.Err() != nil || d.closed.Load() || d.carry.toldToLeave() {
+		if ctx.Err() != nil || d.closed.Load() || d.asked.Load() || d.carry.toldToLeave() {
 			return nil // after arm, which may have undone the call to wake up
 		}
 		d.returnBatches()

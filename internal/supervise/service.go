@@ -52,6 +52,7 @@ type Service struct {
 	working sync.WaitGroup      // those goroutines
 
 	state   State
+	watched State          // in which the sockets were asked last; Ended: in none since the service has waited last
 	caller  *listen.Socket // who woke the service
 	process *process       // nil: none
 	reflex  *reflex.Reflex // says go to the sandbox that stands; nil: the service does
@@ -81,6 +82,7 @@ func New(spec Spec, around Surroundings, sockets []*listen.Socket) *Service {
 		healing: make(chan struct{}, 1),
 		reports: make(chan report),
 		over:    make(chan struct{}),
+		watched: Ended,
 		queues:  newQueues(len(sockets)),
 	}
 }
@@ -102,14 +104,36 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.unwatch()
 	defer close(s.over)
 	defer s.dropReflex()
-	s.watch() // they have just been opened
 	s.queue()
 	s.say(slog.LevelInfo)
 	for done := ctx.Done(); s.state != Ended; {
+		s.attend()
 		s.arm()
 		happened := s.next(&done)
 		s.disarm()
 		happened()
+	}
+}
+
+// attend is called whenever the service is about to wait for what happens next. In each
+// state that waits for a client, from its beginning on, every socket is watched, and the
+// queue of each was asked once more: what was lent, moved, refused or given up on the way
+// there leaves nobody unseen.
+func (s *Service) attend() {
+	switch {
+	case !waits(s.state):
+		s.watched = Ended
+	case s.watched != s.state:
+		s.watched = s.state
+		if s.watch() {
+			return
+		}
+		if s.process != nil {
+			s.process.cancel() // and so StartFailed will be reported: a rest, and a mend
+			return
+		}
+		s.handle(StartFailed)
+		s.attend()
 	}
 }
 
@@ -194,7 +218,6 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 		s.stop(&s.timer)
 		s.queue()
 		s.recall()
-		return StartFailed, !s.watch()
 	case Queue:
 		s.queue()
 	case Prepare:

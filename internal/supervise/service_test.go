@@ -20,12 +20,16 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/output"
+	"activator/internal/relay"
 	"activator/internal/spawn"
 )
 
 func TestMain(m *testing.M) {
 	if spawn.IsStage() {
 		spawn.Stage()
+	}
+	if relay.IsMaker() {
+		relay.Make()
 	}
 	if len(os.Args) == 3 && os.Args[1] == "service" {
 		service(os.Args[2])
@@ -73,6 +77,9 @@ func service(behaviour string) {
 		_ = notify.Send("STOPPING=1")
 		ktest.Hang()
 	}
+	if behaviour == "any once" {
+		answerOne(inherited[0].File)
+	}
 	l, err := net.FileListener(inherited[0].File)
 	if err != nil {
 		fmt.Println(err)
@@ -110,8 +117,12 @@ func service(behaviour string) {
 	}
 }
 
-// stand is a service on a unix socket, and what it says.
+// stand is a service on a unix socket, or at address, and what it says.
 type stand struct {
+	address string // "": a unix socket at path
+	seal    listen.Seal
+	means   listen.Means
+	shut    bool // nobody is told yet to build a sandbox
 	turns   *Turns
 	service *Service
 	t       *testing.T
@@ -185,6 +196,14 @@ func (s *stand) answered(c net.Conn) {
 
 func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
 	t.Helper()
+	s := &stand{t: t, log: make(chan string, 10000)}
+	return s.up(behaviour, change)
+}
+
+// up runs it as it is.
+func (s *stand) up(behaviour string, change func(*Spec)) *stand {
+	t := s.t
+	t.Helper()
 	dir, err := os.MkdirTemp("", "sup")
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +221,7 @@ func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
 	if change != nil {
 		change(&spec)
 	}
-	s := &stand{t: t, path: filepath.Join(dir, "s"), log: make(chan string, 10000)}
+	s.path = filepath.Join(dir, "s")
 	s.run(spec)
 	t.Cleanup(s.stop)
 	return s
@@ -212,11 +231,14 @@ func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
 func (s *stand) run(spec Spec) {
 	t := s.t
 	t.Helper()
-	address, err := listen.ParseAddress("unix://" + s.path)
+	if s.address == "" {
+		s.address = "unix://" + s.path
+	}
+	address, err := listen.ParseAddress(s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, err := listen.Open(listen.Spec{Address: address, Name: "test"}, listen.Means{})
+	socket, err := listen.Open(listen.Spec{Address: address, Name: "test", Seal: s.seal}, s.means)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,8 +256,9 @@ func (s *stand) run(spec Spec) {
 		t.Fatal(err)
 	}
 	around := Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Turns: NewTurns(1, 1)}
-	around.Turns.Open()
-	s.turns = around.Turns
+	if s.turns = around.Turns; !s.shut {
+		s.turns.Open()
+	}
 	service := New(spec, around, []*listen.Socket{socket})
 	s.service = service
 	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {

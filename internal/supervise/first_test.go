@@ -1,0 +1,301 @@
+package supervise
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/listen"
+	"activator/internal/relay"
+)
+
+// answerOne is a program that serves one client of any kind of socket, and ends.
+func answerOne(file *os.File) {
+	fd := int(file.Fd())
+	var buf [64]byte
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	switch {
+	case err != nil: // a FIFO
+		_, err = unix.Read(fd, buf[:])
+	case kind == unix.SOCK_STREAM:
+		if fd, _, err = unix.Accept(fd); err == nil {
+			_, err = unix.Write(fd, []byte("pid 1\n"))
+		}
+	default:
+		var from unix.Sockaddr
+		if _, from, err = unix.Recvfrom(fd, buf[:], 0); err == nil {
+			err = unix.Sendto(fd, []byte("pid 1\n"), 0, from)
+		}
+	}
+	if err != nil {
+		os.Exit(9)
+	}
+	os.Exit(0)
+}
+
+// first is a service of one kind of socket, whose first clients come when a test wants
+// them to.
+type first struct {
+	*stand
+	standIn func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) // in place of a relay that runs
+	clients int
+}
+
+// firstKinds are the kinds of sockets, and how they are lent.
+var firstKinds = []struct {
+	address string
+	seal    listen.Seal
+}{
+	{"tcp://127.0.0.1:PORT", listen.Unsealed}, {"udp://127.0.0.1:PORT", listen.Unsealed}, {"udp://127.0.0.1:PORT", listen.Relayed},
+	{"udp://[::1]:PORT", listen.Relayed}, {"unix://DIR/socket", listen.Unsealed}, {"unixgram://DIR/socket", listen.Unsealed},
+	{"unixgram://DIR/socket", listen.Relayed}, {"fifo://DIR/fifo", listen.Unsealed},
+}
+
+// eachFirst runs a test for every kind of socket. Nobody builds a sandbox yet.
+func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
+	for _, kind := range firstKinds {
+		t.Run(fmt.Sprintf("%s %v", kind.address, kind.seal), func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "first")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			probe, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := fmt.Sprint(probe.LocalAddr().(*net.UDPAddr).Port)
+			probe.Close()
+			address := strings.NewReplacer("DIR", dir, "PORT", port).Replace(kind.address)
+			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
+			maker := relay.NewMaker(func(argv []string, attr *syscall.ProcAttr) (int, error) {
+				pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
+				return pid, err
+			})
+			t.Cleanup(func() { _ = maker.Close() })
+			f.means.StandIn = func(host *os.File, _ listen.Spec) (listen.StandIn, error) {
+				make := func() (*relayed, error) { return newRelayed(maker, host) }
+				if f.standIn != nil {
+					return f.standIn(host, make)
+				}
+				r, err := make()
+				if err == nil {
+					r.run()
+				}
+				return r, err
+			}
+			test(t, f)
+		})
+	}
+}
+
+// relayed is a relay at work.
+type relayed struct {
+	*relay.Datagrams
+	ctx  context.Context
+	end  context.CancelFunc
+	done sync.WaitGroup
+}
+
+func newRelayed(maker *relay.Maker, host *os.File) (*relayed, error) {
+	d, err := maker.StandIn(host, relay.Options{})
+	ctx, end := context.WithCancel(context.Background())
+	return &relayed{Datagrams: d, ctx: ctx, end: end}, err
+}
+
+func (r *relayed) run() { r.done.Go(func() { _ = r.Run(r.ctx) }) }
+
+func (r *relayed) File() *os.File { return r.Inner() }
+func (r *relayed) Broken() bool   { return false }
+
+func (r *relayed) Close() error {
+	r.end()
+	r.done.Wait()
+	return r.Datagrams.Close()
+}
+
+// ask is a client; the function that it returns waits for his answer.
+func (f *first) ask() (answered func()) {
+	f.t.Helper()
+	network, at, _ := strings.Cut(f.address, "://")
+	if network == "fifo" {
+		if err := os.WriteFile(at, []byte("hello"), 0); err != nil {
+			f.t.Fatal(err)
+		}
+		return func() { f.t.Helper(); f.await("state=running") }
+	}
+	var from net.Addr
+	if f.clients++; network == "unixgram" {
+		from = &net.UnixAddr{Net: network, Name: fmt.Sprintf("@%s.%d", filepath.Dir(at), f.clients)}
+	}
+	c, err := (&net.Dialer{LocalAddr: from}).Dial(network, at)
+	if err == nil {
+		_, err = c.Write([]byte("hello"))
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return func() {
+		f.t.Helper()
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		var buf [64]byte
+		if n, err := c.Read(buf[:]); err != nil || string(buf[:n]) != "pid 1\n" {
+			f.t.Errorf("the first client is lost: %q, %v", buf[:n], err)
+		}
+	}
+}
+
+// open tells the service to build its sandbox, which will not come to stand until the
+// function that is returned is called.
+func (f *first) open() (stands func()) {
+	f.t.Helper()
+	f.await("state=listening") // it has asked for its turn
+	f.turns.mu.Lock()
+	f.turns.open = true
+	f.turns.serve()
+	stands = sync.OnceFunc(f.turns.mu.Unlock)
+	f.t.Cleanup(stands) // before the service is stopped
+	return stands
+}
+
+// until waits for what another goroutine is about to do.
+func (f *first) until(what string, is func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// aboutToStand reports whether the service is about to let its sandbox stand: it is warm,
+// and its reflex is not armed.
+func aboutToStand() bool {
+	stacks := make([]byte, 1<<20)
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "supervise.(*turn).stand(")
+}
+
+// The first client comes while nobody has built anything.
+func TestFirstWhileListening(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		f.up("any once", warm)
+		f.await("state=listening")
+		f.ask()()
+	})
+}
+
+// He comes to the host's socket right before it has a relay.
+func TestFirstBeforeRelay(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		answered := make(chan func(), 1)
+		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+			answered <- f.ask()
+			r, err := make()
+			r.run()
+			return r, err
+		}
+		f.up("any once", warm)
+		f.open()()
+		if f.seal == listen.Relayed {
+			(<-answered)()
+		}
+	})
+}
+
+// The relay has carried him into the inner socket before anybody watches that.
+func TestFirstInRelay(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		answered := make(chan func(), 1)
+		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+			r, err := make()
+			r.run()
+			answered <- f.ask()
+			f.until("the datagram is inside", func() bool { return readable(r.Inner()) })
+			return r, err
+		}
+		f.up("any once", warm)
+		f.open()()
+		if f.seal == listen.Relayed {
+			(<-answered)()
+		}
+	})
+}
+
+func readable(f *os.File) bool {
+	poll := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n == 1
+}
+
+// He comes while the sandbox is being built.
+func TestFirstWhileWarming(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		f.up("any once", warm)
+		stands := f.open()
+		f.await("state=warming")
+		answered := f.ask()
+		stands()
+		answered()
+	})
+}
+
+// The watcher has heard of him when the sandbox stands, and before its reflex is armed.
+func TestFirstBeforeArmed(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		f.up("any once", warm)
+		stands := f.open()
+		f.until("the sandbox stands", aboutToStand)
+		answered := f.ask()
+		f.until("the watcher has heard", func() bool { return len(f.service.clients) == 1 })
+		stands()
+		answered()
+	})
+}
+
+// The watcher has not been told of him, in whatever way that comes about: the event was
+// taken and got lost, or the relay's was. In the next state that waits he is there.
+func TestFirstUntold(t *testing.T) {
+	eachFirst(t, func(t *testing.T, f *first) {
+		if f.seal == listen.Relayed {
+			f.standIn = func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+				r, err := make()
+				return &sleepy{relayed: r, host: host}, err
+			}
+		}
+		f.up("any once", warm)
+		stands := f.open()
+		f.until("the sandbox stands", aboutToStand)
+		answered := f.ask()
+		if f.seal != listen.Relayed {
+			f.until("the watcher has heard", func() bool { return len(f.service.clients) == 1 })
+			<-f.service.clients
+		}
+		stands()
+		answered()
+	})
+}
+
+// sleepy is a relay that hears of nothing until it is asked to look at the host's queue
+// while somebody waits there.
+type sleepy struct {
+	*relayed
+	host *os.File
+	wake sync.Once
+}
+
+func (s *sleepy) Ask() {
+	if readable(s.host) {
+		s.wake.Do(s.run)
+	}
+}
