@@ -35,15 +35,15 @@ func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
 	if !bare {
 		return n, nil
 	}
-	if n.folder, err = os.MkdirTemp("", "activator-notify-"); err == nil && id.change {
-		err = os.Chown(n.folder, id.uid, id.gid)
-	}
-	if err == nil {
+	if n.folder, err = os.MkdirTemp("", "activator-notify-"); err == nil {
 		n.path = filepath.Join(n.folder, "notify")
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: n.path})
 	}
-	if err == nil && id.change {
-		err = os.Chown(n.path, id.uid, id.gid)
+	// The folder last: then it is the service's, and so is what a name in it leads to.
+	for _, path := range []string{n.path, n.folder} {
+		if err == nil && id.change {
+			err = os.Lchown(path, id.uid, id.gid)
+		}
 	}
 	if err != nil {
 		n.close()

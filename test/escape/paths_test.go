@@ -59,9 +59,16 @@ accept = true
 %[2]s
 `
 
-// start starts the activator with the service that was taken over and another one, each as
-// a shell for who connects, with what is written for them. A "$" is the host's folder.
+// start configures the service that was taken over and another one, and runs them.
 func (b *bent) start(takens, others string) {
+	b.t.Helper()
+	b.configure(takens, others)
+	b.run()
+}
+
+// configure writes what they are: each a shell for who connects, with what is written for
+// them. A "$" is the host's folder.
+func (b *bent) configure(takens, others string) {
 	b.t.Helper()
 	fill := func(text string) string { return strings.ReplaceAll(text, "$", b.dir) }
 	other := fmt.Sprintf(strings.Replace(taken, "/taken", "/other", 1), b.dir, fill(others))
@@ -72,15 +79,19 @@ func (b *bent) start(takens, others string) {
 		line, rest, _ := strings.Cut(fill(others)[at:], "\n")
 		other = strings.Replace(fmt.Sprintf(strings.Replace(taken, "/taken", "/other", 1), b.dir, rest), `listen = ["unix://`+b.dir+`/other"]`, line, 1)
 	}
+	err := errors.Join(os.WriteFile(b.dir+"/conf/taken.toml", []byte(fmt.Sprintf(taken, b.dir, fill(takens))), 0o644), os.WriteFile(b.dir+"/conf/other.toml", []byte(other), 0o644))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bent) run() {
+	b.t.Helper()
 	log, err := os.Create(b.dir + "/log")
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.log = log
-	err = errors.Join(os.WriteFile(b.dir+"/conf/taken.toml", []byte(fmt.Sprintf(taken, b.dir, fill(takens))), 0o644), os.WriteFile(b.dir+"/conf/other.toml", []byte(other), 0o644))
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	b.cmd = exec.Command(program(b.t, "activator"), "--log-level", "debug", "--config", b.dir+"/conf")
 	b.cmd.Stderr = log
 	b.cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+b.dir+"/state", "XDG_RUNTIME_DIR="+b.dir)
@@ -210,6 +221,40 @@ func TestMountsBelowAnothersFolder(t *testing.T) {
 				t.Errorf("afterwards the other service says %q", said)
 			}
 		})
+	}
+}
+
+// TestFolderThatBecomesAnothers: the service that may write there comes by a reload, when what
+// the other one has is mounted, and known, already.
+func TestFolderThatBecomesAnothers(t *testing.T) {
+	b := newBent(t)
+	if err := errors.Join(os.Mkdir(b.dir+"/theirs/x", 0o777), os.Chmod(b.dir+"/theirs", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	b.configure("[sandbox]\nwritable = [\"$/theirs\"]\n", others+"[sandbox]\nread_only = [\"$/theirs/x:/data\"]\n")
+	later := b.dir + "/conf/taken.toml"
+	if err := os.Rename(later, b.dir+"/later"); err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	if said := b.shell("other", "echo served"); said != "served\n" {
+		t.Fatalf("%q\n%s", said, b.output())
+	}
+	if err := errors.Join(os.Chmod(b.dir+"/theirs", 0o777), os.Rename(b.dir+"/later", later), b.cmd.Process.Signal(unix.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	b.await(func() bool { return strings.Contains(b.output(), "configuration reloaded") })
+	if err := os.Chmod(b.dir+"/theirs", 0o755); err != nil { // as an ordinary user's: nothing tells but the claim
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chmod(b.dir+"/theirs", 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.taken("mv $DIR/theirs/x $DIR/theirs/aside; ln -s $DIR/stranger $DIR/theirs/x")
+	if said := b.shell("other", "cat /data/key"); strings.Contains(said, b.secret) {
+		t.Errorf("GOT OUT: a stranger's file was read: %q", said)
 	}
 }
 

@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -214,5 +215,31 @@ func TestMakeParents(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/secret/made"); err == nil {
 		t.Error("made behind a link")
+	}
+}
+
+// A group that is nobody but us is no somebody else, unless a list lets others in.
+func TestPrivateGroup(t *testing.T) {
+	dir := tree(t, "shared/link>file", "shared/file")
+	if err := os.Chmod(dir+"/shared", 0o775); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 && !alone() {
+		t.Skip("our group is not ours alone")
+	}
+	if text, err := read(dir + "/shared/link"); err != nil || text != "shared/file" {
+		t.Errorf("%q, %v", text, err)
+	}
+	list := binary.LittleEndian.AppendUint32(nil, 2) // acl(5) as linux/posix_acl_xattr.h has it
+	for _, entry := range [][3]uint32{{0x01, 7, ^uint32(0)}, {0x02, 7, 12345}, {0x04, 5, ^uint32(0)}, {0x10, 7, ^uint32(0)}, {0x20, 5, ^uint32(0)}} {
+		list = binary.LittleEndian.AppendUint16(list, uint16(entry[0]))
+		list = binary.LittleEndian.AppendUint16(list, uint16(entry[1]))
+		list = binary.LittleEndian.AppendUint32(list, entry[2])
+	}
+	if err := unix.Setxattr(dir+"/shared", "system.posix_acl_access", list, 0); err != nil {
+		t.Skipf("no access control lists: %v", err)
+	}
+	if text, err := read(dir + "/shared/link"); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("%q, %v", text, err)
 	}
 }
