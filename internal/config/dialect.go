@@ -105,9 +105,12 @@ func (r *reading) descriptors(word, rest string) (string, error) {
 		return "", wrong("as text it is written {{"+word+"...}", "no descriptor has a number here: %s", p.why)
 	case p.unknown:
 		return "", nil
-	case word == "fdcount":
+	}
+	r.numbered = true
+	switch word {
+	case "fdcount":
 		return strconv.Itoa(len(p.names)), nil
-	case word == "fd":
+	case "fd":
 		return p.number(rest)
 	}
 	if rest == "" {

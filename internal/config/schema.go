@@ -22,7 +22,8 @@ type reading struct {
 	key   string           // being read: "service.exec"
 	given map[string]value // by key, of all tables but [[socket]]
 
-	passed passed // what the program is told of by {fd:NAME}
+	passed   passed // what the program is told of by {fd:NAME}
+	numbered bool   // it is told of a number
 }
 
 // report adds an error at an offset.

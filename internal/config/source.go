@@ -8,6 +8,28 @@ type Source struct {
 	from    *parsed
 }
 
+// Without returns the source without the sockets that absent holds for, and those. It is
+// whole where none would be left, and where its words have the numbers of descriptors,
+// which would then be others.
+func (s Source) Without(absent func(Socket) bool) (Source, []Socket) {
+	left := s
+	from := *s.from
+	left.from, left.Service.Sockets, from.claims = &from, nil, nil
+	var out []Socket
+	for i, socket := range s.Service.Sockets {
+		if absent(socket) {
+			out = append(out, socket)
+			continue
+		}
+		left.Service.Sockets = append(left.Service.Sockets, socket)
+		from.claims = append(from.claims, s.from.claims[i])
+	}
+	if s.from.numbered || len(left.Service.Sockets) == 0 || len(out) == 0 {
+		return s, nil
+	}
+	return left, out
+}
+
 // Place is a part of a file: a key, and which one of it.
 type Place struct {
 	Key    string // "service.exec"

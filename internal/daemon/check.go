@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"activator/internal/config"
+	"activator/internal/listen"
 	"activator/internal/replyonly"
 	"activator/internal/spawn"
 )
@@ -26,7 +27,11 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var text []byte
 	if !o.Offline {
+		sources = withoutAbsent(sources, func(conf config.Service, address listen.Address) {
+			text = fmt.Appendf(text, "# service %s without %s: this machine has no IPv6\n", conf.Name, address)
+		})
 		starter, err := spawn.NewStarter()
 		if err != nil {
 			return err
@@ -36,7 +41,6 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 			return err
 		}
 	}
-	var text []byte
 	for i, source := range sources {
 		conf := source.Service
 		if !o.Verbose {

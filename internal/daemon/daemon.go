@@ -62,6 +62,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	sink := output.NewSink(os.Stderr, o.Format, o.Level)
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
+	sources = withoutAbsent(sources, d.tellAbsent)
 	d.turns = supervise.NewTurns(warmAtOnce(), warmRoom())
 	if d.starter, err = spawn.NewStarter(); err != nil {
 		return err

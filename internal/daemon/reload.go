@@ -28,6 +28,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
 		return
 	}
+	sources = withoutAbsent(sources, d.tellAbsent)
 	c, changed := d.compare(sources)
 	if c.start, err = newExamination(d.starter, d.walls.answering, d.made).plan(ctx, changed, sources); err != nil {
 		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)

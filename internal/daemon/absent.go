@@ -1,0 +1,26 @@
+package daemon
+
+import (
+	"activator/internal/config"
+	"activator/internal/listen"
+)
+
+// withoutAbsent leaves out the addresses to which nobody can come on this machine, those
+// of IPv6 where there is none, and tells of each. A service that has no others is left as
+// it is, and refused.
+func withoutAbsent(sources []config.Source, tell func(conf config.Service, address listen.Address)) []config.Source {
+	left := make([]config.Source, 0, len(sources))
+	for _, source := range sources {
+		source, out := source.Without(func(s config.Socket) bool { return s.Address.Absent() })
+		for _, socket := range out {
+			tell(source.Service, socket.Address)
+		}
+		left = append(left, source)
+	}
+	return left
+}
+
+// tellAbsent is what the log has of it.
+func (d *Daemon) tellAbsent(conf config.Service, address listen.Address) {
+	d.log.Warn("address left out: this machine has no IPv6", "service", conf.Name, "socket", address.String())
+}
