@@ -53,13 +53,13 @@ var boots = []boot{
 	{kernel: amd612, important: true, packages: tested},
 	{kernel: arm612, packages: tested},
 	{kernel: amd61, mode: mode{name: "no Landlock", cmdline: "lsm=lockdown,yama,integrity,apparmor,bpf"}, important: true},
-	{kernel: amd61, mode: mode{name: "no IPv6", cmdline: "ipv6.disable=1", lines: 3}},
-	{kernel: amd61, mode: mode{name: "user namespaces refused to users", sysctl: map[string]string{"kernel/unprivileged_userns_clone": "0"},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "no IPv6", cmdline: "ipv6.disable=1", lines: 3}},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "user namespaces refused to users", sysctl: map[string]string{"kernel/unprivileged_userns_clone": "0"},
 		refused: map[string][]string{plan.User: {"kernel.unprivileged_userns_clone"}}}},
-	{kernel: amd61, mode: mode{name: "user namespaces refused to all", sysctl: map[string]string{"user/max_user_namespaces": "0"},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "user namespaces refused to all", sysctl: map[string]string{"user/max_user_namespaces": "0"},
 		refused: map[string][]string{plan.Root: {"user.max_user_namespaces"}, plan.User: {"user.max_user_namespaces"}}}},
-	{kernel: amd61, mode: mode{name: "hidepid=2", hidden: true}},
-	{kernel: amd61, mode: mode{name: "noexec /tmp", noExec: true}},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "hidepid=2", hidden: true}},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "noexec /tmp", noExec: true}},
 	{kernel: kernel{name: "5.15", arch: "amd64", notRun: "no release of Debian has it"}, important: true},
 }
 

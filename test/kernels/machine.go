@@ -86,12 +86,12 @@ func (m *machine) run(ctx context.Context, b boot, o *outcome) error {
 	if err := fs.fill(ctx, b, steps, programs, kernel, busybox); err != nil {
 		return err
 	}
-	initrd := filepath.Join(m.cache, "initrd")
+	initrd := filepath.Join(m.cache, fmt.Sprintf("initrd.%d", os.Getpid()))
 	if err := os.WriteFile(initrd, fs.archive.Bytes(), 0o644); err != nil {
 		return err
 	}
 	defer os.Remove(initrd)
-	console := filepath.Join(m.cache, "console "+b.name()+".txt")
+	console := filepath.Join(m.cache, "console "+strings.ReplaceAll(b.name(), "/", "")+".txt")
 	err = o.watch(ctx, m.command(ctx, b, images[0], initrd, slow == 1), console)
 	o.judge(steps)
 	if len(o.wrong) > 0 || err != nil {
