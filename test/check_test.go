@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // ends runs the activator to its end, and returns what it prints and its exit code.
@@ -201,4 +203,28 @@ func isMissing(text string) bool {
 		return os.Geteuid() != 0 || strings.Contains(text, "unknown user")
 	}
 	return os.IsNotExist(err)
+}
+
+// A host on which there can be no sandbox: that is said once, however many services
+// there are, with the cure and as something that only the host can change.
+func TestCheckWithoutNamespaces(t *testing.T) {
+	dir := folder(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s.sock\"]\n[service]\nexec = [\"ECHO\"]\n", dir, name))
+	}
+	if out, err := exec.Command("unshare", "--user", "--map-root-user", "true").CombinedOutput(); err != nil {
+		ktest.Skip(t, "%v: %s", err, out)
+	}
+	for _, args := range [][]string{{"check", "--config", dir}, {"--config", dir}} {
+		script := `echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"`
+		cmd := exec.Command("unshare", append([]string{"--user", "--map-root-user", "sh", "-c", script, "sh", program(t, "activator")}, args...)...)
+		out, _ := cmd.CombinedOutput() // the exit code is compared
+		want := "this host: sandbox: clone: no space left on device\n    user namespaces are off here: sysctl -w user.max_user_namespaces=10000\n"
+		if code := cmd.ProcessState.ExitCode(); string(out) != want || code != 1 {
+			t.Errorf("%q ended with %d:\n%s", args, code, out)
+		}
+	}
 }

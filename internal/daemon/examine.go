@@ -209,7 +209,7 @@ func (x *examination) trySandbox(ctx context.Context, kind sandbox.Spec) {
 	var refused *spawn.StageError
 	if errors.As(err, &refused) && !refused.Passing() {
 		text, cure := words(refused)
-		x.found = append(x.found, &config.Error{Key: "sandbox", Text: strings.TrimSpace(refused.Step + " " + text), Cure: cure, Host: true})
+		x.found = append(x.found, &config.Error{Key: "sandbox", Text: refused.Step + ": " + text, Cure: cure, Host: true})
 	}
 }
 

@@ -95,18 +95,15 @@ func (d *Daemon) made(path string) bool {
 	return false
 }
 
-// openFresh opens the addresses that nobody has had so far, all or none. For an
-// address that a socket of ours holds, the same or one that overlaps, it only
-// tries whether the new one could have its options: it is bound when the old one
-// has made way.
+// openFresh opens the addresses that nobody has had so far, all or none. One that a
+// socket of ours holds, the same or one that overlaps, is bound when the old one has
+// made way; that it can have its options has been examined.
 func (c change) openFresh(means listen.Means) error {
 	var specs []listen.Spec
 	for _, p := range c.start {
 		for _, spec := range p.sockets {
 			if !c.occupied(spec) {
 				specs = append(specs, spec)
-			} else if err := listen.Try(spec, means); err != nil {
-				return err
 			}
 		}
 	}

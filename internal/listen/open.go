@@ -42,29 +42,6 @@ func openSpec(spec Spec, from *stock) (opened, error) {
 	return opened{file: file, state: stateOf(file)}, nil
 }
 
-// Try reports what [Open] would say about the options of spec: whether this
-// kernel and this user can have them. It binds nothing.
-func Try(spec Spec, means Means) error {
-	from := &stock{means: means}
-	defer from.close()
-	if err := from.fill([]Spec{spec}); err != nil {
-		return err
-	}
-	if spec.Address.Node() != "" {
-		if _, err := lookupOwner(&spec.Options); err != nil {
-			return fail(spec.Address, "", err, "")
-		}
-	}
-	if spec.Address.Network == FIFO {
-		return nil
-	}
-	file, _, err := newSocket(spec, from)
-	if err != nil {
-		return err
-	}
-	return file.Close()
-}
-
 func bindAndListen(file *os.File, family int, spec Spec) error {
 	a, o := spec.Address, &spec.Options
 	err := control(file, func(fd int) error {

@@ -143,19 +143,3 @@ func TestOverlaps(t *testing.T) {
 		}
 	}
 }
-
-func TestTry(t *testing.T) {
-	for address, change := range map[string]func(*Options){
-		"tcp://:80":       func(o *Options) { o.TCPCongestion = "no such one" },
-		"udp://:80":       func(o *Options) { o.BindToDevice = "none-such" },
-		"unix:///run/s":   func(o *Options) { o.SocketUser = "no such one" },
-		"fifo:///run/one": func(o *Options) { o.SocketGroup = "no such one" },
-	} {
-		if err := Try(spec(t, address), Means{}); err != nil {
-			t.Error(err)
-		}
-		if err := Try(spec(t, address, change), Means{}); err == nil {
-			t.Errorf("%s: no error", address)
-		}
-	}
-}

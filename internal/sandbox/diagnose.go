@@ -61,8 +61,8 @@ func cure(step, path string, errno syscall.Errno) string {
 func cureOfClone(errno syscall.Errno) string {
 	switch errno {
 	case syscall.ENOSPC:
-		if sysctl(sysctlUsers) == "0" {
-			return cureUsers
+		if off := namespacesOff(); off != "" {
+			return off
 		}
 		return "a limit on namespaces is reached, see /proc/sys/user/max_*_namespaces and namespaces(7)"
 	case syscall.EUSERS:
@@ -79,14 +79,15 @@ func cureOfClone(errno syscall.Errno) string {
 	return ""
 }
 
-// namespacesOff reports whether there can be none of some kind, namespaces(7).
-func namespacesOff() bool {
+// namespacesOff is the cure where there can be no namespaces of some kind, namespaces(7);
+// "" where there can.
+func namespacesOff() string {
 	for _, kind := range []string{"user", "net", "pid", "mnt", "ipc", "uts", "cgroup"} {
-		if sysctl("user.max_"+kind+"_namespaces") == "0" {
-			return true
+		if name := "user.max_" + kind + "_namespaces"; sysctl(name) == "0" {
+			return kind + " namespaces are off here: sysctl -w " + name + "=10000"
 		}
 	}
-	return false
+	return ""
 }
 
 // refusedBy names who is known to refuse namespaces, and what belongs to

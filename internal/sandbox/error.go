@@ -46,7 +46,7 @@ func (e *StepError) Passing() bool {
 	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EINTR:
 		return true
 	case syscall.ENOSPC:
-		return !namespacesOff()
+		return namespacesOff() == ""
 	}
 	return false
 }
