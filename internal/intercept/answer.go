@@ -99,8 +99,8 @@ func (s *Supervisor) bind(r *request) verdict {
 		return s.bindUnix(r)
 	case !s.own(r.fd, r.domain) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
 		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
-	case s.policy.NoLowPorts && lowPort(r.sockaddr):
-		return verdict{errno: unix.EACCES}
+	case hasPort(r.sockaddr):
+		return s.inPlace(r, (*behalf.Place).Bind)
 	}
 	return s.carryOut(r)
 }
@@ -176,14 +176,10 @@ func (s *Supervisor) carryOut(r *request) verdict {
 	return verdict{errno: errnoOf(call(uintptr(r.Nr), r.fd, r.sockaddr))}
 }
 
-// lowPort: a socket that we bind is bound with our privileges.
-func lowPort(sockaddr []byte) bool {
-	const first = 1024 // net.ipv4.ip_unprivileged_port_start
-	port := 0
-	if len(sockaddr) >= 4 {
-		port = int(sockaddr[2])<<8 | int(sockaddr[3])
-	}
-	return port > 0 && port < first
+// hasPort reports whether a port is asked for: some need a right, which the service may
+// not have.
+func hasPort(sockaddr []byte) bool {
+	return len(sockaddr) >= 4 && (sockaddr[2] != 0 || sockaddr[3] != 0)
 }
 
 // listen never lets the kernel look again where connect is ours to answer: a

@@ -26,9 +26,8 @@ type Policy struct {
 	// own sockets may be bound to everything else and listen there.
 	Targets []Target
 
-	Free       bool // nothing is sealed: what is no target is the kernel's to judge
-	Alone      bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
-	NoLowPorts bool // its network namespace is not its own alone: no ports below 1024 there
+	Free  bool // nothing is sealed: what is no target is the kernel's to judge
+	Alone bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
 
 	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody
 }

@@ -35,7 +35,6 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 		return p
 	}
 	p.Free = !b.Seal && b.Connect != "unix"
-	p.NoLowPorts = b.Network != "" && b.Network != "none"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, address := range s.spec.Binding.Targets {
 		p.Targets = append(p.Targets, target(address, files[i]))

@@ -329,3 +329,45 @@ func (p pose) start(w *world, dir, name string) (string, error) {
 	out, err := cmd.Output()
 	return string(out), err
 }
+
+const lowPort = `[[socket]]
+listen = ["tcp://127.0.0.1:%[1]s"]
+
+[service]
+# %[2]s %[3]s %[4]s
+exec = [%[5]q, "low-port"]
+
+[sandbox]
+connect = "any"
+network = "/proc/PID/ns/net"
+`
+
+// TestLowPort: in a network that is not its own a service has no right to a low port, and has
+// none of ours.
+func TestLowPort(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has a right that could be lent")
+	}
+	w := newWorld(t)
+	other := exec.Command(w.binary, "sleep")
+	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
+	s := startActivator(t, w, wire.Probe{}, "", strings.ReplaceAll(lowPort, "PID", fmt.Sprint(other.Process.Pid)), "").(*running)
+	client, err := net.Dial("tcp", w.tcp4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	switch {
+	case !s.until("port 81: "):
+		t.Errorf("the probe proves nothing:\n%s", s.output())
+	case !strings.Contains(s.output(), "port 81: permission denied"):
+		t.Error("GOT OUT: it has port 81 of a network that is not its own")
+	}
+}

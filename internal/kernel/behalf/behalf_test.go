@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 // program listens at the paths that it is told, and says so; it ends with its input.
 func program() {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if in.Text() == "tcp" {
+			fmt.Println(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
+			continue
+		}
 		_, err := listenAt(in.Text())
 		fmt.Println(err)
 	}
@@ -190,6 +194,55 @@ func TestListen(t *testing.T) {
 	}
 	if there, err := p.HasListener(client); !there || err != nil {
 		t.Errorf("%v, %v", there, err)
+	}
+}
+
+// tcp is a copy of a socket that it makes.
+func (o *other) tcp() int {
+	o.t.Helper()
+	fmt.Fprintln(o.in, "tcp")
+	var number int
+	line, err := o.out.ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscan(line, &number)
+	}
+	if err != nil {
+		o.t.Fatal(line, err)
+	}
+	pidfd, err := unix.PidfdOpen(o.cmd.Process.Pid, 0)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, number, 0)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+// A low port is the process's where the network is.
+func TestBind(t *testing.T) {
+	refused := error(unix.EACCES)
+	if first, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && len(first) < len("82\n")+1 {
+		refused = nil // a machine that gives low ports to everybody
+	}
+	own, shared := start(t, apart), start(t, unix.CLONE_NEWUSER|unix.CLONE_NEWPID)
+	for _, tt := range []struct {
+		of   *other
+		port byte
+		want error
+	}{{own, 81, nil}, {own, 81, unix.EINVAL}, {shared, 81, refused}} {
+		fd := tt.of.tcp()
+		if tt.want == unix.EINVAL {
+			_ = unix.Bind(fd, &unix.SockaddrInet4{Port: 8181})
+		}
+		address := make([]byte, unix.SizeofSockaddrInet4)
+		address[0], address[3] = unix.AF_INET, tt.port
+		if err := place(t, tt.of).Bind(fd, address); !errors.Is(err, tt.want) {
+			t.Errorf("%v, not %v", err, tt.want)
+		}
 	}
 }
 

@@ -116,12 +116,13 @@ func (p *Place) HasListener(fd int) (bool, error) {
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
 }
 
-// run has the call that add adds made by a process of the place. A child of ours enters the namespaces and starts
-// another one, since a process never changes its own pid namespace: pid_namespaces(7).
+// run has the call that add adds made by a process of the place. A child of ours enters the
+// namespaces, takes the ids, and starts another one, since a process never changes its own pid
+// namespace: pid_namespaces(7).
 //
-// Processes of the place can see that one. So it has a copy of our memory that nobody may
-// look into who is not root of our own user namespace (PR_SET_DUMPABLE, prctl(2)), and of
-// our descriptors fd alone.
+// Processes of the place can see that one, and kill it. So it has a copy of our memory that
+// nobody may look into who is not root of our own user namespace (PR_SET_DUMPABLE, prctl(2)), and of our
+// descriptors fd alone.
 func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	step := func(name string) {
 		list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
@@ -138,6 +139,7 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
 	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
 	p.enterRoot(list, step)
+	p.become(list, step)
 	step("close_range")
 	if fd > 0 {
 		list.Do(unix.SYS_CLOSE_RANGE, 0, uintptr(fd-1), 0)
@@ -150,14 +152,6 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	list.Do(unix.SYS_WAIT4, uintptr(^uint(0)), 0, 0, 0)
 	list.Do(unix.SYS_EXIT_GROUP, 0)
 	list.Place(there)
-	step("setresgid")
-	gid, uid := uintptr(p.gid), uintptr(p.uid)
-	list.Do(unix.SYS_SETRESGID, gid, gid, gid)
-	step("setresuid")
-	list.Do(unix.SYS_SETRESUID, uid, uid, uid)
-	step("capset") // a user namespace that maps no 0 keeps them
-	none := list.Words(0, 0, 0)
-	list.Do(unix.SYS_CAPSET, list.Words(unix.LINUX_CAPABILITY_VERSION_3).Address, none.Address)
 	list.Explain(nil)
 	made := add()
 	if err := startAndWait(list); err != nil {
@@ -170,6 +164,22 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 		return errUnfinished
 	}
 	return nil
+}
+
+// become adds what gives the child the ids of the process, and no capability but for low ports, in
+// the place's user namespace, which has the process's own network and no other.
+func (p *Place) become(list *script.Script, step func(name string)) {
+	gid, uid := uintptr(p.gid), uintptr(p.uid)
+	step("setresgid")
+	list.Do(unix.SYS_SETRESGID, gid, gid, gid)
+	step("setresuid")
+	list.Do(unix.SYS_SETRESUID, uid, uid, uid)
+	step("capset") // a user namespace that maps no 0 keeps them
+	const ports = 1 << unix.CAP_NET_BIND_SERVICE
+	kept := list.Words(ports|ports<<32, 0, 0) // effective, permitted
+	list.Do(unix.SYS_CAPSET, list.Words(unix.LINUX_CAPABILITY_VERSION_3).Address, kept.Address)
+	step("prctl") // fs.suid_dumpable = 1 undoes it
+	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // errUnfinished is of a child that was killed.

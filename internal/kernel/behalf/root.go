@@ -77,7 +77,8 @@ func (p *Place) enterRoot(list *script.Script, step func(name string)) {
 // root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait.
 func (p *Place) Connect(fd int, sockaddr []byte) error { return p.name(unix.SYS_CONNECT, fd, sockaddr) }
 
-// Bind is bind(2) of a unix socket, likewise: the node is the process's.
+// Bind is bind(2), likewise: the node is the process's, and low ports, ip(7), are those of its own
+// network and of no other.
 func (p *Place) Bind(fd int, sockaddr []byte) error { return p.name(unix.SYS_BIND, fd, sockaddr) }
 
 func (p *Place) name(number uintptr, fd int, sockaddr []byte) error {

@@ -59,3 +59,13 @@ func misreport(root, text string) {
 	fmt.Println("it has reported")
 	time.Sleep(lifetime * time.Second)
 }
+
+// lowPort binds a port that takes a right.
+func lowPort() {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: 81, Addr: [4]byte{127, 0, 0, 1}})
+	}
+	fmt.Println("port 81:", err)
+	time.Sleep(lifetime * time.Second)
+}

@@ -7,6 +7,7 @@
 //	intruder bind               the same with sockets that it binds itself
 //	intruder echo               answers each datagram of the socket it has inherited with itself
 //	intruder pose DIR NAME SERVER TEXT is a client with that name, in a world of its own where DIR is empty
+//	intruder low-port           binds port 81 of its network
 //	intruder identify PATH HOST listens at a path, and connects to another
 //	intruder misreport ROOT TEXT reports, with another root
 //	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
@@ -115,6 +116,8 @@ func role(name string, args []string) bool {
 		echo()
 	case "pose":
 		pose(args[0], args[1], args[2], args[3])
+	case "low-port":
+		lowPort()
 	case "identify":
 		identify(args[0], args[1])
 	case "misreport":
