@@ -72,7 +72,8 @@ func statOf(path string, listed bool) inode {
 
 // Fresh reports whether a process that waits, of a Spec with Waits, would be
 // prepared with the same files and mounts of the host again. It takes a few
-// microseconds; false makes the process of no use: Close it and prepare another.
+// microseconds; false makes the process of no use: Close it and prepare another. What
+// is mounted was opened long ago: a path that somebody bends now can only make it false.
 func (p *Process) Fresh() bool {
 	t := &p.taken
 	for i := range t.stats {

@@ -79,10 +79,11 @@ func (f *Folder) child(name string, fd int, s *status) *Folder {
 
 // judge says who may change what is in a folder that stands in one that is above.
 func judge(above trust, why string, s *status, path string) (trust, string) {
+	services := note(s.id, path)
 	switch {
 	case above == foreign:
 		return foreign, why
-	case note(s.id, path):
+	case services:
 		return foreign, path + ", which a service may write"
 	case !trusted(s.uid):
 		return foreign, fmt.Sprintf("%s, which belongs to uid %d", path, s.uid)
