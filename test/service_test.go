@@ -63,6 +63,10 @@ func serve(mode string) {
 			host, _, _ := net.SplitHostPort(r.RemoteAddr)
 			fmt.Fprintf(w, "hello %s from %s", host, cmp.Or(os.Getenv("LISTEN_FDS"), "no environment"))
 		})))
+	case "answer one":
+		answerOne(os.Args[1], os.Args[2])
+	case "answer many":
+		answerMany(os.Args[1], os.Args[2])
 	case "carried datagrams":
 		carriedDatagrams(os.Args[1:])
 	case "carried":
