@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -224,6 +225,13 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 	if s.receives && conf.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
 		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
 	}
+	switch printed := filepath.IsAbs(conf.Stdout) || filepath.IsAbs(conf.Stderr); {
+	case !printed || conf.Sandbox.Syscalls == "any":
+	case !kernel.Files(writable):
+		open = append(open, "the file that it prints to can be read and cut off, as far as its mode lets it ("+kernel.WithoutFiles()+")")
+	case !kernel.Truncation():
+		open = append(open, "the file that it prints to can be cut off, as far as its mode lets it ("+kernel.WithoutTruncation()+")")
+	}
 	for _, spec := range s.sockets {
 		if spec.Seal == listen.ReceiveOnly {
 			open = append(open, spec.Address.String()+" only receives, so that it reaches no abstract name ("+kernel.WithoutScope()+")")
@@ -242,6 +250,10 @@ func alone(conf config.Service, kernel sandbox.Kernel) bool {
 
 // describe says in a few words how a socket is sealed.
 func describe(spec listen.Spec, conf config.Service) string {
+	judge := "seccomp"
+	if conf.Sandbox.Connect != "none" {
+		judge = "supervisor"
+	}
 	switch {
 	case conf.Container != nil:
 		return "not sealed: a container's own walls"
@@ -258,9 +270,9 @@ func describe(spec listen.Spec, conf config.Service) string {
 	case spec.Address.Network == listen.FIFO:
 		return "a FIFO leads nowhere"
 	case spec.Address.TCP() && !spec.Options.MPTCP && sandbox.Running().TCP():
-		return "direct: seccomp + Landlock"
+		return "direct: " + judge + " + Landlock"
 	case spec.Address.Network == listen.UnixGram:
 		return "direct, to its own root: Landlock + mount namespace"
 	}
-	return "direct: seccomp"
+	return "direct: " + judge
 }

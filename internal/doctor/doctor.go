@@ -103,7 +103,7 @@ func seal() finding {
 
 // answering tells how UDP sockets are sealed.
 func answering() finding {
-	f := finding{name: "UDP sockets that only answer", needs: "services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
+	f := finding{name: "UDP sockets that only answer", needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
 	f.ok, f.detail, f.cure = replyonly.Ability()
 	return f
 }

@@ -156,7 +156,18 @@ func (s *Supervisor) inPlace(r *request, call func(p *behalf.Place, fd int, sock
 	if err := place.See(int(r.PID)); err != nil || !s.valid(r.ID) {
 		return verdict{errno: errnoOf(err)}
 	}
-	return verdict{errno: errnoOf(call(place, r.fd, r.sockaddr))}
+	errno := errnoOf(call(place, r.fd, r.sockaddr))
+	// Before Linux 5.19 a signal has the thread ask once more, of what was done the first time.
+	switch {
+	case errno == unix.EADDRINUSE && hasName(r, boundTo), errno == unix.EISCONN && hasName(r, connectedTo):
+		errno = 0
+	}
+	return verdict{errno: errno}
+}
+
+func hasName(r *request, name func(fd int) ([]byte, error)) bool {
+	at, err := name(r.fd)
+	return err == nil && pathOf(at) != "" && pathOf(at) == pathOf(r.sockaddr)
 }
 
 // openPlace returns where the thread is that calls. The caller closes it.

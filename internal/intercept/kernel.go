@@ -169,12 +169,17 @@ func cookieOf(fd int) (uint64, error) {
 
 // boundTo returns the address that fd is bound to, as struct sockaddr; only the
 // family where it is not.
-func boundTo(fd int) ([]byte, error) {
+func boundTo(fd int) ([]byte, error) { return addressOf(unix.SYS_GETSOCKNAME, "getsockname", fd) }
+
+// connectedTo returns the address that fd is connected to.
+func connectedTo(fd int) ([]byte, error) { return addressOf(unix.SYS_GETPEERNAME, "getpeername", fd) }
+
+func addressOf(number uintptr, name string, fd int) ([]byte, error) {
 	var buf [maxAddress]byte
 	size := uint32(len(buf))
-	_, _, errno := unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)))
+	_, _, errno := unix.Syscall(number, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)))
 	if errno != 0 {
-		return nil, os.NewSyscallError("getsockname", errno)
+		return nil, os.NewSyscallError(name, errno)
 	}
 	return buf[:min(int(size), len(buf))], nil
 }

@@ -36,7 +36,7 @@ var CanRefuseRights = sync.OnceValue(func() bool {
 
 func rights() Ability {
 	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
-		Needs: "services start all the same; a client that colludes can pass one a socket, a file or a folder of its own", Cure: "Linux 6.16"}
+		Needs: "the default works; a client that colludes can pass a service a socket, a file or a folder of its own without a detour", Cure: "Linux 6.16"}
 	if !a.OK {
 		a.Detail = "no SO_PASSRIGHTS, this is Linux " + kernelRelease()
 	}

@@ -25,7 +25,7 @@ type Programs struct {
 	closed   bool
 }
 
-// Open loads the programs and removes what an activator that was killed has left
+// Open loads the programs, tries whether they can be attached, and removes what an activator that was killed has left
 // behind. Each socket will remember peers clients, 0: [DefaultPeers]; a table of
 // the default takes 0.8 MB of the kernel's memory.
 //
@@ -39,7 +39,10 @@ func Open(start Start, peers int) (*Programs, error) {
 		return nil, err
 	}
 	p.start = start
-	if err := p.groups.sweep(); err != nil {
+	if err = p.groups.sweep(); err == nil {
+		err = p.try()
+	}
+	if err != nil {
 		_ = p.Close()
 		return nil, err
 	}
@@ -208,7 +211,7 @@ func cookieOf(socket *os.File) (cookie uint64, err error) {
 // Ability tries all that sealing needs but the helper process, leaves nothing
 // behind, and reports whether it can be had, what was seen, and how to get it.
 func Ability() (ok bool, detail, cure string) {
-	err := try()
+	err := tryAlone()
 	known, is := err.(*Error)
 	switch {
 	case err == nil:
@@ -219,12 +222,17 @@ func Ability() (ok bool, detail, cure string) {
 	return false, err.Error(), ""
 }
 
-func try() error {
+func tryAlone() error {
 	p, err := load(1)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = p.Close() }()
+	return p.try()
+}
+
+// try attaches the programs to a cgroup in which nobody is.
+func (p *Programs) try() error {
 	r, err := p.groups.room()
 	if err != nil {
 		return err

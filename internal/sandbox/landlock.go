@@ -13,9 +13,10 @@ import (
 
 // What Landlock can by its ABI, landlock(7).
 const (
-	abiFiles  = 2 // Linux 5.19. The first one refuses every rename to another folder, EXDEV.
-	abiTCP    = 4 // Linux 6.7
-	abiScopes = 6 // Linux 6.12
+	abiFiles    = 2 // Linux 5.19. The first one refuses every rename to another folder, EXDEV.
+	abiTruncate = 3 // Linux 6.2
+	abiTCP      = 4 // Linux 6.7
+	abiScopes   = 6 // Linux 6.12
 )
 
 // landlockABI is the version this kernel has; 0 is none.
@@ -78,7 +79,7 @@ func (s Spec) fileRights(abi int, entries []Entry) uint64 {
 	if abi < abiFiles {
 		rights &^= unix.LANDLOCK_ACCESS_FS_REFER
 	}
-	if abi >= 3 {
+	if abi >= abiTruncate {
 		rights |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
 	if abi >= 5 {

@@ -38,6 +38,14 @@ func (k Kernel) WithoutFiles() string {
 	return "no Landlock for files: " + landlockMissing(k.Landlock, abiFiles)
 }
 
+// Truncation reports whether Landlock keeps files from being cut off.
+func (k Kernel) Truncation() bool { return k.Landlock >= abiTruncate }
+
+// WithoutTruncation says why Landlock does not.
+func (k Kernel) WithoutTruncation() string {
+	return "no Landlock for truncation: " + landlockMissing(k.Landlock, abiTruncate)
+}
+
 // WithoutScope says why Landlock keeps no abstract names here.
 func (k Kernel) WithoutScope() string {
 	if k.Scopes() {
@@ -60,16 +68,16 @@ func (k Kernel) SealLacks() []string {
 	return []string{"this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): the service could dissolve a socket that it inherits, and connect it from the host's network"}
 }
 
-// landlockLevels is what each ABI that we use brought.
+// landlockLevels is what each ABI that we use brought, and what goes without it.
 var landlockLevels = [...]struct {
-	abi            int
-	linux, brought string
+	abi                     int
+	linux, brought, without string
 }{
-	{abiFiles, "5.19", "the wall around files"},
-	{3, "6.2", "truncation"},
-	{abiTCP, "6.7", "TCP"},
-	{5, "6.10", "device ioctls"},
-	{abiScopes, "6.12", "abstract unix names and signals"},
+	{abiFiles, "5.19", "files", "a folder that a client passes in is open to a service that has something writable (to every one where Landlock is off)"},
+	{abiTruncate, "6.2", "truncation", "a file that is stdout can be cut off"},
+	{abiTCP, "6.7", "TCP", "connect and bind(2) of a unix path take a service a millisecond"},
+	{5, "6.10", "device ioctls", ""},
+	{abiScopes, "6.12", "abstract unix names and signals", "unixgram:// with pass_credentials, pass_security or pass_rights only receives"},
 }
 
 // landlockMissing says which version is wanted and which there is.
@@ -84,22 +92,24 @@ func landlockMissing(have, want int) string {
 
 // landlockAbility tells the ABI and what it lacks.
 func landlockAbility(abi int) Ability {
-	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: "off",
-		Needs: "services start all the same: it is the second restriction, behind the mounts and the list of system calls. Without its files, ABI 2, a folder that a client passes in is open; without its TCP, ABI 4, a service's bind(2) of a path, and connect = \"unix\", take a millisecond; without its names, ABI 6, a unixgram:// socket with pass_credentials, pass_security or pass_rights only receives",
-		Cure:  "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="}
-	if abi == 0 {
-		return a
-	}
-	a.Detail = fmt.Sprintf("ABI %d", abi)
-	var lacks []string
+	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: fmt.Sprintf("ABI %d", abi), Cure: "a newer kernel",
+		Needs: "one restriction more, behind the list of system calls and the mounts"}
+	var lacks, without []string
 	for _, level := range landlockLevels {
-		if abi < level.abi {
-			lacks = append(lacks, fmt.Sprintf("%s (ABI %d, Linux %s)", level.brought, level.abi, level.linux))
+		if abi >= level.abi {
+			continue
+		}
+		lacks = append(lacks, fmt.Sprintf("%s (ABI %d, Linux %s)", level.brought, level.abi, level.linux))
+		if level.without != "" {
+			without = append(without, level.without)
 		}
 	}
 	if len(lacks) > 0 {
 		a.Detail += ", without " + strings.Join(lacks, ", ")
-		a.Cure = "a newer kernel"
+		a.Needs = "the default works, with one restriction less behind the list of system calls and the mounts; " + strings.Join(without, "; ")
+	}
+	if abi == 0 {
+		a.Detail, a.Cure = "off", "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="
 	}
 	return a
 }

@@ -129,6 +129,7 @@ var known = map[string][]rule{
 		condition{1, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV})},
 	"threads": {refuse(unix.SYS_PIDFD_OPEN, unix.EINVAL, condition{1, unix.O_EXCL, unix.O_EXCL})}, // PIDFD_THREAD, Linux 6.9
 	"bpf":     {refuse(unix.SYS_BPF, unix.EPERM)},
+	"attach":  {refuse(unix.SYS_BPF, unix.EINVAL, condition{0, 0, unix.BPF_PROG_ATTACH})}, // without CONFIG_CGROUP_BPF
 
 	"pretend-filter":   {pretend(unix.SYS_SECCOMP, condition{0, 0, unix.SECCOMP_SET_MODE_FILTER})},
 	"pretend-landlock": {pretend(unix.SYS_LANDLOCK_RESTRICT_SELF)},
