@@ -3,6 +3,7 @@
 //
 //	room, err := inside.Open(pid)
 //	defer room.Close()
+//	err = room.Identify(pid) // for unix sockets
 //	door := room.Door(inside.Address{Port: 80}, inside.Options{Prepare: proxy.Prepare, OwnAddress: true})
 //	if listens, err := door.Look(); listens {
 //		fd, err := door.Dial(client)

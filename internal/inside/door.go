@@ -148,7 +148,13 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 // which the program's folders, or its links, lead.
 var ErrForeign = fmt.Errorf("what listens there is not the program's: %w", unix.ECONNREFUSED)
 
+// errUnidentified is of a caller's mistake: nobody is connected with our rights.
+var errUnidentified = errors.New("the room is not identified")
+
 func (d *Door) dialUnix() (fd int, err error) {
+	if d.room.place == nil {
+		return -1, errUnidentified
+	}
 	fd, err = d.connectUnix()
 	if (err == unix.ECONNREFUSED || err == unix.ENOENT) && !d.abstract() {
 		// It may listen at the same path by another socket.

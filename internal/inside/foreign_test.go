@@ -112,6 +112,27 @@ func netns(t testing.TB, fd int) uint64 {
 	return cookie
 }
 
+// Without knowing whose room it is nobody is connected: that would be with our rights.
+func TestDialUnidentified(t *testing.T) {
+	i := newInmate(t)
+	r, err := Open(i.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	path := t.TempDir() + "/s"
+	i.told("unix "+path, "listens")
+	for _, name := range []string{path, "@none"} {
+		d := door(t, r, Address{Path: name}, false)
+		if there, err := d.Look(); there || err != errUnidentified {
+			t.Errorf("%s: %v, %v", name, there, err)
+		}
+		if fd, err := d.Dial(addrPort("")); err != errUnidentified {
+			t.Errorf("%s: %d, %v", name, fd, err)
+		}
+	}
+}
+
 // A name in a network that others are in, too, is the program's only if it is.
 func TestDialNameInSharedNetwork(t *testing.T) {
 	i := newInmate(t)

@@ -94,6 +94,9 @@ const (
 // reason to connect, and no proof: the kernel tells half of an inode's number.
 func (d *Door) lookUnix() (bool, error) {
 	d.forget()
+	if d.room.place == nil {
+		return false, errUnidentified
+	}
 	show, is := uint32(showName), d.isName
 	if !d.abstract() {
 		stat, found := d.openNode()

@@ -163,6 +163,9 @@ func open(t testing.TB, pid int) *Room {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
+	if err := r.Identify(pid); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 

@@ -20,7 +20,7 @@ type Room struct {
 	diag                int // netlink socket of the network, sock_diag(7)
 	local               bool
 	ids                 behalf.IDs    // of the process
-	place               *behalf.Place // where it is; nil: closed
+	place               *behalf.Place // where it is; nil: not identified, or closed
 	alone               bool          // the network is its own: whoever has a name there is of the process
 }
 
@@ -41,10 +41,6 @@ func Open(pid int) (*Room, error) {
 		}
 		*o.fd = fd
 	}
-	if err := r.identify(pid); err != nil {
-		r.Close()
-		return nil, err
-	}
 	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG})
 	if err != nil {
 		r.Close()
@@ -54,8 +50,9 @@ func Open(pid int) (*Room, error) {
 	return r, nil
 }
 
-// identify finds out who the process is.
-func (r *Room) identify(pid int) (err error) {
+// Identify finds out who the process is: doors to unix sockets need it. The pid must not have been
+// reaped.
+func (r *Room) Identify(pid int) (err error) {
 	if r.ids, err = behalf.IDsOf(pid); err != nil {
 		return err
 	}

@@ -62,6 +62,12 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(s.spec.Carrying.Targets, listen.Address.Unix) {
+		if err := room.Identify(child.Pid()); err != nil {
+			room.Close()
+			return nil, err
+		}
+	}
 	if err := room.LowPorts(); err != nil {
 		level := slog.LevelDebug
 		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return (a.TCP() || a.UDP()) && a.Port < 1024 }) {
