@@ -205,6 +205,24 @@ func isMissing(text string) bool {
 	return os.IsNotExist(err)
 }
 
+// More sockets than there can be descriptors.
+func TestCheckWithFewDescriptors(t *testing.T) {
+	dir := folder(t)
+	var b strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&b, "[[socket]]\nlisten = [\"unix://%s/%d\"]\n", dir, i)
+	}
+	configureIn(t, dir, "many", b.String()+"[service]\nexec = [\"ECHO\"]\n")
+	for _, args := range [][]string{{"check", "--config", dir}, {"--config", dir}} {
+		cmd := exec.Command("sh", append([]string{"-c", `ulimit -n 90 && exec "$@"`, "sh", program(t, "activator")}, args...)...)
+		out, _ := cmd.CombinedOutput() // the exit code is compared
+		want := "this host: socket: too many open files\n    raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)\n"
+		if code := cmd.ProcessState.ExitCode(); string(out) != want || code != 1 {
+			t.Errorf("%q ended with %d:\n%s", args, code, out)
+		}
+	}
+}
+
 // A host on which there can be no sandbox: that is said once, however many services
 // there are, with the cure and as something that only the host can change.
 func TestCheckWithoutNamespaces(t *testing.T) {

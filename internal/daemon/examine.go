@@ -43,6 +43,7 @@ func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([
 		processSpec(source.Service).Claim() // of a container too
 	}
 	x.programs.Later = later(all)
+	x.descriptors(all)
 	for _, source := range sources {
 		plans = append(plans, x.service(ctx, source))
 	}
@@ -51,6 +52,30 @@ func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([
 		return nil, err
 	}
 	return plans, nil
+}
+
+// descriptors finds more sockets than we may have open.
+func (x *examination) descriptors(all []config.Source) {
+	count := 0
+	for _, source := range all {
+		count += len(source.Service.Sockets)
+	}
+	if err := sandbox.ExamineDescriptors(count); err != nil {
+		x.host("socket", err)
+	}
+}
+
+// host notes what only the host can cure, and is about no file.
+func (x *examination) host(key string, err error) {
+	var refused *spawn.StageError
+	if !errors.As(err, &refused) || refused.Passing() && key == "sandbox" {
+		return
+	}
+	text, cure := words(refused)
+	if refused.Step != key {
+		text = refused.Step + ": " + text
+	}
+	x.found = append(x.found, &config.Error{Key: key, Text: text, Cure: cure, Host: true})
 }
 
 // later are the paths that opening the sockets makes, true of folders, and the folders
@@ -206,11 +231,7 @@ func (x *examination) trySandbox(ctx context.Context, kind sandbox.Spec) {
 		_ = p.Close()
 		return
 	}
-	var refused *spawn.StageError
-	if errors.As(err, &refused) && !refused.Passing() {
-		text, cure := words(refused)
-		x.found = append(x.found, &config.Error{Key: "sandbox", Text: refused.Step + ": " + text, Cure: cure, Host: true})
-	}
+	x.host("sandbox", err)
 }
 
 // folders finds sockets in folders that are removed, or given to a service, with

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // OpenError is the refusal of a descriptor: the call, what it was to open ("" for what
@@ -28,6 +30,15 @@ func OpenError(call, path string, err error) *StepError {
 		cure = "is /proc mounted? mount -t proc proc /proc"
 	}
 	return &StepError{Step: call, Path: path, Errno: errno, Cure: cure}
+}
+
+// ExamineDescriptors is the error of more descriptors at once than we may ever have.
+func ExamineDescriptors(count int) error {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || uint64(count) < limit.Max {
+		return nil
+	}
+	return OpenError("socket", "", syscall.EMFILE)
 }
 
 // Cured adds the cure to an error that tells of a shortage of descriptors, wherever it

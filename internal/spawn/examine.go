@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +23,6 @@ type Examiner struct {
 	// they not be yet; true: folders.
 	Later map[string]bool
 
-	mu    sync.Mutex
 	known map[string][]*StageError
 }
 
@@ -45,8 +43,6 @@ func (e *Examiner) Examine(spec Spec) []*StageError {
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	seen, known := e.known[key]
 	if !known {
 		seen = spec.examineInside(directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
