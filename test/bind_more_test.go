@@ -134,7 +134,10 @@ func TestBindFlood(t *testing.T) {
 	during := latency()
 	busy := (processorTime(t, a.cmd.Process.Pid) - cpu).Seconds() / time.Since(start).Seconds()
 	t.Logf("activation takes %v, during a flood %v; the activator uses %.0f %% of a processor", before, during, 100*busy)
-	if limit := 5*before + 50*time.Millisecond; during > limit {
+	if busy > 0.5 {
+		t.Errorf("a flood takes %.0f %% of a processor", 100*busy)
+	}
+	if during > 10*before+2*time.Second { // without the pace nobody else is served
 		t.Errorf("activation takes %v, during a flood %v", before, during)
 	}
 }

@@ -147,7 +147,7 @@ run_tests() {
 	title=$1
 	shift
 	# shellcheck disable=SC2086 # empty or one word
-	TMPDIR=$scratch/root go test -json $race -count=1 -timeout 20m "$@" ./... | "$scratch/report" -title "$title" -to "$scratch/count"
+	TMPDIR=$scratch/root go test -json $race -count=1 -timeout 60m "$@" ./... | "$scratch/report" -title "$title" -to "$scratch/count"
 }
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -270,7 +269,7 @@ func benchmarkStream(b *testing.B, network string) {
 		b.Fatal(err)
 	}
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	c, err := net.DialTimeout(network, l.Addr().String(), time.Second)
+	c, err := net.DialTimeout(network, l.Addr().String(), patience)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func mountsOutside(t *testing.T) string {
 // stays.
 func clean(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 	for {
 		left := running("activator-test")
 		if len(left) == 0 {

@@ -90,7 +90,7 @@ type stand struct {
 
 func (s *stand) await(words ...string) string {
 	s.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(5 * time.Minute)
 	for {
 		select {
 		case line := <-s.log:

@@ -73,7 +73,7 @@ func (s *supervised) askStream(address, when string) {
 		s.t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
 	own := ""
 	if network == "tcp" {
 		own = c.LocalAddr().String()
@@ -190,7 +190,7 @@ func TestBindCarriesOver(t *testing.T) {
 	}
 	// IP_PKTINFO and IP_TTL
 	s.wants("echo", fmt.Sprintf("with %d/%d %d/%d", unix.IPPROTO_IP, unix.IP_PKTINFO, unix.IPPROTO_IP, unix.IP_TTL))
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
 	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("no answer: %v", err)
 	}

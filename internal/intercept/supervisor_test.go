@@ -373,7 +373,7 @@ func (s *supervised) end() {
 		if err != nil {
 			s.t.Errorf("Run: %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(5 * time.Minute):
 		s.t.Fatal("the supervisor outlives its service")
 	}
 }

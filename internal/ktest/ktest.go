@@ -86,7 +86,7 @@ func OldKernel(tb testing.TB, program, lacks string) {
 
 // settle waits a moment for what is on its way out and returns what stays.
 func settle(before map[string]string) string {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left := leftovers(before)
 		if left == "" || time.Now().After(deadline) {

@@ -10,7 +10,7 @@ import (
 )
 
 // patience bounds every wait for what has to happen. Only a hang exceeds it.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	restart = 20 * time.Millisecond // many tests want the error; TestPredecessor waits

@@ -43,7 +43,7 @@ func path(t *testing.T) string { return filepath.Join(t.TempDir(), "notify") }
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -105,7 +105,7 @@ func TestBarrier(t *testing.T) {
 			t.Errorf("got %+v, %v", m, err)
 		}
 		// All ends must be closed by now, or this would wait.
-		if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := r.SetReadDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := r.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -264,7 +264,7 @@ func TestCancel(t *testing.T) {
 	_, _ = busy.Write([]byte("b"))
 	become(t, "the busy one is full", func() bool {
 		before := written.Load()
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 		return before > 0 && written.Load() == before
 	})
 	p.cancel()
@@ -301,7 +301,7 @@ func TestDrain(t *testing.T) {
 	for _, stays := range []bool{false, true} {
 		drain := time.Hour
 		if stays {
-			drain = 200 * time.Millisecond
+			drain = 3 * time.Second
 		}
 		p := start(t, "tcp4", to{server.Addr()}, Options{Drain: drain})
 		c := p.connect()

@@ -146,7 +146,7 @@ func TestUnixQueue(t *testing.T) {
 	_ = first.Close()
 	sent := 0
 	for {
-		_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 		if _, err := c.Write(fmt.Append(nil, sent)); err != nil {
 			break
 		}

@@ -52,7 +52,7 @@ func rooms(t *testing.T, p *Programs) []string {
 // eventually waits for what the kernel does in its own time.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(5 * time.Minute)
 	for !done() {
 		select {
 		case <-time.After(5 * time.Millisecond):

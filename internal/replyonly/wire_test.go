@@ -242,7 +242,7 @@ func (w *wire) sent() map[netip.Addr]int {
 	packets := map[netip.Addr]int{}
 	frame := make([]byte, 1<<17)
 	for {
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(w.tap), Events: unix.POLLIN}}, int(5*time.Second/time.Millisecond))
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(w.tap), Events: unix.POLLIN}}, int(5*time.Minute/time.Millisecond))
 		if err == unix.EINTR {
 			continue
 		}

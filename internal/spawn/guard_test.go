@@ -346,7 +346,7 @@ func guards(t *testing.T, s *Starter, want ...*Process) {
 // among them, or after a while. Those that have been reaped are -1.
 func guarded(t *testing.T, s *Starter, want ...*Process) (held []int) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); runtime.Gosched() {
 		held = held[:0]
 		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", s.guard.pid))
 		for _, file := range files {

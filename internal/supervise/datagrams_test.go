@@ -114,7 +114,7 @@ func TestAnsweredBeforeTheEnd(t *testing.T) {
 	})
 	c.couriers[0].Leave()
 	c.emptied()
-	c.answered(retirement{seen: looked, quiet: 500 * time.Millisecond})
+	c.answered(retirement{seen: looked, quiet: 3 * time.Second})
 	if !answered.Load() {
 		t.Error("the end came before the answer")
 	}

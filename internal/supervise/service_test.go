@@ -59,7 +59,7 @@ func service(behaviour string) {
 		_ = notify.Send("STATUS=warming up\nREADY=1")
 	case "late":
 		_ = notify.Send("EXTEND_TIMEOUT_USEC=60000000")
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(2500 * time.Millisecond)
 		_ = notify.Send("READY=1")
 	case "hasty":
 		_ = notify.Send("EXTEND_TIMEOUT_USEC=1")
@@ -133,7 +133,7 @@ type stand struct {
 
 func (s *stand) await(words ...string) string {
 	s.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(5 * time.Minute)
 	for {
 		select {
 		case line := <-s.log:
@@ -350,7 +350,7 @@ func TestNotifyReady(t *testing.T) {
 }
 
 func TestNotifyExtends(t *testing.T) {
-	s := up(t, "late", func(spec *Spec) { spec.Process.Notify, spec.StartTimeout = true, 400*time.Millisecond })
+	s := up(t, "late", func(spec *Spec) { spec.Process.Notify, spec.StartTimeout = true, 2*time.Second })
 	s.answered(s.ask())
 	s.await("state=running")
 }

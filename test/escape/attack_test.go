@@ -69,7 +69,7 @@ func (w *world) judge(o *operator, r wire.Result) wire.Result {
 	switch o.probe.Witness {
 	case wire.WitnessNonce:
 		if claimed { // a datagram may still be on its way
-			for deadline := time.Now().Add(time.Second); w.by(w.nonce) == "" && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(20 * time.Second); w.by(w.nonce) == "" && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -283,12 +283,12 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 
 // beClient connects to where the intruder listens, and hears it as a witness.
 func (w *world) beClient(address string) {
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
 	if err != nil {
 		return
 	}
 	w.serveUntilEnd(c, func() {
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err == nil {
 			w.hear(line, "client of "+address)

@@ -34,13 +34,13 @@ func (c *client) address() (network, address string) {
 // start connects, and on a stream goes on in the background.
 func (c *client) start() {
 	network, address := c.address()
-	conn, err := net.DialTimeout(network, address, time.Second)
+	conn, err := net.DialTimeout(network, address, 15*time.Second)
 	if err != nil {
 		c.w.t.Logf("client: %v", err)
 		return
 	}
 	c.w.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
 	c.conn = conn
 	if strings.HasPrefix(network, "tcp") {
 		c.w.serveUntilEnd(conn, func() { c.result <- c.talk() })

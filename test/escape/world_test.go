@@ -128,7 +128,7 @@ func (w *world) answer(l net.Listener, name string) {
 		if err != nil {
 			return
 		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err == nil {
 			w.hear(line, name)

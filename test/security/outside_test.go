@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds every wait. It is never what a test measures.
-const patience = 60 * time.Second
+const patience = 5 * time.Minute
 
 // observation is what is known of a service: from itself and from outside.
 type observation struct {

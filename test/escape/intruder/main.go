@@ -34,7 +34,7 @@ import (
 // Bounds of one wait and of one run, in seconds.
 const (
 	patience = 2
-	lifetime = 30
+	lifetime = 100
 )
 
 // probe is one way out. run returns what it achieved, or the step that failed.
