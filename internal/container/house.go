@@ -17,12 +17,15 @@ type house string
 
 func (h house) images() string  { return filepath.Join(string(h), "images") }
 func (h house) root() string    { return filepath.Join(string(h), "root") }
-func (h house) run() string     { return filepath.Join(string(h), "run") }
 func (h house) tmp() string     { return filepath.Join(string(h), "tmp") }
 func (h house) runtime() string { return filepath.Join(string(h), "runtime") }
 func (h house) upper() string   { return filepath.Join(string(h), "upper") }
 func (h house) work() string    { return filepath.Join(string(h), "work") }
 func (h house) sources() string { return filepath.Join(string(h), "sources") }
+
+// run is in another tmpfs of ours: podman takes at most 50 bytes, and homes may have
+// long names.
+func (h house) run() string { return "/dev/shm/run" }
 
 // source is where one of the sources is mounted.
 func (h house) source(i int) string { return filepath.Join(h.sources(), strconv.Itoa(i)) }
