@@ -59,8 +59,13 @@ func oneMessage(network, addr string) error {
 }
 
 func TestExampleRootfs(t *testing.T) {
-	activate(t, "--config", "../configs/rootfs.toml")
-	answered(t, "from a folder as root", "tcp4:127.0.0.1:3001", fmt.Sprintf("abstract-connect:activator-rootfs-%d", os.Getuid()))
+	root, err := filepath.Abs("../bin/rootfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, name := fmt.Sprintf("127.0.0.1:%d", port(t)), fmt.Sprintf("activator-test-rootfs-%d", os.Getpid())
+	activate(t, "--config", example(t, "rootfs", "127.0.0.1:3001", at, "activator-rootfs-%U", name, "../bin/rootfs", root))
+	answered(t, "from a folder as root", "tcp4:"+at, "abstract-connect:"+name)
 }
 
 func TestExamplePodman(t *testing.T) {
@@ -83,6 +88,7 @@ func TestProofOfIsolation(t *testing.T) {
 			ktest.Skip(t, "%v: install iproute2", err)
 		}
 	}
+	installed(t, "curl")
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a page") }))
 	defer page.Close()
 	dir := folder(t)

@@ -61,7 +61,7 @@ func phpExample(t *testing.T, dir string, n int) string {
 	if err != nil || len(found) == 0 {
 		ktest.Skip(t, "no php-fpm: install it")
 	}
-	pairs := []string{"/usr/sbin/php-fpm8.2", found[0], "%t/activator-php", dir, ":8080", fmt.Sprint(":", n), `"1m"`, `"400ms"`}
+	pairs := []string{"/usr/sbin/php-fpm8.2", found[0], "%t/activator-php", dir, ":8080", fmt.Sprint(":", n), `"1m"`, `"2s"`}
 	if os.Getuid() != 0 { // as the files say
 		pairs = append(pairs, `user = "www-data"`, "", `socket_user = "www-data"`, "")
 	}
@@ -148,7 +148,7 @@ func phpUnderStops(t *testing.T, a *activator, url string) {
 		if time.Now().After(deadline) {
 			t.Fatal("php-fpm does not go to sleep")
 		}
-		time.Sleep(300*time.Millisecond + time.Duration(rand.IntN(300))*time.Millisecond)
+		time.Sleep(1500*time.Millisecond + time.Duration(rand.IntN(1500))*time.Millisecond)
 		var clients sync.WaitGroup
 		for range 8 {
 			clients.Go(func() {
