@@ -415,3 +415,25 @@ func TestSocketBelowAnothersFolder(t *testing.T) {
 		t.Errorf("GOT OUT: left in a stranger's folder: %q, %v", names, err)
 	}
 }
+
+// TestSocketBehindALink: the link is there before the activator starts, left by a
+// service of the run before.
+func TestSocketBehindALink(t *testing.T) {
+	b := newBent(t)
+	if err := os.Symlink(b.dir+"/stranger", b.dir+"/theirs/run"); err != nil {
+		t.Fatal(err)
+	}
+	b.configure("[sandbox]\nwritable = [\"$/theirs\"]\n", "listen = [\"unix://$/theirs/run/s\"]\n"+others)
+	for _, arguments := range [][]string{{"check"}, nil} {
+		cmd := exec.Command(program(t, "activator"), append(arguments, "--config", b.dir+"/conf")...)
+		end := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
+		out, err := cmd.CombinedOutput()
+		end.Stop()
+		if err == nil || !strings.Contains(string(out), b.dir+"/theirs/run is a symbolic link below "+b.dir+"/theirs, which a service may write, and not followed: name the path") {
+			t.Errorf("GOT OUT: %q: %v\n%s", arguments, err, out)
+		}
+	}
+	if _, err := os.Lstat(b.dir + "/stranger/s"); err == nil {
+		t.Error("GOT OUT: a socket was made in a stranger's folder")
+	}
+}
