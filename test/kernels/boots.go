@@ -19,9 +19,10 @@ type mode struct {
 	name    string // empty: nothing is changed
 	cmdline string
 	sysctl  map[string]string
-	hidden  bool // hidepid on /proc
-	noExec  bool // on /tmp
-	lines   int  // of the README's five, how many can answer; 0: all
+	hidden  bool   // hidepid on /proc
+	noExec  bool   // on /tmp
+	lines   int    // of the README's five, how many can answer; 0: all
+	noSuite string // why the escape suite does not run; "": it does
 	refused map[string][]string
 }
 
@@ -53,7 +54,7 @@ var boots = []boot{
 	{kernel: amd612, important: true, packages: tested},
 	{kernel: arm612, packages: tested},
 	{kernel: amd61, mode: mode{name: "no Landlock", cmdline: "lsm=lockdown,yama,integrity,apparmor,bpf"}, important: true},
-	{kernel: amd61, probes: "sockets", mode: mode{name: "no IPv6", cmdline: "ipv6.disable=1", lines: 3}},
+	{kernel: amd61, probes: "sockets", mode: mode{name: "no IPv6", cmdline: "ipv6.disable=1", lines: 3, noSuite: "the suite needs IPv6"}},
 	{kernel: amd61, probes: "sockets", mode: mode{name: "user namespaces refused to users", sysctl: map[string]string{"kernel/unprivileged_userns_clone": "0"},
 		refused: map[string][]string{plan.User: {"kernel.unprivileged_userns_clone"}}}},
 	{kernel: amd61, probes: "sockets", mode: mode{name: "user namespaces refused to all", sysctl: map[string]string{"user/max_user_namespaces": "0"},
@@ -63,17 +64,19 @@ var boots = []boot{
 	{kernel: kernel{name: "5.15", arch: "amd64", notRun: "no release of Debian has it"}, important: true},
 }
 
-// plan is what the guest is to do. slow is how many times slower than a real
-// machine it is.
-func (b boot) plan(slow int) plan.Plan {
+// plan is what the guest is to do. patience is that of the five lines' client.
+func (b boot) plan(patience time.Duration) plan.Plan {
 	p := plan.Plan{Sysctl: b.sysctl, ProcHidden: b.hidden, TmpNoExec: b.noExec, Probes: b.probes, Lines: 5, Refused: b.refused, Packages: b.packages,
-		Patience: time.Duration(slow) * 500 * time.Millisecond,
+		Patience: patience,
 		Steps:    []string{plan.Doctor, plan.Check, plan.Lines, plan.Bind, plan.Proxy, plan.Idle, plan.Kill, plan.Escape}}
 	if b.lines > 0 {
 		p.Lines = b.lines
 	}
 	if p.Probes == "" {
 		p.Probes = "all"
+	}
+	if b.noSuite != "" {
+		p.Steps = p.Steps[:len(p.Steps)-1]
 	}
 	if len(b.packages) > 0 && *all {
 		p.Steps = append(p.Steps, plan.Packages)

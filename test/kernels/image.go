@@ -145,6 +145,13 @@ func (m *image) fill(ctx context.Context, b boot, p plan.Plan, programs, kernel,
 	}
 	for _, dir := range p.Packages {
 		m.add(filepath.Join(plan.Home, dir), fs.ModeDir|0o755, nil)
+		data, err := filepath.Glob(filepath.Join(dir, "testdata/*"))
+		if err != nil {
+			return err
+		}
+		for _, f := range data {
+			files[f] = filepath.Join(plan.Home, f)
+		}
 	}
 	for from, to := range files {
 		if err := m.addFile(from, to); err != nil {

@@ -18,17 +18,22 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"syscall"
 )
 
 var (
-	all   = flag.Bool("all", false, "every boot")
-	ci    = flag.Bool("ci", false, "one boot with the socket rows of the escape suite")
-	only  = flag.String("only", "", "the boots whose name matches `REGEXP`")
-	steps = flag.String("steps", "", "only these steps, separated by commas")
-	write = flag.Bool("write", false, "write the results to test/kernels/results.tsv and docs/kernels.md")
-	cache = flag.String("cache", "bin/kernels", "`FOLDER` for packages, file systems and consoles")
+	all    = flag.Bool("all", false, "every boot")
+	ci     = flag.Bool("ci", false, "one boot with the socket rows of the escape suite")
+	only   = flag.String("only", "", "the boots whose name matches `REGEXP`")
+	probes = flag.String("probes", "", "of the escape suite: \"sockets\", what is about what was inherited, or \"all\"; without it as docs/kernels.md has it")
+	steps  = flag.String("steps", "", "only these steps, separated by commas")
+	write  = flag.Bool("write", false, "write the results to test/kernels/results.tsv and docs/kernels.md")
+	cache  = flag.String("cache", "bin/kernels", "`FOLDER` for packages, file systems and consoles")
 )
+
+// The guest is told of our death by the one of the thread that started it, prctl(2).
+func init() { runtime.LockOSThread() }
 
 func main() {
 	flag.Parse()
@@ -49,7 +54,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m := &machine{cache: dir}
+	m := &machine{cache: dir, built: make(map[string]string)}
 	outcomes := make([]outcome, 0, len(chosen))
 	failed := 0
 	for i, b := range chosen {
@@ -62,17 +67,16 @@ func run(ctx context.Context) error {
 			failed++
 		}
 		outcomes = append(outcomes, o)
+		if *write { // each time: a run of all takes long, and may be ended
+			if err := tabulate(outcomes).write(); err != nil {
+				return err
+			}
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	rows := tabulate(outcomes)
-	fmt.Printf("\n%s", rows.text())
-	if *write {
-		if err := rows.write(); err != nil {
-			return err
-		}
-	}
+	fmt.Printf("\n%s", tabulate(outcomes).text())
 	if failed > 0 {
 		return fmt.Errorf("%d of %d boots are not as they should be", failed, len(chosen))
 	}
@@ -93,6 +97,9 @@ func chooseBoots() (chosen []boot, err error) {
 		default:
 			if *ci {
 				b.probes, b.packages = "sockets", nil
+			}
+			if *probes != "" {
+				b.probes = *probes
 			}
 			chosen = append(chosen, b)
 		}

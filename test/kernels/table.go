@@ -22,7 +22,10 @@ const (
 // heading names the columns. The first four are what a row is known by.
 var heading = []string{"kernel", "architecture", "mode", "user", "release", "lines answered", "ways out", "the rest"}
 
-const known = 4
+const (
+	known  = 4
+	notRun = 5 // lines answered: "not run"
+)
 
 // rows is the table.
 type rows [][]string
@@ -35,7 +38,7 @@ func tabulate(outcomes []outcome) (table rows) {
 			mode = "as Debian has it"
 		}
 		if o.notRun != "" {
-			table = append(table, []string{o.kernel.name, o.arch, mode, "-", "-", "not run", "not run", o.notRun})
+			table = append(table, []string{o.kernel.name, o.arch, mode, "-", "-", "not run", "not run", strings.Join(strings.Fields(o.notRun), " ")})
 			continue
 		}
 		for _, user := range []string{plan.Root, plan.User} {
@@ -56,6 +59,12 @@ func (o *outcome) cells(user string) []string {
 		return []string{"refused", "-", "doctor, check and start name " + strings.Join(words, ", ")}
 	}
 	lines, out, rest := "WRONG", "WRONG", []string{}
+	switch {
+	case o.noSuite != "":
+		out = "not run: " + o.noSuite
+	case !slices.Contains(o.steps, plan.Escape):
+		out = "not measured yet"
+	}
 	for _, r := range o.records {
 		switch {
 		case r.User != user:
@@ -65,6 +74,9 @@ func (o *outcome) cells(user string) []string {
 			out = fmt.Sprintf("%d, %d of %d as they should be", r.Out, r.Got, r.Want)
 		case r.Step == plan.Escape:
 			out = fmt.Sprintf("%d of %d", r.Out, r.Want)
+			if o.probes == "sockets" {
+				out += ", the socket rows"
+			}
 			if len(r.Open) > 0 {
 				rest = append(rest, "not promised: "+strings.Join(r.Open, ", "))
 			}
@@ -122,16 +134,21 @@ func readRows(path string) (t rows, err error) {
 }
 
 // merge returns the old rows with the new ones in their places, in the order of
-// boots. A row that is no boot's any more is dropped.
+// boots. A row that is no boot's any more is dropped; what has never been run says so.
 func (t rows) merge(old rows) (merged rows) {
 	all := make([]outcome, len(boots))
 	for i, b := range boots {
 		all[i].boot = b
 	}
 	for _, place := range tabulate(all) {
+		if place[notRun] != "not run" {
+			place = append(place[:known:known], "-", "not run", "not run", "not measured yet")
+		}
+		at := len(merged)
+		merged = append(merged, place)
 		for _, from := range []rows{t, old} {
 			if i := slices.IndexFunc(from, func(r []string) bool { return slices.Equal(r[:known], place[:known]) }); i >= 0 {
-				merged = append(merged, from[i])
+				merged[at] = from[i]
 				break
 			}
 		}
