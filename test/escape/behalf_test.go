@@ -14,11 +14,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/ktest"
 	"activator/test/escape/wire"
 )
 
 // What the activator does on behalf of a service it does with the service's rights: these
 // have it do something that the service could not do itself.
+
+// onKernels runs a test as on older kernels, too.
+func onKernels(t *testing.T, test func(t *testing.T, kernel string)) {
+	for name, kernel := range map[string]string{"this one": "", "5.15": "5.15", "no Landlock, no BPF": noLandlock} {
+		t.Run(name, func(t *testing.T) {
+			if kernel != "" {
+				ktest.OldKernel(t, program(t, "oldkernel"), kernel)
+			}
+			t.Parallel()
+			test(t, kernel)
+		})
+	}
+}
 
 // hostFolder is a folder of a file system that counts its inodes from 1, that is not the
 // service's /tmp.
@@ -85,7 +99,9 @@ read_only = ["/dev/shm/NAME"]
 // TestMisled: with handover = "proxy" a client is carried to the program alone, also when its
 // path leads to a socket of the host's that only we may connect to, and it listens at a
 // decoy of the same number.
-func TestMisled(t *testing.T) {
+func TestMisled(t *testing.T) { onKernels(t, misledAt) }
+
+func misledAt(t *testing.T, kernel string) {
 	w := newWorld(t)
 	dir := hostFolder(t)
 	for i := range 200 { // the service's own file system has a few inodes already
@@ -94,7 +110,7 @@ func TestMisled(t *testing.T) {
 		}
 	}
 	heard := victimSocket(t, w, filepath.Join(dir, "victim"))
-	s := startActivator(t, w, wire.Probe{}, "", strings.ReplaceAll(misled, "NAME", filepath.Base(dir)), "").(*running)
+	s := startActivator(t, w, wire.Probe{}, kernel, strings.ReplaceAll(misled, "NAME", filepath.Base(dir)), "").(*running)
 	c, err := net.Dial("tcp", w.tcp4)
 	if err != nil {
 		t.Fatal(err)
@@ -160,46 +176,50 @@ writable = ["/dev/shm/NAME"]
 // TestCredentials: whoever is connected to a service sees the service, whether it listens or
 // connects, and not the activator, which answers its calls.
 func TestCredentials(t *testing.T) {
-	for _, connect := range []string{"unix", "any"} {
-		t.Run(connect, func(t *testing.T) {
-			w := newWorld(t)
-			dir := hostFolder(t)
-			if err := os.Chmod(dir, 0o777); err != nil {
-				t.Fatal(err)
-			}
-			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/server", Net: "unix"})
-			if err == nil {
-				err = os.Chmod(dir+"/server", 0o666)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			s := startActivator(t, w, wire.Probe{}, "", strings.NewReplacer("NAME", filepath.Base(dir), "CONNECT", connect).Replace(identified), "").(*running)
-			client, err := net.Dial("tcp", w.tcp4)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			if !s.until("it listens") {
-				t.Fatalf("it does not:\n%s", s.output())
-			}
-			accepted, err := l.AcceptUnix()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer accepted.Close()
-			dialed, err := net.Dial("unix", dir+"/listener")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer dialed.Close()
-			for what, c := range map[string]*net.UnixConn{"connects": accepted, "listens": dialed.(*net.UnixConn)} {
-				if ucred := credentialsOf(t, c); !s.asService(ucred) {
-					t.Errorf("GOT OUT: it %s as %+v; the activator is %d", what, *ucred, s.cmd.Process.Pid)
-				}
-			}
-		})
+	onKernels(t, func(t *testing.T, kernel string) {
+		for _, connect := range []string{"unix", "any"} {
+			t.Run(connect, func(t *testing.T) { credentialsAt(t, kernel, connect) })
+		}
+	})
+}
+
+func credentialsAt(t *testing.T, kernel, connect string) {
+	w := newWorld(t)
+	dir := hostFolder(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/server", Net: "unix"})
+	if err == nil {
+		err = os.Chmod(dir+"/server", 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := startActivator(t, w, wire.Probe{}, kernel, strings.NewReplacer("NAME", filepath.Base(dir), "CONNECT", connect).Replace(identified), "").(*running)
+	client, err := net.Dial("tcp", w.tcp4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if !s.until("it listens") {
+		t.Fatalf("it does not:\n%s", s.output())
+	}
+	accepted, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	dialed, err := net.Dial("unix", dir+"/listener")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialed.Close()
+	for what, c := range map[string]*net.UnixConn{"connects": accepted, "listens": dialed.(*net.UnixConn)} {
+		if ucred := credentialsOf(t, c); !s.asService(ucred) {
+			t.Errorf("GOT OUT: it %s as %+v; the activator is %d", what, *ucred, s.cmd.Process.Pid)
+		}
 	}
 }
 
@@ -218,7 +238,9 @@ read_only = ["/dev/shm/NAME"]
 
 // TestMisreported: what services report to is what stood there before the program, and not
 // what has its name in a root that the program has chosen.
-func TestMisreported(t *testing.T) {
+func TestMisreported(t *testing.T) { onKernels(t, misreportedAt) }
+
+func misreportedAt(t *testing.T, kernel string) {
 	w := newWorld(t)
 	dir := hostFolder(t)
 	if err := os.Mkdir(dir+"/run", 0o755); err != nil {
@@ -232,7 +254,7 @@ func TestMisreported(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer victim.Close()
-	s := startActivator(t, w, wire.Probe{}, "", strings.ReplaceAll(misreported, "NAME", filepath.Base(dir)), "").(*running)
+	s := startActivator(t, w, wire.Probe{}, kernel, strings.ReplaceAll(misreported, "NAME", filepath.Base(dir)), "").(*running)
 	client, err := net.Dial("tcp", w.tcp4)
 	if err != nil {
 		t.Fatal(err)
@@ -278,32 +300,36 @@ func TestPoses(t *testing.T) {
 		{"a name of its own network", apart | unix.CLONE_NEWNET, "@", false},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			w := newWorld(t)
-			dir := hostFolder(t)
-			name := dir + tt.name
-			if tt.name == "@" {
-				name = "@" + w.nonce
-			}
-			victim, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: strings.TrimSuffix(name, ".link"), Net: "unixgram"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer victim.Close()
-			s := startActivator(t, w, wire.Probe{}, "", echoing, "").(*running)
-			for range 2 { // the first one starts it
-				out, err := tt.start(w, dir, name)
-				if err != nil || strings.HasPrefix(out, "answered "+w.nonce) != tt.answered || strings.HasPrefix(out, "nothing") == tt.answered {
-					t.Errorf("the client: %v, %q", err, out)
-				}
-				_ = os.Remove(dir + "/victim.link")
-			}
-			if !strings.Contains(s.output(), "answered true <nil>") {
-				t.Error("the service has not answered: the probe proves nothing")
-			}
-			if heard := hears(victim); heard != "" {
-				t.Errorf("GOT OUT: a socket of the host's hears %q", heard)
-			}
+			onKernels(t, tt.test)
 		})
+	}
+}
+
+func (p pose) test(t *testing.T, kernel string) {
+	w := newWorld(t)
+	dir := hostFolder(t)
+	name := dir + p.name
+	if p.name == "@" {
+		name = "@" + w.nonce
+	}
+	victim, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: strings.TrimSuffix(name, ".link"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Close()
+	s := startActivator(t, w, wire.Probe{}, kernel, echoing, "").(*running)
+	for range 2 { // the first one starts it
+		out, err := p.start(w, dir, name)
+		if err != nil || strings.HasPrefix(out, "answered "+w.nonce) != p.answered || strings.HasPrefix(out, "nothing") == p.answered {
+			t.Errorf("the client: %v, %q", err, out)
+		}
+		_ = os.Remove(dir + "/victim.link")
+	}
+	if !strings.Contains(s.output(), "answered true <nil>") {
+		t.Error("the service has not answered: the probe proves nothing")
+	}
+	if heard := hears(victim); heard != "" {
+		t.Errorf("GOT OUT: a socket of the host's hears %q", heard)
 	}
 }
 
