@@ -11,6 +11,8 @@ import (
 	"activator/internal/listen"
 	"activator/internal/sandbox"
 	"activator/test/escape/wire"
+
+	"golang.org/x/sys/unix"
 )
 
 // kernels are those that the suite runs as on, see oldkernel.
@@ -76,6 +78,20 @@ func TestWithoutLandlock(t *testing.T) {
 		"bind": binding{noLandlock},
 	} {
 		t.Run(name, func(t *testing.T) { asOn(t, c, kernels[0].passed, []string{"TCP", "UDP", "unix", "clients"}) })
+	}
+}
+
+// TestMPTCP: nor does it where the inherited listeners are of a protocol that no Landlock
+// sees: then the supervisor is alone on every kernel.
+func TestMPTCP(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		t.Skipf("a kernel without MPTCP: %v", err)
+	}
+	unix.Close(fd)
+	for name, c := range map[string]sandboxed{"default": {}, "connect any": {more: connectAny}, "connect unix": {more: connectUnix}} {
+		c.socket = "mptcp = true\n"
+		t.Run(name, func(t *testing.T) { asOn(t, c, "", []string{"TCP"}) })
 	}
 }
 
