@@ -64,7 +64,7 @@ var forbidden = []struct {
 }{
 	{regexp.MustCompile(`^net\.(Listen|FileListener|FilePacketConn)`), []string{"cmd/echo"},
 		"net.Listen makes MPTCP sockets and a listener that cannot be watched: sockets are made by unix.Socket in package listen"},
-	{regexp.MustCompile(`^exec\.Command`), []string{"internal/container"},
+	{regexp.MustCompile(`^exec\.Command`), []string{"internal/container", "internal/ktest"},
 		"os/exec dies with the wrong thread and waits for pipes: package spawn starts processes (container asks podman a question before anything runs)"},
 	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn", "internal/container"},
 		"package spawn starts processes"},

@@ -164,21 +164,27 @@ func TestCanRefuseRights(t *testing.T) {
 	t.Error("not among the abilities")
 }
 
+// abstractWitness is a datagram socket with a name of the kernel's choice, unix(7).
+func abstractWitness(t *testing.T) (fd int, name unix.Sockaddr) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrUnix{}); err != nil {
+		t.Fatal(err)
+	}
+	if name, err = unix.Getsockname(fd); err != nil {
+		t.Fatal(err)
+	}
+	return fd, name
+}
+
 // A socket that only receives sends nothing, neither to a path nor to an abstract name
 // nor to a peer, whoever holds it, and goes on receiving; so does what Mend binds anew.
 func TestReceiveOnly(t *testing.T) {
-	witness, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(witness)
-	if err := unix.Bind(witness, &unix.SockaddrUnix{}); err != nil { // a name of the kernel's choice, unix(7)
-		t.Fatal(err)
-	}
-	name, err := unix.Getsockname(witness)
-	if err != nil {
-		t.Fatal(err)
-	}
+	witness, name := abstractWitness(t)
 	sp := spec(t, "unixgram://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials = true })
 	sp.Seal = ReceiveOnly
 	s, err := Open(sp, Means{})

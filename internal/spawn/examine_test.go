@@ -21,6 +21,20 @@ func finds(spec Spec) string {
 	return strings.Join(all, "\n")
 }
 
+// runs reports whether a program starts and ends well, and why it does not start.
+func runs(t *testing.T, spec Spec) (well bool, why error) {
+	t.Helper()
+	s, err := prepare(t, spec)
+	if err == nil {
+		err = s.Go(t.Context())
+	}
+	if err != nil {
+		return false, err
+	}
+	exit, err := s.Wait()
+	return err == nil && exit.OK(), err
+}
+
 // A root gets what a program needs, one after the other. Each time an examination knows
 // what is missing, and the program starts when it knows of nothing.
 func TestExamineLibraries(t *testing.T) {
@@ -47,16 +61,7 @@ func TestExamineLibraries(t *testing.T) {
 		if got := finds(spec); got != want {
 			t.Errorf("%s: found %q, want %q", step, got, want)
 		}
-		s, err := prepare(t, spec)
-		if err == nil {
-			err = s.Go(t.Context())
-		}
-		ran := err == nil
-		if ran {
-			exit, err := s.Wait()
-			ran = err == nil && exit.OK()
-		}
-		if ran != (want == "") {
+		if ran, err := runs(t, spec); ran != (want == "") {
 			t.Errorf("%s: it ran is %v (%v), and what was found %q", step, ran, err, want)
 		}
 	}

@@ -227,21 +227,28 @@ func (s *stand) up(behaviour string, change func(*Spec)) *stand {
 	return s
 }
 
-// run makes everything a service needs, and stop takes it all down again.
-func (s *stand) run(spec Spec) {
-	t := s.t
-	t.Helper()
+// open opens its socket.
+func (s *stand) open() *listen.Socket {
+	s.t.Helper()
 	if s.address == "" {
 		s.address = "unix://" + s.path
 	}
 	address, err := listen.ParseAddress(s.address)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	socket, err := listen.Open(listen.Spec{Address: address, Name: "test", Seal: s.seal}, s.means)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
+	return socket
+}
+
+// run makes everything a service needs, and stop takes it all down again.
+func (s *stand) run(spec Spec) {
+	t := s.t
+	t.Helper()
+	socket := s.open()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
