@@ -42,7 +42,8 @@ func TestDocument(t *testing.T) {
 
 // The README's first screen names the kernels that it was run on, and no others.
 func TestReadmeNamesKernels(t *testing.T) {
-	screen, _, found := strings.Cut(readFile(t, "../../README.md"), "\n## ")
+	t.Chdir("../..")
+	screen, _, found := strings.Cut(readFile(t, "README.md"), "\n## ")
 	_, said, named := strings.Cut(screen, "Run on Linux ")
 	if said, _, _ = strings.Cut(said, ":"); !found || !named {
 		t.Fatal("the first screen does not say what it was run on")
