@@ -142,12 +142,13 @@ find_stuck() {
 	echo "$KERNEL_FILTERS_STUCK: the tests that need seccomp or packet filters are skipped; reboot"
 }
 
-# run_tests runs them with flags; test/report prints what go test would, and counts.
+# run_tests runs them with flags, in whatever order; test/report prints what go test
+# would, and counts.
 run_tests() {
 	title=$1
 	shift
 	# shellcheck disable=SC2086 # empty or one word
-	TMPDIR=$scratch/root go test -json $race -count=1 -timeout 60m "$@" ./... | "$scratch/report" -title "$title" -to "$scratch/count"
+	TMPDIR=$scratch/root go test -json $race -count=1 -shuffle=on -timeout 60m "$@" ./... | "$scratch/report" -title "$title" -to "$scratch/count"
 }
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
