@@ -70,6 +70,7 @@ func TestExampleRootfs(t *testing.T) {
 
 func TestExamplePodman(t *testing.T) {
 	ktest.Filters(t)
+	onPath(t, "podman")
 	command(t, "", "./image.sh", "localhost/activator-echo", program(t, "echo"))
 	home := os.Getenv("HOME")
 	a := activate(t, "--config", "../configs/echo-podman.toml")
@@ -88,7 +89,7 @@ func TestProofOfIsolation(t *testing.T) {
 			ktest.Skip(t, "%v: install iproute2", err)
 		}
 	}
-	installed(t, "curl")
+	onPath(t, "curl")
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a page") }))
 	defer page.Close()
 	dir := folder(t)

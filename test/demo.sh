@@ -5,6 +5,7 @@
 set -eu
 
 bin=${ACTIVATOR_BIN:-bin}
+port=$((20000 + $$ % 10000)) # its own, where several run at once
 dir=$(mktemp -d)
 log=$dir/log
 trap 'kill "$pid" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
@@ -31,8 +32,8 @@ service() { sed -n 's/.*service=echo state=running.* pid=\([0-9]*\).*/\1/p' "$lo
 
 cat >"$dir/echo.toml" <<TOML
 [[socket]]
-listen = ["tcp://127.0.0.1:3100", "udp://127.0.0.1:3100",
-          "tcp://[::1]:3100", "udp://[::1]:3100", "unix://$dir/echo_stream_sock"]
+listen = ["tcp://127.0.0.1:$port", "udp://127.0.0.1:$port",
+          "tcp://[::1]:$port", "udp://[::1]:$port", "unix://$dir/echo_stream_sock"]
 
 [service]
 exec = ["$(cd "$bin" && pwd)/echo"]
@@ -53,7 +54,7 @@ await "activator ready"
 sed -n 's/^time=[^ ]* //p' "$log"
 
 say "2. The first client starts the service; the others find it running"
-for a in tcp4:127.0.0.1:3100 'tcp6:[::1]:3100' udp4:127.0.0.1:3100 'udp6:[::1]:3100' "unix:$dir/echo_stream_sock"; do
+for a in tcp4:127.0.0.1:$port "tcp6:[::1]:$port" udp4:127.0.0.1:$port "udp6:[::1]:$port" "unix:$dir/echo_stream_sock"; do
 	hello "$a"
 done
 await "service=echo state=running"
@@ -70,7 +71,7 @@ say "4. The service is killed; who comes next is answered by the next one"
 running=$(service)
 show "kill -9 $running"
 await "service=echo state=resting"
-hello tcp4:127.0.0.1:3100
+hello tcp4:127.0.0.1:$port
 await "service=echo state=running" 2
 grep service=echo "$log" | sed 's/^time=[^ ]* //' | tail -n 4
 

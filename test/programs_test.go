@@ -31,6 +31,16 @@ func installed(t *testing.T, name string) string {
 	return path
 }
 
+// onPath skips where a program is missing that something else calls by its name.
+func onPath(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			ktest.Skip(t, "%v: install it", err)
+		}
+	}
+}
+
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()

@@ -38,8 +38,7 @@ func TestReadmeFirstScreen(t *testing.T) {
 	if len(five) != 5 {
 		t.Fatalf("not five lines: %q", five)
 	}
-	installed(t, "make")
-	installed(t, "socat")
+	onPath(t, "make", "socat")
 	home := folder(t)
 	logs := makeRun(t, home)
 	for range 2 {
@@ -106,7 +105,7 @@ func shell(t *testing.T, home, line string) string {
 }
 
 func TestDemo(t *testing.T) {
-	installed(t, "socat")
+	onPath(t, "socat")
 	cmd := exec.Command("sh", "test/demo.sh")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("All as told.")) {

@@ -77,6 +77,7 @@ func TestFewDescriptors(t *testing.T) {
 
 // A host without its null device, or without /proc, is told so before anything is bound.
 func TestNoNullDeviceAndNoProc(t *testing.T) {
+	onPath(t, "unshare", "mount")
 	mount := []string{"unshare", "--mount", "--map-root-user", "sh", "-ec"}
 	if out, err := exec.Command("unshare", "--mount", "--map-root-user", "true").CombinedOutput(); err != nil {
 		t.Skipf("no mount namespace here: %v: %s", err, out)
