@@ -37,7 +37,7 @@ func run() error {
 		return answer()
 	}
 	if len(os.Args) < 3 {
-		return errors.New("usage: oldkernel LACKS PROGRAM [ARGUMENT]...")
+		return errors.New("usage: oldkernel LACKS PROGRAM [ARGUMENT...]")
 	}
 	l, err := parse(os.Args[1])
 	if err != nil {
