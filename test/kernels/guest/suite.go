@@ -69,7 +69,7 @@ var (
 // goes to the console if anything is wrong.
 func runTests(record *plan.Record, dir string, args ...string) error {
 	binary := built(strings.ReplaceAll(dir, "/", "-") + ".test")
-	cmd := exec.Command(binary, append(args, "-test.v", "-test.timeout=30m", "-test.parallel=4")...)
+	cmd := exec.Command(binary, append(args, "-test.v", "-test.timeout=40m", "-test.parallel=4")...)
 	cmd.Dir = filepath.Join(plan.Home, dir)
 	cmd.Env = append(os.Environ(), "TMPDIR=/var/tmp")
 	out, err := cmd.CombinedOutput()
