@@ -60,6 +60,9 @@ func run(ctx context.Context) error {
 	for i, b := range chosen {
 		fmt.Printf("\n[%d of %d] %s\n", i+1, len(chosen), b.name())
 		o := m.boot(ctx, b)
+		if ctx.Err() != nil {
+			return ctx.Err() // what was interrupted says nothing
+		}
 		for _, why := range o.wrong {
 			fmt.Printf("  WRONG: %s\n", why)
 		}
@@ -71,9 +74,6 @@ func run(ctx context.Context) error {
 			if err := tabulate(outcomes).write(); err != nil {
 				return err
 			}
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
 		}
 	}
 	fmt.Printf("\n%s", tabulate(outcomes).text())
