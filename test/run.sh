@@ -94,8 +94,10 @@ clean() {
 
 # places are where programs leave things. A folder of /tmp is made for each run.
 places() {
-	find /run /run/user /run/netns /var/lib /var/cache /var/log -mindepth 1 -maxdepth 1 2>/dev/null |
-		grep -vx "/run/user/$(id -u "$user" 2>/dev/null)" | sort -u
+	{
+		find /run /run/user /run/netns /var/lib /var/cache /var/log -mindepth 1 -maxdepth 1
+		find /sys/fs/cgroup -type d -name '*activator*'
+	} 2>/dev/null | grep -vx "/run/user/$(id -u "$user" 2>/dev/null)" | sort -u
 }
 
 # look_behind fails if the tests have left something: whatever is in their own folder
