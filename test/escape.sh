@@ -12,7 +12,7 @@ if [ "$(id -u)" = 0 ]; then
 	TEST_COPY=$(mktemp -d)
 	export TEST_USER TEST_FROM TEST_COPY GORACE=
 	trap 'rm -rf "$TEST_COPY"' EXIT
-	tar -c --exclude=./.git . | tar -x -C "$TEST_COPY"
+	tar -c --exclude=./.git --exclude=./bin/kernels . | tar -x -C "$TEST_COPY"
 	chmod 0755 "$TEST_COPY"
 	chown -R "$TEST_USER:" "$TEST_COPY"
 	measure -exec "$PWD/test/as_user.sh" || failed=yes

@@ -11,7 +11,7 @@ uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-b
 busybox:busybox-static python3:python3 gcc:gcc tar:tar bwrap:bubblewrap systemd-analyze:systemd
 musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql memcached:memcached
 unbound:unbound dnsmasq:dnsmasq-base caddy:caddy node:nodejs haproxy:haproxy perl:perl git:git sshd:openssh-server
-ssh:openssh-client in.tftpd:tftpd-hpa tftp:tftp-hpa
+ssh:openssh-client in.tftpd:tftpd-hpa tftp:tftp-hpa qemu-system-x86_64:qemu-system-x86 xz:xz-utils
 /usr/lib/python3/dist-packages/uvicorn/__init__.py:python3-uvicorn
 /usr/share/perl5/Server/Starter.pm:libserver-starter-perl"
 PATH=$PATH:/usr/sbin:/sbin
@@ -122,7 +122,7 @@ look_behind() {
 run_as_user() {
 	copy=$scratch/copy
 	mkdir -p "$copy" "$scratch/user"
-	tar -c --exclude=./.git . | tar -x -C "$copy"
+	tar -c --exclude=./.git --exclude=./bin/kernels . | tar -x -C "$copy"
 	chown -R "$user:" "$copy" "$scratch/user"
 	TEST_USER=$user TEST_FROM=$PWD TEST_COPY=$copy TEST_TMP=$scratch/user run_tests "as $user" -exec "$PWD/test/as_user.sh"
 }
