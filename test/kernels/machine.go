@@ -260,6 +260,9 @@ func tell(r plan.Record) string {
 	if r.Skipped > 0 {
 		text += fmt.Sprintf(", %d skipped", r.Skipped)
 	}
+	if len(r.Again) > 0 {
+		text += ", once more alone: " + strings.Join(r.Again, " ")
+	}
 	if !r.OK() {
 		text += "  <- WRONG"
 	}

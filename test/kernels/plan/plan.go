@@ -53,6 +53,7 @@ type Record struct {
 	Got, Want  int      // lines answered, probes stopped, tests passed; as the step counts
 	Out        int      // probes that got out
 	Open       []string // probes of what is not promised on this kernel, which got out
+	Again      []string // tests that failed beside others, and were run once more alone
 	Skipped    int      // tests
 	Said       []string // what was wrong; empty: the step is as it should be
 	Seconds    float64
