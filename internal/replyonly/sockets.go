@@ -14,8 +14,9 @@ import (
 // be, and returns its pid for us to kill and to reap.
 type Start func(argv []string, attr *syscall.ProcAttr) (pid int, err error)
 
-// patience bounds the wait for one answer of the helper, in seconds.
-const patience = 10
+// patience bounds the wait for one answer of the helper, in seconds: only a hang takes
+// so long. On emulated processors that others kept busy it took ten.
+const patience = 60
 
 // helperSocket is the number of the helper's end of the socket pair.
 const helperSocket = 3
