@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // A thousand services of five sockets each stand in one activator, and while
@@ -31,6 +33,9 @@ func TestThousandIdleServices(t *testing.T) {
 	a := activate(t, "--config", dir)
 	t.Logf("%d services with %d sockets are ready after %v", services, 5*services, time.Since(begin).Round(time.Millisecond))
 	a.waitN(services, "state=listening")
+	if a.log.count("nodes cannot be watched") > 0 {
+		ktest.Skip(t, "there is no instance of inotify left: a timer looks at the nodes, and wakes up")
+	}
 	quiet(t, a.cmd.Process.Pid, guardOf(t, a.cmd.Process.Pid))
 	// And each of them answers.
 	for _, i := range []int{0, 499, 999} {
