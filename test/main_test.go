@@ -293,11 +293,19 @@ func free(n int) bool {
 	return true
 }
 
-// socat is what a user types: echo INPUT | socat - ADDR, with socat's own
-// patience of half a second.
+// socat is what a user types: echo INPUT | socat - ADDR, but with more patience than
+// socat's own half a second after the input's end: the processors may be busy. A stream
+// ends when it is answered; of datagrams it sees no end, and so one that is not answered
+// in half a second is asked once more.
 func socat(t testing.TB, addr, input string) string {
 	t.Helper()
-	return command(t, input, "socat", "-", addr)
+	if !strings.HasPrefix(addr, "udp") {
+		return command(t, input, "socat", "-t", "300", "-", addr)
+	}
+	if got := command(t, input, "socat", "-", addr); got != "" {
+		return got
+	}
+	return command(t, input, "socat", "-t", "20", "-", addr)
 }
 
 // command runs a program to its end and returns what it printed.

@@ -34,9 +34,9 @@ func TestExamplePHP(t *testing.T) {
 	phpCarriesMuch(t, url)
 	for run := 1; run <= 3; run++ {
 		pid := pidIn(t, php(run))
-		killed(t, pid)
-		gone(t, pid)            // what is on its way out may still take a client
-		phpAnswers(t, url, run) // while it rests
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have gone to sleep by now
+		gone(t, pid)                           // what is on its way out may still take a client
+		phpAnswers(t, url, run)                // while it rests
 	}
 	a.waitN(1, "service=php-fpm", "state=stopping", " idle=")
 	a.waitN(5, "service=php-fpm", "state=listening")
