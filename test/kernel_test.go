@@ -2,8 +2,10 @@ package test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +22,7 @@ func TestExamplesOnOldKernels(t *testing.T) {
 	if err != nil || len(files) < 20 {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
+	removeRuntimeFolders(t)
 	started := 0
 	for _, file := range append(files, "../configs/php") {
 		if strings.Contains(file, "podman") {
@@ -128,4 +131,23 @@ func TestProgramsOnOldKernels(t *testing.T) {
 	t.Run("redis binds", TestBindRedis)
 	t.Run("nginx connects to php", TestExamplePHP)
 	t.Run("with connect", TestBindOpened)
+}
+
+// removeRuntimeFolders takes away what examples as they stand make below %t, at the
+// test's end.
+func removeRuntimeFolders(t *testing.T) {
+	t.Helper()
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if os.Getuid() == 0 {
+		dir = "/run"
+	}
+	before, _ := filepath.Glob(dir + "/activator-*")
+	t.Cleanup(func() {
+		after, _ := filepath.Glob(dir + "/activator-*")
+		for _, path := range after {
+			if !slices.Contains(before, path) {
+				_ = os.RemoveAll(path)
+			}
+		}
+	})
 }
