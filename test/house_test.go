@@ -20,7 +20,7 @@ import (
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
 	"internal/kernel/fd": {},
-	"internal/listen":    {"internal/kernel/access", "internal/kernel/fd", "internal/reflex"},
+	"internal/listen":    {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay"},
 	"internal/fdpass":    {},
 	"internal/inside":    {"internal/kernel/behalf", "internal/script"},
 	"internal/nofile":    {},

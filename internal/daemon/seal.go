@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -66,9 +67,7 @@ func (w *walls) means() listen.Means {
 				w.log.Warn("table of a UDP socket's clients not given back", "err", err)
 			}
 		},
-		StandIn: func(host *os.File, spec listen.Spec) (listen.StandIn, error) {
-			return w.standIn(host, spec)
-		},
+		StandIn: w.standIn,
 	}
 }
 
@@ -91,33 +90,35 @@ func (w *walls) userOf(address listen.Address) user {
 	return w.users[address]
 }
 
-// standIn relays what comes to host until it is closed.
-func (w *walls) standIn(host *os.File, spec listen.Spec) (listen.StandIn, error) {
+// standIn makes a relay of what comes to host.
+func (w *walls) standIn(host *os.File, spec listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
 	u := w.userOf(spec.Address)
 	log := w.log.With("socket", spec.Address.String())
-	flows, err := w.maker.StandIn(host, relay.Options{UID: u.id, GID: u.id, Log: log})
+	flows, err := w.maker.StandIn(host, relay.Options{UID: u.id, GID: u.id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &standIn{flows: flows, cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		if err := flows.Run(ctx); err != nil {
-			log.Error("relay ended: its service is started anew with another one", "err", err)
-			s.broken.Store(true)
-			u.touched()
-		}
-	}()
-	return s, nil
+	return &standIn{flows: flows, user: u, log: log}, nil
 }
 
-// standIn is a relay at work.
+// standIn is a relay, at work from Run on.
 type standIn struct {
-	flows  *relay.Datagrams
-	cancel context.CancelFunc
-	done   chan struct{}
-	broken atomic.Bool
+	flows   *relay.Datagrams
+	user    user
+	log     *slog.Logger
+	running sync.WaitGroup
+	broken  atomic.Bool
+}
+
+// Run implements [listen.StandIn]. It relays until Close.
+func (s *standIn) Run() {
+	s.running.Go(func() {
+		if err := s.flows.Run(context.Background()); err != nil && !errors.Is(err, relay.ErrClosed) {
+			s.log.Error("relay ended: its service is started anew with another one", "err", err)
+			s.broken.Store(true)
+			s.user.touched()
+		}
+	})
 }
 
 func (s *standIn) File() *os.File { return s.flows.Inner() }
@@ -127,9 +128,9 @@ func (s *standIn) Carried() uint64 { return s.flows.Carried() }
 func (s *standIn) Ask()            { s.flows.Ask() }
 
 func (s *standIn) Close() error {
-	s.cancel()
-	<-s.done
-	return s.flows.Close()
+	err := s.flows.Close()
+	s.running.Wait()
+	return err
 }
 
 // sealing is how a service is sealed.

@@ -107,7 +107,8 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 }
 
 // retire drops a stand-in that a service has ruined; the next Lend makes
-// another one over the same socket of the host, which is watched until then.
+// another one over the same socket of the host, which is watched until then. Who waits in
+// its queue is [Socket.Undelivered], and comes first there.
 func (s *Socket) retire(fault string) (string, error) {
 	if s.watcher != nil {
 		if err := s.watcher.move(s, s.file); err != nil {

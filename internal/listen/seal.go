@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/relay"
 )
 
 // Seal is what keeps a service from turning a socket it was lent outward.
@@ -56,14 +58,16 @@ type Means struct {
 	Release func(f *os.File)
 
 	// StandIn makes the socket that a service gets in place of host, for specs
-	// with the seal Relayed. Lends host until Close of what it returns.
-	StandIn func(host *os.File, spec Spec) (StandIn, error)
+	// with the seal Relayed. Lends host until Close of what it returns, which leaves in
+	// undelivered what it has taken off the host's queue and no service has read.
+	StandIn func(host *os.File, spec Spec, undelivered *relay.Undelivered) (StandIn, error)
 }
 
 // StandIn is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
 type StandIn interface {
 	File() *os.File  // lends it until Close
+	Run()            // begins to relay, once: nothing is taken off the host's queue before
 	Broken() bool    // nothing new is relayed any more
 	Carried() uint64 // changes with every datagram that is relayed, either way
 	Ask()            // has it look at the host's queue once more

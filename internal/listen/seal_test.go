@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/relay"
 )
 
 // relayed is a stand-in on loopback: what comes to the host's socket is sent on
@@ -18,9 +20,9 @@ import (
 type relayed struct {
 	t            *testing.T
 	host         *os.File
-	inner        *os.File // the service's
-	outer, pipes [2]int   // outer[0] is connected to inner; a byte in pipes[1] ends it
-	done         chan struct{}
+	inner        *os.File      // the service's
+	outer, pipes [2]int        // outer[0] is connected to inner; a byte in pipes[1] ends it
+	done         chan struct{} // nil: it has not run
 	broken       bool
 	carried      atomic.Uint64
 	asked        atomic.Int64
@@ -35,14 +37,13 @@ type relays struct {
 
 func (r *relays) means() Means { return Means{StandIn: r.standIn} }
 
-func (r *relays) standIn(host *os.File, spec Spec) (StandIn, error) {
+func (r *relays) standIn(host *os.File, spec Spec, _ *relay.Undelivered) (StandIn, error) {
 	r.made++
 	inner, outer := udpPair(r.t)
-	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}, done: make(chan struct{})}
+	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}}
 	if err := unix.Pipe2(x.pipes[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
-	go x.run()
 	r.last = x
 	return x, nil
 }
@@ -69,6 +70,11 @@ func udpPair(t *testing.T) (inner, outer int) {
 		t.Fatal(err)
 	}
 	return fds[0], fds[1]
+}
+
+func (x *relayed) Run() {
+	x.done = make(chan struct{})
+	go x.run()
 }
 
 func (x *relayed) run() {
@@ -106,7 +112,9 @@ func (x *relayed) Close() error {
 		x.t.Errorf("the host's socket went before its stand-in: %v", err)
 	}
 	_, _ = unix.Write(x.pipes[1], []byte{0})
-	<-x.done
+	if x.done != nil {
+		<-x.done
+	}
 	for _, fd := range []int{x.outer[0], x.pipes[0], x.pipes[1]} {
 		unix.Close(fd)
 	}
@@ -255,11 +263,11 @@ func TestStandInOfLostNode(t *testing.T) {
 func TestNoStandIn(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
 		if broken != nil {
 			return nil, broken
 		}
-		return r.standIn(host, spec)
+		return r.standIn(host, spec, u)
 	}})
 	answer := client(t, s)
 	if _, err := s.Lend(); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "listen udp://") {
@@ -473,26 +481,5 @@ func TestRelease(t *testing.T) {
 	s.Close()
 	if !slices.Equal(m.released, m.cookies) {
 		t.Errorf("released %v of %v", m.released, m.cookies)
-	}
-}
-
-// A stand-in that relays no more is dropped when its service is asked to look, and
-// the service that has it is told to start anew.
-func TestBrokenStandIn(t *testing.T) {
-	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
-	if _, err := s.Lend(); err != nil {
-		t.Fatal(err)
-	}
-	if what, err := s.HealNode(); what != "" || err != nil {
-		t.Errorf("a healthy one: %q, %v", what, err)
-	}
-	r.last.broken = true
-	what, err := s.HealNode()
-	if err != nil || !strings.Contains(what, "its relay had ended") || s.Generation() != 1 {
-		t.Errorf("%q, %v, generation %d", what, err, s.Generation())
-	}
-	if _, err := s.Lend(); err != nil || r.made != 2 {
-		t.Errorf("%v, %d made", err, r.made)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/relay"
 )
 
 // Socket is a bound and listening socket, or an open FIFO. It owns the
@@ -25,6 +27,8 @@ type Socket struct {
 	links      []string // symlinks we made or took over
 	generation int
 	watcher    *Watcher // that knows us; nil: none
+
+	undelivered relay.Undelivered
 }
 
 // Open makes the socket of spec: bound, listening, with all its options. What
@@ -106,6 +110,10 @@ func (s *Socket) Spec() Spec {
 // String returns the address: "tcp://127.0.0.1:3000".
 func (s *Socket) String() string { return s.Spec().Address.String() }
 
+// Undelivered shares what a relay of the socket's has taken off its queue and no service
+// has read: it waits here, and not at the socket, until the next relay takes it.
+func (s *Socket) Undelivered() *relay.Undelivered { return &s.undelivered }
+
 // Generation counts the descriptors the socket has had, from 0. It grows when
 // [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
 // an earlier one is not reached by new clients. That Lend puts a stand-in in
@@ -176,10 +184,10 @@ func (s *Socket) front() *os.File {
 	return s.file
 }
 
-// putInFront makes the stand-in. Who waits at the host's socket is relayed to
-// it.
+// putInFront makes the stand-in. Who waits at the host's socket is relayed to it, once it
+// is in front.
 func (s *Socket) putInFront() error {
-	stand, err := s.means.StandIn(s.file, s.spec)
+	stand, err := s.means.StandIn(s.file, s.spec, &s.undelivered)
 	if err != nil {
 		return err
 	}
@@ -192,11 +200,13 @@ func (s *Socket) putInFront() error {
 		return err
 	}
 	s.stand, s.standing = stand, stateOf(stand.File())
+	stand.Run()
 	return nil
 }
 
 // dropStandIn ends the relaying; the host's socket, with its queue, is in front
-// again. The watcher must have left the stand-in before.
+// again, and who was in the stand-in's is undelivered. The watcher must have left the
+// stand-in before.
 func (s *Socket) dropStandIn() error {
 	if s.stand == nil {
 		return nil

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -38,7 +37,7 @@ type Queue struct {
 //
 // A program's queue ends with it. So a batch stays here until the program has read
 // it, and nothing more is taken off the host's queue until then. What a program has
-// not read when it ends is [Datagrams.Taken], for the next one; what it has read and
+// not read when it ends is [Undelivered], for the next one; what it has read and
 // not answered between our last look and its end is among that, too: it may
 // see a datagram twice, but no more than mostTries times.
 func Carry(host *os.File, in Inside, o Options) (*Datagrams, error) {
@@ -55,21 +54,11 @@ func Carry(host *os.File, in Inside, o Options) (*Datagrams, error) {
 		err = d.prepareHost()
 	}
 	if err != nil {
-		d.options.Taken = nil
 		_ = d.Close()
 		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
 	}
-	d.load(o.Taken)
+	d.first = o.Undelivered.take()
 	return d, nil
-}
-
-// Taken is a datagram that was taken off the host's queue, and that no program has
-// read.
-type Taken struct {
-	name  rawAddr
-	ctl   []byte
-	data  []byte
-	tries int
 }
 
 // mostTries is how many programs may end with a datagram: it may be what ends them.
@@ -86,7 +75,6 @@ type carry struct {
 	heard  bool          // of leave
 	left   chan struct{} // closed when nothing is on its way in any more
 	away   bool          // it is
-	kept   []Taken
 }
 
 // Leave says that nothing more is to be taken off the host's queue. Answers are
@@ -100,9 +88,6 @@ func (d *Datagrams) Leave() {
 // Left is closed when, after Leave, everything that was taken has been read, or the
 // program is gone.
 func (d *Datagrams) Left() <-chan struct{} { return d.carry.left }
-
-// Taken returns, after Close, what has been taken and not read.
-func (d *Datagrams) Taken() []Taken { return d.carry.kept }
 
 // toldToLeave reports whether Leave was called and has not been heard.
 func (c *carry) toldToLeave() bool { return !c.heard && c.leave.Load() }
@@ -158,13 +143,18 @@ func (d *Datagrams) inboundCarried() error {
 	return err
 }
 
-// takeBatch takes a batch off the host's queue; false: there is nothing.
+// takeBatch takes a batch off the host's queue, or what was taken before; false: there is
+// nothing.
 func (d *Datagrams) takeBatch() (bool, error) {
 	if d.in == nil {
 		d.in = d.borrowBatch()
 	}
 	d.in.reset()
 	d.carry.read = 0
+	if len(d.first) > 0 {
+		d.first = d.in.load(d.first)
+		return true, nil // and hostReady, as at the beginning
+	}
 	n, err := d.in.receive(d.host, batchSize, true, d.wildcard)
 	switch {
 	case err == unix.EAGAIN:
@@ -221,7 +211,7 @@ func (d *Datagrams) deaf(holds bool) {
 	switch {
 	case d.carry.heard:
 		d.goAway()
-	case holds || readable(d.host):
+	case holds || len(d.first) > 0 || readable(d.host):
 		d.inStall.begin(d.now)
 	default:
 		d.hostReady = false
@@ -269,46 +259,12 @@ func (d *Datagrams) takeBack() {
 		default:
 			if b.tries[i]++; b.tries[i] >= mostTries {
 				b.done[i] = true
-				d.dropNew(fmt.Sprintf("the service has ended %d times before it had read one", mostTries))
+				d.lose(1, lostEnds, nil)
 			}
 		}
 	}
 	b.next = c.read
 	c.round++
-}
-
-// keep keeps what is not read for the next program.
-func (d *Datagrams) keep() {
-	if d.carry.inside == nil || d.in == nil {
-		return
-	}
-	if d.unread() {
-		d.takeBack()
-	}
-	b := d.in
-	for i := b.next; i < b.n; i++ {
-		if b.done[i] {
-			continue
-		}
-		d.carry.kept = append(d.carry.kept, Taken{name: b.names[i], tries: b.tries[i],
-			ctl: bytes.Clone(b.control(i)), data: bytes.Clone(b.data[i*slotSize:][:b.in[i].n])})
-	}
-}
-
-// load makes what was kept the next to be sent.
-func (d *Datagrams) load(taken []Taken) {
-	if len(taken) == 0 {
-		return
-	}
-	d.in = d.borrowBatch()
-	b := d.in
-	b.reset()
-	for i, t := range taken[:min(len(taken), batchSize)] {
-		b.names[i], b.tries[i] = t.name, t.tries
-		b.in[i].n = uint32(copy(b.data[i*slotSize:][:longest], t.data))
-		b.in[i].SetControllen(copy(b.ctl[i][:], t.ctl))
-		b.n++
-	}
 }
 
 // aim finds where f's datagrams go; false: nowhere, or not from where it stands.

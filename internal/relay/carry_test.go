@@ -79,9 +79,9 @@ func (h *house) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	return to, false
 }
 
-func carryFor(t *testing.T, f *os.File, h *house, taken []Taken) *Datagrams {
+func carryFor(t *testing.T, f *os.File, h *house, u *Undelivered) *Datagrams {
 	t.Helper()
-	d, err := Carry(f, h, Options{Taken: taken})
+	d, err := Carry(f, h, Options{Undelivered: u})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,11 +122,12 @@ func reads(t *testing.T, c net.PacketConn, n, answers int) (texts []string) {
 func TestCarryKeepsWhatIsNotRead(t *testing.T) {
 	h := &house{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	first := carryFor(t, f, h, nil)
+	var kept Undelivered
+	first := carryFor(t, f, h, &kept)
 	stop := run(t, first)
 	clients := asks(t, host.LocalAddr(), 5)
 	time.Sleep(20 * time.Millisecond)
-	if q, err := h.Queue(); q.There || err != nil || len(first.Taken()) > 0 {
+	if q, err := h.Queue(); q.There || err != nil || kept.Any() {
 		t.Fatal("somebody is there")
 	}
 	program := h.enter()
@@ -141,10 +142,10 @@ func TestCarryKeepsWhatIsNotRead(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(first.Taken()); n != 2 {
+	if n := len(kept.all); n != 2 {
 		t.Fatalf("%d are kept, want 2", n)
 	}
-	second := carryFor(t, f, h, first.Taken())
+	second := carryFor(t, f, h, &kept)
 	program = h.enter()
 	run(t, second)
 	asks(t, host.LocalAddr(), 1)
@@ -162,17 +163,17 @@ func TestCarryGivesUp(t *testing.T) {
 	h := &house{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	asks(t, host.LocalAddr(), 1)
-	var taken []Taken
+	var kept Undelivered
 	for times := 1; times <= mostTries; times++ {
 		h.enter()
-		d := carryFor(t, f, h, taken)
+		d := carryFor(t, f, h, &kept)
 		stop := run(t, d)
 		eventually(t, "it is sent", func() bool { q, err := h.Queue(); return q.Unread > 0 || err != nil })
 		h.leave()
 		stop()
 		_ = d.Close()
-		if taken = d.Taken(); (len(taken) == 1) != (times < mostTries) {
-			t.Fatalf("after %d programs %d are kept", times, len(taken))
+		if (len(kept.all) == 1) != (times < mostTries) {
+			t.Fatalf("after %d programs %d are kept", times, len(kept.all))
 		}
 	}
 }

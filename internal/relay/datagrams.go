@@ -20,7 +20,7 @@ type Options struct {
 	Expire        time.Duration // how long a client may be silent; 0: 2 minutes
 	ReceiveBuffer int           // bytes, of the inner socket; 0: twice the host's, net.core.rmem_max permitting
 	UID, GID      int           // unix: whom answers are from, where we are root; 0: nobody
-	Taken         []Taken       // of [Carry]: what comes first
+	Undelivered   *Undelivered  // of the host's socket: what comes first, and what is left in the end; nil: it is lost. Shared
 	Log           *slog.Logger  // nil: says nothing
 }
 
@@ -33,7 +33,8 @@ const (
 //
 // Both queues hold what a service has not read: while the inner one is well
 // filled, nothing is taken off the host's. Nothing is lost between two instances
-// of a service that are lent the same inner socket.
+// of a service that are lent the same inner socket; and what it holds when it is closed
+// is [Undelivered], for the next one.
 type Datagrams struct {
 	maker      *Maker
 	generation int // of the maker's process
@@ -67,8 +68,9 @@ type Datagrams struct {
 	table
 	spare      map[int][]int // flow sockets, unbound, by their domain
 	in, out    *batch
-	carry      carry // of [Carry]
-	gram       gram  // unix
+	first      []datagram // of Options.Undelivered: before what the host's queue has
+	carry      carry      // of [Carry]
+	gram       gram       // unix
 	hostReady  bool
 	start      time.Time
 	now        time.Duration // since start, read once a round
@@ -76,7 +78,10 @@ type Datagrams struct {
 	inStall    stall
 	outStall   stall
 	noOrder    time.Duration // before that the maker is not asked again
-	full       fullLog
+	lost       lostLog
+	innerDrops uint32        // of the inner socket, when it was looked at last
+	sent       bool          // something to it since
+	nextFull   time.Duration // before that it is not said that clients make room
 	unanswered time.Duration // before that nobody is told of another client that is not answered
 }
 
@@ -173,6 +178,7 @@ func (d *Datagrams) touch(f *flow, now, grain time.Duration) {
 // round carries one batch each way, and reports whether there is more to do.
 func (d *Datagrams) round() (busy bool, err error) {
 	d.expire()
+	d.tellLost(false)
 	in, out := d.inbound, d.outbound
 	switch {
 	case d.family == unix.AF_UNIX:
@@ -202,6 +208,7 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 	if busy {
 		d.polled(0)
 	} else {
+		d.seeDropped()
 		d.arm(d.alarm())
 		if ctx.Err() != nil || d.closed.Load() || d.asked.Load() || d.carry.toldToLeave() {
 			return nil // after arm, which may have undone the call to wake up
@@ -266,6 +273,9 @@ func (d *Datagrams) alarm() time.Time {
 	if d.outStall.until != 0 {
 		first(d.outStall.until)
 	}
+	if told := d.lost.untilTold(); told != 0 && d.options.Log != nil {
+		first(told)
+	}
 	if next == 0 {
 		return time.Time{}
 	}
@@ -314,6 +324,9 @@ func answered(f *flow) bool {
 
 // drop ends a flow.
 func (d *Datagrams) drop(f *flow) {
+	if f.held != nil {
+		d.lose(1, lostExpired, nil)
+	}
 	d.forgetNode(f)
 	d.remove(f)
 	openFlows.add(-1)
@@ -337,9 +350,11 @@ func (d *Datagrams) Close() error {
 	}
 	d.running.Lock()
 	defer d.running.Unlock()
+	d.keep()
 	for d.oldest != nil {
 		d.drop(d.oldest)
 	}
+	d.tellLost(true)
 	for domain, fds := range d.spare {
 		closeAll(fds)
 		openFlows.add(-len(fds))
@@ -362,32 +377,8 @@ func (d *Datagrams) Close() error {
 			*f = nil
 		}
 	}
-	d.keep()
 	d.in, d.out = nil, nil
 	return err
-}
-
-// fullLog says now and then that clients are dropped.
-type fullLog struct {
-	next    time.Duration
-	dropped int
-}
-
-// fullEvery is how often the table may be said to be full.
-const fullEvery = 10 * time.Second
-
-// dropNew notes that a datagram of a new client was dropped.
-func (d *Datagrams) dropNew(why string) {
-	d.full.dropped++
-	d.sayFull("datagrams of new clients are dropped: " + why)
-}
-
-func (d *Datagrams) sayFull(text string) {
-	if d.options.Log == nil || d.now < d.full.next {
-		return
-	}
-	d.options.Log.Warn(text, "addr", d.self.String(), "flows", len(d.byClient), "dropped", d.full.dropped)
-	d.full.next, d.full.dropped = d.now+fullEvery, 0
 }
 
 // silence is how long a client must have been silent to make room for a new one
@@ -405,7 +396,10 @@ func (d *Datagrams) hasRoom() bool {
 	if d.oldest == nil || d.now-d.oldest.last < min(silence, d.options.Expire) {
 		return false
 	}
-	d.sayFull("the table of flows is full: the longest silent clients make room")
+	if d.options.Log != nil && d.now >= d.nextFull {
+		d.options.Log.Warn("the table of flows is full: the longest silent clients make room", "addr", d.self.String(), "flows", len(d.byClient))
+		d.nextFull = d.now + lostEvery
+	}
 	d.drop(d.oldest)
 	return true
 }

@@ -32,6 +32,7 @@ func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
 		_ = d.Close()
 		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
 	}
+	d.first = o.Undelivered.take()
 	return d, nil
 }
 

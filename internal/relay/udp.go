@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,32 +13,16 @@ import (
 // of the last one.
 func (d *Datagrams) inbound() error {
 	d.inStall.until = 0
-	if d.in == nil {
-		d.in = d.borrowBatch()
-	}
-	b := d.in
-	if !b.holds() {
-		b.reset()
-		n, err := b.receive(d.host, batchSize, true, d.wildcard)
-		switch {
-		case err == unix.EAGAIN:
-			d.hostReady = false
-			return nil
-		case err == unix.ENOMEM || err == unix.ENOBUFS:
-			d.inStall.begin(d.now)
-			return nil
-		case fatal(err):
-			return &stepError{"recvmmsg", err}
-		case err != nil:
-			return nil // an ICMP error of an earlier answer: the next call goes on
+	if d.in == nil || !d.in.holds() {
+		if more, err := d.takeBatch(); !more || err != nil {
+			return err
 		}
-		d.hostReady = n == batchSize
 	}
 	room, empty, err := d.room()
 	if err != nil {
 		return err
 	}
-	return d.forward(b, room, empty)
+	return d.forward(d.in, room, empty)
 }
 
 // fatal: the descriptor is not what it should be.
@@ -62,7 +45,7 @@ func (d *Datagrams) forward(b *batch, room int, empty bool) error {
 		if err != nil {
 			return err
 		}
-		if f == nil {
+		if f == nil { // and so it was told
 			b.done[b.next] = true
 			b.next++
 			continue
@@ -113,15 +96,19 @@ func (d *Datagrams) sendInside(b *batch, f *flow) bool {
 		switch {
 		case n > 0:
 			at += n
-			d.inStall.delay = 0
+			d.inStall.delay, d.sent = 0, true
 		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
 			d.inStall.begin(d.now)
 			return false
 		case err == unix.ECONNREFUSED && !again:
-			again = true // of an earlier one: the service was connected to another client
+			again = true               // of an earlier one: the service was connected to another client
+			if d.carry.inside == nil { // else it is sent again, see takeBack
+				d.lose(1, lostRefused, err)
+			}
 			continue
-		default:
-			at++ // nothing that this one could be sent as
+		default: // nothing that this one could be sent as
+			d.lose(b.outEnd[at]-b.next, lostInside, err)
+			at++
 		}
 		b.next = b.outEnd[at-1]
 	}
@@ -141,15 +128,8 @@ func (d *Datagrams) room() (room int, empty bool, err error) {
 		q, err := d.carry.inside.Queue()
 		return q.Room, q.Unread == 0, err
 	}
-	var info [unix.SK_MEMINFO_VARS]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(d.innerFD), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	if e != 0 {
-		return 0, false, &stepError{"getsockopt SO_MEMINFO", e}
-	}
-	used, buffer := int(info[unix.SK_MEMINFO_RMEM_ALLOC]), int(info[unix.SK_MEMINFO_RCVBUF])
-	return buffer/2 - used, used == 0, nil
+	used, buffer, err := d.lookInside()
+	return buffer/2 - used, used == 0, err
 }
 
 // sameClient reports whether datagram i is from the same client to the same
@@ -192,9 +172,9 @@ func (d *Datagrams) refuse(err error) error {
 	case errors.Is(err, ErrStale), errors.Is(err, ErrClosed):
 		return err
 	case errors.Is(err, errFull), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		d.dropNew("the table of flows is full")
+		d.lose(1, lostFull, nil)
 	default:
-		d.dropNew(err.Error())
+		d.lose(1, lostFlow, err)
 	}
 	return nil
 }
@@ -205,6 +185,7 @@ func (d *Datagrams) refuse(err error) error {
 func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 	ip := name.ip().Unmap()
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || name.port() == 0 {
+		d.lose(1, lostNowhere, nil)
 		return nil
 	}
 	f := &flow{fd: -1, node: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
@@ -214,9 +195,11 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 		d.ask(f, asked)
 	}
 	if f.inner.ip() == ip && name.port() == d.self.port() {
+		d.lose(1, lostNowhere, nil)
 		return nil
 	}
 	if d.carry.inside != nil && !d.aim(f) {
+		d.lose(1, lostUnheard, nil)
 		return nil
 	}
 	return f
@@ -381,6 +364,9 @@ func (d *Datagrams) gather(b *batch) {
 	f, first := d.ready[0], b.n
 	most := min(f.burst, batchSize-b.n)
 	n, err := b.receive(f.fd, most, d.wildcard, false)
+	if err == unix.ECONNREFUSED && d.carry.inside == nil { // the answer of the realm: nobody was there
+		d.lose(1, lostRefused, err)
+	}
 	again := n == most || err != nil && err != unix.EAGAIN // an ICMP error: read on
 	if n == f.burst {
 		f.burst = min(2*f.burst, batchSize)
@@ -425,8 +411,9 @@ func (d *Datagrams) answer(b *batch) bool {
 		case err == unix.EINVAL && f.fromN > 0 && d.wildcard:
 			f.fromN = 0 // not one of our addresses: a broadcast's, or gone
 			return true
-		default:
-			at++ // nobody can be told
+		default: // the service cannot be told
+			d.lose(b.outEnd[at]-b.next, lostOutside, err)
+			at++
 		}
 		b.next = b.outEnd[at-1]
 	}

@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -44,12 +46,10 @@ func (d *Datagrams) inboundUnix() error {
 	return nil
 }
 
-// fetch takes a datagram off the host's queue; false: it is empty. One whose
-// client cannot have a flow is dropped.
+// fetch takes a datagram off the host's queue, or what was taken before; false: there is
+// none. One whose client cannot have a flow is dropped.
 func (d *Datagrams) fetch() (bool, error) {
-	var name rawAddr
-	var ctl [senderSpace]byte
-	text, ctlN, err := readUnix(d.host, &d.gram.in, &name, ctl[:])
+	one, err := d.takeUnix()
 	switch {
 	case err == unix.EAGAIN:
 		d.hostReady = false
@@ -60,19 +60,35 @@ func (d *Datagrams) fetch() (bool, error) {
 	case err != nil:
 		return false, &stepError{"recvmsg", err}
 	}
-	who := senderOf(ctl[:ctlN])
-	f := d.byClient[string(d.key(&name, &who))]
+	who := one.sender
+	f := d.byClient[string(d.key(&one.name, &who))]
 	if f == nil {
-		if f, err = d.openUnix(&name, who); err != nil {
-			return true, d.refuse(err)
+		if f, err = d.openUnix(&one.name, who); err != nil {
+			if err = d.refuse(err); err != nil {
+				one.data = bytes.Clone(one.data)
+				d.first = slices.Insert(d.first, 0, one)
+			}
+			return true, err
 		}
 	} else if !f.reached && f.sender.pid != who.pid {
 		f.sender = who
 		d.reach(f)
 	}
 	d.touch(f, d.now, d.grain())
-	d.gram.held, d.gram.to = text, f
+	d.gram.held, d.gram.to = one.data, f
 	return true, nil
+}
+
+// takeUnix takes one; its data may be in the buffer.
+func (d *Datagrams) takeUnix() (one datagram, err error) {
+	if len(d.first) > 0 {
+		one, d.first = d.first[0], d.first[1:]
+		return one, nil
+	}
+	var ctl [senderSpace]byte
+	text, n, err := readUnix(d.host, &d.gram.in, &one.name, ctl[:])
+	one.sender, one.data = senderOf(ctl[:n]), text
+	return one, err
 }
 
 // announced is how long to wait for an event that comes.
@@ -94,7 +110,9 @@ func (d *Datagrams) push() bool {
 		d.inStall.begin(d.now)
 		return false
 	}
-	// Any other error: the service cannot have this one.
+	if err != nil { // the service cannot have this one
+		d.lose(1, lostInside, err)
+	}
 	d.gram.held, d.gram.to = nil, nil
 	d.inStall.delay = 0
 	if cap(d.gram.in) > usual {
@@ -306,6 +324,7 @@ func (d *Datagrams) outboundUnix() error {
 // deliver sends an answer, or holds it where the client has no room.
 func (d *Datagrams) deliver(f *flow, text []byte) {
 	if !f.reached {
+		d.lose(1, lostUnreached, nil)
 		return
 	}
 	err := d.sendTo(f, text)
@@ -322,6 +341,8 @@ func (d *Datagrams) deliver(f *flow, text []byte) {
 		if d.outStall.until == 0 {
 			d.outStall.begin(d.now)
 		}
+	} else if err != nil {
+		d.lose(1, lostOutside, err)
 	}
 }
 
@@ -347,7 +368,7 @@ func (d *Datagrams) forgetNode(f *flow) {
 func (d *Datagrams) sayUnanswered(f *flow, err error) {
 	if d.options.Log != nil && d.now >= d.unanswered {
 		d.options.Log.Warn("a client is not answered", "addr", d.self.String(), "client", f.client.String(), "pid", f.sender.pid, "err", err)
-		d.unanswered = d.now + fullEvery
+		d.unanswered = d.now + lostEvery
 	}
 }
 

@@ -202,7 +202,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 		if bound != nil {
 			if err := s.newCourier(c, i, files[i], bound); err != nil {
 				for _, courier := range c.couriers {
-					courier.end(s)
+					courier.end()
 				}
 				return err
 			}

@@ -36,11 +36,10 @@ func (c *carrier) await(target listen.Address) (*inside.Bound, error) {
 
 // newCourier makes the courier of socket n, which takes bound.
 func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *inside.Bound) error {
-	taken := s.untold.take(n, s.spec.Hold)
+	s.expire(s.sockets[n])
 	d, err := relay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
-		relay.Options{Expire: s.spec.Carrying.Idle, Log: s.log, Taken: taken})
+		relay.Options{Expire: s.spec.Carrying.Idle, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
 	if err != nil {
-		s.untold.put(n, taken)
 		bound.Close()
 		return err
 	}
@@ -51,19 +50,18 @@ func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *inside.Bou
 
 // run carries until the program is gone. What it has not read is kept for the next
 // one.
-func (c *courier) run(over context.Context, s *Service) error {
+func (c *courier) run(over context.Context) error {
 	err := c.Run(over)
-	c.end(s)
+	c.end()
 	if errors.Is(err, relay.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
-func (c *courier) end(s *Service) {
+func (c *courier) end() {
 	_ = c.Close()
 	c.bound.Close()
-	s.untold.put(c.n, c.Taken())
 }
 
 // deliver starts the couriers; the first error ends the program. The function that it
@@ -73,7 +71,7 @@ func (s *Service) deliver(c *carrier) (wait func() error) {
 	failed := make([]error, len(c.couriers))
 	for i, courier := range c.couriers {
 		all.Go(func() {
-			if failed[i] = courier.run(c.exited, s); failed[i] != nil {
+			if failed[i] = courier.run(c.exited); failed[i] != nil {
 				c.child.Kill()
 			}
 		})
@@ -135,55 +133,9 @@ func (p *post) Queue() (relay.Queue, error) {
 	return relay.Queue(q), err
 }
 
-// untold is what was taken off the queues of the sockets, and no program has read: for
-// the next one.
-type untold struct {
-	mu    sync.Mutex
-	taken map[int][]relay.Taken
-	since map[int]time.Time
-}
-
-func (u *untold) put(n int, taken []relay.Taken) {
-	if len(taken) == 0 {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.taken == nil {
-		u.taken, u.since = make(map[int][]relay.Taken), make(map[int]time.Time)
-	}
-	u.taken[n], u.since[n] = taken, time.Now()
-}
-
-// take returns what is there for socket n, and no older than hold: nobody waits for
-// longer.
-func (u *untold) take(n int, hold time.Duration) []relay.Taken {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	taken := u.taken[n]
-	if hold > 0 && time.Since(u.since[n]) > hold {
-		taken = nil
-	}
-	delete(u.taken, n)
-	return taken
-}
-
-// first is a socket for which there is something.
-func (u *untold) first() (n int, any bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for n := range u.taken {
-		return n, true
-	}
-	return 0, false
-}
-
-// recall has those served who have been taken off a queue, and do not wait in it.
-func (s *Service) recall() {
-	if n, any := s.untold.first(); any {
-		select {
-		case s.clients <- s.sockets[n]:
-		default: // somebody is there
-		}
+// expire turns away who was taken off a socket's queue and has waited for hold since.
+func (s *Service) expire(socket *listen.Socket) {
+	if n := socket.Undelivered().Expire(s.spec.Hold); n > 0 {
+		s.log.Warn("clients turned away: no run of the service has read what they sent for as long as hold", "socket", socket.String(), "datagrams", n, "hold", s.spec.Hold)
 	}
 }

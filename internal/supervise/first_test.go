@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -83,45 +84,50 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 				return pid, err
 			})
 			t.Cleanup(func() { _ = maker.Close() })
-			f.means.StandIn = func(host *os.File, _ listen.Spec) (listen.StandIn, error) {
-				make := func() (*relayed, error) { return newRelayed(maker, host) }
+			f.means.StandIn = func(host *os.File, _ listen.Spec, u *relay.Undelivered) (listen.StandIn, error) {
+				make := func() (*relayed, error) { return f.newRelayed(maker, host, u) }
 				if f.standIn != nil {
 					return f.standIn(host, make)
 				}
-				r, err := make()
-				if err == nil {
-					r.run()
-				}
-				return r, err
+				return make()
 			}
 			test(t, f)
 		})
 	}
 }
 
-// relayed is a relay at work.
+// relayed is a relay, as the daemon has it.
 type relayed struct {
 	*relay.Datagrams
-	ctx  context.Context
-	end  context.CancelFunc
-	done sync.WaitGroup
+	touched func()
+	once    sync.Once
+	done    sync.WaitGroup
+	broken  atomic.Bool
 }
 
-func newRelayed(maker *relay.Maker, host *os.File) (*relayed, error) {
-	d, err := maker.StandIn(host, relay.Options{})
-	ctx, end := context.WithCancel(context.Background())
-	return &relayed{Datagrams: d, ctx: ctx, end: end}, err
+func (f *first) newRelayed(maker *relay.Maker, host *os.File, u *relay.Undelivered) (*relayed, error) {
+	d, err := maker.StandIn(host, relay.Options{Undelivered: u})
+	return &relayed{Datagrams: d, touched: func() { f.service.NodeTouched() }}, err
 }
 
-func (r *relayed) run() { r.done.Go(func() { _ = r.Run(r.ctx) }) }
+func (r *relayed) Run() {
+	r.once.Do(func() {
+		r.done.Go(func() {
+			if r.Datagrams.Run(context.Background()) != nil {
+				r.broken.Store(true)
+				r.touched()
+			}
+		})
+	})
+}
 
 func (r *relayed) File() *os.File { return r.Inner() }
-func (r *relayed) Broken() bool   { return false }
+func (r *relayed) Broken() bool   { return r.broken.Load() }
 
 func (r *relayed) Close() error {
-	r.end()
+	err := r.Datagrams.Close()
 	r.done.Wait()
-	return r.Datagrams.Close()
+	return err
 }
 
 // ask is a client; the function that it returns waits for his answer.
@@ -201,9 +207,7 @@ func TestFirstBeforeRelay(t *testing.T) {
 		answered := make(chan func(), 1)
 		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
 			answered <- f.ask()
-			r, err := make()
-			r.run()
-			return r, err
+			return make()
 		}
 		f.up("any once", warm)
 		f.open()()
@@ -219,7 +223,7 @@ func TestFirstInRelay(t *testing.T) {
 		answered := make(chan func(), 1)
 		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
 			r, err := make()
-			r.run()
+			r.Run()
 			answered <- f.ask()
 			f.until("the datagram is inside", func() bool { return readable(r.Inner()) })
 			return r, err
@@ -291,11 +295,12 @@ func TestFirstUntold(t *testing.T) {
 type sleepy struct {
 	*relayed
 	host *os.File
-	wake sync.Once
 }
+
+func (s *sleepy) Run() {}
 
 func (s *sleepy) Ask() {
 	if readable(s.host) {
-		s.wake.Do(s.run)
+		s.relayed.Run()
 	}
 }

@@ -61,7 +61,6 @@ type Service struct {
 	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
 	hurry   *turn   // from a client to the exec; nil: none
 	queues  queues
-	untold  untold
 	idle    idleness
 	timer   *time.Timer // of the state; nil: none runs
 	until   time.Time   // when it fires
@@ -217,7 +216,6 @@ func (s *Service) act(a Action) (next Event, follows bool) {
 	case Watch:
 		s.stop(&s.timer)
 		s.queue()
-		s.recall()
 	case Queue:
 		s.queue()
 	case Prepare:
@@ -287,19 +285,22 @@ func (s *Service) stop(t **time.Timer) {
 }
 
 // watch waits for a client on every socket, and reports whether it can: half a
-// set is never served.
+// set is never served. Who was taken off a queue and is undelivered is there already.
 func (s *Service) watch() bool {
 	all := true
 	for _, socket := range s.sockets {
-		err := s.around.Watcher.WaitReadable(socket, func() {
+		come := func() {
 			select {
 			case s.clients <- socket:
 			default: // the service is awake already
 			}
-		})
-		if err != nil {
+		}
+		if err := s.around.Watcher.WaitReadable(socket, come); err != nil {
 			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
 			all = false
+		}
+		if s.expire(socket); socket.Undelivered().Any() {
+			come()
 		}
 	}
 	return all
@@ -455,6 +456,9 @@ func (s *Service) heal() (anew bool) {
 			s.log.Warn("node healed", "socket", socket.String(), "was", what)
 		}
 		anew = anew || socket.Generation() != before
+	}
+	if anew {
+		s.watched = Ended // another descriptor, and perhaps somebody who is undelivered
 	}
 	return anew
 }
