@@ -116,7 +116,7 @@ func TestDoctorOnOldKernels(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v\n%s", lacks, err, out)
 		}
-		for _, want := range []string{"yes  default sandbox", "yes  seal", "NO   refusal of descriptors", "without it: the default works"} {
+		for _, want := range []string{"yes  default sandbox", "yes  seal", "NO   refusal of descriptors", "it costs:  the default works"} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("%s: %q is missing in\n%s", lacks, want, out)
 			}

@@ -25,7 +25,7 @@ type finding struct {
 	name   string
 	ok     bool
 	detail string // what was seen
-	needs  string // what depends on it
+	needs  string // what its lack costs
 	cure   string // how to get it
 }
 
@@ -48,7 +48,7 @@ func Report(w io.Writer) bool {
 	return works.ok
 }
 
-// lacks says of everything that is missing what depends on it and how to get it.
+// lacks says of everything that is missing what that costs and how to get it.
 func lacks(w io.Writer, findings []finding) {
 	for _, f := range findings {
 		if f.ok {
@@ -56,10 +56,10 @@ func lacks(w io.Writer, findings []finding) {
 		}
 		fmt.Fprintf(w, "\n%s: %s\n", f.name, f.detail)
 		if f.needs != "" {
-			fmt.Fprintf(w, "  without it: %s\n", f.needs)
+			fmt.Fprintf(w, "  it costs:  %s\n", f.needs)
 		}
 		if f.cure != "" {
-			fmt.Fprintf(w, "  to get it:  %s\n", f.cure)
+			fmt.Fprintf(w, "  to get it: %s\n", f.cure)
 		}
 	}
 }

@@ -12,14 +12,14 @@ type Ability struct {
 	Name   string
 	OK     bool
 	Detail string // what was seen
-	Needs  string // what depends on it
+	Needs  string // what its lack costs
 	Cure   string // how to get it
 }
 
 // Abilities tries what sockets need.
 func Abilities() []Ability {
-	return []Ability{family("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
-		family("vsock", unix.AF_VSOCK, "vsock:// addresses", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
+	return []Ability{family("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
+		family("vsock", unix.AF_VSOCK, "vsock:// addresses cannot be bound", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
 		rights()}
 }
 

@@ -19,7 +19,7 @@ type Ability struct {
 	Name     string
 	OK       bool
 	Detail   string // what was seen
-	Needs    string // what depends on it
+	Needs    string // what its lack costs
 	Cure     string // when not OK
 	Required bool   // by the default sandbox
 }
@@ -31,9 +31,9 @@ func Abilities() []Ability {
 	abilities := []Ability{
 		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfds(),
 		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock),
-		hold("joining network namespaces", "network = \"netns:NAME\"", unix.CAP_SYS_ADMIN),
-		hold("an own user id for every service", "separating services from us and from each other", unix.CAP_SETUID, unix.CAP_SETGID),
-		hold("raising hard limits", "limits above our own", unix.CAP_SYS_RESOURCE),
+		hold("joining network namespaces", "network = \"netns:NAME\" does not work", unix.CAP_SYS_ADMIN),
+		hold("an own user id for every service", "services are not separated from the activator's user and from each other by their ids", unix.CAP_SETUID, unix.CAP_SETGID),
+		hold("raising hard limits", "limits of services cannot be above the activator's own", unix.CAP_SYS_RESOURCE),
 		lowPorts(), subordinateIDs(),
 	}
 	for i := range abilities {
@@ -45,7 +45,7 @@ func Abilities() []Ability {
 }
 
 func kernelAbility() Ability {
-	a := Ability{Name: "kernel", Needs: "everything", Cure: cureKernel, Required: true}
+	a := Ability{Name: "kernel", Needs: "nothing works", Cure: cureKernel, Required: true}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		a.Detail = err.Error()
@@ -59,7 +59,7 @@ func kernelAbility() Ability {
 }
 
 func userNamespaces() Ability {
-	a := Ability{Name: "user namespaces", OK: true, Needs: "every sandbox", Required: true}
+	a := Ability{Name: "user namespaces", OK: true, Needs: "no sandbox can be made", Required: true}
 	ordinary := os.Geteuid() != 0
 	switch {
 	case !exists("/proc/self/ns/user"):
@@ -78,7 +78,7 @@ func userNamespaces() Ability {
 func appArmorAbility() Ability {
 	restricted := os.Geteuid() != 0 && sysctl(sysctlAppArmor) == "1"
 	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: sysctls(sysctlAppArmor),
-		Needs: "every sandbox of an ordinary user, unless a profile allows it", Cure: cureAppArmor}
+		Needs: "an ordinary user can make no sandbox, unless a profile allows it", Cure: cureAppArmor}
 	if a.Detail == "" {
 		a.Detail = "no " + sysctlAppArmor
 	}
@@ -87,7 +87,7 @@ func appArmorAbility() Ability {
 
 func ownFilter() Ability {
 	a := Ability{Name: "no seccomp filter on us", OK: !filtered(), Detail: "none",
-		Needs: "every sandbox, where the filter refuses namespaces or mounts", Cure: cureSeccomp}
+		Needs: "no sandbox can be made, where the filter refuses namespaces or mounts", Cure: cureSeccomp}
 	if !a.OK {
 		a.Detail = "Seccomp: 2 in /proc/self/status"
 	}
@@ -96,7 +96,7 @@ func ownFilter() Ability {
 
 func procAbility() Ability {
 	over := overProc()
-	a := Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "a fresh /proc in every sandbox", Required: true}
+	a := Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "no sandbox can be made: each has a fresh /proc", Required: true}
 	if !a.OK {
 		a.Detail, a.Cure = "covered: "+strings.Join(over, " "), cureOfProc()
 	}
@@ -106,7 +106,7 @@ func procAbility() Ability {
 // mountAPI calls what would do nothing: all but ENOSYS (and a filter's EPERM)
 // is an answer of the real thing.
 func mountAPI() Ability {
-	a := Ability{Name: "mount API", OK: true, Detail: "open_tree, move_mount, mount_setattr", Needs: "every sandbox", Cure: cureKernel, Required: true}
+	a := Ability{Name: "mount API", OK: true, Detail: "open_tree, move_mount, mount_setattr", Needs: "no sandbox can be made", Cure: cureKernel, Required: true}
 	_, open := unix.OpenTree(-1, "", 0)
 	move := unix.MoveMount(-1, "", -1, "", 0)
 	attr := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
@@ -119,7 +119,7 @@ func mountAPI() Ability {
 }
 
 func pidfds() Ability {
-	a := Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "waiting for processes", Cure: cureKernel, Required: true}
+	a := Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "nothing works: processes cannot be waited for", Cure: cureKernel, Required: true}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		a.OK, a.Detail = false, os.NewSyscallError("pidfd_open", err).Error()
@@ -130,7 +130,7 @@ func pidfds() Ability {
 }
 
 func seccompFilter(have bool) Ability {
-	a := Ability{Name: "seccomp filters", OK: have, Detail: "SECCOMP_MODE_FILTER", Needs: "every sandbox: the list of system calls, the seal, connect, handover = \"bind\"",
+	a := Ability{Name: "seccomp filters", OK: have, Detail: "SECCOMP_MODE_FILTER", Needs: "no sandbox can be made: the filter is the list of system calls, the seal, connect and handover = \"bind\"",
 		Cure: "a kernel with CONFIG_SECCOMP_FILTER", Required: true}
 	if !have {
 		a.Detail = "none"
@@ -151,7 +151,7 @@ func hold(name, needs string, numbers ...uint) Ability {
 	}
 	a.Detail = strings.Join(have, " ")
 	if len(lack) > 0 {
-		a.OK, a.Detail, a.Cure = false, "without "+strings.Join(lack, " "), "run the activator as root"
+		a.OK, a.Detail, a.Cure = false, "missing "+strings.Join(lack, " "), "run the activator as root"
 		if os.Geteuid() == 0 {
 			a.Cure = "give the container or virtual machine the capability"
 		}
@@ -160,7 +160,7 @@ func hold(name, needs string, numbers ...uint) Ability {
 }
 
 func lowPorts() Ability {
-	a := hold("ports below 1024", "sockets on such ports", unix.CAP_NET_BIND_SERVICE)
+	a := hold("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
 	const name = "net.ipv4.ip_unprivileged_port_start"
 	if start := sysctl(name); !a.OK && start != "" {
 		var first int
@@ -173,7 +173,7 @@ func lowPorts() Ability {
 
 // subordinateIDs are for a rootless Podman, subuid(5).
 func subordinateIDs() Ability {
-	a := Ability{Name: "subordinate ids", OK: true, Detail: "root needs none", Needs: "[container] as an ordinary user"}
+	a := Ability{Name: "subordinate ids", OK: true, Detail: "root needs none", Needs: "[container] does not work for an ordinary user"}
 	if os.Geteuid() == 0 {
 		return a
 	}
