@@ -351,3 +351,42 @@ func TestProxyDatagramsNoSocketEnters(t *testing.T) {
 		t.Errorf("it holds %d sockets, want its own", sockets)
 	}
 }
+
+// What no program has read is not lost by a reload either: the program of the changed
+// service has it.
+func TestProxyDatagramsOutliveReload(t *testing.T) {
+	n := port(t)
+	dir := folder(t)
+	path := configureIn(t, dir, "datagrams", fmt.Sprintf("[[socket]]\nlisten = [\"udp://127.0.0.1:%d\"]\ntarget = \"udp://:8000\"\n"+
+		"[service]\nexec = [\"SELF\", \"udp\", \":8000\", \"0s\", \"1\", \"away\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried datagrams\"]\nhandover = \"proxy\"\nhold = \"5m\"\n%s", n, quick))
+	a := activate(t, "--config", dir)
+	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
+	for i := range 3 { // the first is answered, and the others have left the host's queue with it
+		if _, err := fmt.Fprint(c, "question ", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := func() string {
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		buf := make([]byte, 100)
+		size, err := c.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, _ := strings.Cut(string(buf[:size]), " ")
+		return text
+	}
+	if text := next(); text != "question 0" {
+		t.Fatalf("the first answer is %q", text)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.rewrite(path, strings.Replace(string(text), ", \"0s\", \"1\", \"away\"", "", 1))
+	for i := 1; i < 3; i++ {
+		if text := next(); text != fmt.Sprint("question ", i) {
+			t.Errorf("after the reload the answer is %q", text)
+		}
+	}
+}

@@ -34,7 +34,11 @@ func answerOne(file *os.File) {
 		}
 	default:
 		var from unix.Sockaddr
-		if _, from, err = unix.Recvfrom(fd, buf[:], 0); err == nil {
+		var n int
+		if n, from, err = unix.Recvfrom(fd, buf[:], 0); err == nil {
+			if string(buf[:n]) == "ruin" {
+				ruin(fd)
+			}
 			err = unix.Sendto(fd, []byte("pid 1\n"), 0, from)
 		}
 	}
@@ -50,6 +54,7 @@ type first struct {
 	*stand
 	standIn func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) // in place of a relay that runs
 	clients int
+	maker   atomic.Int64 // the pid of the relays' maker
 }
 
 // firstKinds are the kinds of sockets, and how they are lent.
@@ -81,6 +86,7 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
 			maker := relay.NewMaker(func(argv []string, attr *syscall.ProcAttr) (int, error) {
 				pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
+				f.maker.Store(int64(pid))
 				return pid, err
 			})
 			t.Cleanup(func() { _ = maker.Close() })
