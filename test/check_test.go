@@ -72,7 +72,7 @@ read_only = ["DIR/nothing"]
 `, 2, []string{
 			"DIR/b.toml:4:9: service.exec: DIR/none: no such file or directory\n    exec = [\"DIR/none\"]\n            ^\n    it does not exist on the host\n",
 			"DIR/b.toml:5:8: service.user: no-such-user: no such user\n",
-			"DIR/b.toml:6:21: service.working_directory: /nowhere: no such file or directory\n",
+			"DIR/b.toml:6:21: service.working_directory: /nowhere: it is neither inside nor on the host\n",
 			"DIR/b.toml:8:14: sandbox.read_only: DIR/nothing: no such file or directory\n",
 		}},
 		{"host", "[[socket]]\nlisten = [\"unix://DIR/made/b\",\n  \"unix://DIR/occupied\"]\n[service]\nexec = [\"ECHO\"]\n", 1, []string{

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +126,7 @@ func (x *examination) service(ctx context.Context, source config.Source) planned
 	x.idle(source, sealing.sockets)
 	x.sockets(source, sealing.sockets)
 	x.streams(source)
+	x.handedOver(source)
 	process := processSpec(conf)
 	process.Sandbox.Names, process.Sandbox.Unmounted, process.Sandbox.Alone = sealing.names, sealing.receives, sealing.alone
 	if conf.Container != nil {
@@ -169,6 +171,17 @@ func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
 			}
 			x.add(source, place, text, bad.Cure).Host = bad.Occupied()
 		}
+	}
+}
+
+// handedOver finds a limit below the numbers of the descriptors that a program gets.
+func (x *examination) handedOver(source config.Source) {
+	conf := source.Service
+	count := uint64(3 + len(fdNames(conf)))
+	i := slices.IndexFunc(conf.Limits, func(l config.Limit) bool { return l.Resource == "nofile" && l.Soft < count })
+	if i >= 0 && conf.Handover == "fds" && conf.Container == nil {
+		text := fmt.Sprintf("nofile: %d is less than the %d descriptors that the program starts with: 3 and its sockets", conf.Limits[i].Soft, count)
+		x.add(source, config.Place{Key: "service.limits", Name: "nofile"}, text, fmt.Sprintf("write at least %d: it will open files of its own too", count+16))
 	}
 }
 

@@ -90,19 +90,31 @@ func TestExamine(t *testing.T) {
 		{"no program", anySocket + `exec = ["DIR/none"]`, "4:9: service.exec: DIR/none: no such file or directory", "", nil},
 		{"a folder", anySocket + `exec = ["DIR/folder"]`, "4:9: service.exec: DIR/folder: permission denied", "", nil},
 		{"not executable", anySocket + `exec = ["DIR/plain"]`, "4:9: service.exec: DIR/plain: permission denied", "", nil},
-		{"not a program", anySocket + `exec = ["DIR/text"]`, "4:9: service.exec: DIR/text: exec format error", "", onlyOurFormats},
-		{"no interpreter", anySocket + `exec = ["DIR/script"]`, "4:9: service.exec: DIR/script: its interpreter DIR/none is not there inside", "", nil},
+		{"not a program", anySocket + `exec = ["DIR/text"]`, "4:9: service.exec: DIR/text: exec format error: neither a program for this machine nor a script that starts with #!", "", onlyOurFormats},
+		{"an empty file", anySocket + `exec = ["DIR/empty"]`, "4:9: service.exec: DIR/empty: exec format error: neither a program", "", onlyOurFormats},
+		{"a byte order mark", anySocket + `exec = ["DIR/marked"]`, "4:9: service.exec: DIR/marked: exec format error: neither a program", "", onlyOurFormats},
+		{"another machine's", anySocket + `exec = ["DIR/alien"]`, "4:9: service.exec: DIR/alien: exec format error: neither a program", "", onlyOurFormatsCertain},
+		{"an object file's like", anySocket + `exec = ["DIR/small-elf"]`, "", "", nil},
+		{"no interpreter", anySocket + `exec = ["DIR/script"]`, "4:9: service.exec: DIR/script: its interpreter DIR/none does not exist on the host", "", nil},
+		{"relative interpreter", anySocket + `exec = ["DIR/relative"]`, "4:9: service.exec: DIR/relative: its interpreter ./shell counts from the working directory, and /shell is not there inside", "", nil},
+		{"relative interpreter, there", anySocket + "exec = [\"DIR/relative\"]\nworking_directory = \"DIR\"\n[sandbox]\nread_only = [\"DIR\"]", "", "", nil},
+		{"Windows line ends", anySocket + `exec = ["DIR/windows"]`, "4:9: service.exec: DIR/windows: its interpreter \"/bin/sh\\r\" is not there: the file has Windows line ends", "", nil},
+		{"Windows line ends, env", anySocket + `exec = ["DIR/windows-env"]`, "4:9: service.exec: DIR/windows-env: its interpreter \"sh\\r\" is not found: the file has Windows line ends", "", nil},
 		{"interpreter not inside", anySocket + `exec = ["DIR/script-own"]`, "4:9: service.exec: DIR/script-own: its interpreter DIR/shell is not there inside", "", nil},
 		{"interpreter mounted", anySocket + "exec = [\"DIR/script-own\"]\n[sandbox]\nread_only = [\"DIR/shell\"]", "", "", nil},
-		{"interpreter's interpreter", anySocket + "exec = [\"DIR/nested\"]\n[sandbox]\nread_only = [\"DIR/script\"]", "4:9: service.exec: DIR/script: its interpreter DIR/none is not there inside", "", nil},
+		{"interpreter's interpreter", anySocket + "exec = [\"DIR/nested\"]\n[sandbox]\nread_only = [\"DIR/script\"]", "4:9: service.exec: DIR/script: its interpreter DIR/none does not exist on the host", "", nil},
 		{"env", anySocket + `exec = ["DIR/env"]`, "", "", nil},
-		{"env, nothing found", anySocket + `exec = ["DIR/env-none"]`, "4:9: service.exec: DIR/env-none: its interpreter no-such-program is not found inside in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
-		{"env with options", anySocket + `exec = ["DIR/env-options"]`, "", "", nil},
+		{"env, nothing found", anySocket + `exec = ["DIR/env-none"]`, "4:9: service.exec: DIR/env-none: its interpreter no-such-program is not found in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
+		{"env with options", anySocket + `exec = ["DIR/env-options"]`, "4:9: service.exec: DIR/env-options: env gets one argument, \"-i no-such-program\"", "", nil},
+		{"env with two words", anySocket + `exec = ["DIR/env-words"]`, "4:9: service.exec: DIR/env-words: env gets one argument, \"sh -e\", and finds nothing of that name", "", nil},
+		{"env that splits", anySocket + `exec = ["DIR/env-split"]`, "", "", nil},
+		{"env that splits, nothing found", anySocket + `exec = ["DIR/env-split-none"]`, "4:9: service.exec: DIR/env-split-none: its interpreter no-such-program is not found in PATH=/bin:/usr/bin, neither inside nor on the host", "", nil},
 		{"found in PATH", anySocket + `exec = ["true"]`, "", "", nil},
-		{"not found in PATH", anySocket + `exec = ["no-such-program"]`, "4:9: service.exec: no-such-program: not found inside in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
+		{"not found in PATH", anySocket + `exec = ["no-such-program"]`, "4:9: service.exec: no-such-program: not found in PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "", nil},
 		{"in a PATH of its own", anySocket + "exec = [\"mine\"]\nenvironment = { PATH = \"DIR/bin\" }\n[sandbox]\nread_only = [\"DIR/bin\"]", "", "", nil},
 		{"PATH not mounted", anySocket + "exec = [\"mine\"]\nenvironment = { PATH = \"DIR/bin\" }", "4:9: service.exec: mine: not found inside in PATH=DIR/bin", "", nil},
-		{"execute only", anySocket + `exec = ["DIR/execute-only"]`, "", "", nil},
+		{"a script to execute only", anySocket + `exec = ["DIR/execute-only"]`, "4:9: service.exec: DIR/execute-only: a script, which the service's user may execute but its interpreter could not read", "-", nil},
+		{"a program to execute only", anySocket + `exec = ["DIR/binary-execute-only"]`, "", "", nil},
 		{"a folder above", anySocket + `exec = ["DIR/bin/../bin/mine"]`, "", "", nil},
 		{"in a fresh folder", anySocket + `exec = ["DIR/bin/mine"]` + "\n[sandbox]\ntmpfs = [\"DIR/bin\"]", "4:9: service.exec: DIR/bin/mine: not there inside", "", nil},
 		{"a root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR\"", "4:9: service.exec: /bin/mine: its interpreter /bin/sh is not there inside", "", nil},
@@ -117,16 +129,21 @@ func TestExamine(t *testing.T) {
 		{"mount in a mount", anySocket + noBinary + "[sandbox]\nread_only = [\"DIR/folder:/srv/f\"]\ntmpfs = [\"/srv/f/none\"]", "7:10: sandbox.tmpfs: /srv/f/none: no such file or directory", "", nil},
 
 		{"working directory", anySocket + noBinary + "working_directory = \"/usr/lib\"", "", "", nil},
-		{"no working directory", anySocket + noBinary + "working_directory = \"/nowhere\"", "5:21: service.working_directory: /nowhere: no such file or directory", "", nil},
-		{"a file for it", anySocket + noBinary + "working_directory = \"/etc/passwd\"", "5:21: service.working_directory: /etc/passwd: not a directory", "", nil},
+		{"no working directory", anySocket + noBinary + "working_directory = \"/nowhere\"", "5:21: service.working_directory: /nowhere: it is neither inside nor on the host", "", nil},
+		{"a file for it", anySocket + noBinary + "working_directory = \"/etc/passwd\"", "5:21: service.working_directory: /etc/passwd: it is not a folder, or something on its path is none", "", nil},
+		{"no working directory on the host", anySocket + noBinary + "working_directory = \"/usr/no-such\"", "5:21: service.working_directory: /usr/no-such: it is neither inside nor on the host", "", nil},
 		{"one that is root's", anySocket + noBinary + "working_directory = \"DIR/mine-only\"\n[sandbox]\nread_only = [\"DIR/mine-only\"]",
-			"5:21: service.working_directory: DIR/mine-only: permission denied", "-", nil},
+			"5:21: service.working_directory: DIR/mine-only: it is there, but the service's user may not enter it", "-", nil},
 		{"one of its own", anySocket + noBinary + "runtime_directory = \"examine-web\"\nworking_directory = \"%t/examine-web\"", "", "", nil},
 
 		{"no user", anySocket + noBinary + "user = \"no-such-user\"", "5:8: service.user: no-such-user: no such user", "", nil},
 		{"no group", anySocket + noBinary + "group = \"no-such-group\"", "5:9: service.group: no-such-group: no such group", "", nil},
 		{"another user", anySocket + noBinary + "user = \"daemon\"", "", "5:8: service.user: daemon: only root starts services as another user", nil},
 		{"a limit", anySocket + noBinary + "limits = { nproc = 1, nofile = 2000000000 }", "5:32: service.limits: nofile: the hard limit here is ", "", cannotRaise},
+		{"few descriptors", anySocket + noBinary + "limits = { nofile = 3 }", "5:21: service.limits: nofile: 3 is less than the 4 descriptors that the program starts with: 3 and its sockets", "", nil},
+		{"enough descriptors", anySocket + noBinary + "limits = { nofile = 4 }", "", "", nil},
+		{"few descriptors, a hard limit", anySocket + noBinary + "limits = { nofile = \"3:1024\" }", "5:21: service.limits: nofile: 3 is less than", "", nil},
+		{"few descriptors, all inherited by name", anySocket + noBinary + "handover = \"stdio\"\naccept = true\nlimits = { nofile = 3 }", "", "", nil},
 		{"stdout", anySocket + noBinary + "stdout = \"DIR/none/out\"\nstderr = \"DIR/folder\"",
 			"5:10: service.stdout: DIR/none/out: no such file or directory\n6:10: service.stderr: DIR/folder: is a directory", "", nil},
 		{"no network namespace", anySocket + noBinary + "[sandbox]\nnetwork = \"netns:no-such\"", "6:11: sandbox.network: /run/netns/no-such: no such network namespace", "", nil},
@@ -136,6 +153,9 @@ func TestExamine(t *testing.T) {
 		{"somebody lives there", "[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix://DIR/live: DIR/live: a live socket of ourselves, pid ", "", nil},
 		{"a socket that nobody has", "[[socket]]\nlisten = [\"unix://DIR/stale\"]\n[service]\n" + noBinary, "", "", nil},
 		{"a folder in a file", "[[socket]]\nlisten = [\"unix://DIR/plain/s\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix://DIR/plain/s: make DIR/plain/s: not a directory", "", nil},
+		{"in /proc", "[[socket]]\nlisten = [\"unix:///proc/foo/s\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix:///proc/foo/s: make /proc/foo/s: operation not permitted",
+			"2:11: socket.listen: unix:///proc/foo/s: make /proc/foo/s: permission denied", nil},
+		{"in /sys", "[[socket]]\nlisten = [\"unix:///sys/s\"]\n[service]\n" + noBinary, "2:11: socket.listen: unix:///sys/s: make /sys/s: ", "", nil},
 		{"nobody to give it to", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsocket_user = \"no-such\"\nsocket_group = \"no-such\"\n[service]\n" + noBinary,
 			"3:15: socket.socket_user: user: unknown user no-such\n4:16: socket.socket_group: group: unknown group no-such", "", nil},
 		{"not to be given", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsocket_user = \"daemon\"\n[service]\n" + noBinary, "", "3:15: socket.socket_user: chown DIR/s: operation not permitted", nil},
@@ -190,7 +210,14 @@ func TestExamine(t *testing.T) {
 func onlyOurFormats() bool {
 	known, err := os.ReadFile("/proc/filesystems")
 	entries, _ := os.ReadDir("/proc/sys/fs/binfmt_misc")
-	return err == nil && (!strings.Contains(string(known), "\tbinfmt_misc\n") || len(entries) == 2)
+	return err == nil && (!strings.Contains(string(known), "\tbinfmt_misc\n") || len(entries) == 2 || len(entries) == 0)
+}
+
+// onlyOurFormatsCertain reports whether that can be seen from here too: root sees it always.
+func onlyOurFormatsCertain() bool {
+	known, err := os.ReadFile("/proc/filesystems")
+	_, mounted := os.Stat("/proc/sys/fs/binfmt_misc/status")
+	return onlyOurFormats() && (os.Geteuid() == 0 || mounted == nil || err == nil && !strings.Contains(string(known), "\tbinfmt_misc\n"))
 }
 
 func cannotRaise() bool {
@@ -205,6 +232,17 @@ func cannotRaise() bool {
 func (b bench) fill() {
 	b.write("plain", "x", 0o644)
 	b.write("text", "no program\n", 0o755)
+	b.write("empty", "", 0o755)
+	b.write("marked", "\ufeff#!/bin/sh\n", 0o755)
+	const header64 = "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00"
+	b.write("alien", header64+"\xf3\x00", 0o755) // of RISC-V
+	b.write("small-elf", "\x7fELF", 0o755)
+	b.write("relative", "#!./shell\n", 0o755)
+	b.write("windows", "#!/bin/sh\r\necho\r\n", 0o755)
+	b.write("windows-env", "#!/usr/bin/env sh\r\n", 0o755)
+	b.write("env-words", "#!/usr/bin/env sh -e\n", 0o755)
+	b.write("env-split", "#!/usr/bin/env -S -i A=b sh -e\n", 0o755)
+	b.write("env-split-none", "#!/usr/bin/env -S -i A=b no-such-program -e\n", 0o755)
 	b.write("folder/file", "", 0o644)
 	b.write("script", "#!"+b.dir+"/none\n", 0o755)
 	b.write("nested", "#!"+b.dir+"/script\n", 0o755)
@@ -223,6 +261,7 @@ func (b bench) fill() {
 		b.t.Fatal(err)
 	}
 	b.write("shell", string(shell), 0o755)
+	b.write("binary-execute-only", string(shell), 0o711)
 	live, err := net.Listen("unix", filepath.Join(b.dir, "live"))
 	if err != nil {
 		b.t.Fatal(err)

@@ -27,6 +27,9 @@ func words(e *spawn.StageError) (text, cure string) {
 	text, cure = e.Errno.Error(), e.Cure
 	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
 		text, cure = reason, rest
+		if e.Errno == unix.ENOEXEC {
+			text = e.Errno.Error() + ": " + reason
+		}
 	} else if e.Errno == 0 {
 		text, cure = e.Cure, ""
 	}

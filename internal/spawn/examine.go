@@ -165,7 +165,7 @@ func (s *Spec) examineInside(directories []sandbox.Mount, viewer sandbox.Viewer)
 	if view == nil {
 		return found
 	}
-	look := inside{view: view}
+	look := inside{view: view, dir: s.Dir}
 	// A program whose own mount is refused has been told.
 	if !slices.ContainsFunc(refused, func(r *StageError) bool { return r.Path == s.Argv[0] }) {
 		found = append(found, refusals(look.examineProgram(s.Argv[0], s.Env))...)
@@ -182,14 +182,14 @@ func (i inside) examineFolder(dir string) error {
 	spot, err := i.view.Find(dir)
 	var errno syscall.Errno
 	switch {
-	case err != nil && !errors.As(err, &errno): // it cannot be told
-		return nil
-	case err == nil && !spot.Folder():
-		errno = unix.ENOTDIR
-	case err == nil && !i.view.Allows(spot, 1):
-		errno = unix.EACCES
-	case err == nil:
-		return nil
+	case errors.As(err, &errno):
+		return i.explainFolder(dir, errno)
+	case err != nil:
+		return nil // it cannot be told
+	case !spot.Folder():
+		return i.explainFolder(dir, unix.ENOTDIR)
+	case !i.view.Allows(spot, 1):
+		return i.explainFolder(dir, unix.EACCES)
 	}
-	return &StageError{Step: "working_directory", Path: dir, Errno: errno, Cure: cureFolder}
+	return nil
 }

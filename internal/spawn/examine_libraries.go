@@ -55,7 +55,7 @@ func (i inside) examineLibraries(program, loader string, env []string) error {
 		return nil
 	}
 	return &StageError{Step: "exec", Path: program, Errno: syscall.ENOENT,
-		Cure: "its library " + missing + " is not there inside; mount it with read_only"}
+		Cure: "its library " + missing + " is not there inside; mount it with read_only, or install it"}
 }
 
 // text is a whole file inside; nil where there is none.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"syscall"
 
@@ -53,21 +53,23 @@ func (i inside) examineFile(program string, env []string, depth int) error {
 		return nil
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, 256)
+	head := make([]byte, headSize)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
 		return nil
 	}
 	head = head[:n]
 	switch {
-	case bytes.HasPrefix(head, []byte("#!")):
-		return i.examineScript(program, interpreterOf(f), head, env, depth)
-	case bytes.HasPrefix(head, []byte("\x7fELF")):
-		if !forThisMachine(head) {
-			return nil // perhaps somebody emulates it
+	case bytes.HasPrefix(head, []byte("#!")) && interpreterOf(f) != "":
+		if !i.view.Allows(spot, 4) {
+			return &StageError{Step: "exec", Path: program, Errno: unix.EACCES, Cure: "a script, which the service's user may execute but its interpreter could not read; chmod +r"}
 		}
+		return i.examineScript(program, interpreterOf(f), head, env, depth)
+	case forThisMachine(head):
 		return i.examineBinary(program, f, env)
-	case otherFormats():
+	case bytes.HasPrefix(head, []byte("\x7fELF")) && alien(head) == "":
+		return nil // of 32 bits, or cut off
+	case otherwise(program, head):
 		return nil
 	}
 	return i.explain(program, unix.ENOEXEC)
@@ -75,66 +77,37 @@ func (i inside) examineFile(program string, env []string, depth int) error {
 
 // examineScript looks at what a script names after #!.
 func (i inside) examineScript(script, interpreter string, head []byte, env []string, depth int) error {
-	switch {
-	case interpreter == "":
-		return i.explain(script, unix.ENOEXEC)
-	case !strings.HasPrefix(interpreter, "/"):
-		return nil // of the working directory
-	}
 	if err := i.examineInterpreter(script, interpreter, env, depth); err != nil {
 		return err
 	}
-	name := searched(interpreter, head)
-	if name == "" {
+	search, cure := searchOf(interpreter, head, env)
+	if search.name == "" {
 		return nil
 	}
-	for _, candidate := range candidates(name, env) {
-		if !absent(i.examineFile(candidate, env, depth+1)) {
+	if spot, err := i.view.Find(i.at(interpreter)); err != nil || cure == "" && path.Base(spot.Path) == "busybox" {
+		return nil // whose env does not split
+	}
+	for _, candidate := range candidates(search.name, search.env) {
+		if !absent(i.examineFile(i.at(candidate), search.env, depth+1)) {
 			return nil
 		}
 	}
-	return &StageError{Step: "exec", Path: script, Errno: syscall.ENOENT,
-		Cure: "its interpreter " + name + " is not found inside in PATH=" + pathOf(env) + "; mount it with read_only"}
+	return &StageError{Step: "exec", Path: script, Errno: syscall.ENOENT, Cure: i.missingSearch(search, script, cure)}
 }
 
 // examineInterpreter says of the file whose interpreter is missing that it is.
 func (i inside) examineInterpreter(file, interpreter string, env []string, depth int) error {
-	err := i.examineFile(interpreter, env, depth+1)
+	place := i.at(interpreter)
+	err := i.examineFile(place, env, depth+1)
 	var refused *StageError
-	if !errors.As(err, &refused) || refused.Path != interpreter {
+	if !errors.As(err, &refused) || refused.Path != place {
 		return err
 	}
-	spot, missing := i.view.Find(interpreter)
+	spot, missing := i.view.Find(place)
 	if missing == nil && spot.Stat.Mode&unix.S_IFMT == unix.S_IFREG && refused.Errno != unix.EACCES {
 		return err // it is there, and lacks something itself
 	}
 	return i.explain(file, refused.Errno)
-}
-
-// searched is the program that env(1) looks for in PATH on a script's behalf; "" where
-// it does not, or not simply.
-func searched(interpreter string, head []byte) string {
-	if filepath.Base(interpreter) != "env" {
-		return ""
-	}
-	line, _, whole := bytes.Cut(head, []byte("\n"))
-	words := strings.Fields(string(line))[1:]
-	if string(line[:2]) == "#!" && len(line) > 2 && (line[2] == ' ' || line[2] == '\t') {
-		words = words[1:] // "#! /usr/bin/env"
-	}
-	switch {
-	case !whole:
-		return ""
-	case len(words) == 1:
-	case len(words) > 1 && words[0] == "-S":
-		words = words[1:]
-	default:
-		return ""
-	}
-	if strings.ContainsAny(words[0], "=/$\\\"'") || words[0][0] == '-' {
-		return ""
-	}
-	return words[0]
 }
 
 // examineBinary looks at the loader and the libraries that a program needs.
@@ -154,15 +127,4 @@ func (i inside) examineBinary(program string, f *os.File, env []string) error {
 		return i.explain(program, unix.EACCES)
 	}
 	return i.examineLibraries(program, loader, env)
-}
-
-// otherFormats reports whether the kernel may know of formats that we do not,
-// binfmt_misc of its documentation. Where it has none mounted that cannot be told.
-func otherFormats() bool {
-	known, err := os.ReadFile("/proc/filesystems")
-	if err == nil && !bytes.Contains(known, []byte("\tbinfmt_misc\n")) {
-		return false
-	}
-	entries, err := os.ReadDir("/proc/sys/fs/binfmt_misc")
-	return err != nil || len(entries) != 2 // "register" and "status"
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,11 +77,11 @@ func TestExamineLibraries(t *testing.T) {
 	put("/app/bin/true", host)
 	check("nothing", spec, missing("interpreter "+loader))
 	put(loader, loader)
-	check("a loader", spec, missing("library "+library))
+	check("a loader", spec, missing("library "+library)+", or install it")
 
 	from := (&libraries{inside: hostView(t), seen: map[string]bool{}, cache: hostCache()}).find(library)
 	put("/odd/"+library, from)
-	check("a library somewhere", spec, missing("library "+library))
+	check("a library somewhere", spec, missing("library "+library)+", or install it")
 	told := spec
 	told.Env = append(told.Env, "LD_LIBRARY_PATH=/odd")
 	check("and where", told, "")
@@ -140,25 +141,70 @@ func TestExamineFindsNothingWrong(t *testing.T) {
 }
 
 // What stands after #! is found as env(1) finds it, or not looked for.
-func TestSearched(t *testing.T) {
-	for _, test := range []struct{ line, want string }{
-		{"#!/usr/bin/env python3\n", "python3"},
-		{"#! /usr/bin/env\tpython3 \n", "python3"},
-		{"#!/usr/bin/env -S python3 -u\n", "python3"},
-		{"#!/usr/bin/env -S A=b python3\n", ""},
-		{"#!/usr/bin/env -i python3\n", ""},
-		{"#!/usr/bin/env A=b\n", ""},
-		{"#!/usr/bin/env two words\n", ""},
-		{"#!/usr/bin/env\n", ""},
-		{"#!/usr/bin/env -S\n", ""},
-		{"#!/usr/bin/env cut", ""},
-		{"#!/bin/sh\n", ""},
-		{"#! /bin/sh -e\n", ""},
+func TestSearchOf(t *testing.T) {
+	const own, none = "/own", "/bin:/usr/bin"
+	for _, test := range []struct{ line, want, path, cure string }{
+		{"#!/usr/bin/env python3\n", "python3", own, ""},
+		{"#! /usr/bin/env\tpython3 \n", "python3", own, ""},
+		{"#!/usr/bin/env /bin/python3\n", "/bin/python3", own, ""},
+		{"#!/usr/bin/env python3\r\n", "python3\r", own, ""},
+		{"#!/usr/bin/env python3 -u\n", "python3 -u", own, "write #!/usr/bin/env -S python3 -u"},
+		{"#!/usr/bin/env -i python3\n", "-i python3", own, "write #!/usr/bin/env -S -i python3"},
+		{"#!/usr/bin/env -S python3 -u\n", "python3", own, ""},
+		{"#!/usr/bin/env -Spython3 -u\n", "python3", own, ""},
+		{"#!/usr/bin/env -S A=b python3\n", "python3", own, ""},
+		{"#!/usr/bin/env -S PATH=/x python3\n", "python3", "/x", ""},
+		{"#!/usr/bin/env -S -i A=b python3 -u\n", "python3", none, ""},
+		{"#!/usr/bin/env -S -i PATH=/x python3\n", "python3", "/x", ""},
+		{"#!/usr/bin/env -S -u A python3\n", "", "", ""},
+		{"#!/usr/bin/env -S ${A} python3\n", "", "", ""},
+		{"#!/usr/bin/env -u A\n", "", "", ""},
+		{"#!/usr/bin/env -i\n", "", "", ""},
+		{"#!/usr/bin/env A=b\n", "", "", ""},
+		{"#!/usr/bin/env\n", "", "", ""},
+		{"#!/usr/bin/env -S\n", "", "", ""},
+		{"#!/usr/bin/env cut", "", "", ""},
+		{"#!/bin/sh\n", "", "", ""},
+		{"#! /bin/sh -e\n", "", "", ""},
 	} {
 		interpreter := interpreterOf(strings.NewReader(test.line))
-		if got := searched(interpreter, []byte(test.line)); got != test.want {
-			t.Errorf("%q: %q, want %q", test.line, got, test.want)
+		got, cure := searchOf(interpreter, []byte(test.line), []string{"PATH=" + own})
+		if got.name != test.want || pathOf(got.env) != test.path || cure != test.cure {
+			t.Errorf("%q: %q in %q, cure %q; want %q", test.line, got.name, got.env, cure, test)
 		}
+	}
+}
+
+// Entries of binfmt_misc are read as the kernel writes them, and taken as it takes them.
+func TestFormats(t *testing.T) {
+	dir := shared(t)
+	if _, known := readFormats(dir); known {
+		t.Error("an empty folder is one where nothing is mounted")
+	}
+	write(t, dir+"/register", "", 0o200)
+	write(t, dir+"/status", "enabled\n", 0o644)
+	write(t, dir+"/qemu", "enabled\ninterpreter /usr/bin/qemu\nflags: OC\noffset 0\nmagic 7f454c4602\nmask fffffffffe\n", 0o644)
+	write(t, dir+"/deep", "enabled\ninterpreter /x\nflags: \noffset 2\nmagic 6869\n", 0o644)
+	write(t, dir+"/script", "enabled\ninterpreter /x\nflags: \nextension .py\n", 0o644)
+	write(t, dir+"/off", "disabled\ninterpreter /x\nflags: \noffset 0\nmagic 6f66\n", 0o644)
+	all, known := readFormats(dir)
+	if !known || len(all) != 3 {
+		t.Fatalf("%+v, %v", all, known)
+	}
+	for _, test := range []struct {
+		name, head string
+		want       bool
+	}{
+		{"/a", "\x7fELF\x02...", true}, {"/a", "\x7fELF\x03", true}, {"/a", "\x7fELF\x01", false}, {"/a", "\x7fELF", false},
+		{"/a", "..hi", true}, {"/a", "hi", false}, {"/a.py", "", true}, {"/apy", "", false}, {"/a", "of", false},
+	} {
+		if got := slices.ContainsFunc(all, func(f format) bool { return f.takes(test.name, []byte(test.head)) }); got != test.want {
+			t.Errorf("%q %q: %v", test.name, test.head, got)
+		}
+	}
+	write(t, dir+"/status", "disabled\n", 0o644)
+	if all, known := readFormats(dir); !known || len(all) > 0 {
+		t.Errorf("switched off: %v, %v", all, known)
 	}
 }
 

@@ -2,9 +2,11 @@ package spawn
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -39,6 +41,15 @@ func pathOf(env []string) (path string) {
 type inside struct {
 	root string
 	view *sandbox.View // instead of root
+	dir  string        // the working directory; "": /
+}
+
+// at is a path inside from the root.
+func (i inside) at(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return i.dir + "/" + name
 }
 
 // open opens a file as the process would see it, links and all.
@@ -96,8 +107,15 @@ func (i inside) notFound(name string, env []string) error {
 			return i.explain(candidate, syscall.ENOENT)
 		}
 	}
-	return &StageError{Step: "exec", Path: name, Errno: syscall.ENOENT,
-		Cure: "not found inside in PATH=" + pathOf(env) + "; give its absolute path, or mount where it is"}
+	return &StageError{Step: "exec", Path: name, Errno: syscall.ENOENT, Cure: i.notInPath(name, env)}
+}
+
+// notInPath says where a program has been looked for, and what helps.
+func (i inside) notInPath(name string, env []string) string {
+	if slices.ContainsFunc(candidates(name, env), i.onHost) {
+		return "not found inside in PATH=" + pathOf(env) + "; give its absolute path, or mount where it is"
+	}
+	return "not found in PATH=" + pathOf(env) + ", neither inside nor on the host; install it, or give its absolute path"
 }
 
 // explain turns execve's errno, which says the same for a missing program and
@@ -110,7 +128,7 @@ func (i inside) explain(program string, errno unix.Errno) error {
 	case syscall.EACCES:
 		refusal.Cure = i.inaccessible(program)
 	case syscall.ENOEXEC:
-		refusal.Cure = "neither a program for this machine nor a script that starts with #!"
+		refusal.Cure = i.unknown(program)
 	case syscall.E2BIG:
 		refusal.Cure = "arguments and environment are too long"
 	case syscall.EAGAIN:
@@ -121,13 +139,38 @@ func (i inside) explain(program string, errno unix.Errno) error {
 
 func (i inside) missing(program string) string {
 	if !i.isFile(program) {
+		if !i.onHost(program) {
+			return "not there inside, nor on the host; correct the path, or install it"
+		}
 		return "not there inside; mount it with read_only, or correct the path"
 	}
 	name := i.interpreter(program)
 	if name == "" {
 		return "it is there, but what it needs to start is not"
 	}
+	return i.missingInterpreter(program, name)
+}
+
+// missingInterpreter says what helps where the interpreter of a program is not inside.
+func (i inside) missingInterpreter(program, name string) string {
+	switch line, windows := strings.CutSuffix(name, "\r"); {
+	case windows:
+		return fmt.Sprintf("its interpreter %q is not there: the file has Windows line ends; sed -i 's/\\r$//' %s makes them line ends of %s", name, program, line)
+	case !filepath.IsAbs(name):
+		return fmt.Sprintf("its interpreter %s counts from the working directory, and %s is not there inside; write its absolute path after #!", name, filepath.Clean(i.at(name)))
+	case !i.onHost(name):
+		return "its interpreter " + name + " does not exist on the host; install it, or correct the path"
+	}
 	return "its interpreter " + name + " is not there inside; mount it with read_only"
+}
+
+// onHost reports whether the host has something at a path, or may have.
+func (i inside) onHost(name string) bool {
+	if i.root == "/" {
+		return true // we are inside ourselves
+	}
+	err := unix.Access(name, unix.F_OK)
+	return err != unix.ENOENT && err != unix.ENOTDIR
 }
 
 func (i inside) inaccessible(program string) string {
@@ -141,7 +184,7 @@ func (i inside) inaccessible(program string) string {
 	if stat.Mode&0o111 == 0 {
 		return "not executable: chmod +x"
 	}
-	if name := i.interpreter(program); name != "" && !i.executable(name) {
+	if name := i.interpreter(program); name != "" && !i.executable(i.at(name)) {
 		return "its interpreter " + name + " is not executable by the service's user"
 	}
 	return "the service's user may not reach or execute it, or its file system is mounted noexec"
@@ -173,4 +216,18 @@ func interpreterOf(r io.ReaderAt) string {
 		return string(words[0])
 	}
 	return elfInterpreter(r)
+}
+
+// explainFolder is the error of a working directory that cannot be entered.
+func (i inside) explainFolder(dir string, errno unix.Errno) error {
+	cure := "it must exist inside; mount it, or make it part of the root"
+	switch {
+	case errno == unix.ENOTDIR:
+		cure = "it is not a folder, or something on its path is none; name a folder"
+	case errno == unix.EACCES:
+		cure = "it is there, but the service's user may not enter it; chmod +x it and the folders above it, or choose another user"
+	case errno == unix.ENOENT && !i.onHost(dir):
+		cure = "it is neither inside nor on the host; create it and mount it, or correct the path"
+	}
+	return &StageError{Step: "working_directory", Path: dir, Errno: errno, Cure: cure}
 }

@@ -136,11 +136,8 @@ func (s *steps) become(b *birth) {
 	}
 }
 
-// The cures that [Examiner] tells too.
-const (
-	cureFolder = "it must exist inside: mount it, or make it part of the root"
-	cureNotify = "notify = true needs a /run that the service can write to"
-)
+// cureNotify [Examiner] tells too.
+const cureNotify = "notify = true needs a /run that the service can write to"
 
 // bindNotify gives our socket its name inside. A /run that the configuration
 // mounts may still have the one of the start before.
@@ -215,7 +212,7 @@ func (s *steps) enter(p *plan) error {
 	if dir == "" {
 		dir = "/"
 	}
-	s.step("working_directory", dir, cureFolder)
+	s.Explain(func(errno unix.Errno) error { return s.look(p).explainFolder(dir, errno) })
 	s.Do(unix.SYS_CHDIR, s.Text(dir))
 	s.Do(unix.SYS_UMASK, uintptr(p.Umask))
 	for _, limit := range p.Limits {
@@ -241,15 +238,17 @@ func (s *steps) limit(limit Limit) error {
 	return nil
 }
 
+// look is what the program would see.
+func (s *steps) look(p *plan) inside { return inside{root: s.root(), dir: p.Dir} }
+
 // exec is execve(2) of the program or, without a slash, of all it may be: PATH is of
 // the root as it is then.
 func (s *steps) exec(p *plan) {
 	argv := s.Words(s.Texts(p.Argv)...)
 	s.environ = s.Room(8 * (len(p.Env) + spareEnv))
 	names := candidates(p.Argv[0], p.Env)
-	look := func() inside { return inside{root: s.root()} }
 	for _, name := range names {
-		s.Explain(func(errno unix.Errno) error { return look().explain(name, errno) })
+		s.Explain(func(errno unix.Errno) error { return s.look(p).explain(name, errno) })
 		call := s.Do(unix.SYS_EXECVE, s.Text(name), argv.Address, s.environ.Address)
 		if name != p.Argv[0] {
 			call.Ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
@@ -257,7 +256,7 @@ func (s *steps) exec(p *plan) {
 		s.execs = append(s.execs, call)
 	}
 	if len(names) != 1 || names[0] != p.Argv[0] {
-		s.Explain(func(unix.Errno) error { return look().notFound(p.Argv[0], p.Env) })
+		s.Explain(func(unix.Errno) error { return s.look(p).notFound(p.Argv[0], p.Env) })
 		s.Fail()
 	}
 }

@@ -20,10 +20,27 @@ func MakeIn(folder string) syscall.Errno {
 			return unix.ENOTDIR
 		case err == unix.EACCES, err == unix.EROFS, err == unix.ENOTDIR, err == unix.ELOOP:
 			return err.(syscall.Errno) //nolint:errorlint // it is one
+		case err == nil && ofKernel(folder):
+			return unix.EPERM
 		default:
 			return 0
 		}
 	}
+}
+
+// ofKernel reports whether a folder is in a file system in which the kernel alone makes
+// files, whatever the modes say, to root too.
+func ofKernel(folder string) bool {
+	var stat unix.Statfs_t
+	if unix.Statfs(folder, &stat) != nil {
+		return false
+	}
+	switch int64(stat.Type) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC,
+		unix.SECURITYFS_MAGIC, unix.SELINUX_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.BINFMTFS_MAGIC, unix.EFIVARFS_MAGIC, unix.BPF_FS_MAGIC:
+		return true
+	}
+	return false
 }
 
 func isFolder(path string) bool {
