@@ -384,9 +384,8 @@ func TestProxyDatagramsOutliveReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.rewrite(path, strings.Replace(string(text), ", \"0s\", \"1\", \"away\"", "", 1))
-	for i := 1; i < 3; i++ {
-		if text := next(); text != fmt.Sprint("question ", i) {
-			t.Errorf("after the reload the answer is %q", text)
-		}
+	// What was answered right before the socket was closed may be answered again.
+	for left := map[string]bool{"question 1": true, "question 2": true}; len(left) > 0; {
+		delete(left, next())
 	}
 }
