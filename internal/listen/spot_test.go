@@ -6,13 +6,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/ktest"
 )
 
 // theirs makes a folder of a service's, theirs, with a folder run in it, and a folder of
@@ -103,7 +103,7 @@ func TestFolderSwappedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := listing(t, dir+"/stranger")
-		stop := exchange(t, dir+"/theirs/run", dir+"/theirs/link")
+		stop := ktest.Exchange(t, dir+"/theirs/run", dir+"/theirs/link")
 		opened, healed := 0, 0
 		for range 150 {
 			for _, address := range []string{"unix://" + dir + "/theirs/run/s", "fifo://" + dir + "/theirs/run/fifo", "unix://" + dir + "/theirs/run/t", "unix://" + dir + "/theirs/run/new/s"} {
@@ -153,31 +153,6 @@ func listing(t *testing.T, dir string) string {
 		fmt.Fprintln(&b, name, st.Ino, st.Mode, st.Uid, st.Nlink, st.Ctim.Nano())
 	}
 	return b.String()
-}
-
-// exchange exchanges two names over and over, until the function it returns is called.
-func exchange(t *testing.T, a, b string) (stop func()) {
-	t.Helper()
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 10_000_000 {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
-				t.Error(err)
-				return
-			}
-			runtime.Gosched()
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-	}
 }
 
 // A node that was put in the place of the one that was just born is left alone.

@@ -3,43 +3,19 @@ package fd
 import (
 	"errors"
 	"os"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// swap exchanges two names over and over, until the function it returns is called.
-func swap(t *testing.T, a, b string) (stop func()) {
-	t.Helper()
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 1_000_000 {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
-				t.Error(err)
-				return
-			}
-			runtime.Gosched()
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-	}
-}
+	"activator/internal/ktest"
+)
 
 // A service swaps a folder for a link while we walk through it: a thousand times the
 // file is ours, or refused, and never the secret.
 func TestSwappedWhileWalked(t *testing.T) {
 	dir := tree(t, "theirs/sub/file", "theirs/evil>$/secret", "secret/file", "secret/sub/file")
 	Claim(dir + "/theirs")
-	stop := swap(t, dir+"/theirs/sub", dir+"/theirs/evil")
+	stop := ktest.Exchange(t, dir+"/theirs/sub", dir+"/theirs/evil")
 	defer stop()
 	opened, refused := 0, 0
 	for range 2000 {
@@ -76,7 +52,7 @@ func TestSwappedWhileRemoved(t *testing.T) {
 		}
 		id := folder.ID()
 		folder.Close()
-		stop := swap(t, dir+"/theirs/sub", dir+"/theirs/evil")
+		stop := ktest.Exchange(t, dir+"/theirs/sub", dir+"/theirs/evil")
 		if place, err := Walk(dir + "/theirs/sub/run"); err == nil {
 			_ = place.RemoveFolder(place.Name, id)
 			place.Close()
