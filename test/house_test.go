@@ -19,26 +19,27 @@ import (
 // arrows are the imports of our own packages that a package may have. They
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
-	"internal/kernel/fd": {},
-	"internal/listen":    {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay"},
-	"internal/fdpass":    {},
-	"internal/inside":    {"internal/kernel/behalf", "internal/script"},
-	"internal/nofile":    {},
-	"internal/script":    {},
-	"internal/intercept": {"internal/kernel/behalf"},
-	"internal/notify":    {},
-	"internal/sandbox":   {"internal/kernel/access", "internal/kernel/fd", "internal/script"},
-	"internal/output":    {"internal/kernel/access", "internal/kernel/fd"},
-	"internal/proxy":     {},
-	"internal/reflex":    {},
-	"internal/relay":     {"internal/kernel/behalf"},
-	"internal/replyonly": {},
-	"internal/container": {"internal/kernel/fd"},
-	"internal/ktest":     {},
-	"internal/config":    {"internal/listen", "internal/sandbox"},
-	"internal/spawn":     {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
-	"internal/supervise": {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
-	"internal/inetd":     {"internal/listen", "internal/spawn", "internal/supervise"},
+	"internal/kernel/budget": {},
+	"internal/kernel/fd":     {},
+	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay"},
+	"internal/fdpass":        {},
+	"internal/inside":        {"internal/kernel/behalf", "internal/script"},
+	"internal/nofile":        {},
+	"internal/script":        {},
+	"internal/intercept":     {"internal/kernel/behalf"},
+	"internal/notify":        {},
+	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/script"},
+	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
+	"internal/proxy":         {"internal/kernel/budget"},
+	"internal/reflex":        {},
+	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget"},
+	"internal/replyonly":     {},
+	"internal/container":     {"internal/kernel/fd"},
+	"internal/ktest":         {},
+	"internal/config":        {"internal/listen", "internal/sandbox"},
+	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
+	"internal/supervise":     {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
+	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/supervise"},
 
 	"internal/kernel/behalf": {"internal/script"},
 
@@ -52,7 +53,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
 	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
 

@@ -71,7 +71,7 @@ func (s *Service) fill() {
 	if s.spec.Warm && s.place == nil && !s.pool.failed {
 		s.place = s.around.Turns.QueueUp()
 	}
-	free := s.spec.MaxConnections - len(s.instances)
+	free := min(s.spec.MaxConnections-len(s.instances), s.share.Room()/perClient+len(s.returned))
 	for n := len(s.pool.ready) + len(s.pool.making); n < min(want, free); n++ {
 		s.make()
 	}

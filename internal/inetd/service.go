@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 	"activator/internal/spawn"
 	"activator/internal/supervise"
@@ -57,6 +58,9 @@ type Service struct {
 	turn      *time.Timer        // of the next of them; nil: none runs
 	leaving   bool               // to be gone
 	turned    turnedAway         // by max_connections_per_source
+	share     budget.Share       // of who is taken off a queue
+	room      chan struct{}      // there is room in share again
+	scarce    turnedAway         // how often there was none
 }
 
 // client is a connection on its way to an instance.
@@ -76,6 +80,7 @@ func New(spec Spec, around supervise.Surroundings, sockets []*listen.Socket) *Se
 		log:       around.Sink.Logger().With("service", spec.Process.Name),
 		readable:  make(chan int, len(sockets)),
 		healing:   make(chan struct{}, 1),
+		room:      make(chan struct{}, 1),
 		reports:   make(chan report),
 		callers:   make([]bool, len(sockets)),
 		instances: make(map[*instance]bool),
@@ -97,6 +102,7 @@ func (s *Service) NodeTouched() {
 func (s *Service) Run(ctx context.Context) {
 	defer s.working.Wait()
 	defer s.unwatch()
+	defer s.share.Close()
 	for i := range s.sockets {
 		s.watch(i)
 	}
@@ -115,6 +121,7 @@ func (s *Service) Run(ctx context.Context) {
 			s.placed = true
 		case <-s.healing:
 			s.heal()
+		case <-s.room:
 		case r := <-s.reports:
 			r.to(s)
 		case <-fired(s.resting):
@@ -191,7 +198,7 @@ func (s *Service) serve() {
 	if s.leaving || s.resting != nil {
 		return
 	}
-	for s.waiting() && len(s.instances) < s.spec.MaxConnections && s.standing() {
+	for s.waiting() && len(s.instances) < s.spec.MaxConnections && s.hasRoom() && s.standing() {
 		c := s.take()
 		if c == nil {
 			break
@@ -199,6 +206,28 @@ func (s *Service) serve() {
 		s.start(c)
 	}
 	s.fill()
+}
+
+// perClient is how many descriptors a client and its instance cost: the connection, then
+// the process and what it says, and what its start needs.
+const perClient = 8
+
+// hasRoom reports whether there are descriptors for the next client; if not, the service
+// goes on once there are.
+func (s *Service) hasRoom() bool {
+	if len(s.returned) > 0 || s.share.Room() >= perClient {
+		return true
+	}
+	s.share.Await(perClient, func() {
+		select {
+		case s.room <- struct{}{}:
+		default: // it is due already
+		}
+	})
+	if _, due := s.scarce.count(time.Now()); due {
+		s.log.Warn("nobody is accepted for now", "instances", len(s.instances), "err", budget.ErrNone)
+	}
+	return false
 }
 
 // waiting reports whether there are clients, as far as we know.
@@ -258,6 +287,7 @@ func (s *Service) admit(c *listen.Connection, socket *listen.Socket) bool {
 	source := c.Peer.Source
 	if source == "" || s.spec.MaxPerSource == 0 || s.sources[source] < s.spec.MaxPerSource {
 		s.sources[source]++
+		s.share.Take(perClient)
 		return true
 	}
 	_ = c.File.Close()
@@ -269,6 +299,7 @@ func (s *Service) admit(c *listen.Connection, socket *listen.Socket) bool {
 
 // release gives the place of a client back.
 func (s *Service) release(c *client) {
+	s.share.Give(perClient)
 	source := c.Peer.Source
 	if s.sources[source]--; s.sources[source] == 0 {
 		delete(s.sources, source)

@@ -6,9 +6,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
 )
 
 const maxBatch = 32 // clients accepted in one go
+
+const perConn = 2 // descriptors: of the client, and to the program
 
 // route is a listener in the loop.
 type route struct {
@@ -162,6 +166,11 @@ func (p *Proxy) acceptFrom(r *route) {
 			p.unwatch(r)
 			return
 		}
+		if p.share.Room() < perConn {
+			p.stall(r, budget.ErrNone)
+			p.share.Await(perConn, p.hasRoom)
+			return
+		}
 		fd, e := accept(r.fd, &r.client.peer)
 		switch e {
 		case 0:
@@ -216,6 +225,13 @@ func (p *Proxy) connect(c *conn) {
 		p.unstall(r)
 		p.refuse(c, err)
 	}
+}
+
+// hasRoom has the loop try again: others have given descriptors back. Any goroutine
+// may call it.
+func (p *Proxy) hasRoom() {
+	p.given.Store(true)
+	p.wakeUp()
 }
 
 // stall: nobody of r is accepted for a while. A descriptor that we close ends it at

@@ -61,6 +61,7 @@ func (p *Proxy) newConn(r *route, fd int32) *conn {
 	p.free = p.free[:len(p.free)-1]
 	*c = conn{slot: c.slot, generation: c.generation, route: r, fd: [2]int32{fd, -1}, live: true, moved: p.now}
 	p.count++
+	p.share.Take(perConn)
 	p.active.Store(int64(p.count))
 	if p.options.Idle > 0 && p.nextIdle == 0 {
 		p.nextIdle = p.now + p.options.Idle
@@ -361,6 +362,7 @@ func (p *Proxy) release(c *conn) {
 	}
 	p.free = append(p.free, c)
 	p.count--
+	p.share.Give(perConn)
 	p.active.Store(int64(p.count))
 	p.freed = true
 	if p.count == 0 {

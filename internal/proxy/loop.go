@@ -225,6 +225,7 @@ func (p *Proxy) dispatch(e *unix.EpollEvent) {
 	case e.Fd == wakeSlot:
 		var count [8]byte
 		_, _ = unix.Read(int(p.wake), count[:])
+		p.freed = p.given.Swap(false) || p.freed
 	default:
 		p.callers = append(p.callers, p.routes[e.Fd])
 	}

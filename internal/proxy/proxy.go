@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
 )
 
 // ErrClosed is the error of a proxy that was closed.
@@ -80,11 +82,13 @@ type Proxy struct {
 	options Options
 	routes  []*route
 	epoll   int32
-	wake    int32 // eventfd: look at leave and quit
+	wake    int32 // eventfd: look at leave, quit and given
+	share   budget.Share
 
 	life   sync.Mutex  // held by Run
 	quit   atomic.Bool // Close was called
 	leave  atomic.Bool // Run's context has ended
+	given  atomic.Bool // there is room in share again
 	wakeMu sync.Mutex  // guards wake against Close
 	closed bool
 
@@ -176,6 +180,7 @@ func (p *Proxy) Close() error {
 		return nil
 	}
 	p.closed = true
+	p.share.Close()
 	for _, r := range p.routes {
 		r.giveBack()
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
 )
 
 // Options of a stand-in; the zero value is the default.
@@ -66,6 +68,7 @@ type Datagrams struct {
 
 	// Of the goroutine of Run.
 	table
+	share      budget.Share  // flow sockets and nodes
 	spare      map[int][]int // flow sockets, unbound, by their domain
 	in, out    *batch
 	first      []datagram // of Options.Undelivered: before what the host's queue has
@@ -329,7 +332,7 @@ func (d *Datagrams) drop(f *flow) {
 	}
 	d.forgetNode(f)
 	d.remove(f)
-	openFlows.add(-1)
+	d.share.Give(1)
 }
 
 // watch puts a descriptor into the epoll, edge-triggered: each of them is read
@@ -357,9 +360,9 @@ func (d *Datagrams) Close() error {
 	d.tellLost(true)
 	for domain, fds := range d.spare {
 		closeAll(fds)
-		openFlows.add(-len(fds))
 		delete(d.spare, domain)
 	}
+	d.share.Close()
 	for _, restore := range d.restore {
 		restore()
 	}
@@ -390,7 +393,7 @@ var silence = 3 * time.Second
 // hasRoom reports whether there may be another flow, if need be in place of the
 // one that was not used for longest.
 func (d *Datagrams) hasRoom() bool {
-	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || openFlows.room() > 0) {
+	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || d.share.Room() > 0) {
 		return true
 	}
 	if d.oldest == nil || d.now-d.oldest.last < min(silence, d.options.Expire) {

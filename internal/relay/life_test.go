@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/budget"
 	"activator/internal/ktest"
 )
 
@@ -35,10 +36,10 @@ func TestExpire(t *testing.T) {
 		stop := run(t, d)
 		exchange(t, c, host.LocalAddr(), inner)
 		stop()
-		n := openFlows.count()
+		n := budget.Taken()
 		d.options.Expire = 20 * time.Millisecond
 		stop = run(t, d)
-		eventually(t, "the flow has expired", func() bool { return openFlows.count() < n })
+		eventually(t, "the flow has expired", func() bool { return budget.Taken() < n })
 		stop()
 		d.options.Expire = time.Hour
 	}
@@ -65,12 +66,12 @@ func TestAnswerBeforeExpiry(t *testing.T) {
 			stop()
 			ask(t, inner, from, "answer")
 			d.options.Expire = time.Nanosecond
-			n := openFlows.count()
+			n := budget.Taken()
 			run(t, d)
 			if text, _ := receive(t, c); text != "answer" {
 				t.Errorf("the client received %q", text)
 			}
-			eventually(t, "the flow has expired", func() bool { return openFlows.count() < n })
+			eventually(t, "the flow has expired", func() bool { return budget.Taken() < n })
 		})
 	}
 }
@@ -118,9 +119,11 @@ func TestDescriptorsFull(t *testing.T) {
 	m := newMaker(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	taken := openFlows.room() // as if others had them
-	openFlows.add(taken)
-	defer openFlows.add(-taken)
+	var others budget.Share
+	defer others.Close()
+	for d.share.Room() > 0 {
+		others.Take(d.share.Room())
+	}
 	run(t, d)
 	inner := service(t, d)
 	for range firstFlows {
@@ -130,9 +133,8 @@ func TestDescriptorsFull(t *testing.T) {
 	eventually(t, "it says so", func() bool {
 		return strings.Contains(log.String(), "table of flows is full") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
 	})
-	openFlows.add(-10)
+	others.Give(20)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
-	openFlows.add(10)
 }
 
 // TestTableMakesRoom: clients that ask once do not keep others out.
@@ -273,7 +275,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
-	if n := openFlows.count(); n != 0 {
+	if n := budget.Taken(); n != 0 {
 		t.Errorf("%d flow sockets are counted", n)
 	}
 	if on, err := unix.GetsockoptInt(descriptor(t, f), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO); err != nil || on != 0 {

@@ -176,10 +176,3 @@ func exchange(t testing.TB, c net.PacketConn, to net.Addr, inner net.PacketConn)
 		t.Fatalf("the client sees %q", answer)
 	}
 }
-
-// count is how many descriptors are flow sockets.
-func (c *counter) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.n
-}

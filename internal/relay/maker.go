@@ -216,32 +216,5 @@ func cureStart(err error) string {
 	return ""
 }
 
-// openFlows counts the flows of all: they share our limit of descriptors.
-var openFlows counter
-
 // batches are those that nobody uses.
 var batches sync.Pool
-
-type counter struct {
-	mu sync.Mutex
-	n  int
-}
-
-func (c *counter) add(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n += n
-}
-
-// room is how many more descriptors flows may take: RLIMIT_NOFILE without a part
-// for everybody else.
-func (c *counter) room() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 0
-	}
-	most := int(min(limit.Cur, 1<<30))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return most - min(most/4, 1024) - c.n
-}

@@ -71,7 +71,7 @@ func (d *Datagrams) reach(f *flow) {
 		return
 	case !abstract:
 		if f.node, err = d.openNode(&f.sender, string(path)); err == nil {
-			openFlows.add(1)
+			d.share.Take(1)
 		}
 	case !d.abstract():
 		err = f.sender.sharesNetwork()

@@ -148,7 +148,7 @@ func (d *Datagrams) stock(domains, fds []int) {
 	for i, fd := range fds {
 		d.spare[domains[i]] = append(d.spare[domains[i]], fd)
 	}
-	openFlows.add(len(fds))
+	d.share.Take(len(fds))
 }
 
 // spares is how many unbound flow sockets there are.
@@ -169,7 +169,7 @@ func (d *Datagrams) take(domain int) (int, error) {
 	n := len(d.spare[domain]) - 1
 	fd := d.spare[domain][n]
 	d.spare[domain] = d.spare[domain][:n]
-	openFlows.add(-1)
+	d.share.Give(1)
 	return fd, nil
 }
 
@@ -182,7 +182,11 @@ func (d *Datagrams) order(domain int) error {
 	if d.now < d.noOrder {
 		return errFull
 	}
-	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), openFlows.room())
+	room := d.share.Room()
+	if domain == unix.AF_UNIX {
+		room = (room + 1) / 2 // each has a node, too
+	}
+	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), room)
 	if n <= 0 {
 		return errFull
 	}

@@ -228,7 +228,7 @@ func (d *Datagrams) open(f *flow) error {
 	}
 	if err == nil {
 		d.table.add(f)
-		openFlows.add(1)
+		d.share.Take(1)
 		f.last = d.now
 		if err = d.watch(fd, f.slot, f.generation, unix.EPOLLIN); err != nil {
 			d.drop(f)

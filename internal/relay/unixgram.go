@@ -254,7 +254,7 @@ func (d *Datagrams) openUnix(client *rawAddr, who sender) (*flow, error) {
 		return nil, &stepError{"flow of " + client.String(), err}
 	}
 	d.table.add(f)
-	openFlows.add(1)
+	d.share.Take(1)
 	if err := d.watch(fd, f.slot, f.generation, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
 		d.drop(f)
 		return nil, err
@@ -360,7 +360,7 @@ func (d *Datagrams) forgetNode(f *flow) {
 	if f.node >= 0 {
 		_ = unix.Close(f.node)
 		f.node = -1
-		openFlows.add(-1)
+		d.share.Give(1)
 	}
 }
 

@@ -1,0 +1,141 @@
+// Package budget divides the descriptors of this process among those whose clients
+// cause them: connections that are carried, instances for a client each, flows of datagrams.
+//
+// RLIMIT_NOFILE is one number for all, and a client costs nothing. So a part of it is
+// reserved for the activator's own work (sockets, sandboxes, pipes), and of the rest
+// a share may take [times] as much as it leaves to all others. Whoever comes later finds
+// something left, however greedy the others are, and nobody has to be known in advance.
+package budget
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	times = 4 // alone a share has four fifths, two have four ninths each
+	least = 8 // what a share may have of the reserve, where nothing else is left
+)
+
+// ErrNone says that a share is used up.
+var ErrNone = fmt.Errorf("its clients have their share of the activator's descriptors, the others wait: raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit): %w", unix.EMFILE)
+
+// all is what the shares have in common.
+var all struct {
+	mu      sync.Mutex
+	taken   int
+	own     int                // see Keep
+	waiting map[*Share]waiting // see Await
+}
+
+// waiting is a share that has no room for n.
+type waiting struct {
+	n int
+	f func()
+}
+
+// Share is what the clients of one service, or of one of its sockets, have taken. Its
+// methods may be called from any goroutine.
+type Share struct{ taken int }
+
+// Keep says how many descriptors the activator has of its own: the reserve is beside them.
+func Keep(own int) {
+	all.mu.Lock()
+	all.own = own
+	all.mu.Unlock()
+	wake()
+}
+
+// Taken is what all shares have taken.
+func Taken() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.taken
+}
+
+// limits is what clients may have in all, and what is reserved.
+func limits() (total, reserve int) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, 0
+	}
+	most := int(min(limit.Cur, 1<<30))
+	reserve = min(most/4, 1024)
+	return max(most-reserve-all.own, 0), reserve
+}
+
+// room is [Share.Room], with all.mu.
+func (s *Share) room() int {
+	total, reserve := limits()
+	// taken + x <= times * (total - all.taken - x)
+	x := (times*(total-all.taken) - s.taken) / (times + 1)
+	return max(x, min(least-s.taken, total+reserve/2-all.taken), 0)
+}
+
+// Room is how many more it may take.
+func (s *Share) Room() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return s.room()
+}
+
+// Taken is what it has.
+func (s *Share) Taken() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return s.taken
+}
+
+// Take takes n, which are there already: the caller has asked for Room before.
+func (s *Share) Take(n int) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s.taken += n
+	all.taken += n
+}
+
+// Give gives n back.
+func (s *Share) Give(n int) {
+	s.Take(-n)
+	wake()
+}
+
+// Close gives everything back, and nobody waits any more.
+func (s *Share) Close() {
+	all.mu.Lock()
+	all.taken -= s.taken
+	s.taken = 0
+	delete(all.waiting, s)
+	all.mu.Unlock()
+	wake()
+}
+
+// Await has f called once, when there is room for n. It may be called at once, by any
+// goroutine, and must not block.
+func (s *Share) Await(n int, f func()) {
+	all.mu.Lock()
+	if all.waiting == nil {
+		all.waiting = make(map[*Share]waiting)
+	}
+	all.waiting[s] = waiting{n, f}
+	all.mu.Unlock()
+	wake()
+}
+
+// wake calls those that have room now.
+func wake() {
+	all.mu.Lock()
+	var due []func()
+	for s, w := range all.waiting {
+		if s.room() >= w.n {
+			due = append(due, w.f)
+			delete(all.waiting, s)
+		}
+	}
+	all.mu.Unlock()
+	for _, f := range due {
+		f()
+	}
+}
