@@ -3,8 +3,9 @@
 //
 // RLIMIT_NOFILE is one number for all, and a client costs nothing. So a part of it is
 // reserved for the activator's own work (sockets, sandboxes, pipes), and of the rest
-// a share may take [times] as much as it leaves to all others. Whoever comes later finds
-// something left, however greedy the others are, and nobody has to be known in advance.
+// a share may have as much as it leaves to all others: half of it, if nobody else has
+// any. Whoever comes later finds something left, however greedy the others are, and nobody
+// has to be known in advance.
 package budget
 
 import (
@@ -14,10 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	times = 4 // alone a share has four fifths, two have four ninths each
-	least = 8 // what a share may have of the reserve, where nothing else is left
-)
+// least is what a share may have of the reserve, where nothing else is left.
+const least = 8
 
 // ErrNone says that a share is used up.
 var ErrNone = fmt.Errorf("its clients have their share of the activator's descriptors, the others wait: raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit): %w", unix.EMFILE)
@@ -69,8 +68,7 @@ func limits() (total, reserve int) {
 // room is [Share.Room], with all.mu.
 func (s *Share) room() int {
 	total, reserve := limits()
-	// taken + x <= times * (total - all.taken - x)
-	x := (times*(total-all.taken) - s.taken) / (times + 1)
+	x := (total - all.taken - s.taken) / 2 // taken + x <= total - all.taken - x
 	return max(x, min(least-s.taken, total+reserve/2-all.taken), 0)
 }
 

@@ -1,0 +1,122 @@
+package budget
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+)
+
+func TestMain(m *testing.M) { ktest.Main(m) }
+
+// limited sets the soft limit for the test.
+func limited(t *testing.T, soft uint64) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// greed takes all that there is for s.
+func greed(s *Share) {
+	for n := s.Room(); n > 0; n = s.Room() {
+		s.Take(n)
+	}
+}
+
+// However many are greedy, who comes later finds something left, and the reserve is there.
+func TestLaterShareFindsRoom(t *testing.T) {
+	limited(t, 1024)
+	const total = 1024 - 256
+	var shares [6]Share
+	for i := range shares {
+		s := &shares[i]
+		defer s.Close()
+		if n := s.Room(); n < total>>(i+1) {
+			t.Errorf("share %d finds room for %d of %d", i, n, total)
+		}
+		greed(s)
+		if Taken() > total {
+			t.Errorf("%d shares have taken %d of %d", i+1, Taken(), total)
+		}
+	}
+	if first := shares[0].Taken(); first != total/2 {
+		t.Errorf("the first has %d of %d", first, total)
+	}
+}
+
+// Where nothing is left a share gets a few of the reserve, and all together half of it.
+func TestLeast(t *testing.T) {
+	limited(t, 1024)
+	const total, reserve = 1024 - 256, 256
+	var full Share
+	defer full.Close()
+	full.Take(total)
+	var shares [100]Share
+	for i := range shares {
+		s := &shares[i]
+		defer s.Close()
+		greed(s)
+		if got := s.Taken(); got != least && i < reserve/2/least {
+			t.Errorf("share %d has %d", i, got)
+		}
+	}
+	if got := Taken() - total; got != reserve/2 {
+		t.Errorf("they have %d of the reserve", got)
+	}
+}
+
+// What the activator needs itself is not for clients.
+func TestKeep(t *testing.T) {
+	limited(t, 1024)
+	Keep(500)
+	defer Keep(0)
+	var s Share
+	defer s.Close()
+	greed(&s)
+	if got, want := s.Taken(), (1024-256-500)/2; got != want {
+		t.Errorf("%d, not %d", got, want)
+	}
+}
+
+// Who waits is called once, when there is room for what was asked, and not after Close.
+func TestAwait(t *testing.T) {
+	limited(t, 64)
+	var full, waits, closed Share
+	defer full.Close()
+	defer waits.Close()
+	greed(&waits)
+	full.Take(48)
+	called := 0
+	waits.Await(2, func() { called++ })
+	closed.Take(least)
+	closed.Await(2, func() { t.Error("called after Close") })
+	closed.Close()
+	if called != 0 {
+		t.Error("called without room")
+	}
+	full.Give(48)
+	if called != 0 || waits.Room() >= 2 {
+		t.Errorf("called %d times with room for %d: it has all that it may", called, waits.Room())
+	}
+	waits.Give(1)
+	waits.Give(10)
+	waits.Give(10)
+	if called != 1 {
+		t.Errorf("called %d times", called)
+	}
+	waits.Await(2, func() { called++ })
+	if called != 2 {
+		t.Error("not called at once")
+	}
+}
