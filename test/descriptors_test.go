@@ -1,0 +1,104 @@
+package test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// activateWithin starts the activator with a limit of descriptors.
+func activateWithin(t *testing.T, limit int, args ...string) *activator {
+	t.Helper()
+	script := fmt.Sprintf("ulimit -n %d && exec \"$0\" \"$@\"", limit)
+	a := launchAs(t, exec.Command("sh", append([]string{"-c", script, program(t, "activator")}, args...)...))
+	t.Cleanup(func() {
+		a.stop()
+		if t.Failed() {
+			t.Logf("the activator's log:\n%s", tail(a.log.all(), 60))
+		}
+	})
+	a.wait("activator ready")
+	return a
+}
+
+// descriptorsOf is how many descriptors a process has.
+func descriptorsOf(t *testing.T, pid int) int {
+	t.Helper()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+// Clients of one service that come and stay do not take the descriptors of the others:
+// each of them is served, and who waits for the greedy one is served when others go.
+func TestIdleClientsLeaveDescriptors(t *testing.T) {
+	const limit = 200
+	for _, greedy := range []string{"proxy", "inetd"} {
+		t.Run(greedy, func(t *testing.T) {
+			dir := folder(t)
+			service := func(name, socket, more string) string {
+				configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s.sock\"]\n%s\n[service]\nstart_timeout = \"5m\"\n%s\n", dir, name, socket, more))
+				return dir + "/" + name + ".sock"
+			}
+			carried := "exec = [\"SELF\", \"tcp\", \"127.0.0.1:8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried\"]\nhandover = \"proxy\""
+			inetd := "exec = [\"/bin/cat\"]\naccept = true\nhandover = \"stdio\"\nmax_connections = 500"
+			greedyAt := service("greedy-proxy", "target = \"tcp://127.0.0.1:8000\"", carried)
+			if greedy == "inetd" {
+				greedyAt = service("greedy-inetd", "", inetd)
+			}
+			proxyAt := service("modest-proxy", "target = \"tcp://127.0.0.1:8000\"", carried)
+			inetdAt := service("modest-inetd", "", inetd)
+			echoAt := service("modest-fds", "", "exec = [\"ECHO\"]")
+			a := activateWithin(t, limit, "--config", dir)
+
+			var clients []net.Conn
+			for range 100 {
+				c, err := net.Dial("unix", greedyAt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_, _ = c.Write([]byte("hello\n"))
+				clients = append(clients, c)
+			}
+			a.wait("service=greedy-"+greedy, "nobody is accepted for now", "too many open files", "nofile")
+			if n := descriptorsOf(t, a.cmd.Process.Pid); n > limit*9/10 {
+				t.Errorf("%d of %d descriptors are used", n, limit)
+			}
+			for _, at := range []string{proxyAt, inetdAt, echoAt} {
+				if c, err := net.Dial("unix", at); err != nil {
+					t.Error(err)
+				} else {
+					hears(t, at, c)
+					c.Close()
+				}
+			}
+			for _, c := range clients { // in the order in which they came
+				hears(t, greedyAt, c)
+				c.Close()
+			}
+			for _, line := range a.log.all() {
+				if strings.Contains(line, "level=ERROR") || strings.Contains(line, "state=resting") {
+					t.Error(line)
+				}
+			}
+		})
+	}
+}
+
+// hears wants that the client is answered.
+func hears(t *testing.T, at string, c net.Conn) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	_, _ = c.Write([]byte("hello\n"))
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+		t.Errorf("%s: a client hears %q, %v", at, line, err)
+	}
+}
