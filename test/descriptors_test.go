@@ -84,11 +84,7 @@ func TestIdleClientsLeaveDescriptors(t *testing.T) {
 				hears(t, greedyAt, c)
 				c.Close()
 			}
-			for _, line := range a.log.all() {
-				if strings.Contains(line, "level=ERROR") || strings.Contains(line, "state=resting") {
-					t.Error(line)
-				}
-			}
+			nothingFailed(t, a)
 		})
 	}
 }
@@ -100,5 +96,15 @@ func hears(t *testing.T, at string, c net.Conn) {
 	_, _ = c.Write([]byte("hello\n"))
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil {
 		t.Errorf("%s: a client hears %q, %v", at, line, err)
+	}
+}
+
+// nothingFailed wants no error in the log, and no rest.
+func nothingFailed(t *testing.T, a *activator) {
+	t.Helper()
+	for _, line := range a.log.all() {
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "state=resting") {
+			t.Error(line)
+		}
 	}
 }
