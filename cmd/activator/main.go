@@ -21,6 +21,7 @@ import (
 	"activator/internal/container"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
+	"activator/internal/kernel/budget"
 	"activator/internal/relay"
 	"activator/internal/replyonly"
 	"activator/internal/spawn"
@@ -45,6 +46,10 @@ func main() {
 	}
 	if relay.IsMaker() {
 		relay.Make()
+	}
+	if err := budget.Check(); err != nil {
+		fmt.Fprintf(os.Stderr, "activator: %v\n", err)
+		os.Exit(exitFailed)
 	}
 	spawn.CloseInherited()
 	os.Exit(run(os.Args[1:]))

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"activator/internal/config"
+	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/sandbox"
@@ -101,6 +102,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}
 	debug.FreeOSMemory() // now, instead of by and by while nobody comes
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
+	budget.Keep(len(services))
 	d.turns.Open()
 	for {
 		select {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"activator/internal/config"
+	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 )
 
@@ -50,6 +51,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.restart(p, c)
 	}
 	closeAll(values(c.ready)) // of services that could not be started
+	budget.Keep(len(d.members))
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }
 

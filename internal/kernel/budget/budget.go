@@ -10,6 +10,7 @@ package budget
 
 import (
 	"fmt"
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -39,12 +40,36 @@ type waiting struct {
 // methods may be called from any goroutine.
 type Share struct{ taken int }
 
-// Keep says how many descriptors the activator has of its own: the reserve is beside them.
-func Keep(own int) {
+// perService is how many descriptors a service needs that has started.
+const perService = 8
+
+// Keep keeps for the activator what it has now, and what so many services will need.
+func Keep(services int) {
+	open := 0
+	if names, err := os.ReadDir("/proc/self/fd"); err == nil {
+		open = len(names)
+	}
 	all.mu.Lock()
-	all.own = own
+	_, reserve := limits()
+	all.own = max(open-all.taken, 0) + max(perService*services-reserve, 0)
 	all.mu.Unlock()
 	wake()
+}
+
+// few is a limit below which not even the runtime has what it needs to wait for anything,
+// and ends with a dump.
+const few = 8
+
+// Check is an error where no work can begin under the limit.
+func Check() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if limit.Cur < few {
+		return fmt.Errorf("no more than %d descriptors are allowed here, and nothing works below %d: raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)", limit.Cur, few)
+	}
+	return nil
 }
 
 // Taken is what all shares have taken.

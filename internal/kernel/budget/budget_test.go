@@ -79,12 +79,19 @@ func TestLeast(t *testing.T) {
 // What the activator needs itself is not for clients.
 func TestKeep(t *testing.T) {
 	limited(t, 1024)
-	Keep(500)
-	defer Keep(0)
-	var s Share
+	var s, before Share
 	defer s.Close()
+	before.Take(3)
+	Keep(0)
+	own := 1024 - 256 - 2*s.Room() - 3
+	if own < 3 || own > 100 {
+		t.Errorf("it has %d descriptors itself", own)
+	}
+	before.Close()
+	Keep(256/perService + 10)
+	defer func() { all.own = 0 }()
 	greed(&s)
-	if got, want := s.Taken(), (1024-256-500)/2; got != want {
+	if got, want := s.Taken(), (1024-256-own-3-10*perService)/2; got < want-1 || got > want+1 {
 		t.Errorf("%d, not %d", got, want)
 	}
 }
