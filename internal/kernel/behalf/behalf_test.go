@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "program" {
 		program()
 	}
+	if len(os.Args) > 1 && os.Args[1] == "connect" {
+		connect()
+	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	ktest.Main(m)
 }
@@ -28,6 +31,10 @@ func TestMain(m *testing.M) {
 // program listens at the paths that it is told, and says so; it ends with its input.
 func program() {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if in.Text() == "stop" {
+			go stopAll()
+			continue
+		}
 		if in.Text() == "tcp" {
 			fmt.Println(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
 			continue

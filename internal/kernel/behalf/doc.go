@@ -12,5 +12,5 @@
 //
 // [IDs.Do] changes the calling thread for a moment: it is cheap, and for what the kernel
 // judges by the ids of files. A [Place] sends a child: it is for what the kernel keeps
-// of who called.
+// of who called. What the service's processes do to that child holds up nobody for good.
 package behalf

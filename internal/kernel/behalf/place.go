@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,7 +93,7 @@ func (p *Place) Listen(fd, backlog int) error {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
+	return p.run(list, fd, patience, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
 }
 
 // HasListener reports whether fd, a unix socket that is connected, is connected to a
@@ -110,25 +111,29 @@ func (p *Place) HasListener(fd int) (bool, error) {
 	}
 	defer list.Close()
 	ucred, size := list.Room(unix.SizeofUcred), list.Words(unix.SizeofUcred)
-	err = p.run(list, fd, func() script.Call {
+	err = p.run(list, fd, patience, func() script.Call {
 		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
 	})
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
 }
 
 // run has the call that add adds made by a process of the place. A child of ours enters the
-// namespaces, takes the ids, and starts another one, since a process never changes its own pid
-// namespace: pid_namespaces(7).
+// namespaces and starts another one, since a process never changes its own pid namespace:
+// pid_namespaces(7). It does not wait for that one, which is a child of ours too (CLONE_PARENT).
 //
-// Processes of the place can see that one, and kill it. So it has a copy of our memory that
-// nobody may look into who is not root of our own user namespace (PR_SET_DUMPABLE, prctl(2)), and of our
-// descriptors fd alone.
-func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
+// The service's user cannot signal the first one, which keeps our ids and is seen by no process
+// of the place. The second one has the process's ids only as those that the kernel judges calls by:
+// as root its real user stays ours, and so nobody of the place may stop, kill or trace it without a
+// capability, kill(2), ptrace(2). An ordinary user's services are that user, and may. So neither is waited for
+// longer than limit (0: until the place ends, which kills what is in it), and both end with us.
+//
+// They have a copy of our memory that nobody may look into who is not root of our own user
+// namespace (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
+func (p *Place) run(list *script.Script, fd int, limit time.Duration, add func() script.Call) error {
 	step := func(name string) {
 		list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	}
-	step("prctl")
-	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	protect(list, step)
 	step("setgroups")
 	groups := make([]byte, 0, 4*len(p.groups))
 	for _, group := range p.groups {
@@ -139,22 +144,22 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
 	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
 	p.enterRoot(list, step)
-	p.become(list, step)
 	step("close_range")
 	if fd > 0 {
 		list.Do(unix.SYS_CLOSE_RANGE, 0, uintptr(fd-1), 0)
 	}
 	list.Do(unix.SYS_CLOSE_RANGE, uintptr(fd+1), uintptr(^uint32(0)), 0)
+	protect(list, step)
 	step("clone")
-	there := list.Label()
-	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_VFORK|uintptr(unix.SIGCHLD), 0, 0, 0, 0).Zero(there)
-	step("wait4")
-	list.Do(unix.SYS_WAIT4, uintptr(^uint(0)), 0, 0, 0)
+	there, second := list.Label(), list.Words(0)
+	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|uintptr(unix.SIGCHLD), 0, second.Address, 0, 0).Zero(there)
 	list.Do(unix.SYS_EXIT_GROUP, 0)
 	list.Place(there)
+	p.become(list, step)
+	protect(list, step)
 	list.Explain(nil)
 	made := add()
-	if err := startAndWait(list); err != nil {
+	if err := startAndWait(list, second, limit); err != nil {
 		return err
 	}
 	if err := list.Failure(); err != nil {
@@ -166,27 +171,39 @@ func (p *Place) run(list *script.Script, fd int, add func() script.Call) error {
 	return nil
 }
 
-// become adds what gives the child the ids of the process, and no capability but for low ports, in
-// the place's user namespace, which has the process's own network and no other.
+// protect adds what keeps the child's memory from others, and has it end with the thread that
+// waits for it. Both are undone when a process changes its ids, prctl(2).
+func protect(list *script.Script, step func(name string)) {
+	step("prctl")
+	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	list.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+}
+
+// become adds what gives the child the ids of the process as its effective ones, and no capability
+// but for low ports, in the place's user namespace, which has the process's own network and no other.
 func (p *Place) become(list *script.Script, step func(name string)) {
-	gid, uid := uintptr(p.gid), uintptr(p.uid)
+	const same = ^uintptr(0)
 	step("setresgid")
-	list.Do(unix.SYS_SETRESGID, gid, gid, gid)
+	list.Do(unix.SYS_SETRESGID, same, uintptr(p.gid), same)
 	step("setresuid")
-	list.Do(unix.SYS_SETRESUID, uid, uid, uid)
+	list.Do(unix.SYS_SETRESUID, same, uintptr(p.uid), same)
 	step("capset") // a user namespace that maps no 0 keeps them
 	const ports = 1 << unix.CAP_NET_BIND_SERVICE
 	kept := list.Words(ports|ports<<32, 0, 0) // effective, permitted
 	list.Do(unix.SYS_CAPSET, list.Words(unix.LINUX_CAPABILITY_VERSION_3).Address, kept.Address)
-	step("prctl") // fs.suid_dumpable = 1 undoes it
-	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // errUnfinished is of a child that was killed.
 var errUnfinished = errors.New("a child that acts on behalf of a process was killed")
 
-// startAndWait returns when the child has ended.
-func startAndWait(list *script.Script) error {
+// patience is how long a child may take that waits for nobody: longer than a busy machine takes.
+var patience = 10 * time.Second
+
+var openPidfd = unix.PidfdOpen // tests have it fail
+
+// startAndWait returns when both children have ended. The second one is known by what the kernel has
+// written there before it ran; nobody but us reaps it, so the number is not another one's.
+func startAndWait(list *script.Script, second script.Room, limit time.Duration) error {
 	if err := list.Finish(); err != nil {
 		return err
 	}
@@ -196,10 +213,48 @@ func startAndWait(list *script.Script) error {
 	if err != nil {
 		return err
 	}
+	err = waitFor(pid, pidfd, patience)
+	if pid = int(int32(binary.NativeEndian.Uint32(second.Bytes))); pid == 0 {
+		return err
+	}
+	pidfd, failed := openPidfd(pid, 0)
+	if failed != nil {
+		limit = -1 // it cannot be waited for with a limit
+	}
+	return errors.Join(err, os.NewSyscallError("pidfd_open", failed), waitFor(pid, pidfd, limit))
+}
+
+// waitFor takes pidfd, and reaps the child; after limit it kills it first. 0: no limit.
+func waitFor(pid, pidfd int, limit time.Duration) error {
+	ended := limit >= 0 && endsWithin(pidfd, limit)
 	_ = unix.Close(pidfd)
+	if !ended {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+		switch _, err := unix.Wait4(pid, nil, 0, nil); {
+		case err == unix.EINTR:
+		case err != nil:
 			return os.NewSyscallError("wait4", err)
+		case !ended:
+			return fmt.Errorf("%w: it was held up for %v", errUnfinished, limit)
+		default:
+			return nil
+		}
+	}
+}
+
+// endsWithin waits until a process has ended: pidfd_open(2).
+func endsWithin(pidfd int, limit time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for deadline := time.Now().Add(limit); ; {
+		var left *unix.Timespec
+		if limit > 0 {
+			ts := unix.NsecToTimespec(int64(max(0, time.Until(deadline))))
+			left = &ts
+		}
+		if n, err := unix.Ppoll(fds, left, nil); err != unix.EINTR {
+			return n == 1 && err == nil
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,20 +75,25 @@ func (p *Place) enterRoot(list *script.Script, step func(name string)) {
 }
 
 // Connect is connect(2) of a unix socket to an address that is looked up in the place's
-// root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait.
-func (p *Place) Connect(fd int, sockaddr []byte) error { return p.name(unix.SYS_CONNECT, fd, sockaddr) }
+// root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait,
+// until somebody shuts it down or the place ends.
+func (p *Place) Connect(fd int, sockaddr []byte) error {
+	return p.name(unix.SYS_CONNECT, fd, 0, sockaddr)
+}
 
 // Bind is bind(2), likewise: the node is the process's, and low ports, ip(7), are those of its own
 // network and of no other.
-func (p *Place) Bind(fd int, sockaddr []byte) error { return p.name(unix.SYS_BIND, fd, sockaddr) }
+func (p *Place) Bind(fd int, sockaddr []byte) error {
+	return p.name(unix.SYS_BIND, fd, patience, sockaddr)
+}
 
-func (p *Place) name(number uintptr, fd int, sockaddr []byte) error {
+func (p *Place) name(number uintptr, fd int, limit time.Duration, sockaddr []byte) error {
 	list, err := script.New()
 	if err != nil {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, func() script.Call {
+	return p.run(list, fd, limit, func() script.Call {
 		return list.Do(number, uintptr(fd), list.Bytes(sockaddr), uintptr(len(sockaddr)))
 	})
 }
