@@ -2,12 +2,15 @@ package test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -133,12 +136,12 @@ func TestReloadIsExamined(t *testing.T) {
 
 	configureIn(t, dir, "b", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/b\"]\n[service]\nexec = [\"%s/none\"]\n", dir, dir))
 	a.rewrite(path, good+"no_such_key = 1\n")
-	a.wait("not reloaded", "no_such_key")
+	a.wait("configuration error", "key=service.no_such_key")
+	a.waitN(1, "not reloaded: everything stays as it is")
 	a.rewrite(path, strings.Replace(good, "]\n[service]", fmt.Sprintf(", \"unix://%s/c\"]\n[service]", dir), 1))
-	line := a.wait("not reloaded: everything stays as it is", "none: no such file or directory")
-	said, _ := ends(t, "check", "--config", dir)
-	if quoted := strings.TrimSuffix(strings.NewReplacer("\n", `\n`, `"`, `\"`).Replace(said), `\n`); !strings.Contains(line, quoted) {
-		t.Errorf("the reload says\n%s\nand check\n%s", line, quoted)
+	a.wait(`msg="configuration error" file=` + dir + `/b.toml line=4 column=9 key=service.exec text="` + dir + `/none: no such file or directory" cure="it does not exist on the host"`)
+	if line := a.waitN(2, "not reloaded: everything stays as it is"); !strings.Contains(line, "errors=1") {
+		t.Errorf("the last line: %s", line)
 	}
 	for _, name := range []string{"b", "c"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
@@ -244,5 +247,53 @@ func TestCheckWithoutNamespaces(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); string(out) != want || code != 1 {
 			t.Errorf("%q ended with %d:\n%s", args, code, out)
 		}
+	}
+}
+
+// In JSON too each finding of a reload has a line, in the order of the file's, and the last line
+// says what comes of them.
+func TestReloadFindingsInJSON(t *testing.T) {
+	dir := folder(t)
+	good := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\"]\n[service]\nexec = [\"ECHO\"]\n", dir)
+	path := configureIn(t, dir, "a", good)
+	a := activate(t, "--log-format", "json", "--config", path)
+	a.rewrite(path, "[[socket]]\nlisen = [\"unix:///a\"]\n[service]\nwarm = 1\n")
+	a.wait("not reloaded")
+	var got []string
+	for _, line := range a.log.all() {
+		var one struct {
+			Level, Msg, File, Key, Text, Cure string
+			Line, Column, Errors              int
+		}
+		if err := json.Unmarshal([]byte(line), &one); err == nil && one.Level == "ERROR" {
+			got = append(got, fmt.Sprintf("%+v", one))
+		}
+	}
+	want := []string{
+		"{Level:ERROR Msg:configuration error File:" + path + " Key:socket.lisen Text:unknown key Cure:did you mean \"listen\"? Line:2 Column:1 Errors:0}",
+		"{Level:ERROR Msg:configuration error File:" + path + " Key:service.warm Text:is an integer Cure:want true or false Line:4 Column:8 Errors:0}",
+		"{Level:ERROR Msg:configuration error File:" + path + " Key:service.exec Text:there is none, nor a [container] Cure:write exec = [\"PROGRAM\", \"ARGUMENT\"] below [service] Line:0 Column:0 Errors:0}",
+		"{Level:ERROR Msg:configuration not reloaded: everything stays as it is File: Key: Text: Cure: Line:0 Column:0 Errors:3}",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	answered(t, "after it", "unix:"+dir+"/a")
+}
+
+// An address that somebody else has is refused with its place, its holder and the exit code of
+// what only the host can change.
+func TestTakenAddressHasItsPlace(t *testing.T) {
+	dir := folder(t)
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	path := configureIn(t, dir, "a", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\",\n  \"tcp4://%s\"]\n[service]\nexec = [\"ECHO\"]\n", dir, taken.Addr()))
+	said, code := ends(t, "--config", path)
+	want := fmt.Sprintf("%s:3:3: socket.listen: tcp://%s: bind: address already in use\n      \"tcp4://%s\"]\n      ^\n    held by ", path, taken.Addr(), taken.Addr())
+	if code != 1 || !strings.HasPrefix(said, want) || !strings.Contains(said, fmt.Sprint(os.Getpid())) {
+		t.Errorf("it ended with %d and said\n%s\nwant\n%s", code, said, want)
 	}
 }

@@ -34,7 +34,8 @@ func TestReloadRefusedOption(t *testing.T) {
 	path := configureIn(t, dir, "s", good)
 	a := activate(t, "--config", path)
 	a.rewrite(path, strings.Replace(good, "[service]", "bind_to_device = \"none-such\"\n[service]", 1))
-	a.wait("not reloaded", "everything stays", "none-such")
+	a.wait("configuration error", "key=socket.bind_to_device", "no such device")
+	a.wait("not reloaded", "everything stays")
 	answered(t, "after a refused option", "tcp4:"+strings.TrimPrefix(strings.SplitN(good, "\"", 3)[1], "tcp://"))
 	if n := a.log.count("state=ended"); n != 0 {
 		t.Errorf("%d services were ended", n)
@@ -76,7 +77,8 @@ func TestReloadWithAFIFO(t *testing.T) {
 	if err := a.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	a.wait("not reloaded", "is no file")
+	a.wait("configuration error", "is no file")
+	a.wait("not reloaded")
 	answered(t, "after a refused reload", "unix:"+dir+"/s")
 	_ = os.Remove(dir + "/pipe.toml")
 }

@@ -42,7 +42,7 @@ func TestReload(t *testing.T) {
 	answered(t, "before", "unix:"+dir+"/changing")
 
 	a.rewrite(path, changing+"no_such_key = 1\n")
-	a.wait("not reloaded", "no_such_key")
+	a.wait("configuration error", "no_such_key")
 	answered(t, "after a bad reload", "unix:"+dir+"/changing")
 
 	inode := inodeOf(t, dir+"/changing")

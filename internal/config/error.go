@@ -22,7 +22,7 @@ type Error struct {
 	Host   bool   // nothing in the file is wrong: only the host can be changed
 }
 
-// Errors are all that is wrong, by file and position.
+// Errors are all that is wrong, by file and position; what has no line comes last in its file.
 type Errors []*Error
 
 // Error is a block of lines, each of which ends: it is printed as it is.
@@ -49,8 +49,9 @@ func (e Errors) orNil() error {
 	if len(e) == 0 {
 		return nil
 	}
+	line := func(one *Error) uint { return uint(one.Line) - 1 } // of none the largest
 	slices.SortStableFunc(e, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(line(a), line(b)), cmp.Compare(a.Column, b.Column))
 	})
 	return e
 }

@@ -53,7 +53,7 @@ func read(name string, text []byte, env Env) *parsed {
 	tables := r.top(top)
 	p.passed = p.passedBy(tables)
 	p.readService(tables)
-	if _, there := tables["socket"]; !there {
+	if _, there := tables["socket"]; !there && !misspelt(p.errs, "socket") {
 		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
 	}
 	p.readSockets(tables["socket"])
@@ -118,7 +118,7 @@ func (p *parsed) readSockets(tables []*table) {
 		g.Options.RefuseRights = p.service.Sandbox.Seal != "off"
 		before := len(p.errs)
 		given := fill(p.reading, "socket", socketKeys(), t, &g)
-		if _, ok := given["listen"]; !ok || len(g.listen) == 0 && len(p.errs) == before {
+		if _, ok := given["listen"]; !ok && !misspelt(p.errs[before:], "listen") || ok && len(g.listen) == 0 && len(p.errs) == before {
 			p.report(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
 		}
 		if len(g.listen) == 0 {
@@ -198,12 +198,14 @@ func (p *parsed) checkProgram() {
 	s := &p.service
 	v, given := p.given["service.exec"]
 	if s.Container != nil {
-		if _, given := p.given["container.image"]; !given {
+		if _, given := p.given["container.image"]; !given && !misspelt(p.errs, "image") {
 			p.whole("container.image", "there is none", `write image = "localhost/NAME" below [container]`)
 		}
 		return
 	}
 	switch {
+	case !given && (misspelt(p.errs, "exec") || misspelt(p.errs, "service") || misspelt(p.errs, "container")):
+		return
 	case !given:
 		p.whole("service.exec", "there is none, nor a [container]", `write exec = ["PROGRAM", "ARGUMENT"] below [service]`)
 		return

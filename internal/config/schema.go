@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -35,6 +36,14 @@ func (r *reading) report(at int, key, text, cure string) {
 // whole adds an error of the file as a whole.
 func (r *reading) whole(key, text, cure string) {
 	r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
+}
+
+// misspelt reports whether one of errs is an unknown key or table by which this one seems
+// to be meant: it is then not reported as missing too.
+func misspelt(errs Errors, name string) bool {
+	return slices.ContainsFunc(errs, func(e *Error) bool {
+		return strings.HasPrefix(e.Text, "unknown ") && strings.Contains(e.Cure, strconv.Quote(name))
+	})
 }
 
 // mistake is an error of a value that does not know yet where it stands.

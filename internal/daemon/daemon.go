@@ -132,7 +132,8 @@ func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	for _, p := range services {
 		specs = append(specs, p.sockets...)
 	}
-	return listen.OpenAll(specs, d.walls.means())
+	sockets, err := listen.OpenAll(specs, d.walls.means())
+	return sockets, placed(err, services)
 }
 
 // start runs a service on sockets, which it takes.

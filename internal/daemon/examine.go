@@ -144,7 +144,7 @@ func (x *examination) service(ctx context.Context, source config.Source) planned
 	if conf.Handover == "proxy" {
 		spec.Carrying = carrying(conf)
 	}
-	return planned{conf, spec, sealing}
+	return planned{source, conf, spec, sealing}
 }
 
 // idle finds sockets at which it cannot be seen that nobody uses them, of a service
@@ -164,12 +164,7 @@ func (x *examination) idle(source config.Source, sockets []listen.Spec) {
 func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
 	for i, spec := range sockets {
 		for _, bad := range listen.Examine(spec, x.ours) {
-			place := config.Place{Key: "socket." + bad.Key(), Socket: i}
-			text := bad.Err.Error()
-			if bad.Key() == "listen" {
-				text = bad.Address + ": " + strings.TrimPrefix(bad.Step+": ", ": ") + text
-			}
-			x.add(source, place, text, bad.Cure).Host = bad.Occupied()
+			x.found = append(x.found, socketError(source, i, bad))
 		}
 	}
 }

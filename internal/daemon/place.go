@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -8,9 +9,43 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/config"
+	"activator/internal/listen"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
 )
+
+// socketError is the error of the address at index i, or of an option of it.
+func socketError(source config.Source, i int, bad *listen.Error) *config.Error {
+	text, cure := bad.Err.Error(), bad.Cure
+	if bad.Key() == "listen" {
+		text = bad.Address + ": " + strings.TrimPrefix(bad.Step+": ", ": ") + text
+	}
+	if cure == "" {
+		text, cure, _ = strings.Cut(text, "; ")
+	}
+	e := source.Error(config.Place{Key: "socket." + bad.Key(), Socket: i}, text, cure)
+	e.Host = bad.Occupied()
+	return e
+}
+
+// placed gives the error of an address that could not be bound the place where that is
+// written. Only the host can be changed: the text has been examined.
+func placed(err error, services []planned) error {
+	var bad *listen.Error
+	if !errors.As(err, &bad) || sandbox.Cured(err) != err { //nolint:errorlint // the very one
+		return err
+	}
+	for _, p := range services {
+		for i, spec := range p.sockets {
+			if spec.Address.String() == bad.Address {
+				e := socketError(p.source, i, bad)
+				e.Host = true
+				return config.Errors{e}
+			}
+		}
+	}
+	return err
+}
 
 // refused notes a step on the way to the program that will be refused, at the key that
 // asks for it.

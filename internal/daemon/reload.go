@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"reflect"
 
 	"activator/internal/config"
@@ -26,17 +27,17 @@ type change struct {
 func (d *Daemon) reload(ctx context.Context) {
 	sources, err := load(d.options.Paths)
 	if err != nil {
-		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
+		d.tellRefused(err)
 		return
 	}
 	sources = withoutAbsent(sources, d.tellAbsent)
 	c, changed := d.compare(sources)
 	if c.start, err = newExamination(d.starter, d.walls.answering, d.made).plan(ctx, changed, sources); err != nil {
-		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
+		d.tellRefused(err)
 		return
 	}
 	if err = c.openFresh(d.walls.means()); err != nil {
-		d.log.Error("configuration not reloaded: everything stays as it is", "err", err)
+		d.tellRefused(placed(err, c.start))
 		return
 	}
 	if !d.endAll(ctx, c.end) {
@@ -53,6 +54,55 @@ func (d *Daemon) reload(ctx context.Context) {
 	closeAll(values(c.ready)) // of services that could not be started
 	budget.Keep(len(d.members))
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
+}
+
+// tellRefused logs why a reload is refused: a line for each finding, and last what comes
+// of them.
+func (d *Daemon) tellRefused(err error) {
+	const refused = "configuration not reloaded: everything stays as it is"
+	found := findings(err)
+	for _, attributes := range found {
+		d.log.Error("configuration error", attributes...)
+	}
+	if len(found) == 0 {
+		d.log.Error(refused, "err", err)
+		return
+	}
+	d.log.Error(refused, "errors", len(found))
+}
+
+// findings are what is wrong, as the log has each: without what is not known of it.
+func findings(err error) (all [][]any) {
+	var found config.Errors
+	if !errors.As(err, &found) {
+		return nil
+	}
+	for _, e := range found {
+		var attributes []any
+		if e.File != "" {
+			attributes = append(attributes, "file", e.File)
+		}
+		if e.Line != 0 {
+			attributes = append(attributes, "line", e.Line, "column", e.Column)
+		}
+		if e.Key != "" {
+			attributes = append(attributes, "key", e.Key)
+		}
+		attributes = append(attributes, "text", e.Text)
+		if e.Cure != "" {
+			attributes = append(attributes, "cure", e.Cure)
+		}
+		all = append(all, attributes)
+	}
+	return all
+}
+
+// serviceFinding is why one service could not be started, as the log has it.
+func serviceFinding(p planned, err error) []any {
+	if found := findings(placed(err, []planned{p})); len(found) == 1 {
+		return append([]any{"service", p.conf.Name}, found[0]...)
+	}
+	return []any{"service", p.conf.Name, "err", err}
 }
 
 // compare holds the new configuration against what runs, and returns the services
@@ -178,11 +228,11 @@ func (d *Daemon) restart(p planned, c change) {
 		}
 		if sockets, again := c.obtain(m.plan, d.walls.means()); again == nil {
 			d.start(m.plan, sockets)
-			d.log.Error("service not reloaded: it goes on as before", "service", p.conf.Name, "err", err)
+			d.log.Error("service not reloaded: it goes on as before", serviceFinding(p, err)...)
 			return
 		}
 	}
-	d.log.Error("service not reloaded: it is off until the next reload", "service", p.conf.Name, "err", err)
+	d.log.Error("service not reloaded: it is off until the next reload", serviceFinding(p, err)...)
 }
 
 // obtain returns the sockets of p, open, all or none; those that were ready stay

@@ -21,8 +21,9 @@ var environment = []string{
 // planned is a service's configuration, translated: nothing is left that could be
 // wrong with it but what the kernel says.
 type planned struct {
-	conf config.Service
-	spec supervise.Spec
+	source config.Source
+	conf   config.Service
+	spec   supervise.Spec
 	sealing
 }
 

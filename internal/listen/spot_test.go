@@ -181,7 +181,7 @@ func TestLinkInTheWay(t *testing.T) {
 	dir := theirs(t)
 	for _, address := range []string{"unix://" + dir + "/theirs/link/s", "fifo://" + dir + "/theirs/link/f", "unixgram://" + dir + "/theirs/link/deeper/g"} {
 		_, err := Open(spec(t, address), Means{})
-		if err == nil || !strings.Contains(err.Error(), dir+"/theirs/link is a symbolic link below "+dir+"/theirs, which a service may write, and not followed: name") {
+		if err == nil || !strings.Contains(err.Error(), dir+"/theirs/link is a symbolic link below "+dir+"/theirs, which a service may write, and not followed; name") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

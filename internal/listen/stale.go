@@ -120,7 +120,10 @@ func (s spot) describeLive(name string) string {
 			rows = exact // others were bound to a node that is gone, perhaps ours
 		}
 	}
-	who := strings.TrimPrefix(holders(rows), "held by ")
+	if st, err := s.Stat(name); err == nil && len(rows) > 0 {
+		rows[0].uid = strconv.Itoa(int(st.Uid)) // who made it, unless it has been given away
+	}
+	who, _, _ := strings.Cut(strings.TrimPrefix(holders(rows), "held by "), ";") // what helps is said behind it
 	if who == "" {
 		return "a live socket"
 	}

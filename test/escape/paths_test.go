@@ -430,7 +430,7 @@ func TestSocketBehindALink(t *testing.T) {
 		end := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
 		out, err := cmd.CombinedOutput()
 		end.Stop()
-		if err == nil || !strings.Contains(string(out), b.dir+"/theirs/run is a symbolic link below "+b.dir+"/theirs, which a service may write, and not followed: name the path") {
+		if err == nil || !strings.Contains(string(out), b.dir+"/theirs/run is a symbolic link below "+b.dir+"/theirs, which a service may write, and not followed") {
 			t.Errorf("GOT OUT: %q: %v\n%s", arguments, err, out)
 		}
 	}

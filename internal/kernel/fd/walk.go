@@ -20,7 +20,7 @@ func (e *LinkError) Error() string { return "open " + e.Path + ": " + e.Says() }
 
 // Says names the link, and what helps.
 func (e *LinkError) Says() string {
-	return e.Link + " is a symbolic link below " + e.Why + ", and not followed: name the path that it leads to, or put that in its place"
+	return e.Link + " is a symbolic link below " + e.Why + ", and not followed; name the path that it leads to, or put that in its place"
 }
 
 // Unwrap is what the kernel says of a link that it may not follow.
