@@ -108,3 +108,65 @@ func nothingFailed(t *testing.T, a *activator) {
 		}
 	}
 }
+
+// Clients of one relayed socket do not take the room of another's: those who stay, and those
+// who are gone, whose flows end long before the two minutes of silence.
+func TestDatagramClientsLeaveDescriptors(t *testing.T) {
+	const limit, flood = 400, 600
+	dir := folder(t)
+	at := port(t)
+	configureIn(t, dir, "greedy", fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/greedy.sock\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
+	configureIn(t, dir, "modest", fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/modest.sock\", \"udp://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, at))
+	a := activateWithin(t, limit, "--config", dir)
+	come := func(i int, to string) *net.UnixConn {
+		c, err := net.DialUnix("unixgram", &net.UnixAddr{Net: "unixgram", Name: fmt.Sprintf("%s/%s-%d", dir, to, i)}, &net.UnixAddr{Net: "unixgram", Name: dir + "/" + to + ".sock"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	hears(t, "greedy", come(flood, "greedy"))
+	idle := descriptorsOf(t, a.cmd.Process.Pid)
+	var clients []net.Conn
+	for i := range flood {
+		c := come(i, "greedy")
+		_ = c.SetWriteDeadline(time.Now().Add(patience))
+		if _, err := c.Write([]byte("hello\n")); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	a.wait("table of flows is full", "greedy")
+	for i := range 15 { // more than come with a socket, and all of them stay
+		hears(t, "modest unixgram", come(i, "modest"))
+		c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		hears(t, "modest udp", c)
+	}
+	if n := descriptorsOf(t, a.cmd.Process.Pid); n > limit*9/10 {
+		t.Errorf("%d of %d descriptors are used", n, limit)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	falls(t, a.cmd.Process.Pid, idle)
+}
+
+// falls wants a process to give a quarter of its descriptors above idle back, in half of the
+// time that a silent flow has.
+func falls(t *testing.T, pid, idle int) {
+	t.Helper()
+	const soon = time.Minute
+	deadline := time.Now().Add(soon)
+	full := descriptorsOf(t, pid)
+	for n := full; n > idle+(full-idle)*3/4; n = descriptorsOf(t, pid) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d descriptors after %v, %d before, and %d when nobody had come", n, soon, full, idle)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -74,6 +74,7 @@ type Datagrams struct {
 	first      []datagram // of Options.Undelivered: before what the host's queue has
 	carry      carry      // of [Carry]
 	gram       gram       // unix
+	sweep      sweep      // unix
 	hostReady  bool
 	start      time.Time
 	now        time.Duration // since start, read once a round
@@ -181,6 +182,7 @@ func (d *Datagrams) touch(f *flow, now, grain time.Duration) {
 // round carries one batch each way, and reports whether there is more to do.
 func (d *Datagrams) round() (busy bool, err error) {
 	d.expire()
+	d.sweepInTime()
 	d.tellLost(false)
 	in, out := d.inbound, d.outbound
 	switch {
@@ -269,6 +271,9 @@ func (d *Datagrams) alarm() time.Time {
 	if d.oldest != nil && d.inStall.until == 0 {
 		// Once for all that are due soon after.
 		first(d.oldest.last + d.options.Expire + d.grain())
+	}
+	if d.crowded() {
+		first(max(d.sweep.next, 1))
 	}
 	if d.inStall.until != 0 {
 		first(d.inStall.until)
@@ -394,6 +399,9 @@ var silence = 3 * time.Second
 // one that was not used for longest.
 func (d *Datagrams) hasRoom() bool {
 	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || d.share.Room() > 0) {
+		return true
+	}
+	if d.sweepForRoom() {
 		return true
 	}
 	if d.oldest == nil || d.now-d.oldest.last < min(silence, d.options.Expire) {

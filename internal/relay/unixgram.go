@@ -348,11 +348,17 @@ func (d *Datagrams) deliver(f *flow, text []byte) {
 
 // sendTo sends an answer to the client of f.
 func (d *Datagrams) sendTo(f *flow, text []byte) error {
-	to := f.client
-	if f.node >= 0 {
-		to, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", f.node), false, false)
-	}
+	to := f.answerTo()
 	return sendUnix(d.host, text, &to, d.creds)
+}
+
+// answerTo is where a unix client is answered.
+func (f *flow) answerTo() rawAddr {
+	if f.node < 0 {
+		return f.client
+	}
+	to, _ := unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", f.node), false, false)
+	return to
 }
 
 func (d *Datagrams) forgetNode(f *flow) {
