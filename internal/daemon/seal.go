@@ -68,6 +68,7 @@ func (w *walls) means() listen.Means {
 			}
 		},
 		StandIn: w.standIn,
+		Warn:    func(text string) { w.log.Warn(text) },
 	}
 }
 

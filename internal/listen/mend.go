@@ -354,7 +354,7 @@ func (s *Socket) heal() (string, error) {
 
 // linkBack makes the node from the spare, unless something stands there.
 func (s *Socket) linkBack(at spot) (linked bool, err error) {
-	defer at.lock()()
+	defer at.lock(s.means.Warn)()
 	if !s.node.fifo {
 		if err := at.clearStale(at.Name); err != nil {
 			return false, err

@@ -108,7 +108,7 @@ func openUnixPath(spec Spec, from *stock) (opened, error) {
 		return opened{}, fail(a, "", err, "")
 	}
 	defer at.Close()
-	defer at.lock()()
+	defer at.lock(from.means.Warn)()
 	if err := at.clear(); err != nil {
 		return opened{}, fail(a, "", err, "")
 	}

@@ -61,6 +61,9 @@ type Means struct {
 	// with the seal Relayed. Lends host until Close of what it returns, which leaves in
 	// undelivered what it has taken off the host's queue and no service has read.
 	StandIn func(host *os.File, spec Spec, undelivered *relay.Undelivered) (StandIn, error)
+
+	// Warn is told, by Open, OpenAll and HealNode, what somebody else makes slow. May be nil.
+	Warn func(text string)
 }
 
 // StandIn is a bound datagram socket elsewhere, to which what comes to the

@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -111,21 +113,41 @@ func (s spot) finish(kind uint32, mode fs.FileMode, who owner) (inode, error) {
 // they can put another one in its place, or a second name of one, to have us change its
 // owner and mode.
 func (s spot) strange(st *unix.Stat_t) bool {
-	return s.Foreign() && (int(st.Uid) != os.Geteuid() || st.Nlink != 1)
+	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.Planted(st.Nlink, st.Uid))
 }
+
+// How long a folder's lock is waited for, and for how long none is any more after that.
+const (
+	lockPatience = 2 * time.Second
+	lockPause    = time.Minute
+)
+
+// impatient is until when no lock is waited for.
+var impatient atomic.Pointer[time.Time]
 
 // lock keeps other activators from clearing and binding in the folder
 // at the same time, and returns the unlock. Anybody who may read the folder
-// can hold such a lock, so we wait for two seconds at most and then go on: what
-// is lost is the order between two that start at once. flock(2).
-func (s spot) lock() (unlock func()) {
+// can hold such a lock, so we wait for two seconds at most and then go on, and for a minute
+// wait for no other one: all nodes of all services are not held up longer than one. What
+// is lost is the order between two that start at once. flock(2). warn, which may be nil, is told.
+func (s spot) lock(warn func(text string)) (unlock func()) {
 	folder, err := s.Folder.Open(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return func() {}
 	}
-	patiently(2*time.Second, func() bool {
-		return unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK // ours, or a file system without
-	})
+	taken := false
+	try := func() bool {
+		taken = unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK // ours, or a file system without
+		return taken
+	}
+	if until := impatient.Load(); !try() && (until == nil || time.Now().After(*until)) {
+		patiently(lockPatience, try)
+		next := time.Now().Add(lockPause)
+		if !taken && impatient.CompareAndSwap(until, &next) && warn != nil {
+			warn(fmt.Sprintf("waited %v for the lock of %s, which another process holds (flock(2), lslocks(8)): sockets are bound without it, and no such lock is waited for, for %v",
+				lockPatience, s.Folder.Path(), lockPause))
+		}
+	}
 	return func() { _ = unix.Close(folder) }
 }
 

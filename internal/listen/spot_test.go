@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -187,5 +188,44 @@ func TestLinkInTheWay(t *testing.T) {
 	}
 	if names := entries(t, dir+"/stranger"); names != "" {
 		t.Errorf("made: %s", names)
+	}
+}
+
+// Somebody who may only read a folder holds its lock: he delays all that is bound there once,
+// is told of, and delays nothing of other folders after that.
+func TestLockHeldByAnother(t *testing.T) {
+	defer impatient.Store(impatient.Load())
+	impatient.Store(nil)
+	dirs := []string{t.TempDir(), t.TempDir()}
+	for _, dir := range dirs {
+		folder, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(folder)
+		if err := unix.Flock(folder, unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var specs []Spec
+	for i := range 3 {
+		for _, dir := range dirs {
+			specs = append(specs, spec(t, fmt.Sprintf("unix://%s/%d", dir, i)))
+		}
+	}
+	var told []string
+	began := time.Now()
+	sockets, err := OpenAll(specs, Means{Warn: func(text string) { told = append(told, text) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sockets {
+		s.Close()
+	}
+	if took := time.Since(began); took < lockPatience || took >= 2*lockPatience {
+		t.Errorf("%d nodes took %v", len(specs), took)
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "for the lock of "+dirs[0]+", which another process holds") {
+		t.Errorf("told %q", told)
 	}
 }

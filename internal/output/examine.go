@@ -19,7 +19,7 @@ func Examine(path string) error {
 		return err
 	}
 	if err == nil {
-		place.Close()
+		defer place.Close()
 	}
 	refused := func(err error) error { return &os.PathError{Op: "open", Path: path, Err: err} }
 	var stat unix.Stat_t
@@ -43,6 +43,11 @@ func Examine(path string) error {
 	default:
 		if errno := access.Write(path); errno != 0 {
 			return refused(errno)
+		}
+		if place != nil {
+			if err := refusePlanted(place, &stat); err != nil {
+				return refused(err)
+			}
 		}
 	}
 	return nil

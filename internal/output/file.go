@@ -1,6 +1,7 @@
 package output
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 //
 // Where somebody else may write no symbolic link is followed: the service owns its
 // logs_directory, and a link in it would make us append what the service says to any
-// file of the host.
+// file of the host. A file that has a second name is refused there: a hard link would do the same.
 func OpenFile(path string) (*os.File, error) {
 	place, err := fd.Walk(path)
 	if err != nil {
@@ -26,6 +27,14 @@ func OpenFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
+	var stat unix.Stat_t
+	if err = unix.Fstat(file, &stat); err == nil {
+		err = refusePlanted(place, &stat)
+	}
+	if err != nil {
+		_ = unix.Close(file)
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
 	// Blocking, as programs expect; so the file must not know the runtime's poller,
 	// and NewFile asks only for O_NONBLOCK.
 	if err := unix.SetNonblock(file, false); err != nil {
@@ -33,4 +42,12 @@ func OpenFile(path string) (*os.File, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(file), path), nil
+}
+
+// refusePlanted refuses what somebody may have put there, since it is another file of the host too.
+func refusePlanted(place *fd.Place, stat *unix.Stat_t) error {
+	if place.Foreign() && fd.Planted(uint64(stat.Nlink), stat.Uid) {
+		return fmt.Errorf("%w: the file has another name, and somebody else may write its folder; copy it, and put the copy in its place", unix.EMLINK)
+	}
+	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 func TestFileIsAppendedTo(t *testing.T) {
@@ -80,6 +82,36 @@ func TestForeignLinksAreNotFollowed(t *testing.T) {
 	f, err = OpenFile(filepath.Join(folder, "plain"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// A hard link in a folder that others may write is as good as a symbolic one.
+func TestForeignHardLinks(t *testing.T) {
+	own, folder := t.TempDir(), t.TempDir()
+	secret, log := filepath.Join(own, "secret"), filepath.Join(folder, "log")
+	if err := errors.Join(os.WriteFile(secret, nil, 0o600), os.Link(secret, log)); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := OpenFile(log); err != nil {
+		t.Errorf("in a folder of ours: %v", err)
+	} else {
+		f.Close()
+	}
+	fd.Claim(folder)
+	if err := Examine(log); !errors.Is(err, syscall.EMLINK) {
+		t.Errorf("examined: %v", err)
+	}
+	if f, err := OpenFile(log); !errors.Is(err, syscall.EMLINK) {
+		t.Errorf("opened: %v", err)
+		f.Close()
+	}
+	if err := os.Remove(secret); err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenFile(log)
+	if err := errors.Join(err, Examine(log)); err != nil {
+		t.Fatalf("with one name: %v", err)
 	}
 	f.Close()
 }

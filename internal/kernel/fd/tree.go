@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -78,11 +79,18 @@ func (g *giving) one(folder int, path string, depth int) error {
 		if err := g.all(fd, path, depth+1); err != nil {
 			return err
 		}
-	} else if s.links > 1 && s.uid != g.from && int(s.uid) != g.uid {
+	} else if Planted(uint64(s.links), s.uid, g.from, uint32(g.uid)) {
 		return &os.PathError{Op: "chown", Path: path,
 			Err: fmt.Errorf("%w: it has another name, belongs to uid %d and would be given to %d; remove it", unix.EMLINK, s.uid, g.uid)}
 	}
 	return chown(fd, path, g.uid, g.gid)
+}
+
+// Planted reports whether a file in a folder that somebody else may write can be there by a second
+// name that he gave it, link(2): where fs.protected_hardlinks is 0 he need not be able to write or
+// read it for that. The files of owners may have more names.
+func Planted(links uint64, owner uint32, owners ...uint32) bool {
+	return links > 1 && !slices.Contains(owners, owner)
 }
 
 func chown(fd int, path string, uid, gid int) error {
