@@ -113,7 +113,7 @@ read_only = ["DIR/nothing"]
 			if after := tree(t, dir); after != before {
 				t.Errorf("something has been changed:\n%s\nbefore\n%s", after, before)
 			}
-			if text, code := ends(t, "check", "--offline", "--config", dir); code != 0 || strings.Count(text, "good") != 2 {
+			if text, code := ends(t, "check", "--offline", "--config", dir); code != 0 || strings.Count(text, "good") != 2 || !strings.Contains(text, ": 1 socket, good\n") {
 				t.Errorf("check --offline ended with %d:\n%s", code, text)
 			}
 		})

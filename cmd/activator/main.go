@@ -111,7 +111,7 @@ LISTEN_FDS protocol. No systemd, no container engine, no root needed.
 
 SIGHUP reads the configuration again, SIGTERM and SIGINT end everything in order,
 one more, a second later or after that, ends at once.`,
-		Args:          cobra.NoArgs,
+		Args:          onlyCommands,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -131,6 +131,17 @@ one more, a second later or after that, ends at once.`,
 	root.AddCommand(checkCommand(&paths), doctorCommand(), versionCommand())
 	_ = root.MarkPersistentFlagFilename("config", "toml") // completion only
 	return root
+}
+
+// onlyCommands refuses words behind the program's name that are no command; what looks like a
+// configuration was meant as one.
+func onlyCommands(cmd *cobra.Command, args []string) error {
+	for _, word := range args {
+		if _, err := os.Stat(word); err == nil || strings.HasSuffix(word, ".toml") || strings.Contains(word, "/") {
+			return fmt.Errorf("%q is no command: did you mean --config %s?", word, strings.Join(args, " --config "))
+		}
+	}
+	return cobra.NoArgs(cmd, args)
 }
 
 func options(paths []string, format, level string) (daemon.Options, error) {

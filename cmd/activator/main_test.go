@@ -60,3 +60,21 @@ func TestSecondSignal(t *testing.T) {
 		})
 	}
 }
+
+// A configuration that is named without --config is told from a word that is no command.
+func TestConfigurationWithoutItsFlag(t *testing.T) {
+	for word, want := range map[string]string{
+		"../../configs/echo.toml": `"../../configs/echo.toml" is no command: did you mean --config ../../configs/echo.toml?`,
+		"none.toml":               `"none.toml" is no command: did you mean --config none.toml?`,
+		"testify":                 `unknown command "testify" for "activator"`,
+	} {
+		root := rootCommand()
+		root.SetArgs([]string{word})
+		if err := root.Execute(); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", word, err, want)
+		}
+		if code := run([]string{word}); code != exitUsage {
+			t.Errorf("%s: exit code %d", word, code)
+		}
+	}
+}

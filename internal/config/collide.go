@@ -38,7 +38,7 @@ func collide(files []*parsed) {
 				port := portOf(c.Address)
 				for _, other := range ports[port] {
 					if why := overlap(c.Address, o, other.Address, other.options); why != "" {
-						f.report(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.where(other.at)), "")
+						f.report(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.where(other.at)), "give one of the two another address")
 						break
 					}
 				}
@@ -54,7 +54,7 @@ func collide(files []*parsed) {
 // take reports a path that is taken already.
 func (p *parsed) take(paths map[string]string, path string, c claim, at int, key string) {
 	if first, taken := paths[path]; taken {
-		p.report(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "")
+		p.report(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "give one of the two another path")
 		return
 	}
 	paths[path] = c.where(at)

@@ -134,9 +134,12 @@ var directoryName = expanded("a name", func(_ *reading, s string) (string, error
 
 // output is where stdout or stderr goes.
 var output = expanded("a string", func(r *reading, s string) (string, error) {
+	way, path, named := strings.Cut(s, ":")
 	switch {
 	case s == "log" || s == "inherit" || s == "null":
 		return s, nil
+	case named && (way == "append" || way == "file" || way == "truncate"):
+		return "", wrong(fmt.Sprintf("write the path alone, %q: what is printed is added to the file", path), "%q is systemd's way to name a file", s)
 	case !strings.Contains(s, "/"):
 		return "", wrong(`want "log", "inherit", "null", or a file with a slash, as in "./echo.log"`, "unknown word %q", s)
 	}

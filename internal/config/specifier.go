@@ -103,7 +103,8 @@ func (r *reading) replace(text string, forms bool) (string, error) {
 		}
 		v := s.value(r)
 		if v == "" || !utf8.ValidString(v) {
-			return "", &mistake{at: i - 1, text: fmt.Sprintf("\"%%%c\" is unknown here: it is %s", text[i], s.what)}
+			return "", &mistake{at: i - 1, text: fmt.Sprintf("\"%%%c\" is unknown here: it is %s", text[i], s.what),
+				cure: "set that for the activator, or write what is meant instead"}
 		}
 		b.WriteString(v)
 	}

@@ -48,6 +48,11 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ socket, service, sandbox, says string }{
 		{"", "", "", ""},
 		{"backlog = 0", "", "", "0 is out of range"},
+		{"", "stdout = \"append:/x\"", "", "write the path alone, \"/x\""},
+		{"", "stderr = \"truncate:/x\"", "", "write the path alone, \"/x\""},
+		{"", "stdout = \"file:/x\"", "", "write the path alone, \"/x\""},
+		{"symlinks = [\"/a\", \"/a\"]\n[[socket]]\nlisten = [\"unix:///a\"]\n[[socket]]\nlisten = [\"unix:///a\"]", "", "", "give one of the two another path"},
+		{"[[socket]]\nlisten = [\"tcp://:81\", \"tcp4://127.0.0.1:81\", \"tcp://:81\"]", "", "", "give one of the two another address"},
 		{"backlog = -1", "", "", "out of range"},
 		{"backlog = 1.5", "", "", "is a float"},
 		{"backlog = 99999999999999999999", "", "", "64 bits"},

@@ -44,7 +44,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	for i, source := range sources {
 		conf := source.Service
 		if !o.Verbose {
-			text = fmt.Appendf(text, "%s: service %s: %d sockets, good\n", conf.File, conf.Name, len(conf.Sockets))
+			text = fmt.Appendf(text, "%s: service %s: %s, good\n", conf.File, conf.Name, plural(len(conf.Sockets), "socket"))
 			continue
 		}
 		if i > 0 {
@@ -58,6 +58,14 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	}
 	_, err = w.Write(text)
 	return err
+}
+
+// plural is a number of things.
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // answering asks the kernel once, also for many sockets: each time it loads programs.

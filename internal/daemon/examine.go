@@ -188,7 +188,11 @@ func (x *examination) streams(source config.Source) {
 			continue
 		}
 		if err := output.Examine(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
-			x.add(source, config.Place{Key: key}, strings.TrimPrefix(err.Error(), "open "), "its folder must exist, and the file be one that we may write")
+			text, cure, reasoned := strings.Cut(strings.TrimPrefix(err.Error(), "open "), "; ")
+			if !reasoned {
+				cure = "its folder must exist, and the file be one that we may write"
+			}
+			x.add(source, config.Place{Key: key}, text, cure)
 		}
 	}
 }

@@ -232,6 +232,10 @@ func cannotRaise() bool {
 func (b bench) fill() {
 	b.write("plain", "x", 0o644)
 	b.write("text", "no program\n", 0o755)
+	b.write("theirs/there/file", "", 0o644)
+	if err := os.Symlink("there", filepath.Join(b.dir, "theirs/link")); err != nil {
+		b.t.Fatal(err)
+	}
 	b.write("empty", "", 0o755)
 	b.write("marked", "\ufeff#!/bin/sh\n", 0o755)
 	const header64 = "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00"
@@ -286,6 +290,46 @@ func TestExamineTellsTheHostApart(t *testing.T) {
 	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\nexec = [\"DIR/none\"]")
 	if len(found) != 2 || !Curable(found) {
 		t.Errorf("and a program that is not there: %v", found)
+	}
+}
+
+// Every finding has a cure that helps, and no reason that is not true.
+func TestExamineCures(t *testing.T) {
+	link := anySocket + noBinary + "stdout = \"DIR/theirs/link/out\"\n[sandbox]\nwritable = [\"DIR/theirs\"]\nread_only = [\"DIR/theirs/link:/srv/x\"]"
+	for _, test := range []struct{ text, text1, cure string }{
+		{anySocket + `exec = ["DIR/marked"]`, "neither a program", "save it as UTF-8 without one"},
+		{anySocket + `exec = ["DIR/text"]`, "neither a program", "a script begins with a line such as #!/bin/sh"},
+		{anySocket + `exec = ["DIR/empty"]`, "neither a program", "the file is empty"},
+		{anySocket + `exec = ["DIR/windows"]`, "Windows line ends", `sed -i 's/\r$//' DIR/windows`},
+		{anySocket + `exec = ["DIR/env-words"]`, "one argument", "write #!/usr/bin/env -S sh -e"},
+		{anySocket + `exec = ["DIR/script"]`, "does not exist on the host", "install it"},
+		{anySocket + `exec = ["DIR/script-own"]`, "is not there inside", "mount it with read_only"},
+		{link, "DIR/theirs/link is a symbolic link below DIR/theirs, which a service may write, and not followed", "name the path that it leads to"},
+		{"[[socket]]\nlisten = [\"unix://DIR/theirs/link/s\"]\n[service]\n" + noBinary + "[sandbox]\nwritable = [\"DIR/theirs\"]",
+			"DIR/theirs/link is a symbolic link below DIR/theirs, which a service may write, and not followed", "name the path that it leads to"},
+		{"[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary, "a regular file stands there", "move it away, or give the socket another path"},
+		{"[[socket]]\nlisten = [\"unix://DIR/folder\"]\n[service]\n" + noBinary, "a folder stands there", "move it away, or give the socket another path"},
+		{"[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\n" + noBinary, "a live socket of ourselves, pid ", "stop it first"},
+		{anySocket + noBinary + "limits = { nofile = 3 }", "nofile: 3 is less", "write at least 20"},
+		{anySocket + noBinary + "working_directory = \"/etc/passwd\"", "not a folder", "name a folder"},
+	} {
+		b := newBench(t)
+		b.fill()
+		in := func(text string) string { return strings.ReplaceAll(text, "DIR", b.dir) }
+		if strings.Contains(test.text, "DIR/text") || strings.Contains(test.text, "DIR/empty") || strings.Contains(test.text, "DIR/marked") {
+			if !onlyOurFormats() {
+				continue
+			}
+		}
+		found := b.examine(test.text)
+		if len(found) == 0 {
+			t.Errorf("%s: nothing found", test.text)
+		}
+		for _, e := range found {
+			if !strings.Contains(e.Text, in(test.text1)) || !strings.Contains(e.Cure, in(test.cure)) {
+				t.Errorf("%s: %q, cure %q; want %q, cure %q", test.text, e.Text, e.Cure, in(test.text1), in(test.cure))
+			}
+		}
 	}
 }
 

@@ -49,6 +49,10 @@ type examination struct {
 
 func (e *examination) add(step string, err error, cure string) {
 	var one *Error
+	var occupied *OccupiedError
+	if cure == "" && errors.As(err, &occupied) && !occupied.Live {
+		cure = "move it away, or give the socket another path"
+	}
 	if errors.As(fail(e.address, step, err, cure), &one) {
 		e.found = append(e.found, one)
 	}
