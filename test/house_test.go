@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"internal/kernel/fd":     {},
 	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay"},
 	"internal/fdpass":        {},
-	"internal/inside":        {"internal/kernel/behalf", "internal/script"},
+	"internal/inside":        {"internal/kernel/behalf", "internal/kernel/budget", "internal/script"},
 	"internal/nofile":        {},
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf"},

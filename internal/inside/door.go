@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
 )
 
 // Options of a door.
@@ -225,7 +227,7 @@ func (d *Door) take(which int) (fd int, err error) {
 }
 
 func (d *Door) fill(which int) error {
-	n := min(max(1, 2*d.batch[which]), mostAhead)
+	n := min(max(1, 2*d.batch[which]), mostAhead, budget.Ahead())
 	domain := [...]int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX}[which]
 	kinds := make([]kind, n)
 	for i := range kinds {

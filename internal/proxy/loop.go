@@ -70,6 +70,7 @@ func (p *Proxy) serve() error {
 		began:  time.Now(),
 		buffer: make([]byte, copySize),
 		events: make([]unix.EpollEvent, 256),
+		pipes:  pipes{share: &p.share},
 	}
 	defer func() { p.loop = loop{} }()
 	for _, r := range p.routes {

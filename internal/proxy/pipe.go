@@ -1,6 +1,10 @@
 package proxy
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+)
 
 const (
 	pipeSize  = 1 << 20 // bytes: asked for, an ordinary user may get less. pipe(7), fcntl(2) F_SETPIPE_SZ
@@ -18,6 +22,7 @@ type pipe struct {
 // pipes is the pool. A reader that is slow keeps its pipe: when all are taken, the
 // others copy, and nobody waits.
 type pipes struct {
+	share *budget.Share // each takes two
 	spare []*pipe
 	open  int
 }
@@ -29,7 +34,7 @@ func (p *pipes) take() *pipe {
 		p.spare = p.spare[:last]
 		return x
 	}
-	if p.open >= maxPipes {
+	if p.open >= maxPipes || p.share.Room() < 2 {
 		return nil
 	}
 	var fds [2]int
@@ -38,6 +43,7 @@ func (p *pipes) take() *pipe {
 	}
 	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
 	p.open++
+	p.share.Take(2)
 	return &pipe{read: int32(fds[0]), write: int32(fds[1])}
 }
 
@@ -54,6 +60,7 @@ func (p *pipes) close(x *pipe) {
 	closeFD(x.read)
 	closeFD(x.write)
 	p.open--
+	p.share.Give(2)
 }
 
 // trim closes what is not in use.

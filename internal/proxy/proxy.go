@@ -174,13 +174,13 @@ func (p *Proxy) Close() error {
 	p.wakeUp()
 	p.life.Lock()
 	defer p.life.Unlock()
+	p.share.Close() // before wakeMu: it calls those that wait
 	p.wakeMu.Lock()
 	defer p.wakeMu.Unlock()
 	if p.closed {
 		return nil
 	}
 	p.closed = true
-	p.share.Close()
 	for _, r := range p.routes {
 		r.giveBack()
 	}

@@ -56,6 +56,15 @@ func Keep(services int) {
 	wake()
 }
 
+// Ahead is how many descriptors a service may have made before there are clients for them.
+// They are in the reserve.
+func Ahead() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	total, reserve := limits()
+	return max((total+reserve)/64, 1)
+}
+
 // few is a limit below which not even the runtime has what it needs to wait for anything,
 // and ends with a dump.
 const few = 8

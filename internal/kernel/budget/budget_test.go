@@ -127,3 +127,25 @@ func TestAwait(t *testing.T) {
 		t.Error("not called at once")
 	}
 }
+
+// What is made in advance does not use up the reserve.
+func TestAhead(t *testing.T) {
+	for soft, want := range map[uint64]int{20: 1, 1024: 16, 1 << 16: 1024} {
+		limited(t, soft)
+		if got := Ahead(); got != want {
+			t.Errorf("limit %d: %d, not %d", soft, got, want)
+		}
+	}
+}
+
+// Under every limit that something works under Check is silent.
+func TestCheck(t *testing.T) {
+	limited(t, few)
+	if err := Check(); err != nil {
+		t.Error(err)
+	}
+	limited(t, few-1)
+	if err := Check(); err == nil {
+		t.Error("no error")
+	}
+}
