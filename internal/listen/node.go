@@ -131,13 +131,13 @@ func openUnixPath(spec Spec, from *stock) (opened, error) {
 	return opened{file: file, node: n, state: stateOf(file)}, nil
 }
 
-func bindPath(at spot, file *os.File, family int, spec Spec, who owner) (inode, error) {
+func bindPath(at spot, file *os.File, family int, spec Spec, who owner) (id inode, err error) {
 	a, mode := spec.Address, nodeMode(&spec.Options)
 	birth := mode
 	if who.given() {
 		birth = 0 // nobody gets in before it has its owner
 	}
-	err := control(file, func(fd int) error {
+	err = control(file, func(fd int) error {
 		// The node takes the mode of the unbound socket, less the umask: unix_bind_bsd()
 		// of the kernel.
 		if err := unix.Fchmod(fd, uint32(birth)); err != nil {
@@ -150,17 +150,12 @@ func bindPath(at spot, file *os.File, family int, spec Spec, who owner) (inode, 
 		if err := at.bind(fd, sa); err != nil {
 			return fail(a, "", syscallError("bind", err), bindCure(a, &spec.Options, err))
 		}
-		return nil
+		if id, err = at.finish(fd, mode, who); err != nil {
+			at.remove(at.Name, id)
+		}
+		return fail(a, "", err, ownerCure(err))
 	})
-	if err != nil {
-		return inode{}, err
-	}
-	id, err := at.finish(unix.S_IFSOCK, mode, who)
-	if err != nil {
-		at.remove(at.Name, id)
-		return inode{}, fail(a, "", err, ownerCure(err))
-	}
-	return id, nil
+	return id, err
 }
 
 func ownerCure(err error) string {

@@ -79,9 +79,9 @@ func (s spot) remove(name string, id inode) {
 	}
 }
 
-// finish gives the node that was just born its owner and then its
+// finish gives the node that was just born, of a socket, its owner and then its
 // mode, through a descriptor that stays on it whatever happens to the name.
-func (s spot) finish(kind uint32, mode fs.FileMode, who owner) (inode, error) {
+func (s spot) finish(socket int, mode fs.FileMode, who owner) (inode, error) {
 	node, err := s.Open(unix.O_PATH, 0)
 	if err != nil {
 		return inode{}, &fs.PathError{Op: "open", Path: s.path, Err: err}
@@ -91,16 +91,20 @@ func (s spot) finish(kind uint32, mode fs.FileMode, who owner) (inode, error) {
 	if err := unix.Fstat(node, &st); err != nil {
 		return inode{}, &fs.PathError{Op: "stat", Path: s.path, Err: err}
 	}
-	if st.Mode&unix.S_IFMT != kind || s.strange(&st) {
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || s.strange(&st) {
 		return inode{}, &OccupiedError{Path: s.path, What: s.describe(s.Name, &st)}
 	}
 	id := inode{st.Dev, st.Ino}
+	differs := fs.FileMode(st.Mode).Perm() != mode
+	if (who.given() || differs) && s.Movable() && !isBoundTo(socket, id) {
+		return inode{}, &OccupiedError{Path: s.path, What: "another socket than the one just bound, or one of which a kernel without CONFIG_UNIX_DIAG does not tell,"}
+	}
 	if who.given() {
 		if err := unix.Fchownat(node, "", who.uid, who.gid, unix.AT_EMPTY_PATH); err != nil {
 			return id, &fs.PathError{Op: "chown", Path: s.path, Err: err}
 		}
 	}
-	if fs.FileMode(st.Mode).Perm() != mode {
+	if differs {
 		// fchmod(2) refuses O_PATH descriptors, the link in /proc does not.
 		if err := unix.Chmod(fd.Link(node), uint32(mode)); err != nil {
 			return id, &fs.PathError{Op: "chmod", Path: s.path, Err: err}

@@ -156,24 +156,47 @@ func listing(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// A node that was put in the place of the one that was just born is left alone.
+// A node that was put in the place of the one that was just born is left alone: a second name of another
+// one, and another one of ours, which has one name and lives.
 func TestNodeSwappedAtBirth(t *testing.T) {
-	dir := theirs(t)
-	dead(t, dir+"/theirs/run/victim")
-	if err := errors.Join(os.Chmod(dir+"/theirs/run/victim", 0o600), os.Link(dir+"/theirs/run/victim", dir+"/theirs/run/s")); err != nil {
-		t.Fatal(err)
-	}
-	at, err := openSpot(dir + "/theirs/run/s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer at.Close()
-	var occupied *OccupiedError
-	if _, err := at.finish(unix.S_IFSOCK, 0o666, owner{-1, -1}); !errors.As(err, &occupied) {
-		t.Error(err)
-	}
-	if info, err := os.Stat(dir + "/theirs/run/victim"); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info, err)
+	for name, swap := range map[string]func(victim, node string) error{"link": os.Link, "rename": os.Rename} {
+		dir := theirs(t)
+		victim, node := dir+"/theirs/run/victim", dir+"/theirs/run/s"
+		mustOpen(t, "unix://"+victim)
+		for _, path := range []string{victim, dir + "/theirs/run/.victim.activator"} {
+			if err := os.Chmod(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Remove(dir + "/theirs/run/.victim.activator"); err != nil {
+			t.Fatal(err)
+		}
+		socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(socket)
+		at, err := openSpot(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer at.Close()
+		if err := unix.Bind(socket, &unix.SockaddrUnix{Name: node}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := at.finish(socket, 0o640, owner{-1, -1}); err != nil {
+			t.Errorf("%s: the node itself: %v", name, err)
+		}
+		if err := errors.Join(os.Remove(node), swap(victim, node)); err != nil {
+			t.Fatal(err)
+		}
+		var occupied *OccupiedError
+		if _, err := at.finish(socket, 0o666, owner{-1, -1}); !errors.As(err, &occupied) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if info, err := os.Stat(node); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
 	}
 }
 

@@ -147,13 +147,26 @@ func waitingUnix(fd int) ([]Client, error) {
 // boundTo returns those of rows whose socket is bound to a node: the table lists names, also of nodes that are gone.
 func boundTo(id inode, rows []row) (exact []row) {
 	for _, r := range rows {
-		_ = diagUnix(uint32(r.inode), showNode, attrNode, func(p []byte) {
-			if len(p) >= 4 && binary.NativeEndian.Uint32(p) == uint32(id.ino) { // struct unix_diag_vfs
-				exact = append(exact, r)
-			}
-		})
+		if hasNode(uint32(r.inode), id) {
+			exact = append(exact, r)
+		}
 	}
 	return exact
+}
+
+// isBoundTo reports whether a socket of ours is bound to a node of the folder that it was bound in.
+func isBoundTo(fd int, id inode) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && hasNode(uint32(st.Ino), id)
+}
+
+// hasNode reports whether the unix socket with this inode of sockfs is bound to a node, by the half of the
+// node's number that the kernel tells. Where it tells nothing (CONFIG_UNIX_DIAG), none is.
+func hasNode(socket uint32, id inode) (has bool) {
+	_ = diagUnix(socket, showNode, attrNode, func(p []byte) {
+		has = has || len(p) >= 4 && binary.NativeEndian.Uint32(p) == uint32(id.ino) // struct unix_diag_vfs
+	})
+	return has
 }
 
 // From linux/unix_diag.h.

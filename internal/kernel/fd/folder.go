@@ -46,6 +46,9 @@ func (f *Folder) Steady() bool { return f.steady }
 // Foreign reports whether somebody else may change what is in it.
 func (f *Folder) Foreign() bool { return f.trust != ours }
 
+// Movable reports whether somebody else may put another thing in the place of one of ours that stands in it.
+func (f *Folder) Movable() bool { return f.trust == foreign }
+
 // Close closes it. Twice is fine, and so is nil.
 func (f *Folder) Close() {
 	if f != nil && f.fd >= 0 {
