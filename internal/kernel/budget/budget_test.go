@@ -130,7 +130,7 @@ func TestAwait(t *testing.T) {
 
 // What is made in advance does not use up the reserve.
 func TestAhead(t *testing.T) {
-	for soft, want := range map[uint64]int{20: 1, 1024: 16, 1 << 16: 1024} {
+	for soft, want := range map[uint64]int{20: 1, 512: 8, 1024: 16} {
 		limited(t, soft)
 		if got := Ahead(); got != want {
 			t.Errorf("limit %d: %d, not %d", soft, got, want)
