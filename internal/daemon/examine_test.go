@@ -310,6 +310,7 @@ func TestExamineCures(t *testing.T) {
 		{"[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary, "a regular file stands there", "move it away, or give the socket another path"},
 		{"[[socket]]\nlisten = [\"unix://DIR/folder\"]\n[service]\n" + noBinary, "a folder stands there", "move it away, or give the socket another path"},
 		{"[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\n" + noBinary, "a live socket of ourselves, pid ", "stop it first"},
+		{"[[socket]]\nlisten = [\"unix:///proc/self/s\"]\n[service]\n" + noBinary, "make /proc/self/s: ", "folder"},
 		{anySocket + noBinary + "limits = { nofile = 3 }", "nofile: 3 is less", "write at least 20"},
 		{anySocket + noBinary + "working_directory = \"/etc/passwd\"", "not a folder", "name a folder"},
 	} {

@@ -95,7 +95,7 @@ func (e *examination) node(ours func(string) bool) {
 		return
 	}
 	if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
-		e.add("", &fs.PathError{Op: "make", Path: path, Err: errno}, "its folder must be one in which we may make files")
+		e.add("", &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		return
 	}
 	if !there {
@@ -129,12 +129,20 @@ func (e *examination) look(step, path string) (at *spot, there bool, st unix.Sta
 		return nil, false, st
 	case err != nil:
 		if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
-			e.add(step, &fs.PathError{Op: "make", Path: path, Err: errno}, "its folder must be one in which we may make files")
+			e.add(step, &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		}
 		return nil, false, st
 	}
 	st, err = found.Stat(found.Name)
 	return &found, err == nil, st
+}
+
+// folderCure is what helps where a folder lets us make nothing.
+func folderCure(errno error) string {
+	if errno == unix.EPERM { //nolint:errorlint // it is one
+		return "only the kernel makes files there: choose another folder"
+	}
+	return "its folder must be one in which we may make files"
 }
 
 func (e *examination) fifo(at *spot, st *unix.Stat_t) {
@@ -178,7 +186,7 @@ func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
 		return
 	}
 	if errno := access.MakeIn(filepath.Dir(at.path)); errno != 0 {
-		e.add("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, "its folder must be one in which we may make files")
+		e.add("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, folderCure(errno))
 		return
 	}
 	if there && (err != nil || at.leads(at.Name)) {

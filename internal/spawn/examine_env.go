@@ -67,10 +67,9 @@ func splitSearch(words, env []string) search {
 // missingSearch says that env will not find a program, and what helps.
 func (i inside) missingSearch(s search, script, cure string) string {
 	name := s.name
-	bare, windows := strings.CutSuffix(name, "\r")
 	switch {
-	case windows:
-		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends; sed -i 's/\\r$//' %s makes them line ends of %s", name, script, bare)
+	case strings.HasSuffix(name, "\r"):
+		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, script)
 	case cure != "":
 		return fmt.Sprintf("env gets one argument, %q, and finds nothing of that name; %s", name, cure)
 	case slices.ContainsFunc(candidates(name, s.env), i.onHost):

@@ -153,9 +153,9 @@ func (i inside) missing(program string) string {
 
 // missingInterpreter says what helps where the interpreter of a program is not inside.
 func (i inside) missingInterpreter(program, name string) string {
-	switch line, windows := strings.CutSuffix(name, "\r"); {
-	case windows:
-		return fmt.Sprintf("its interpreter %q is not there: the file has Windows line ends; sed -i 's/\\r$//' %s makes them line ends of %s", name, program, line)
+	switch {
+	case strings.HasSuffix(name, "\r"):
+		return fmt.Sprintf("its interpreter %q is not there: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, program)
 	case !filepath.IsAbs(name):
 		return fmt.Sprintf("its interpreter %s counts from the working directory, and %s is not there inside; write its absolute path after #!", name, filepath.Clean(i.at(name)))
 	case !i.onHost(name):
