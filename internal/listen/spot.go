@@ -117,7 +117,7 @@ func (s spot) finish(socket int, mode fs.FileMode, who owner) (inode, error) {
 // they can put another one in its place, or a second name of one, to have us change its
 // owner and mode.
 func (s spot) strange(st *unix.Stat_t) bool {
-	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.Planted(st.Nlink, st.Uid))
+	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.Planted(uint64(st.Nlink), st.Uid))
 }
 
 // How long a folder's lock is waited for, and for how long none is any more after that.
