@@ -42,6 +42,9 @@ var excuses = []excuseFor{
 	{"io-uring io-uring-connect io-uring-fastopen io-uring-sendmsg", func(*testing.T) bool { return sysctl("kernel/io_uring_disabled", 0) > 0 }, []string{"EPERM"}, "kernel.io_uring_disabled"},
 	{"tiocsti tiocsti-high-bits", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
+	{"netlink-netfilter netlink-xfrm", always, []string{"EPROTONOSUPPORT"}, "a kernel without it, or with it in a module that nobody has loaded"},
+	{"mknod", mounted(unix.ST_NODEV), []string{"open: EACCES"}, "the folder for files on the way is mounted nodev"},
+	{"set-uid", mounted(unix.ST_NOSUID), []string{"is gone with us"}, "the folder for files on the way is mounted nosuid"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
 	{"user-namespace", func(t *testing.T) bool {
@@ -77,6 +80,15 @@ func lonely(t *testing.T) bool { return len(hostInterfaces(t)) == 0 }
 func inherits(*testing.T) bool {
 	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	return err != nil || set != 0
+}
+
+// mounted reports of the folder for files on the way whether its mount has a flag,
+// statfs(2).
+func mounted(flag int64) func(*testing.T) bool {
+	return func(*testing.T) bool {
+		var fs unix.Statfs_t
+		return unix.Statfs(os.TempDir(), &fs) == nil && int64(fs.Flags)&flag != 0
+	}
 }
 
 func noFile(path string) bool {
