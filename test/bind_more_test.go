@@ -122,18 +122,20 @@ func TestBindFlood(t *testing.T) {
 		slices.Sort(took)
 		return took[len(took)/2]
 	}
+	cpu := processorTime(t, a.cmd.Process.Pid)
 	before := latency()
+	own := processorTime(t, a.cmd.Process.Pid) - cpu // of as many activations
 	c, err := net.Dial("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	a.wait("service=flood", "msg=flooding")
-	cpu := processorTime(t, a.cmd.Process.Pid)
+	cpu = processorTime(t, a.cmd.Process.Pid)
 	start := time.Now()
 	during := latency()
-	busy := (processorTime(t, a.cmd.Process.Pid) - cpu).Seconds() / time.Since(start).Seconds()
-	t.Logf("activation takes %v, during a flood %v; the activator uses %.0f %% of a processor", before, during, 100*busy)
+	busy := (processorTime(t, a.cmd.Process.Pid) - cpu - own).Seconds() / time.Since(start).Seconds()
+	t.Logf("activation takes %v, during a flood %v; the flood uses %.0f %% of a processor", before, during, 100*busy)
 	if busy > 0.5 {
 		t.Errorf("a flood takes %.0f %% of a processor", 100*busy)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -142,7 +143,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if n.Nr != unix.SYS_CONNECT && !s.pace.wait(ctx) {
 			return nil
 		}
+		start := time.Now()
 		s.answer(n)
+		if n.Nr != unix.SYS_CONNECT {
+			s.pace.spend(time.Since(start))
+		}
 	}
 }
 

@@ -147,6 +147,23 @@ func FuzzParseName(f *testing.F) {
 	})
 }
 
+// A call that took long has the next one wait for longer still, within bounds.
+func TestPaceOfDearCalls(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		10 * time.Microsecond: paceEvery, 5 * time.Millisecond: paceShare * 5 * time.Millisecond, time.Minute: paceMost,
+	} {
+		p := pace{since: time.Now().Add(time.Hour)} // nothing has gathered
+		p.spend(took)
+		start := time.Now()
+		if !p.wait(t.Context()) {
+			t.Fatal("not let through")
+		}
+		if waited := time.Since(start); waited < want {
+			t.Errorf("after a call of %v the next one waits %v, want %v", took, waited, want)
+		}
+	}
+}
+
 // Whoever asks without end waits.
 func TestPace(t *testing.T) {
 	var p pace
