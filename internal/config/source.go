@@ -50,12 +50,6 @@ func (s Source) Error(p Place, text, cure string) *Error {
 	return &Error{File: r.file, Line: line, Column: column, Key: p.Key, Text: text, Cure: cure, Source: source}
 }
 
-// Written reports whether the file has the key.
-func (s Source) Written(p Place) bool {
-	_, given := s.value(p)
-	return given
-}
-
 func (s Source) value(p Place) (value, bool) {
 	v, given := s.from.given[p.Key]
 	if p.Socket < len(s.from.claims) {

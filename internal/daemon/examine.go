@@ -220,8 +220,8 @@ func (x *examination) container(ctx context.Context, source config.Source, proce
 	return process
 }
 
-// patience bounds a sandbox that is tried.
-const patience = 10 * time.Second
+// trialTimeout bounds a sandbox that is tried.
+const trialTimeout = 10 * time.Second
 
 // trySandbox builds a sandbox of this kind, once, and takes it down again: what the
 // kernel, a container around us or AppArmor refuse only a trial can tell. What has
@@ -236,7 +236,7 @@ func (x *examination) trySandbox(ctx context.Context, kind sandbox.Spec) {
 		return
 	}
 	x.tried[key] = true
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	p, err := x.starter.Prepare(ctx, spawn.Spec{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, spawn.Stdio{}, nil)
 	if err == nil {

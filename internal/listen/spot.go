@@ -122,12 +122,12 @@ func (s spot) strange(st *unix.Stat_t) bool {
 
 // How long a folder's lock is waited for, and for how long none is any more after that.
 const (
-	lockPatience = 2 * time.Second
-	lockPause    = time.Minute
+	lockTimeout = 2 * time.Second
+	lockPause   = time.Minute
 )
 
-// impatient is until when no lock is waited for.
-var impatient atomic.Pointer[time.Time]
+// noLockUntil is until when no lock is waited for.
+var noLockUntil atomic.Pointer[time.Time]
 
 // lock keeps other activators from clearing and binding in the folder
 // at the same time, and returns the unlock. Anybody who may read the folder
@@ -144,12 +144,12 @@ func (s spot) lock(warn func(text string)) (unlock func()) {
 		taken = unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) != unix.EWOULDBLOCK // ours, or a file system without
 		return taken
 	}
-	if until := impatient.Load(); !try() && (until == nil || time.Now().After(*until)) {
-		patiently(lockPatience, try)
+	if until := noLockUntil.Load(); !try() && (until == nil || time.Now().After(*until)) {
+		patiently(lockTimeout, try)
 		next := time.Now().Add(lockPause)
-		if !taken && impatient.CompareAndSwap(until, &next) && warn != nil {
+		if !taken && noLockUntil.CompareAndSwap(until, &next) && warn != nil {
 			warn(fmt.Sprintf("waited %v for the lock of %s, which another process holds (flock(2), lslocks(8)): sockets are bound without it, and no such lock is waited for, for %v",
-				lockPatience, s.Folder.Path(), lockPause))
+				lockTimeout, s.Folder.Path(), lockPause))
 		}
 	}
 	return func() { _ = unix.Close(folder) }

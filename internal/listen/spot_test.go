@@ -217,8 +217,8 @@ func TestLinkInTheWay(t *testing.T) {
 // Somebody who may only read a folder holds its lock: he delays all that is bound there once,
 // is told of, and delays nothing of other folders after that.
 func TestLockHeldByAnother(t *testing.T) {
-	defer impatient.Store(impatient.Load())
-	impatient.Store(nil)
+	defer noLockUntil.Store(noLockUntil.Load())
+	noLockUntil.Store(nil)
 	dirs := []string{t.TempDir(), t.TempDir()}
 	for _, dir := range dirs {
 		folder, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -245,7 +245,7 @@ func TestLockHeldByAnother(t *testing.T) {
 	for _, s := range sockets {
 		s.Close()
 	}
-	if took := time.Since(began); took < lockPatience || took >= 2*lockPatience {
+	if took := time.Since(began); took < lockTimeout || took >= 2*lockTimeout {
 		t.Errorf("%d nodes took %v", len(specs), took)
 	}
 	if len(told) != 1 || !strings.Contains(told[0], "for the lock of "+dirs[0]+", which another process holds") {

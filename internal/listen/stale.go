@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // clear makes sure that nothing stands at the spot: a socket nobody has is
@@ -29,24 +31,24 @@ func (s spot) clearStale(name string) error {
 	path := s.at(name)
 	// The descriptor keeps the inode: its number cannot be that of a socket that
 	// is made meanwhile.
-	fd, err := s.Folder.Open(name, unix.O_PATH, 0)
+	node, err := s.Folder.Open(name, unix.O_PATH, 0)
 	if err == unix.ENOENT {
 		return nil
 	}
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer unix.Close(fd)
+	defer unix.Close(node)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(node, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return &OccupiedError{Path: path, What: s.describe(name, &st)}
 	}
-	live, err := probe(fd)
+	live, err := probe(node)
 	if errors.Is(err, unix.EACCES) && int(st.Uid) == os.Geteuid() && st.Mode&0o200 == 0 {
-		live, err = probeOwn(fd, st.Mode&0o777)
+		live, err = probeOwn(node, st.Mode&0o777)
 	}
 	if errors.Is(err, unix.EACCES) {
 		return &OccupiedError{Path: path, What: fmt.Sprintf("a socket of uid %d, which this user may not ask whether it lives,", st.Uid)}
@@ -66,13 +68,13 @@ func (s spot) clearStale(name string) error {
 // socket sends nothing. ECONNREFUSED is a node without a socket. connect(2),
 // unix(7).
 func probe(node int) (live bool, err error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	asking, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return false, syscallError("socket", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(asking)
 	// Through the descriptor: the name of a spare may be too long for an address.
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(node)})
+	err = unix.Connect(asking, &unix.SockaddrUnix{Name: fd.Link(node)})
 	switch err {
 	case nil, unix.EPROTOTYPE, unix.EPERM, unix.EAGAIN:
 		return true, nil
@@ -84,7 +86,7 @@ func probe(node int) (live bool, err error) {
 
 // probeOwn asks a node of ours whose mode keeps out even us.
 func probeOwn(node int, mode uint32) (live bool, err error) {
-	name := "/proc/self/fd/" + strconv.Itoa(node)
+	name := fd.Link(node)
 	if err := unix.Chmod(name, mode|0o200); err != nil {
 		return false, err
 	}

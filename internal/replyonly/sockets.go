@@ -14,9 +14,9 @@ import (
 // be, and returns its pid for us to kill and to reap.
 type Start func(argv []string, attr *syscall.ProcAttr) (pid int, err error)
 
-// patience bounds the wait for one answer of the helper, in seconds: only a hang takes
+// answerTimeout bounds the wait for one answer of the helper, in seconds: only a hang takes
 // so long. On emulated processors that others kept busy it took ten.
-const patience = 60
+const answerTimeout = 60
 
 // helperSocket is the number of the helper's end of the socket pair.
 const helperSocket = 3
@@ -135,7 +135,7 @@ func (h *helping) kill() { _ = unix.Kill(h.pid, unix.SIGKILL) }
 
 // ask returns the sockets that came, also on error.
 func (h *helping) ask(kinds []Kind) ([]*os.File, error) {
-	if err := unix.SetsockoptTimeval(h.conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: patience}); err != nil {
+	if err := unix.SetsockoptTimeval(h.conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTimeout}); err != nil {
 		return nil, failed(stepHelper, os.NewSyscallError("setsockopt SO_RCVTIMEO", err))
 	}
 	_, err := retry(func() (int, error) { return 0, unix.Sendto(h.conn, encodeKinds(kinds), unix.MSG_NOSIGNAL, nil) })

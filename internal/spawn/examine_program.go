@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/sandbox"
 )
 
 // mostScripts is how many scripts may be each other's interpreters, exec_binprm in
@@ -36,15 +38,12 @@ func absent(err error) bool {
 
 // examineFile looks at a program, or at what is the interpreter of others.
 func (i inside) examineFile(program string, env []string, depth int) error {
-	spot, err := i.view.Find(program)
-	var errno syscall.Errno
+	spot, errno := i.findExecutable(program)
 	switch {
-	case errors.As(err, &errno):
-		return i.explain(program, errno)
-	case err != nil:
+	case errno == unknown:
 		return nil
-	case spot.Stat.Mode&unix.S_IFMT != unix.S_IFREG || !i.view.Allows(spot, 1) || spot.NoExec():
-		return i.explain(program, unix.EACCES)
+	case errno != 0:
+		return i.explain(program, errno)
 	case depth > mostScripts:
 		return &StageError{Step: "exec", Path: program, Errno: unix.ELOOP, Cure: "scripts that are each other's interpreters"}
 	}
@@ -116,15 +115,31 @@ func (i inside) examineBinary(program string, f *os.File, env []string) error {
 	if !strings.HasPrefix(loader, "/") {
 		return nil
 	}
-	spot, err := i.view.Find(loader)
+	switch _, errno := i.findExecutable(loader); errno {
+	case unknown:
+		return nil
+	case 0:
+		return i.examineLibraries(program, loader, env)
+	default:
+		return i.explain(program, errno)
+	}
+}
+
+// unknown is in the place of an errno where nobody can say what execve(2) would.
+const unknown = ^syscall.Errno(0)
+
+// findExecutable is what stands at a path, and what execve(2) says if that is no file that the
+// service's user may execute.
+func (i inside) findExecutable(name string) (sandbox.Spot, syscall.Errno) {
+	spot, err := i.view.Find(name)
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
-		return i.explain(program, errno)
+		return spot, errno
 	case err != nil:
-		return nil
+		return spot, unknown
 	case spot.Stat.Mode&unix.S_IFMT != unix.S_IFREG || !i.view.Allows(spot, 1) || spot.NoExec():
-		return i.explain(program, unix.EACCES)
+		return spot, unix.EACCES
 	}
-	return i.examineLibraries(program, loader, env)
+	return spot, 0
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // headSize is how much of a file the kernel looks at, BINPRM_BUF_SIZE.
@@ -127,7 +129,7 @@ func otherFormats() (all []format, known bool) {
 		return nil, false
 	}
 	defer func() { _ = unix.Close(tree) }()
-	return readFormats("/proc/self/fd/" + strconv.Itoa(tree))
+	return readFormats(fd.Link(tree))
 }
 
 // otherwise reports whether a file of a format that is not the kernel's own may be

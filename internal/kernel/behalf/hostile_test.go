@@ -47,9 +47,9 @@ func stopAll() {
 // A process of the place that stops all that it may signal holds up nobody: as root it may not, and
 // otherwise what was stopped is given up.
 func TestStopped(t *testing.T) {
-	if before := patience; os.Geteuid() != 0 {
-		patience = 100 * time.Millisecond
-		defer func() { patience = before }()
+	if before := callTimeout; os.Geteuid() != 0 {
+		callTimeout = 100 * time.Millisecond
+		defer func() { callTimeout = before }()
 	}
 	dir := folder(t)
 	o := start(t, apart)

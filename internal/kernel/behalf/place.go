@@ -93,7 +93,7 @@ func (p *Place) Listen(fd, backlog int) error {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, patience, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
+	return p.run(list, fd, callTimeout, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
 }
 
 // HasListener reports whether fd, a unix socket that is connected, is connected to a
@@ -111,7 +111,7 @@ func (p *Place) HasListener(fd int) (bool, error) {
 	}
 	defer list.Close()
 	ucred, size := list.Room(unix.SizeofUcred), list.Words(unix.SizeofUcred)
-	err = p.run(list, fd, patience, func() script.Call {
+	err = p.run(list, fd, callTimeout, func() script.Call {
 		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
 	})
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
@@ -196,8 +196,8 @@ func (p *Place) become(list *script.Script, step func(name string)) {
 // errUnfinished is of a child that was killed.
 var errUnfinished = errors.New("a child that acts on behalf of a process was killed")
 
-// patience is how long a child may take that waits for nobody: longer than a busy machine takes.
-var patience = 10 * time.Second
+// callTimeout is how long a child may take that waits for nobody: longer than a busy machine takes.
+var callTimeout = 10 * time.Second
 
 var openPidfd = unix.PidfdOpen // tests have it fail
 
@@ -213,7 +213,7 @@ func startAndWait(list *script.Script, second script.Room, limit time.Duration) 
 	if err != nil {
 		return err
 	}
-	err = waitFor(pid, pidfd, patience)
+	err = waitFor(pid, pidfd, callTimeout)
 	if pid = int(int32(binary.NativeEndian.Uint32(second.Bytes))); pid == 0 {
 		return err
 	}

@@ -84,7 +84,7 @@ func (p *Place) Connect(fd int, sockaddr []byte) error {
 // Bind is bind(2), likewise: the node is the process's, and low ports, ip(7), are those of its own
 // network and of no other.
 func (p *Place) Bind(fd int, sockaddr []byte) error {
-	return p.name(unix.SYS_BIND, fd, patience, sockaddr)
+	return p.name(unix.SYS_BIND, fd, callTimeout, sockaddr)
 }
 
 func (p *Place) name(number uintptr, fd int, limit time.Duration, sockaddr []byte) error {

@@ -1,7 +1,6 @@
 package fd
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -258,6 +257,3 @@ func (w *walk) jump(here *Place) error {
 	w.enter(f)
 	return nil
 }
-
-// IsMissing reports whether nothing stands at a path, or on the way to it.
-func IsMissing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
