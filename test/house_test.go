@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 
 	"internal/kernel/behalf": {"internal/script"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/listen", "internal/notify", "internal/output",
+	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/notify", "internal/output",
 		"internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/supervise"},
 	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn"},
 	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/relay", "internal/replyonly", "internal/spawn"},

@@ -13,6 +13,7 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
+	"activator/internal/kernel/fd"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/sandbox"
@@ -258,9 +259,9 @@ func (x *examination) folders(all []config.Source) {
 			switch path := spawn.Directory(d).Place(); {
 			case path == "":
 			case d.Kind == "runtime":
-				fates[path] = key + ", which is removed with everything in it when that ends"
+				fates[fd.Resolve(path)] = key + ", which is removed with everything in it when that ends"
 			case gives:
-				fates[path] = key + ", which is given to that with everything in it"
+				fates[fd.Resolve(path)] = key + ", which is given to that with everything in it"
 			}
 		}
 	}
@@ -279,7 +280,7 @@ func (x *examination) folders(all []config.Source) {
 }
 
 func fateOf(fates map[string]string, path string) string {
-	for folder := filepath.Dir(path); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
+	for folder := fd.Resolve(filepath.Dir(path)); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
 		if fate := fates[folder]; fate != "" {
 			return fate
 		}

@@ -165,6 +165,13 @@ func TestExamine(t *testing.T) {
 
 		{"in a folder that goes", "[[socket]]\nlisten = [\"unix://%t/examine-web/s\"]\n[service]\n" + noBinary + "runtime_directory = \"examine-web\"",
 			"2:11: socket.listen: RUN/examine-web/s: stands in runtime_directory \"examine-web\" of service web, which is removed with everything in it when that ends", "", nil},
+		{"in it by a link's name", "[[socket]]\nlisten = [\"unix:///var/run/examine-web/s\"]\n[service]\n" + noBinary + "runtime_directory = \"examine-web\"",
+			"2:11: socket.listen: /var/run/examine-web/s: stands in runtime_directory \"examine-web\" of service web, which is removed with everything in it when that ends",
+			"2:11: socket.listen: unix:///var/run/examine-web/s: make /var/run/examine-web/s: permission denied",
+			func() bool {
+				target, err := os.Readlink("/var/run")
+				return err == nil && filepath.Base(target) == "run"
+			}},
 		{"in a folder that is given", "[[socket]]\nlisten = [\"unix:///var/lib/examine-web/d/s\"]\n[service]\n" + noBinary + "state_directory = \"examine-web\"",
 			"2:11: socket.listen: /var/lib/examine-web/d/s: stands in state_directory \"examine-web\" of service web, which is given to that with everything in it",
 			"2:11: socket.listen: unix:///var/lib/examine-web/d/s: make /var/lib/examine-web/d/s: permission denied", nil},

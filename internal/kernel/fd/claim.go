@@ -65,22 +65,41 @@ func Claim(paths ...string) {
 
 // claim notes a folder as it is now, or where it will be.
 func claim(path string) {
-	missing := ""
+	f, missing := openNearest(path)
+	if f == nil {
+		return
+	}
+	defer f.Close()
+	real := filepath.Join(f.path, missing)
+	claimed.Lock()
+	defer claimed.Unlock()
+	claimed.paths[real] = true
+	if missing == "" {
+		claimed.ids[f.id] = real
+	}
+}
+
+// Resolve is an absolute path without links, as far as folders are there, and as far as we
+// follow links.
+func Resolve(path string) string {
+	f, missing := openNearest(path)
+	if f == nil {
+		return path
+	}
+	defer f.Close()
+	return filepath.Join(f.path, missing)
+}
+
+// openNearest opens the folder at a path, or the nearest above it that is there, and says what
+// is missing below that. The caller closes it.
+func openNearest(path string) (f *Folder, missing string) {
 	for at := path; ; at = filepath.Dir(at) {
 		f, err := OpenFolder(at)
 		if err == nil {
-			real := filepath.Join(f.path, missing)
-			claimed.Lock()
-			claimed.paths[real] = true
-			if missing == "" {
-				claimed.ids[f.id] = real
-			}
-			claimed.Unlock()
-			f.Close()
-			return
+			return f, missing
 		}
 		if at == "/" {
-			return
+			return nil, missing
 		}
 		missing = filepath.Join(filepath.Base(at), missing)
 	}
