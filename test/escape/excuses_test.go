@@ -43,8 +43,8 @@ var excuses = []excuseFor{
 	{"tiocsti tiocsti-high-bits", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
 	{"netlink-netfilter netlink-xfrm", always, []string{"EPROTONOSUPPORT"}, "a kernel without it, or with it in a module that nobody has loaded"},
-	{"mknod", mounted(unix.ST_NODEV), []string{"open: EACCES"}, "the folder for files on the way is mounted nodev"},
-	{"set-uid", mounted(unix.ST_NOSUID), []string{"is gone with us"}, "the folder for files on the way is mounted nosuid"},
+	{"mknod", nodev("/tmp"), []string{"open: EACCES"}, "/tmp is mounted nodev"},
+	{"set-uid", inMemory, []string{"is gone with us", "has nosuid"}, "the host has no folder on a disk to write to"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
 	{"user-namespace", func(t *testing.T) bool {
@@ -82,13 +82,19 @@ func inherits(*testing.T) bool {
 	return err != nil || set != 0
 }
 
-// mounted reports of the folder for files on the way whether its mount has a flag,
-// statfs(2).
-func mounted(flag int64) func(*testing.T) bool {
+// nodev reports whether a folder is mounted so, statfs(2).
+func nodev(folder string) func(*testing.T) bool {
 	return func(*testing.T) bool {
 		var fs unix.Statfs_t
-		return unix.Statfs(os.TempDir(), &fs) == nil && int64(fs.Flags)&flag != 0
+		return unix.Statfs(folder, &fs) == nil && fs.Flags&unix.ST_NODEV != 0
 	}
+}
+
+// inMemory reports whether the host's own root is a tmpfs, as where it has been booted from
+// the network.
+func inMemory(*testing.T) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs("/", &fs) == nil && fs.Type == unix.TMPFS_MAGIC
 }
 
 func noFile(path string) bool {
