@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // unbound answers over UDP and TCP, from threads that have bound the same address.
@@ -21,7 +23,7 @@ func TestBindUnbound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	activate(t, "--config", example(t, "unbound", "127.0.0.1:5300", fmt.Sprint("127.0.0.1:", n), `"unbound.conf:`, `"`+conf+":"))
 	for _, network := range []string{"udp", "tcp"} {
 		resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -47,7 +49,7 @@ func TestBindUnbound(t *testing.T) {
 // what there is instead, and the client is turned away in the end.
 func TestBindMissing(t *testing.T) {
 	dir := folder(t)
-	n, m := port(t), port(t)
+	n, m := ktest.Port(t), ktest.Port(t)
 	a := activate(t, "--config", configureIn(t, dir, "other", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:80\"\n"+
 		"[[socket]]\nlisten = [\"tcp6://:%d\"]\ntarget = \"tcp6://:8000\"\n"+
 		"[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nstart_timeout = \"1s\"\nhold = \"1s\"\n", n, m)))
@@ -69,7 +71,7 @@ func TestBindMissing(t *testing.T) {
 // A target that changes changes the service, not the socket: who waits is served.
 func TestBindReload(t *testing.T) {
 	dir := folder(t)
-	n := port(t)
+	n := ktest.Port(t)
 	text := func(target int) string {
 		return fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:%d\"\n[service]\nexec = [\"SELF\"]\n"+
 			"environment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nhold = \"infinity\"\nstart_timeout = \"infinity\"\n", n, target)
@@ -96,7 +98,7 @@ func TestBindReload(t *testing.T) {
 // A service that binds without end costs the others nothing to speak of.
 func TestBindFlood(t *testing.T) {
 	dir := folder(t)
-	at := fmt.Sprint("127.0.0.1:", port(t))
+	at := fmt.Sprint("127.0.0.1:", ktest.Port(t))
 	configureIn(t, dir, "flood", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\nexec = [\"SELF\"]\n"+
 		"environment = [\"ACTIVATOR_TEST_SERVICE=bind flood\"]\nhandover = \"bind\"\nstart_timeout = \"infinity\"\n", at))
 	configureIn(t, dir, "echo", "[[socket]]\nlisten = [\"unix://"+dir+"/echo\"]\n[service]\nexec = [\"ECHO\"]\nrestart_delay = \"0s\"\nrestart_max_delay = \"0s\"\n")
@@ -163,7 +165,7 @@ func TestBindOpened(t *testing.T) {
 	for _, opened := range []string{`connect = "unix"`, `connect = "any"`, `seal = "off"`, "seal = \"off\"\nconnect = \"any\"", "seal = \"off\"\nconnect = \"unix\"",
 		`network = "host"`, `syscalls = "any"`, "syscalls = \"any\"\nseal = \"off\"\nconnect = \"any\"", "init = true", "no_new_privileges = false"} {
 		t.Run(opened, func(t *testing.T) {
-			n := port(t)
+			n := ktest.Port(t)
 			a := activate(t, "--config", configureIn(t, folder(t), "web", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://[::1]:%d\"]\ntarget = \"tcp://:8000\"\n[service]\n"+
 				"exec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nhold = \"20s\"\n[sandbox]\n%s\n", n, opened)))
 			for range 3 {
@@ -196,7 +198,7 @@ func TestNodeEnds(t *testing.T) {
 		{"with a handler", []string{"init = true", `init = false`, `--eval", "`, `--eval", "process.on('SIGTERM', () => process.exit(0)); `}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			n := port(t)
+			n := ktest.Port(t)
 			a := activate(t, "--config", example(t, "node", append(tt.changes,
 				"tcp://[::1]:3080", fmt.Sprintf("tcp://[::1]:%d", n), `handover = "bind"`, "handover = \"bind\"\nstop_timeout = \"2s\"")...))
 			if status, _, err := get(fmt.Sprintf("http://[::1]:%d/", n)); status != 200 || err != nil {

@@ -116,7 +116,7 @@ http {
 // by SIGHUP without anybody noticing.
 func TestBindNginx(t *testing.T) {
 	installed(t, "nginx")
-	dir, n := openFolder(t), port(t)
+	dir, n := openFolder(t), ktest.Port(t)
 	if err := os.Mkdir(filepath.Join(dir, "site"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func (r *redis) wants(want string) {
 // there after a restart.
 func TestBindRedis(t *testing.T) {
 	installed(t, "redis-server")
-	addr, sock := fmt.Sprintf("127.0.0.1:%d", port(t)), folder(t)+"/redis.sock"
+	addr, sock := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t)), folder(t)+"/redis.sock"
 	conf := example(t, "redis", `"tcp://127.0.0.1:6379"]`, `"tcp://`+addr+"\"]\ntarget = \"tcp://127.0.0.1:6379\"",
 		"%t/activator-redis.sock", sock, `"activator-redis"`, `"`+stateFolder(t)+`"`)
 	a := activate(t, "--config", conf)
@@ -263,7 +263,7 @@ func TestBindRedis(t *testing.T) {
 
 func TestBindMemcached(t *testing.T) {
 	installed(t, "memcached")
-	n := port(t)
+	n := ktest.Port(t)
 	activate(t, "--config", example(t, "memcached", `listen = ["tcp://127.0.0.1:11211", "udp://127.0.0.1:11211"]`,
 		fmt.Sprintf("listen = [\"tcp://127.0.0.1:%[1]d\"]\ntarget = \"tcp://127.0.0.1:11211\"\n[[socket]]\nlisten = [\"udp://127.0.0.1:%[1]d\"]\ntarget = \"udp://127.0.0.1:11211\"\n", n)))
 	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", n), patience)
@@ -360,7 +360,7 @@ func TestBindServers(t *testing.T) {
 			if tt.program != "go" {
 				installed(t, tt.program)
 			}
-			n := port(t)
+			n := ktest.Port(t)
 			a := activate(t, "--config", tt.conf(t, n))
 			for range 20 {
 				status, body, err := get(fmt.Sprintf(tt.url, n))

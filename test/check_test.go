@@ -125,7 +125,7 @@ read_only = ["DIR/nothing"]
 // configuration.
 func TestReloadIsExamined(t *testing.T) {
 	dir := folder(t)
-	good := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\", \"tcp4://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, port(t))
+	good := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\", \"tcp4://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, ktest.Port(t))
 	path := configureIn(t, dir, "a", good)
 	a := activate(t, "--config", dir)
 	answered(t, "before", "unix:"+dir+"/a")

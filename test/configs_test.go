@@ -63,7 +63,7 @@ func TestExampleRootfs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, name := fmt.Sprintf("127.0.0.1:%d", port(t)), fmt.Sprintf("activator-test-rootfs-%d", os.Getpid())
+	at, name := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t)), fmt.Sprintf("activator-test-rootfs-%d", os.Getpid())
 	activate(t, "--config", example(t, "rootfs", "127.0.0.1:3001", at, "activator-rootfs-%U", name, "../bin/rootfs", root))
 	answered(t, "from a folder as root", "tcp4:"+at, "abstract-connect:"+name)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // However the activator dies, at whatever moment of a start, nothing of it is
@@ -22,7 +24,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		t.Run(program, func(t *testing.T) {
 			const moments = 100
 			dir := folder(t)
-			listen, addrs := fiveSockets(port(t), dir)
+			listen, addrs := fiveSockets(ktest.Port(t), dir)
 			text := "[[socket]]\n" + listen + "\n[service]\nexec = [%s]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=rebel\"]\n"
 			conf := configureIn(t, dir, "killed", fmt.Sprintf(text, program))
 			mounts := hostMounts(t)
@@ -132,7 +134,7 @@ func hostMounts(t *testing.T) []string {
 func TestServiceDiesWithTheActivator(t *testing.T) {
 	for _, mode := range []string{"deaf", "rebel"} {
 		dir := folder(t)
-		listen, _ := fiveSockets(port(t), dir)
+		listen, _ := fiveSockets(ktest.Port(t), dir)
 		text := fmt.Sprintf("[[socket]]\n%s\n[service]\nexec = [\"SELF\", \"rebel\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=%s\"]\n", listen, mode)
 		a := launch(t, "--config", configureIn(t, dir, mode, text))
 		a.wait("activator ready")

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // activateWithin starts the activator with a limit of descriptors.
@@ -114,7 +116,7 @@ func nothingFailed(t *testing.T, a *activator) {
 func TestDatagramClientsLeaveDescriptors(t *testing.T) {
 	const limit, flood = 400, 600
 	dir := folder(t)
-	at := port(t)
+	at := ktest.Port(t)
 	configureIn(t, dir, "greedy", fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/greedy.sock\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
 	configureIn(t, dir, "modest", fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/modest.sock\", \"udp://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", dir, at))
 	a := activateWithin(t, limit, "--config", dir)

@@ -61,7 +61,7 @@ func TestDialects(t *testing.T) {
 			if _, err := os.Stat(tt.needs); tt.needs != "" && err != nil {
 				ktest.Skip(t, "%v: install it", err)
 			}
-			n := port(t)
+			n := ktest.Port(t)
 			a := activate(t, "--config", exampleIn(t, folder(t), tt.name,
 				fmt.Sprint(":", tt.port), fmt.Sprint(":", n), "/usr/bin/"+tt.program, path, "/usr/sbin/"+tt.program, path))
 			want := strings.TrimSuffix(tt.name, "-fds") + "\n"

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // answerMany is a program that listens by itself and answers whoever comes.
@@ -92,7 +94,7 @@ func TestFirstClients(t *testing.T) {
 	dir := folder(t)
 	addrs := make([]string, len(firstServices))
 	for i, s := range firstServices {
-		addrs[i] = strings.NewReplacer("PORT", strconv.Itoa(port(t)), "DIR/s", fmt.Sprintf("%s/%d.sock", dir, i)).Replace(s.listen)
+		addrs[i] = strings.NewReplacer("PORT", strconv.Itoa(ktest.Port(t)), "DIR/s", fmt.Sprintf("%s/%d.sock", dir, i)).Replace(s.listen)
 		more := strings.ReplaceAll(s.more, "handover", "target = \"TARGET\"\nhandover")
 		before, service, bound := strings.Cut(more, "target = \"TARGET\"\n")
 		target := ""

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"activator/internal/ktest"
 )
 
 // fiveSockets is the how-to's set, at a port and in a folder of our own.
@@ -33,7 +35,7 @@ func answered(t *testing.T, when string, addrs ...string) {
 
 func TestFiveLines(t *testing.T) {
 	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
+	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo", "[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\"]\n"))
 	// Cold: each line wakes the service anew.
 	starts := 0
@@ -80,7 +82,7 @@ func killed(t *testing.T, pid int) {
 
 func TestFiveLinesAfterFiftyCrashes(t *testing.T) {
 	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
+	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo",
 		"[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\"]\nrestart_delay = \"1ms\"\nrestart_max_delay = \"2ms\"\n"))
 	for i := range 50 {
@@ -96,7 +98,7 @@ func TestFiveLinesAfterFiftyCrashes(t *testing.T) {
 
 func TestSecondActivationAfterExit(t *testing.T) {
 	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
+	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo",
 		"[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\", \"--exit-after\", \"1\"]\n"))
 	for i, addr := range addrs {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // idleClients is how many clients come in TestIdleLosesNobody; with
@@ -33,7 +35,7 @@ func idleClients(t *testing.T) int {
 func TestIdleLosesNobody(t *testing.T) {
 	const burst = 100
 	total := idleClients(t)
-	dir, port := folder(t), port(t)
+	dir, port := folder(t), ktest.Port(t)
 	addrs := []string{
 		fmt.Sprintf("tcp://127.0.0.1:%d", port), "unix://" + dir + "/s",
 		fmt.Sprintf("udp://127.0.0.1:%d", port), "unixgram://" + dir + "/g",

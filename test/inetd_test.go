@@ -14,13 +14,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // Every client gets an instance of its own, more of them than may run at a time
 // wait in the queue, and who is killed costs nobody but its own client.
 func TestNoConnectionLost(t *testing.T) {
 	dir := folder(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	a := activate(t, "--config", configureIn(t, dir, "cat", fmt.Sprintf(
 		"[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\n%sexec = [\"/bin/cat\"]\nhandover = \"stdio\"\naccept = true\nmax_connections = %d\n", addr, quick, clients/2)))
 	stop := make(chan struct{})
@@ -78,7 +80,7 @@ func killInstances(a *activator, stop chan struct{}) int {
 // does asks them to go, and who comes meanwhile waits in the queue.
 func TestReloadWithInstances(t *testing.T) {
 	dir := folder(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	config := func(program string) string {
 		return fmt.Sprintf("[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\nexec = [%q]\nhandover = \"stdio\"\naccept = true\n", addr, program)
 	}
@@ -142,7 +144,7 @@ func TestExampleGitDaemon(t *testing.T) {
 	if err := os.WriteFile(served+"/example/git-daemon-export-ok", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", exampleIn(t, dir, "git-daemon", ":9418", fmt.Sprint(":", n),
 		`read_only = ["/srv/git"]`, fmt.Sprintf("read_only = [%q]", served+":/srv/git")))
 	for i, host := range []string{"127.0.0.1", "[::1]"} {
@@ -158,7 +160,7 @@ func TestExampleGitDaemon(t *testing.T) {
 
 func TestExampleHTTPD(t *testing.T) {
 	busybox := installed(t, "busybox")
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", exampleIn(t, folder(t), "httpd", ":8086", fmt.Sprint(":", n), "/usr/bin/busybox", busybox))
 	for range 5 {
 		got := command(t, "", "curl", "--silent", "--show-error", "--max-time", "30", fmt.Sprintf("http://127.0.0.1:%d/", n))
@@ -178,7 +180,7 @@ func TestExampleSSHD(t *testing.T) {
 	for _, name := range []string{"host", "user"} {
 		command(t, "", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir+"/"+name)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	changes := []string{":2022", fmt.Sprint(":", n), "/usr/sbin/sshd", sshd,
 		"%h/.config/activator/ssh_host_key", dir + "/host", "%h/.ssh/authorized_keys", dir + "/user.pub"}
 	login := os.Getenv("USER")
@@ -227,7 +229,7 @@ func TestExampleTFTPD(t *testing.T) {
 	if err := os.WriteFile(dir+"/tftp/file", content, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", exampleIn(t, dir, "tftpd", ":69\"", fmt.Sprintf(":%d\"", n), "/usr/sbin/in.tftpd", tftpd,
 		`read_only = ["/srv/tftp"]`, fmt.Sprintf("read_only = [%q]", dir+"/tftp:/srv/tftp")))
 	for i := range 2 {
@@ -248,7 +250,7 @@ func TestExampleTFTPD(t *testing.T) {
 // clients.
 func TestWaitListener(t *testing.T) {
 	python := installed(t, "python3")
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	script := "import socket\nl = socket.socket(fileno=0)\nwhile True:\n    c, peer = l.accept()\n    with c: c.sendall(c.recv(64) + b' from stdin')\n"
 	a := activate(t, "--config", configureIn(t, folder(t), "wait", fmt.Sprintf(
 		"[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\nexec = [%q, \"-c\", %q]\nhandover = \"stdio\"\n", addr, python, script)))
@@ -284,7 +286,7 @@ tried("connect", libc.connect(0, struct.pack("!BBH4s8x", 2, 0, 9, bytes([127, 0,
 tried("bind", libc.bind(0, struct.pack("H14x", 2), 16))
 tried("listen", libc.listen(0, 5))
 `
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	a := activate(t, "--config", configureIn(t, folder(t), "sealed", fmt.Sprintf(
 		"[[socket]]\nlisten = [\"tcp://%s\"]\n[service]\nexec = [%q, \"-c\", %q]\nhandover = \"stdio\"\naccept = true\n", addr, python, script)))
 	c, err := net.Dial("tcp", addr)

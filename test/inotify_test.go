@@ -31,7 +31,7 @@ func withoutInotify(t *testing.T, config string) *activator {
 // line that it takes longer. Who has no nodes misses nothing.
 func TestInotifyUsedUp(t *testing.T) {
 	const cannot = "nodes cannot be watched"
-	dir, n := folder(t), port(t)
+	dir, n := folder(t), ktest.Port(t)
 	sock := func(i int) string { return fmt.Sprintf("%s/s%d", dir, i) }
 	a := withoutInotify(t, configureIn(t, dir, "both",
 		fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s\", \"unix://%s\", \"tcp://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", sock(1), sock(2), n)))

@@ -28,7 +28,7 @@ func withoutIPv6(t *testing.T, argv ...string) *exec.Cmd {
 // Where there is no IPv6, nobody can come to an address of it: check and the log say so,
 // and the other addresses are served. Only a service without any other is refused.
 func TestWithoutIPv6(t *testing.T) {
-	dir, n := folder(t), port(t)
+	dir, n := folder(t), ktest.Port(t)
 	listen, addrs := fiveSockets(n, dir)
 	config := configureIn(t, dir, "echo", "[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\"]\n")
 	const left = "this machine has no IPv6"

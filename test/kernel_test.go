@@ -83,7 +83,7 @@ func TestKeptByLess(t *testing.T) {
 	} {
 		t.Run(test.lacks, func(t *testing.T) {
 			ktest.OldKernel(t, program(t, "oldkernel"), test.lacks)
-			in := strings.NewReplacer("DIR", dir, "3999", fmt.Sprint(port(t)))
+			in := strings.NewReplacer("DIR", dir, "3999", fmt.Sprint(ktest.Port(t)))
 			config := configureIn(t, dir, "kept", in.Replace("[[socket]]\n"+test.sockets+"\n[service]\nexec = [\"ECHO\"]\n"+test.more))
 			var said []string
 			out := command(t, "", program(t, "oldkernel"), test.lacks, program(t, "activator"), "check", "-v", "--config", config)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 const (
@@ -175,7 +177,7 @@ func askDatagram(addr string, i int) error {
 func echoAt(t *testing.T, network, service string) (*activator, string) {
 	t.Helper()
 	dir := folder(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	if network == "unix" {
 		addr = dir + "/s"
 	}

@@ -6,8 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -257,40 +255,6 @@ func folder(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
-}
-
-// port finds a port that is free for TCP and UDP, v4 and v6.
-func port(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if free(n) {
-			return n
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
-func free(n int) bool {
-	for _, host := range []string{"127.0.0.1", "[::1]"} {
-		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, n))
-		if err != nil {
-			return false
-		}
-		l.Close()
-		p, err := net.ListenPacket("udp", fmt.Sprintf("%s:%d", host, n))
-		if err != nil {
-			return false
-		}
-		p.Close()
-	}
-	return true
 }
 
 // socat is what a user types: echo INPUT | socat - ADDR, but with more patience than

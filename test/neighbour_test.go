@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // A service that floods its output, one that crashes and one that cannot start
@@ -50,7 +52,7 @@ func TestBadNeighbours(t *testing.T) {
 // whole. No busy loop: the number of starts is the number of clients.
 func TestBrokenSocketsAreMended(t *testing.T) {
 	dir := folder(t)
-	listen, _ := fiveSockets(port(t), dir)
+	listen, _ := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "break",
 		"[[socket]]\n"+listen+"\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=break\"]\n"))
 	for i := range 3 {

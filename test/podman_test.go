@@ -24,7 +24,7 @@ func inPodman(t *testing.T, name string) (a *activator, addrs []string, start fu
 	}
 	command(t, "", "./image.sh", podmanImage, program(t, "echo"))
 	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
+	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	file := configureIn(t, dir, name, "[[socket]]\n"+listen+"\n[container]\nimage = \""+podmanImage+"\"\n")
 	start = func() *activator {
 		a := launch(t, "--config", file)
@@ -59,7 +59,7 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 	a, _, _ := inPodman(t, "again") // makes the image
 	a.stop()
 	dir := folder(t)
-	listen, addrs := fiveSockets(port(t), dir)
+	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	socket := "[[socket]]\n" + listen + "\n[service]\n" + quick + "[container]\nimage = \"" + podmanImage + "\"\n"
 	t.Run("exits", func(t *testing.T) {
 		a := activate(t, "--config", configureIn(t, dir, "exits", socket+"command = [\"--exit-after\", \"1\"]\n"))

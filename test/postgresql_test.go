@@ -19,7 +19,7 @@ func TestBindPostgreSQL(t *testing.T) {
 	if len(found) == 0 {
 		ktest.Skip(t, "no pgbench in /usr/lib/postgresql: install postgresql")
 	}
-	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), port(t)
+	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), ktest.Port(t)
 	pairs := []string{`handover = "proxy"`, `handover = "bind"`, `"tcp://127.0.0.1:5432"]`, fmt.Sprintf("\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://127.0.0.1:5432\"", n),
 		"%t/activator-postgresql/.s.PGSQL.5432", fmt.Sprintf("%s/.s.PGSQL.%d", dir, n), `"activator-postgresql"`, `"` + stateFolder(t) + `"`}
 	if os.Getuid() != 0 {
@@ -65,7 +65,7 @@ func TestProxyPostgreSQL(t *testing.T) {
 	if len(found) == 0 {
 		ktest.Skip(t, "no pgbench in /usr/lib/postgresql: install postgresql")
 	}
-	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), port(t)
+	bin, dir, n := filepath.Dir(found[len(found)-1]), openFolder(t), ktest.Port(t)
 	pairs := []string{`"tcp://127.0.0.1:5432"]`, fmt.Sprintf("\"tcp://127.0.0.1:%d\"]\ntarget = \"unix:///tmp/.s.PGSQL.5432\"", n),
 		"%t/activator-postgresql/.s.PGSQL.5432", fmt.Sprintf("%s/.s.PGSQL.%d", dir, n), `"activator-postgresql"`, `"` + stateFolder(t) + `"`}
 	if os.Getuid() != 0 {

@@ -73,7 +73,7 @@ func TestGunicorn(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", configureIn(t, dir, "gunicorn", fmt.Sprintf(
 		"[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%q, \"--workers\", \"2\", \"--chdir\", %q, \"site_app:app\"]\nenvironment = [\"PYTHONDONTWRITEBYTECODE=1\"]\n[sandbox]\nread_only = [%q]\n",
 		n, gunicorn, dir, dir)))
@@ -97,7 +97,7 @@ func TestRpcbind(t *testing.T) {
 	}
 	rpcbind := installed(t, "rpcbind")
 	dir := folder(t)
-	n := port(t)
+	n := ktest.Port(t)
 	if err := os.WriteFile(filepath.Join(dir, "passwd"), []byte("root:x:0:0::/:/bin/false\n_rpc:x:0:0::/:/bin/false\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

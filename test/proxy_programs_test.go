@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // lookUp asks a name server at addr for www.example.test, from 20 clients at once.
@@ -37,7 +39,7 @@ func lookUp(t *testing.T, network, addr string) {
 // dnsmasq answers over UDP and TCP, IPv4 and IPv6, and logs who asks.
 func TestProxyDnsmasq(t *testing.T) {
 	installed(t, "dnsmasq")
-	n := port(t)
+	n := ktest.Port(t)
 	conf, err := filepath.Abs("../configs/files/dnsmasq.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +72,7 @@ func TestProxyUnbound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", example(t, "unbound", "127.0.0.1:5300", fmt.Sprint("127.0.0.1:", n), `"unbound.conf:`, `"`+conf+":", `"bind"`, `"proxy"`))
 	for _, network := range []string{"udp", "tcp", "udp"} {
 		lookUp(t, network, fmt.Sprint("127.0.0.1:", n))
@@ -83,7 +85,7 @@ func TestProxyUnbound(t *testing.T) {
 // memcached stores over TCP and answers over UDP, one program on one port.
 func TestProxyMemcached(t *testing.T) {
 	installed(t, "memcached")
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", example(t, "memcached", `listen = ["tcp://127.0.0.1:11211", "udp://127.0.0.1:11211"]`,
 		fmt.Sprintf("listen = [\"tcp://127.0.0.1:%[1]d\"]\ntarget = \"tcp://127.0.0.1:11211\"\n[[socket]]\nlisten = [\"udp://127.0.0.1:%[1]d\"]\ntarget = \"udp://127.0.0.1:11211\"\n", n),
 		`"bind"`, "\"proxy\"\nidle_timeout = \"400ms\""))

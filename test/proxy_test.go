@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // carried is a program that has never heard of us: it listens at an address of its
@@ -102,7 +104,7 @@ func talk(c net.Conn, text []byte) (seen string, err error) {
 // TCP and unix in every combination: half-closed, with the client's own address
 // where there is one, and a program that may connect nowhere.
 func TestProxyCombinations(t *testing.T) {
-	dir, n := openFolder(t), port(t)
+	dir, n := openFolder(t), ktest.Port(t)
 	text := make([]byte, 300<<10)
 	for i := range text {
 		text[i] = byte(rand.Uint32())
@@ -140,7 +142,7 @@ func TestProxyCombinations(t *testing.T) {
 
 // Any address of a client, and a port that the program itself has.
 func TestProxyClientAddresses(t *testing.T) {
-	n, inside := port(t), port(t)
+	n, inside := ktest.Port(t), ktest.Port(t)
 	carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), fmt.Sprintf("tcp :%d", inside), "")
 	for _, tt := range []struct{ from, sees string }{
 		{"127.0.0.2:0", "127.0.0.2:"},
@@ -176,7 +178,7 @@ func TestProxyClientAddresses(t *testing.T) {
 // Who comes first waits until the program listens; it is running from then on.
 func TestProxyWaitsForTheProgram(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
-		n := port(t)
+		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "", "300ms")
 		var all sync.WaitGroup
 		for range 20 {
@@ -199,7 +201,7 @@ func TestProxyWaitsForTheProgram(t *testing.T) {
 
 // A program that never listens at its target is ended, and the log says why.
 func TestProxySaysWhereNobodyListens(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", configureIn(t, folder(t), "deaf", fmt.Sprintf(
 		"[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:8001\"\n[service]\nexec = [\"SELF\", \"tcp\", \":8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried\"]\nhandover = \"proxy\"\nstart_timeout = \"500ms\"\n", n)))
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
@@ -215,7 +217,7 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 // serves those who wait in the queue.
 func TestProxyEndsTheDeaf(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
-		n := port(t)
+		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "hold = \"500ms\"\n", "0s", "once")
 		dial := func() net.Conn {
 			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
@@ -243,7 +245,7 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 
 // A service that nobody uses ends, between clients, and loses none of them.
 func TestProxyIdle(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "idle_timeout = \"20ms\"\n")
 	for i := range 60 {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
@@ -261,7 +263,7 @@ func TestProxyIdle(t *testing.T) {
 // Python's server of files, unmodified, logs who asks.
 func TestProxyPython(t *testing.T) {
 	installed(t, "python3")
-	n := port(t)
+	n := ktest.Port(t)
 	a := activate(t, "--config", example(t, "python-http", `"tcp://127.0.0.1:8000"]`, fmt.Sprintf(`"tcp://127.0.0.1:%d"]`, n), `"bind"`, `"proxy"`))
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	c, err := d.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
@@ -281,7 +283,7 @@ func TestProxyPython(t *testing.T) {
 // also of clients that it has cut already; and one may have been accepted for it.
 func TestProxyLosesNobodyToKills(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
-		n := port(t)
+		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "")
 		stop, kills := make(chan struct{}), make(chan int)
 		go func() { kills <- killAtRandom(a, stop) }()
@@ -319,7 +321,7 @@ func TestProxyLosesNobodyToKills(t *testing.T) {
 // No more than max_connections are carried at once: others wait, and are not
 // dropped.
 func TestProxyHoldsBack(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "max_connections = 2\n")
 	dial := func() (net.Conn, *bufio.Reader) {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
@@ -352,7 +354,7 @@ func TestProxyHoldsBack(t *testing.T) {
 
 // After fifty activations the activator holds what it held before.
 func TestProxyLeavesNothing(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "")
 	pid, run := a.cmd.Process.Pid, 0
 	times := func(most int) {
@@ -392,7 +394,7 @@ func TestProxyLeavesNothing(t *testing.T) {
 func TestProxyNginx(t *testing.T) {
 	installed(t, "nginx")
 	for _, protocol := range []string{"none", "v1", "v2"} {
-		dir, n := openFolder(t), port(t)
+		dir, n := openFolder(t), ktest.Port(t)
 		if err := os.Mkdir(filepath.Join(dir, "site"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -434,7 +436,7 @@ func TestProxyNoSocketEnters(t *testing.T) {
 	if want := "# sealed: tcp://127.0.0.1:8080: proxy: no socket of the host's enters\n"; !strings.Contains(said, want) {
 		t.Errorf("check -v does not say %q:\n%s", want, said)
 	}
-	n := port(t)
+	n := ktest.Port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "")
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
 	if err != nil {

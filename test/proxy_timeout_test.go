@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // A connection on which nothing moves is closed after connection_timeout; one that is
@@ -15,7 +17,7 @@ import (
 func TestProxyConnectionTimeout(t *testing.T) {
 	const timeout = 3 * time.Second
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
-		n := port(t)
+		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, fmt.Sprintf("connection_timeout = %q\n", timeout))
 		dial := func() net.Conn {
 			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))

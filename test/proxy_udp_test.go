@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // carriedDatagrams is a program that has never heard of us: it binds an address of its
@@ -105,7 +107,7 @@ func dialUDP(t *testing.T, from, to string) net.Conn {
 // Both families in every combination. A connected client takes answers from the
 // address that it asked only.
 func TestProxyDatagrams(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	four, six := fmt.Sprintf("127.0.0.1:%d", n), fmt.Sprintf("[::1]:%d", n)
 	for _, tt := range []struct {
 		listen, target string
@@ -148,7 +150,7 @@ func TestProxyDatagrams(t *testing.T) {
 
 // A client with the port of the program itself is answered, and seen with another.
 func TestProxyDatagramsPortOfTheProgram(t *testing.T) {
-	n, inside := port(t), port(t)
+	n, inside := ktest.Port(t), ktest.Port(t)
 	datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), fmt.Sprintf("udp :%d", inside), "")
 	for _, ip := range []string{"127.0.0.1", "127.0.0.4"} {
 		c := dialUDP(t, fmt.Sprintf("%s:%d", ip, inside), fmt.Sprintf("127.0.0.1:%d", n))
@@ -163,7 +165,7 @@ func TestProxyDatagramsPortOfTheProgram(t *testing.T) {
 
 // Who comes before the program has bound its address waits in the host's queue.
 func TestProxyDatagramsWait(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp4 127.0.0.1:53", "", "300ms")
 	var all sync.WaitGroup
 	for range 100 {
@@ -207,7 +209,7 @@ func questions(t *testing.T, addr string, in time.Duration) (lost int64) {
 // A program that ends after twenty answers, over and over, loses none of those that
 // it has not read.
 func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "", "0s", "20")
 	if lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), patience); lost > 0 {
 		t.Errorf("%d of 2,000 questions are not answered", lost)
@@ -220,7 +222,7 @@ func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
 // A program that is killed at random loses the one that it had read and not answered,
 // at most.
 func TestProxyDatagramsLoseNobodyToKills(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
 	stop, kills := make(chan struct{}), make(chan int)
 	go func() { kills <- killAtRandom(a, stop) }()
@@ -236,7 +238,7 @@ func TestProxyDatagramsLoseNobodyToKills(t *testing.T) {
 // A program that closes its socket and lives on is killed, and the next one serves
 // who waits; nothing is taken off the host's queue meanwhile.
 func TestProxyDatagramsEndTheDeaf(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "hold = \"500ms\"\n", "0s", "3", "away")
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	for i := range 3 {
@@ -253,7 +255,7 @@ func TestProxyDatagramsEndTheDeaf(t *testing.T) {
 
 // A service that nobody asks ends, between questions, and loses none of them.
 func TestProxyDatagramsIdle(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "idle_timeout = \"200ms\"\n")
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	for i := range 80 {
@@ -272,7 +274,7 @@ func TestProxyDatagramsIdle(t *testing.T) {
 // Clients that were silent for connection_timeout are forgotten, and after activations
 // the activator holds what it held before.
 func TestProxyDatagramsLeaveNothing(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"300ms\"\n")
 	pid := a.cmd.Process.Pid
 	ask := func(clients int) {
@@ -321,7 +323,7 @@ func TestProxyDatagramsLeaveNothing(t *testing.T) {
 
 // What the program holds is of its own network.
 func TestProxyDatagramsNoSocketEnters(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
 	if _, err := inquire(dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n)), "hello", patience); err != nil {
 		t.Fatal(err)
@@ -355,7 +357,7 @@ func TestProxyDatagramsNoSocketEnters(t *testing.T) {
 // What no program has read is not lost by a reload either: the program of the changed
 // service has it.
 func TestProxyDatagramsOutliveReload(t *testing.T) {
-	n := port(t)
+	n := ktest.Port(t)
 	dir := folder(t)
 	path := configureIn(t, dir, "datagrams", fmt.Sprintf("[[socket]]\nlisten = [\"udp://127.0.0.1:%d\"]\ntarget = \"udp://:8000\"\n"+
 		"[service]\nexec = [\"SELF\", \"udp\", \":8000\", \"0s\", \"1\", \"away\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried datagrams\"]\nhandover = \"proxy\"\nhold = \"5m\"\n%s", n, quick))

@@ -7,13 +7,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"activator/internal/ktest"
 )
 
 // An address that overlaps with one we hold ourselves, or a path that another
 // kind of socket of ours stands at, is had by a reload: the old one makes way.
 func TestReloadToAnOverlappingAddress(t *testing.T) {
 	dir := folder(t)
-	n := port(t)
+	n := ktest.Port(t)
 	text := "[[socket]]\nlisten = [%s]\n[service]\nexec = [\"ECHO\"]\n"
 	path := configureIn(t, dir, "s", fmt.Sprintf(text, fmt.Sprintf("\"tcp://127.0.0.1:%d\", \"unix://%s/s\"", n, dir)))
 	a := activate(t, "--config", path)
@@ -30,7 +32,7 @@ func TestReloadToAnOverlappingAddress(t *testing.T) {
 // nor another.
 func TestReloadRefusedOption(t *testing.T) {
 	dir := folder(t)
-	good := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", port(t))
+	good := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [\"ECHO\"]\n", ktest.Port(t))
 	path := configureIn(t, dir, "s", good)
 	a := activate(t, "--config", path)
 	a.rewrite(path, strings.Replace(good, "[service]", "bind_to_device = \"none-such\"\n[service]", 1))
@@ -46,7 +48,7 @@ func TestReloadRefusedOption(t *testing.T) {
 // the service back to what it was.
 func TestReloadSetsBack(t *testing.T) {
 	dir := folder(t)
-	n := port(t)
+	n := ktest.Port(t)
 	text := "[[socket]]\nlisten = [\"tcp4://%s:%d\"]\n[service]\nexec = [\"ECHO\"]\n"
 	path := configureIn(t, dir, "s", fmt.Sprintf(text, "127.0.0.1", n))
 	a := activate(t, "--config", path)

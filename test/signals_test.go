@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // GNU timeout signals its child, and then its group, which the child is in: that is
@@ -17,7 +19,7 @@ func TestTimeoutEndsInOrder(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	config := configureIn(t, folder(t), "echo", "[[socket]]\nlisten = [\"tcp://"+addr+"\"]\n[service]\nexec = [\"ECHO\", \"--drain\", \"60\"]\n")
 	cmd := exec.Command(timeout, "--preserve-status", "1", program(t, "activator"), "--config", config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it would signal this test too

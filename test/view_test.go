@@ -10,13 +10,15 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"activator/internal/ktest"
 )
 
 // sees returns what a service of the given [sandbox] sees.
 func sees(t *testing.T, sandbox string) (view, string) {
 	t.Helper()
 	dir := folder(t)
-	listen, _ := fiveSockets(port(t), dir)
+	listen, _ := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "view",
 		"[[socket]]\n"+listen+"\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=view\", \"GORACE=atexit_sleep_ms=0\"]\n"+sandbox))
 	c, err := net.Dial("unix", dir+"/echo_stream_sock")

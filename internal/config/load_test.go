@@ -238,12 +238,7 @@ func TestLoadWrong(t *testing.T) {
 func TestOverlapAsTheKernel(t *testing.T) {
 	addresses := []string{"tcp://:%d", "tcp4://:%d", "tcp6://:%d", "tcp://127.0.0.1:%d", "tcp://127.0.0.2:%d", "tcp://[::1]:%d",
 		"udp://:%d", "udp4://:%d", "udp6://:%d", "udp://127.0.0.1:%d", "udp://[::1]:%d"}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	_ = l.Close()
+	port := strconv.Itoa(ktest.Port(t))
 	for i, a := range addresses {
 		addresses[i] = strings.ReplaceAll(a, "%d", port)
 	}

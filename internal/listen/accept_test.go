@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 func TestPeerAt(t *testing.T) {
@@ -30,7 +32,7 @@ func TestPeerAt(t *testing.T) {
 // Each connection is taken once, in order, with who is at its other end.
 func TestAccept(t *testing.T) {
 	dir := t.TempDir()
-	port := freePort(t)
+	port := ktest.Port(t)
 	uid := fmt.Sprint("uid:", os.Getuid())
 	for _, tt := range []struct {
 		address      string

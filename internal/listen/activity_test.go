@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // accept takes one client as a service would.
@@ -46,7 +48,7 @@ func TestActivityOfConnections(t *testing.T) {
 	dir := t.TempDir()
 	for _, address := range []string{"tcp://127.0.0.1:%d", "tcp://[::1]:%d", "tcp://:%d", "unix://" + dir + "/s", "unix://@activity-%d", "unixpacket://" + dir + "/p"} {
 		t.Run(address, func(t *testing.T) {
-			port := freePort(t)
+			port := ktest.Port(t)
 			if address[len(address)-2:] == "%d" {
 				address = fmt.Sprintf(address, port)
 			}
@@ -81,7 +83,7 @@ func TestActivityOfConnections(t *testing.T) {
 // The same port at another address, the same name in another root and the other end
 // of a connection are others' clients.
 func TestActivityOfOthers(t *testing.T) {
-	port := freePort(t)
+	port := ktest.Port(t)
 	s := mustOpen(t, fmt.Sprintf("tcp://127.0.0.1:%d", port))
 	other := mustOpen(t, fmt.Sprintf("tcp://127.0.0.2:%d", port))
 	dialSocket(t, other)
@@ -113,7 +115,7 @@ func TestActivityOfOthers(t *testing.T) {
 // What has come is seen when the service has taken it, too.
 func TestActivityOfData(t *testing.T) {
 	dir := t.TempDir()
-	for _, address := range []string{fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)), fmt.Sprintf("udp://:%d", freePort(t)), "fifo://" + dir + "/f"} {
+	for _, address := range []string{fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)), fmt.Sprintf("udp://:%d", ktest.Port(t)), "fifo://" + dir + "/f"} {
 		t.Run(address, func(t *testing.T) {
 			s := mustOpen(t, address)
 			send := sender(t, s)
@@ -164,7 +166,7 @@ func mark(t *testing.T, s *Socket, waiting int) uint64 {
 // A stand-in knows itself what it carries.
 func TestActivityOfStandIn(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 	if _, err := s.Lend(); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +213,7 @@ func TestActivityUnseen(t *testing.T) {
 			t.Errorf("%s %v: %v", test.address, test.seal, err)
 		}
 	}
-	s := mustOpen(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	s := mustOpen(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	asService(t, s, func(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP, 1) })
 	if _, err := s.Activity(); err == nil {
 		t.Error("the service asked for timestamps, and the activity is known")

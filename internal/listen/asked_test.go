@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // unwatched are ways in which a socket that is armed may come to have nobody who looks
@@ -60,7 +62,7 @@ func TestArmedIsAskedAgain(t *testing.T) {
 // So has a relay, of the host's queue.
 func TestRelayIsAskedAgain(t *testing.T) {
 	w, r := start(t), &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 	arm(t, w, s)
 	if _, err := s.LendAhead(); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // poisons are values that some option takes and that are not its own.
@@ -79,14 +81,14 @@ func TestLasting(t *testing.T) {
 	seen := make(map[string]string) // by option: what was done about it
 	r := &relays{t: t}
 	sockets := []*Socket{
-		openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means()),
-		open(t, fmt.Sprint("tcp://127.0.0.1:", freePort(t)), configured),
-		open(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), func(o *Options) {
+		openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means()),
+		open(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), configured),
+		open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *Options) {
 			o.ReceiveBuffer, o.IPTOS, o.IPTOSSet, o.IPTTL, o.PassPacketInfo, o.Timestamping = 100000, 4, true, 1, true, "us"
 		}),
 		open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials, o.PassSecurity, o.Timestamping = true, true, "us" }),
 	}
-	if s, err := Open(spec(t, fmt.Sprint("tcp://127.0.0.1:", freePort(t)), func(o *Options) { o.MPTCP = true }), Means{}); err == nil {
+	if s, err := Open(spec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *Options) { o.MPTCP = true }), Means{}); err == nil {
 		defer s.Close()
 		sockets = append(sockets, s)
 	} else if !errors.Is(err, unix.EPROTONOSUPPORT) && !errors.Is(err, unix.ENOPROTOOPT) {

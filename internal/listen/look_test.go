@@ -77,7 +77,7 @@ func TestNoInotify(t *testing.T) {
 	var log bytes.Buffer
 	w := start(t)
 	w.log = slog.New(slog.NewTextHandler(&log, nil))
-	tcp := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)))
+	tcp := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)))
 	fired := arm(t, w, tcp)
 	answer := client(t, tcp)
 	expect(t, "a client of TCP", fired)
@@ -145,7 +145,7 @@ func TestFolderNotWatched(t *testing.T) {
 // TestNoNodeNoInotify: nothing is held for what a service does not have.
 func TestNoNodeNoInotify(t *testing.T) {
 	w := start(t)
-	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	fired := arm(t, w, s)
 	if err := w.WatchNode(s, func() {}); err != nil {
 		t.Fatal(err)

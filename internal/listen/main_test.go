@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 func TestPredecessor(t *testing.T) {
 	defer func(before time.Duration) { restart = before }(restart)
 	restart = time.Minute
-	for _, address := range []string{fmt.Sprint("tcp://127.0.0.1:", freePort(t)), fmt.Sprint("udp://127.0.0.1:", freePort(t)), "unix://" + t.TempDir() + "/s"} {
+	for _, address := range []string{fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), "unix://" + t.TempDir() + "/s"} {
 		t.Run(address, func(t *testing.T) {
 			before := mustOpen(t, address)
 			before.spec.Options.KeepOnStop = true // as one that was killed

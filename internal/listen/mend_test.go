@@ -39,7 +39,7 @@ var sabotages = []sabotage{
 		do: func(_ *testing.T, fd int, _ Address) error { return dissolve(fd) }},
 	{name: "dissolve a TCP listener and connect it", applies: Address.TCP, says: "listening again", hears: true,
 		do: func(t *testing.T, fd int, _ Address) error {
-			peer := open(t, fmt.Sprintf("tcp://:%d", freePort(t)))
+			peer := open(t, fmt.Sprintf("tcp://:%d", ktest.Port(t)))
 			if err := dissolve(fd); err != nil {
 				return err
 			}
@@ -53,11 +53,11 @@ var sabotages = []sabotage{
 		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
 	{name: "connect a UDP socket", applies: Address.UDP, says: "dissolved", hears: true,
 		do: func(t *testing.T, fd int, _ Address) error {
-			return connectTo(fd, open(t, fmt.Sprintf("udp://:%d", freePort(t))))
+			return connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t))))
 		}},
 	{name: "connect a UDP socket and shut it down", applies: Address.UDP, says: "bound anew", replaced: true,
 		do: func(t *testing.T, fd int, _ Address) error {
-			if err := connectTo(fd, open(t, fmt.Sprintf("udp://:%d", freePort(t)))); err != nil {
+			if err := connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t)))); err != nil {
 				return err
 			}
 			return unix.Shutdown(fd, unix.SHUT_RDWR)
@@ -73,7 +73,7 @@ var sabotages = []sabotage{
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
 				return err
 			}
-			if err := unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: freePort(t)}); err != nil {
+			if err := unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: ktest.Port(t)}); err != nil {
 				return err
 			}
 			return waitEvent(fd, unix.POLLERR)
@@ -220,7 +220,7 @@ func TestMendQueue(t *testing.T) {
 // a later try.
 func TestMendTwice(t *testing.T) {
 	ktest.Filters(t)
-	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	file, err := s.Lend()
 	if err != nil {
 		t.Fatal(err)

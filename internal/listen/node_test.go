@@ -345,7 +345,7 @@ func TestSymlinks(t *testing.T) {
 
 // TestInUse names who holds a port or a name.
 func TestInUse(t *testing.T) {
-	port := freePort(t)
+	port := ktest.Port(t)
 	for _, tt := range [][2]string{
 		{"tcp://127.0.0.1:%d", "tcp://127.0.0.1:%d"},
 		{"tcp://127.0.0.1:%d", "tcp://:%d"},
@@ -383,7 +383,7 @@ func TestInUseByOther(t *testing.T) {
 		os.Stdin.Read(make([]byte, 1))
 		return
 	}
-	for _, address := range []string{fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)), "unix://" + t.TempDir() + "/s"} {
+	for _, address := range []string{fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), "unix://" + t.TempDir() + "/s"} {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestInUseByOther$")
 		cmd.Env = append(os.Environ(), key+"="+address, "GORACE=atexit_sleep_ms=0")
 		in, _ := cmd.StdinPipe()

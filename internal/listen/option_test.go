@@ -137,7 +137,7 @@ func checkOption(t *testing.T, key string, tt readBack) {
 		"tcp": "tcp://127.0.0.1:%d", "udp": "udp://127.0.0.1:%d", "tcp6": "tcp6://:%d", "udp6": "udp6://:%d",
 		"dual": "tcp://:%d", "unix": "unixgram://@activator-option-%d",
 	}[tt.network]
-	s := spec(t, fmt.Sprintf(address, freePort(t)))
+	s := spec(t, fmt.Sprintf(address, ktest.Port(t)))
 	if tt.set != nil {
 		tt.set(&s.Options)
 	}
@@ -180,14 +180,14 @@ func TestOptionsComplete(t *testing.T) {
 }
 
 func TestCongestion(t *testing.T) {
-	address := fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
+	address := fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t))
 	s := open(t, address, func(o *Options) { o.TCPCongestion = "reno" })
 	asService(t, s, func(fd int) {
 		if got, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); got != "reno" {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
-	_, err := Open(spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)), func(o *Options) { o.TCPCongestion = "nonsense" }), Means{})
+	_, err := Open(spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.TCPCongestion = "nonsense" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), `tcp_congestion: setsockopt: no such file or directory: this kernel has no "nonsense"`) {
 		t.Errorf("%v", err)
 	}
@@ -202,7 +202,7 @@ func TestBacklog(t *testing.T) {
 		backlog int
 		want    string
 	}{{0, limit}, {3, "3"}} {
-		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)), func(o *Options) { o.Backlog = tt.backlog })
+		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.Backlog = tt.backlog })
 		check := func(when string) {
 			asService(t, s, func(fd int) {
 				// Of a listener this is the limit of its queue: tcp_get_info().
@@ -248,7 +248,7 @@ func TestPipeSize(t *testing.T) {
 
 // TestOptionErrors holds that an error names the option and the cure.
 func TestOptionErrors(t *testing.T) {
-	port := freePort(t)
+	port := ktest.Port(t)
 	for _, tt := range []struct {
 		address string
 		set     func(*Options)

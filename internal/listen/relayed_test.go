@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"activator/internal/ktest"
 	"activator/internal/relay"
 )
 
@@ -13,7 +14,7 @@ import (
 // the service that has it is told to start anew.
 func TestBrokenStandIn(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 	if _, err := s.Lend(); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	r := &relays{t: t}
 	w := start(t)
 	var inTheWay bool
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
 		x, err := r.standIn(host, spec, u)
 		if inTheWay {
 			_ = x.File().Close() // it cannot be watched

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/ktest"
 	"activator/internal/relay"
 )
 
@@ -59,7 +60,7 @@ func udpPair(t *testing.T) (inner, outer int) {
 		}
 	}
 	// A port of our choice, which dissolving a connection keeps.
-	if err := unix.Bind(fds[0], &unix.SockaddrInet4{Port: freePort(t), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(fds[0], &unix.SockaddrInet4{Port: ktest.Port(t), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
 	to, err := unix.Getsockname(fds[0])
@@ -151,7 +152,7 @@ func cookie(t *testing.T, f *os.File) (n uint64) {
 // is watched, mended and refused there from then on.
 func TestRelayed(t *testing.T) {
 	w := start(t)
-	for _, address := range []string{fmt.Sprint("udp://127.0.0.1:", freePort(t)), fmt.Sprint("udp://:", freePort(t))} {
+	for _, address := range []string{fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), fmt.Sprint("udp://:", ktest.Port(t))} {
 		t.Run(address, func(t *testing.T) {
 			r := &relays{t: t}
 			s := openWith(t, address, Relayed, r.means())
@@ -200,7 +201,7 @@ func TestMendStandIn(t *testing.T) {
 	for _, how := range sabotages {
 		t.Run(how.name, func(t *testing.T) {
 			r := &relays{t: t}
-			s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+			s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 			if !how.applies(s.Spec().Address) {
 				return
 			}
@@ -221,7 +222,7 @@ func TestMendStandIn(t *testing.T) {
 // queue for the new stand-in.
 func TestStandInKeepsQueue(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 	ruin(t, s)
 	if what, err := s.Mend(); !strings.Contains(what, "made anew") || err != nil {
 		t.Fatalf("Mend: %q, %v", what, err)
@@ -263,7 +264,7 @@ func TestStandInOfLostNode(t *testing.T) {
 func TestNoStandIn(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
 		if broken != nil {
 			return nil, broken
 		}
@@ -331,8 +332,8 @@ func ruin(t *testing.T, s *Socket) {
 // and admits each before it is lent.
 func TestMakeAll(t *testing.T) {
 	dir := t.TempDir()
-	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t))), spec(t, fmt.Sprint("udp://:", freePort(t))),
-		spec(t, "fifo://"+dir+"/f"), spec(t, fmt.Sprint("tcp4://:", freePort(t))), spec(t, "unixgram://"+dir+"/g")}
+	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), spec(t, fmt.Sprint("udp://:", ktest.Port(t))),
+		spec(t, "fifo://"+dir+"/f"), spec(t, fmt.Sprint("tcp4://:", ktest.Port(t))), spec(t, "unixgram://"+dir+"/g")}
 	for i := range specs {
 		if specs[i].Address.Network != FIFO {
 			specs[i].Seal = ReplyOnly
@@ -389,8 +390,8 @@ func TestMakeAllNothing(t *testing.T) {
 	defer func(before time.Duration) { restart = before }(restart)
 	restart = time.Second // for a second try, on a slow machine too
 	m := &makers{}
-	taken := open(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)))
-	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t))), taken.Spec(), spec(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)))}
+	taken := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
+	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}
 	for i := range specs {
 		specs[i].Seal = ReplyOnly
 	}
@@ -436,7 +437,7 @@ func TestSealNeedsMeans(t *testing.T) {
 
 func TestKeepSeal(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
 	other := s.Spec()
 	other.Seal = Unsealed
 	if s.Keep(other) || !s.Keep(s.Spec()) {
@@ -470,7 +471,7 @@ func TestKindOf(t *testing.T) {
 // anew and in the end.
 func TestRelease(t *testing.T) {
 	m := &makers{}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", freePort(t)), ReplyOnly, m.means(t))
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), ReplyOnly, m.means(t))
 	ruin(t, s)
 	if _, err := s.Mend(); err != nil {
 		t.Fatal(err)

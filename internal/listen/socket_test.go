@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,32 +41,6 @@ func open(t testing.TB, address string, change ...func(*Options)) *Socket {
 	t.Cleanup(func() { s.Close() })
 	return s
 }
-
-// freePort returns a port that was free a moment ago for TCP and UDP, IPv4 and
-// IPv6. It is below those the kernel gives to clients, which would take it.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 10000 {
-		port := 10000 + int(nextPort.Add(1))%20000
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-		l.Close()
-		if err == nil {
-			u.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
-// nextPort differs between processes that test at the same time.
-var nextPort atomic.Uint32
-
-func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 func hasIPv6() bool {
 	l, err := net.Listen("tcp", "[::1]:0")
@@ -228,12 +201,12 @@ func (fileConn) RemoteAddr() net.Addr { return nil }
 func addresses(t testing.TB) []string {
 	dir := t.TempDir()
 	all := []string{
-		fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)),
-		fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)),
-		fmt.Sprintf("tcp4://:%d", freePort(t)),
-		fmt.Sprintf("udp4://:%d", freePort(t)),
-		fmt.Sprintf("tcp://:%d", freePort(t)),
-		fmt.Sprintf("udp://:%d", freePort(t)),
+		fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)),
+		fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)),
+		fmt.Sprintf("tcp4://:%d", ktest.Port(t)),
+		fmt.Sprintf("udp4://:%d", ktest.Port(t)),
+		fmt.Sprintf("tcp://:%d", ktest.Port(t)),
+		fmt.Sprintf("udp://:%d", ktest.Port(t)),
 		"unix://" + dir + "/s", "unixgram://" + dir + "/g", "unixpacket://" + dir + "/p",
 		fmt.Sprintf("unix://@activator-test-%d", os.Getpid()),
 		fmt.Sprintf("unixgram://@activator-test-%d", os.Getpid()),
@@ -242,8 +215,8 @@ func addresses(t testing.TB) []string {
 	}
 	if hasIPv6() {
 		all = append(all,
-			fmt.Sprintf("tcp://[::1]:%d", freePort(t)), fmt.Sprintf("udp://[::1]:%d", freePort(t)),
-			fmt.Sprintf("tcp6://:%d", freePort(t)), fmt.Sprintf("udp6://:%d", freePort(t)))
+			fmt.Sprintf("tcp://[::1]:%d", ktest.Port(t)), fmt.Sprintf("udp://[::1]:%d", ktest.Port(t)),
+			fmt.Sprintf("tcp6://:%d", ktest.Port(t)), fmt.Sprintf("udp6://:%d", ktest.Port(t)))
 	}
 	return all
 }
@@ -366,7 +339,7 @@ func TestVSock(t *testing.T) {
 
 func TestLendFlags(t *testing.T) {
 	for _, want := range []bool{false, true} {
-		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)), func(o *Options) { o.NonBlocking = want })
+		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.NonBlocking = want })
 		asService(t, s, func(fd int) {
 			// A service changes what all holders share.
 			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_ASYNC|unix.O_NONBLOCK); err != nil {
@@ -388,7 +361,7 @@ func TestOpenAllOrNothing(t *testing.T) {
 	if err := os.WriteFile(dir+"/file", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
+	port := ktest.Port(t)
 	first := []Spec{spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), spec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })}
 	sockets, err := OpenAll(append(first, spec(t, "unix://"+dir+"/file")), Means{})
 	if err == nil || sockets != nil {
@@ -428,7 +401,7 @@ func entries(t testing.TB, dir string) string {
 }
 
 func TestKeep(t *testing.T) {
-	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)), func(o *Options) { o.KeepAlive = true })
+	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.KeepAlive = true })
 	same := s.Spec()
 	same.Name, same.Options.NonBlocking, same.Options.Symlinks = "other", true, []string{}
 	if !s.Keep(same) || s.Spec().Name != "other" {

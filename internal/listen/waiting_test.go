@@ -5,6 +5,8 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+
+	"activator/internal/ktest"
 )
 
 // Who waits is listed one by one, is the same at the next look, and is gone when
@@ -14,7 +16,7 @@ func TestWaiting(t *testing.T) {
 	for _, address := range []string{"tcp://127.0.0.1:%d", "tcp://[::1]:%d", "tcp://:%d", "unix://" + unixPath, "unixpacket://@waiting-%d"} {
 		t.Run(address, func(t *testing.T) {
 			if address != "unix://"+unixPath {
-				address = fmt.Sprintf(address, freePort(t))
+				address = fmt.Sprintf(address, ktest.Port(t))
 			}
 			s := mustOpen(t, address)
 			if got := whoWaits(t, s); len(got) != 0 {
@@ -49,7 +51,7 @@ func TestWaiting(t *testing.T) {
 }
 
 func TestWaitingDatagram(t *testing.T) {
-	s := mustOpen(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	s := mustOpen(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	for _, text := range []string{"a", "b"} {
 		c := dialSocket(t, s)
 		if _, err := c.Write([]byte(text)); err != nil {

@@ -10,15 +10,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // TestForget does not call for who was forgotten or closed, and a description
 // that a service still has leaves nothing in the epoll.
 func TestForget(t *testing.T) {
 	w := start(t)
-	marker := open(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	marker := open(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	for _, how := range []func(*Socket){func(s *Socket) { w.Forget(s) }, func(s *Socket) { s.Close() }} {
-		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)))
+		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)))
 		fired := arm(t, w, s)
 		file, err := s.Lend()
 		if err != nil {
@@ -148,7 +150,7 @@ func raiseLimit(t *testing.T, n uint64) {
 // that is not armed is in no poller, ours or the runtime's.
 func TestIdle(t *testing.T) {
 	w := start(t)
-	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t)))
+	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)))
 	fired := arm(t, w, s)
 	answer := client(t, s)
 	expect(t, s.String(), fired)
@@ -185,7 +187,7 @@ func TestRunAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", freePort(t)))
+	s := open(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
 	for range 3 {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/relay"
 )
@@ -76,13 +77,7 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			probe, err := net.ListenPacket("udp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			port := fmt.Sprint(probe.LocalAddr().(*net.UDPAddr).Port)
-			probe.Close()
-			address := strings.NewReplacer("DIR", dir, "PORT", port).Replace(kind.address)
+			address := strings.NewReplacer("DIR", dir, "PORT", fmt.Sprint(ktest.Port(t))).Replace(kind.address)
 			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
 			maker := relay.NewMaker(func(argv []string, attr *syscall.ProcAttr) (int, error) {
 				pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)

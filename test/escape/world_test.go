@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // world is the host around one run of one probe: witnesses in its network, a file
@@ -228,35 +229,8 @@ func (w *world) connectClients() {
 // choosePorts gives the service addresses. Those of IPv6 are wildcards, as most
 // are: such a socket reaches IPv4 too.
 func (w *world) choosePorts() {
-	w.port, w.port6 = freePort(w.t, "127.0.0.1:"), freePort(w.t, "[::]:")
+	w.port, w.port6 = strconv.Itoa(ktest.Port(w.t)), strconv.Itoa(ktest.Port(w.t))
 	w.tcp4, w.udp4, w.tcp6, w.udp6 = "127.0.0.1:"+w.port, "127.0.0.1:"+w.port, "[::1]:"+w.port6, "[::1]:"+w.port6
-}
-
-// portsGiven keeps one configuration from getting the same port twice.
-var portsGiven sync.Map
-
-// freePort finds a port that is free for TCP and UDP, and none that the kernel
-// gives to clients.
-func freePort(t testing.TB, host string) string {
-	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(20000 + mathrand.IntN(12000))
-		if _, given := portsGiven.LoadOrStore(port, true); given {
-			continue
-		}
-		l, err := net.Listen("tcp", host+port)
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenPacket("udp", host+port)
-		l.Close()
-		if err == nil {
-			u.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // victim is a process of the host, see the intruder's part of that name.

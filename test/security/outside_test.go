@@ -196,26 +196,6 @@ func program(t *testing.T, name string) string {
 	return path
 }
 
-// port finds one that is free for TCP and UDP.
-func port(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := l.Addr().(*net.TCPAddr).Port
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		l.Close()
-		if err == nil {
-			p.Close()
-			return n
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
 // inSandbox observes a service of the built activator with the given [sandbox].
 func inSandbox(t *testing.T, sandbox string) observation {
 	t.Helper()
@@ -224,7 +204,7 @@ func inSandbox(t *testing.T, sandbox string) observation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port(t))
+	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	config := filepath.Join(t.TempDir(), "score.toml")
 	err = os.WriteFile(config, fmt.Appendf(nil, "[[socket]]\nlisten = [\"tcp://%s\", \"udp://%s\"]\n[service]\nexec = [%q]\n"+
 		"environment = [\"%s=service\", \"GORACE=atexit_sleep_ms=0\"]\n%s", addr, addr, self, modeVariable, sandbox), 0o644)
