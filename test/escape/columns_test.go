@@ -248,7 +248,7 @@ func (podman) start(t *testing.T, w *world, p wire.Probe) stage {
 // sandboxed is the activator with a configuration that says where the sockets
 // are, and the limits that two probes run against.
 type sandboxed struct {
-	more   string // of the configuration
+	more   string // of the configuration; DIR is the folder of the host's witnesses
 	socket string // a line of its [[socket]]
 	kernel string // what the activator is to do without, as oldkernel has it; "": nothing
 }
@@ -275,7 +275,7 @@ type running struct {
 func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	t.Helper()
 	format := strings.Replace(configuration, "\n[service]", s.socket+"\n[service]", 1)
-	return startActivator(t, w, p, s.kernel, format, s.more)
+	return startActivator(t, w, p, s.kernel, format, strings.ReplaceAll(s.more, "DIR", w.dir))
 }
 
 // startActivator starts it with a configuration that lacks the addresses and the

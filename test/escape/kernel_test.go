@@ -148,6 +148,14 @@ var restrictions = []struct {
 		sandboxed{more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
 	{"supervisor that passes nothing on", "tcp-listener-swap",
 		sandboxed{kernel: noLandlock, more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
+	{"filter: MPTCP", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-accepted-dissolve",
+		sandboxed{socket: mptcp}, sandboxed{socket: mptcp, more: connectAny + "seal = \"off\"\n"}, false},
+	{"supervisor alone: MPTCP", "tcp-listener-swap",
+		sandboxed{socket: mptcp, more: connectAny}, sandboxed{socket: mptcp, more: connectAny + "seal = \"off\"\n"}, false},
+	{"mending", "poison-nonblock",
+		sandboxed{}, sandboxed{kernel: "pretend-blocking"}, false},
+	{"root", "unixgram-path",
+		sandboxed{more: "user = \"root\"\n"}, sandboxed{more: "user = \"root\"\n[sandbox]\nread_only = [\"DIR\"]\n"}, false},
 	{"BPF", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
 		sandboxed{}, sandboxed{more: unsealed}, true},
 }
@@ -155,6 +163,7 @@ var restrictions = []struct {
 const (
 	neither     = "6.8,pretend-filter,pretend-landlock"
 	noLandlock  = "landlock=0,passrights,bpf,killable,threads,peerpidfd"
+	mptcp       = "mptcp = true\n"
 	credentials = "pass_credentials = true\n"
 	connectUnix = "[sandbox]\nconnect = \"unix\"\n"
 	connectAny  = "[sandbox]\nconnect = \"any\"\n"

@@ -133,5 +133,6 @@ var known = map[string][]rule{
 
 	"pretend-filter":   {pretend(unix.SYS_SECCOMP, condition{0, 0, unix.SECCOMP_SET_MODE_FILTER})},
 	"pretend-landlock": {pretend(unix.SYS_LANDLOCK_RESTRICT_SELF)},
+	"pretend-blocking": {pretend(unix.SYS_FCNTL, condition{1, 0, unix.F_SETFL}, condition{2, unix.O_NONBLOCK, 0})},
 	"pretend-shutdown": {pretend(unix.SYS_SHUTDOWN, condition{1, 0, unix.SHUT_WR})},
 }
