@@ -3,7 +3,7 @@ module activator/bench
 go 1.26.0
 
 require (
-	golang.org/x/sys v0.49.0
+	golang.org/x/sys v0.50.0
 	gonum.org/v1/plot v0.17.0
 )
 

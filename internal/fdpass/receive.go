@@ -220,14 +220,11 @@ func ownPidfdID() (id uint64, ok bool) {
 func pidfdID(fd int) (id uint64, ok bool) {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
-	if unix.Fstatfs(fd, &fs) != nil || fs.Type != pidfsMagic || unix.Fstat(fd, &st) != nil {
+	if unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &st) != nil {
 		return 0, false
 	}
 	return st.Ino, true
 }
-
-// pidfsMagic is PID_FS_MAGIC of linux/magic.h.
-const pidfsMagic = 0x50494446
 
 // printable keeps a hostile value from the terminal and from filling the log.
 func printable(value string) string {

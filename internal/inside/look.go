@@ -158,13 +158,11 @@ func (d *Door) isNode(stat *unix.Stat_t, value []byte) bool {
 		return false
 	}
 	switch uint32(fs.Type) {
-	case unix.BTRFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, bcachefs:
+	case unix.BTRFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.BCACHEFS_SUPER_MAGIC:
 		return true
 	}
 	return false
 }
-
-const bcachefs = 0xca451a4e // BCACHEFS_SUPER_MAGIC
 
 func (d *Door) forget() {
 	if d.node >= 0 {

@@ -138,7 +138,7 @@ func (s *Supervisor) put(r *request, i int) error {
 	if err != nil {
 		return err
 	}
-	add := addition{ID: r.ID, Flags: setFD, Target: uint32(r.number)}
+	add := addition{ID: r.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SETFD, Target: uint32(r.number)}
 	if closeOnExec(r.PID, r.number) {
 		add.FileFlag = unix.O_CLOEXEC
 	}

@@ -40,20 +40,6 @@ type addition struct {
 	FileFlag uint32 // O_CLOEXEC or 0
 }
 
-// The ioctls of seccomp_unotify(2), linux/seccomp.h.
-const (
-	ioctlReceive = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
-	ioctlSend    = 0xc0182101 // SECCOMP_IOCTL_NOTIF_SEND
-	ioctlValid   = 0x40082102 // SECCOMP_IOCTL_NOTIF_ID_VALID
-	ioctlAddFD   = 0x40182103 // SECCOMP_IOCTL_NOTIF_ADDFD
-	setFD        = 1          // SECCOMP_ADDFD_FLAG_SETFD
-	flagContinue = 1          // SECCOMP_USER_NOTIF_FLAG_CONTINUE
-)
-
-// pidfdThread is PIDFD_THREAD of linux/pidfd.h, Linux 6.9: a descriptor of a
-// thread that is not the first of its process.
-const pidfdThread = unix.O_EXCL
-
 func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
@@ -71,8 +57,8 @@ func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {
 // closes it. Whether the thread is still the one that called has to be asked
 // afterwards, see [Supervisor.valid].
 func take(thread uint32, number int) (int, error) {
-	pidfd, err := unix.PidfdOpen(int(thread), pidfdThread)
-	if err == unix.EINVAL { // before 6.9; threads of one process mostly share their descriptors
+	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
+	if err == unix.EINVAL { // before Linux 6.9; threads of one process mostly share their descriptors
 		var pid int
 		if pid, err = processOf(thread); err == nil {
 			pidfd, err = unix.PidfdOpen(pid, 0)

@@ -128,7 +128,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			if ready, gone = poll(int(fd)); !ready {
 				return gone
 			}
-			err = ioctl(int(fd), ioctlReceive, unsafe.Pointer(&n))
+			err = ioctl(int(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
 			return true
 		})
 		switch {
@@ -193,20 +193,20 @@ func (s *Supervisor) interrupt() {
 // valid reports whether the call is still waiting: only then what we took from
 // its thread was that thread's, and not that of a later one with its number.
 func (s *Supervisor) valid(id uint64) bool {
-	return control(s.listener, func(fd int) error { return ioctl(fd, ioctlValid, unsafe.Pointer(&id)) }) == nil
+	return control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
 }
 
 func (s *Supervisor) addFD(a *addition) error {
-	return control(s.listener, func(fd int) error { return ioctl(fd, ioctlAddFD, unsafe.Pointer(a)) })
+	return control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
 }
 
 func (s *Supervisor) respond(id uint64, v verdict) {
 	r := response{ID: id}
 	if v.pass {
-		r.Flags = flagContinue
+		r.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	} else {
 		r.Error = -int32(v.errno)
 	}
 	// ENOENT: the caller is gone.
-	_ = control(s.listener, func(fd int) error { return ioctl(fd, ioctlSend, unsafe.Pointer(&r)) })
+	_ = control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
 }

@@ -157,9 +157,8 @@ func (s *Socket) lastDatagram(fd int) (uint64, error) {
 			return 0, &UnseenError{s.spec.Address, "the service has asked for timestamps, which take away those that tell when the last datagram came"}
 		}
 	}
-	const siocgstampns = 0x8907 // asm-generic/sockios.h, the same on both machines
 	var stamp unix.Timespec
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), siocgstampns, uintptr(unsafe.Pointer(&stamp)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGSTAMPNS, uintptr(unsafe.Pointer(&stamp)))
 	switch errno {
 	case 0:
 		return uint64(stamp.Nano()), nil

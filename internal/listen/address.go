@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -15,8 +17,7 @@ const (
 	// sun_path has 108, one of them for the final NUL. unix(7).
 	maxUnixPath = 107
 
-	maxPath = 4095 // bytes; PATH_MAX without its NUL
-	maxName = 255  // bytes of one component; NAME_MAX
+	maxPath = unix.PathMax - 1 // bytes, without the final NUL
 
 	// CIDAny is the CID of an empty one: every CID of this machine; the port of
 	// the same value is "any port". vsock(7).
@@ -293,8 +294,8 @@ func parsePath(network Network, p string, longest int) (string, error) {
 		if name == ".." {
 			return "", errors.New(`".." in the path leads elsewhere when a folder is a link; write the path without it`)
 		}
-		if len(name) > maxName {
-			return "", fmt.Errorf("a name in the path has %d bytes; the kernel takes %d", len(name), maxName)
+		if len(name) > unix.NAME_MAX {
+			return "", fmt.Errorf("a name in the path has %d bytes; the kernel takes %d", len(name), unix.NAME_MAX)
 		}
 	}
 	p = path.Clean(p)

@@ -93,7 +93,7 @@ func FuzzAddress(f *testing.F) {
 		if ip := a.ip(); ip.IsValid() && a.family() != unix.AF_INET && a.family() != unix.AF_INET6 {
 			t.Fatalf("family %d has the address %v", a.family(), ip)
 		}
-		if a.family() != unix.AF_UNIX || a.n > sizeUnix {
+		if a.family() != unix.AF_UNIX || a.n > unix.SizeofSockaddrUnix {
 			return
 		}
 		text, abstract := a.path()

@@ -19,14 +19,11 @@ type rawAddr struct {
 
 // Offsets in struct sockaddr_in and sockaddr_in6, ip(7) and ipv6(7).
 const (
-	portAt   = 2
-	addr4At  = 4
-	addr6At  = 8
-	scopeAt  = 24
-	size4    = 16
-	size6    = 28
-	pathAt   = 2 // in struct sockaddr_un, unix(7)
-	sizeUnix = 110
+	portAt  = 2
+	addr4At = 4
+	addr6At = 8
+	scopeAt = 24
+	pathAt  = 2 // in struct sockaddr_un, unix(7)
 )
 
 // loopback is the interface index of lo in a new network namespace: always the
@@ -49,9 +46,9 @@ func (a *rawAddr) setPort(port uint16) { binary.BigEndian.PutUint16(a.b[portAt:]
 // ip returns the address of an internet socket, 4in6 as it is, without zone.
 func (a *rawAddr) ip() netip.Addr {
 	switch {
-	case a.family() == unix.AF_INET && a.n >= size4:
+	case a.family() == unix.AF_INET && a.n >= unix.SizeofSockaddrInet4:
 		return netip.AddrFrom4([4]byte(a.b[addr4At:]))
-	case a.family() == unix.AF_INET6 && a.n >= size6:
+	case a.family() == unix.AF_INET6 && a.n >= unix.SizeofSockaddrInet6:
 		return netip.AddrFrom16([16]byte(a.b[addr6At:]))
 	}
 	return netip.Addr{}
@@ -96,11 +93,11 @@ func (a *rawAddr) String() string {
 func inetAddr(ip netip.Addr, port uint16, scope uint32) rawAddr {
 	var a rawAddr
 	if ip.Is4() {
-		a.n = size4
+		a.n = unix.SizeofSockaddrInet4
 		binary.NativeEndian.PutUint16(a.b[:], unix.AF_INET)
 		*(*[4]byte)(a.b[addr4At:]) = ip.As4()
 	} else {
-		a.n = size6
+		a.n = unix.SizeofSockaddrInet6
 		binary.NativeEndian.PutUint16(a.b[:], unix.AF_INET6)
 		*(*[16]byte)(a.b[addr6At:]) = ip.As16()
 		if ip.IsLinkLocalUnicast() {
@@ -123,11 +120,11 @@ func unixAddr(text []byte, abstract, autobind bool) (rawAddr, bool) {
 	if abstract {
 		at++
 	}
-	if at+len(text) > sizeUnix {
+	if at+len(text) > unix.SizeofSockaddrUnix {
 		return a, false
 	}
 	a.n = uint32(at + copy(a.b[at:], text))
-	if !abstract && a.n < sizeUnix {
+	if !abstract && a.n < unix.SizeofSockaddrUnix {
 		a.n++ // the final NUL
 	}
 	return a, true

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // A program is a list of instructions for the kernel's virtual machine
@@ -49,28 +51,26 @@ const (
 type size uint8
 
 const (
-	word       size = 0x00
-	half       size = 0x08
-	octet      size = 0x10
-	doubleWord size = 0x18
+	word       size = unix.BPF_W
+	half       size = unix.BPF_H
+	octet      size = unix.BPF_B
+	doubleWord size = unix.BPF_DW
 )
 
 // The operations that are used.
 const (
-	opLoad      = 0x61 // BPF_LDX | BPF_MEM
-	opStore     = 0x63 // BPF_STX | BPF_MEM
-	opWide      = 0x18 // BPF_LD | BPF_DW | BPF_IMM: two instructions long
-	opMove      = 0xbf // BPF_ALU64 | BPF_MOV | BPF_X
-	opMoveValue = 0xb7 // BPF_ALU64 | BPF_MOV | BPF_K
-	opAddValue  = 0x07 // BPF_ALU64 | BPF_ADD | BPF_K
-	opAndValue  = 0x57 // BPF_ALU64 | BPF_AND | BPF_K
-	opJump      = 0x05 // BPF_JMP | BPF_JA
-	opEqual     = 0x15 // BPF_JMP | BPF_JEQ | BPF_K
-	opNotEqual  = 0x55 // BPF_JMP | BPF_JNE | BPF_K
-	opCall      = 0x85 // BPF_JMP | BPF_CALL
-	opExit      = 0x95 // BPF_JMP | BPF_EXIT
-
-	pseudoMap = 1 // BPF_PSEUDO_MAP_FD, the source register of a wide load
+	opLoad      = unix.BPF_LDX | unix.BPF_MEM
+	opStore     = unix.BPF_STX | unix.BPF_MEM
+	opWide      = unix.BPF_LD | unix.BPF_DW | unix.BPF_IMM // two instructions long
+	opMove      = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X
+	opMoveValue = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
+	opAddValue  = unix.BPF_ALU64 | unix.BPF_ADD | unix.BPF_K
+	opAndValue  = unix.BPF_ALU64 | unix.BPF_AND | unix.BPF_K
+	opJump      = unix.BPF_JMP | unix.BPF_JA
+	opEqual     = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	opNotEqual  = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_K
+	opCall      = unix.BPF_JMP | unix.BPF_CALL
+	opExit      = unix.BPF_JMP | unix.BPF_EXIT
 )
 
 // helper is a function of the kernel, by its number in linux/bpf.h.
@@ -116,7 +116,7 @@ func (p *program) call(h helper)                      { p.add(opCall, 0, 0, 0, i
 // loadMap loads the map behind a descriptor, which is lent until the program is
 // in the kernel.
 func (p *program) loadMap(to register, fd int) {
-	p.add(opWide, to, pseudoMap, 0, int32(fd))
+	p.add(opWide, to, unix.BPF_PSEUDO_MAP_FD, 0, int32(fd))
 	p.add(0, 0, 0, 0, 0)
 }
 

@@ -61,14 +61,12 @@ var harmless = [...]struct {
 		unix.IPV6_CHECKSUM, unix.IPV6_HDRINCL, // only raw sockets have them
 	}},
 	{unix.IPPROTO_ICMPV6, []uint32{unix.ICMPV6_FILTER}},
-	{unix.SOL_RAW, []uint32{icmpFilter}},
+	{unix.SOL_RAW, []uint32{unix.ICMP_FILTER}},
 	{unix.SOL_NETLINK, []uint32{
 		unix.NETLINK_ADD_MEMBERSHIP, unix.NETLINK_DROP_MEMBERSHIP, unix.NETLINK_PKTINFO, unix.NETLINK_BROADCAST_ERROR,
 		unix.NETLINK_NO_ENOBUFS, unix.NETLINK_CAP_ACK, unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK,
 	}},
 }
-
-const icmpFilter = 1 // ICMP_FILTER of linux/icmp.h, raw(7)
 
 // options is for setsockopt(2): level and name are ints in registers.
 func options(*wall) verdict {

@@ -35,11 +35,7 @@ func startAnswerer(abi int) (*os.File, error) {
 	return os.NewFile(uintptr(pair[0]), "control"), process.Release()
 }
 
-// The ioctls and structures of seccomp_unotify(2).
-const (
-	ioctlReceive = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
-	ioctlSend    = 0xc0182101 // SECCOMP_IOCTL_NOTIF_SEND
-)
+// The structures of seccomp_unotify(2).
 
 type notification struct {
 	id         uint64
@@ -79,14 +75,14 @@ func answer() error {
 		return nil // it has ended and never asked
 	}
 	var asked notification
-	if err := ioctl(fds[0], ioctlReceive, unsafe.Pointer(&asked)); err != nil {
+	if err := ioctl(fds[0], unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)); err != nil {
 		return os.NewSyscallError("SECCOMP_IOCTL_NOTIF_RECV", err)
 	}
 	// It stands still until the listener is closed: what it does next may need one.
 	if err := unix.Kill(int(asked.pid), unix.SIGSTOP); err != nil {
 		return os.NewSyscallError("kill", err)
 	}
-	sent := ioctl(fds[0], ioctlSend, unsafe.Pointer(&response{id: asked.id, value: int64(binary.NativeEndian.Uint32(text))}))
+	sent := ioctl(fds[0], unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&response{id: asked.id, value: int64(binary.NativeEndian.Uint32(text))}))
 	_ = unix.Close(fds[0])
 	if err := unix.Kill(int(asked.pid), unix.SIGCONT); err != nil {
 		return os.NewSyscallError("kill", err)

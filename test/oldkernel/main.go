@@ -113,21 +113,15 @@ func parse(list string) (l lacks, err error) {
 	return l, nil
 }
 
-// The constants that x/sys/unix lacks.
-const (
-	soPeerPidfd  = 77 // Linux 6.5
-	soPassRights = 83 // Linux 6.16
-)
-
 // known are the lacks without a number.
 var known = map[string][]rule{
 	"landlock=0": {refuse(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP)}, // not among the boot's lsm=
-	"passrights": {refuse(unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, soPassRights}),
-		refuse(unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, soPassRights})},
-	"peerpidfd": {refuse(unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, soPeerPidfd})},
+	"passrights": {refuse(unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, unix.SO_PASSRIGHTS}),
+		refuse(unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, unix.SO_PASSRIGHTS})},
+	"peerpidfd": {refuse(unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, condition{1, 0, unix.SOL_SOCKET}, condition{2, 0, unix.SO_PEERPIDFD})},
 	"killable": {refuse(unix.SYS_SECCOMP, unix.EINVAL, condition{0, 0, unix.SECCOMP_SET_MODE_FILTER},
 		condition{1, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV})},
-	"threads": {refuse(unix.SYS_PIDFD_OPEN, unix.EINVAL, condition{1, unix.O_EXCL, unix.O_EXCL})}, // PIDFD_THREAD, Linux 6.9
+	"threads": {refuse(unix.SYS_PIDFD_OPEN, unix.EINVAL, condition{1, unix.PIDFD_THREAD, unix.PIDFD_THREAD})}, // Linux 6.9
 	"bpf":     {refuse(unix.SYS_BPF, unix.EPERM)},
 	"attach":  {refuse(unix.SYS_BPF, unix.EINVAL, condition{0, 0, unix.BPF_PROG_ATTACH})}, // without CONFIG_CGROUP_BPF
 

@@ -168,8 +168,7 @@ func victim() {
 // withKey puts a key into a new session keyring and becomes another program.
 func withKey(args []string) {
 	runtime.LockOSThread()
-	const join = 1 // KEYCTL_JOIN_SESSION_KEYRING; the wrapper knows no anonymous keyring
-	err := call(unix.SYS_KEYCTL, join, 0)
+	err := call(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0) // the wrapper knows no anonymous keyring
 	if err == nil {
 		_, err = unix.AddKey("user", args[0], []byte(args[1]), unix.KEY_SPEC_SESSION_KEYRING)
 	}
