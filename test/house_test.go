@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"internal/kernel/fd":     {},
 	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay"},
 	"internal/fdpass":        {},
-	"internal/inside":        {"internal/kernel/behalf", "internal/kernel/budget", "internal/script"},
+	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/script"},
 	"internal/nofile":        {},
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf"},
@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"internal/ktest":         {},
 	"internal/config":        {"internal/listen", "internal/sandbox"},
 	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script"},
-	"internal/supervise":     {"internal/inside", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
+	"internal/supervise":     {"internal/netns", "internal/intercept", "internal/listen", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn"},
 	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/supervise"},
 
 	"internal/kernel/behalf": {"internal/script"},
@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/inside", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
+	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

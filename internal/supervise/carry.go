@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"activator/internal/inside"
 	"activator/internal/listen"
+	"activator/internal/netns"
 	"activator/internal/proxy"
 	"activator/internal/relay"
 	"activator/internal/spawn"
@@ -32,7 +32,7 @@ type Carrying struct {
 // called from any goroutine, and of nil.
 type carrier struct {
 	child   *spawn.Process
-	room    *inside.Room
+	room    *netns.Room
 	ctx     context.Context // until nobody is to be accepted any more
 	leaving context.CancelFunc
 	cut     context.CancelFunc // ends it at once
@@ -58,7 +58,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if s.spec.Carrying.Targets == nil {
 		return nil, nil
 	}
-	room, err := inside.Open(child.Pid())
+	room, err := netns.Open(child.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 // carryAll waits until the program listens, and with notify until it has said that it is
 // ready: many listen before that, and turn away who comes too early. Then it carries.
 func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
-	bounds := make([]*inside.Bound, len(files))
+	bounds := make([]*netns.Bound, len(files))
 	var routes []proxy.Route
 	defer func() {
 		for _, b := range bounds {
@@ -180,7 +180,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			bounds[i], err = c.await(target)
 			there = bounds[i] != nil
 		} else {
-			door := c.room.Door(within(target), inside.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.Carrying.Protocol == ""})
+			door := c.room.Door(within(target), netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.Carrying.Protocol == ""})
 			defer door.Close()
 			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{door: door, watch: deafness{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, door)
@@ -277,14 +277,14 @@ func awaitListening(ctx context.Context, door interface{ Look() (bool, error) })
 }
 
 // within translates a target.
-func within(a listen.Address) inside.Address {
-	return inside.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
+func within(a listen.Address) netns.Address {
+	return netns.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
 		Four: a.Network != listen.TCP6 && a.Network != listen.UDP6, Six: a.Network != listen.TCP4 && a.Network != listen.UDP4}
 }
 
 // dialer connects clients to the program.
 type dialer struct {
-	door  *inside.Door
+	door  *netns.Door
 	watch deafness
 	told  bool // the log knows that the door leads elsewhere
 }
@@ -322,7 +322,7 @@ func (d *dialer) Dial(client *proxy.Client) (int, error) {
 		d.watch.see(false)
 		return fd, err
 	}
-	if errors.Is(err, inside.ErrForeign) && !d.told {
+	if errors.Is(err, netns.ErrForeign) && !d.told {
 		d.told = true
 		d.watch.service.log.Warn("nobody is connected: the target leads to a socket that is not the program's", "pid", d.watch.child.Pid(), "err", err)
 	}

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"activator/internal/inside"
 	"activator/internal/listen"
+	"activator/internal/netns"
 	"activator/internal/relay"
 )
 
@@ -16,12 +16,12 @@ import (
 type courier struct {
 	*relay.Datagrams
 	n     int // of the socket
-	bound *inside.Bound
+	bound *netns.Bound
 }
 
 // await waits until the program has bound a target of UDP, and returns where, which
 // the caller closes; nil: nobody is to be served any more.
-func (c *carrier) await(target listen.Address) (*inside.Bound, error) {
+func (c *carrier) await(target listen.Address) (*netns.Bound, error) {
 	bound, err := c.room.Bound(within(target))
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (c *carrier) await(target listen.Address) (*inside.Bound, error) {
 }
 
 // newCourier makes the courier of socket n, which takes bound.
-func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *inside.Bound) error {
+func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *netns.Bound) error {
 	s.expire(s.sockets[n])
 	d, err := relay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
 		relay.Options{Expire: s.spec.Carrying.Idle, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
@@ -122,7 +122,7 @@ func (c *carrier) carriedSince(seen []uint64) (more bool) {
 
 // post is [relay.Inside].
 type post struct {
-	*inside.Bound
+	*netns.Bound
 	watch deafness
 }
 

@@ -1,4 +1,4 @@
-package inside
+package netns
 
 import (
 	"encoding/binary"

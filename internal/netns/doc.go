@@ -1,10 +1,10 @@
-// Package inside makes sockets in the network namespace of a process that we
+// Package netns makes sockets in the network namespace of a process that we
 // started, and connects them to what it listens at there.
 //
-//	room, err := inside.Open(pid)
+//	room, err := netns.Open(pid)
 //	defer room.Close()
 //	err = room.Identify(pid) // for unix sockets
-//	door := room.Door(inside.Address{Port: 80}, inside.Options{Prepare: proxy.Prepare, OwnAddress: true})
+//	door := room.Door(netns.Address{Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
 //	if listens, err := door.Look(); listens {
 //		fd, err := door.Dial(client)
 //	}
@@ -19,4 +19,4 @@
 //
 // It never tries a connect to find out whether somebody listens: it asks the
 // kernel, sock_diag(7).
-package inside
+package netns
