@@ -23,12 +23,13 @@ func openFIFO(spec Spec) (opened, error) {
 		return opened{}, fail(a, "", err, "")
 	}
 	defer at.Close()
+	began := now()
 	made, err := at.makeFIFO(nodeMode(o), who)
 	if err != nil {
 		return opened{}, fail(a, "mkfifo", err, "")
 	}
 	n := &node{path: a.Path, fifo: true, made: made}
-	file, err := adoptFIFO(at, n, o, who)
+	file, err := adoptFIFO(at, n, o, who, began)
 	if err != nil {
 		if made {
 			at.remove(at.Name, n.id)
@@ -65,8 +66,8 @@ func (s spot) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 }
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
-// on a FIFO we made; another one must be right already.
-func adoptFIFO(at spot, n *node, o *Options, who owner) (*os.File, error) {
+// on a FIFO we made; another one must be right already. began is when we began to make it.
+func adoptFIFO(at spot, n *node, o *Options, who owner, began unix.Timespec) (*os.File, error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
@@ -81,6 +82,10 @@ func adoptFIFO(at spot, n *node, o *Options, who owner) (*os.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}
+	if n.made && at.Movable() && !bornSince(fd, began) {
+		_ = unix.Close(fd)
+		return nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a file system that does not tell when,"}
+	}
 	if err := setUpFIFO(at, fd, n, o, who); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -91,6 +96,22 @@ func adoptFIFO(at spot, n *node, o *Options, who owner) (*os.File, error) {
 		return nil, syscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), n.path), nil
+}
+
+// now is the time as file systems stamp it: that of the last tick.
+func now() unix.Timespec {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &t)
+	return t
+}
+
+// bornSince reports whether a file was made after the time began: in a folder that somebody
+// else may write, another one of ours can be moved into its place, rename(2).
+func bornSince(fd int, began unix.Timespec) bool {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st)
+	return err == nil && st.Mask&unix.STATX_BTIME != 0 &&
+		(st.Btime.Sec > began.Sec || st.Btime.Sec == began.Sec && int64(st.Btime.Nsec) >= began.Nsec)
 }
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"

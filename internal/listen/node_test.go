@@ -255,31 +255,6 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestExistingFIFO uses one that is right, with what is in it, and leaves it.
-func TestExistingFIFO(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mkfifo(dir+"/f", 0o600); err != nil {
-		t.Fatal(err)
-	}
-	only := func(o *Options) { o.SocketModeSet, o.SocketMode = true, 0o600 }
-	s := open(t, "fifo://"+dir+"/f", only)
-	s.Close()
-	if names := entries(t, dir); names != "f" {
-		t.Errorf("after Close: %s", names)
-	}
-	os.Remove(dir + "/f")
-
-	// One of a run that was killed is ours.
-	s = open(t, "fifo://"+dir+"/f", only)
-	s.file.Close()
-	s.closed = true
-	s = open(t, "fifo://"+dir+"/f", only)
-	s.Close()
-	if names := entries(t, dir); names != "" {
-		t.Errorf("after the second run: %s", names)
-	}
-}
-
 func TestKeepOnStop(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, "unix://"+dir+"/s", func(o *Options) { o.KeepOnStop, o.Symlinks = true, []string{dir + "/l"} })
