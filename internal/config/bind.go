@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // checkTargets reports what the program cannot bind in place of what we listen at,
@@ -33,13 +33,7 @@ func (p *parsed) checkTargets() {
 			continue
 		}
 		p.checkWritable(c)
-		if socket.Target == "" {
-			socket.Target = c.String()
-		}
-		target, err := listen.ParseAddress(socket.Target)
-		if err != nil {
-			continue // reported where it was read
-		}
+		target := socket.fillTarget()
 		if kindOf(target) != kindOf(c.Address) {
 			p.report(c.target, "socket.target", fmt.Sprintf("%s is another kind of socket than %s", target, c), "give each kind a [[socket]] of its own")
 			continue
@@ -53,13 +47,21 @@ func (p *parsed) checkTargets() {
 	}
 }
 
+// fillTarget has the program listen at the same address, where nothing else is written.
+func (s *Socket) fillTarget() spec.Address {
+	if s.Target == (spec.Address{}) {
+		s.Target = s.Address
+	}
+	return s.Target
+}
+
 // kindOf is what one socket can stand for another in.
-func kindOf(a listen.Address) listen.Network {
+func kindOf(a spec.Address) spec.Network {
 	switch {
 	case a.TCP():
-		return listen.TCP
+		return spec.TCP
 	case a.UDP():
-		return listen.UDP
+		return spec.UDP
 	}
 	return a.Network
 }

@@ -48,7 +48,7 @@ func TestTargetByDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Sockets[0].Target != "tcp4://:80" || s.Sockets[1].Target != "unix:///run/a%b" {
+	if s.Sockets[0].Target.String() != "tcp4://:80" || s.Sockets[1].Target.String() != "unix:///run/a%b" {
 		t.Errorf("targets %q and %q", s.Sockets[0].Target, s.Sockets[1].Target)
 	}
 	again, err := Parse("x.toml", s.AppendTOML(nil), somewhere)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // checkCarried reports what cannot be carried to a program that listens in its own
@@ -31,12 +31,7 @@ func (p *parsed) checkCarried() {
 			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp://, udp:// and unix://`, c), `handover = "bind" and "fds" serve it`)
 			continue
 		}
-		if socket.Target == "" {
-			socket.Target = c.String()
-		}
-		target, err := listen.ParseAddress(socket.Target)
-		switch {
-		case err != nil: // reported where it was read
+		switch target := socket.fillTarget(); {
 		case c.UDP() && !target.UDP():
 			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that datagrams can be carried to: it is udp://`, target), "")
 		case !c.UDP() && (!carried(target) || target.UDP()):
@@ -45,4 +40,4 @@ func (p *parsed) checkCarried() {
 	}
 }
 
-func carried(a listen.Address) bool { return a.TCP() || a.UDP() || a.Network == listen.Unix }
+func carried(a spec.Address) bool { return a.TCP() || a.UDP() || a.Network == spec.Unix }

@@ -26,7 +26,7 @@ func TestCarried(t *testing.T) {
 		}
 	}
 	s, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"), somewhere)
-	if err != nil || s.Sockets[0].Target != "tcp://:80" || s.MaxConnsSet {
+	if err != nil || s.Sockets[0].Target.String() != "tcp://:80" || s.MaxConnsSet {
 		t.Errorf("by default the target is %q, max_connections given: %v: %v", s.Sockets[0].Target, s.MaxConnsSet, err)
 	}
 	if _, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nproxy_protocol = \"v1\"\n"), somewhere); err == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // claim is a socket of some file: what nobody else may have.
@@ -62,14 +63,14 @@ func (p *parsed) take(paths map[string]string, path string, c claim, at int, key
 
 // nameOf is the path of a, whatever kind of socket it is; abstract names and
 // ports of virtual machines are told apart by kind.
-func nameOf(a listen.Address) string {
+func nameOf(a spec.Address) string {
 	if node := a.Node(); node != "" {
 		return node
 	}
 	return a.String()
 }
 
-func portOf(a listen.Address) string {
+func portOf(a spec.Address) string {
 	if a.TCP() {
 		return fmt.Sprintf("tcp:%d", a.Port)
 	}
@@ -78,7 +79,7 @@ func portOf(a listen.Address) string {
 
 // overlap says why the kernel cannot bind both of two addresses of one port;
 // "" when it can, or when that depends on the host. ip(7), ipv6(7), socket(7).
-func overlap(a listen.Address, ao *listen.Options, b listen.Address, bo *listen.Options) string {
+func overlap(a spec.Address, ao *listen.Options, b spec.Address, bo *listen.Options) string {
 	if a == b {
 		return "is taken already"
 	}
@@ -99,13 +100,13 @@ func overlap(a listen.Address, ao *listen.Options, b listen.Address, bo *listen.
 }
 
 // families are those that a certainly takes its port of.
-func families(a listen.Address, o *listen.Options) (four, six bool) {
+func families(a spec.Address, o *listen.Options) (four, six bool) {
 	switch {
 	case a.IP.IsValid():
 		return a.IP.Is4(), a.IP.Is6()
-	case a.Network == listen.TCP4 || a.Network == listen.UDP4:
+	case a.Network == spec.TCP4 || a.Network == spec.UDP4:
 		return true, false
-	case a.Network == listen.TCP6 || a.Network == listen.UDP6:
+	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
 		return false, true
 	}
 	return o.BindIPv6Only == "" || o.BindIPv6Only == "both", true

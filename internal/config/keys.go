@@ -6,8 +6,8 @@ import (
 	"syscall"
 	"time"
 
-	"activator/internal/listen"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // The keys, in the order of the reference. Each has a kind, a place and a
@@ -21,7 +21,7 @@ type group struct {
 }
 
 // on is the condition that an address of the group fits.
-func on(words string, fits func(a listen.Address) bool) func(*group) string {
+func on(words string, fits func(a spec.Address) bool) func(*group) string {
 	return func(g *group) string {
 		for _, a := range g.listen {
 			if fits(a.Address) {
@@ -33,24 +33,24 @@ func on(words string, fits func(a listen.Address) bool) func(*group) string {
 }
 
 var (
-	onTCP      = on("tcp://", listen.Address.TCP)
-	onUDP      = on("udp://", listen.Address.UDP)
-	onInternet = on("tcp:// and udp://", listen.Address.Internet)
-	onUnix     = on("unix sockets", listen.Address.Unix)
-	onStream   = on("sockets with connections", listen.Address.Stream)
+	onTCP      = on("tcp://", spec.Address.TCP)
+	onUDP      = on("udp://", spec.Address.UDP)
+	onInternet = on("tcp:// and udp://", spec.Address.Internet)
+	onUnix     = on("unix sockets", spec.Address.Unix)
+	onStream   = on("sockets with connections", spec.Address.Stream)
 	onFIFO     = on("fifo://", isFIFO)
-	onPath     = on("paths", func(a listen.Address) bool { return a.Node() != "" })
+	onPath     = on("paths", func(a spec.Address) bool { return a.Node() != "" })
 	onIPv6     = on("addresses of IPv6", isIPv6)
-	onBuffered = on("tcp://, udp:// and unix sockets", func(a listen.Address) bool { return a.Internet() || a.Unix() })
-	onStamped  = on("tcp://, udp:// and unixgram://", func(a listen.Address) bool {
-		return a.Internet() || a.Network == listen.UnixGram
+	onBuffered = on("tcp://, udp:// and unix sockets", func(a spec.Address) bool { return a.Internet() || a.Unix() })
+	onStamped  = on("tcp://, udp:// and unixgram://", func(a spec.Address) bool {
+		return a.Internet() || a.Network == spec.UnixGram
 	})
 )
 
-func isFIFO(a listen.Address) bool { return a.Network == listen.FIFO }
+func isFIFO(a spec.Address) bool { return a.Network == spec.FIFO }
 
-func isIPv6(a listen.Address) bool {
-	return a.Internet() && a.Network != listen.TCP4 && a.Network != listen.UDP4 && !a.IP.Is4()
+func isIPv6(a spec.Address) bool {
+	return a.Internet() && a.Network != spec.TCP4 && a.Network != spec.UDP4 && !a.IP.Is4()
 }
 
 func withKeepAlive(g *group) string {
@@ -103,7 +103,7 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 		key("pass_rights", inverted, func(g *group) *bool { return &g.Options.RefuseRights }, false).only(onUnix), // see readSockets
 		key("pipe_size", size, func(g *group) *int { return &g.Options.PipeSize }, 0).without("the kernel's").only(onFIFO),
 		key("non_blocking", boolean, func(g *group) *bool { return &g.Options.NonBlocking }, false),
-		key("target", target, func(g *group) *string { return &g.Target }, "").without("none; it is for handover bind and proxy"),
+		key("target", target, func(g *group) *spec.Address { return &g.Target }, spec.Address{}).without("none; it is for handover bind and proxy"),
 	}
 })
 

@@ -20,6 +20,7 @@ import (
 	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 const stringKind = unstable.String
@@ -83,7 +84,7 @@ func TestEcho(t *testing.T) {
 		Sandbox: Sandbox{Spec: sandbox.Spec{Network: "none", Connect: "none", Syscalls: "default"}, Seal: "required"},
 	}
 	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
-		a, err := listen.ParseAddress(s)
+		a, err := spec.ParseAddress(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,11 +256,11 @@ func TestOverlapAsTheKernel(t *testing.T) {
 
 func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
 	t.Helper()
-	var addresses [2]listen.Address
+	var addresses [2]spec.Address
 	var failed error
 	for i, s := range []string{first, second} {
 		var err error
-		if addresses[i], err = listen.ParseAddress(s); err != nil {
+		if addresses[i], err = spec.ParseAddress(s); err != nil {
 			t.Fatal(err)
 		}
 		socket, err := bind(addresses[i], o)
@@ -278,7 +279,7 @@ func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
 
 // bind opens a the way package listen does, but does not wait for a predecessor
 // to go.
-func bind(a listen.Address, o listen.Options) (io.Closer, error) {
+func bind(a spec.Address, o listen.Options) (io.Closer, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		const soReusePort = 15
 		return c.Control(func(fd uintptr) {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // Parse reads the text of the file called name, which gives the service its
@@ -164,7 +164,7 @@ func (p *parsed) checkGroup(g *group, given map[string]value) {
 		if a.Node() != "" {
 			nodes++
 		}
-		if (a.Network == listen.TCP6 || a.Network == listen.UDP6) && g.Options.BindIPv6Only == "both" {
+		if (a.Network == spec.TCP6 || a.Network == spec.UDP6) && g.Options.BindIPv6Only == "both" {
 			p.report(given["bind_ipv6_only"].at, "socket.bind_ipv6_only", "contradicts "+a.String()+", which is IPv6 alone", "write "+strings.Replace(a.String(), "6", "", 1))
 		}
 		if p.service.Accept && !a.Stream() {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"activator/internal/listen"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // expanded is a kind that is written as a string with specifiers in it; parse
@@ -215,7 +215,7 @@ func kernelName(what string) codec[string] {
 
 // place is an address, and where it is written.
 type place struct {
-	listen.Address
+	spec.Address
 	at int
 }
 
@@ -231,49 +231,45 @@ var address = codec[place]{func(r *reading, v value) (place, bool) {
 		r.bad(v, err)
 	}
 	return place{a, v.at}, err == nil
-}, func(p place) string {
-	if p.Path != "" {
-		return printText(p.String())
-	}
-	return quote(p.String())
-}}
+}, func(p place) string { return printAddress(p.Address) }}
 
-func (r *reading) address(s string) (listen.Address, error) {
+func printAddress(a spec.Address) string {
+	if a.Path != "" {
+		return printText(a.String())
+	}
+	return quote(a.String())
+}
+
+func (r *reading) address(s string) (spec.Address, error) {
 	scheme, path, _ := strings.Cut(s, "://")
-	switch listen.Network(scheme) {
-	case listen.Unix, listen.UnixGram, listen.UnixPacket, listen.FIFO:
+	switch spec.Network(scheme) {
+	case spec.Unix, spec.UnixGram, spec.UnixPacket, spec.FIFO:
 		var err error
 		if path, err = r.expandFrom(len(scheme)+len("://"), path); err != nil {
-			return listen.Address{}, err
+			return spec.Address{}, err
 		}
 		// Only what says that it is relative: "unix://run/x" lacks a slash.
 		if strings.HasPrefix(path, "./") || strings.HasPrefix(path, "../") {
 			if path, err = r.hostPath(path); err != nil {
-				return listen.Address{}, err
+				return spec.Address{}, err
 			}
 		}
 		s = scheme + "://" + path
 	}
-	a, err := listen.ParseAddress(s)
-	if bare := errors.Unwrap(err); bare != nil { // the line is shown beside it
-		text, cure, _ := strings.Cut(bare.Error(), "; ")
-		err = &mistake{text: text, cure: cure}
+	a, err := spec.ParseAddress(s)
+	var bad *spec.AddressError
+	if errors.As(err, &bad) { // the line is shown beside it
+		err = &mistake{text: bad.Text, cure: bad.Cure}
 	}
 	return a, err
 }
 
 // target is the address that the program itself binds.
-var target = codec[string]{func(r *reading, v value) (string, bool) {
+var target = codec[spec.Address]{func(r *reading, v value) (spec.Address, bool) {
 	if _, path, _ := strings.Cut(v.text, "://"); v.kind == unstable.String && strings.HasPrefix(path, ".") {
 		r.bad(v, wrong("write the whole path", "is a path inside, which has nothing to be relative to"))
-		return "", false
+		return spec.Address{}, false
 	}
 	p, ok := address.read(r, v)
-	return p.String(), ok
-}, func(s string) string {
-	a, err := listen.ParseAddress(s)
-	if err != nil {
-		return quote(s)
-	}
-	return address.print(place{Address: a})
-}}
+	return p.Address, ok
+}, printAddress}

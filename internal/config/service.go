@@ -7,6 +7,7 @@ import (
 
 	"activator/internal/listen"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // Service is one file, understood: every default filled in, every relative path
@@ -54,7 +55,7 @@ type Service struct {
 // Socket is one address of a [[socket]] table.
 type Socket struct {
 	listen.Spec
-	Target string // what the program itself binds; "" is none
+	Target spec.Address // what the program itself binds; zero: none
 }
 
 // Sandbox is the [sandbox] table: the policy, and the words about it that are

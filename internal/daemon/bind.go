@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"activator/internal/config"
-	"activator/internal/listen"
 	"activator/internal/supervise"
 )
 
@@ -10,9 +9,7 @@ import (
 func binding(conf config.Service) supervise.Binding {
 	var b supervise.Binding
 	for _, s := range conf.Sockets {
-		// Checked when it was read.
-		target, _ := listen.ParseAddress(s.Target)
-		b.Targets = append(b.Targets, target)
+		b.Targets = append(b.Targets, s.Target)
 	}
 	return b
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"activator/internal/config"
-	"activator/internal/listen"
 	"activator/internal/supervise"
 )
 
@@ -10,9 +9,7 @@ import (
 func carrying(conf config.Service) supervise.Carrying {
 	c := supervise.Carrying{Idle: conf.ConnTimeout}
 	for _, s := range conf.Sockets {
-		// Checked when it was read.
-		target, _ := listen.ParseAddress(s.Target)
-		c.Targets = append(c.Targets, target)
+		c.Targets = append(c.Targets, s.Target)
 	}
 	if conf.MaxConnsSet {
 		c.MaxConns = conf.MaxConns

@@ -7,9 +7,9 @@ import (
 	"sync"
 
 	"activator/internal/config"
-	"activator/internal/listen"
 	"activator/internal/replyonly"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // CheckOptions are what the command line says.
@@ -29,7 +29,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	}
 	var text []byte
 	if !o.Offline {
-		sources = withoutAbsent(sources, func(conf config.Service, address listen.Address) {
+		sources = withoutAbsent(sources, func(conf config.Service, address spec.Address) {
 			text = fmt.Appendf(text, "# service %s without %s: this machine has no IPv6\n", conf.Name, address)
 		})
 		starter, err := spawn.NewStarter()
@@ -78,8 +78,8 @@ var answering = sync.OnceValue(func() bool {
 // seal lacks.
 func sealed(conf config.Service) (text []byte) {
 	s := seal(conf, answering)
-	for _, spec := range s.sockets {
-		text = fmt.Appendf(text, "# sealed: %s: %s\n", spec.Address, describe(spec, conf))
+	for _, socket := range s.sockets {
+		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, describe(socket, conf))
 	}
 	for _, l := range s.lacks {
 		text = fmt.Appendf(text, "# open here: %s\n", l)

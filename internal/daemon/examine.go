@@ -104,9 +104,9 @@ func later(all []config.Source) map[string]bool {
 }
 
 // made are the paths that a socket has.
-func made(spec listen.Spec) []string {
-	if node := spec.Address.Node(); node != "" {
-		return append([]string{node}, spec.Options.Symlinks...)
+func made(socket listen.Spec) []string {
+	if node := socket.Address.Node(); node != "" {
+		return append([]string{node}, socket.Options.Symlinks...)
 	}
 	return nil
 }
@@ -152,19 +152,19 @@ func (x *examination) service(ctx context.Context, source config.Source) planned
 // that is to be stopped then.
 func (x *examination) idle(source config.Source, sockets []listen.Spec) {
 	conf := source.Service
-	for _, spec := range sockets {
-		if conf.IdleTimeout == 0 || conf.Handover == "proxy" && spec.Address.UDP() {
+	for _, socket := range sockets {
+		if conf.IdleTimeout == 0 || conf.Handover == "proxy" && socket.Address.UDP() {
 			continue // the relay sees
 		}
-		if err := spec.Seen(); err != nil {
+		if err := socket.Seen(); err != nil {
 			x.add(source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
 		}
 	}
 }
 
 func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
-	for i, spec := range sockets {
-		for _, bad := range listen.Examine(spec, x.ours) {
+	for i, socket := range sockets {
+		for _, bad := range listen.Examine(socket, x.ours) {
 			x.found = append(x.found, socketError(source, i, bad))
 		}
 	}

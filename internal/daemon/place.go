@@ -36,8 +36,8 @@ func placed(err error, services []planned) error {
 		return err
 	}
 	for _, p := range services {
-		for i, spec := range p.sockets {
-			if spec.Address.String() == bad.Address {
+		for i, socket := range p.sockets {
+			if socket.Address.String() == bad.Address {
 				e := socketError(p.source, i, bad)
 				e.Host = true
 				return config.Errors{e}

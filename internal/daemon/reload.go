@@ -153,9 +153,9 @@ func (d *Daemon) made(path string) bool {
 func (c change) openFresh(means listen.Means) error {
 	var specs []listen.Spec
 	for _, p := range c.start {
-		for _, spec := range p.sockets {
-			if !c.occupied(spec) {
-				specs = append(specs, spec)
+		for _, socket := range p.sockets {
+			if !c.occupied(socket) {
+				specs = append(specs, socket)
 			}
 		}
 	}
@@ -169,10 +169,10 @@ func (c change) openFresh(means listen.Means) error {
 	return nil
 }
 
-// occupied reports whether a socket of a service that ends is in spec's way.
-func (c change) occupied(spec listen.Spec) bool {
-	for _, socket := range c.pool {
-		if spec.Overlaps(socket.Spec()) {
+// occupied reports whether a socket of a service that ends is in socket's way.
+func (c change) occupied(socket listen.Spec) bool {
+	for _, old := range c.pool {
+		if socket.Overlaps(old.Spec()) {
 			return true
 		}
 	}
@@ -200,10 +200,10 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 // services that end to the ones that start.
 func (d *Daemon) keep(c change) {
 	for _, p := range c.start {
-		for _, spec := range p.sockets {
-			key := spec.Address.String()
+		for _, socket := range p.sockets {
+			key := socket.Address.String()
 			old := c.pool[key]
-			if old == nil || !old.Keep(spec) {
+			if old == nil || !old.Keep(socket) {
 				continue
 			}
 			disown(c.end, old)
@@ -239,9 +239,9 @@ func (d *Daemon) restart(p planned, c change) {
 // so on error.
 func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []listen.Spec
-	for _, spec := range p.sockets {
-		if s := c.ready[spec.Address.String()]; s == nil || !s.Keep(spec) {
-			missing = append(missing, spec)
+	for _, socket := range p.sockets {
+		if s := c.ready[socket.Address.String()]; s == nil || !s.Keep(socket) {
+			missing = append(missing, socket)
 		}
 	}
 	opened, err := listen.OpenAll(missing, means)
@@ -249,12 +249,12 @@ func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) 
 		return nil, err
 	}
 	sockets := make([]*listen.Socket, 0, len(p.sockets))
-	for _, spec := range p.sockets {
-		if len(opened) > 0 && opened[0].Spec().Address == spec.Address {
+	for _, socket := range p.sockets {
+		if len(opened) > 0 && opened[0].Spec().Address == socket.Address {
 			sockets, opened = append(sockets, opened[0]), opened[1:]
 			continue
 		}
-		key := spec.Address.String()
+		key := socket.Address.String()
 		sockets = append(sockets, c.ready[key])
 		delete(c.ready, key)
 	}

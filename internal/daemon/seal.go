@@ -16,6 +16,7 @@ import (
 	"activator/internal/relay"
 	"activator/internal/replyonly"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // walls are what keeps the sockets of sealed services from being turned outward.
@@ -28,11 +29,11 @@ type walls struct {
 	refusal  error               // why there are no programs
 
 	mu    sync.Mutex
-	users map[listen.Address]user
+	users map[spec.Address]user
 }
 
 func newWalls(start func([]string, *syscall.ProcAttr) (int, error), log *slog.Logger) *walls {
-	return &walls{start: start, log: log, maker: relay.NewMaker(start), users: make(map[listen.Address]user)}
+	return &walls{start: start, log: log, maker: relay.NewMaker(start), users: make(map[spec.Address]user)}
 }
 
 // answering reports whether UDP sockets can be made that only answer, by trying,
@@ -54,14 +55,8 @@ func (w *walls) close() {
 // means are the walls as package listen wants them.
 func (w *walls) means() listen.Means {
 	return listen.Means{
-		MakeAll: func(kinds []listen.Kind) ([]*os.File, error) {
-			asked := make([]replyonly.Kind, len(kinds))
-			for i, k := range kinds {
-				asked[i] = replyonly.Kind(k)
-			}
-			return w.programs.Sockets(asked)
-		},
-		Admit: func(f *os.File) error { return w.programs.Admit(f) },
+		MakeAll: func(kinds []spec.Kind) ([]*os.File, error) { return w.programs.Sockets(kinds) },
+		Admit:   func(f *os.File) error { return w.programs.Admit(f) },
 		Release: func(f *os.File) {
 			if err := w.programs.Forget(f); err != nil {
 				w.log.Warn("table of a UDP socket's clients not given back", "err", err)
@@ -79,22 +74,22 @@ type user struct {
 }
 
 // use says whose a socket is, before anybody is lent it.
-func (w *walls) use(address listen.Address, u user) {
+func (w *walls) use(address spec.Address, u user) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.users[address] = u
 }
 
-func (w *walls) userOf(address listen.Address) user {
+func (w *walls) userOf(address spec.Address) user {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.users[address]
 }
 
 // standIn makes a relay of what comes to host.
-func (w *walls) standIn(host *os.File, spec listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
-	u := w.userOf(spec.Address)
-	log := w.log.With("socket", spec.Address.String())
+func (w *walls) standIn(host *os.File, socket listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
+	u := w.userOf(socket.Address)
+	log := w.log.With("socket", socket.Address.String())
 	flows, err := w.maker.StandIn(host, relay.Options{UID: u.id, GID: u.id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
@@ -151,13 +146,13 @@ func seal(conf config.Service, answering func() bool) (s sealing) {
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
 	named := slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return relayable(s.Spec) })
 	direct := false
-	for _, socket := range conf.Sockets {
-		spec := socket.Spec
+	for _, configured := range conf.Sockets {
+		socket := configured.Spec
 		if sealed {
-			spec.Seal = sealOf(spec, kernel.Scopes() && !named, answering)
+			socket.Seal = sealOf(socket, kernel.Scopes() && !named, answering)
 		}
-		direct = direct || spec.Address.Network == listen.UnixGram && spec.Seal == listen.Unsealed
-		s.sockets = append(s.sockets, spec)
+		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == listen.Unsealed
+		s.sockets = append(s.sockets, socket)
 	}
 	if sealed {
 		s.lacks = kernel.SealLacks()
@@ -173,22 +168,22 @@ func seal(conf config.Service, answering func() bool) (s sealing) {
 
 // relayable reports whether the datagrams of a unix socket can be carried: what comes with
 // the sender's identity or descriptors must come from the sender.
-func relayable(spec listen.Spec) bool {
-	o := &spec.Options
-	return spec.Address.Network == listen.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity
+func relayable(socket listen.Spec) bool {
+	o := &socket.Options
+	return socket.Address.Network == spec.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity
 }
 
 // sealOf chooses: UDP sockets answer only, by programs in the kernel or by a relay.
 // Datagrams between unix sockets are relayed, since Landlock's scope would also
 // refuse the answer to an abstract name. One that is not relayed is kept from these names by
 // the scope, and without scope receives and does not send.
-func sealOf(spec listen.Spec, scope bool, answering func() bool) listen.Seal {
+func sealOf(socket listen.Spec, scope bool, answering func() bool) listen.Seal {
 	switch {
-	case spec.Address.UDP() && answering():
+	case socket.Address.UDP() && answering():
 		return listen.ReplyOnly
-	case spec.Address.UDP(), relayable(spec):
+	case socket.Address.UDP(), relayable(socket):
 		return listen.Relayed
-	case spec.Address.Network == listen.UnixGram && !scope:
+	case socket.Address.Network == spec.UnixGram && !scope:
 		return listen.ReceiveOnly
 	}
 	return listen.Unsealed
@@ -217,8 +212,8 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 	if conf.Container != nil {
 		return nil
 	}
-	refused := func(spec listen.Spec) bool {
-		return spec.Address.Unix() && spec.Seal != listen.Relayed && spec.Options.RefuseRights
+	refused := func(socket listen.Spec) bool {
+		return socket.Address.Unix() && socket.Seal != listen.Relayed && socket.Options.RefuseRights
 	}
 	if conf.Handover != "proxy" && !listen.CanRefuseRights() && slices.ContainsFunc(s.sockets, refused) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
@@ -234,9 +229,9 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 	case !kernel.Truncation():
 		open = append(open, "the file that it prints to can be cut off, as far as its mode lets it ("+kernel.WithoutTruncation()+")")
 	}
-	for _, spec := range s.sockets {
-		if spec.Seal == listen.ReceiveOnly {
-			open = append(open, spec.Address.String()+" only receives, so that it reaches no abstract name ("+kernel.WithoutScope()+")")
+	for _, socket := range s.sockets {
+		if socket.Seal == listen.ReceiveOnly {
+			open = append(open, socket.Address.String()+" only receives, so that it reaches no abstract name ("+kernel.WithoutScope()+")")
 		}
 	}
 	return open
@@ -247,11 +242,11 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 // inherits. A program can make MPTCP sockets too, which reach somebody in a network that it shares.
 func alone(conf config.Service, kernel sandbox.Kernel) bool {
 	return !kernel.TCP() || conf.Sandbox.Connect == "unix" && conf.Sandbox.Network != "none" ||
-		slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return s.Options.MPTCP || s.Address.Network == listen.VSock })
+		slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return s.Options.MPTCP || s.Address.Network == spec.VSock })
 }
 
 // describe says in a few words how a socket is sealed.
-func describe(spec listen.Spec, conf config.Service) string {
+func describe(socket listen.Spec, conf config.Service) string {
 	judge := "seccomp"
 	if conf.Sandbox.Connect != "none" {
 		judge = "supervisor"
@@ -263,17 +258,17 @@ func describe(spec listen.Spec, conf config.Service) string {
 		return "proxy: no socket of the host's enters"
 	case conf.Sandbox.Seal == "off":
 		return "not sealed"
-	case spec.Seal == listen.ReplyOnly:
+	case socket.Seal == listen.ReplyOnly:
 		return "direct, answers only: BPF"
-	case spec.Seal == listen.Relayed:
+	case socket.Seal == listen.Relayed:
 		return "answers only: relay"
-	case spec.Seal == listen.ReceiveOnly:
+	case socket.Seal == listen.ReceiveOnly:
 		return "direct, receives only"
-	case spec.Address.Network == listen.FIFO:
+	case socket.Address.Network == spec.FIFO:
 		return "a FIFO leads nowhere"
-	case spec.Address.TCP() && !spec.Options.MPTCP && sandbox.Running().TCP():
+	case socket.Address.TCP() && !socket.Options.MPTCP && sandbox.Running().TCP():
 		return "direct: " + judge + " + Landlock"
-	case spec.Address.Network == listen.UnixGram:
+	case socket.Address.Network == spec.UnixGram:
 		return "direct, to its own root: Landlock + mount namespace"
 	}
 	return "direct: " + judge

@@ -6,6 +6,7 @@ import (
 	"activator/internal/config"
 	"activator/internal/listen"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // Landlock's rules for reading are for whoever may get hold of what is not mounted: by any
@@ -31,7 +32,7 @@ func TestReceives(t *testing.T) {
 		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Directories = []config.Directory{{Kind: "state"}} }, true},
 		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.ReadOnly = []sandbox.Mount{{Host: "/x", Inside: "/x"}} }, false},
 	} {
-		address, err := listen.ParseAddress(test.address)
+		address, err := spec.ParseAddress(test.address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,8 +62,8 @@ func TestSealOfDatagrams(t *testing.T) {
 		{listen.Options{}, false, listen.ReceiveOnly},
 		{listen.Options{}, true, listen.Unsealed},
 	} {
-		spec := listen.Spec{Address: listen.Address{Network: listen.UnixGram, Path: "/x"}, Options: test.options}
-		if got := sealOf(spec, test.scope, func() bool { return false }); got != test.want {
+		socket := listen.Spec{Address: spec.Address{Network: spec.UnixGram, Path: "/x"}, Options: test.options}
+		if got := sealOf(socket, test.scope, func() bool { return false }); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}
@@ -71,7 +72,7 @@ func TestSealOfDatagrams(t *testing.T) {
 // One socket's relay needs abstract names, and so the other one may not reach them.
 func TestSealOfBothKinds(t *testing.T) {
 	socket := func(path string, o listen.Options) config.Socket {
-		return config.Socket{Spec: listen.Spec{Address: listen.Address{Network: listen.UnixGram, Path: path}, Options: o}}
+		return config.Socket{Spec: listen.Spec{Address: spec.Address{Network: spec.UnixGram, Path: path}, Options: o}}
 	}
 	conf := config.Service{Name: "test", Sandbox: config.Sandbox{Spec: sandbox.Spec{Connect: "none"}}, Sockets: []config.Socket{
 		socket("/x", listen.Options{RefuseRights: true, PassCredentials: true}), socket("/y", listen.Options{RefuseRights: true})}}

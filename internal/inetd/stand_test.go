@@ -22,6 +22,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 	"activator/internal/supervise"
 )
 
@@ -188,7 +189,7 @@ func (s *stand) open() []*listen.Socket {
 		port := 10000 + int(nextPort.Add(1))%20000
 		var specs []listen.Spec
 		for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
-			address, err := listen.ParseAddress(text)
+			address, err := spec.ParseAddress(text)
 			if err != nil {
 				t.Fatal(err)
 			}

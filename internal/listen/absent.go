@@ -4,15 +4,17 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Absent reports whether a is an address of IPv6 on a machine that has none, and so one
 // that no client can ever come to: the kernel has no IPv6, or is booted with
 // ipv6.disable=1; or a is ::1 and lo has no IPv6, as in a container of Docker's. The
 // wildcard without a six is IPv4's there.
-func (a Address) Absent() bool {
+func Absent(a spec.Address) bool {
 	switch {
-	case a.Network == TCP6 || a.Network == UDP6:
+	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
 		return !haveIPv6()
 	case !a.Internet() || !a.IP.Is6() || a.IP.Is4In6():
 		return false

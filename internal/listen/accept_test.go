@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 func TestPeerAt(t *testing.T) {
@@ -47,7 +48,7 @@ func TestAccept(t *testing.T) {
 		{"unixpacket://" + dir + "/p", &net.UnixAddr{Net: "unixpacket", Name: "@activator-peer-" + fmt.Sprint(os.Getpid())}, "unixpacket", dir + "/p", uid, "@activator-peer-" + fmt.Sprint(os.Getpid())},
 	} {
 		for _, nonBlocking := range []bool{false, true} {
-			address, err := ParseAddress(tt.address)
+			address, err := spec.ParseAddress(tt.address)
 			if err != nil {
 				t.Fatal(err)
 			}

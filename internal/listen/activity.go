@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Activity is what can be seen from outside of who uses a socket that a service
@@ -21,7 +23,7 @@ type Activity struct {
 
 // UnseenError says that nothing tells whether a socket is used.
 type UnseenError struct {
-	Address Address
+	Address spec.Address
 	Why     string
 }
 
@@ -30,9 +32,9 @@ func (e *UnseenError) Error() string { return e.Address.String() + ": " + e.Why 
 // Seen is nil if [Socket.Activity] will see who uses a socket of this spec.
 func (s Spec) Seen() error {
 	switch {
-	case s.Address.Network == VSock:
+	case s.Address.Network == spec.VSock:
 		return &UnseenError{s.Address, "nothing tells who is connected by vsock"}
-	case s.Address.Network == UnixGram && s.Seal != Relayed:
+	case s.Address.Network == spec.UnixGram && s.Seal != Relayed:
 		return &UnseenError{s.Address, "nothing tells when the last datagram came to a unix socket that is not relayed"}
 	case s.Address.UDP() && s.Seal != Relayed && s.Options.Timestamping != "" && s.Options.Timestamping != "off":
 		return &UnseenError{s.Address, "with timestamping nothing tells when the last datagram came"}
@@ -138,7 +140,7 @@ func (s *Socket) lastData(fd int) (uint64, error) {
 	switch {
 	case s.stand != nil:
 		return s.stand.Carried(), nil
-	case s.spec.Address.Network == FIFO:
+	case s.spec.Address.Network == spec.FIFO:
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st) // its mtime is the last write(2)
 		return uint64(st.Mtim.Nano()), os.NewSyscallError("fstat", err)

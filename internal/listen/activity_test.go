@@ -204,7 +204,7 @@ func TestActivityUnseen(t *testing.T) {
 		{"vsock://1:1", Unsealed, nil, false},
 		{"tcp://127.0.0.1:1", Unsealed, nil, true},
 	} {
-		sp := spec(t, test.address)
+		sp := socketSpec(t, test.address)
 		sp.Seal = test.seal
 		if test.change != nil {
 			test.change(&sp.Options)

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // ErrClosed is what every operation on a closed [Socket] ends with.
@@ -35,7 +37,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // fail wraps err as an *Error of address a, unless it is one already.
-func fail(a Address, step string, err error, cure string) error {
+func fail(a spec.Address, step string, err error, cure string) error {
 	var done *Error
 	if err == nil || errors.As(err, &done) {
 		return err
@@ -64,14 +66,14 @@ func (e *OccupiedError) Is(target error) bool {
 }
 
 // bindCure says what the user can do about a bind that failed with err.
-func bindCure(a Address, o *Options, err error) string {
+func bindCure(a spec.Address, o *Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return holder(a)
 	case errors.Is(err, unix.EACCES) && a.Internet():
 		return fmt.Sprintf("a port below %s is for CAP_NET_BIND_SERVICE; or allow it to everybody: sysctl net.ipv4.ip_unprivileged_port_start=%d",
 			unprivilegedPort(), a.Port)
-	case errors.Is(err, unix.EACCES) && a.Network == VSock:
+	case errors.Is(err, unix.EACCES) && a.Network == spec.VSock:
 		return "a port below 1024 is for CAP_NET_BIND_SERVICE"
 	case errors.Is(err, unix.EADDRNOTAVAIL) && a.IP.Is6() && a.IP.IsLinkLocalUnicast() && a.IP.Zone() == "":
 		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP)
@@ -79,7 +81,7 @@ func bindCure(a Address, o *Options, err error) string {
 		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP.WithZone(""))
 	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Internet() && !o.FreeBind:
 		return "no interface has this address; free_bind = true binds it before one has"
-	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Network == VSock:
+	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Network == spec.VSock:
 		return "this is not the CID of this machine; leave it empty for any"
 	}
 	return ""
@@ -92,9 +94,9 @@ func unprivilegedPort() string {
 	return "1024"
 }
 
-func socketCure(a Address, o *Options, err error) string {
+func socketCure(a spec.Address, o *Options, err error) string {
 	switch {
-	case errors.Is(err, unix.EAFNOSUPPORT) && a.Network == VSock:
+	case errors.Is(err, unix.EAFNOSUPPORT) && a.Network == spec.VSock:
 		return "this kernel has no vsock; modprobe vsock"
 	case errors.Is(err, unix.EAFNOSUPPORT):
 		return "this kernel has no IPv6, or it is switched off by ipv6.disable=1"

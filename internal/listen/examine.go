@@ -12,25 +12,26 @@ import (
 
 	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // Examine says what would certainly keep spec from being opened on this host, in the
 // words of [Open]. It makes and binds nothing, and does not ask whether somebody has the
 // port: that may be an activator that makes way. ours reports whether the caller has made
 // what stands at a path; nil: nothing.
-func Examine(spec Spec, ours func(path string) bool) []*Error {
-	e := examination{address: spec.Address, options: &spec.Options}
-	spec.Seal = Unsealed
-	if spec.Address.Node() != "" {
+func Examine(want Spec, ours func(path string) bool) []*Error {
+	e := examination{address: want.Address, options: &want.Options}
+	want.Seal = Unsealed
+	if want.Address.Node() != "" {
 		e.owner()
 		e.node(ours)
 		e.links(ours)
 	}
-	if spec.Address.Network == FIFO {
+	if want.Address.Network == spec.FIFO {
 		e.pipeSize()
 		return e.found
 	}
-	file, family, err := newSocket(spec, &stock{})
+	file, family, err := newSocket(want, &stock{})
 	e.add("", err, "")
 	if err == nil {
 		e.here(file, family)
@@ -42,7 +43,7 @@ func Examine(spec Spec, ours func(path string) bool) []*Error {
 
 // examination is what has been found of one socket.
 type examination struct {
-	address Address
+	address spec.Address
 	options *Options
 	found   []*Error
 }
@@ -90,7 +91,7 @@ func (e *examination) node(ours func(string) bool) {
 		return
 	}
 	defer at.Close()
-	if there && e.address.Network == FIFO {
+	if there && e.address.Network == spec.FIFO {
 		e.fifo(at, &st)
 		return
 	}
@@ -225,7 +226,7 @@ func (e *examination) port() {
 		if n, err := strconv.Atoi(unprivilegedPort()); err == nil {
 			first = n
 		}
-	} else if a.Network != VSock {
+	} else if a.Network != spec.VSock {
 		return
 	}
 	if int64(a.Port) < int64(first) {

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/access"
+	"activator/internal/spec"
 )
 
 // examined is what is found of an address, "KEY: TEXT: CURE" each.
 func examined(t *testing.T, address string, o Options, ours func(string) bool) (found []string) {
 	t.Helper()
-	a, err := ParseAddress(address)
+	a, err := spec.ParseAddress(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,7 @@ func TestExamine(t *testing.T) {
 		if len(found) > 1 || (len(found) == 0) != (test.want == "") || test.want != "" && !strings.HasPrefix(found[0], in(test.want)) {
 			t.Errorf("%s %+v: found %q, want %q", test.address, test.options, found, in(test.want))
 		}
-		a, _ := ParseAddress(in(test.address))
+		a, _ := spec.ParseAddress(in(test.address))
 		s, err := Open(Spec{Address: a, Options: test.options}, Means{})
 		if (err == nil) != (test.want == "") {
 			t.Errorf("%s %+v: Open says %v", test.address, test.options, err)
@@ -111,7 +112,7 @@ func TestExamineLive(t *testing.T) {
 		t.Errorf("our own: %q", found)
 	}
 
-	other := Address{Network: Unix, Path: filepath.Join(dir, "activator")}
+	other := spec.Address{Network: spec.Unix, Path: filepath.Join(dir, "activator")}
 	s, err := Open(Spec{Address: other}, Means{})
 	if err != nil {
 		t.Fatal(err)

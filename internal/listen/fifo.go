@@ -12,8 +12,8 @@ import (
 // openFIFO opens the FIFO of spec for reading and writing, so that it never
 // sees the end of file when a writer leaves, and writers never wait for a
 // reader. fifo(7). An existing FIFO is used if it is as the spec says.
-func openFIFO(spec Spec) (opened, error) {
-	a, o := spec.Address, &spec.Options
+func openFIFO(want Spec) (opened, error) {
+	a, o := want.Address, &want.Options
 	who, err := lookupOwner(o)
 	if err != nil {
 		return opened{}, fail(a, "", err, "")

@@ -43,7 +43,7 @@ func TestMovedFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(20 * time.Millisecond) // file systems stamp with the last tick, of 10 ms at most
-	o := spec(t, "fifo://"+dir+"/f").Options
+	o := socketSpec(t, "fifo://"+dir+"/f").Options
 	for _, moved := range []bool{false, true} {
 		at, err := makeSpot(dir+"/f", &o)
 		if err != nil {

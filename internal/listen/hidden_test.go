@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // hidden is what a service can leave that no option reads.
 type hidden struct {
 	name    string
-	applies func(a Address) bool
-	do      func(fd int, a Address) error
+	applies func(a spec.Address) bool
+	do      func(fd int, a spec.Address) error
 }
 
 func rawOption(fd, level, name int, value []byte) error {
@@ -26,7 +27,7 @@ func rawOption(fd, level, name int, value []byte) error {
 }
 
 var hiddens = []hidden{
-	{"TCP_MD5SIG", func(a Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ Address) error {
+	{"TCP_MD5SIG", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var sig [216]byte // struct tcp_md5sig, linux/tcp.h
 		binary.NativeEndian.PutUint16(sig[0:], unix.AF_INET)
 		copy(sig[4:], []byte{192, 0, 2, 1})
@@ -34,7 +35,7 @@ var hiddens = []hidden{
 		copy(sig[136:], "key")
 		return rawOption(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, sig[:])
 	}},
-	{"TCP_AO_ADD_KEY", func(a Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ Address) error {
+	{"TCP_AO_ADD_KEY", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var key [288]byte // struct tcp_ao_add, linux/tcp.h
 		binary.NativeEndian.PutUint16(key[0:], unix.AF_INET)
 		copy(key[4:], []byte{192, 0, 2, 1})
@@ -43,22 +44,22 @@ var hiddens = []hidden{
 		copy(key[208:], "key")
 		return rawOption(fd, unix.IPPROTO_TCP, 38, key[:])
 	}},
-	{"TCP_AO_INFO", func(a Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ Address) error {
+	{"TCP_AO_INFO", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var info [48]byte // struct tcp_ao_info_opt, linux/tcp.h: nobody without a key
 		binary.NativeEndian.PutUint32(info[0:], 1<<2)
 		return rawOption(fd, unix.IPPROTO_TCP, tcpAOInfo, info[:])
 	}},
-	{"IP_ADD_MEMBERSHIP", func(a Address) bool { return a.UDP() && !a.IP.Is6() }, func(fd int, _ Address) error {
+	{"IP_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.UDP() && !a.IP.Is6() }, func(fd int, _ spec.Address) error {
 		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: [4]byte{224, 0, 0, 251}, Ifindex: 1})
 	}},
-	{"IPV6_ADDRFORM", func(a Address) bool { return a.Network == UDP && !a.IP.IsValid() }, func(fd int, a Address) error {
+	{"IPV6_ADDRFORM", func(a spec.Address) bool { return a.Network == spec.UDP && !a.IP.IsValid() }, func(fd int, a spec.Address) error {
 		mapped := netip.MustParseAddr("::ffff:127.0.0.1").As16()
 		if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: mapped, Port: int(a.Port)}); err != nil {
 			return err
 		}
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_ADDRFORM, unix.AF_INET)
 	}},
-	{"IPV6_ADD_MEMBERSHIP", func(a Address) bool { return a.UDP() && a.IP.Is6() }, func(fd int, _ Address) error {
+	{"IPV6_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.UDP() && a.IP.Is6() }, func(fd int, _ spec.Address) error {
 		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_ADD_MEMBERSHIP, &unix.IPv6Mreq{Multiaddr: [16]byte{0xff, 2, 15: 0xfb}, Interface: 1})
 	}},
 }

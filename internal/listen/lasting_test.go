@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // poisons are values that some option takes and that are not its own.
@@ -88,14 +89,14 @@ func TestLasting(t *testing.T) {
 		}),
 		open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials, o.PassSecurity, o.Timestamping = true, true, "us" }),
 	}
-	if s, err := Open(spec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *Options) { o.MPTCP = true }), Means{}); err == nil {
+	if s, err := Open(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *Options) { o.MPTCP = true }), Means{}); err == nil {
 		defer s.Close()
 		sockets = append(sockets, s)
 	} else if !errors.Is(err, unix.EPROTONOSUPPORT) && !errors.Is(err, unix.ENOPROTOOPT) {
 		t.Error(err)
 	}
 	for _, address := range addresses(t) {
-		if s := open(t, address); s.Spec().Address.Network != FIFO {
+		if s := open(t, address); s.Spec().Address.Network != spec.FIFO {
 			sockets = append(sockets, s)
 		}
 	}
@@ -205,7 +206,7 @@ var notLasting = map[[2]int]bool{
 func TestEveryNumber(t *testing.T) {
 	for _, address := range addresses(t) {
 		s := open(t, address)
-		if s.Spec().Address.Network == FIFO {
+		if s.Spec().Address.Network == spec.FIFO {
 			continue
 		}
 		before := everyNumber(t, s)

@@ -8,17 +8,17 @@ import (
 
 // makeLinks makes the symlinks of spec. One that points to our path already, or
 // nowhere, is taken over; nothing else is removed.
-func makeLinks(spec Spec) ([]string, error) {
-	path := spec.Address.Node()
+func makeLinks(want Spec) ([]string, error) {
+	path := want.Address.Node()
 	if path == "" {
 		return nil, nil
 	}
 	var made []string
-	for _, link := range spec.Options.Symlinks {
-		err := makeLink(path, link, &spec.Options)
+	for _, link := range want.Options.Symlinks {
+		err := makeLink(path, link, &want.Options)
 		if err != nil {
-			removeLinks(spec, made)
-			return nil, fail(spec.Address, "symlinks", err, "")
+			removeLinks(want, made)
+			return nil, fail(want.Address, "symlinks", err, "")
 		}
 		made = append(made, link)
 	}
@@ -67,13 +67,13 @@ func (s spot) leads(name string) bool {
 	return unix.Fstatat(s.FD(), name, &end, 0) != unix.ENOENT
 }
 
-func removeLinks(spec Spec, links []string) {
+func removeLinks(want Spec, links []string) {
 	for _, link := range links {
 		at, err := openSpot(link)
 		if err != nil {
 			continue
 		}
-		if target, err := at.ReadLink(at.Name); err == nil && target == spec.Address.Node() {
+		if target, err := at.ReadLink(at.Name); err == nil && target == want.Address.Node() {
 			_ = at.unlink(at.Name)
 		}
 		at.Close()

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Mend puts right what an instance that has ended did to the socket it shared
@@ -27,7 +29,7 @@ func (s *Socket) Mend() (what string, err error) {
 	if s.disown() {
 		found = append(found, "the service had asked for signals about it; ended")
 	}
-	if s.spec.Address.Network == FIFO {
+	if s.spec.Address.Network == spec.FIFO {
 		return strings.Join(found, "; "), s.restorePipeSize()
 	}
 	if fault := s.beyondRepair(); fault != "" {

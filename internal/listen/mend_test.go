@@ -11,34 +11,35 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // sabotage is what a service does to the socket it shares with us.
 type sabotage struct {
 	name     string
-	applies  func(a Address) bool
-	do       func(t *testing.T, fd int, a Address) error
+	applies  func(a spec.Address) bool
+	do       func(t *testing.T, fd int, a spec.Address) error
 	says     string // Mend's words
 	replaced bool   // only a new socket helps
 	hears    bool   // it still hears clients, so a broken one does not fire
 }
 
-func stream(a Address) bool { return a.Stream() }
+func stream(a spec.Address) bool { return a.Stream() }
 
 // errForbidden is what this kernel lets no unprivileged service do.
 var errForbidden = errors.New("forbidden by the kernel")
 
 var sabotages = []sabotage{
-	{name: "shutdown RDWR of a TCP listener", applies: Address.TCP, says: "listening again",
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
-	{name: "shutdown RD of a TCP listener", applies: Address.TCP, says: "listening again",
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
+	{name: "shutdown RDWR of a TCP listener", applies: spec.Address.TCP, says: "listening again",
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
+	{name: "shutdown RD of a TCP listener", applies: spec.Address.TCP, says: "listening again",
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
 	{name: "shutdown WR of a listener", applies: stream, hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_WR) }},
-	{name: "dissolve a TCP listener", applies: Address.TCP, says: "listening again",
-		do: func(_ *testing.T, fd int, _ Address) error { return dissolve(fd) }},
-	{name: "dissolve a TCP listener and connect it", applies: Address.TCP, says: "listening again", hears: true,
-		do: func(t *testing.T, fd int, _ Address) error {
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_WR) }},
+	{name: "dissolve a TCP listener", applies: spec.Address.TCP, says: "listening again",
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return dissolve(fd) }},
+	{name: "dissolve a TCP listener and connect it", applies: spec.Address.TCP, says: "listening again", hears: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			peer := open(t, fmt.Sprintf("tcp://:%d", ktest.Port(t)))
 			if err := dissolve(fd); err != nil {
 				return err
@@ -46,29 +47,29 @@ var sabotages = []sabotage{
 			return connectTo(fd, peer)
 		}},
 	{name: "listen with a backlog of 0", applies: stream, hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Listen(fd, 0) }},
-	{name: "shutdown RDWR of a unix listener", applies: func(a Address) bool { return a.Unix() && a.Stream() }, says: "bound anew", replaced: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
-	{name: "shutdown RD of a unix datagram socket", applies: func(a Address) bool { return a.Network == UnixGram }, says: "bound anew", replaced: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
-	{name: "connect a UDP socket", applies: Address.UDP, says: "dissolved", hears: true,
-		do: func(t *testing.T, fd int, _ Address) error {
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Listen(fd, 0) }},
+	{name: "shutdown RDWR of a unix listener", applies: func(a spec.Address) bool { return a.Unix() && a.Stream() }, says: "bound anew", replaced: true,
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
+	{name: "shutdown RD of a unix datagram socket", applies: func(a spec.Address) bool { return a.Network == spec.UnixGram }, says: "bound anew", replaced: true,
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
+	{name: "connect a UDP socket", applies: spec.Address.UDP, says: "dissolved", hears: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			return connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t))))
 		}},
-	{name: "connect a UDP socket and shut it down", applies: Address.UDP, says: "bound anew", replaced: true,
-		do: func(t *testing.T, fd int, _ Address) error {
+	{name: "connect a UDP socket and shut it down", applies: spec.Address.UDP, says: "bound anew", replaced: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			if err := connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t)))); err != nil {
 				return err
 			}
 			return unix.Shutdown(fd, unix.SHUT_RDWR)
 		}},
-	{name: "connect a unix datagram socket", applies: func(a Address) bool { return a.Network == UnixGram }, says: "dissolved", hears: true,
-		do: func(t *testing.T, fd int, _ Address) error {
+	{name: "connect a unix datagram socket", applies: func(a spec.Address) bool { return a.Network == spec.UnixGram }, says: "dissolved", hears: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			peer := open(t, "unixgram://"+t.TempDir()+"/peer")
 			return unix.Connect(fd, &unix.SockaddrUnix{Name: peer.Spec().Address.Path})
 		}},
-	{name: "leave an error", applies: func(a Address) bool { return a.UDP() && a.IP.Is4() }, says: "cleared",
-		do: func(t *testing.T, fd int, _ Address) error {
+	{name: "leave an error", applies: func(a spec.Address) bool { return a.UDP() && a.IP.Is4() }, says: "cleared",
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			// Nobody listens there: ICMP comes back and waits in the error queue.
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
 				return err
@@ -78,21 +79,21 @@ var sabotages = []sabotage{
 			}
 			return waitEvent(fd, unix.POLLERR)
 		}},
-	{name: "leave a filter", applies: func(a Address) bool { return a.Network != FIFO && a.Network != VSock }, says: "packet filter on it; removed", hears: true,
-		do: func(t *testing.T, fd int, _ Address) error { return dropAll(t, fd) }},
-	{name: "lock a filter", applies: func(a Address) bool { return a.Network != FIFO && a.Network != VSock }, says: "bound anew", replaced: true, hears: true,
-		do: func(t *testing.T, fd int, _ Address) error {
+	{name: "leave a filter", applies: func(a spec.Address) bool { return a.Network != spec.FIFO && a.Network != spec.VSock }, says: "packet filter on it; removed", hears: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error { return dropAll(t, fd) }},
+	{name: "lock a filter", applies: func(a spec.Address) bool { return a.Network != spec.FIFO && a.Network != spec.VSock }, says: "bound anew", replaced: true, hears: true,
+		do: func(t *testing.T, fd int, _ spec.Address) error {
 			if err := dropAll(t, fd); err != nil {
 				return err
 			}
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
 		}},
-	{name: "bind to a device", applies: Address.Internet, says: "bound anew", replaced: true, hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error {
+	{name: "bind to a device", applies: spec.Address.Internet, says: "bound anew", replaced: true, hears: true,
+		do: func(_ *testing.T, fd int, _ spec.Address) error {
 			return unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
 		}},
-	{name: "set O_NONBLOCK", applies: func(Address) bool { return true }, hears: true,
-		do: func(_ *testing.T, fd int, _ Address) error { return unix.SetNonblock(fd, true) }},
+	{name: "set O_NONBLOCK", applies: func(spec.Address) bool { return true }, hears: true,
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.SetNonblock(fd, true) }},
 }
 
 // connectTo connects fd, of either family, to a dual-stack socket of ours.

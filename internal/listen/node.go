@@ -97,13 +97,13 @@ func nodeMode(o *Options) fs.FileMode {
 // openUnixPath binds a unix socket to a path. Nobody can connect to a stream
 // socket before listen(2), which comes last; the node never has a wider mode
 // than it shall have, or another owner.
-func openUnixPath(spec Spec, from *stock) (opened, error) {
-	a := spec.Address
-	who, err := lookupOwner(&spec.Options)
+func openUnixPath(want Spec, from *stock) (opened, error) {
+	a := want.Address
+	who, err := lookupOwner(&want.Options)
 	if err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
-	at, err := makeSpot(a.Path, &spec.Options)
+	at, err := makeSpot(a.Path, &want.Options)
 	if err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
@@ -112,18 +112,18 @@ func openUnixPath(spec Spec, from *stock) (opened, error) {
 	if err := at.clear(); err != nil {
 		return opened{}, fail(a, "", err, "")
 	}
-	file, family, err := newSocket(spec, from)
+	file, family, err := newSocket(want, from)
 	if err != nil {
 		return opened{}, err
 	}
-	id, err := bindPath(at, file, family, spec, who)
+	id, err := bindPath(at, file, family, want, who)
 	if err != nil {
 		_ = file.Close()
 		return opened{}, err
 	}
 	n := &node{path: a.Path, id: id, made: true}
 	n.makeSpare(at)
-	if err := startListening(file, spec); err != nil {
+	if err := startListening(file, want); err != nil {
 		n.removeFrom(at)
 		_ = file.Close()
 		return opened{}, err
@@ -131,8 +131,8 @@ func openUnixPath(spec Spec, from *stock) (opened, error) {
 	return opened{file: file, node: n, state: stateOf(file)}, nil
 }
 
-func bindPath(at spot, file *os.File, family int, spec Spec, who owner) (id inode, err error) {
-	a, mode := spec.Address, nodeMode(&spec.Options)
+func bindPath(at spot, file *os.File, family int, want Spec, who owner) (id inode, err error) {
+	a, mode := want.Address, nodeMode(&want.Options)
 	birth := mode
 	if who.given() {
 		birth = 0 // nobody gets in before it has its owner
@@ -148,7 +148,7 @@ func bindPath(at spot, file *os.File, family int, spec Spec, who owner) (id inod
 			return fail(a, "", err, "")
 		}
 		if err := at.bind(fd, sa); err != nil {
-			return fail(a, "", syscallError("bind", err), bindCure(a, &spec.Options, err))
+			return fail(a, "", syscallError("bind", err), bindCure(a, &want.Options, err))
 		}
 		if id, err = at.finish(fd, mode, who); err != nil {
 			at.remove(at.Name, id)

@@ -73,7 +73,7 @@ func TestNodeModeUmask(t *testing.T) {
 	dir := t.TempDir()
 	for _, network := range []string{"unix", "fifo"} {
 		path := dir + "/" + network + "/s"
-		made, err := openSpec(spec(t, network+"://"+path), new(stock)) // without exactModes
+		made, err := openSpec(socketSpec(t, network+"://"+path), new(stock)) // without exactModes
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestNodeOwner(t *testing.T) {
 	for _, network := range []string{"unix", "fifo"} {
 		for _, who := range []string{"12345", "nobody"} {
 			path := dir + "/" + network + who
-			s, err := Open(spec(t, network+"://"+path, func(o *Options) {
+			s, err := Open(socketSpec(t, network+"://"+path, func(o *Options) {
 				o.SocketUser, o.SocketGroup, o.SocketModeSet, o.SocketMode = who, "54321", true, 0o460
 			}), Means{})
 			if os.Geteuid() != 0 {
@@ -124,7 +124,7 @@ func TestNodeOwner(t *testing.T) {
 			s.Close()
 		}
 	}
-	_, err := Open(spec(t, "unix://"+dir+"/x", func(o *Options) { o.SocketUser = "no-such-user" }), Means{})
+	_, err := Open(socketSpec(t, "unix://"+dir+"/x", func(o *Options) { o.SocketUser = "no-such-user" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), "socket_user: ") || !strings.Contains(err.Error(), "no-such-user") {
 		t.Errorf("%v", err)
 	}
@@ -161,7 +161,7 @@ func TestLongPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	path := dir + "/" + strings.Repeat("n", maxUnixPath-len(dir)-1)
+	path := dir + "/" + strings.Repeat("n", len(unix.RawSockaddrUnix{}.Path)-1-len(dir)-1)
 	stale(t, path)
 	stale(t, dir+"/x")
 	if err := os.Rename(dir+"/x", sparePath(path)); err != nil {
@@ -187,7 +187,7 @@ func TestLive(t *testing.T) {
 		fired := arm(t, w, owner)
 		before, _ := lstatID(dir + "/" + network)
 		for _, as := range []string{"unix", "unixgram", "unixpacket"} {
-			_, err := Open(spec(t, as+"://"+dir+"/"+network), Means{})
+			_, err := Open(socketSpec(t, as+"://"+dir+"/"+network), Means{})
 			var busy *OccupiedError
 			if !errors.As(err, &busy) || !busy.Live || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("a live socket of ourselves, pid %d stands there", os.Getpid())) {
 				t.Errorf("%s at %s: %v", as, network, err)
@@ -201,7 +201,7 @@ func TestLive(t *testing.T) {
 		}
 		// Also not while its node is missing: it is about to put it back.
 		os.Remove(dir + "/" + network)
-		if _, err := Open(spec(t, network+"://"+dir+"/"+network), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+		if _, err := Open(socketSpec(t, network+"://"+dir+"/"+network), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("node missing: %v", err)
 		}
 	}
@@ -214,7 +214,7 @@ func TestLive(t *testing.T) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/bound"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(spec(t, "unix://"+dir+"/bound"), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Open(socketSpec(t, "unix://"+dir+"/bound"), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("bound, not listening: %v", err)
 	}
 }
@@ -242,7 +242,7 @@ func TestForeign(t *testing.T) {
 		{"fifo://%s/fifo", "/fifo: a FIFO with mode 0600, not 0666, stands there"},
 		{"unix://%s/file/s", "not a directory"},
 	} {
-		s, err := Open(spec(t, fmt.Sprintf(tt.address, dir)), Means{})
+		s, err := Open(socketSpec(t, fmt.Sprintf(tt.address, dir)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -287,7 +287,7 @@ func TestCloseForeign(t *testing.T) {
 func TestSymlinks(t *testing.T) {
 	dir := t.TempDir()
 	with := func(link string) Spec {
-		return spec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{link} })
+		return socketSpec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{link} })
 	}
 	os.Symlink("nowhere", dir+"/dangling")
 	os.Symlink(dir+"/s", dir+"/ours")
@@ -332,7 +332,7 @@ func TestInUse(t *testing.T) {
 		{"unix://@activator-in-use-%d", "unix://@activator-in-use-%d"},
 	} {
 		owner := open(t, fmt.Sprintf(tt[0], port))
-		s, err := Open(spec(t, fmt.Sprintf(tt[1], port)), Means{})
+		s, err := Open(socketSpec(t, fmt.Sprintf(tt[1], port)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -368,7 +368,7 @@ func TestInUseByOther(t *testing.T) {
 		}
 		fmt.Fscan(out, new(string), new(string))
 		comm, _ := readLine(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
-		_, err := Open(spec(t, address), Means{})
+		_, err := Open(socketSpec(t, address), Means{})
 		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, comm); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
 		}
@@ -388,7 +388,7 @@ func TestLowPort(t *testing.T) {
 	if n, _ := strconv.Atoi(first); n <= 81 {
 		ktest.Skip(t, "ip_unprivileged_port_start is %s", first)
 	}
-	s, err := Open(spec(t, "tcp://127.0.0.1:81"), Means{})
+	s, err := Open(socketSpec(t, "tcp://127.0.0.1:81"), Means{})
 	if err == nil {
 		s.Close()
 	}
@@ -411,7 +411,7 @@ func TestRace(t *testing.T) {
 		)
 		for range 8 {
 			all.Go(func() {
-				s, err := Open(spec(t, "unix://"+path), Means{})
+				s, err := Open(socketSpec(t, "unix://"+path), Means{})
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -440,8 +440,8 @@ func BenchmarkOpenAll(b *testing.B) {
 	dir := b.TempDir()
 	var specs []Spec
 	for i := range 100 {
-		specs = append(specs, spec(b, fmt.Sprintf("unix://%s/%d", dir, i)), spec(b, fmt.Sprintf("tcp://127.1.0.%d:7711", i+1)),
-			spec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))
+		specs = append(specs, socketSpec(b, fmt.Sprintf("unix://%s/%d", dir, i)), socketSpec(b, fmt.Sprintf("tcp://127.1.0.%d:7711", i+1)),
+			socketSpec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))
 	}
 	for b.Loop() {
 		sockets, err := OpenAll(specs, Means{})

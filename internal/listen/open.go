@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // maxBacklog asks for more than any kernel grants: listen(2) cuts it down to
@@ -23,18 +25,18 @@ type opened struct {
 
 // openSpec makes the socket or FIFO of spec, from stock; the caller owns what it
 // returns. The thread it runs on should have a umask of 0, see [exactModes].
-func openSpec(spec Spec, from *stock) (opened, error) {
-	if spec.Address.Network == FIFO {
-		return openFIFO(spec)
+func openSpec(want Spec, from *stock) (opened, error) {
+	if want.Address.Network == spec.FIFO {
+		return openFIFO(want)
 	}
-	if spec.Address.Node() != "" {
-		return openUnixPath(spec, from)
+	if want.Address.Node() != "" {
+		return openUnixPath(want, from)
 	}
-	file, family, err := newSocket(spec, from)
+	file, family, err := newSocket(want, from)
 	if err != nil {
 		return opened{}, err
 	}
-	err = bindAndListen(file, family, spec)
+	err = bindAndListen(file, family, want)
 	if err != nil {
 		_ = file.Close()
 		return opened{}, err
@@ -42,8 +44,8 @@ func openSpec(spec Spec, from *stock) (opened, error) {
 	return opened{file: file, state: stateOf(file)}, nil
 }
 
-func bindAndListen(file *os.File, family int, spec Spec) error {
-	a, o := spec.Address, &spec.Options
+func bindAndListen(file *os.File, family int, want Spec) error {
+	a, o := want.Address, &want.Options
 	err := control(file, func(fd int) error {
 		sa, err := sockaddr(fd, family, a)
 		if err != nil {
@@ -55,15 +57,15 @@ func bindAndListen(file *os.File, family int, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	return startListening(file, spec)
+	return startListening(file, want)
 }
 
 // startListening sets the backlog, also of a socket that listens already.
-func startListening(file *os.File, spec Spec) error {
-	if !spec.Address.Stream() {
+func startListening(file *os.File, want Spec) error {
+	if !want.Address.Stream() {
 		return nil
 	}
-	backlog := spec.Options.Backlog
+	backlog := want.Options.Backlog
 	if backlog <= 0 {
 		backlog = maxBacklog
 	}
@@ -71,16 +73,16 @@ func startListening(file *os.File, spec Spec) error {
 		return syscallError("listen", unix.Listen(fd, backlog))
 	})
 	// TCP looks for a second listener only here when SO_REUSEADDR let both bind.
-	return fail(spec.Address, "", err, bindCure(spec.Address, &spec.Options, err))
+	return fail(want.Address, "", err, bindCure(want.Address, &want.Options, err))
 }
 
 // newSocket makes the unbound socket with all its options. The description is
 // blocking, which also keeps the file out of the runtime's poller: that would
 // wake us for every client of a running service.
-func newSocket(spec Spec, from *stock) (*os.File, int, error) {
-	a, o := spec.Address, &spec.Options
+func newSocket(want Spec, from *stock) (*os.File, int, error) {
+	a, o := want.Address, &want.Options
 	kind := kindOf(a, o, haveIPv6)
-	file, err := from.take(spec, kind)
+	file, err := from.take(want, kind)
 	if err != nil {
 		return nil, 0, fail(a, "", err, socketCure(a, o, err))
 	}
@@ -88,7 +90,7 @@ func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 		_ = file.Close()
 		return nil, 0, err
 	}
-	if spec.Seal == Relayed && a.Network == UnixGram {
+	if want.Seal == Relayed && a.Network == spec.UnixGram {
 		// The relay asks who has sent, and that of the first datagram too, which comes before it.
 		err := control(file, func(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		if err != nil {
@@ -96,7 +98,7 @@ func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 			return nil, 0, fail(a, "", err, "")
 		}
 	}
-	if spec.Seal == ReceiveOnly {
+	if want.Seal == ReceiveOnly {
 		if err := sendNothing(file); err != nil {
 			_ = file.Close()
 			return nil, 0, fail(a, "", err, "")
@@ -107,39 +109,39 @@ func newSocket(spec Spec, from *stock) (*os.File, int, error) {
 
 // kindOf says what a is for socket(2): without IPv6 a dual-stack address is
 // IPv4 alone.
-func kindOf(a Address, o *Options, ipv6 func() bool) Kind {
-	var kind Kind
+func kindOf(a spec.Address, o *Options, ipv6 func() bool) spec.Kind {
+	var kind spec.Kind
 	switch a.Network {
-	case TCP, TCP4, TCP6:
-		kind = Kind{Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}
+	case spec.TCP, spec.TCP4, spec.TCP6:
+		kind = spec.Kind{Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}
 		if o.MPTCP {
 			kind.Protocol = unix.IPPROTO_MPTCP
 		}
-	case UDP, UDP4, UDP6:
-		kind = Kind{Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
-	case Unix:
-		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM}
-	case UnixGram:
-		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM}
-	case UnixPacket:
-		return Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET}
-	case VSock:
-		return Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM}
+	case spec.UDP, spec.UDP4, spec.UDP6:
+		kind = spec.Kind{Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
+	case spec.Unix:
+		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM}
+	case spec.UnixGram:
+		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM}
+	case spec.UnixPacket:
+		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET}
+	case spec.VSock:
+		return spec.Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM}
 	}
 	kind.Family = unix.AF_INET6
-	if a.Network == TCP4 || a.Network == UDP4 || a.IP.Is4() || (dualStack(a, o) && !ipv6()) {
+	if a.Network == spec.TCP4 || a.Network == spec.UDP4 || a.IP.Is4() || (dualStack(a, o) && !ipv6()) {
 		kind.Family = unix.AF_INET
 	}
 	return kind
 }
 
 // dualStack reports whether a is the wildcard that serves IPv4 and IPv6.
-func dualStack(a Address, o *Options) bool {
-	return (a.Network == TCP || a.Network == UDP) && !a.IP.IsValid() && o.BindIPv6Only != "ipv6-only"
+func dualStack(a spec.Address, o *Options) bool {
+	return (a.Network == spec.TCP || a.Network == spec.UDP) && !a.IP.IsValid() && o.BindIPv6Only != "ipv6-only"
 }
 
 // sockaddr makes the address to bind; fd is asked for the index of a scope.
-func sockaddr(fd, family int, a Address) (unix.Sockaddr, error) {
+func sockaddr(fd, family int, a spec.Address) (unix.Sockaddr, error) {
 	switch family {
 	case unix.AF_UNIX:
 		return &unix.SockaddrUnix{Name: a.Path}, nil

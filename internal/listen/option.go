@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // soPassRights is SO_PASSRIGHTS, Linux 6.16; its value is 83 but on parisc and
@@ -99,7 +101,7 @@ var options = []option{
 }
 
 // setOptions sets all of o that is wanted; an error names the key.
-func setOptions(file *os.File, family int, a Address, o *Options) error {
+func setOptions(file *os.File, family int, a spec.Address, o *Options) error {
 	return control(file, func(fd int) error {
 		if a.TCP() {
 			// As systemd: else the connections of the last run that sit in
@@ -127,15 +129,15 @@ func setOptions(file *os.File, family int, a Address, o *Options) error {
 
 // setReceiving sets what a service is told with each datagram, on a stand-in. All
 // else is about what the host's socket sends and holds.
-func setReceiving(file *os.File, spec Spec) error {
-	kind := kindOf(spec.Address, &spec.Options, haveIPv6)
+func setReceiving(file *os.File, want Spec) error {
+	kind := kindOf(want.Address, &want.Options, haveIPv6)
 	return control(file, func(fd int) error {
 		for _, opt := range options {
-			if opt.key != "pass_packet_info" && opt.key != "timestamping" || !opt.wanted(&spec.Options) {
+			if opt.key != "pass_packet_info" && opt.key != "timestamping" || !opt.wanted(&want.Options) {
 				continue
 			}
-			if err := opt.set(fd, kind.Family, &spec.Options); err != nil {
-				return fail(spec.Address, opt.key, err, "")
+			if err := opt.set(fd, kind.Family, &want.Options); err != nil {
+				return fail(want.Address, opt.key, err, "")
 			}
 		}
 		return nil
@@ -158,15 +160,15 @@ func (opt *option) cure(o *Options, err error) string {
 
 // setIPv6Only is explicit about the wildcard: net.ipv6.bindv6only shall not
 // decide which clients are served.
-func setIPv6Only(fd int, a Address, o *Options) error {
+func setIPv6Only(fd int, a spec.Address, o *Options) error {
 	only := 1
 	switch o.BindIPv6Only {
 	case "":
-		if !a.IP.IsValid() && (a.Network == TCP || a.Network == UDP) {
+		if !a.IP.IsValid() && (a.Network == spec.TCP || a.Network == spec.UDP) {
 			only = 0
 		}
 	case "both":
-		if a.Network == TCP6 || a.Network == UDP6 {
+		if a.Network == spec.TCP6 || a.Network == spec.UDP6 {
 			return fmt.Errorf("%q contradicts %s://, which is IPv6 alone", o.BindIPv6Only, a.Network)
 		}
 		only = 0

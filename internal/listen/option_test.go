@@ -137,7 +137,7 @@ func checkOption(t *testing.T, key string, tt readBack) {
 		"tcp": "tcp://127.0.0.1:%d", "udp": "udp://127.0.0.1:%d", "tcp6": "tcp6://:%d", "udp6": "udp6://:%d",
 		"dual": "tcp://:%d", "unix": "unixgram://@activator-option-%d",
 	}[tt.network]
-	s := spec(t, fmt.Sprintf(address, ktest.Port(t)))
+	s := socketSpec(t, fmt.Sprintf(address, ktest.Port(t)))
 	if tt.set != nil {
 		tt.set(&s.Options)
 	}
@@ -187,7 +187,7 @@ func TestCongestion(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
-	_, err := Open(spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.TCPCongestion = "nonsense" }), Means{})
+	_, err := Open(socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.TCPCongestion = "nonsense" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), `tcp_congestion: setsockopt: no such file or directory: this kernel has no "nonsense"`) {
 		t.Errorf("%v", err)
 	}
@@ -239,7 +239,7 @@ func TestPipeSize(t *testing.T) {
 		t.Errorf("mended: pipe of %d bytes, %v", size(), err)
 	}
 	if os.Geteuid() != 0 {
-		_, err := Open(spec(t, "fifo://"+t.TempDir()+"/g", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
+		_, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/g", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
 		if err == nil || !strings.Contains(err.Error(), "pipe_size") {
 			t.Errorf("1 GiB as an ordinary user: %v", err)
 		}
@@ -263,7 +263,7 @@ func TestOptionErrors(t *testing.T) {
 		{"udp://127.0.0.1:%d", func(o *Options) { o.KeepAliveProbes = 3 }, "keep_alive_probes: setsockopt: "},
 		{"tcp://127.0.0.1:%d", func(o *Options) { o.IPTTL = 256 }, "ip_ttl: setsockopt: invalid argument"},
 	} {
-		s, err := Open(spec(t, fmt.Sprintf(tt.address, port), tt.set), Means{})
+		s, err := Open(socketSpec(t, fmt.Sprintf(tt.address, port), tt.set), Means{})
 		if err == nil {
 			s.Close()
 			t.Errorf("%s: opened", tt.says)
@@ -278,7 +278,7 @@ func TestOptionErrors(t *testing.T) {
 // TestBindToDevice serves the clients of one interface only.
 func TestBindToDevice(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
-		s, err := Open(spec(t, "tcp4://:80", func(o *Options) { o.BindToDevice = "lo" }), Means{})
+		s, err := Open(socketSpec(t, "tcp4://:80", func(o *Options) { o.BindToDevice = "lo" }), Means{})
 		if err != nil {
 			t.Error(err)
 			return
@@ -303,7 +303,7 @@ func TestBindToDevice(t *testing.T) {
 func TestScoped(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
 		for _, address := range []string{"tcp://[fe80::1%lo]:80", "udp://[fe80::1%1]:80"} {
-			s, err := Open(spec(t, address, func(o *Options) { o.FreeBind = true }), Means{})
+			s, err := Open(socketSpec(t, address, func(o *Options) { o.FreeBind = true }), Means{})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -325,7 +325,7 @@ func TestScoped(t *testing.T) {
 			"tcp://10.9.8.7:80":        "no interface has this address; free_bind = true",
 			"udp://[2001:db8::1]:80":   "no interface has this address; free_bind = true",
 		} {
-			s, err := Open(spec(t, address), Means{})
+			s, err := Open(socketSpec(t, address), Means{})
 			if err == nil {
 				s.Close()
 			}
@@ -333,7 +333,7 @@ func TestScoped(t *testing.T) {
 				t.Errorf("%v\ndoes not say %s", err, says)
 			}
 		}
-		s, err := Open(spec(t, "tcp://10.9.8.7:80", func(o *Options) { o.FreeBind = true }), Means{})
+		s, err := Open(socketSpec(t, "tcp://10.9.8.7:80", func(o *Options) { o.FreeBind = true }), Means{})
 		if err != nil {
 			t.Error(err)
 			return

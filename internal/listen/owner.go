@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"activator/internal/spec"
 )
 
 // holder says who has a's place already, as far as /proc tells. proc_net(5).
-func holder(a Address) string {
+func holder(a spec.Address) string {
 	switch {
 	case a.TCP():
 		return holders(append(internetRows("tcp", a), internetRows("tcp6", a)...))
@@ -51,7 +53,7 @@ func holders(rows []row) string {
 }
 
 // internetRows returns the sockets that a would clash with.
-func internetRows(table string, a Address) []row {
+func internetRows(table string, a spec.Address) []row {
 	var rows []row
 	eachLine("/proc/net/"+table, func(fields []string) {
 		// sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode
@@ -69,11 +71,11 @@ func internetRows(table string, a Address) []row {
 	return rows
 }
 
-func clash(ip netip.Addr, a Address) bool {
+func clash(ip netip.Addr, a spec.Address) bool {
 	if !a.IP.IsValid() {
 		// The wildcard of one family leaves the other alone, but a dual-stack
 		// one shows as [::] too.
-		v4only, v6only := a.Network == TCP4 || a.Network == UDP4, a.Network == TCP6 || a.Network == UDP6
+		v4only, v6only := a.Network == spec.TCP4 || a.Network == spec.UDP4, a.Network == spec.TCP6 || a.Network == spec.UDP6
 		return !(v4only && ip.Is6() && !ip.IsUnspecified()) && !(v6only && ip.Is4())
 	}
 	return ip.IsUnspecified() || ip == a.IP.WithZone("")

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // maxRefused bounds what one call takes off a queue.
@@ -25,7 +27,7 @@ func (s *Socket) Refuse(most int) (refused int, err error) {
 	}
 	defer func() { err = errors.Join(err, s.setFlags(s.spec.Options.NonBlocking)) }()
 	switch {
-	case s.spec.Address.Network == FIFO:
+	case s.spec.Address.Network == spec.FIFO:
 		return s.dropBytes()
 	case s.spec.Address.Stream():
 		return s.refuseAll("accept", most, func(fd int) error {

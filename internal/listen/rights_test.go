@@ -185,7 +185,7 @@ func abstractWitness(t *testing.T) (fd int, name unix.Sockaddr) {
 // nor to a peer, whoever holds it, and goes on receiving; so does what Mend binds anew.
 func TestReceiveOnly(t *testing.T) {
 	witness, name := abstractWitness(t)
-	sp := spec(t, "unixgram://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials = true })
+	sp := socketSpec(t, "unixgram://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials = true })
 	sp.Seal = ReceiveOnly
 	s, err := Open(sp, Means{})
 	if err != nil {

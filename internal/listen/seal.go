@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // Seal is what keeps a service from turning a socket it was lent outward.
@@ -37,9 +38,6 @@ func (s Seal) String() string {
 	return fmt.Sprintf("seal %d", uint8(s))
 }
 
-// Kind is what socket(2) asks for, without flags.
-type Kind struct{ Family, Type, Protocol int }
-
 // Means are ways to make sockets that are not this package's business. The zero
 // value has none: plain socket(2). A [Socket] keeps them, to bind anew. They are
 // called with it locked, and call none of its methods.
@@ -47,7 +45,7 @@ type Means struct {
 	// MakeAll returns unbound sockets, close-on-exec and blocking, one for each
 	// of kinds in their order, or none and an error. For specs with the seal
 	// ReplyOnly; all that are opened together are asked for together.
-	MakeAll func(kinds []Kind) ([]*os.File, error)
+	MakeAll func(kinds []spec.Kind) ([]*os.File, error)
 
 	// Admit is called each time before such a socket is lent to a service.
 	// Lends f for the call. May be nil.
@@ -60,7 +58,7 @@ type Means struct {
 	// StandIn makes the socket that a service gets in place of host, for specs
 	// with the seal Relayed. Lends host until Close of what it returns, which leaves in
 	// undelivered what it has taken off the host's queue and no service has read.
-	StandIn func(host *os.File, spec Spec, undelivered *relay.Undelivered) (StandIn, error)
+	StandIn func(host *os.File, want Spec, undelivered *relay.Undelivered) (StandIn, error)
 
 	// Warn is told, by Open, OpenAll and HealNode, what somebody else makes slow. May be nil.
 	Warn func(text string)
@@ -78,23 +76,23 @@ type StandIn interface {
 }
 
 // checkSeal says which seals cannot be: nothing is ever sealed less than asked.
-func checkSeal(spec Spec, means Means) error {
-	datagrams := spec.Address.UDP() || spec.Address.Network == UnixGram
+func checkSeal(want Spec, means Means) error {
+	datagrams := want.Address.UDP() || want.Address.Network == spec.UnixGram
 	var err error
 	switch {
-	case spec.Seal == Unsealed:
-	case spec.Seal == ReplyOnly && spec.Address.Network == FIFO:
+	case want.Seal == Unsealed:
+	case want.Seal == ReplyOnly && want.Address.Network == spec.FIFO:
 		err = errors.New("a FIFO is no socket")
-	case spec.Seal == ReplyOnly && means.MakeAll == nil, spec.Seal == Relayed && means.StandIn == nil:
+	case want.Seal == ReplyOnly && means.MakeAll == nil, want.Seal == Relayed && means.StandIn == nil:
 		err = errors.New("there are no means for it here")
-	case spec.Seal == Relayed && !datagrams:
+	case want.Seal == Relayed && !datagrams:
 		err = errors.New("only datagram sockets can have a stand-in")
-	case spec.Seal == ReceiveOnly && spec.Address.Network != UnixGram:
+	case want.Seal == ReceiveOnly && want.Address.Network != spec.UnixGram:
 		err = errors.New("only unix datagram sockets can do nothing but receive")
-	case spec.Seal > ReceiveOnly:
+	case want.Seal > ReceiveOnly:
 		err = errors.New("unknown")
 	}
-	return fail(spec.Address, "seal: "+spec.Seal.String(), err, "")
+	return fail(want.Address, "seal: "+want.Seal.String(), err, "")
 }
 
 // sendNothing shuts a unix datagram socket down for sending, whoever holds it: the
@@ -107,23 +105,23 @@ func sendNothing(file *os.File) error {
 // stock makes unbound sockets: what needs means is made ahead, all at once.
 type stock struct {
 	means Means
-	made  map[Kind][]*os.File
+	made  map[spec.Kind][]*os.File
 }
 
 // fill makes what opening specs will need and is not there yet. Not on a thread
 // of [exactModes]: the means may start something from theirs.
 func (st *stock) fill(specs []Spec) error {
-	var missing []Kind
-	have := make(map[Kind]int)
+	var missing []spec.Kind
+	have := make(map[spec.Kind]int)
 	for i := range specs {
-		spec := &specs[i]
-		if err := checkSeal(*spec, st.means); err != nil {
+		want := &specs[i]
+		if err := checkSeal(*want, st.means); err != nil {
 			return err
 		}
-		if spec.Seal != ReplyOnly {
+		if want.Seal != ReplyOnly {
 			continue
 		}
-		kind := kindOf(spec.Address, &spec.Options, haveIPv6)
+		kind := kindOf(want.Address, &want.Options, haveIPv6)
 		if have[kind]++; have[kind] > len(st.made[kind]) {
 			missing = append(missing, kind)
 		}
@@ -142,7 +140,7 @@ func (st *stock) fill(specs []Spec) error {
 		return fail(firstSealed(specs), "", err, "")
 	}
 	if st.made == nil {
-		st.made = make(map[Kind][]*os.File)
+		st.made = make(map[spec.Kind][]*os.File)
 	}
 	for i, kind := range missing {
 		st.made[kind] = append(st.made[kind], files[i])
@@ -151,13 +149,13 @@ func (st *stock) fill(specs []Spec) error {
 }
 
 // take returns the unbound socket for spec, for which fill was called.
-func (st *stock) take(spec Spec, kind Kind) (*os.File, error) {
-	if spec.Seal != ReplyOnly {
+func (st *stock) take(want Spec, kind spec.Kind) (*os.File, error) {
+	if want.Seal != ReplyOnly {
 		fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, kind.Protocol)
 		if err != nil {
 			return nil, syscallError("socket", err)
 		}
-		return os.NewFile(uintptr(fd), spec.Address.String()), nil
+		return os.NewFile(uintptr(fd), want.Address.String()), nil
 	}
 	files := st.made[kind]
 	if len(files) == 0 {
@@ -178,7 +176,7 @@ func (st *stock) close() {
 }
 
 // firstSealed names the address that an error of MakeAll is told with.
-func firstSealed(specs []Spec) Address {
+func firstSealed(specs []Spec) spec.Address {
 	for i := range specs {
 		if specs[i].Seal == ReplyOnly {
 			return specs[i].Address

@@ -14,6 +14,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // relayed is a stand-in on loopback: what comes to the host's socket is sent on
@@ -125,7 +126,7 @@ func (x *relayed) Close() error {
 // openWith opens address with a seal, to be closed at the end of the test.
 func openWith(t *testing.T, address string, seal Seal, means Means) *Socket {
 	t.Helper()
-	sp := spec(t, address)
+	sp := socketSpec(t, address)
 	sp.Seal = seal
 	s, err := Open(sp, means)
 	if err != nil {
@@ -281,7 +282,7 @@ func TestNoStandIn(t *testing.T) {
 
 // makers make plain sockets and note what was asked for.
 type makers struct {
-	asked   [][]Kind
+	asked   [][]spec.Kind
 	cookies []uint64
 	admits  int
 	fail    error
@@ -291,7 +292,7 @@ type makers struct {
 
 func (m *makers) means(t *testing.T) Means {
 	return Means{
-		MakeAll: func(kinds []Kind) ([]*os.File, error) {
+		MakeAll: func(kinds []spec.Kind) ([]*os.File, error) {
 			m.asked = append(m.asked, slices.Clone(kinds))
 			if m.fail != nil {
 				return nil, m.fail
@@ -332,10 +333,10 @@ func ruin(t *testing.T, s *Socket) {
 // and admits each before it is lent.
 func TestMakeAll(t *testing.T) {
 	dir := t.TempDir()
-	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), spec(t, fmt.Sprint("udp://:", ktest.Port(t))),
-		spec(t, "fifo://"+dir+"/f"), spec(t, fmt.Sprint("tcp4://:", ktest.Port(t))), spec(t, "unixgram://"+dir+"/g")}
+	specs := []Spec{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), socketSpec(t, fmt.Sprint("udp://:", ktest.Port(t))),
+		socketSpec(t, "fifo://"+dir+"/f"), socketSpec(t, fmt.Sprint("tcp4://:", ktest.Port(t))), socketSpec(t, "unixgram://"+dir+"/g")}
 	for i := range specs {
-		if specs[i].Address.Network != FIFO {
+		if specs[i].Address.Network != spec.FIFO {
 			specs[i].Seal = ReplyOnly
 		}
 	}
@@ -391,7 +392,7 @@ func TestMakeAllNothing(t *testing.T) {
 	restart = time.Second // for a second try, on a slow machine too
 	m := &makers{}
 	taken := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
-	specs := []Spec{spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), spec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}
+	specs := []Spec{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}
 	for i := range specs {
 		specs[i].Seal = ReplyOnly
 	}
@@ -401,7 +402,7 @@ func TestMakeAllNothing(t *testing.T) {
 	if len(m.asked) < 2 || len(m.asked[0]) != 3 || len(m.asked[1]) != 1 {
 		t.Errorf("asked for %v", m.asked)
 	}
-	few := Means{MakeAll: func(kinds []Kind) ([]*os.File, error) { return m.means(t).MakeAll(kinds[:len(kinds)-1]) }}
+	few := Means{MakeAll: func(kinds []spec.Kind) ([]*os.File, error) { return m.means(t).MakeAll(kinds[:len(kinds)-1]) }}
 	if _, err := OpenAll(specs, few); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
 		t.Errorf("too few: %v", err)
 	}
@@ -427,7 +428,7 @@ func TestSealNeedsMeans(t *testing.T) {
 		{"unix:///run/s", ReceiveOnly, both, "only unix datagram sockets"},
 		{"udp://127.0.0.1:9", ReceiveOnly + 1, both, "seal 4"},
 	} {
-		sp := spec(t, tt.address)
+		sp := socketSpec(t, tt.address)
 		sp.Seal = tt.seal
 		if _, err := Open(sp, tt.means); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s, %v: %v", tt.address, tt.seal, err)
@@ -449,17 +450,17 @@ func TestKindOf(t *testing.T) {
 	for _, tt := range []struct {
 		spec Spec
 		ipv6 bool
-		want Kind
+		want spec.Kind
 	}{
-		{spec(t, "tcp://:80"), true, Kind{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
-		{spec(t, "tcp://:80"), false, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
-		{spec(t, "udp://:80"), false, Kind{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
-		{spec(t, "udp6://:80"), false, Kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
-		{spec(t, "udp://[::1]:80"), false, Kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}},
-		{spec(t, "tcp://:80", func(o *Options) { o.BindIPv6Only = "ipv6-only" }), false, Kind{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}},
-		{spec(t, "tcp4://:80", func(o *Options) { o.MPTCP = true }), true, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}},
-		{spec(t, "unixpacket://@x"), true, Kind{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}},
-		{spec(t, "vsock://:80"), true, Kind{unix.AF_VSOCK, unix.SOCK_STREAM, 0}},
+		{socketSpec(t, "tcp://:80"), true, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
+		{socketSpec(t, "tcp://:80"), false, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
+		{socketSpec(t, "udp://:80"), false, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
+		{socketSpec(t, "udp6://:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
+		{socketSpec(t, "udp://[::1]:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
+		{socketSpec(t, "tcp://:80", func(o *Options) { o.BindIPv6Only = "ipv6-only" }), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
+		{socketSpec(t, "tcp4://:80", func(o *Options) { o.MPTCP = true }), true, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_MPTCP}},
+		{socketSpec(t, "unixpacket://@x"), true, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET, Protocol: 0}},
+		{socketSpec(t, "vsock://:80"), true, spec.Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM, Protocol: 0}},
 	} {
 		if got := kindOf(tt.spec.Address, &tt.spec.Options, func() bool { return tt.ipv6 }); got != tt.want {
 			t.Errorf("%v, IPv6 %v: %v, want %v", tt.spec.Address, tt.ipv6, got, tt.want)

@@ -33,8 +33,8 @@ type Socket struct {
 
 // Open makes the socket of spec: bound, listening, with all its options. What
 // stands at its path is replaced only if it is a socket that no process has.
-func Open(spec Spec, means Means) (*Socket, error) {
-	sockets, err := OpenAll([]Spec{spec}, means)
+func Open(want Spec, means Means) (*Socket, error) {
+	sockets, err := OpenAll([]Spec{want}, means)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func OpenAll(specs []Spec, means Means) ([]*Socket, error) {
 			return true
 		}
 		withModes(missing, func() {
-			for _, spec := range missing {
-				s := &Socket{spec: spec, means: means}
+			for _, want := range missing {
+				s := &Socket{spec: want, means: means}
 				if err = s.open(from); err != nil {
 					return
 				}
@@ -246,13 +246,13 @@ func (s *Socket) control(call string, f func(fd int) error) error {
 // Keep reports whether the open socket serves spec as it is: the same address,
 // seal and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
 // differ.
-func (s *Socket) Keep(spec Spec) bool {
+func (s *Socket) Keep(want Spec) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.usable() != nil || s.spec.Address != spec.Address || s.spec.Seal != spec.Seal {
+	if s.usable() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
 		return false
 	}
-	before, after := s.spec.Options, spec.Options
+	before, after := s.spec.Options, want.Options
 	for _, o := range []*Options{&before, &after} {
 		o.NonBlocking, o.KeepOnStop = false, false
 		if len(o.Symlinks) == 0 {
@@ -262,7 +262,7 @@ func (s *Socket) Keep(spec Spec) bool {
 	if !reflect.DeepEqual(before, after) {
 		return false
 	}
-	s.spec = spec
+	s.spec = want
 	return true
 }
 

@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // spec makes a Spec of an address and options.
-func spec(t testing.TB, address string, change ...func(*Options)) Spec {
+func socketSpec(t testing.TB, address string, change ...func(*Options)) Spec {
 	t.Helper()
-	a, err := ParseAddress(address)
+	a, err := spec.ParseAddress(address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func spec(t testing.TB, address string, change ...func(*Options)) Spec {
 // open opens address, to be closed at the end of the test.
 func open(t testing.TB, address string, change ...func(*Options)) *Socket {
 	t.Helper()
-	s, err := Open(spec(t, address, change...), Means{})
+	s, err := Open(socketSpec(t, address, change...), Means{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func asService(t testing.TB, s *Socket, f func(fd int)) {
 func serveOne(t testing.TB, s *Socket) {
 	t.Helper()
 	asService(t, s, func(fd int) {
-		if s.Spec().Address.Network == FIFO {
+		if s.Spec().Address.Network == spec.FIFO {
 			buf := make([]byte, 64)
 			if n, err := unix.Read(fd, buf); err != nil || string(buf[:n]) != "hello" {
 				t.Errorf("%s: read %q, %v", s, buf[:max(n, 0)], err)
@@ -118,7 +119,7 @@ func serveOne(t testing.TB, s *Socket) {
 func client(t testing.TB, s *Socket) (answer func()) {
 	t.Helper()
 	a := s.Spec().Address
-	if a.Network == FIFO {
+	if a.Network == spec.FIFO {
 		f, err := os.OpenFile(a.Path, os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -147,22 +148,22 @@ func client(t testing.TB, s *Socket) (answer func()) {
 	}
 }
 
-func dial(t testing.TB, a Address) (net.Conn, error) {
+func dial(t testing.TB, a spec.Address) (net.Conn, error) {
 	t.Helper()
 	switch a.Network {
-	case VSock:
+	case spec.VSock:
 		return dialVSock(a)
-	case UnixGram:
+	case spec.UnixGram:
 		local := filepath.Join(t.TempDir(), "c")
 		return net.DialUnix("unixgram", &net.UnixAddr{Name: local, Net: "unixgram"}, &net.UnixAddr{Name: a.Path, Net: "unixgram"})
-	case Unix, UnixPacket:
+	case spec.Unix, spec.UnixPacket:
 		return net.Dial(string(a.Network), a.Path)
 	}
 	host := "127.0.0.1"
 	switch {
 	case a.IP.IsValid():
 		host = a.IP.String()
-	case a.Network == TCP6 || a.Network == UDP6:
+	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
 		host = "::1"
 	}
 	network := "tcp"
@@ -172,7 +173,7 @@ func dial(t testing.TB, a Address) (net.Conn, error) {
 	return net.Dial(network, net.JoinHostPort(host, fmt.Sprint(a.Port)))
 }
 
-func dialVSock(a Address) (net.Conn, error) {
+func dialVSock(a spec.Address) (net.Conn, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -309,7 +310,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 
 func TestVSock(t *testing.T) {
 	if !hasVSock() {
-		_, err := Open(spec(t, "vsock://:1"), Means{})
+		_, err := Open(socketSpec(t, "vsock://:1"), Means{})
 		if err == nil || !strings.Contains(err.Error(), "modprobe vsock") {
 			t.Errorf("without vsock: %v", err)
 		}
@@ -318,7 +319,7 @@ func TestVSock(t *testing.T) {
 	s := open(t, fmt.Sprintf("vsock://:%d", 20000+os.Getpid()))
 	asService(t, s, func(fd int) {
 		sa, err := unix.Getsockname(fd)
-		if vm, ok := sa.(*unix.SockaddrVM); err != nil || !ok || vm.CID != CIDAny || vm.Port != s.Spec().Address.Port {
+		if vm, ok := sa.(*unix.SockaddrVM); err != nil || !ok || vm.CID != spec.CIDAny || vm.Port != s.Spec().Address.Port {
 			t.Errorf("bound to %+v, %v", sa, err)
 		}
 	})
@@ -362,8 +363,8 @@ func TestOpenAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := ktest.Port(t)
-	first := []Spec{spec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), spec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })}
-	sockets, err := OpenAll(append(first, spec(t, "unix://"+dir+"/file")), Means{})
+	first := []Spec{socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), socketSpec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })}
+	sockets, err := OpenAll(append(first, socketSpec(t, "unix://"+dir+"/file")), Means{})
 	if err == nil || sockets != nil {
 		t.Fatalf("%v, %v", sockets, err)
 	}
@@ -431,7 +432,7 @@ func TestRefuse(t *testing.T) {
 	for _, address := range addresses(t) {
 		t.Run(address, func(t *testing.T) {
 			s := open(t, address)
-			if s.Spec().Address.Network == FIFO {
+			if s.Spec().Address.Network == spec.FIFO {
 				client(t, s)
 				if n, err := s.Refuse(maxRefused); n != len("hello") || err != nil {
 					t.Errorf("Refuse: %d, %v", n, err)

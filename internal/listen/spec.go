@@ -2,39 +2,11 @@ package listen
 
 import (
 	"io/fs"
-	"net/netip"
 	"slices"
 	"time"
+
+	"activator/internal/spec"
 )
-
-// Network is the word before "://" in an address.
-type Network string
-
-// The networks an address may name. TCP and UDP with an empty host are dual
-// stack, the forms with a digit force one family.
-const (
-	TCP        Network = "tcp"
-	TCP4       Network = "tcp4"
-	TCP6       Network = "tcp6"
-	UDP        Network = "udp"
-	UDP4       Network = "udp4"
-	UDP6       Network = "udp6"
-	Unix       Network = "unix"
-	UnixGram   Network = "unixgram"
-	UnixPacket Network = "unixpacket"
-	VSock      Network = "vsock"
-	FIFO       Network = "fifo"
-)
-
-// Address is a parsed listen address: a pure, comparable value. Two addresses
-// that bind the same place are equal.
-type Address struct {
-	Network Network
-	IP      netip.Addr // tcp and udp; with zone; the zero Addr is the wildcard of Network
-	Port    uint32     // tcp and udp: 1 to 65535; vsock: 1 to 1<<32 - 2
-	CID     uint32     // vsock; CIDAny for an empty one
-	Path    string     // unix*: absolute path, or "@name" for abstract; fifo: absolute path
-}
 
 // Options are what a group of addresses shares. The zero value of each field
 // leaves what the kernel does by itself.
@@ -87,7 +59,7 @@ type Options struct {
 // Spec is one socket to be: where it listens, what it is called and how it is
 // set up. It is pure; [Open] makes the object.
 type Spec struct {
-	Address Address
+	Address spec.Address
 	Name    string // as in LISTEN_FDNAMES
 	Options Options
 	Seal    Seal
@@ -103,8 +75,8 @@ func (s Spec) Overlaps(other Spec) bool {
 		return true
 	case a.TCP() && b.TCP(), a.UDP() && b.UDP():
 		return a.Port == b.Port && (!a.IP.IsValid() || !b.IP.IsValid() || a.IP == b.IP)
-	case a.Network == VSock && b.Network == VSock:
-		return a.Port == b.Port && (a.CID == CIDAny || b.CID == CIDAny)
+	case a.Network == spec.VSock && b.Network == spec.VSock:
+		return a.Port == b.Port && (a.CID == spec.CIDAny || b.CID == spec.CIDAny)
 	}
 	for _, path := range s.paths() {
 		if slices.Contains(other.paths(), path) {

@@ -108,7 +108,7 @@ func TestFolderSwappedMeanwhile(t *testing.T) {
 		opened, healed := 0, 0
 		for range 150 {
 			for _, address := range []string{"unix://" + dir + "/theirs/run/s", "fifo://" + dir + "/theirs/run/fifo", "unix://" + dir + "/theirs/run/t", "unix://" + dir + "/theirs/run/new/s"} {
-				s, err := Open(spec(t, address, func(o *Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
+				s, err := Open(socketSpec(t, address, func(o *Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
 				if err != nil {
 					continue
 				}
@@ -204,7 +204,7 @@ func TestNodeSwappedAtBirth(t *testing.T) {
 func TestLinkInTheWay(t *testing.T) {
 	dir := theirs(t)
 	for _, address := range []string{"unix://" + dir + "/theirs/link/s", "fifo://" + dir + "/theirs/link/f", "unixgram://" + dir + "/theirs/link/deeper/g"} {
-		_, err := Open(spec(t, address), Means{})
+		_, err := Open(socketSpec(t, address), Means{})
 		if err == nil || !strings.Contains(err.Error(), dir+"/theirs/link is a symbolic link below "+dir+"/theirs, which a service may write, and not followed; name") {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -233,7 +233,7 @@ func TestLockHeldByAnother(t *testing.T) {
 	var specs []Spec
 	for i := range 3 {
 		for _, dir := range dirs {
-			specs = append(specs, spec(t, fmt.Sprintf("unix://%s/%d", dir, i)))
+			specs = append(specs, socketSpec(t, fmt.Sprintf("unix://%s/%d", dir, i)))
 		}
 	}
 	var told []string

@@ -57,7 +57,7 @@ func TestStaleWithoutMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, "unix://"+path, func(o *Options) { o.SocketModeSet, o.SocketMode = true, 0o444 })
-	if _, err := Open(spec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Open(socketSpec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o444 {
@@ -71,7 +71,7 @@ func TestStaleWithoutMode(t *testing.T) {
 func TestSocketOfAnother(t *testing.T) {
 	const key = "ACTIVATOR_TEST_ANOTHER"
 	if path := os.Getenv(key); path != "" {
-		_, err := Open(spec(t, "unix://"+path), Means{})
+		_, err := Open(socketSpec(t, "unix://"+path), Means{})
 		want := path + ": a socket of uid 0, which this user may not ask whether it lives, stands there and is not removed"
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
@@ -107,7 +107,7 @@ func TestSocketOfAnother(t *testing.T) {
 
 // The cure of a size that is too large says nothing of owners.
 func TestPipeSizeCure(t *testing.T) {
-	s, err := Open(spec(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
+	s, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
 	if err == nil {
 		s.Close()
 		t.Skip("CAP_SYS_RESOURCE may")
@@ -123,20 +123,20 @@ func TestOverlaps(t *testing.T) {
 		a, b Spec
 		want bool
 	}{
-		{spec(t, "tcp://127.0.0.1:80"), spec(t, "tcp://127.0.0.1:80"), true},
-		{spec(t, "tcp://127.0.0.1:80"), spec(t, "tcp://:80"), true},
-		{spec(t, "tcp://[::1]:80"), spec(t, "tcp6://:80"), true},
-		{spec(t, "tcp://127.0.0.1:80"), spec(t, "tcp://127.0.0.2:80"), false},
-		{spec(t, "tcp://:80"), spec(t, "tcp://:81"), false},
-		{spec(t, "tcp://:80"), spec(t, "udp://:80"), false},
-		{spec(t, "unix:///run/s"), spec(t, "unixgram:///run/s"), true},
-		{spec(t, "unix:///run/s"), spec(t, "fifo:///run/s"), true},
-		{spec(t, "unix:///run/s"), spec(t, "unix:///run/t", link), true},
-		{spec(t, "unix:///run/t"), spec(t, "unix:///run/u"), false},
-		{spec(t, "unix://@s"), spec(t, "unixgram://@s"), false},
-		{spec(t, "vsock://:80"), spec(t, "vsock://1:80"), true},
-		{spec(t, "vsock://2:80"), spec(t, "vsock://1:80"), false},
-		{spec(t, "vsock://:80"), spec(t, "tcp://:80"), false},
+		{socketSpec(t, "tcp://127.0.0.1:80"), socketSpec(t, "tcp://127.0.0.1:80"), true},
+		{socketSpec(t, "tcp://127.0.0.1:80"), socketSpec(t, "tcp://:80"), true},
+		{socketSpec(t, "tcp://[::1]:80"), socketSpec(t, "tcp6://:80"), true},
+		{socketSpec(t, "tcp://127.0.0.1:80"), socketSpec(t, "tcp://127.0.0.2:80"), false},
+		{socketSpec(t, "tcp://:80"), socketSpec(t, "tcp://:81"), false},
+		{socketSpec(t, "tcp://:80"), socketSpec(t, "udp://:80"), false},
+		{socketSpec(t, "unix:///run/s"), socketSpec(t, "unixgram:///run/s"), true},
+		{socketSpec(t, "unix:///run/s"), socketSpec(t, "fifo:///run/s"), true},
+		{socketSpec(t, "unix:///run/s"), socketSpec(t, "unix:///run/t", link), true},
+		{socketSpec(t, "unix:///run/t"), socketSpec(t, "unix:///run/u"), false},
+		{socketSpec(t, "unix://@s"), socketSpec(t, "unixgram://@s"), false},
+		{socketSpec(t, "vsock://:80"), socketSpec(t, "vsock://1:80"), true},
+		{socketSpec(t, "vsock://2:80"), socketSpec(t, "vsock://1:80"), false},
+		{socketSpec(t, "vsock://:80"), socketSpec(t, "tcp://:80"), false},
 	} {
 		if tt.a.Overlaps(tt.b) != tt.want || tt.b.Overlaps(tt.a) != tt.want {
 			t.Errorf("%v and %v: want %v", tt.a.Address, tt.b.Address, tt.want)

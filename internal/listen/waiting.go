@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Client is one client that waits in a socket's queue: a plain value that is
@@ -36,7 +38,7 @@ func (s *Socket) Waiting() (waiting []Client, err error) {
 	}
 	err = control(s.front(), func(fd int) (err error) {
 		switch a := s.spec.Address; {
-		case a.Network == FIFO || a.Network == VSock:
+		case a.Network == spec.FIFO || a.Network == spec.VSock:
 			waiting = []Client{"somebody"}
 		case !a.Stream():
 			waiting, err = firstDatagram(fd)

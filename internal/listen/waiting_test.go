@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // Who waits is listed one by one, is the same at the next look, and is gone when
@@ -81,7 +82,7 @@ func whoWaits(t *testing.T, s *Socket) []Client {
 
 func mustOpen(t *testing.T, address string) *Socket {
 	t.Helper()
-	a, err := ParseAddress(address)
+	a, err := spec.ParseAddress(address)
 	if err != nil {
 		t.Fatal(err)
 	}

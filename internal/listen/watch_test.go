@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // TestForget does not call for who was forgotten or closed, and a description
@@ -75,7 +76,7 @@ func TestManySockets(t *testing.T) {
 		}
 	}
 	for _, s := range sockets {
-		if s.Spec().Address.Network == UnixGram {
+		if s.Spec().Address.Network == spec.UnixGram {
 			sendOne(t, s.node.path)
 			continue
 		}
@@ -106,7 +107,7 @@ func openMany(t *testing.T, many int) []*Socket {
 		if i%2 == 0 {
 			network = "unixgram"
 		}
-		specs = append(specs, spec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
+		specs = append(specs, socketSpec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
 	}
 	sockets, err := OpenAll(specs, Means{})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // BenchmarkEcho compares the round trip of a datagram with and without the seal,
@@ -22,9 +24,9 @@ func BenchmarkEcho(b *testing.B) {
 	b.Run("v6/one thread", func(b *testing.B) { compare(b, udp6(), any6, (*echo).alone) })
 }
 
-func compare(b *testing.B, kind Kind, address unix.Sockaddr, trip func(*echo) error) {
+func compare(b *testing.B, kind spec.Kind, address unix.Sockaddr, trip func(*echo) error) {
 	p := open(b, 0)
-	sockets, err := p.Sockets([]Kind{kind})
+	sockets, err := p.Sockets([]spec.Kind{kind})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -68,7 +70,7 @@ type echo struct {
 	running        chan error // from the server's thread; nil: not started yet
 }
 
-func newEcho(b *testing.B, server int, kind Kind, address unix.Sockaddr) *echo {
+func newEcho(b *testing.B, server int, kind spec.Kind, address unix.Sockaddr) *echo {
 	if err := unix.Bind(server, address); err != nil {
 		b.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func (e *echo) serve() {
 	}
 }
 
-func plainSocket(tb testing.TB, k Kind) int {
+func plainSocket(tb testing.TB, k spec.Kind) int {
 	tb.Helper()
 	fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
 	if err != nil {

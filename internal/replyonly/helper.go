@@ -7,14 +7,13 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // HelperName is argv[0] of the helper, the activator's own binary; the number of
 // its socket is argv[1].
 const HelperName = "activator-udp"
-
-// Kind is what socket(2) is asked for.
-type Kind struct{ Family, Type, Protocol int }
 
 // A request is one message of up to maxKinds kinds, each of three numbers; the
 // answer is one message of an index and an errno, with all sockets or none.
@@ -61,7 +60,7 @@ func serve(conn int) error {
 	}
 }
 
-func answer(conn int, kinds []Kind) error {
+func answer(conn int, kinds []spec.Kind) error {
 	fds, answer, err := makeSockets(kinds)
 	defer func() {
 		for _, fd := range fds {
@@ -77,7 +76,7 @@ func answer(conn int, kinds []Kind) error {
 }
 
 // makeSockets makes as many as it can; the answer says which one it could not.
-func makeSockets(kinds []Kind) (fds []int, answer []byte, err error) {
+func makeSockets(kinds []spec.Kind) (fds []int, answer []byte, err error) {
 	for i, k := range kinds {
 		fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
 		if err != nil {
@@ -88,7 +87,7 @@ func makeSockets(kinds []Kind) (fds []int, answer []byte, err error) {
 	return fds, encodeAnswer(0, nil), nil
 }
 
-func encodeKinds(kinds []Kind) []byte {
+func encodeKinds(kinds []spec.Kind) []byte {
 	b := make([]byte, 0, len(kinds)*kindSize)
 	for _, k := range kinds {
 		for _, n := range []int{k.Family, k.Type, k.Protocol} {
@@ -98,14 +97,14 @@ func encodeKinds(kinds []Kind) []byte {
 	return b
 }
 
-func decodeKinds(b []byte) ([]Kind, error) {
+func decodeKinds(b []byte) ([]spec.Kind, error) {
 	if len(b) == 0 || len(b)%kindSize != 0 || len(b) > maxKinds*kindSize {
 		return nil, errors.New("request of " + strconv.Itoa(len(b)) + " bytes")
 	}
-	kinds := make([]Kind, 0, len(b)/kindSize)
+	kinds := make([]spec.Kind, 0, len(b)/kindSize)
 	for ; len(b) > 0; b = b[kindSize:] {
 		n := func(i int) int { return int(int32(binary.NativeEndian.Uint32(b[4*i:]))) }
-		kinds = append(kinds, Kind{n(0), n(1), n(2)})
+		kinds = append(kinds, spec.Kind{Family: n(0), Type: n(1), Protocol: n(2)})
 	}
 	return kinds, nil
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 func TestMain(m *testing.M) {
@@ -47,5 +48,7 @@ func open(tb testing.TB, peers int) *Programs {
 }
 
 // udp4 and udp6 are the two kinds there are.
-func udp4() Kind { return Kind{unix.AF_INET, unix.SOCK_DGRAM, 0} }
-func udp6() Kind { return Kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP} }
+func udp4() spec.Kind { return spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: 0} }
+func udp6() spec.Kind {
+	return spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 func TestOwnGroup(t *testing.T) {
@@ -56,7 +58,7 @@ func FuzzOwnGroup(f *testing.F) {
 }
 
 func TestKinds(t *testing.T) {
-	kinds := []Kind{udp4(), udp6(), {-1, 1 << 20, 0}}
+	kinds := []spec.Kind{udp4(), udp6(), {Family: -1, Type: 1 << 20}}
 	got, err := decodeKinds(encodeKinds(kinds))
 	if err != nil || !slices.Equal(got, kinds) {
 		t.Errorf("got %v, %v", got, err)
@@ -69,7 +71,7 @@ func TestKinds(t *testing.T) {
 }
 
 func FuzzDecodeKinds(f *testing.F) {
-	f.Add(encodeKinds([]Kind{udp4()}))
+	f.Add(encodeKinds([]spec.Kind{udp4()}))
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if kinds, err := decodeKinds(b); err == nil && !bytes.Equal(encodeKinds(kinds), b) {

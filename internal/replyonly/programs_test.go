@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // An ordinary user is told in a sentence what is missing.
@@ -50,7 +52,7 @@ func TestMany(t *testing.T) {
 		started++
 		return start(argv, attr)
 	}
-	kinds := make([]Kind, 2000)
+	kinds := make([]spec.Kind, 2000)
 	for i := range kinds {
 		kinds[i] = udp4()
 		if i%3 == 0 {
@@ -77,8 +79,8 @@ func TestMany(t *testing.T) {
 
 func TestAllOrNone(t *testing.T) {
 	p := open(t, 0)
-	for _, k := range []Kind{{unix.AF_INET, unix.SOCK_STREAM, 0}, {unix.AF_UNIX, unix.SOCK_DGRAM, 0}, {unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE}, {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP}} {
-		if sockets, err := p.Sockets([]Kind{udp4(), k}); err == nil || len(sockets) != 0 {
+	for _, k := range []spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: 0}, {Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM, Protocol: 0}, {Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDPLITE}, {Family: unix.AF_INET, Type: unix.SOCK_RAW, Protocol: unix.IPPROTO_UDP}} {
+		if sockets, err := p.Sockets([]spec.Kind{udp4(), k}); err == nil || len(sockets) != 0 {
 			t.Errorf("%v: got %v, %v", k, sockets, err)
 		}
 	}
@@ -98,7 +100,7 @@ func TestNoDescriptors(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
-	kinds := make([]Kind, 100)
+	kinds := make([]spec.Kind, 100)
 	for i := range kinds {
 		kinds[i] = udp4()
 	}
@@ -112,7 +114,7 @@ func TestNoDescriptors(t *testing.T) {
 func TestAdmitAndForget(t *testing.T) {
 	p := open(t, 0)
 	onWire(t, func(w *wire) {
-		sockets, err := p.Sockets([]Kind{udp4()})
+		sockets, err := p.Sockets([]spec.Kind{udp4()})
 		w.must("sockets", err)
 		defer closeAll(sockets)
 		fd := fdOf(t, sockets[0])
@@ -152,7 +154,7 @@ func TestAdmitAndForget(t *testing.T) {
 func TestQueued(t *testing.T) {
 	p := open(t, 0)
 	onWire(t, func(w *wire) {
-		sockets, err := p.Sockets([]Kind{udp6()})
+		sockets, err := p.Sockets([]spec.Kind{udp6()})
 		w.must("sockets", err)
 		defer closeAll(sockets)
 		fd := fdOf(t, sockets[0])
@@ -206,7 +208,7 @@ func TestFlood(t *testing.T) {
 // What the kernel holds for a socket goes with it.
 func TestNothingLeaks(t *testing.T) {
 	p := open(t, 16)
-	sockets, err := p.Sockets([]Kind{udp4()})
+	sockets, err := p.Sockets([]spec.Kind{udp4()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +280,7 @@ func alive(command int, id uint32) bool {
 // To admit is cheap while tables are ready, and works when none is.
 func TestAdmitMany(t *testing.T) {
 	p := open(t, 0)
-	kinds := make([]Kind, 3*ready)
+	kinds := make([]spec.Kind, 3*ready)
 	for i := range kinds {
 		kinds[i] = udp4()
 	}
@@ -308,7 +310,7 @@ func TestAdmitMany(t *testing.T) {
 // what was taken in vain comes back.
 func TestAdmitAtOnce(t *testing.T) {
 	p := open(t, 16)
-	kinds := make([]Kind, 50)
+	kinds := make([]spec.Kind, 50)
 	for i := range kinds {
 		kinds[i] = udp4()
 	}

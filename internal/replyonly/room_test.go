@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // roleVariable makes the test binary one of the processes under test.
@@ -64,7 +65,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 func TestNothingStays(t *testing.T) {
 	p := open(t, 0)
-	sockets, err := p.Sockets([]Kind{udp4(), udp6()})
+	sockets, err := p.Sockets([]spec.Kind{udp4(), udp6()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,7 @@ func victim() {
 		return pid, err
 	}, 1)
 	if err == nil {
-		_, err = p.Sockets([]Kind{udp4()})
+		_, err = p.Sockets([]spec.Kind{udp4()})
 	}
 	fmt.Println(err)
 	os.Exit(1)
@@ -259,7 +260,7 @@ func TestAcceptedStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := plainSocket(t, Kind{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP})
+	client := plainSocket(t, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP})
 	if err := unix.Connect(client, at); err != nil {
 		t.Fatalf("without the seal: %v", err)
 	}
@@ -298,7 +299,7 @@ func connectless(t *testing.T, p *Programs) int {
 		t.Fatal(err)
 	}
 	defer h.close()
-	sockets, err := h.ask([]Kind{{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}})
+	sockets, err := h.ask([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}})
 	t.Cleanup(func() { closeAll(sockets) })
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +325,7 @@ func TestAbove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sockets, err := h.ask([]Kind{udp4()})
+	sockets, err := h.ask([]spec.Kind{udp4()})
 	h.close()
 	defer closeAll(sockets)
 	if err != nil {
@@ -435,7 +436,7 @@ func TestHelperGoesWrong(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p.start = tt.start
-			sockets, err := p.Sockets([]Kind{udp4()})
+			sockets, err := p.Sockets([]spec.Kind{udp4()})
 			var known *Error
 			if len(sockets) != 0 || !errors.As(err, &known) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(known.Cure, tt.cure) {
 				t.Fatalf("got %v, %v", sockets, err)

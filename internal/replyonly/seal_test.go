@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // way is a way to send a datagram; the socket is bound and not connected.
@@ -116,7 +118,7 @@ func wire16(port int) int32 { return onTheWire(uint16(port)) }
 // family is one of the three kinds of peers that a UDP socket can have.
 type family struct {
 	name          string
-	kind          Kind
+	kind          spec.Kind
 	mapped        bool
 	client, other netip.AddrPort
 }
@@ -317,7 +319,7 @@ func TestCopiesForTheHost(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		kind Kind
+		kind spec.Kind
 		to   netip.Addr
 		send send
 	}{
@@ -353,7 +355,7 @@ func becomeV4(fd int, to netip.AddrPort) error {
 	return err
 }
 
-func (w *wire) copies(p *Programs, kind Kind, to netip.Addr, send func(int, netip.AddrPort) error) {
+func (w *wire) copies(p *Programs, kind spec.Kind, to netip.Addr, send func(int, netip.AddrPort) error) {
 	listener, port := w.listener(to)
 	plain := plainSocket(w.t, kind)
 	w.prepare(plain, kind)
@@ -377,7 +379,7 @@ func (w *wire) copies(p *Programs, kind Kind, to netip.Addr, send func(int, neti
 	}
 }
 
-func (w *wire) prepare(fd int, kind Kind) {
+func (w *wire) prepare(fd int, kind spec.Kind) {
 	w.bound(fd, kind)
 	w.must("SO_BROADCAST", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	w.must("SO_BINDTODEVICE", unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "tap0"))

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Start starts this very binary with argv, of which argv[0] says what it is to
@@ -34,9 +36,9 @@ const closed = ^uintptr(0)
 //
 // It takes a process for all of them, and the directory of a cgroup below our own
 // that is gone at the end.
-func (p *Programs) Sockets(kinds []Kind) (sockets []*os.File, err error) {
+func (p *Programs) Sockets(kinds []spec.Kind) (sockets []*os.File, err error) {
 	for _, k := range kinds {
-		if err := k.check(); err != nil {
+		if err := checkKind(k); err != nil {
 			return nil, err
 		}
 	}
@@ -72,9 +74,9 @@ func (p *Programs) Sockets(kinds []Kind) (sockets []*os.File, err error) {
 	return sockets, tryAll(sockets, kinds)
 }
 
-// check refuses what the programs have no answer for: to them, a TCP handshake
+// checkKind refuses what the programs have no answer for: to them, a TCP handshake
 // is a packet to nobody they know.
-func (k Kind) check() error {
+func checkKind(k spec.Kind) error {
 	if k.Family != unix.AF_INET && k.Family != unix.AF_INET6 || k.Type != unix.SOCK_DGRAM || k.Protocol != 0 && k.Protocol != unix.IPPROTO_UDP {
 		return fmt.Errorf("socket of family %d, type %d, protocol %d: only UDP can be sealed", k.Family, k.Type, k.Protocol)
 	}
@@ -134,7 +136,7 @@ func (h *helping) close() {
 func (h *helping) kill() { _ = unix.Kill(h.pid, unix.SIGKILL) }
 
 // ask returns the sockets that came, also on error.
-func (h *helping) ask(kinds []Kind) ([]*os.File, error) {
+func (h *helping) ask(kinds []spec.Kind) ([]*os.File, error) {
 	if err := unix.SetsockoptTimeval(h.conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTimeout}); err != nil {
 		return nil, failed(stepHelper, os.NewSyscallError("setsockopt SO_RCVTIMEO", err))
 	}
@@ -206,7 +208,7 @@ func (h *helping) receive() (data []byte, fds []int, err error) {
 // tryAll tries the seal of sockets that have no table yet: a connect, which sends
 // nothing, must be refused. It would not be where a kernel has lost the cgroup of
 // its sockets.
-func tryAll(sockets []*os.File, kinds []Kind) error {
+func tryAll(sockets []*os.File, kinds []spec.Kind) error {
 	for i, s := range sockets {
 		var to unix.Sockaddr = &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}
 		if kinds[i].Family == unix.AF_INET6 {

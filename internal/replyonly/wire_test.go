@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // The wire of a test is a tap device in a network namespace of its own: what
@@ -131,7 +132,7 @@ func (w *wire) must(what string, err error) {
 }
 
 // bound returns a socket bound to a port of the host; for v6 to both families.
-func (w *wire) bound(fd int, kind Kind) (port uint16) {
+func (w *wire) bound(fd int, kind spec.Kind) (port uint16) {
 	w.t.Helper()
 	var any unix.Sockaddr = &unix.SockaddrInet4{}
 	if kind.Family == unix.AF_INET6 {
@@ -280,9 +281,9 @@ func sockaddr(to netip.AddrPort, mapped bool) unix.Sockaddr {
 }
 
 // sealed returns a sealed socket of our own, with its table.
-func sealed(tb testing.TB, p *Programs, k Kind) *os.File {
+func sealed(tb testing.TB, p *Programs, k spec.Kind) *os.File {
 	tb.Helper()
-	sockets, err := p.Sockets([]Kind{k})
+	sockets, err := p.Sockets([]spec.Kind{k})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/intercept"
-	"activator/internal/listen"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // Binding is for a program that gets its sockets in answer to its own bind(2). It
 // is up when it listens at every target.
 type Binding struct {
-	Targets []listen.Address // what the program binds, one for each socket; nil: it inherits the sockets
+	Targets []spec.Address // what the program binds, one for each socket; nil: it inherits the sockets
 }
 
 // inherited are the files that the program starts with.
@@ -43,16 +43,16 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 }
 
 // target translates an address. Lends file.
-func target(a listen.Address, file *os.File) intercept.Target {
+func target(a spec.Address, file *os.File) intercept.Target {
 	t := intercept.Target{Name: a.String(), Type: unix.SOCK_STREAM, Port: uint16(a.Port), IP: a.IP, Path: a.Path, File: file}
 	switch a.Network {
-	case listen.UDP, listen.UDP4, listen.UDP6, listen.UnixGram:
+	case spec.UDP, spec.UDP4, spec.UDP6, spec.UnixGram:
 		t.Type = unix.SOCK_DGRAM
-	case listen.UnixPacket:
+	case spec.UnixPacket:
 		t.Type = unix.SOCK_SEQPACKET
 	}
-	t.Four = a.Network != listen.TCP6 && a.Network != listen.UDP6
-	t.Six = a.Network != listen.TCP4 && a.Network != listen.UDP4
+	t.Four = a.Network != spec.TCP6 && a.Network != spec.UDP6
+	t.Six = a.Network != spec.TCP4 && a.Network != spec.UDP4
 	return t
 }
 

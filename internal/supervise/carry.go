@@ -12,20 +12,20 @@ import (
 	"syscall"
 	"time"
 
-	"activator/internal/listen"
 	"activator/internal/netns"
 	"activator/internal/proxy"
 	"activator/internal/relay"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // Carrying is for a program that listens in its own network: we accept, and carry
 // the connections to it, and datagrams. It is up when it listens at every target.
 type Carrying struct {
-	Targets  []listen.Address // what the program listens at, one for each socket; nil: it inherits the sockets
-	Protocol string           // "v1", "v2": of streams, it is told the client's address by the PROXY protocol; "": by the socket's own
-	MaxConns int              // at once; 0: no limit
-	Idle     time.Duration    // a connection on which nothing moves is closed; 0: never. Of a client of UDP: is forgotten; 0: after 2 minutes
+	Targets  []spec.Address // what the program listens at, one for each socket; nil: it inherits the sockets
+	Protocol string         // "v1", "v2": of streams, it is told the client's address by the PROXY protocol; "": by the socket's own
+	MaxConns int            // at once; 0: no limit
+	Idle     time.Duration  // a connection on which nothing moves is closed; 0: never. Of a client of UDP: is forgotten; 0: after 2 minutes
 }
 
 // carrier carries the connections of one run of the program. Its methods may be
@@ -62,7 +62,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(s.spec.Carrying.Targets, listen.Address.Unix) {
+	if slices.ContainsFunc(s.spec.Carrying.Targets, spec.Address.Unix) {
 		if err := room.Identify(child.Pid()); err != nil {
 			room.Close()
 			return nil, err
@@ -70,7 +70,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	}
 	if err := room.LowPorts(); err != nil {
 		level := slog.LevelDebug
-		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a listen.Address) bool { return (a.TCP() || a.UDP()) && a.Port < 1024 }) {
+		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a spec.Address) bool { return (a.TCP() || a.UDP()) && a.Port < 1024 }) {
 			level = slog.LevelWarn
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
@@ -277,9 +277,9 @@ func awaitListening(ctx context.Context, door interface{ Look() (bool, error) })
 }
 
 // within translates a target.
-func within(a listen.Address) netns.Address {
+func within(a spec.Address) netns.Address {
 	return netns.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
-		Four: a.Network != listen.TCP6 && a.Network != listen.UDP6, Six: a.Network != listen.TCP4 && a.Network != listen.UDP4}
+		Four: a.Network != spec.TCP6 && a.Network != spec.UDP6, Six: a.Network != spec.TCP4 && a.Network != spec.UDP4}
 }
 
 // dialer connects clients to the program.

@@ -10,6 +10,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/netns"
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // courier carries the datagrams of one socket to the program and its answers back.
@@ -21,7 +22,7 @@ type courier struct {
 
 // await waits until the program has bound a target of UDP, and returns where, which
 // the caller closes; nil: nobody is to be served any more.
-func (c *carrier) await(target listen.Address) (*netns.Bound, error) {
+func (c *carrier) await(target spec.Address) (*netns.Bound, error) {
 	bound, err := c.room.Bound(within(target))
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"activator/internal/output"
 	"activator/internal/relay"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 func TestMain(m *testing.M) {
@@ -233,7 +234,7 @@ func (s *stand) open() *listen.Socket {
 	if s.address == "" {
 		s.address = "unix://" + s.path
 	}
-	address, err := listen.ParseAddress(s.address)
+	address, err := spec.ParseAddress(s.address)
 	if err != nil {
 		s.t.Fatal(err)
 	}

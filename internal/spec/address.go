@@ -1,4 +1,4 @@
-package listen
+package spec
 
 import (
 	"errors"
@@ -24,6 +24,57 @@ const (
 	CIDAny = 1<<32 - 1
 )
 
+// Network is the word before "://" in an address.
+type Network string
+
+// The networks an address may name. TCP and UDP with an empty host are dual
+// stack, the forms with a digit force one family.
+const (
+	TCP        Network = "tcp"
+	TCP4       Network = "tcp4"
+	TCP6       Network = "tcp6"
+	UDP        Network = "udp"
+	UDP4       Network = "udp4"
+	UDP6       Network = "udp6"
+	Unix       Network = "unix"
+	UnixGram   Network = "unixgram"
+	UnixPacket Network = "unixpacket"
+	VSock      Network = "vsock"
+	FIFO       Network = "fifo"
+)
+
+// Kind is what socket(2) asks for, without flags.
+type Kind struct{ Family, Type, Protocol int }
+
+// Address is a parsed listen address: a pure, comparable value. Two addresses
+// that bind the same place are equal.
+type Address struct {
+	Network Network
+	IP      netip.Addr // tcp and udp; with zone; the zero Addr is the wildcard of Network
+	Port    uint32     // tcp and udp: 1 to 65535; vsock: 1 to 1<<32 - 2
+	CID     uint32     // vsock; CIDAny for an empty one
+	Path    string     // unix*: absolute path, or "@name" for abstract; fifo: absolute path
+}
+
+// AddressError says what is wrong with a text that is no address.
+type AddressError struct {
+	Written string
+	Text    string // what is wrong with it
+	Cure    string // what to write instead; "": Text says it
+}
+
+func (e *AddressError) Error() string {
+	text := fmt.Sprintf("listen address %q: %s", e.Written, e.Text)
+	if e.Cure != "" {
+		text += "; " + e.Cure
+	}
+	return text
+}
+
+func refuse(cure, format string, args ...any) error {
+	return &AddressError{Text: fmt.Sprintf(format, args...), Cure: cure}
+}
+
 // networks are the words that may stand before "://", in the order they are
 // told to the user.
 var networks = []Network{TCP, UDP, TCP4, TCP6, UDP4, UDP6, Unix, UnixGram, UnixPacket, VSock, FIFO}
@@ -31,23 +82,24 @@ var networks = []Network{TCP, UDP, TCP4, TCP6, UDP4, UDP6, Unix, UnixGram, UnixP
 // ParseAddress reads a listen address such as "tcp://127.0.0.1:3000". It looks
 // nothing up: names of hosts, services and interfaces stay names or are
 // refused. Forms that bind the same place give equal addresses. The error
-// quotes s and says what to write instead.
+// is an [*AddressError].
 func ParseAddress(s string) (Address, error) {
 	a, err := parseAddress(s)
-	if err != nil {
-		return Address{}, fmt.Errorf("listen address %q: %w", s, err)
+	var wrong *AddressError
+	if errors.As(err, &wrong) {
+		wrong.Written = s
 	}
-	return a, nil
+	return a, err
 }
 
 func parseAddress(s string) (Address, error) {
 	switch {
 	case s == "":
-		return Address{}, errors.New(`is empty; write for example "tcp://127.0.0.1:3000"`)
+		return Address{}, refuse(`write for example "tcp://127.0.0.1:3000"`, "is empty")
 	case strings.IndexByte(s, 0) >= 0:
-		return Address{}, errors.New("contains a NUL byte")
+		return Address{}, refuse("", "contains a NUL byte")
 	case !utf8.ValidString(s):
-		return Address{}, errors.New("is not valid UTF-8")
+		return Address{}, refuse("", "is not valid UTF-8")
 	}
 	word, rest, found := strings.Cut(s, "://")
 	if !found {
@@ -66,9 +118,9 @@ func parseAddress(s string) (Address, error) {
 		return Address{Network: network, Path: p}, err
 	}
 	if lower := Network(strings.ToLower(word)); known(lower) {
-		return Address{}, fmt.Errorf("write %q in small letters", lower)
+		return Address{}, refuse("", "write %q in small letters", lower)
 	}
-	return Address{}, fmt.Errorf("unknown network %q; one of %s", word, networkList())
+	return Address{}, refuse("one of "+networkList(), "unknown network %q", word)
 }
 
 func known(n Network) bool {
@@ -108,14 +160,14 @@ func noNetwork(s string) error {
 		meant = "tcp://" + s
 	}
 	if _, err := parseAddress(meant); err != nil {
-		return fmt.Errorf("says no network; it begins with one of %s", networkList())
+		return refuse("it begins with one of "+networkList(), "says no network")
 	}
-	return fmt.Errorf("says no network; write %q", meant)
+	return refuse(fmt.Sprintf("write %q", meant), "says no network")
 }
 
 func parseInternet(network Network, rest string) (Address, error) {
 	if strings.ContainsAny(rest, "/?#") {
-		return Address{}, errors.New(`ends after the port; no "/", "?" or "#"`)
+		return Address{}, refuse(`no "/", "?" or "#"`, "ends after the port")
 	}
 	host, port, err := splitHostPort(network, rest)
 	if err != nil {
@@ -137,69 +189,69 @@ func splitHostPort(network Network, s string) (host, port string, err error) {
 		inside, after, found := strings.Cut(s[1:], "]")
 		switch {
 		case !found:
-			return "", "", errors.New(`"[" without "]"`)
+			return "", "", refuse("", `"[" without "]"`)
 		case strings.HasPrefix(after, "%"):
-			return "", "", fmt.Errorf(`the scope belongs inside the brackets, as in "%s://[fe80::1%%eth0]:80"`, network)
+			return "", "", refuse("", `the scope belongs inside the brackets, as in "%s://[fe80::1%%eth0]:80"`, network)
 		case after == "":
-			return "", "", fmt.Errorf("has no port; write \"%s://[%s]:PORT\"", network, inside)
+			return "", "", refuse(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, inside), "has no port")
 		case after[0] != ':':
-			return "", "", fmt.Errorf("after \"]\" comes \":PORT\", not %q", after)
+			return "", "", refuse("", `after "]" comes ":PORT", not %q`, after)
 		case !strings.Contains(inside, ":"):
-			return "", "", fmt.Errorf("only an IPv6 address stands in brackets, not %q", inside)
+			return "", "", refuse("", "only an IPv6 address stands in brackets, not %q", inside)
 		}
 		return inside, after[1:], nil
 	}
 	if strings.Count(s, ":") > 1 {
 		if _, err := netip.ParseAddr(s); err == nil {
-			return "", "", fmt.Errorf("an IPv6 address stands in brackets and has a port; write \"%s://[%s]:PORT\"", network, s)
+			return "", "", refuse(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, s), "an IPv6 address stands in brackets and has a port")
 		}
-		return "", "", fmt.Errorf(`an IPv6 address stands in brackets, as in "%s://[::1]:80"`, network)
+		return "", "", refuse("", `an IPv6 address stands in brackets, as in "%s://[::1]:80"`, network)
 	}
 	host, port, found := strings.Cut(s, ":")
 	if !found {
 		if s != "" && strings.Trim(s, "0123456789") == "" {
-			return "", "", fmt.Errorf("has no port; for port %s on all addresses write \"%s://:%s\"", s, network, s)
+			return "", "", refuse(fmt.Sprintf(`for port %s on all addresses write "%s://:%s"`, s, network, s), "has no port")
 		}
-		return "", "", fmt.Errorf("has no port; write \"%s://%s:PORT\"", network, s)
+		return "", "", refuse(fmt.Sprintf(`write "%s://%s:PORT"`, network, s), "has no port")
 	}
 	return host, port, nil
 }
 
 func parsePort(s string) (uint32, error) {
 	if s == "" {
-		return 0, errors.New("the port is empty; 1 to 65535")
+		return 0, refuse("1 to 65535", "the port is empty")
 	}
 	if strings.Contains(s, "%") {
-		return 0, errors.New(`the scope belongs inside the brackets, as in "[fe80::1%eth0]:80"`)
+		return 0, refuse("", `the scope belongs inside the brackets, as in "[fe80::1%%eth0]:80"`)
 	}
-	n, err := parseNumber(s)
+	n, err := parseNumber("port", s)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("port %w", err)
+		return 0, err
 	case n == 0:
-		return 0, errors.New("port 0 would be another one at every start; 1 to 65535")
+		return 0, refuse("1 to 65535", "port 0 would be another one at every start")
 	case n > 65535:
-		return 0, fmt.Errorf("port %s is too large; 1 to 65535", s)
+		return 0, refuse("1 to 65535", "port %s is too large", s)
 	}
 	return n, nil
 }
 
 // parseNumber reads decimal digits only: no sign, no space, no leading zero.
-func parseNumber(s string) (uint32, error) {
+func parseNumber(what, s string) (uint32, error) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
-			return 0, fmt.Errorf("%q is not a decimal number", s)
+			return 0, refuse("", "%s %q is not a decimal number", what, s)
 		}
 	}
 	if len(s) > 1 && s[0] == '0' {
-		return 0, fmt.Errorf("%q has a leading zero", s)
+		return 0, refuse("", "%s %q has a leading zero", what, s)
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	if errors.Is(err, strconv.ErrRange) {
-		return 0, fmt.Errorf("%q is too large", s)
+		return 0, refuse("", "%s %q is too large", what, s)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a decimal number", s)
+		return 0, refuse("", "%s %q is not a decimal number", what, s)
 	}
 	return uint32(n), nil
 }
@@ -209,28 +261,28 @@ func parseHost(network Network, host string) (netip.Addr, error) {
 		return netip.Addr{}, nil
 	}
 	if host == "*" {
-		return netip.Addr{}, errors.New(`"*" is written as an empty host, as in "tcp://:80"`)
+		return netip.Addr{}, refuse("", `"*" is written as an empty host, as in "tcp://:80"`)
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		if strings.Contains(host, ":") {
-			return netip.Addr{}, fmt.Errorf("%q is not an IPv6 address", host)
+			return netip.Addr{}, refuse("", "%q is not an IPv6 address", host)
 		}
 		if strings.Trim(host, "0123456789.") == "" {
-			return netip.Addr{}, fmt.Errorf("%q is not an IPv4 address", host)
+			return netip.Addr{}, refuse("", "%q is not an IPv4 address", host)
 		}
 		if host == "localhost" {
-			return netip.Addr{}, errors.New(`names are not looked up; write "127.0.0.1", and a second address with "[::1]"`)
+			return netip.Addr{}, refuse(`write "127.0.0.1", and a second address with "[::1]"`, "names are not looked up")
 		}
-		return netip.Addr{}, fmt.Errorf("%q is not an IP address, and names are not looked up; write the address", host)
+		return netip.Addr{}, refuse("write the address", "%q is not an IP address, and names are not looked up", host)
 	}
 	switch {
 	case ip.Is4In6():
-		return netip.Addr{}, fmt.Errorf("%q is an IPv4 address in IPv6 clothes; write %q", host, ip.WithZone("").Unmap())
+		return netip.Addr{}, refuse(fmt.Sprintf("write %q", ip.WithZone("").Unmap()), "%q is an IPv4 address in IPv6 clothes", host)
 	case ip.Is4() && (network == TCP6 || network == UDP6):
-		return netip.Addr{}, fmt.Errorf("%q is an IPv4 address, but %s:// takes only IPv6", host, network)
+		return netip.Addr{}, refuse("", "%q is an IPv4 address, but %s:// takes only IPv6", host, network)
 	case ip.Is6() && (network == TCP4 || network == UDP4):
-		return netip.Addr{}, fmt.Errorf("%q is an IPv6 address, but %s:// takes only IPv4", host, network)
+		return netip.Addr{}, refuse("", "%q is an IPv6 address, but %s:// takes only IPv4", host, network)
 	}
 	return ip, checkZone(ip.Zone())
 }
@@ -239,7 +291,7 @@ func parseHost(network Network, host string) (netip.Addr, error) {
 // kernel, at most IFNAMSIZ-1 bytes.
 func checkZone(zone string) error {
 	if len(zone) > 15 || zone == "." || zone == ".." || strings.ContainsAny(zone, "/:% \t\n\v\f\r") {
-		return fmt.Errorf("scope %q cannot be the name of a network interface", zone)
+		return refuse("", "scope %q cannot be the name of a network interface", zone)
 	}
 	return nil
 }
@@ -268,10 +320,10 @@ func (a Address) canonical() Address {
 func parseUnix(network Network, rest string) (Address, error) {
 	if strings.HasPrefix(rest, "@") {
 		if rest == "@" {
-			return Address{}, errors.New(`the abstract name after "@" is empty`)
+			return Address{}, refuse("", `the abstract name after "@" is empty`)
 		}
 		if len(rest) > maxUnixPath {
-			return Address{}, fmt.Errorf("the abstract name has %d bytes with its \"@\"; the kernel takes %d", len(rest), maxUnixPath)
+			return Address{}, refuse(fmt.Sprintf("the kernel takes %d", maxUnixPath), `the abstract name has %d bytes with its "@"`, len(rest))
 		}
 		return Address{Network: network, Path: rest}, nil
 	}
@@ -282,28 +334,29 @@ func parseUnix(network Network, rest string) (Address, error) {
 // parsePath takes an absolute path and drops "//", "/./" and a final "/".
 func parsePath(network Network, p string, longest int) (string, error) {
 	if p == "" {
-		return "", fmt.Errorf("has no path; write \"%s:///run/NAME\"", network)
+		return "", refuse(fmt.Sprintf(`write "%s:///run/NAME"`, network), "has no path")
 	}
 	if p[0] != '/' {
+		cure := fmt.Sprintf(`write "%s:///%s"`, network, p)
 		if network != FIFO {
-			return "", fmt.Errorf("path %q is not absolute; write \"%s:///%s\", or \"%s://@%s\" for an abstract name", p, network, p, network, p)
+			cure += fmt.Sprintf(`, or "%s://@%s" for an abstract name`, network, p)
 		}
-		return "", fmt.Errorf("path %q is not absolute; write \"%s:///%s\"", p, network, p)
+		return "", refuse(cure, "path %q is not absolute", p)
 	}
 	for name := range strings.SplitSeq(p, "/") {
 		if name == ".." {
-			return "", errors.New(`".." in the path leads elsewhere when a folder is a link; write the path without it`)
+			return "", refuse("write the path without it", `".." in the path leads elsewhere when a folder is a link`)
 		}
 		if len(name) > unix.NAME_MAX {
-			return "", fmt.Errorf("a name in the path has %d bytes; the kernel takes %d", len(name), unix.NAME_MAX)
+			return "", refuse(fmt.Sprintf("the kernel takes %d", unix.NAME_MAX), "a name in the path has %d bytes", len(name))
 		}
 	}
 	p = path.Clean(p)
 	if p == "/" {
-		return "", errors.New("the path is the root folder")
+		return "", refuse("", "the path is the root folder")
 	}
 	if len(p) > longest {
-		return "", fmt.Errorf("the path has %d bytes; the kernel takes %d", len(p), longest)
+		return "", refuse(fmt.Sprintf("the kernel takes %d", longest), "the path has %d bytes", len(p))
 	}
 	return p, nil
 }
@@ -311,23 +364,23 @@ func parsePath(network Network, p string, longest int) (string, error) {
 func parseVSock(rest string) (Address, error) {
 	cid, port, found := strings.Cut(rest, ":")
 	if !found {
-		return Address{}, fmt.Errorf(`has no port; write "vsock://%s:PORT"`, rest)
+		return Address{}, refuse(fmt.Sprintf(`write "vsock://%s:PORT"`, rest), "has no port")
 	}
 	a := Address{Network: VSock, CID: CIDAny}
 	var err error
 	if cid != "" {
-		if a.CID, err = parseNumber(cid); err != nil {
-			return Address{}, fmt.Errorf("CID %w", err)
+		if a.CID, err = parseNumber("CID", cid); err != nil {
+			return Address{}, err
 		}
 	}
 	if port == "" {
-		return Address{}, errors.New("the port is empty")
+		return Address{}, refuse("", "the port is empty")
 	}
-	if a.Port, err = parseNumber(port); err != nil {
-		return Address{}, fmt.Errorf("port %w", err)
+	if a.Port, err = parseNumber("port", port); err != nil {
+		return Address{}, err
 	}
 	if a.Port == 0 || a.Port == CIDAny {
-		return Address{}, fmt.Errorf("port %s is not one to listen on; 1 to 4294967294", port)
+		return Address{}, refuse("1 to 4294967294", "port %s is not one to listen on", port)
 	}
 	return a, nil
 }
@@ -382,6 +435,14 @@ func (a Address) Unix() bool {
 // datagrams and FIFOs.
 func (a Address) Stream() bool {
 	return !a.UDP() && a.Network != UnixGram && a.Network != FIFO
+}
+
+// Families are those of the IP protocols that a serves.
+func (a Address) Families() (four, six bool) {
+	if a.IP.IsValid() {
+		return a.IP.Unmap().Is4(), !a.IP.Unmap().Is4()
+	}
+	return a.Network != TCP6 && a.Network != UDP6, a.Network != TCP4 && a.Network != UDP4
 }
 
 // Node returns the path of the node that a makes in the file system, "" when it
