@@ -37,6 +37,18 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// Parallel has n times as many parallel tests run at once as there are processors, unless
+// the flag -parallel says how many: for tests that wait most of their time. TestMain calls it
+// before [Main].
+func Parallel(n int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(n*runtime.GOMAXPROCS(0)))
+	}
+}
+
 // fuzzing: the engine keeps workers and a signal goroutine of its own.
 func fuzzing() bool {
 	pattern, worker := flag.Lookup("test.fuzz"), flag.Lookup("test.fuzzworker")

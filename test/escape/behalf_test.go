@@ -99,7 +99,10 @@ read_only = ["/dev/shm/NAME"]
 // TestMisled: with handover = "proxy" a client is carried to the program alone, also when its
 // path leads to a socket of the host's that only we may connect to, and it listens at a
 // decoy of the same number.
-func TestMisled(t *testing.T) { onKernels(t, misledAt) }
+func TestMisled(t *testing.T) {
+	t.Parallel()
+	onKernels(t, misledAt)
+}
 
 func misledAt(t *testing.T, kernel string) {
 	w := newWorld(t)
@@ -176,9 +179,13 @@ writable = ["/dev/shm/NAME"]
 // TestCredentials: whoever is connected to a service sees the service, whether it listens or
 // connects, and not the activator, which answers its calls.
 func TestCredentials(t *testing.T) {
+	t.Parallel()
 	onKernels(t, func(t *testing.T, kernel string) {
 		for _, connect := range []string{"unix", "any"} {
-			t.Run(connect, func(t *testing.T) { credentialsAt(t, kernel, connect) })
+			t.Run(connect, func(t *testing.T) {
+				t.Parallel()
+				credentialsAt(t, kernel, connect)
+			})
 		}
 	})
 }
@@ -238,7 +245,10 @@ read_only = ["/dev/shm/NAME"]
 
 // TestMisreported: what services report to is what stood there before the program, and not
 // what has its name in a root that the program has chosen.
-func TestMisreported(t *testing.T) { onKernels(t, misreportedAt) }
+func TestMisreported(t *testing.T) {
+	t.Parallel()
+	onKernels(t, misreportedAt)
+}
 
 func misreportedAt(t *testing.T, kernel string) {
 	w := newWorld(t)
@@ -293,6 +303,7 @@ warm = false
 // name: that is its name in a network, or in a mount namespace, of its own, or was the
 // client's before it put a link there.
 func TestPoses(t *testing.T) {
+	t.Parallel()
 	const apart = unix.CLONE_NEWUSER
 	for _, tt := range []pose{
 		{"a path of its own mount namespace", apart | unix.CLONE_NEWNS, "/victim", true},
@@ -300,6 +311,7 @@ func TestPoses(t *testing.T) {
 		{"a name of its own network", apart | unix.CLONE_NEWNET, "@", false},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
+			t.Parallel()
 			onKernels(t, tt.test)
 		})
 	}
@@ -346,7 +358,11 @@ func (p pose) start(w *world, dir, name string) (string, error) {
 	if p.flags&unix.CLONE_NEWNS != 0 {
 		folder = dir
 	}
-	cmd := exec.Command(w.binary, "pose", folder, name, w.unixgram, w.nonce)
+	wait := 2 // seconds
+	if p.answered {
+		wait = 60
+	}
+	cmd := exec.Command(w.binary, "pose", folder, name, w.unixgram, w.nonce, fmt.Sprint(wait))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: p.flags}
 	if p.flags != 0 {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
@@ -371,6 +387,7 @@ network = "/proc/PID/ns/net"
 // TestLowPort: in a network that is not its own a service has no right to a low port, and has
 // none of ours.
 func TestLowPort(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root has a right that could be lent")
 	}

@@ -42,6 +42,7 @@ func (b binding) start(t *testing.T, w *world, p wire.Probe) stage {
 
 // TestSandboxThatBinds: the seal holds for what was bound as for what was inherited.
 func TestSandboxThatBinds(t *testing.T) {
+	t.Parallel()
 	for _, p := range chosen(t) {
 		switch p.Group {
 		case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison":
@@ -57,8 +58,10 @@ func TestSandboxThatBinds(t *testing.T) {
 
 // TestBoundServes: and it serves all the same.
 func TestBoundServes(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"tcp4 bulk", "tcp4 cut", "tcp4 backlog", "tcp6", "udp4 burst", "udp6", "unixgram"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			s := binding{}.start(t, w, wire.Probe{})
 			if served, how := w.serve(s, kind); !served {

@@ -32,12 +32,11 @@ func (c *client) address() (network, address string) {
 }
 
 // start connects, and on a stream goes on in the background.
-func (c *client) start() {
+func (c *client) start() error {
 	network, address := c.address()
 	conn, err := net.DialTimeout(network, address, 15*time.Second)
 	if err != nil {
-		c.w.t.Logf("client: %v", err)
-		return
+		return err
 	}
 	c.w.t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
@@ -45,6 +44,7 @@ func (c *client) start() {
 	if strings.HasPrefix(network, "tcp") {
 		c.w.serveUntilEnd(conn, func() { c.result <- c.talk() })
 	}
+	return nil
 }
 
 // talk sends a line and wants it back, and a megabyte besides.

@@ -31,6 +31,7 @@ type stage interface {
 	next()          // an instance is there, or will be when a client comes
 	ended()         // the instance has ended
 	kill()          // SIGKILL to the starter
+	end()           // ends it, if it has not ended: nobody of it is left
 	output() string // what was printed
 }
 
@@ -170,6 +171,8 @@ func (h *handed) kill() {
 	_ = h.cmd.Process.Kill()
 	h.ended()
 }
+
+func (h *handed) end() { h.ended() }
 
 func (h *handed) close() {
 	if h.cmd != nil && h.cleanup == nil {
@@ -341,6 +344,8 @@ func activate(t *testing.T, w *world, p wire.Probe, kernel, format, more string)
 func (a *running) next()          {}
 func (a *running) ended()         {}
 func (a *running) output() string { return a.log.String() }
+
+func (a *running) end() { a.stop() }
 
 func (a *running) kill() {
 	a.killed = true

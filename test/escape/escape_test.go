@@ -28,7 +28,10 @@ var (
 	names = flag.String("probes", "", "only these probes, separated by commas")
 )
 
-func TestMain(m *testing.M) { ktest.Main(m) }
+func TestMain(m *testing.M) {
+	ktest.Parallel(4)
+	ktest.Main(m)
+}
 
 // program is the path of a built program: in $ACTIVATOR_BIN, or ../../bin.
 func program(t testing.TB, name string) string {
@@ -104,14 +107,17 @@ func TestWithoutIsolation(t *testing.T) {
 
 // TestSandbox: the default sandbox stops every probe.
 func TestSandbox(t *testing.T) {
+	t.Parallel()
 	measure(t, "activator", sandboxed{}, hold)
 }
 
 // TestSandboxThatConnects: what a service may connect to itself loosens nothing
 // for what it inherited.
 func TestSandboxThatConnects(t *testing.T) {
+	t.Parallel()
 	for _, connect := range []string{"unix", "any"} {
 		t.Run(connect, func(t *testing.T) {
+			t.Parallel()
 			c := sandboxed{more: "[sandbox]\nconnect = \"" + connect + "\"\n"}
 			for _, p := range chosen(t) {
 				switch p.Group {
@@ -130,8 +136,10 @@ func TestSandboxThatConnects(t *testing.T) {
 
 // TestSandboxServes: what stops the probes is not that nothing works.
 func TestSandboxServes(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"tcp4 bulk", "tcp4 cut", "tcp4 backlog", "tcp6", "udp4 burst", "udp6", "unixgram"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			s := sandboxed{}.start(t, w, wire.Probe{})
 			if served, how := w.serve(s, kind); !served {

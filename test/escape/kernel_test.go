@@ -62,9 +62,11 @@ var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients"
 // TestOldKernels: the default sandbox, seal = "required", stops every probe with what
 // older kernels have.
 func TestOldKernels(t *testing.T) {
+	t.Parallel()
 	for _, k := range kernels {
 		t.Run(k.name, func(t *testing.T) {
 			ktest.OldKernel(t, program(t, "oldkernel"), k.lacks)
+			t.Parallel()
 			asOn(t, sandboxed{kernel: k.lacks}, k.passed, k.groups)
 		})
 	}
@@ -73,17 +75,22 @@ func TestOldKernels(t *testing.T) {
 // TestWithoutLandlock: nor does what the configuration opens loosen anything for what was
 // inherited, where the supervisor is alone.
 func TestWithoutLandlock(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]column{
 		"connect any": sandboxed{kernel: noLandlock, more: connectAny}, "connect unix": sandboxed{kernel: noLandlock, more: connectUnix},
 		"bind": binding{noLandlock},
 	} {
-		t.Run(name, func(t *testing.T) { asOn(t, c, kernels[0].passed, []string{"TCP", "UDP", "unix", "clients"}) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asOn(t, c, kernels[0].passed, []string{"TCP", "UDP", "unix", "clients"})
+		})
 	}
 }
 
 // TestMPTCP: nor does it where the inherited listeners are of a protocol that no Landlock
 // sees: then the supervisor is alone on every kernel.
 func TestMPTCP(t *testing.T) {
+	t.Parallel()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 	if err != nil {
 		t.Skipf("a kernel without MPTCP: %v", err)
@@ -91,7 +98,10 @@ func TestMPTCP(t *testing.T) {
 	unix.Close(fd)
 	for name, c := range map[string]sandboxed{"default": {}, "connect any": {more: connectAny}, "connect unix": {more: connectUnix}} {
 		c.socket = "mptcp = true\n"
-		t.Run(name, func(t *testing.T) { asOn(t, c, "", []string{"TCP"}) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asOn(t, c, "", []string{"TCP"})
+		})
 	}
 }
 
@@ -172,6 +182,7 @@ const (
 
 // TestRestrictions: no promise is kept by chance.
 func TestRestrictions(t *testing.T) {
+	t.Parallel()
 	all := allProbes(t)
 	for _, r := range restrictions {
 		t.Run(r.name, func(t *testing.T) {

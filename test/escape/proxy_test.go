@@ -42,6 +42,7 @@ func (carrying) start(t *testing.T, w *world, p wire.Probe) stage {
 // own returns tells nothing: only what the host has seen of it counts. What it poisons
 // is its own and ends with it.
 func TestSandboxThatIsCarried(t *testing.T) {
+	t.Parallel()
 	for _, p := range chosen(t) {
 		switch p.Group {
 		case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients":
@@ -64,8 +65,10 @@ func TestSandboxThatIsCarried(t *testing.T) {
 
 // TestCarriedServes: and it serves all the same.
 func TestCarriedServes(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"tcp4 bulk", "tcp6", "udp4 burst", "udp6"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			s := carrying{}.start(t, w, wire.Probe{})
 			if served, how := w.serve(s, kind); !served {

@@ -44,12 +44,15 @@ type world struct {
 type ears struct {
 	mu    sync.Mutex
 	heard map[string]string // nonce -> by whom
+	more  chan struct{}     // closed and made anew with each
 }
 
 func (e *ears) hear(line, by string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.heard[strings.TrimSpace(line)] = by
+	close(e.more)
+	e.more = make(chan struct{})
 }
 
 // by is the witness that heard the nonce, "" if none did.
@@ -57,6 +60,23 @@ func (e *ears) by(nonce string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.heard[nonce]
+}
+
+// await waits until a witness hears a line, and reports whether one did.
+func (e *ears) await(line string, limit time.Duration) bool {
+	for end := time.After(limit); ; {
+		e.mu.Lock()
+		by, more := e.heard[line], e.more
+		e.mu.Unlock()
+		if by != "" {
+			return true
+		}
+		select {
+		case <-more:
+		case <-end:
+			return false
+		}
+	}
 }
 
 func newWorld(t *testing.T) *world {
@@ -68,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, nonce: rand.Text(), secret: (rand.Text() + rand.Text())[:32],
 		file: filepath.Join(dir, "secret"), binary: filepath.Join(dir, "intruder"),
-		witness: make(map[string]string), ears: &ears{heard: make(map[string]string)}}
+		witness: make(map[string]string), ears: &ears{heard: make(map[string]string), more: make(chan struct{})}}
 	text, err := os.ReadFile(program(t, "intruder"))
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +191,7 @@ func (w *world) sniff() {
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
 		w.t.Errorf("sniffer: %v", err)
 	}
+	w.witness["sniffer"] = "127.0.0.77:9" // nobody's port
 	f := os.NewFile(uintptr(fd), "sniffer")
 	w.serveUntilEnd(f, func() {
 		packet := make([]byte, 4096)
@@ -179,8 +200,13 @@ func (w *world) sniff() {
 			if err != nil {
 				return
 			}
-			if n > 20 && bytes.Equal(packet[16:20], []byte{127, 0, 0, 77}) && bytes.Contains(packet[:n], []byte(w.nonce)) {
+			if n <= 20 || !bytes.Equal(packet[16:20], []byte{127, 0, 0, 77}) {
+				continue
+			}
+			if bytes.Contains(packet[:n], []byte(w.nonce)) {
 				w.hear(w.nonce, "sniffer")
+			} else if n > 28 { // a marker, behind the headers of IP and UDP
+				w.hear(string(packet[28:n]), "sniffer")
 			}
 		}
 	})

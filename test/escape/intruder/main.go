@@ -6,7 +6,7 @@
 //	intruder serve              one probe for one client: see package wire
 //	intruder bind               the same with sockets that it binds itself
 //	intruder echo               answers each datagram of the socket it has inherited with itself
-//	intruder pose DIR NAME SERVER TEXT is a client with that name, in a world of its own where DIR is empty
+//	intruder pose DIR NAME SERVER TEXT SECONDS is a client with that name, in a world of its own where DIR is empty
 //	intruder low-port           binds port 81 of its network
 //	intruder identify PATH HOST listens at a path, and connects to another
 //	intruder misreport ROOT TEXT reports, with another root
@@ -33,7 +33,7 @@ import (
 
 // Bounds of one wait and of one run, in seconds.
 const (
-	patience = 2
+	patience = 10
 	lifetime = 100
 )
 
@@ -115,7 +115,7 @@ func role(name string, args []string) bool {
 	case "echo":
 		echo()
 	case "pose":
-		pose(args[0], args[1], args[2], args[3])
+		pose(args[0], args[1], args[2], args[3], args[4])
 	case "low-port":
 		lowPort()
 	case "identify":

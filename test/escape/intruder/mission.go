@@ -22,6 +22,7 @@ type mission struct {
 	pending []byte         // read from control, not a whole line yet
 	rights  []int          // descriptors that came with the last line
 	proof   string         // the secret
+	sent    string         // the socket that a datagram was sent by; "": none
 }
 
 // inherited finds out what kinds of sockets we were started with: names do not
@@ -72,12 +73,27 @@ func (m *mission) serve() int {
 	}
 	for _, p := range append(probes(), serveMode) {
 		if p.Name == m.Probe {
-			m.say(wire.Message{Result: m.try(p)})
+			result := m.try(p)
+			m.mark()
+			m.say(wire.Message{Result: result})
 			return 0
 		}
 	}
 	m.say(wire.Message{Result: &wire.Result{Probe: m.Probe, How: "no such probe"}})
 	return 1
+}
+
+// mark sends a client something by the socket that the probe sent a datagram to somebody else by:
+// whoever carries datagrams has then carried both, or never will.
+func (m *mission) mark() {
+	fd, there := m.sockets[m.sent]
+	if !there || readable(fd, patience) != nil {
+		return
+	}
+	_, client, err := unix.Recvfrom(fd, make([]byte, 512), unix.MSG_DONTWAIT)
+	if err == nil && client != nil && unix.Sendto(fd, []byte("marker\n"), 0, client) == nil {
+		_, _ = m.ask("marked", m.sent)
+	}
 }
 
 func (m *mission) say(message wire.Message) {

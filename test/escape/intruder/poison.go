@@ -164,8 +164,10 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 	if len(accepted) > 0 {
 		return "", at("accept, without a client", <-accepted)
 	}
-	if _, err := m.ask("ready", ""); err != nil {
+	if answer, err := m.ask("ready", ""); err != nil {
 		return "", err
+	} else if answer == wire.NoClient {
+		return "", errors.New("accept: nobody comes")
 	}
 	for range 10 * patience {
 		if _, _ = unix.Poll(nil, 100); len(accepted) > 0 {
@@ -205,7 +207,8 @@ func (m *mission) serveDatagrams(fd int, way string) (string, error) {
 	if _, err := m.ask("sent", ""); err != nil {
 		return "", err
 	}
-	for buffer := make([]byte, 2048); readable(fd, 1) == nil; {
+	wait := patience
+	for buffer := make([]byte, 2048); readable(fd, wait) == nil; {
 		if way == "peek" {
 			n, _, err := unix.Recvfrom(fd, buffer, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 			if err != nil || n == 0 {
@@ -219,8 +222,12 @@ func (m *mission) serveDatagrams(fd int, way string) (string, error) {
 		if from != nil {
 			_ = unix.Sendto(fd, buffer[:n], 0, from)
 		}
-		if _, err := m.ask("got", string(buffer[:n])); err != nil {
+		answer, err := m.ask("got", string(buffer[:n]))
+		if err != nil {
 			return "", err
+		}
+		if answer == wire.GotAll {
+			wait = 0 // what comes too often is there
 		}
 	}
 	return "served", nil

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,8 @@ func echo() {
 
 // pose is a client in namespaces of its own, whose name is that of somebody else outside.
 // A name that begins with a slash and ends in ".link" is replaced by a link to that
-// without ".link" when it has sent.
-func pose(dir, name, server, text string) {
+// without ".link" when it has sent. It waits so many seconds for an answer.
+func pose(dir, name, server, text, wait string) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err == nil && dir != "" {
 		err = at("mount", unix.Mount("pose", dir, "tmpfs", 0, ""))
@@ -48,9 +49,12 @@ func pose(dir, name, server, text string) {
 		fmt.Println(err)
 		return
 	}
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	switch n, err := unix.Poll(fds, 1000*patience); {
-	case err != nil || n == 0:
+	seconds, err := strconv.Atoi(wait)
+	if err == nil {
+		err = readable(fd, seconds)
+	}
+	switch {
+	case err != nil:
 		fmt.Println("nothing", err)
 	default:
 		b := make([]byte, 1000)

@@ -64,6 +64,7 @@ func udpSend(name, witness string, send sender) func(*mission) (string, error) {
 		if err := send(fd, []byte(m.Nonce+"\n"), 0, to); err != nil {
 			return "", err
 		}
+		m.sent = name
 		return "the kernel took the datagram", nil
 	}
 }

@@ -32,6 +32,12 @@ type Reply struct {
 	Answer string
 }
 
+// Answers.
+const (
+	NoClient = "no client" // to "ready": it could not connect
+	GotAll   = "got all"   // to "got": no datagram is missing
+)
+
 // Result is what a probe achieved.
 type Result struct {
 	Probe    string `json:"probe"`
