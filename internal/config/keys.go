@@ -6,7 +6,6 @@ import (
 	"syscall"
 	"time"
 
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -177,7 +176,7 @@ var serviceKeys = sync.OnceValue(func() []field[Service] {
 		key("user", account, func(s *Service) *string { return &s.User }, "").without("run by root: an id of the service's own; else who runs the activator"),
 		key("group", account, func(s *Service) *string { return &s.Group }, "").without("the user's"),
 		key("umask", mode, func(s *Service) *fs.FileMode { return &s.Umask }, 0o022),
-		key("limits", limits, func(s *Service) *[]Limit { return &s.Limits }, nil),
+		key("limits", limits, func(s *Service) *[]spec.Limit { return &s.Limits }, nil),
 		directory("state").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
 		directory("cache").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
 		directory("logs").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
@@ -202,8 +201,8 @@ var sandboxKeys = sync.OnceValue(func() []field[Service] {
 		key("seal", choice("required", "best-effort", "off"), func(s *Service) *string { return &s.Sandbox.Seal }, "required").only(ownSandbox("an engine that has no seal: what the program inherits it can turn outward")).only(ownNetwork),
 		key("connect", choice("none", "unix", "any"), func(s *Service) *string { return &s.Sandbox.Connect }, "none").only(ownSandbox("its own profile of system calls")),
 		key("root", hostPath, func(s *Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
-		key("read_only", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.ReadOnly }, nil),
-		key("writable", list(mount), func(s *Service) *[]sandbox.Mount { return &s.Sandbox.Writable }, nil),
+		key("read_only", list(mount), func(s *Service) *[]spec.Mount { return &s.Sandbox.ReadOnly }, nil),
+		key("writable", list(mount), func(s *Service) *[]spec.Mount { return &s.Sandbox.Writable }, nil),
 		key("tmpfs", list(mountPoint), func(s *Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
 		key("capabilities", distinct(capability), func(s *Service) *[]string { return &s.Sandbox.Capabilities }, nil),
 		key("syscalls", choice("default", "any"), func(s *Service) *string { return &s.Sandbox.Syscalls }, "default").only(ownSandbox("its own profile of system calls; write --security-opt seccomp=... into options")),

@@ -8,6 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // list is a list of a kind; an empty one is none.
@@ -133,20 +134,15 @@ func checkVariable(name string) error {
 	return nil
 }
 
-// resources are those of getrlimit(2), named as in limits.conf(5).
-var resources = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
-	"nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
-
-const unlimited = ^uint64(0)
-
 // limits is a table of resources; it is kept sorted.
-var limits = codec[[]Limit]{func(r *reading, v value) ([]Limit, bool) {
+var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) {
 	if v.table == nil {
 		r.bad(v, wrong("want a table such as { nofile = 1024 }", "is %s", v.word()))
 		return nil, false
 	}
-	var all []Limit
+	var all []spec.Limit
 	before := len(r.errs)
+	resources := spec.Resources()
 	for _, e := range v.table.entries {
 		if !slices.Contains(resources, e.name) {
 			cure := suggest(strings.TrimPrefix(strings.ToLower(e.name), "rlimit_"), resources)
@@ -160,11 +156,11 @@ var limits = codec[[]Limit]{func(r *reading, v value) ([]Limit, bool) {
 		if err != nil {
 			r.bad(e.value, err)
 		}
-		all = append(all, Limit{e.name, soft, hard})
+		all = append(all, spec.Limit{Resource: e.name, Soft: soft, Hard: hard})
 	}
-	slices.SortFunc(all, func(a, b Limit) int { return strings.Compare(a.Resource, b.Resource) })
+	slices.SortFunc(all, func(a, b spec.Limit) int { return strings.Compare(a.Resource, b.Resource) })
 	return all, len(r.errs) == before
-}, func(all []Limit) string {
+}, func(all []spec.Limit) string {
 	if len(all) == 0 {
 		return "{}"
 	}
@@ -205,14 +201,14 @@ func parseLimit(v value) (soft, hard uint64, err error) {
 
 func parseAmount(s string) (uint64, error) {
 	if s == "infinity" || s == "unlimited" {
-		return unlimited, nil
+		return spec.Unlimited, nil
 	}
 	return parseSize(s)
 }
 
-func printLimit(l Limit) string {
+func printLimit(l spec.Limit) string {
 	one := func(n uint64) string {
-		if n == unlimited {
+		if n == spec.Unlimited {
 			return "infinity"
 		}
 		return strconv.FormatUint(n, 10)
@@ -247,7 +243,7 @@ func directory(kind string) field[Service] {
 			}
 			got, _ := many.read(r, v)
 			for _, name := range got {
-				s.Directories = append(s.Directories, Directory{kind, name})
+				s.Directories = append(s.Directories, spec.Directory{Kind: kind, Name: name})
 			}
 		},
 		reset:  func(*Service) {},

@@ -19,7 +19,6 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/listen"
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -81,7 +80,7 @@ func TestEcho(t *testing.T) {
 		StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second, StopSignal: 15,
 		RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second, Warm: true,
 		Stdout: "log", Stderr: "log",
-		Sandbox: Sandbox{Spec: sandbox.Spec{Network: "none", Connect: "none", Syscalls: "default"}, Seal: "required"},
+		Sandbox: Sandbox{Sandbox: spec.Sandbox{Network: "none", Connect: "none", Syscalls: "default"}, Seal: "required"},
 	}
 	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
 		a, err := spec.ParseAddress(s)

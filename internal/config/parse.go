@@ -102,7 +102,7 @@ func (p *parsed) readService(tables map[string][]*table) {
 		s.Sandbox.Seal = "off"
 	}
 	kinds := []string{"state", "cache", "logs", "runtime"}
-	slices.SortStableFunc(s.Directories, func(a, b Directory) int {
+	slices.SortStableFunc(s.Directories, func(a, b spec.Directory) int {
 		return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
 	})
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -99,24 +98,24 @@ func cleanMountPoint(s string) (string, error) {
 }
 
 // mount is "host:inside"; a single path is both.
-var mount = expanded(`a path or "host:inside"`, func(r *reading, s string) (sandbox.Mount, error) {
+var mount = expanded(`a path or "host:inside"`, func(r *reading, s string) (spec.Mount, error) {
 	host, inside, both := strings.Cut(s, ":")
 	if strings.Contains(inside, ":") {
-		return sandbox.Mount{}, wrong("read_only and writable say what may be done", `%q has more than "host:inside"`, s)
+		return spec.Mount{}, wrong("read_only and writable say what may be done", `%q has more than "host:inside"`, s)
 	}
 	path, err := r.hostPath(host)
 	if err != nil {
-		return sandbox.Mount{}, err
+		return spec.Mount{}, err
 	}
 	if !both {
 		inside = path
 	}
 	if strings.Contains(path, ":") {
-		return sandbox.Mount{}, wrong("", "%s: a path with a colon cannot be told from \"host:inside\"", path)
+		return spec.Mount{}, wrong("", "%s: a path with a colon cannot be told from \"host:inside\"", path)
 	}
 	inside, err = cleanMountPoint(inside)
-	return sandbox.Mount{Host: path, Inside: inside}, err
-}, func(m sandbox.Mount) string {
+	return spec.Mount{Host: path, Inside: inside}, err
+}, func(m spec.Mount) string {
 	if m.Host == m.Inside {
 		return printText(m.Host)
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"activator/internal/listen"
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -32,8 +31,8 @@ type Service struct {
 	WorkingDirectory string   // absolute, inside
 	User, Group      string   // name or number; "": see sandbox
 	Umask            fs.FileMode
-	Limits           []Limit // sorted by resource
-	Directories      []Directory
+	Limits           []spec.Limit // sorted by resource
+	Directories      []spec.Directory
 
 	StartTimeout time.Duration // 0: none ("infinity")
 	StopTimeout  time.Duration // 0: none ("infinity")
@@ -61,22 +60,8 @@ type Socket struct {
 // Sandbox is the [sandbox] table: the policy, and the words about it that are
 // not policy of the namespace.
 type Sandbox struct {
-	sandbox.Spec
+	spec.Sandbox
 	Seal string // "required", "best-effort", "off"; "off" also of a container and with network "host"
-}
-
-// Limit is one resource limit, as in setrlimit(2).
-type Limit struct {
-	Resource string // "nofile", "nproc", ... as in limits.conf(5), lower case
-	Soft     uint64 // ^uint64(0): unlimited
-	Hard     uint64
-}
-
-// Directory is one of state_directory, cache_directory, logs_directory and
-// runtime_directory.
-type Directory struct {
-	Kind string // "state", "cache", "logs", "runtime"
-	Name string // relative, below the kind's base folder
 }
 
 // Container is the [container] table.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // folders makes folders and files that anybody may read.
@@ -39,7 +40,7 @@ func TestMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := output(t, prepare(t, "busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *Spec) {
-		s.ReadOnly, s.Writable = []Mount{{dir + "/link", "/a"}, {dir + "/one", "/c/one"}}, []Mount{{dir + "/rw", "/b"}}
+		s.ReadOnly, s.Writable = []spec.Mount{{Host: dir + "/link", Inside: "/a"}, {Host: dir + "/one", Inside: "/c/one"}}, []spec.Mount{{Host: dir + "/rw", Inside: "/b"}}
 	}))
 	if !strings.HasPrefix(got, "/ro/file\n/rw/file\n/one\n") || !strings.HasSuffix(got, "read-only\n") {
 		t.Errorf("got %s", got)
@@ -54,7 +55,7 @@ func TestMounts(t *testing.T) {
 func TestMountsBelowAnothersFolder(t *testing.T) {
 	dir := folders(t, "/theirs/x/file", "/stranger/key")
 	fd.Claim(dir + "/theirs")
-	mount := func(s *Spec) { s.Writable = []Mount{{dir + "/theirs/x", "/data"}} }
+	mount := func(s *Spec) { s.Writable = []spec.Mount{{Host: dir + "/theirs/x", Inside: "/data"}} }
 	argv := prepare(t, "busybox cat /data/file /data/key", mount)
 	if got := output(t, prepare(t, "busybox cat /data/file", mount)); got != "/theirs/x/file\n" {
 		t.Errorf("got %s", got)

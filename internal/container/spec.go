@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // Spec is a container as the configuration describes it. It is pure. The zero
@@ -30,24 +31,14 @@ type Spec struct {
 	Dir          string   // "" or "/": the image's own
 	User, Group  string   // "": the image's own
 	Umask        fs.FileMode
-	Limits       []Limit
-	ReadOnly     []Mount
-	Writable     []Mount
+	Limits       []spec.Limit
+	ReadOnly     []spec.Mount
+	Writable     []spec.Mount
 	Tmpfs        []string
 	Capabilities []string // "CAP_NET_BIND_SERVICE"; none by default
 	NewPrivs     bool     // no_new_privileges = false
 	Init         bool     // a reaper as pid 1 inside
 }
-
-// Limit is one resource limit, as in setrlimit(2).
-type Limit struct {
-	Resource string // "nofile", "nproc", ...
-	Soft     uint64 // ^uint64(0): unlimited
-	Hard     uint64
-}
-
-// Mount is one host path that is seen inside.
-type Mount struct{ Host, Inside string }
 
 // Store is where the engine keeps its images.
 type Store struct {
@@ -226,7 +217,7 @@ func (s Spec) identity() []string {
 func (s Spec) inherited() []string {
 	var all []string
 	for _, resource := range []string{"nofile", "nproc"} {
-		if !slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == resource }) {
+		if !slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource }) {
 			all = append(all, resource)
 		}
 	}
@@ -238,7 +229,7 @@ func limit(resource string, soft, hard uint64) string {
 }
 
 func number(n uint64) string {
-	if n == ^uint64(0) {
+	if n == spec.Unlimited {
 		return "-1"
 	}
 	return strconv.FormatUint(n, 10)

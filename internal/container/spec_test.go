@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"activator/internal/spec"
 )
 
 // decode returns the engine's command line from what Argv told the launcher.
@@ -43,10 +45,12 @@ func TestArgv(t *testing.T) {
 		{"user", func(s *Spec) { s.User = "www"; s.Umask = 0o27 }, []string{"--user=www", "--umask=0027"}, []string{"--umask=0000"}, nil},
 		{"user and group", func(s *Spec) { s.User, s.Group = "1", "2" }, []string{"--user=1:2"}, nil, nil},
 		{"folder", func(s *Spec) { s.Dir = "/srv" }, []string{"--workdir=/srv"}, nil, nil},
-		{"limits", func(s *Spec) { s.Limits = []Limit{{"nofile", 5, 9}, {"core", 0, ^uint64(0)}} },
+		{"limits", func(s *Spec) {
+			s.Limits = []spec.Limit{{Resource: "nofile", Soft: 5, Hard: 9}, {Resource: "core", Soft: 0, Hard: ^uint64(0)}}
+		},
 			[]string{"--ulimit=nofile=5:9", "--ulimit=core=0:-1"}, nil, []string{"nproc"}},
 		{"mounts", func(s *Spec) {
-			s.ReadOnly, s.Writable, s.Tmpfs = []Mount{{"/a", "/b"}}, []Mount{{"/c", "/d"}}, []string{"/e"}
+			s.ReadOnly, s.Writable, s.Tmpfs = []spec.Mount{{Host: "/a", Inside: "/b"}}, []spec.Mount{{Host: "/c", Inside: "/d"}}, []string{"/e"}
 		}, []string{"--volume=/store/sources/0:/b:ro", "--volume=/store/sources/1:/d:rw", "--tmpfs=/e"}, nil, nil},
 		{"capabilities", func(s *Spec) { s.Capabilities = []string{"CAP_CHOWN"} }, []string{"--cap-add=CAP_CHOWN"}, nil, nil},
 		{"names", func(s *Spec) { s.FDNames = []string{"a", "b"} }, []string{"--env=LISTEN_FDNAMES=a:b"}, nil, nil},

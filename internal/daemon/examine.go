@@ -18,6 +18,7 @@ import (
 	"activator/internal/output"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // examination looks at the host before anything is opened, and finds what of a
@@ -95,7 +96,7 @@ func later(all []config.Source) map[string]bool {
 			}
 		}
 		for _, d := range source.Service.Directories {
-			if path := spawn.Directory(d).Place(); path != "" {
+			if path := spawn.Place(d); path != "" {
 				paths[path] = true
 			}
 		}
@@ -174,7 +175,7 @@ func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
 func (x *examination) handedOver(source config.Source) {
 	conf := source.Service
 	count := uint64(3 + len(fdNames(conf)))
-	i := slices.IndexFunc(conf.Limits, func(l config.Limit) bool { return l.Resource == "nofile" && l.Soft < count })
+	i := slices.IndexFunc(conf.Limits, func(l spec.Limit) bool { return l.Resource == "nofile" && l.Soft < count })
 	if i >= 0 && conf.Handover == "fds" && conf.Container == nil {
 		text := fmt.Sprintf("nofile: %d is less than the %d descriptors that the program starts with: 3 and its sockets", conf.Limits[i].Soft, count)
 		x.add(source, config.Place{Key: "service.limits", Name: "nofile"}, text, fmt.Sprintf("write at least %d: it will open files of its own too", count+16))
@@ -200,7 +201,7 @@ func (x *examination) streams(source config.Source) {
 
 // container is the engine's process, and what the engine lacks.
 func (x *examination) container(ctx context.Context, source config.Source, process spawn.Spec) spawn.Spec {
-	for _, mounts := range [][]sandbox.Mount{source.Service.Sandbox.ReadOnly, source.Service.Sandbox.Writable} {
+	for _, mounts := range [][]spec.Mount{source.Service.Sandbox.ReadOnly, source.Service.Sandbox.Writable} {
 		for _, m := range mounts {
 			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
 				x.refused(source, err)
@@ -227,7 +228,7 @@ const trialTimeout = 10 * time.Second
 // trySandbox builds a sandbox of this kind, once, and takes it down again: what the
 // kernel, a container around us or AppArmor refuse only a trial can tell. What has
 // been refused for the moment alone may work when the first client comes.
-func (x *examination) trySandbox(ctx context.Context, kind sandbox.Spec) {
+func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	kind.Root, kind.ReadOnly, kind.Writable, kind.Tmpfs, kind.Capabilities = "", nil, nil, nil, nil
 	if sandbox.NetworkPath(kind.Network) != "" {
 		kind.Network = "host"
@@ -256,7 +257,7 @@ func (x *examination) folders(all []config.Source) {
 		gives := os.Geteuid() == 0 && processSpec(conf).Gives()
 		for _, d := range conf.Directories {
 			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
-			switch path := spawn.Directory(d).Place(); {
+			switch path := spawn.Place(d); {
 			case path == "":
 			case d.Kind == "runtime":
 				fates[fd.Resolve(path)] = key + ", which is removed with everything in it when that ends"

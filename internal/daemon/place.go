@@ -12,6 +12,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // socketError is the error of the address at index i, or of an option of it.
@@ -98,11 +99,11 @@ func placeOf(conf config.Service, e *spawn.StageError) config.Place {
 // placeOfMount finds the key that a folder on the host, or a mount point, is of.
 func placeOfMount(conf config.Service, path string) (config.Place, bool) {
 	for _, d := range conf.Directories {
-		if path == spawn.Directory(d).Place() || path == d.Name {
+		if path == spawn.Place(d) || path == d.Name {
 			return config.Place{Key: "service." + d.Kind + "_directory"}, true
 		}
 	}
-	is := func(m sandbox.Mount) bool { return m.Host == path || m.Inside == path }
+	is := func(m spec.Mount) bool { return m.Host == path || m.Inside == path }
 	if i := slices.IndexFunc(conf.Sandbox.ReadOnly, is); i >= 0 {
 		return config.Place{Key: "sandbox.read_only", Item: i + 1}, true
 	}

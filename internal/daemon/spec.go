@@ -53,17 +53,9 @@ func containerProcess(ctx context.Context, conf config.Service, process spawn.Sp
 		Name: conf.Name, Engine: conf.Container.Engine, Image: conf.Container.Image,
 		Options: conf.Container.Options, Command: conf.Container.Command,
 		Network: b.Network, FDNames: process.FDNames, Env: conf.Environment, Dir: conf.WorkingDirectory,
-		User: conf.User, Group: conf.Group, Umask: conf.Umask, Tmpfs: b.Tmpfs,
+		User: conf.User, Group: conf.Group, Umask: conf.Umask, Limits: conf.Limits,
+		ReadOnly: b.ReadOnly, Writable: b.Writable, Tmpfs: b.Tmpfs,
 		Capabilities: b.Capabilities, NewPrivs: b.NewPrivs, Init: b.Init,
-	}
-	for _, l := range conf.Limits {
-		spec.Limits = append(spec.Limits, container.Limit(l))
-	}
-	for _, m := range b.ReadOnly {
-		spec.ReadOnly = append(spec.ReadOnly, container.Mount(m))
-	}
-	for _, m := range b.Writable {
-		spec.Writable = append(spec.Writable, container.Mount(m))
 	}
 	store, err := container.Resolve(ctx, spec)
 	if err != nil {
@@ -78,27 +70,23 @@ func containerProcess(ctx context.Context, conf config.Service, process spawn.Sp
 
 func processSpec(conf config.Service) spawn.Spec {
 	spec := spawn.Spec{
-		Name:    conf.Name,
-		Argv:    conf.Exec,
-		Env:     withDefaults(conf.Environment),
-		Dir:     conf.WorkingDirectory,
-		Umask:   int(conf.Umask),
-		User:    conf.User,
-		Group:   conf.Group,
-		Notify:  conf.Notify,
-		Sandbox: conf.Sandbox.Spec,
+		Name:        conf.Name,
+		Argv:        conf.Exec,
+		Env:         withDefaults(conf.Environment),
+		Dir:         conf.WorkingDirectory,
+		Umask:       int(conf.Umask),
+		Limits:      conf.Limits,
+		User:        conf.User,
+		Group:       conf.Group,
+		Directories: conf.Directories,
+		Notify:      conf.Notify,
+		Sandbox:     conf.Sandbox.Sandbox,
 	}
 	// What has no socket of the host's has nothing to turn outward, and may do with its
 	// own what it likes.
 	spec.Sandbox.Seal = conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
 	spec.Sandbox.Bind = conf.Handover == "bind"
 	spec.Handed = handed(conf)
-	for _, l := range conf.Limits {
-		spec.Limits = append(spec.Limits, spawn.Limit(l))
-	}
-	for _, d := range conf.Directories {
-		spec.Directories = append(spec.Directories, spawn.Directory(d))
-	}
 	spec.FDNames = fdNames(conf)
 	return spec
 }

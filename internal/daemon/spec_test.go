@@ -5,7 +5,6 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/listen"
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -28,15 +27,15 @@ func TestReceives(t *testing.T) {
 		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Connect = "unix" }, true},
 		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Connect = "any" }, true},
 		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.Network = "netns:x" }, true},
-		{"tcp://127.0.0.1:1", "proxy", func(s *config.Service) { s.Sandbox.Writable = []sandbox.Mount{{Host: "/x", Inside: "/x"}} }, true},
-		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Directories = []config.Directory{{Kind: "state"}} }, true},
-		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.ReadOnly = []sandbox.Mount{{Host: "/x", Inside: "/x"}} }, false},
+		{"tcp://127.0.0.1:1", "proxy", func(s *config.Service) { s.Sandbox.Writable = []spec.Mount{{Host: "/x", Inside: "/x"}} }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Directories = []spec.Directory{{Kind: "state"}} }, true},
+		{"tcp://127.0.0.1:1", "fds", func(s *config.Service) { s.Sandbox.ReadOnly = []spec.Mount{{Host: "/x", Inside: "/x"}} }, false},
 	} {
 		address, err := spec.ParseAddress(test.address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		conf := config.Service{Name: "test", Handover: test.handover, Sandbox: config.Sandbox{Spec: sandbox.Spec{Network: "none", Connect: "none"}}}
+		conf := config.Service{Name: "test", Handover: test.handover, Sandbox: config.Sandbox{Sandbox: spec.Sandbox{Network: "none", Connect: "none"}}}
 		conf.Sockets = []config.Socket{{Spec: listen.Spec{Address: address, Options: listen.Options{RefuseRights: true}}}}
 		if test.change != nil {
 			test.change(&conf)
@@ -74,7 +73,7 @@ func TestSealOfBothKinds(t *testing.T) {
 	socket := func(path string, o listen.Options) config.Socket {
 		return config.Socket{Spec: listen.Spec{Address: spec.Address{Network: spec.UnixGram, Path: path}, Options: o}}
 	}
-	conf := config.Service{Name: "test", Sandbox: config.Sandbox{Spec: sandbox.Spec{Connect: "none"}}, Sockets: []config.Socket{
+	conf := config.Service{Name: "test", Sandbox: config.Sandbox{Sandbox: spec.Sandbox{Connect: "none"}}, Sockets: []config.Socket{
 		socket("/x", listen.Options{RefuseRights: true, PassCredentials: true}), socket("/y", listen.Options{RefuseRights: true})}}
 	s := seal(conf, func() bool { return true })
 	if got := [2]listen.Seal{s.sockets[0].Seal, s.sockets[1].Seal}; got != [2]listen.Seal{listen.ReceiveOnly, listen.Relayed} || !s.names || len(s.lesser) == 0 {

@@ -15,6 +15,7 @@ import (
 	"activator/internal/replyonly"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // patience bounds the trial of the default sandbox.
@@ -135,7 +136,7 @@ func sandboxed(ctx context.Context) error {
 		return err
 	}
 	defer starter.Close()
-	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}, Sandbox: sandbox.Spec{Seal: true}}, spawn.Stdio{}, nil)
+	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, spawn.Stdio{}, nil)
 	if err != nil {
 		return err
 	}

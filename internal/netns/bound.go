@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Bound is where the program takes datagrams: the UDP sockets that it has bound to
@@ -29,14 +31,6 @@ type bound struct {
 	cookie uint64
 	unread int // bytes of its receive buffer
 	room   int // bytes that may be added
-}
-
-// Queue is what the program has not read yet.
-type Queue struct {
-	There  bool // the program has bound the address
-	Unread int  // bytes of its receive buffers
-	Room   int  // bytes that the fullest of them may take
-	Gone   int  // grows when it has closed a socket
 }
 
 // Bound returns where the program takes the datagrams for a, an address of UDP. The
@@ -156,13 +150,13 @@ func (s bound) covers(four bool) bool {
 
 // Queue asks for what the program has not read. It costs some microseconds for one
 // socket of a family. For more of them the kernel walks its table of all.
-func (b *Bound) Queue() (Queue, error) {
+func (b *Bound) Queue() (spec.Queue, error) {
 	if n := len(b.sockets); n == 0 || n > 2 || !b.askAgain() {
 		if _, err := b.Look(); err != nil {
-			return Queue{}, err
+			return spec.Queue{}, err
 		}
 	}
-	q := Queue{Gone: b.gone}
+	q := spec.Queue{Gone: b.gone}
 	for _, s := range b.sockets {
 		if !q.There || s.room < q.Room {
 			q.Room = s.room

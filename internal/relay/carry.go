@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Inside is the network of a program that has bound sockets of its own there. Its
@@ -18,18 +20,10 @@ type Inside interface {
 	// non-blocking, that may have any client's address. The caller closes them.
 	Sockets(domain, n int) ([]int, error)
 	// Queue is what the program has not read yet.
-	Queue() (Queue, error)
+	Queue() (spec.Queue, error)
 	// Toward is where to send the datagrams of a client that has asked an address of the
 	// host, and whether they can have the client's own address. Not valid: nowhere.
 	Toward(client, asked netip.Addr) (to netip.AddrPort, own bool)
-}
-
-// Queue is the program's queue.
-type Queue struct {
-	There  bool // the program has bound the address
-	Unread int  // bytes of its receive buffers
-	Room   int  // bytes that the fullest of them may take
-	Gone   int  // grows when it has closed a socket
 }
 
 // Carry relays what comes to host, a bound UDP socket, lent for the call as for
@@ -174,7 +168,7 @@ func (d *Datagrams) takeBatch() (bool, error) {
 
 // credit takes in what the program has read, or that it has closed the socket that
 // it was sent to.
-func (d *Datagrams) credit(q Queue) {
+func (d *Datagrams) credit(q spec.Queue) {
 	c := &d.carry
 	if d.unread() {
 		switch {

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // house is an [Inside] on our own loopback: nobody has his own address there.
@@ -56,18 +58,18 @@ func (h *house) Sockets(domain, n int) (fds []int, err error) {
 	return fds, nil
 }
 
-func (h *house) Queue() (Queue, error) {
+func (h *house) Queue() (spec.Queue, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.program == nil {
-		return Queue{Gone: h.gone}, nil
+		return spec.Queue{Gone: h.gone}, nil
 	}
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(descriptor(h.t, h.program)), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	used := int(info[unix.SK_MEMINFO_RMEM_ALLOC])
-	return Queue{There: true, Unread: used, Room: int(info[unix.SK_MEMINFO_RCVBUF])/2 - used, Gone: h.gone}, errnoOrNil(e)
+	return spec.Queue{There: true, Unread: used, Room: int(info[unix.SK_MEMINFO_RCVBUF])/2 - used, Gone: h.gone}, errnoOrNil(e)
 }
 
 func (h *house) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {

@@ -5,17 +5,19 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // What the checks mean, call by call, told by the program itself.
 func TestChecks(t *testing.T) {
 	const ok = unix.Errno(0)
-	plain, sealed := Spec{}, Spec{Seal: true}
-	raw := Spec{Capabilities: []string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}}
-	everything := Spec{Syscalls: "any", Connect: "any"}
-	free := Spec{Syscalls: "any", Connect: "any", Seal: true}
+	plain, sealed := spec.Sandbox{}, spec.Sandbox{Seal: true}
+	raw := spec.Sandbox{Capabilities: []string{"CAP_NET_RAW", "CAP_SYS_CHROOT"}}
+	everything := spec.Sandbox{Syscalls: "any", Connect: "any"}
+	free := spec.Sandbox{Syscalls: "any", Connect: "any", Seal: true}
 	for _, test := range []struct {
-		spec Spec
+		spec spec.Sandbox
 		call string
 		args [6]uint64
 		want unix.Errno // askSupervisor: a notification
@@ -48,7 +50,7 @@ func TestChecks(t *testing.T) {
 		{plain, "prlimit64", [6]uint64{0, unix.RLIMIT_CORE, 8}, saidYes},
 		{plain, "setrlimit", [6]uint64{unix.RLIMIT_CORE, 8}, saidYes},
 		{plain, "setrlimit", [6]uint64{unix.RLIMIT_AS, 8}, ok},
-		{Spec{Cores: true}, "setrlimit", [6]uint64{unix.RLIMIT_CORE, 8}, ok},
+		{spec.Sandbox{Cores: true}, "setrlimit", [6]uint64{unix.RLIMIT_CORE, 8}, ok},
 		{free, "fchmod", [6]uint64{0, 0o4755}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_NAME}, ok},
 		{plain, "prctl", [6]uint64{unix.PR_SET_MM}, unix.EPERM},
@@ -76,22 +78,22 @@ func TestChecks(t *testing.T) {
 
 		{plain, "connect", [6]uint64{}, unix.EPERM},
 		{sealed, "connect", [6]uint64{}, unix.EPERM},
-		{Spec{Connect: "unix"}, "connect", [6]uint64{}, askSupervisor},
-		{Spec{Connect: "any"}, "connect", [6]uint64{}, ok},
-		{Spec{Connect: "any", Seal: true}, "connect", [6]uint64{}, askSupervisor},
-		{Spec{Connect: "unix", Seal: true}, "bind", [6]uint64{}, askSupervisor},
-		{Spec{Connect: "unix", Seal: true}, "listen", [6]uint64{}, askSupervisor},
-		{Spec{Connect: "unix"}, "bind", [6]uint64{}, ok},
-		{Spec{Notify: true}, "connect", [6]uint64{}, askSupervisor},
-		{Spec{Notify: true, Seal: true}, "connect", [6]uint64{}, askSupervisor},
-		{Spec{Notify: true, Seal: true}, "listen", [6]uint64{}, ok},
-		{Spec{Notify: true, Connect: "any"}, "connect", [6]uint64{}, ok},
-		{Spec{Bind: true}, "bind", [6]uint64{}, askSupervisor},
-		{Spec{Bind: true, Syscalls: "any", Connect: "any"}, "listen", [6]uint64{}, askSupervisor},
-		{Spec{Bind: true, Seal: true}, "bind", [6]uint64{}, askSupervisor},
-		{Spec{Bind: true, Seal: true}, "listen", [6]uint64{}, askSupervisor},
-		{Spec{Bind: true, Seal: true}, "connect", [6]uint64{}, unix.EPERM},
-		{Spec{Bind: true, Connect: "any"}, "connect", [6]uint64{}, ok},
+		{spec.Sandbox{Connect: "unix"}, "connect", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Connect: "any"}, "connect", [6]uint64{}, ok},
+		{spec.Sandbox{Connect: "any", Seal: true}, "connect", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Connect: "unix", Seal: true}, "bind", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Connect: "unix", Seal: true}, "listen", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Connect: "unix"}, "bind", [6]uint64{}, ok},
+		{spec.Sandbox{Notify: true}, "connect", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Notify: true, Seal: true}, "connect", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Notify: true, Seal: true}, "listen", [6]uint64{}, ok},
+		{spec.Sandbox{Notify: true, Connect: "any"}, "connect", [6]uint64{}, ok},
+		{spec.Sandbox{Bind: true}, "bind", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Bind: true, Syscalls: "any", Connect: "any"}, "listen", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Bind: true, Seal: true}, "bind", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Bind: true, Seal: true}, "listen", [6]uint64{}, askSupervisor},
+		{spec.Sandbox{Bind: true, Seal: true}, "connect", [6]uint64{}, unix.EPERM},
+		{spec.Sandbox{Bind: true, Connect: "any"}, "connect", [6]uint64{}, ok},
 		{plain, "bind", [6]uint64{}, ok},
 		{sealed, "bind", [6]uint64{}, ok}, // Landlock's
 		{sealed, "listen", [6]uint64{}, ok},
@@ -128,13 +130,13 @@ func TestChecks(t *testing.T) {
 		{free, "mount", [6]uint64{}, ok},
 		{free, "socket", [6]uint64{unix.AF_PACKET, unix.SOCK_RAW}, ok},
 		{free, "io_uring_setup", [6]uint64{}, unix.ENOSYS},
-		{Spec{Syscalls: "any"}, "io_uring_setup", [6]uint64{}, unix.ENOSYS},
-		{Spec{Syscalls: "any"}, "connect", [6]uint64{}, unix.EPERM},
-		{Spec{Syscalls: "any"}, "ioctl", [6]uint64{0, unix.TIOCSTI}, ok},
+		{spec.Sandbox{Syscalls: "any"}, "io_uring_setup", [6]uint64{}, unix.ENOSYS},
+		{spec.Sandbox{Syscalls: "any"}, "connect", [6]uint64{}, unix.EPERM},
+		{spec.Sandbox{Syscalls: "any"}, "ioctl", [6]uint64{0, unix.TIOCSTI}, ok},
 		{everything, "io_uring_setup", [6]uint64{}, ok},
 	} {
 		for _, m := range []machine{amd64, arm64} {
-			if got := test.spec.ask(t, m, test.call, test.args, 7); got != test.want {
+			if got := askWall(test.spec, t, m, test.call, test.args, 7); got != test.want {
 				t.Errorf("%+v: %s%x: %v, not %v", test.spec, test.call, test.args, got, test.want)
 			}
 		}
@@ -145,7 +147,7 @@ func TestChecks(t *testing.T) {
 // refused.
 func TestBindWithoutLandlock(t *testing.T) {
 	for length, want := range map[uint64]unix.Errno{0: unix.EPERM, 2: unix.EPERM, 12: 0, 16: unix.EPERM, 28: unix.EPERM, 110: unix.EPERM} {
-		if got := (Spec{Seal: true}).ask(t, amd64, "bind", [6]uint64{0, 0, length}, 3); got != want {
+		if got := askWall(spec.Sandbox{Seal: true}, t, amd64, "bind", [6]uint64{0, 0, length}, 3); got != want {
 			t.Errorf("%d: %v, not %v", length, got, want)
 		}
 	}
@@ -157,7 +159,7 @@ const askSupervisor = unix.Errno(4096)
 const saidYes = unix.Errno(4097)
 
 // ask is the errno that the filter of s gives a call; 0: it passes.
-func (s Spec) ask(t *testing.T, m machine, name string, args [6]uint64, landlock int) unix.Errno {
+func askWall(s spec.Sandbox, t *testing.T, m machine, name string, args [6]uint64, landlock int) unix.Errno {
 	t.Helper()
 	keep, err := capabilityMask(s.Capabilities)
 	if err != nil {
@@ -174,7 +176,7 @@ func (s Spec) ask(t *testing.T, m machine, name string, args [6]uint64, landlock
 	if number == none {
 		t.Fatalf("%s: no such call", name)
 	}
-	w := s.wall(keep, landlock)
+	w := buildWall(s, keep, landlock)
 	if w.open() {
 		return 0
 	}
@@ -228,8 +230,8 @@ func TestOptionsAreListedOnce(t *testing.T) {
 }
 
 func TestWordsOfTheSpec(t *testing.T) {
-	for _, s := range []Spec{{Connect: "some"}, {Syscalls: "all"}} {
-		_, err := s.Resolve("x", "true", nil)
+	for _, s := range []spec.Sandbox{{Connect: "some"}, {Syscalls: "all"}} {
+		_, err := Resolve(s, "x", "true", nil)
 		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
 			t.Errorf("%+v: %v", s, err)
 		}
@@ -242,12 +244,12 @@ func TestLandlockByABI(t *testing.T) {
 	const reading = 0x400c
 	entries := []Entry{{Kind: Tmpfs, Path: "/tmp"}, {Kind: ReadOnly, Path: "/usr"}, {Kind: Writable, Path: "/data", Source: "/usr"}, {Kind: Writable, Path: "/file", Source: "/bin/sh"}}
 	for abi, want := range map[int][3]uint64{0: {}, 1: {}, 2: {0x3fff, 0, 0}, 3: {0x7fff, 0, 0}, 4: {0x7fff, 3, 0}, 5: {0xffff, 3, 0}, 6: {0xffff, 3, 3}, 9: {0xffff, 3, 3}} {
-		for _, s := range []Spec{{Seal: true, Unmounted: true}, {Seal: true}} {
+		for _, s := range []spec.Sandbox{{Seal: true, Unmounted: true}, {Seal: true}} {
 			want := want
 			if !s.Unmounted {
 				want[0] &^= reading
 			}
-			l := s.landlock(abi, entries)
+			l := chooseLandlock(s, abi, entries)
 			if got := [3]uint64{l.Files, l.Net, l.Scoped}; got != want {
 				t.Errorf("ABI %d: %+v: %#x, not %#x", abi, s, got, want)
 			}
@@ -261,16 +263,16 @@ func TestLandlockByABI(t *testing.T) {
 	}
 	// The first one refuses renames, so it is for who has nothing of his own to rename.
 	fresh := entries[:2]
-	if l := (Spec{Unmounted: true}).landlock(1, fresh); l.Files != 0x1fff {
+	if l := chooseLandlock(spec.Sandbox{Unmounted: true}, 1, fresh); l.Files != 0x1fff {
 		t.Errorf("ABI 1: %#x", l.Files)
 	}
-	if l := (Spec{}).landlock(1, fresh); l.Files != 0 {
+	if l := chooseLandlock(spec.Sandbox{}, 1, fresh); l.Files != 0 {
 		t.Errorf("ABI 1, nothing to get hold of: %#x", l.Files)
 	}
-	if l := (Spec{}).landlock(7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
+	if l := chooseLandlock(spec.Sandbox{}, 7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
 		t.Errorf("unsealed: %+v", l)
 	}
-	if l := (Spec{Syscalls: "any", Seal: true, Unmounted: true}).landlock(7, entries); l.Files != 0 || len(l.Grants) != 0 || l.Net == 0 {
+	if l := chooseLandlock(spec.Sandbox{Syscalls: "any", Seal: true, Unmounted: true}, 7, entries); l.Files != 0 || len(l.Grants) != 0 || l.Net == 0 {
 		t.Errorf("any: %+v", l)
 	}
 }

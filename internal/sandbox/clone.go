@@ -4,6 +4,8 @@ import (
 	"hash/fnv"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // The range of user ids for services that name none: systemd's for dynamic
@@ -37,10 +39,10 @@ func ServiceID(name string, taken func(id int) bool) int {
 // Clone is the kernel's half of the sandbox: the namespaces a process is born
 // into, as flags of clone(2). That of mounts is not among them: whoever has a copy of the
 // host's keeps everything mounted, so [Plan.Build] makes it, and soon lets go of all that.
-func (s Spec) Clone() uintptr {
+func CloneFlags(s spec.Sandbox) uintptr {
 	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWPID |
 		unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	if s.ownNetwork() {
+	if s.OwnNetwork() {
 		flags |= unix.CLONE_NEWNET
 	}
 	return flags
@@ -49,5 +51,3 @@ func (s Spec) Clone() uintptr {
 // Capabilities is what the child has while it is built, bit n for number n: what
 // that takes and what the program keeps.
 func (p *Plan) Capabilities() uint64 { return p.Keep | buildCapabilities }
-
-func (s Spec) ownNetwork() bool { return s.Network == "" || s.Network == "none" }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // request is a struct seccomp_data without the instruction pointer.
@@ -99,16 +101,16 @@ func walls() map[string]wall {
 		for _, connect := range []string{"none", "unix", "any"} {
 			for _, syscalls := range []string{"default", "any"} {
 				for _, abi := range []int{0, 7} {
-					s := Spec{Seal: seal, Connect: connect, Syscalls: syscalls}
+					s := spec.Sandbox{Seal: seal, Connect: connect, Syscalls: syscalls}
 					name := strings.Join([]string{"seal", strconv.FormatBool(seal), "connect", connect, "syscalls", syscalls, "landlock", strconv.Itoa(abi)}, " ")
-					list[name] = s.wall(0, abi)
+					list[name] = buildWall(s, 0, abi)
 				}
 			}
 		}
 	}
-	list["bind"] = Spec{Seal: true, Bind: true}.wall(0, 7)
-	list["bind, not sealed"] = Spec{Bind: true, Syscalls: "any", Connect: "any"}.wall(0, 0)
-	list["all capabilities"] = Spec{Seal: true}.wall(^uint64(0), 7)
+	list["bind"] = buildWall(spec.Sandbox{Seal: true, Bind: true}, 0, 7)
+	list["bind, not sealed"] = buildWall(spec.Sandbox{Bind: true, Syscalls: "any", Connect: "any"}, 0, 0)
+	list["all capabilities"] = buildWall(spec.Sandbox{Seal: true}, ^uint64(0), 7)
 	return list
 }
 
@@ -148,7 +150,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("at most %d instructions for a call, %d in the default filter", longest, len(Spec{Seal: true}.wall(0, 7).filter())/8)
+	t.Logf("at most %d instructions for a call, %d in the default filter", longest, len(buildWall(spec.Sandbox{Seal: true}, 0, 7).filter())/8)
 	if longest > 40 {
 		t.Errorf("%d instructions for one call", longest)
 	}
@@ -187,7 +189,7 @@ func combine(r request, edges map[uint32][]uint64) []request {
 // What a kernel can do with the program it must be able to do fast: a number that
 // needs no argument to be allowed takes few instructions, and so do the send calls.
 func TestHotCallsAreShort(t *testing.T) {
-	program := Spec{Seal: true}.wall(0, 7).filter()
+	program := buildWall(spec.Sandbox{Seal: true}, 0, 7).filter()
 	for name, number := range map[string]uint32{"read": unix.SYS_READ, "write": unix.SYS_WRITE, "accept4": unix.SYS_ACCEPT4, "sendto": unix.SYS_SENDTO, "sendmsg": unix.SYS_SENDMSG, "epoll_pwait": unix.SYS_EPOLL_PWAIT} {
 		answer, steps := interpret(t, program, request{number: number, machine: ours.audit})
 		if answer != unix.SECCOMP_RET_ALLOW || steps > 16 {
@@ -264,7 +266,7 @@ func TestRefusesWhatPodmanRefuses(t *testing.T) {
 	if len(podman) < 49 {
 		t.Fatalf("only %d", len(podman))
 	}
-	w := Spec{}.wall(0, 0)
+	w := buildWall(spec.Sandbox{}, 0, 0)
 	for _, m := range []machine{amd64, arm64} {
 		v := w.verdict(m)
 		for _, words := range podman {

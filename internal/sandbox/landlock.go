@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/script"
+	"activator/internal/spec"
 )
 
 // What Landlock can by its ABI, landlock(7).
@@ -70,7 +71,7 @@ const (
 // fileRights are those that it matters to refuse, of all that an ABI knows. The first one
 // is for those alone who may get hold of other files, against which nothing else helps, and only
 // if nothing but fresh folders is writable: data is renamed from folder to folder.
-func (s Spec) fileRights(abi int, entries []Entry) uint64 {
+func fileRights(s spec.Sandbox, abi int, entries []Entry) uint64 {
 	writable := slices.ContainsFunc(entries, func(e Entry) bool { return e.Kind == Writable })
 	if s.Syscalls == "any" || abi == 0 || abi < abiFiles && (writable || !s.Unmounted) {
 		return 0
@@ -105,7 +106,7 @@ func (s Spec) fileRights(abi int, entries []Entry) uint64 {
 // decided before the kernel reads the address again. Scopes, sealed: abstract names
 // and signals end where the sandbox does. The scope of names knows no namespaces, and would
 // refuse the answer to a relay's.
-func (s Spec) landlock(abi int, entries []Entry) Landlock {
+func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 	var l Landlock
 	if (s.Seal || s.Connect == "unix") && abi >= abiTCP {
 		l.Net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
@@ -116,7 +117,7 @@ func (s Spec) landlock(abi int, entries []Entry) Landlock {
 			l.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}
 	}
-	if l.Files = s.fileRights(abi, entries); l.Files == 0 {
+	if l.Files = fileRights(s, abi, entries); l.Files == 0 {
 		return l
 	}
 	l.grant("/", readRights)

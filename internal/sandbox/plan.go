@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // Plan is a [Spec] resolved against the running host: everything that is done, in
@@ -89,16 +90,16 @@ var fresh = []string{"dev", "proc", "run", "tmp", "var"}
 // Resolve looks at the host and says what the sandbox of a service called name
 // consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
-func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) {
-	if err := s.check(); err != nil {
+func Resolve(s spec.Sandbox, name, program string, directories []spec.Mount) (*Plan, error) {
+	if err := checkWords(s); err != nil {
 		return nil, err
 	}
 	keep, err := capabilityMask(s.Capabilities)
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Hostname: s.hostname(name), Keep: keep, NewPrivs: s.NewPrivs}
-	if plan.Entries, err = s.entries(program, directories); err != nil {
+	plan := &Plan{Hostname: hostName(s, name), Keep: keep, NewPrivs: s.NewPrivs}
+	if plan.Entries, err = listEntries(s, program, directories); err != nil {
 		return nil, err
 	}
 	for i := range plan.Entries {
@@ -106,13 +107,28 @@ func (s Spec) Resolve(name, program string, directories []Mount) (*Plan, error) 
 			return nil, err
 		}
 	}
-	s.walls(plan, landlockABI())
+	restrict(s, plan, landlockABI())
 	return plan, nil
 }
 
+// checkWords refuses words that mean nothing.
+func checkWords(s spec.Sandbox) error {
+	switch s.Connect {
+	case "", "none", "unix", "any":
+	default:
+		return &StepError{Step: "connect", Path: s.Connect, Cure: `it is "none", "unix" or "any"`}
+	}
+	switch s.Syscalls {
+	case "", "default", "any":
+	default:
+		return &StepError{Step: "syscalls", Path: s.Syscalls, Cure: `it is "default" or "any"`}
+	}
+	return nil
+}
+
 // entries lists what stands in the root.
-func (s Spec) entries(program string, directories []Mount) ([]Entry, error) {
-	entries, err := s.base()
+func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]Entry, error) {
+	entries, err := baseEntries(s)
 	if err != nil {
 		return nil, err
 	}
@@ -120,11 +136,11 @@ func (s Spec) entries(program string, directories []Mount) ([]Entry, error) {
 	if s.Root == "" { // a root folder has nothing but what somebody put there
 		entries = append(entries, covers(hidden)...)
 	}
-	asked, err := s.asked(directories)
+	asked, err := askedEntries(s, directories)
 	if err != nil {
 		return nil, err
 	}
-	bound, err := s.program(program, entries, asked)
+	bound, err := addProgram(s, program, entries, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +148,13 @@ func (s Spec) entries(program string, directories []Mount) ([]Entry, error) {
 }
 
 // walls computes here what the child only loads.
-func (s Spec) walls(plan *Plan, landlock int) {
-	plan.Filter = s.wall(plan.Keep, landlock).filter()
+func restrict(s spec.Sandbox, plan *Plan, landlock int) {
+	plan.Filter = buildWall(s, plan.Keep, landlock).filter()
 	plan.Listener, plan.Keys = s.Supervised(), s.Syscalls == "any"
-	plan.Landlock = s.landlock(landlock, plan.Entries)
+	plan.Landlock = chooseLandlock(s, landlock, plan.Entries)
 }
 
-func (s Spec) hostname(name string) string {
+func hostName(s spec.Sandbox, name string) string {
 	if s.Hostname != "" {
 		name = s.Hostname
 	}
@@ -147,7 +163,7 @@ func (s Spec) hostname(name string) string {
 
 // base lists the top level of the root: the host's system folders, or the
 // entries of the root folder.
-func (s Spec) base() ([]Entry, error) {
+func baseEntries(s spec.Sandbox) ([]Entry, error) {
 	if s.Root == "" {
 		return hostBase(), nil
 	}
@@ -278,7 +294,7 @@ func covers(folders []string) []Entry {
 }
 
 // asked lists what the configuration mounts, parents before what lies in them.
-func (s Spec) asked(directories []Mount) ([]Entry, error) {
+func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
 	var asked []Entry
 	for _, path := range s.Tmpfs {
 		asked = append(asked, Entry{Kind: Tmpfs, Path: path, Mode: 0o755, Asked: true})
@@ -324,7 +340,7 @@ func forbidden(path string) string {
 
 // program says how the program is made visible, if it is not. A root folder
 // brings its own.
-func (s Spec) program(path string, base, asked []Entry) ([]Entry, error) {
+func addProgram(s spec.Sandbox, path string, base, asked []Entry) ([]Entry, error) {
 	if !strings.Contains(path, "/") {
 		return nil, nil
 	}

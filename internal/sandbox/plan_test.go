@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"activator/internal/spec"
 )
 
 func paths(entries []Entry) []string {
@@ -27,7 +29,7 @@ func find(plan *Plan, path string) (Entry, bool) {
 }
 
 func TestResolveDefault(t *testing.T) {
-	plan, err := Spec{}.Resolve("x", "/home/me/program", nil)
+	plan, err := Resolve(spec.Sandbox{}, "x", "/home/me/program", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,21 +69,21 @@ func TestCoversAreRealFolders(t *testing.T) {
 
 func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 	for _, test := range []struct {
-		spec    Spec
+		spec    spec.Sandbox
 		program string
 		bound   bool
 	}{
-		{Spec{}, "/usr/bin/true", false},
-		{Spec{}, "/bin/true", false},
-		{Spec{}, "true", false},
-		{Spec{}, "/usrlocal/true", true},
-		{Spec{}, "/tmp/true", true},
-		{Spec{}, "/opt/../tmp/true", true},
-		{Spec{ReadOnly: []Mount{{"/a", "/opt"}}}, "/opt/true", false},
-		{Spec{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
-		{Spec{Root: "/usr"}, "/tmp/true", false},
+		{spec.Sandbox{}, "/usr/bin/true", false},
+		{spec.Sandbox{}, "/bin/true", false},
+		{spec.Sandbox{}, "true", false},
+		{spec.Sandbox{}, "/usrlocal/true", true},
+		{spec.Sandbox{}, "/tmp/true", true},
+		{spec.Sandbox{}, "/opt/../tmp/true", true},
+		{spec.Sandbox{ReadOnly: []spec.Mount{{Host: "/a", Inside: "/opt"}}}, "/opt/true", false},
+		{spec.Sandbox{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
+		{spec.Sandbox{Root: "/usr"}, "/tmp/true", false},
 	} {
-		plan, err := test.spec.Resolve("x", test.program, nil)
+		plan, err := Resolve(test.spec, "x", test.program, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,12 +94,12 @@ func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 }
 
 func TestParentsAreMountedFirst(t *testing.T) {
-	spec := Spec{
+	policy := spec.Sandbox{
 		Tmpfs:    []string{"/data/x/y", "/data"},
-		ReadOnly: []Mount{{"/a", "/data-2"}, {"/a", "/data/x"}},
-		Writable: []Mount{{"/a", "/data/x/y/z/"}},
+		ReadOnly: []spec.Mount{{Host: "/a", Inside: "/data-2"}, {Host: "/a", Inside: "/data/x"}},
+		Writable: []spec.Mount{{Host: "/a", Inside: "/data/x/y/z/"}},
 	}
-	plan, err := spec.Resolve("x", "true", []Mount{{"/var/lib/x", "/var/lib/x"}})
+	plan, err := Resolve(policy, "x", "true", []spec.Mount{{Host: "/var/lib/x", Inside: "/var/lib/x"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +115,7 @@ func TestForbiddenPlaces(t *testing.T) {
 		"/": false, "//": false, "/x/..": false, "/proc": false, "/proc/sys": false, "/dev": false, "/dev/null": false, "": false, "x": false, "../x": false,
 		"/dev/shm": true, "/dev/shm/x": true, "/process": true, "/devices": true, "/usr": true, "/tmp": true, "/var/lib/x": true,
 	} {
-		_, err := Spec{Tmpfs: []string{path}}.Resolve("x", "true", nil)
+		_, err := Resolve(spec.Sandbox{Tmpfs: []string{path}}, "x", "true", nil)
 		if refused := new(StepError); allowed != (err == nil) || err != nil && (!errors.As(err, &refused) || refused.Cure == "") {
 			t.Errorf("%q: %v", path, err)
 		}
@@ -133,7 +135,7 @@ func TestRootFolderEntries(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := Spec{Root: dir}.Resolve("x", "true", nil)
+	plan, err := Resolve(spec.Sandbox{Root: dir}, "x", "true", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,7 @@ func FuzzResolve(f *testing.F) {
 	f.Add("/a", "/a/b", "/usr/../x")
 	f.Add("/proc", "/dev/shm", "relative")
 	f.Fuzz(func(t *testing.T, first, second, program string) {
-		plan, err := Spec{Tmpfs: []string{first}, Writable: []Mount{{"/", second}}}.Resolve("x", program, nil)
+		plan, err := Resolve(spec.Sandbox{Tmpfs: []string{first}, Writable: []spec.Mount{{Host: "/", Inside: second}}}, "x", program, nil)
 		if err != nil {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // ErrUnknown says that only the service itself could tell.
@@ -60,14 +61,14 @@ func (s Spot) Folder() bool { return s.Host == "" || s.Stat.Mode&unix.S_IFMT == 
 
 // Examine lays out what a service will see, and says what of that cannot be mounted.
 // directories are the service's own: what is missing of them will be made.
-func (s Spec) Examine(program string, directories []Mount, viewer Viewer) (*View, []*StepError) {
-	err := s.check()
+func Examine(s spec.Sandbox, program string, directories []spec.Mount, viewer Viewer) (*View, []*StepError) {
+	err := checkWords(s)
 	if err == nil {
 		_, err = capabilityMask(s.Capabilities)
 	}
 	var entries []Entry
 	if err == nil {
-		entries, err = s.entries(program, directories)
+		entries, err = listEntries(s, program, directories)
 	}
 	if err != nil {
 		return nil, []*StepError{stepError("root", s.Root, err)}

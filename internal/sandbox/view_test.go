@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // viewFolder is a folder that everybody reaches, with files of the given names; those
@@ -52,9 +54,9 @@ func TestViewFind(t *testing.T) {
 	dir := viewFolder(t, "root/usr/bin/sh", "root/usr/lib/x", "root/bin -> usr/bin", "root/up -> ../../etc",
 		"root/away -> /data/file", "root/loop -> loop", "root/etc/passwd", "root/var/lost", "data/file", "data/sub/deep", "data/back -> ../usr/lib/x",
 		"other/file", "list")
-	spec := Spec{Root: dir + "/root", ReadOnly: []Mount{{dir + "/data", "/data"}, {dir + "/other", "/data/sub"}, {dir + "/list", "/bin/sh"}},
-		Writable: []Mount{{dir + "/other", "/srv/other"}}, Tmpfs: []string{"/data/back/none", "/srv/fresh"}}
-	v, refused := spec.Examine("sh", []Mount{{"/tmp/no-such-state", "/var/lib/state"}}, nobody)
+	policy := spec.Sandbox{Root: dir + "/root", ReadOnly: []spec.Mount{{Host: dir + "/data", Inside: "/data"}, {Host: dir + "/other", Inside: "/data/sub"}, {Host: dir + "/list", Inside: "/bin/sh"}},
+		Writable: []spec.Mount{{Host: dir + "/other", Inside: "/srv/other"}}, Tmpfs: []string{"/data/back/none", "/srv/fresh"}}
+	v, refused := Examine(policy, "sh", []spec.Mount{{Host: "/tmp/no-such-state", Inside: "/var/lib/state"}}, nobody)
 	if len(refused) != 1 || refused[0].Path != "/data/back/none" {
 		t.Errorf("refused: %v", refused)
 	}
@@ -119,8 +121,8 @@ func TestViewAllows(t *testing.T) {
 		{"another one of it", Viewer{UID: NoID, GID: NoID, Groups: []int{gid}}, nil, "yny"},
 		{"a capability", nobody, []string{"CAP_DAC_OVERRIDE"}, "yyy"},
 	} {
-		spec := Spec{ReadOnly: []Mount{{dir, "/srv"}}, Capabilities: test.keep}
-		v, refused := spec.Examine("sh", nil, test.viewer)
+		policy := spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir, Inside: "/srv"}}, Capabilities: test.keep}
+		v, refused := Examine(policy, "sh", nil, test.viewer)
 		got := ""
 		for _, name := range []string{"open", "closed", "group"} {
 			_, err := v.Find("/srv/" + name + "/file")
@@ -141,7 +143,7 @@ func TestViewOwn(t *testing.T) {
 	if err := os.Chmod(dir+"/state", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	v, refused := Spec{}.Examine("sh", []Mount{{dir + "/state", "/srv/state"}}, nobody)
+	v, refused := Examine(spec.Sandbox{}, "sh", []spec.Mount{{Host: dir + "/state", Inside: "/srv/state"}}, nobody)
 	if _, err := v.Find("/srv/state/deep/file"); err != nil || len(refused) > 0 {
 		t.Errorf("%v, refused %v", err, refused)
 	}
@@ -152,8 +154,8 @@ func TestViewLater(t *testing.T) {
 	dir := viewFolder(t)
 	viewer := nobody
 	viewer.Later = map[string]bool{dir + "/folder": true, dir + "/file": false}
-	spec := Spec{ReadOnly: []Mount{{dir + "/folder", "/srv/folder"}, {dir + "/file", "/srv/file"}, {dir + "/folder", "/etc/passwd"}}}
-	v, refused := spec.Examine("sh", nil, viewer)
+	policy := spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir + "/folder", Inside: "/srv/folder"}, {Host: dir + "/file", Inside: "/srv/file"}, {Host: dir + "/folder", Inside: "/etc/passwd"}}}
+	v, refused := Examine(policy, "sh", nil, viewer)
 	if len(refused) != 1 || refused[0].Path != "/etc/passwd" {
 		t.Errorf("refused %v", refused)
 	}
@@ -166,7 +168,7 @@ func TestViewLater(t *testing.T) {
 // that is locked may be written.
 func TestViewRefused(t *testing.T) {
 	dir := viewFolder(t, "file")
-	v, refused := Spec{ReadOnly: []Mount{{dir + "/none", "/srv/none"}, {dir, "/srv/dir"}}}.Examine("sh", nil, nobody)
+	v, refused := Examine(spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir + "/none", Inside: "/srv/none"}, {Host: dir, Inside: "/srv/dir"}}}, "sh", nil, nobody)
 	if len(refused) != 1 || refused[0].Step != "open" || refused[0].Errno != unix.ENOENT {
 		t.Errorf("refused %v", refused)
 	}

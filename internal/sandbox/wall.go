@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // wall is everything that the filter depends on.
@@ -18,9 +20,9 @@ type wall struct {
 	keep      uint64 // capabilities that stay
 }
 
-func (s Spec) wall(keep uint64, landlock int) wall {
+func buildWall(s spec.Sandbox, keep uint64, landlock int) wall {
 	w := wall{
-		all: s.Syscalls == "any", seal: s.Seal, ask: s.asksToConnect(), supervise: s.overseen(),
+		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(),
 		connect: s.Connect == "any" && !s.Seal, tcp: landlock >= abiTCP, keep: keep,
 		cores: s.Cores,
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // BenchmarkStart is the life of the shortest service: prepare is what a warm
@@ -18,11 +18,11 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			s := starterFor()
 			defer s.Close()
-			spec := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: sandbox.Spec{Seal: true}}
+			process := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: spec.Sandbox{Seal: true}}
 			var prepare, start time.Duration
 			for b.Loop() {
 				from := time.Now()
-				p, err := s.Prepare(b.Context(), spec, Stdio{}, nil)
+				p, err := s.Prepare(b.Context(), process, Stdio{}, nil)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -47,7 +47,7 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkWalls(b *testing.B) {
 	s := starterFor()
 	defer s.Close()
-	boxes := map[string]sandbox.Spec{"walls": {Seal: true}, "open": {Syscalls: "any", Connect: "any"}}
+	boxes := map[string]spec.Sandbox{"walls": {Seal: true}, "open": {Syscalls: "any", Connect: "any"}}
 	times := map[string][]time.Duration{}
 	for b.Loop() {
 		for name, box := range boxes {

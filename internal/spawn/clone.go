@@ -84,7 +84,7 @@ func (b *birth) embryo() embryo {
 		e.control = most
 	}
 	if !b.spec.Bare {
-		e.loopback = b.spec.Sandbox.Clone()&unix.CLONE_NEWNET != 0
+		e.loopback = sandbox.CloneFlags(b.spec.Sandbox)&unix.CLONE_NEWNET != 0
 		if sandbox.NetworkPath(b.spec.Sandbox.Network) != "" {
 			e.network = b.spec.Sandbox.Network
 		}
@@ -236,7 +236,7 @@ func openControl(slot int) (ours int, err error) {
 func (b *birth) flags() uintptr {
 	flags := uintptr(unix.CLONE_FILES)
 	if !b.spec.Bare {
-		return flags | unix.CLONE_VM | b.spec.Sandbox.Clone()
+		return flags | unix.CLONE_VM | sandbox.CloneFlags(b.spec.Sandbox)
 	}
 	if !b.id.change {
 		flags |= unix.CLONE_VM

@@ -1,6 +1,10 @@
 package spawn
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"activator/internal/spec"
+)
 
 // codec writes a plan or reads one: both by the same list of fields, so that
 // they cannot differ. Not JSON: it changes bytes that are not UTF-8, which paths
@@ -16,7 +20,7 @@ func (c *codec) plan(p *plan) {
 	c.list(&p.Env)
 	c.text(&p.Dir)
 	c.integer(&p.Umask)
-	each(c, &p.Limits, func(l *Limit) {
+	each(c, &p.Limits, func(l *spec.Limit) {
 		c.text(&l.Resource)
 		c.number(&l.Soft)
 		c.number(&l.Hard)

@@ -13,6 +13,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // directoryKind is one of the four: its name, its variable, root's base and an
@@ -29,8 +30,8 @@ var directoryKinds = [...]directoryKind{
 	{"runtime", "RUNTIME_DIRECTORY", "/run", runtimeHome},
 }
 
-// base is the folder that d is below, and what kind it is.
-func (d Directory) base() (string, directoryKind, error) {
+// baseOf is the folder that d is below, and what kind it is.
+func baseOf(d spec.Directory) (string, directoryKind, error) {
 	at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
 	if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
 		return "", directoryKind{}, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
@@ -54,7 +55,7 @@ func (s Spec) Claim() {
 		paths = append(paths, m.Host)
 	}
 	for _, d := range s.Directories {
-		if base, _, err := d.base(); err == nil {
+		if base, _, err := baseOf(d); err == nil {
 			paths = append(paths, filepath.Join(base, d.Name))
 		}
 	}
@@ -63,10 +64,10 @@ func (s Spec) Claim() {
 
 // directories makes the service's own directories on the host and returns where
 // they are seen inside, at the same path, and the variables that say so.
-func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) {
+func (b *birth) directories() (mounts []spec.Mount, env []string, err error) {
 	values := map[string]string{}
 	for _, d := range b.spec.Directories {
-		base, kind, err := d.base()
+		base, kind, err := baseOf(d)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -80,7 +81,7 @@ func (b *birth) directories() (mounts []sandbox.Mount, env []string, err error) 
 			return nil, nil, directoryError(path, err)
 		}
 		b.starter.runtime.made(path, made)
-		mounts = append(mounts, sandbox.Mount{Host: path, Inside: path})
+		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
 			path = values[kind.variable] + ":" + path
 		}

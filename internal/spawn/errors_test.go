@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -79,35 +79,35 @@ func TestRefusals(t *testing.T) {
 		{"root is a file", func(s *Spec) { s.Sandbox.Root = plain }, "root", plain, syscall.ENOTDIR, "existing folder"},
 		{"no directory", func(s *Spec) { s.Dir = "/no/such" }, "working_directory", "/no/such", syscall.ENOENT, "inside"},
 		{"a file for a directory", func(s *Spec) { s.Dir = "/etc/passwd" }, "working_directory", "/etc/passwd", syscall.ENOTDIR, "not a folder"},
-		{"no source", func(s *Spec) { s.Sandbox.ReadOnly = []sandbox.Mount{{Host: "/no/such", Inside: "/x"}} }, "open", "/no/such", syscall.ENOENT, "host"},
-		{"mount on /", func(s *Spec) { s.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir, Inside: "/"}} }, "mount", "/", 0, "root"},
+		{"no source", func(s *Spec) { s.Sandbox.ReadOnly = []spec.Mount{{Host: "/no/such", Inside: "/x"}} }, "open", "/no/such", syscall.ENOENT, "host"},
+		{"mount on /", func(s *Spec) { s.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/"}} }, "mount", "/", 0, "root"},
 		{"mount in /proc", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/proc/sys"} }, "mount", "/proc/sys", 0, "/proc"},
 		{"mount in /dev", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/dev"} }, "mount", "/dev", 0, "/dev"},
 		{"mount relative", func(s *Spec) { s.Sandbox.Tmpfs = []string{"x"} }, "mount", "x", 0, "absolute"},
 		{"mount twice", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/x", "/x/"} }, "mount", "/x", syscall.EEXIST, "two mounts"},
 		{"mount point missing", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/usr/no-such-place"} }, "mount point", "/usr/no-such-place", syscall.ENOENT, "create it in /usr"},
 		{"folder on file", func(s *Spec) {
-			s.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir, Inside: "/etc/passwd"}}
+			s.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/etc/passwd"}}
 		}, "mount", "/etc/passwd", 0, "a folder goes on a folder"},
 		{"no such user", func(s *Spec) { s.User = "no-such-user" }, "user", "no-such-user", 0, "no such user"},
 		{"no such group", func(s *Spec) { s.Group = "no-such-group" }, "group", "no-such-group", 0, "no such group"},
 		{"no such capability", func(s *Spec) { s.Sandbox.Capabilities = []string{"CAP_FLY"} }, "capability", "CAP_FLY", 0, "no such"},
-		{"no such limit", func(s *Spec) { s.Limits = []Limit{{"luck", 1, 1}} }, "limit", "luck", 0, "no such"},
+		{"no such limit", func(s *Spec) { s.Limits = []spec.Limit{{Resource: "luck", Soft: 1, Hard: 1}} }, "limit", "luck", 0, "no such"},
 		{"no such netns", func(s *Spec) { s.Sandbox.Network = "netns:none" }, "network", "/run/netns/none", syscall.ENOENT, "ip netns add none"},
 		{"no netns", func(s *Spec) { s.Sandbox.Network = plain }, "network", plain, syscall.EINVAL, "network namespace"},
 		{"a FIFO for a netns", func(s *Spec) { s.Sandbox.Network = fifo }, "network", fifo, syscall.EINVAL, "network namespace"},
 		{"nothing to run", func(s *Spec) { s.Argv = nil }, "exec", "", 0, "no program"},
-		{"directory outside", func(s *Spec) { s.Directories = []Directory{{"state", "../x"}} }, "directory", "../x", 0, "below"},
+		{"directory outside", func(s *Spec) { s.Directories = []spec.Directory{{Kind: "state", Name: "../x"}} }, "directory", "../x", 0, "below"},
 	} {
 		for _, init := range []bool{false, true} {
-			spec := helperSpec("view")
-			spec.Sandbox.Init = init
-			test.change(&spec)
-			if init && spec.Sandbox.Root != "" {
+			process := helperSpec("view")
+			process.Sandbox.Init = init
+			test.change(&process)
+			if init && process.Sandbox.Root != "" {
 				continue // the test binary may be dynamic; the reaper's inner stage would miss its loader first
 			}
 			t.Run(test.name+map[bool]string{true: ", init"}[init], func(t *testing.T) {
-				s, err := prepare(t, spec)
+				s, err := prepare(t, process)
 				if err == nil {
 					err = s.Go(t.Context())
 				}
@@ -118,19 +118,19 @@ func TestRefusals(t *testing.T) {
 				if refusal.Step != test.step || refusal.Path != test.path || test.errno != 0 && refusal.Errno != test.errno || !strings.Contains(refusal.Cure, test.cure) {
 					t.Errorf("%#v", refusal)
 				}
-				checkFound(t, spec, refusal)
+				checkFound(t, process, refusal)
 			})
 		}
 	}
 }
 
 // checkFound wants that an examination finds what the start was refused.
-func checkFound(t *testing.T, spec Spec, refusal *StageError) {
+func checkFound(t *testing.T, process Spec, refusal *StageError) {
 	t.Helper()
 	var e Examiner
-	found := e.Examine(spec)
+	found := e.Examine(process)
 	for _, one := range found {
-		sameCure := one.Cure == refusal.Cure || spec.Sandbox.Init // from inside the host is not seen
+		sameCure := one.Cure == refusal.Cure || process.Sandbox.Init // from inside the host is not seen
 		if one.Step == refusal.Step && one.Path == refusal.Path && one.Errno == refusal.Errno && sameCure {
 			return
 		}
@@ -142,15 +142,15 @@ func checkFound(t *testing.T, spec Spec, refusal *StageError) {
 }
 
 func TestHardLimitAboveOurs(t *testing.T) {
-	spec := helperSpec("view")
-	spec.Limits = []Limit{{"nofile", 100, 1 << 19}}
-	s, err := prepare(t, spec)
+	process := helperSpec("view")
+	process.Limits = []spec.Limit{{Resource: "nofile", Soft: 100, Hard: 1 << 19}}
+	s, err := prepare(t, process)
 	var refusal *StageError
 	if errors.As(err, &refusal) {
 		if refusal.Errno != syscall.EPERM || !strings.Contains(refusal.Cure, "CAP_SYS_RESOURCE") {
 			t.Errorf("%#v", refusal)
 		}
-		checkFound(t, spec, refusal)
+		checkFound(t, process, refusal)
 		return
 	}
 	if err != nil {

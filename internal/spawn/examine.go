@@ -13,6 +13,7 @@ import (
 	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // Examiner says before anything is started what of a specification cannot work on
@@ -28,24 +29,24 @@ type Examiner struct {
 
 // Examine returns everything that a start of spec would certainly be refused, in the
 // words of the start. What cannot be told it does not mention.
-func (e *Examiner) Examine(spec Spec) []*StageError {
-	if spec.Bare {
+func (e *Examiner) Examine(process Spec) []*StageError {
+	if process.Bare {
 		return nil // the engine knows
 	}
-	if len(spec.Argv) == 0 {
+	if len(process.Argv) == 0 {
 		return []*StageError{nothingToRun()}
 	}
-	id, err := e.identify(&spec)
+	id, err := e.identify(&process)
 	found := refusals(err)
-	directories, bad := spec.examineDirectories(id)
-	found = append(append(found, bad...), spec.examineLimits()...)
-	key := fmt.Sprintf("%q %+v %q %q %v", spec.Argv[0], spec.Sandbox, spec.Env, spec.Dir, spec.Notify)
+	directories, bad := process.examineDirectories(id)
+	found = append(append(found, bad...), process.examineLimits()...)
+	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Notify)
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}
 	seen, known := e.known[key]
 	if !known {
-		seen = spec.examineInside(directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
+		seen = process.examineInside(directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
 		if e.known == nil {
 			e.known = make(map[string][]*StageError)
 		}
@@ -56,17 +57,17 @@ func (e *Examiner) Examine(spec Spec) []*StageError {
 
 // identify is who the service will be; without an id that files of the host's can
 // have, where it has one of its own.
-func (e *Examiner) identify(spec *Spec) (identity, error) {
-	id, err := spec.identify()
+func (e *Examiner) identify(process *Spec) (identity, error) {
+	id, err := process.identify()
 	switch {
 	case err != nil:
-	case id.change && spec.User == "":
+	case id.change && process.User == "":
 		id.uid = sandbox.NoID
-		if spec.Group == "" {
+		if process.Group == "" {
 			id.gid = sandbox.NoID
 		}
 	case id.change && (!mapped("/proc/self/uid_map", id.uid) || !mapped("/proc/self/gid_map", id.gid)):
-		err = &StageError{Step: "user", Path: spec.User, Errno: syscall.EINVAL,
+		err = &StageError{Step: "user", Path: process.User, Errno: syscall.EINVAL,
 			Cure: "this id is not among those of the user namespace we are in: give the container more of them"}
 	case !id.change:
 		id.uid, id.gid = id.host()
@@ -91,7 +92,7 @@ func refusals(err error) []*StageError {
 // raise a hard limit, and nobody that of descriptors beyond the kernel's.
 func (s *Spec) examineLimits() (found []*StageError) {
 	for _, limit := range s.Limits {
-		number, err := resource(limit.Resource)
+		number, err := resource(limit)
 		var now unix.Rlimit
 		if err != nil || unix.Getrlimit(number, &now) != nil || limit.Hard <= now.Max {
 			found = append(found, refusals(err)...)
@@ -104,9 +105,9 @@ func (s *Spec) examineLimits() (found []*StageError) {
 	return found
 }
 
-// Place is where the directory is on the host; "" where there can be none.
-func (d Directory) Place() string {
-	base, _, err := d.base()
+// Place is where a directory of a service is on the host; "" where there can be none.
+func Place(d spec.Directory) string {
+	base, _, err := baseOf(d)
 	if err != nil {
 		return ""
 	}
@@ -122,9 +123,9 @@ func (s Spec) Gives() bool {
 
 // examineDirectories finds those of the service's own directories that cannot be
 // made, and returns where the others will be.
-func (s *Spec) examineDirectories(id identity) (mounts []sandbox.Mount, found []*StageError) {
+func (s *Spec) examineDirectories(id identity) (mounts []spec.Mount, found []*StageError) {
 	for _, d := range s.Directories {
-		base, _, err := d.base()
+		base, _, err := baseOf(d)
 		if err != nil {
 			found = append(found, refusals(err)...)
 			continue
@@ -134,7 +135,7 @@ func (s *Spec) examineDirectories(id identity) (mounts []sandbox.Mount, found []
 			found = append(found, refusals(directoryError(path, err))...)
 			continue
 		}
-		mounts = append(mounts, sandbox.Mount{Host: path, Inside: path})
+		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
 	}
 	return mounts, found
 }
@@ -158,9 +159,9 @@ func canMake(path string) error {
 }
 
 // examineInside looks at what the service will find in its root.
-func (s *Spec) examineInside(directories []sandbox.Mount, viewer sandbox.Viewer) []*StageError {
+func (s *Spec) examineInside(directories []spec.Mount, viewer sandbox.Viewer) []*StageError {
 	found := refusals(sandbox.ExamineNetwork(s.Sandbox.Network))
-	view, refused := s.Sandbox.Examine(s.Argv[0], directories, viewer)
+	view, refused := sandbox.Examine(s.Sandbox, s.Argv[0], directories, viewer)
 	found = append(found, refused...)
 	if view == nil {
 		return found

@@ -10,22 +10,23 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // finds is what an examination of spec finds, as text.
-func finds(spec Spec) string {
+func finds(process Spec) string {
 	var e Examiner
 	var all []string
-	for _, one := range e.Examine(spec) {
+	for _, one := range e.Examine(process) {
 		all = append(all, one.Error())
 	}
 	return strings.Join(all, "\n")
 }
 
 // runs reports whether a program starts and ends well, and why it does not start.
-func runs(t *testing.T, spec Spec) (well bool, why error) {
+func runs(t *testing.T, process Spec) (well bool, why error) {
 	t.Helper()
-	s, err := prepare(t, spec)
+	s, err := prepare(t, process)
 	if err == nil {
 		err = s.Go(t.Context())
 	}
@@ -52,17 +53,17 @@ func TestExamineLibraries(t *testing.T) {
 	}
 	library := needed.needed[0]
 	root := shared(t)
-	spec := sandboxed("/app/bin/true")
-	spec.Sandbox.Root = root
+	process := sandboxed("/app/bin/true")
+	process.Sandbox.Root = root
 	missing := func(what string) string {
 		return "exec /app/bin/true: no such file or directory: its " + what + " is not there inside; mount it with read_only"
 	}
-	check := func(step string, spec Spec, want string) {
+	check := func(step string, process Spec, want string) {
 		t.Helper()
-		if got := finds(spec); got != want {
+		if got := finds(process); got != want {
 			t.Errorf("%s: found %q, want %q", step, got, want)
 		}
-		if ran, err := runs(t, spec); ran != (want == "") {
+		if ran, err := runs(t, process); ran != (want == "") {
 			t.Errorf("%s: it ran is %v (%v), and what was found %q", step, ran, err, want)
 		}
 	}
@@ -75,24 +76,24 @@ func TestExamineLibraries(t *testing.T) {
 		write(t, root+name, string(data), 0o755)
 	}
 	put("/app/bin/true", host)
-	check("nothing", spec, missing("interpreter "+loader))
+	check("nothing", process, missing("interpreter "+loader))
 	put(loader, loader)
-	check("a loader", spec, missing("library "+library)+", or install it")
+	check("a loader", process, missing("library "+library)+", or install it")
 
 	from := (&libraries{inside: hostView(t), seen: map[string]bool{}, cache: hostCache()}).find(library)
 	put("/odd/"+library, from)
-	check("a library somewhere", spec, missing("library "+library)+", or install it")
-	told := spec
+	check("a library somewhere", process, missing("library "+library)+", or install it")
+	told := process
 	told.Env = append(told.Env, "LD_LIBRARY_PATH=/odd")
 	check("and where", told, "")
 	put("/usr/lib/"+library, from)
-	check("a library where it belongs", spec, "")
+	check("a library where it belongs", process, "")
 }
 
 // hostView is what a service sees in the default root.
 func hostView(t *testing.T) inside {
 	t.Helper()
-	view, refused := sandbox.Spec{}.Examine("sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
+	view, refused := sandbox.Examine(spec.Sandbox{}, "sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
 	if len(refused) > 0 {
 		t.Fatal(refused)
 	}
@@ -237,18 +238,18 @@ func TestExamineDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		directory Directory
+		directory spec.Directory
 		want      string
 	}{
-		{Directory{"state", "new/deep"}, ""},
-		{Directory{"runtime", "there"}, ""},
-		{Directory{"state", "file"}, "directory " + dir + "/state/file: not a directory"},
-		{Directory{"state", "file/below"}, "directory " + dir + "/state/file/below: not a directory"},
-		{Directory{"cache", "new"}, "directory " + dir + "/cache/new: permission denied"},
+		{spec.Directory{Kind: "state", Name: "new/deep"}, ""},
+		{spec.Directory{Kind: "runtime", Name: "there"}, ""},
+		{spec.Directory{Kind: "state", Name: "file"}, "directory " + dir + "/state/file: not a directory"},
+		{spec.Directory{Kind: "state", Name: "file/below"}, "directory " + dir + "/state/file/below: not a directory"},
+		{spec.Directory{Kind: "cache", Name: "new"}, "directory " + dir + "/cache/new: permission denied"},
 	} {
-		spec := sandboxed("/bin/true")
-		spec.Directories = []Directory{test.directory}
-		if got := finds(spec); !strings.HasPrefix(got, test.want) || (got == "") != (test.want == "") {
+		process := sandboxed("/bin/true")
+		process.Directories = []spec.Directory{test.directory}
+		if got := finds(process); !strings.HasPrefix(got, test.want) || (got == "") != (test.want == "") {
 			t.Errorf("%v: %q, want %q", test.directory, got, test.want)
 		}
 	}

@@ -16,9 +16,9 @@ func TestStopIf(t *testing.T) {
 		{helperSpec("term").Argv, false, Exit{Code: 7}},
 		{[]string{"sh", "-c", "echo ready; sleep 1000; :"}, true, Exit{Signal: syscall.SIGKILL}},
 	} {
-		spec := helperSpec()
-		spec.Argv = test.argv
-		p := start(t, spec)
+		process := helperSpec()
+		process.Argv = test.argv
+		p := start(t, process)
 		p.line(t)
 		for _, still := range []bool{false, true} {
 			asked := false

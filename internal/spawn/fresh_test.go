@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // away puts something else in the place of path.
@@ -71,19 +71,19 @@ func waiting(t *testing.T) (*service, string) {
 		t.Fatal(err)
 	}
 	t.Setenv("XDG_STATE_HOME", folder+"/state")
-	spec := Spec{Name: "fresh", Argv: []string{folder + "/program"}, Waits: true}
+	process := Spec{Name: "fresh", Argv: []string{folder + "/program"}, Waits: true}
 	if os.Geteuid() == 0 {
 		// Root's state directories are in /var/lib.
-		spec.Sandbox.Writable = append(spec.Sandbox.Writable, sandbox.Mount{Host: folder + "/state/own", Inside: "/own"})
+		process.Sandbox.Writable = append(process.Sandbox.Writable, spec.Mount{Host: folder + "/state/own", Inside: "/own"})
 		if err := os.Mkdir(folder+"/state/own", 0o755); err != nil {
 			t.Fatal(err)
 		}
 	} else {
-		spec.Directories = []Directory{{Kind: "state", Name: "own"}}
+		process.Directories = []spec.Directory{{Kind: "state", Name: "own"}}
 	}
-	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: folder + "/read", Inside: "/read"}, {Host: folder + "/link", Inside: "/link"}}
-	spec.Sandbox.Writable = append(spec.Sandbox.Writable, sandbox.Mount{Host: folder + "/write", Inside: "/write"})
-	p, err := prepare(t, spec)
+	process.Sandbox.ReadOnly = []spec.Mount{{Host: folder + "/read", Inside: "/read"}, {Host: folder + "/link", Inside: "/link"}}
+	process.Sandbox.Writable = append(process.Sandbox.Writable, spec.Mount{Host: folder + "/write", Inside: "/write"})
+	p, err := prepare(t, process)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -208,11 +208,11 @@ func TestGuardHoldsWhatLives(t *testing.T) {
 	guards(t, s, second, third)
 
 	// Our own program, which has to live on for a moment.
-	spec := helperSpec("sleep")
-	spec.Bare = true
-	bare := prepared(t, s, spec)
-	spec.Sandbox.Init = true
-	prepared(t, s, spec)
+	process := helperSpec("sleep")
+	process.Bare = true
+	bare := prepared(t, s, process)
+	process.Sandbox.Init = true
+	prepared(t, s, process)
 	guards(t, s, second, third, bare)
 
 	var limit unix.Rlimit
@@ -319,9 +319,9 @@ func TestGuardForgets(t *testing.T) {
 	}
 }
 
-func prepared(t *testing.T, s *Starter, spec Spec) *Process {
+func prepared(t *testing.T, s *Starter, process Spec) *Process {
 	t.Helper()
-	p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
+	p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

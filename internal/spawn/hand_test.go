@@ -29,11 +29,11 @@ func TestReplaced(t *testing.T) {
 // inetd.)
 func TestHand(t *testing.T) {
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("view")
-		spec.Handed, spec.Sandbox.Init, spec.Env = LaterStdio, init, append(spec.Env, "REMOTE_ADDR=old")
+		process := helperSpec("view")
+		process.Handed, process.Sandbox.Init, process.Env = LaterStdio, init, append(process.Env, "REMOTE_ADDR=old")
 		ours, theirs := socketPair(t)
 		s := starterFor()
-		p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
+		p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,15 +60,15 @@ func TestHand(t *testing.T) {
 // A stage that is gone cannot be handed anything, and that is told apart from a
 // program that cannot be started.
 func TestHandToNobody(t *testing.T) {
-	spec := helperSpec("view")
-	spec.Handed = LaterFD
-	spec.FDNames = []string{"connection"}
+	process := helperSpec("view")
+	process.Handed = LaterFD
+	process.FDNames = []string{"connection"}
 	ours, theirs := socketPair(t)
 	defer ours.Close()
 	defer theirs.Close()
 	s := starterFor()
 	defer s.Close()
-	p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
+	p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -209,14 +209,14 @@ func touch(paths []string) {
 // always warm, until it is killed.
 func beActivator(args []string) {
 	s := starterFor()
-	spec := helperSpec("sleep")
-	spec.Sandbox.Init = slices.Contains(args, "init")
-	if spec.Bare = slices.Contains(args, "bare"); spec.Bare && spec.Sandbox.Init {
-		spec.Argv = []string{"sh", "-c", spec.Argv[0] + " helper daemon; sleep 1000"}
+	process := helperSpec("sleep")
+	process.Sandbox.Init = slices.Contains(args, "init")
+	if process.Bare = slices.Contains(args, "bare"); process.Bare && process.Sandbox.Init {
+		process.Argv = []string{"sh", "-c", process.Argv[0] + " helper daemon; sleep 1000"}
 	}
 	fmt.Println("ready")
 	for {
-		p, err := s.Prepare(context.Background(), spec, Stdio{}, nil)
+		p, err := s.Prepare(context.Background(), process, Stdio{}, nil)
 		if err == nil {
 			err = p.Go(context.Background())
 		}
@@ -224,7 +224,7 @@ func beActivator(args []string) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		if _, err = s.Prepare(context.Background(), spec, Stdio{}, nil); err != nil {
+		if _, err = s.Prepare(context.Background(), process, Stdio{}, nil); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}

@@ -8,36 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/nofile"
+	"activator/internal/spec"
 )
 
-// resources are the names of limits.conf(5), with the rest of getrlimit(2). No
-// map: the reaper and the guard would fill it at every start.
-var resources = [...]struct {
-	name   string
-	number int
-}{
-	{"as", unix.RLIMIT_AS}, {"core", unix.RLIMIT_CORE}, {"cpu", unix.RLIMIT_CPU}, {"data", unix.RLIMIT_DATA},
-	{"fsize", unix.RLIMIT_FSIZE}, {"locks", unix.RLIMIT_LOCKS}, {"memlock", unix.RLIMIT_MEMLOCK},
-	{"msgqueue", unix.RLIMIT_MSGQUEUE}, {"nice", unix.RLIMIT_NICE}, {"nofile", unix.RLIMIT_NOFILE},
-	{"nproc", unix.RLIMIT_NPROC}, {"rss", unix.RLIMIT_RSS}, {"rtprio", unix.RLIMIT_RTPRIO},
-	{"rttime", unix.RLIMIT_RTTIME}, {"sigpending", unix.RLIMIT_SIGPENDING}, {"stack", unix.RLIMIT_STACK},
-}
-
-func resource(name string) (number int, err error) {
-	for _, r := range resources {
-		if r.name == name {
-			return r.number, nil
-		}
+func resource(l spec.Limit) (number int, err error) {
+	number, known := l.Number()
+	if !known {
+		return 0, &StageError{Step: "limit", Path: l.Resource, Cure: "no such resource, see limits.conf(5)"}
 	}
-	return 0, &StageError{Step: "limit", Path: name, Cure: "no such resource, see limits.conf(5)"}
+	return number, nil
 }
 
 // raiseLimits lifts the hard limits of a child that its plan exceeds. It takes
 // privilege on the host, which the child no longer has; the child sets the rest itself, last,
 // because a small limit would already hinder it.
-func raiseLimits(pid int, limits []Limit) error {
+func raiseLimits(pid int, limits []spec.Limit) error {
 	for _, limit := range limits {
-		number, err := resource(limit.Resource)
+		number, err := resource(limit)
 		if err != nil {
 			return err
 		}
@@ -69,14 +56,14 @@ func limitRefused(resource string, errno syscall.Errno, most uint64) *StageError
 // No core is dumped: what a crash leaves on the host, at a path or in a program of the
 // host's, is the service's memory and made by it. 1 and not 0, which a core_pattern with
 // a pipe ignores (core(5), do_coredump in fs/coredump.c).
-func (s *Spec) limits() []Limit {
+func (s *Spec) limits() []spec.Limit {
 	limits := slices.Clone(s.Limits)
 	given := func(resource string) bool {
-		return slices.ContainsFunc(s.Limits, func(l Limit) bool { return l.Resource == resource })
+		return slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource })
 	}
 	var now unix.Rlimit
 	if soft, ok := nofile.Started(); ok && !given("nofile") && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && soft < now.Cur {
-		limits = append(limits, Limit{"nofile", soft, now.Max})
+		limits = append(limits, spec.Limit{Resource: "nofile", Soft: soft, Hard: now.Max})
 	}
 	if s.Bare || given("core") {
 		return limits
@@ -85,11 +72,11 @@ func (s *Spec) limits() []Limit {
 	if unix.Getrlimit(unix.RLIMIT_CORE, &now) == nil {
 		most = min(most, now.Max)
 	}
-	return append(limits, Limit{"core", most, most})
+	return append(limits, spec.Limit{Resource: "core", Soft: most, Hard: most})
 }
 
 func amount(n uint64) string {
-	if n == ^uint64(0) {
+	if n == spec.Unlimited {
 		return "unlimited"
 	}
 	return fmt.Sprint(n)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 func TestMountsAreSeenAsAsked(t *testing.T) {
@@ -25,10 +25,10 @@ func TestMountsAreSeenAsAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	spec := helperSpec("touch", "/data/ro/file", "/data/rw/file", "/data/rw/sub/file", "/data/one", "/tmp/deep/er/one")
-	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir + "/ro", Inside: "/data/ro"}, {Host: dir + "/rw/sub", Inside: "/data/rw/sub"}, {Host: dir + "/rw/file", Inside: "/data/one"}}
-	spec.Sandbox.Writable = []sandbox.Mount{{Host: dir + "/rw", Inside: "/data/rw"}, {Host: dir + "/rw/file", Inside: "/tmp/deep/er/one"}}
-	out, _ := start(t, spec).end(t)
+	process := helperSpec("touch", "/data/ro/file", "/data/rw/file", "/data/rw/sub/file", "/data/one", "/tmp/deep/er/one")
+	process.Sandbox.ReadOnly = []spec.Mount{{Host: dir + "/ro", Inside: "/data/ro"}, {Host: dir + "/rw/sub", Inside: "/data/rw/sub"}, {Host: dir + "/rw/file", Inside: "/data/one"}}
+	process.Sandbox.Writable = []spec.Mount{{Host: dir + "/rw", Inside: "/data/rw"}, {Host: dir + "/rw/file", Inside: "/tmp/deep/er/one"}}
+	out, _ := start(t, process).end(t)
 	want := "/data/ro/file true false\n/data/rw/file true true\n/data/rw/sub/file true false\n/data/one true false\n/tmp/deep/er/one true true\n"
 	if out != want {
 		t.Errorf("got\n%s", out)
@@ -36,9 +36,9 @@ func TestMountsAreSeenAsAsked(t *testing.T) {
 }
 
 func TestFreshFolders(t *testing.T) {
-	spec := helperSpec("view")
-	spec.Sandbox.Tmpfs = []string{"/srv/scratch", "/usr/local"}
-	v := start(t, spec).view(t)
+	process := helperSpec("view")
+	process.Sandbox.Tmpfs = []string{"/srv/scratch", "/usr/local"}
+	v := start(t, process).view(t)
 	if got := strings.Join(v.Writable, " "); !strings.Contains(got, "/srv/scratch") || !strings.Contains(got, "/usr/local") {
 		t.Errorf("%s", got)
 	}
@@ -56,15 +56,15 @@ func TestRootFolder(t *testing.T) {
 	if err := os.Symlink("opt", dir+"/alias"); err != nil {
 		t.Fatal(err)
 	}
-	spec := helperSpec("view")
-	spec.Argv[0] = "/alias/service"
-	spec.Sandbox.Root = dir
+	process := helperSpec("view")
+	process.Argv[0] = "/alias/service"
+	process.Sandbox.Root = dir
 	for _, library := range []string{"/usr", "/lib", "/lib64"} { // of a dynamic test binary
 		if _, err := os.Stat(library); err == nil {
-			spec.Sandbox.ReadOnly = append(spec.Sandbox.ReadOnly, sandbox.Mount{Host: library, Inside: library})
+			process.Sandbox.ReadOnly = append(process.Sandbox.ReadOnly, spec.Mount{Host: library, Inside: library})
 		}
 	}
-	v := start(t, spec).view(t)
+	v := start(t, process).view(t)
 	var top []string
 	for _, name := range v.Top {
 		if !strings.HasPrefix(name, "lib") && name != "usr" {
@@ -87,8 +87,8 @@ func TestProgramBelowPrivateFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := helperSpec("view")
-	spec.Argv[0] = write(t, dir+"/private/service", string(data), 0o755)
+	process := helperSpec("view")
+	process.Argv[0] = write(t, dir+"/private/service", string(data), 0o755)
 	if os.Geteuid() == 0 {
 		if err := os.Chown(dir+"/private", 12345, 12345); err != nil {
 			t.Fatal(err)
@@ -97,7 +97,7 @@ func TestProgramBelowPrivateFolder(t *testing.T) {
 	if err := os.Chmod(dir+"/private", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	start(t, spec).view(t)
+	start(t, process).view(t)
 }
 
 func TestDirectories(t *testing.T) {
@@ -119,9 +119,9 @@ func TestDirectories(t *testing.T) {
 			}
 		}
 	})
-	spec := helperSpec("view")
-	spec.Directories = []Directory{{"state", name + "/a"}, {"cache", name}, {"logs", name}, {"runtime", name}}
-	s := start(t, spec)
+	process := helperSpec("view")
+	process.Directories = []spec.Directory{{Kind: "state", Name: name + "/a"}, {Kind: "cache", Name: name}, {Kind: "logs", Name: name}, {Kind: "runtime", Name: name}}
+	s := start(t, process)
 	v := s.view(t)
 	for i, variable := range []string{"STATE_DIRECTORY", "CACHE_DIRECTORY", "LOGS_DIRECTORY", "RUNTIME_DIRECTORY"} {
 		want := append(kept[:3:3], runtimeDir)[i]
@@ -142,9 +142,9 @@ func TestDirectories(t *testing.T) {
 
 func TestNotifySocketHasNoPathOnTheHost(t *testing.T) {
 	for _, bare := range []bool{false, true} {
-		spec := helperSpec("notify", "READY=1")
-		spec.Notify, spec.Bare = true, bare
-		s := start(t, spec)
+		process := helperSpec("notify", "READY=1")
+		process.Notify, process.Bare = true, bare
+		s := start(t, process)
 		socket := s.NotifySocket()
 		if s.NotifySocket() != nil {
 			t.Error("returned twice")
@@ -204,9 +204,9 @@ func TestNetworkByName(t *testing.T) {
 		}
 	}()
 	for _, network := range []string{"netns:" + name, "/run/netns/" + name} {
-		spec := helperSpec("view")
-		spec.Sandbox.Network = network
-		v := start(t, spec).view(t)
+		process := helperSpec("view")
+		process.Sandbox.Network = network
+		v := start(t, process).view(t)
 		if !reflect.DeepEqual(v.Interfaces, []string{"lo false []"}) { // nobody brought it up
 			t.Errorf("%q", v.Interfaces)
 		}
@@ -216,18 +216,18 @@ func TestNetworkByName(t *testing.T) {
 
 func hostsNetwork(t *testing.T) {
 	t.Helper()
-	spec := helperSpec("view")
-	spec.Sandbox.Network = "host"
-	if got, want := start(t, spec).view(t).Interfaces, look().Interfaces; !reflect.DeepEqual(got, want) {
+	process := helperSpec("view")
+	process.Sandbox.Network = "host"
+	if got, want := start(t, process).view(t).Interfaces, look().Interfaces; !reflect.DeepEqual(got, want) {
 		t.Errorf("host: %q, not %q", got, want)
 	}
 }
 
 func refusedToUser(t *testing.T) {
 	t.Helper()
-	spec := helperSpec("view")
-	spec.Sandbox.Network = "/proc/self/ns/net"
-	_, err := prepare(t, spec)
+	process := helperSpec("view")
+	process.Sandbox.Network = "/proc/self/ns/net"
+	_, err := prepare(t, process)
 	if err == nil || !strings.Contains(err.Error(), "CAP_SYS_ADMIN") {
 		t.Errorf("%v", err)
 	}
@@ -245,9 +245,9 @@ func TestNamedUserHasItsGroups(t *testing.T) {
 		user, group string
 		uid, gid    int
 	}{{"nobody", "", 65534, 65534}, {"4242", "", 4242, 4242}, {"4242", "4343", 4242, 4343}, {"root", "", 0, 0}} {
-		spec := helperSpec("view")
-		spec.User, spec.Group = test.user, test.group
-		v := start(t, spec).view(t)
+		process := helperSpec("view")
+		process.User, process.Group = test.user, test.group
+		v := start(t, process).view(t)
 		if v.UID != test.uid || v.GID != test.gid || v.Status["CapEff"] != "0000000000000000" || v.Status["CapBnd"] != "0000000000000000" {
 			t.Errorf("%s: %+v", test.user, v)
 		}

@@ -7,10 +7,12 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"activator/internal/spec"
 )
 
 func TestPlanTravels(t *testing.T) {
-	full := &plan{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Limits: []Limit{{"nofile", 1, ^uint64(0)}},
+	full := &plan{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: ^uint64(0)}},
 		FDNames: []string{"x", ""}, Sockets: 2, Handed: LaterStdio, Bare: true}
 	for _, value := range []any{*full, full.Limits[0]} {
 		for i := range reflect.TypeOf(value).NumField() {
@@ -38,7 +40,7 @@ func TestPlanTravels(t *testing.T) {
 func FuzzReadPlan(f *testing.F) {
 	f.Add([]byte{})
 	c := codec{}
-	c.plan(&plan{Argv: []string{"a"}, Limits: []Limit{{"nofile", 1, 2}}})
+	c.plan(&plan{Argv: []string{"a"}, Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: 2}}})
 	f.Add(c.data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		wire := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))

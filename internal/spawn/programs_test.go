@@ -15,11 +15,11 @@ import (
 	"time"
 
 	"activator/internal/ktest"
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // strict is the whole default sandbox, as the configuration will have it.
-var strict = sandbox.Spec{Seal: true}
+var strict = spec.Sandbox{Seal: true}
 
 // program is where one is installed, or skips: a pyenv's is not seen inside.
 func program(t *testing.T, patterns ...string) string {
@@ -44,9 +44,9 @@ func sandboxed(argv ...string) Spec {
 
 // run starts a program whose output is a pipe that it may open anew, as
 // /dev/stdout: a pipe belongs to who made it.
-func run(t *testing.T, spec Spec, sockets ...*os.File) *service {
+func run(t *testing.T, process Spec, sockets ...*os.File) *service {
 	t.Helper()
-	id, err := spec.identify()
+	id, err := process.identify()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func run(t *testing.T, spec Spec, sockets ...*os.File) *service {
 	}
 	s := starterFor()
 	t.Cleanup(s.Close)
-	p, err := s.Prepare(t.Context(), spec, Stdio{Out: w, Err: w}, sockets)
+	p, err := s.Prepare(t.Context(), process, Stdio{Out: w, Err: w}, sockets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,9 +93,9 @@ func TestShells(t *testing.T) {
 	ktest.Filters(t)
 	for _, shell := range [][]string{{program(t, "/bin/bash")}, {program(t, "/bin/sh")}, {program(t, "/bin/busybox"), "sh"}} {
 		for _, init := range []bool{false, true} {
-			spec := sandboxed(append(shell, "-c", shellScript)...)
-			spec.Sandbox.Init = init
-			if out, exit := run(t, spec).end(t); out != shellAnswer || !exit.OK() {
+			process := sandboxed(append(shell, "-c", shellScript)...)
+			process.Sandbox.Init = init
+			if out, exit := run(t, process).end(t); out != shellAnswer || !exit.OK() {
 				t.Errorf("%q, init %v: %v, got\n%s", shell, init, exit, out)
 			}
 		}
@@ -182,15 +182,15 @@ func TestNginx(t *testing.T) {
 	dir := shared(t)
 	write(t, dir+"/page", "from nginx", 0o644)
 	write(t, dir+"/conf", fmt.Sprintf(nginxConfig, address), 0o644)
-	spec := sandboxed(nginx, "-c", "/data/conf", "-t")
-	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir, Inside: "/data"}}
-	spec.Env = append(spec.Env, "NGINX=3;") // it cannot bind one of its own
-	spec.FDNames = []string{"web"}
-	if out, exit := run(t, spec, socket).end(t); !exit.OK() {
+	process := sandboxed(nginx, "-c", "/data/conf", "-t")
+	process.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/data"}}
+	process.Env = append(process.Env, "NGINX=3;") // it cannot bind one of its own
+	process.FDNames = []string{"web"}
+	if out, exit := run(t, process, socket).end(t); !exit.OK() {
 		t.Errorf("%v: %s", exit, out)
 	}
-	spec.Argv = spec.Argv[:3]
-	s := run(t, spec, socket)
+	process.Argv = process.Argv[:3]
+	s := run(t, process, socket)
 	for range 3 {
 		if page := fetch(t, address); page != "from nginx" {
 			t.Errorf("%q", page)
@@ -222,10 +222,10 @@ func TestGunicorn(t *testing.T) {
 	dir := shared(t)
 	write(t, dir+"/site_app.py", gunicornApp, 0o644)
 	// A worker that has only just been forked misses its SIGTERM, and gets 30 s by default.
-	spec := sandboxed(gunicorn, "--workers", "2", "--threads", "2", "--graceful-timeout", "1", "--chdir", "/data", "site_app:app")
-	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: dir, Inside: "/data"}}
-	spec.FDNames = []string{"web"}
-	s := run(t, spec, socket)
+	process := sandboxed(gunicorn, "--workers", "2", "--threads", "2", "--graceful-timeout", "1", "--chdir", "/data", "site_app:app")
+	process.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/data"}}
+	process.FDNames = []string{"web"}
+	s := run(t, process, socket)
 	if page := fetch(t, address); page != "for 127.0.0.1" {
 		t.Errorf("%q", page)
 	}
@@ -261,21 +261,21 @@ func TestRedis(t *testing.T) {
 func TestPostgres(t *testing.T) {
 	ktest.Filters(t)
 	bin := filepath.Dir(program(t, "/usr/lib/postgresql/*/bin/postgres"))
-	spec := sandboxed("/bin/sh", "-ec", `
+	process := sandboxed("/bin/sh", "-ec", `
 "$0/initdb" --no-sync --auth=trust --username=me -D /tmp/db > /tmp/log || { cat /tmp/log; exit 1; }
 echo 'select 40 + 2 as answer' | "$0/postgres" --single -D /tmp/db postgres
 exec "$0/postgres" -D /tmp/db -c listen_addresses= -c unix_socket_directories=/tmp -c fsync=off`, bin)
 	// The service's user needs a name, which initdb looks up.
-	spec.Sandbox.ReadOnly = []sandbox.Mount{{Host: write(t, shared(t)+"/passwd", fmt.Sprintf("me:x:%d:%d::/tmp:/bin/sh\n", uidInside(t, spec), uidInside(t, spec)), 0o644), Inside: "/etc/passwd"}}
-	s := run(t, spec)
+	process.Sandbox.ReadOnly = []spec.Mount{{Host: write(t, shared(t)+"/passwd", fmt.Sprintf("me:x:%d:%d::/tmp:/bin/sh\n", uidInside(t, process), uidInside(t, process)), 0o644), Inside: "/etc/passwd"}}
+	s := run(t, process)
 	waitLine(t, s, `answer = "42"`)
 	waitLine(t, s, "ready to accept connections")
 	stopped(t, s, syscall.SIGINT)
 }
 
-func uidInside(t *testing.T, spec Spec) int {
+func uidInside(t *testing.T, process Spec) int {
 	t.Helper()
-	id, err := spec.identify()
+	id, err := process.identify()
 	if err != nil {
 		t.Fatal(err)
 	}

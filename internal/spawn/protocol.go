@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"io"
 	"syscall"
+
+	"activator/internal/spec"
 )
 
 // StageName is argv[0] of a reaper: the activator's own binary. It is also the name,
@@ -38,7 +40,7 @@ type plan struct {
 	Argv, Env []string
 	Dir       string
 	Umask     int
-	Limits    []Limit
+	Limits    []spec.Limit
 	FDNames   []string // one for every socket, the fds from 3 on
 	Sockets   int
 	Handed    Handed // where the socket goes that comes with wordHand

@@ -17,6 +17,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // What an intruder is handed: a listener, a bound UDP socket and a bound unix
@@ -165,12 +166,12 @@ func (h handed) dial(t *testing.T, address net.Addr) {
 	}
 }
 
-func (h handed) intruder(t *testing.T, box sandbox.Spec) map[string]string {
+func (h handed) intruder(t *testing.T, box spec.Sandbox) map[string]string {
 	t.Helper()
-	spec := helperSpec("intrude", itoa(h.target.Addr().(*net.TCPAddr).Port), h.name)
-	spec.FDNames = []string{"a", "b", "c"}
-	spec.Sandbox = box
-	out, _ := start(t, spec, h.files...).end(t)
+	process := helperSpec("intrude", itoa(h.target.Addr().(*net.TCPAddr).Port), h.name)
+	process.FDNames = []string{"a", "b", "c"}
+	process.Sandbox = box
+	out, _ := start(t, process, h.files...).end(t)
 	var result map[string]string
 	if err := json.Unmarshal([]byte(out), &result); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -183,7 +184,7 @@ func (h handed) intruder(t *testing.T, box sandbox.Spec) map[string]string {
 func TestSeal(t *testing.T) {
 	ktest.Filters(t)
 	h := hand(t)
-	open := h.intruder(t, sandbox.Spec{Connect: "any", Syscalls: "any"})
+	open := h.intruder(t, spec.Sandbox{Connect: "any", Syscalls: "any"})
 	if !reached(t, h.target) {
 		t.Error("without the seal nothing got through")
 	}
@@ -192,7 +193,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("without the seal: %s: %s", name, result)
 		}
 	}
-	for name, box := range map[string]sandbox.Spec{
+	for name, box := range map[string]spec.Sandbox{
 		"default": {Seal: true}, "all calls": {Seal: true, Syscalls: "any"}, "init": {Seal: true, Init: true},
 		"new privileges": {Seal: true, NewPrivs: true}, "init, new privileges": {Seal: true, NewPrivs: true, Init: true},
 	} {
@@ -264,9 +265,9 @@ func TestDefaultProfile(t *testing.T) {
 		"socket": strconv.Itoa(int(unix.EAFNOSUPPORT)), "getppid": "0", "route socket": "0",
 	}
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("forbidden")
-		spec.Sandbox.Init = init
-		out, _ := start(t, spec).end(t)
+		process := helperSpec("forbidden")
+		process.Sandbox.Init = init
+		out, _ := start(t, process).end(t)
 		count := 0
 		for line := range strings.Lines(out) {
 			name, errno, _ := strings.Cut(strings.TrimSpace(line), ": ")
@@ -289,10 +290,10 @@ func TestDefaultProfile(t *testing.T) {
 // the answer that is given; the cookie tells the service's own network.
 func TestListener(t *testing.T) {
 	ktest.Filters(t)
-	for _, box := range []sandbox.Spec{{Seal: true, Connect: "any"}, {Connect: "unix"}, {Seal: true, Connect: "unix", Init: true, NewPrivs: true}} {
-		spec := helperSpec("connect")
-		spec.Sandbox = box
-		s := start(t, spec)
+	for _, box := range []spec.Sandbox{{Seal: true, Connect: "any"}, {Connect: "unix"}, {Seal: true, Connect: "unix", Init: true, NewPrivs: true}} {
+		process := helperSpec("connect")
+		process.Sandbox = box
+		s := start(t, process)
 		listener := s.Listener()
 		if listener == nil || s.Listener() != nil {
 			t.Fatalf("%+v: listener %v", box, listener)
@@ -318,13 +319,13 @@ func TestListener(t *testing.T) {
 // An untaken listener is closed with the process, a stage that waits has one too.
 func TestListenerIsNotLeftBehind(t *testing.T) {
 	ktest.Filters(t)
-	spec := helperSpec("connect")
-	spec.Sandbox.Connect = "unix"
-	if _, err := prepare(t, spec); err != nil {
+	process := helperSpec("connect")
+	process.Sandbox.Connect = "unix"
+	if _, err := prepare(t, process); err != nil {
 		t.Fatal(err)
 	}
-	spec.Argv = []string{"/usr/is-not-there"}
-	if s, err := prepare(t, spec); err != nil || s.Go(t.Context()) == nil {
+	process.Argv = []string{"/usr/is-not-there"}
+	if s, err := prepare(t, process); err != nil || s.Go(t.Context()) == nil {
 		t.Errorf("%v", err)
 	}
 }

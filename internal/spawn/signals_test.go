@@ -30,10 +30,10 @@ func stubborn(kind string) {
 // in Go, whose runtime sets its own.
 func showSignals(init bool) {
 	s := starterFor()
-	spec := helperSpec()
-	spec.Argv = []string{"grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"}
-	spec.Sandbox.Init = init
-	p, err := s.Prepare(context.Background(), spec, Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
+	process := helperSpec()
+	process.Argv = []string{"grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"}
+	process.Sandbox.Init = init
+	p, err := s.Prepare(context.Background(), process, Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
 	if err == nil {
 		err = p.Go(context.Background())
 	}

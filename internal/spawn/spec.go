@@ -1,6 +1,9 @@
 package spawn
 
-import "activator/internal/sandbox"
+import (
+	"activator/internal/sandbox"
+	"activator/internal/spec"
+)
 
 // Spec says what to start and what to shut it in with. It is pure.
 type Spec struct {
@@ -10,7 +13,7 @@ type Spec struct {
 	Dir  string   // absolute, inside; "": /
 
 	Umask  int // as it is, 0 too
-	Limits []Limit
+	Limits []spec.Limit
 
 	ID          int    // of user and group, as root and without User; 0: sandbox.ServiceID
 	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
@@ -18,7 +21,7 @@ type Spec struct {
 	FDNames     []string // LISTEN_FDNAMES, one for every socket
 	Handed      Handed   // where the sockets are
 	Notify      bool     // NOTIFY_SOCKET and [Process.NotifySocket]
-	Directories []Directory
+	Directories []spec.Directory
 
 	// Go says that somebody is there: the process does not wait for Release.
 	Go bool
@@ -31,21 +34,7 @@ type Spec struct {
 	// privileges, for a container engine, which makes its own. With Sandbox.Init
 	// everything it leaves behind dies with it and with us.
 	Bare    bool
-	Sandbox sandbox.Spec
-}
-
-// Limit is one resource limit, as in setrlimit(2).
-type Limit struct {
-	Resource string // "nofile", "nproc", ... as in limits.conf(5)
-	Soft     uint64 // ^uint64(0): unlimited
-	Hard     uint64
-}
-
-// Directory is one of a service's own directories, as in systemd.exec(5),
-// StateDirectory= and its siblings.
-type Directory struct {
-	Kind string // "state", "cache", "logs", "runtime"
-	Name string // relative, below the kind's base folder
+	Sandbox spec.Sandbox
 }
 
 // StageError is a step on the way to the program that was refused.

@@ -11,6 +11,7 @@ import (
 
 	"activator/internal/fdpass"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // Stdio is what the program has as 0, 1 and 2; nil is /dev/null.
@@ -25,9 +26,9 @@ const NotifyPath = "/run/.notify"
 // be built before the first client is there; it may stay like this for
 // as long as nobody comes. It lends stdio and sockets, until it returns. What the host
 // or the kernel refuses comes back as *StageError.
-func (s *Starter) Prepare(ctx context.Context, spec Spec, stdio Stdio, sockets []*os.File) (*Process, error) {
-	b := &birth{starter: s, spec: &spec}
-	p, err := b.bear(stdio, spec.Handed.place(&stdio, sockets))
+func (s *Starter) Prepare(ctx context.Context, process Spec, stdio Stdio, sockets []*os.File) (*Process, error) {
+	b := &birth{starter: s, spec: &process}
+	p, err := b.bear(stdio, process.Handed.place(&stdio, sockets))
 	if err != nil {
 		b.abandon()
 		return nil, err
@@ -99,21 +100,21 @@ func nothingToRun() *StageError { return &StageError{Step: "exec", Cure: "no pro
 
 // resolve finds out what it takes.
 func (b *birth) resolve(sockets int) error {
-	spec := b.spec
+	process := b.spec
 	mounts, env, err := b.directories()
 	if err == nil {
-		b.plan = plan{Argv: spec.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(spec.Env), env)), Dir: spec.Dir, Umask: spec.Umask,
-			Limits: spec.limits(), FDNames: spec.FDNames, Sockets: sockets, Handed: spec.Handed, Bare: spec.Bare}
+		b.plan = plan{Argv: process.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(process.Env), env)), Dir: process.Dir, Umask: process.Umask,
+			Limits: process.limits(), FDNames: process.FDNames, Sockets: sockets, Handed: process.Handed, Bare: process.Bare}
 		err = b.shutIn(mounts)
 	}
-	if err == nil && spec.Notify {
+	if err == nil && process.Notify {
 		err = b.openNotify()
 	}
 	return err
 }
 
 // shutIn resolves the sandbox and, as root, opens what it mounts with our eyes.
-func (b *birth) shutIn(directories []sandbox.Mount) error {
+func (b *birth) shutIn(directories []spec.Mount) error {
 	if b.spec.Bare {
 		return nil
 	}
@@ -122,8 +123,8 @@ func (b *birth) shutIn(directories []sandbox.Mount) error {
 	}
 	var err error
 	b.spec.Sandbox.Notify = b.spec.Notify
-	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l Limit) bool { return l.Resource == "core" })
-	b.sandbox, err = b.spec.Sandbox.Resolve(b.spec.Name, b.spec.Argv[0], directories)
+	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
+	b.sandbox, err = sandbox.Resolve(b.spec.Sandbox, b.spec.Name, b.spec.Argv[0], directories)
 	if err == nil && b.spec.Waits {
 		b.taken.sources(b.sandbox)
 	}

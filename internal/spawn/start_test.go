@@ -18,6 +18,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // service is a started helper with its output.
@@ -26,7 +27,7 @@ type service struct {
 	out *bufio.Reader
 }
 
-func prepare(t *testing.T, spec Spec, sockets ...*os.File) (*service, error) {
+func prepare(t *testing.T, process Spec, sockets ...*os.File) (*service, error) {
 	t.Helper()
 	s := starterFor()
 	t.Cleanup(s.Close)
@@ -36,7 +37,7 @@ func prepare(t *testing.T, spec Spec, sockets ...*os.File) (*service, error) {
 	}
 	t.Cleanup(func() { _ = r.Close() })
 	defer func() { _ = w.Close() }()
-	p, err := s.Prepare(t.Context(), spec, Stdio{Out: w, Err: w}, sockets)
+	p, err := s.Prepare(t.Context(), process, Stdio{Out: w, Err: w}, sockets)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +45,9 @@ func prepare(t *testing.T, spec Spec, sockets ...*os.File) (*service, error) {
 	return &service{p, bufio.NewReader(r)}, nil
 }
 
-func start(t *testing.T, spec Spec, sockets ...*os.File) *service {
+func start(t *testing.T, process Spec, sockets ...*os.File) *service {
 	t.Helper()
-	s, err := prepare(t, spec, sockets...)
+	s, err := prepare(t, process, sockets...)
 	if err == nil {
 		err = s.Go(t.Context())
 	}
@@ -125,18 +126,18 @@ func settle(v View) View {
 }
 
 func TestViewFromInside(t *testing.T) {
-	spec := helperSpec("view")
-	id, err := spec.identify()
+	process := helperSpec("view")
+	id, err := process.identify()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := expected(id)
 	for _, init := range []bool{false, true} {
-		spec.Sandbox.Init = init
+		process.Sandbox.Init = init
 		if init {
 			want.Pid, want.Processes = 2, []int{1, 2}
 		}
-		got := start(t, spec).view(t)
+		got := start(t, process).view(t)
 		if init { // pids go up with the reaper's threads
 			want.Pid, want.Processes = got.Pid, []int{1, got.Pid}
 		}
@@ -173,11 +174,11 @@ func TestSocketsArriveInOrder(t *testing.T) {
 	}
 	defer null.Close()
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("view")
-		spec.FDNames = []string{"a", "b"}
-		spec.Env = append(spec.Env, "LISTEN_PID=99", "NOTIFY_SOCKET=/nowhere")
-		spec.Sandbox.Init = init
-		v := start(t, spec, file, null).view(t)
+		process := helperSpec("view")
+		process.FDNames = []string{"a", "b"}
+		process.Env = append(process.Env, "LISTEN_PID=99", "NOTIFY_SOCKET=/nowhere")
+		process.Sandbox.Init = init
+		v := start(t, process, file, null).view(t)
 		if want := []string{"0 /dev/null", "1 pipe", "2 pipe", "3 socket", "4 /dev/null"}; !reflect.DeepEqual(v.Files, want) {
 			t.Errorf("init %v: files %q", init, v.Files)
 		}
@@ -215,27 +216,27 @@ func TestTwoAtOnceSeeOnlyTheirOwn(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	spec := helperSpec("view")
-	spec.Dir = "/usr"
-	spec.Limits = []Limit{{"nofile", 64, 128}, {"core", 0, 0}}
-	spec.Sandbox.Hostname = "elsewhere"
-	spec.Sandbox.Capabilities = []string{"CAP_NET_BIND_SERVICE", "CAP_BPF"}
-	v := start(t, spec).view(t)
+	process := helperSpec("view")
+	process.Dir = "/usr"
+	process.Limits = []spec.Limit{{Resource: "nofile", Soft: 64, Hard: 128}, {Resource: "core", Soft: 0, Hard: 0}}
+	process.Sandbox.Hostname = "elsewhere"
+	process.Sandbox.Capabilities = []string{"CAP_NET_BIND_SERVICE", "CAP_BPF"}
+	v := start(t, process).view(t)
 	mask := "0000008000000400"
 	if v.Dir != "/usr" || v.NoFile != 128 || v.Host != "elsewhere" || v.Status["CapEff"] != mask || v.Status["CapBnd"] != mask || v.Status["CapAmb"] != mask {
 		t.Errorf("%+v", v)
 	}
-	spec.Sandbox.NewPrivs = true
-	if v := start(t, spec).view(t); v.Status["NoNewPrivs"] != "0" {
+	process.Sandbox.NewPrivs = true
+	if v := start(t, process).view(t); v.Status["NoNewPrivs"] != "0" {
 		t.Errorf("%+v", v)
 	}
 }
 
 func TestExitStatus(t *testing.T) {
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("exit", "42")
-		spec.Sandbox.Init = init
-		if _, exit := start(t, spec).end(t); exit.Code != 42 || exit.Signal != 0 {
+		process := helperSpec("exit", "42")
+		process.Sandbox.Init = init
+		if _, exit := start(t, process).end(t); exit.Code != 42 || exit.Signal != 0 {
 			t.Errorf("init %v: %v", init, exit)
 		}
 	}
@@ -265,13 +266,13 @@ func TestWarmMayWaitAndBeGivenUp(t *testing.T) {
 
 // A sandbox in a sandbox takes the system calls that the default one refuses.
 func TestNested(t *testing.T) {
-	spec := helperSpec("nested")
-	out, _ := start(t, spec).end(t)
+	process := helperSpec("nested")
+	out, _ := start(t, process).end(t)
 	if !strings.HasPrefix(out, "error clone") {
 		t.Errorf("%s", out)
 	}
-	spec.Sandbox.Syscalls = "any"
-	out, exit := start(t, spec).end(t)
+	process.Sandbox.Syscalls = "any"
+	out, exit := start(t, process).end(t)
 	var v View
 	if err := json.Unmarshal([]byte(out), &v); err != nil || !exit.OK() {
 		t.Fatalf("%v, %v: %s", err, exit, out)
@@ -346,9 +347,9 @@ func TestSpareChild(t *testing.T) {
 	once := func(goes bool) (pid int, took *spare) {
 		t.Helper()
 		before := s.spares.ready
-		spec := helperSpec("exit", "0")
-		spec.Go = goes
-		p, err := s.Prepare(t.Context(), spec, Stdio{}, nil)
+		process := helperSpec("exit", "0")
+		process.Go = goes
+		p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
 		if err == nil {
 			err = p.Go(t.Context())
 		}
@@ -401,9 +402,9 @@ func TestLowLimitOfDescriptors(t *testing.T) {
 	}
 	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }()
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("exit", "42")
-		spec.Sandbox.Init = init
-		if _, exit := start(t, spec).end(t); exit.Code != 42 {
+		process := helperSpec("exit", "42")
+		process.Sandbox.Init = init
+		if _, exit := start(t, process).end(t); exit.Code != 42 {
 			t.Errorf("init %v: %v", init, exit)
 		}
 	}

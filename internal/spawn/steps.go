@@ -9,6 +9,7 @@ import (
 
 	"activator/internal/sandbox"
 	"activator/internal/script"
+	"activator/internal/spec"
 )
 
 // steps is the script of a process, from its clone to its execve.
@@ -228,8 +229,8 @@ func (s *steps) enter(p *plan) error {
 	return nil
 }
 
-func (s *steps) limit(limit Limit) error {
-	number, err := resource(limit.Resource)
+func (s *steps) limit(limit spec.Limit) error {
+	number, err := resource(limit)
 	if err != nil {
 		return err
 	}

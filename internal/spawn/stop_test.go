@@ -31,9 +31,9 @@ func TestStop(t *testing.T) {
 		{[]string{"sh", "-c", "trap 'exit 9' HUP; echo ready; while :; do sleep 1000 & wait; done"}, true, syscall.SIGHUP, false, Exit{Code: 9}},
 	} {
 		t.Run(fmt.Sprint(test.argv[len(test.argv)-1], test.init, test.sig), func(t *testing.T) {
-			spec := helperSpec()
-			spec.Argv, spec.Sandbox.Init = test.argv, test.init
-			s := start(t, spec)
+			process := helperSpec()
+			process.Argv, process.Sandbox.Init = test.argv, test.init
+			s := start(t, process)
 			s.line(t)
 			killed, err := s.Stop(test.sig)
 			if err != nil || killed != test.killed {
@@ -53,10 +53,10 @@ func TestStop(t *testing.T) {
 // 1, and ends under a reaper.
 func TestLapsed(t *testing.T) {
 	for _, init := range []bool{false, true} {
-		spec := helperSpec()
-		spec.Argv = []string{"sh", "-c", "trap 'trap - TERM; kill -TERM $$; echo again' TERM; echo ready; while :; do sleep 0.01; done"}
-		spec.Sandbox.Init = init
-		s := start(t, spec)
+		process := helperSpec()
+		process.Argv = []string{"sh", "-c", "trap 'trap - TERM; kill -TERM $$; echo again' TERM; echo ready; while :; do sleep 0.01; done"}
+		process.Sandbox.Init = init
+		s := start(t, process)
 		s.line(t)
 		if s.Lapsed(syscall.SIGTERM) {
 			t.Error("lapsed before the signal")
@@ -82,9 +82,9 @@ func TestLapsed(t *testing.T) {
 }
 
 func TestIgnoredSignalIsNotTheEnd(t *testing.T) {
-	spec := helperSpec()
-	spec.Argv = []string{"sh", "-c", "trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do sleep 1000 & wait; done"}
-	s := start(t, spec)
+	process := helperSpec()
+	process.Argv = []string{"sh", "-c", "trap '' TERM; trap 'exit 5' USR1; echo ready; while :; do sleep 1000 & wait; done"}
+	s := start(t, process)
 	s.line(t)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGWINCH, syscall.SIGUSR1} {
 		if killed, err := s.Stop(sig); killed || err != nil {
@@ -99,9 +99,9 @@ func TestIgnoredSignalIsNotTheEnd(t *testing.T) {
 // The pid that a service tells is one of its own namespace.
 func TestMainProcessCanBeAnother(t *testing.T) {
 	for _, init := range []bool{false, true} {
-		spec := helperSpec("fork", "term")
-		spec.Sandbox.Init = init
-		s := start(t, spec)
+		process := helperSpec("fork", "term")
+		process.Sandbox.Init = init
+		s := start(t, process)
 		inner := 0
 		for range 2 { // the child's "ready" may come first
 			if _, err := fmt.Sscanf(s.line(t), "child %d", &inner); err == nil {
@@ -128,9 +128,9 @@ func TestMainProcessCanBeAnother(t *testing.T) {
 }
 
 func TestBareLeavesTheWorldAsItIs(t *testing.T) {
-	spec := helperSpec("view")
-	spec.Bare = true
-	s := start(t, spec)
+	process := helperSpec("view")
+	process.Bare = true
+	s := start(t, process)
 	pid := s.Pid()
 	v := s.view(t)
 	if v.Pid != pid || v.UID != os.Getuid() || len(v.Top) < 10 || v.Umask != "0027" {
@@ -139,17 +139,17 @@ func TestBareLeavesTheWorldAsItIs(t *testing.T) {
 }
 
 func TestBareWithReaperEndsWhatWasLeft(t *testing.T) {
-	spec := helperSpec("daemon")
-	spec.Bare, spec.Sandbox.Init = true, true
-	s := start(t, spec)
+	process := helperSpec("daemon")
+	process.Bare, process.Sandbox.Init = true, true
+	s := start(t, process)
 	left := daemon(t, s)
 	if _, exit := s.end(t); exit.Code != 3 {
 		t.Errorf("%v", exit)
 	}
 	gone(t, left)
 
-	spec.Argv = []string{"sh", "-c", helperSpec().Argv[0] + " helper daemon; sleep 1000"}
-	s = start(t, spec)
+	process.Argv = []string{"sh", "-c", helperSpec().Argv[0] + " helper daemon; sleep 1000"}
+	s = start(t, process)
 	left = daemon(t, s)
 	s.Kill()
 	s.end(t)

@@ -19,6 +19,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // peek prints what of the host's may have come along.
@@ -48,9 +49,9 @@ func TestNothingOfTheHostComesAlong(t *testing.T) {
 	}
 	core := min(1, mine.Max)
 	for _, syscalls := range []string{"default", "any"} {
-		spec := helperSpec("peek")
-		spec.Sandbox.Syscalls = syscalls
-		out, _ := start(t, spec).end(t)
+		process := helperSpec("peek")
+		process.Sandbox.Syscalls = syscalls
+		out, _ := start(t, process).end(t)
 		var keyring int
 		if _, err := fmt.Sscanf(out[strings.Index(out, "keyring"):], "keyring %d", &keyring); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -62,9 +63,9 @@ func TestNothingOfTheHostComesAlong(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", syscalls, out, want)
 		}
 	}
-	spec := helperSpec("peek")
-	spec.Limits = []Limit{{"core", 0, 0}}
-	if out, _ := start(t, spec).end(t); !strings.HasPrefix(out, "core 0 0\n") {
+	process := helperSpec("peek")
+	process.Limits = []spec.Limit{{Resource: "core", Soft: 0, Hard: 0}}
+	if out, _ := start(t, process).end(t); !strings.HasPrefix(out, "core 0 0\n") {
 		t.Errorf("%s", out)
 	}
 }
@@ -72,9 +73,9 @@ func TestNothingOfTheHostComesAlong(t *testing.T) {
 // The filter is on every thread of the reaper.
 func TestReaperIsBehindTheFilter(t *testing.T) {
 	ktest.Filters(t)
-	spec := helperSpec("sleep")
-	spec.Sandbox.Init = true
-	s := start(t, spec)
+	process := helperSpec("sleep")
+	process.Sandbox.Init = true
+	s := start(t, process)
 	s.line(t)
 	tasks, err := filepath.Glob("/proc/" + itoa(s.Pid()) + "/task/*/status")
 	if err != nil || len(tasks) < 2 {
@@ -136,10 +137,10 @@ func TestFilesBehindLandlock(t *testing.T) {
 		{"default", false, "create permission denied\nread <nil>\ndevice permission denied\nown <nil>\n"},
 		{"default", true, "create permission denied\nread permission denied\ndevice permission denied\nown <nil>\n"},
 	} {
-		spec := helperSpec("through")
-		spec.FDNames = []string{"folder"}
-		spec.Sandbox.Syscalls, spec.Sandbox.Unmounted = tt.syscalls, tt.unmounted
-		if out, _ := start(t, spec, folder).end(t); out != tt.want {
+		process := helperSpec("through")
+		process.FDNames = []string{"folder"}
+		process.Sandbox.Syscalls, process.Sandbox.Unmounted = tt.syscalls, tt.unmounted
+		if out, _ := start(t, process, folder).end(t); out != tt.want {
 			t.Errorf("%s, %v: %s", tt.syscalls, tt.unmounted, out)
 		}
 		_ = os.Remove(dir + "/file")
@@ -193,14 +194,14 @@ func TestMountsAreLocked(t *testing.T) {
 	script := `for path in /usr /etc /tmp /proc /dev/null /run; do umount $path 2>/dev/null && echo unmounted $path; done
 mount -o remount,bind,rw /usr 2>/dev/null && echo writable
 mount -t tmpfs none /tmp && mount --bind /usr /tmp && echo mounts`
-	spec := sandboxed(program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "--mount", "sh", "-c", script)
-	spec.Sandbox.Syscalls = "any"
+	process := sandboxed(program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "--mount", "sh", "-c", script)
+	process.Sandbox.Syscalls = "any"
 	// Its own mounts work, so that the refusals mean something.
-	if out, exit := start(t, spec).end(t); out != "mounts\n" {
+	if out, exit := start(t, process).end(t); out != "mounts\n" {
 		t.Errorf("%v: %s", exit, out)
 	}
-	spec.Sandbox.Syscalls = "default"
-	if out, exit := start(t, spec).end(t); exit.OK() || strings.Contains(out, "mount") {
+	process.Sandbox.Syscalls = "default"
+	if out, exit := start(t, process).end(t); exit.OK() || strings.Contains(out, "mount") {
 		t.Errorf("%v: %s", exit, out)
 	}
 }
@@ -210,9 +211,9 @@ mount -t tmpfs none /tmp && mount --bind /usr /tmp && echo mounts`
 func TestChildrenCanBeSignalled(t *testing.T) {
 	ktest.Filters(t)
 	for _, init := range []bool{false, true} {
-		spec := sandboxed("/bin/sh", "-c", "sleep 1000 & kill -TERM $!; wait $!; echo $?; kill -0 $$ && echo self")
-		spec.Sandbox.Init = init
-		out, _ := start(t, spec).end(t)
+		process := sandboxed("/bin/sh", "-c", "sleep 1000 & kill -TERM $!; wait $!; echo $?; kill -0 $$ && echo self")
+		process.Sandbox.Init = init
+		out, _ := start(t, process).end(t)
 		if lines := strings.Fields(out); !slices.Contains(lines, "143") || !slices.Contains(lines, "self") {
 			t.Errorf("init %v: %s", init, out)
 		}
@@ -222,9 +223,9 @@ func TestChildrenCanBeSignalled(t *testing.T) {
 // What a program reads of interfaces still works, by netlink.
 func TestInterfacesAreListed(t *testing.T) {
 	ktest.Filters(t)
-	spec := helperSpec("view")
-	spec.Sandbox = strict
-	if v := start(t, spec).view(t); len(v.Interfaces) != 1 || !strings.HasPrefix(v.Interfaces[0], "lo true [127.0.0.1/8") {
+	process := helperSpec("view")
+	process.Sandbox = strict
+	if v := start(t, process).view(t); len(v.Interfaces) != 1 || !strings.HasPrefix(v.Interfaces[0], "lo true [127.0.0.1/8") {
 		t.Errorf("%q", v.Interfaces)
 	}
 }
@@ -258,9 +259,9 @@ func TestForeignMachine(t *testing.T) {
 		t.Skip("a program of the 80386")
 	}
 	ktest.Filters(t)
-	spec := sandboxed(write(t, shared(t)+"/foreign", string(foreign()), 0o755))
-	spec.Sandbox = sandbox.Spec{Syscalls: "any", Connect: "any"}
-	s, err := prepare(t, spec)
+	process := sandboxed(write(t, shared(t)+"/foreign", string(foreign()), 0o755))
+	process.Sandbox = spec.Sandbox{Syscalls: "any", Connect: "any"}
+	s, err := prepare(t, process)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,9 +277,9 @@ func TestForeignMachine(t *testing.T) {
 	} else if exit.Code != 7 {
 		t.Errorf("without a filter: %v", exit)
 	}
-	for _, box := range []sandbox.Spec{{}, {Syscalls: "any"}, {Syscalls: "any", Connect: "any", Seal: true}} {
-		spec.Sandbox = box
-		if _, exit := start(t, spec).end(t); exit.Signal != ends {
+	for _, box := range []spec.Sandbox{{}, {Syscalls: "any"}, {Syscalls: "any", Connect: "any", Seal: true}} {
+		process.Sandbox = box
+		if _, exit := start(t, process).end(t); exit.Signal != ends {
 			t.Errorf("%+v: %v", box, exit)
 		}
 	}
@@ -292,9 +293,9 @@ func TestNobodyLooksIntoAChild(t *testing.T) {
 		return
 	}
 	const user = 61999
-	spec := helperSpec("view")
-	spec.User = strconv.Itoa(user)
-	s, err := prepare(t, spec)
+	process := helperSpec("view")
+	process.User = strconv.Itoa(user)
+	s, err := prepare(t, process)
 	if err != nil {
 		t.Fatal(err)
 	}

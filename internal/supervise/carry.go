@@ -233,8 +233,8 @@ func (s *Service) carryStreams(c *carrier, routes []proxy.Route) error {
 		<-c.ctx.Done()
 		return nil
 	}
-	spec := s.spec.Carrying
-	carrying, err := proxy.New(routes, proxy.Options{MaxConns: spec.MaxConns, Idle: spec.Idle, Protocol: spec.Protocol,
+	service := s.spec.Carrying
+	carrying, err := proxy.New(routes, proxy.Options{MaxConns: service.MaxConns, Idle: service.Idle, Protocol: service.Protocol,
 		Drain: s.drain(), Log: s.log})
 	if err != nil {
 		return err

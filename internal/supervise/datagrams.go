@@ -128,10 +128,10 @@ type post struct {
 }
 
 // Queue implements [relay.Inside]. It is asked when there is something for the program.
-func (p *post) Queue() (relay.Queue, error) {
+func (p *post) Queue() (spec.Queue, error) {
 	q, err := p.Bound.Queue()
 	p.watch.see(err == nil && !q.There)
-	return relay.Queue(q), err
+	return q, err
 }
 
 // expire turns away who was taken off a socket's queue and has waited for hold since.

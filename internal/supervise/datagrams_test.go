@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // near is a [relay.Inside] on our own loopback.
@@ -21,7 +22,7 @@ func (n near) Sockets(domain, _ int) ([]int, error) {
 	return []int{fd}, err
 }
 
-func (n near) Queue() (relay.Queue, error) { return relay.Queue{There: true, Room: 1 << 16}, nil }
+func (n near) Queue() (spec.Queue, error) { return spec.Queue{There: true, Room: 1 << 16}, nil }
 
 func (n near) Toward(netip.Addr, netip.Addr) (to netip.AddrPort, own bool) {
 	return n.program.LocalAddr().(*net.UDPAddr).AddrPort(), false

@@ -11,7 +11,7 @@ import (
 )
 
 func idleAfter(d time.Duration) func(*Spec) {
-	return func(spec *Spec) { spec.IdleTimeout = d }
+	return func(service *Spec) { service.IdleTimeout = d }
 }
 
 func TestIdleStops(t *testing.T) {
@@ -64,8 +64,8 @@ func TestIdleKeepsClients(t *testing.T) {
 // whenever he comes.
 func TestIdleLosesNobody(t *testing.T) {
 	const clients = 500
-	s := up(t, "answer", func(spec *Spec) {
-		spec.Warm, spec.IdleTimeout, spec.StopSignal = true, 5*time.Millisecond, syscall.SIGKILL
+	s := up(t, "answer", func(service *Spec) {
+		service.Warm, service.IdleTimeout, service.StopSignal = true, 5*time.Millisecond, syscall.SIGKILL
 	})
 	stops := 0
 	for i := range clients {
@@ -104,7 +104,7 @@ func TestLeastRun(t *testing.T) {
 // A poller is not served by one start each.
 func TestIdlePoller(t *testing.T) {
 	const idle, polls = 200 * time.Millisecond, 40
-	s := up(t, "serve", func(spec *Spec) { spec.Warm, spec.IdleTimeout = true, idle })
+	s := up(t, "serve", func(service *Spec) { service.Warm, service.IdleTimeout = true, idle })
 	starts := 0
 	for range polls {
 		s.answered(s.ask())

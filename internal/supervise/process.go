@@ -157,9 +157,9 @@ func (s *Service) lend(ahead bool) ([]*os.File, error) {
 
 // live is the life of a process: made, told to go, listened to, reaped.
 func (s *Service) live(ctx context.Context, p *process, streams streams, files []*os.File) {
-	spec := s.spec.Process
-	spec.Waits, spec.Go = p.ahead, !p.ahead && s.spec.Carrying.Targets == nil
-	child, err := s.around.Starter.Prepare(ctx, spec, streams.child(), s.inherited(files))
+	service := s.spec.Process
+	service.Waits, service.Go = p.ahead, !p.ahead && s.spec.Carrying.Targets == nil
+	child, err := s.around.Starter.Prepare(ctx, service, streams.child(), s.inherited(files))
 	streams.handedOver()
 	var carrier *carrier
 	if err == nil {

@@ -70,12 +70,12 @@ type Service struct {
 }
 
 // New makes a service of sockets, which are lent until Run has returned.
-func New(spec Spec, around Surroundings, sockets []*listen.Socket) *Service {
+func New(service Spec, around Surroundings, sockets []*listen.Socket) *Service {
 	return &Service{
-		spec:    spec,
+		spec:    service,
 		around:  around,
 		sockets: sockets,
-		log:     around.Sink.Logger().With("service", spec.Name()),
+		log:     around.Sink.Logger().With("service", service.Name()),
 		clients: make(chan *listen.Socket, 1),
 		gone:    make(chan struct{}, 1),
 		healing: make(chan struct{}, 1),

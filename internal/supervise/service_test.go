@@ -214,16 +214,16 @@ func (s *stand) up(behaviour string, change func(*Spec)) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := Spec{
+	service := Spec{
 		Limits:     Limits{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
 		Process:    spawn.Spec{Name: "test", Argv: []string{self, "service", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0"}, FDNames: []string{"test"}, Umask: 0o22},
 		StopSignal: syscall.SIGTERM,
 	}
 	if change != nil {
-		change(&spec)
+		change(&service)
 	}
 	s.path = filepath.Join(dir, "s")
-	s.run(spec)
+	s.run(service)
 	t.Cleanup(s.stop)
 	return s
 }
@@ -246,7 +246,7 @@ func (s *stand) open() *listen.Socket {
 }
 
 // run makes everything a service needs, and stop takes it all down again.
-func (s *stand) run(spec Spec) {
+func (s *stand) run(of Spec) {
 	t := s.t
 	t.Helper()
 	socket := s.open()
@@ -267,7 +267,7 @@ func (s *stand) run(spec Spec) {
 	if s.turns = around.Turns; !s.shut {
 		s.turns.Open()
 	}
-	service := New(spec, around, []*listen.Socket{socket})
+	service := New(of, around, []*listen.Socket{socket})
 	s.service = service
 	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestServesAnewAfterCrash(t *testing.T) {
 // Nobody is served, so the client is turned away after hold, and so is who comes
 // later: each has waited for hold.
 func TestHoldTurnsAway(t *testing.T) {
-	s := up(t, "crash", func(spec *Spec) { spec.Hold = 300 * time.Millisecond })
+	s := up(t, "crash", func(service *Spec) { service.Hold = 300 * time.Millisecond })
 	for range 2 {
 		begin := time.Now()
 		c := s.ask()
@@ -340,8 +340,8 @@ func TestHoldTurnsAway(t *testing.T) {
 
 // A start that takes too long is given up, and the client turned away in the end.
 func TestStartTimeout(t *testing.T) {
-	s := up(t, "deaf", func(spec *Spec) {
-		spec.Process.Notify, spec.StartTimeout, spec.Hold = true, 50*time.Millisecond, 200*time.Millisecond
+	s := up(t, "deaf", func(service *Spec) {
+		service.Process.Notify, service.StartTimeout, service.Hold = true, 50*time.Millisecond, 200*time.Millisecond
 	})
 	c := s.ask()
 	s.await("state=aborting")
@@ -351,21 +351,21 @@ func TestStartTimeout(t *testing.T) {
 }
 
 func TestNotifyReady(t *testing.T) {
-	s := up(t, "ready", func(spec *Spec) { spec.Process.Notify = true })
+	s := up(t, "ready", func(service *Spec) { service.Process.Notify = true })
 	s.answered(s.ask())
 	s.await("status=\"warming up\"")
 	s.await("state=running")
 }
 
 func TestNotifyExtends(t *testing.T) {
-	s := up(t, "late", func(spec *Spec) { spec.Process.Notify, spec.StartTimeout = true, 2*time.Second })
+	s := up(t, "late", func(service *Spec) { service.Process.Notify, service.StartTimeout = true, 2*time.Second })
 	s.answered(s.ask())
 	s.await("state=running")
 }
 
 // STOPPING=1 gives the program stop_timeout, and not more.
 func TestNotifyStopping(t *testing.T) {
-	s := up(t, "leave", func(spec *Spec) { spec.Process.Notify, spec.StopTimeout = true, 100*time.Millisecond })
+	s := up(t, "leave", func(service *Spec) { service.Process.Notify, service.StopTimeout = true, 100*time.Millisecond })
 	s.ask()
 	s.await("state=running")
 	s.await("state=stopping")
@@ -375,9 +375,9 @@ func TestNotifyStopping(t *testing.T) {
 
 // A program that cannot be started is not a program that crashed.
 func TestMissingProgram(t *testing.T) {
-	s := up(t, "", func(spec *Spec) {
-		spec.Process.Argv = []string{"/nowhere/program"}
-		spec.Hold = 100 * time.Millisecond
+	s := up(t, "", func(service *Spec) {
+		service.Process.Argv = []string{"/nowhere/program"}
+		service.Hold = 100 * time.Millisecond
 	})
 	c := s.ask()
 	s.await("service not started", "/nowhere/program", "no such file")
@@ -388,7 +388,7 @@ func TestMissingProgram(t *testing.T) {
 
 // The end comes at any time: here while the program starts.
 func TestEndDuringStart(t *testing.T) {
-	s := up(t, "deaf", func(spec *Spec) { spec.Process.Notify = true })
+	s := up(t, "deaf", func(service *Spec) { service.Process.Notify = true })
 	s.ask()
 	s.await("state=starting")
 	s.stop()

@@ -91,8 +91,8 @@ func (o *Output) Close() {
 
 // AnswerCalls answers the system calls that the program's filter hands over, if it
 // does, until the function it returns is called.
-func AnswerCalls(child *spawn.Process, spec spawn.Spec, log *slog.Logger) (end func()) {
-	s := Service{spec: Spec{Process: spec}, log: log}
+func AnswerCalls(child *spawn.Process, service spawn.Spec, log *slog.Logger) (end func()) {
+	s := Service{spec: Spec{Process: service}, log: log}
 	_, end = s.answerCalls(child, nil)
 	return end
 }

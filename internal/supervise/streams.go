@@ -24,11 +24,11 @@ type streams [2]stream
 // open makes the streams as the specification names them.
 func (s *Service) open() (streams, error) {
 	var all streams
-	for i, spec := range []struct {
+	for i, service := range []struct {
 		name, to string
 		own      *os.File
 	}{{"stdout", s.spec.Stdout, os.Stdout}, {"stderr", s.spec.Stderr, os.Stderr}} {
-		one, err := openStream(spec.name, spec.to, spec.own)
+		one, err := openStream(service.name, service.to, service.own)
 		if err != nil {
 			all.handedOver()
 			all.close()

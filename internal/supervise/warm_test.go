@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
-func warm(spec *Spec) { spec.Warm = true }
+func warm(service *Spec) { service.Warm = true }
 
 var pidAttr = regexp.MustCompile(` pid=(\d+)`)
 
@@ -104,9 +104,9 @@ func TestWarmIsReplaced(t *testing.T) {
 // client nothing but the time of a start.
 func TestWarmFails(t *testing.T) {
 	folder := t.TempDir()
-	s := up(t, "serve", func(spec *Spec) {
-		spec.Warm = true
-		spec.Process.Sandbox.ReadOnly = []sandbox.Mount{{Host: folder + "/later", Inside: "/later"}}
+	s := up(t, "serve", func(service *Spec) {
+		service.Warm = true
+		service.Process.Sandbox.ReadOnly = []spec.Mount{{Host: folder + "/later", Inside: "/later"}}
 	})
 	s.await("level=WARN", "not kept ready", "later", "no such file")
 	s.await("state=listening", "level=DEBUG")
@@ -152,12 +152,12 @@ func TestWarmProgramReplaced(t *testing.T) {
 func replaceProgram(t *testing.T, folder string, whole bool) {
 	program := filepath.Join(folder, "program")
 	script(t, program, "pid 1\n")
-	s := up(t, "", func(spec *Spec) {
-		self := spec.Process.Argv[0]
-		spec.Warm, spec.Process.Argv = true, []string{program}
-		spec.Process.Sandbox.ReadOnly = []sandbox.Mount{{Host: self, Inside: self}}
+	s := up(t, "", func(service *Spec) {
+		self := service.Process.Argv[0]
+		service.Warm, service.Process.Argv = true, []string{program}
+		service.Process.Sandbox.ReadOnly = []spec.Mount{{Host: self, Inside: self}}
 		if whole {
-			spec.Process.Sandbox.ReadOnly = append(spec.Process.Sandbox.ReadOnly, sandbox.Mount{Host: folder, Inside: folder})
+			service.Process.Sandbox.ReadOnly = append(service.Process.Sandbox.ReadOnly, spec.Mount{Host: folder, Inside: folder})
 		}
 	})
 	says := func(want string) {
@@ -190,7 +190,7 @@ func replaceProgram(t *testing.T, folder string, whole bool) {
 func TestWarmOutputReplaced(t *testing.T) {
 	folder := t.TempDir()
 	out := filepath.Join(folder, "out")
-	s := up(t, "say", func(spec *Spec) { spec.Warm, spec.Stdout = true, out })
+	s := up(t, "say", func(service *Spec) { service.Warm, service.Stdout = true, out })
 	s.await("state=warm ")
 	if err := os.Rename(out, out+".1"); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package sandbox
+package spec
 
 // Mount is one host path that is seen inside.
 type Mount struct {
@@ -6,10 +6,10 @@ type Mount struct {
 	Inside string // absolute, inside
 }
 
-// Spec says what a service is shut in with. The zero value is the strictest but
+// Sandbox says what a service is shut in with. The zero value is the strictest but
 // for Seal: own namespaces, the host's system folders read-only, nothing writable
 // but fresh /tmp, /run and /var, no connect, and the default system calls.
-type Spec struct {
+type Sandbox struct {
 	Network      string   // "none" (also ""), "netns:NAME", an absolute path of a network namespace, "host"
 	Root         string   // "": the host's /usr, /bin, /sbin, /lib*, /etc; else an absolute folder that becomes /
 	ReadOnly     []Mount  // seen read-only
@@ -32,36 +32,25 @@ type Spec struct {
 	Unmounted bool // it may get hold of files that are not mounted: as 1 or 2, or from a client
 }
 
+// OwnNetwork reports whether the network is one of its own, with lo alone.
+func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "none" }
+
 // Supervised reports whether the process asks a supervisor at every connect(2),
-// and at bind(2) and listen(2) too where [Spec.overseen] says so: whether there will
+// and at bind(2) and listen(2) too where [Sandbox.Overseen] says so: whether there will
 // be a listener (seccomp_unotify(2)), and these calls hang until somebody answers.
 //
 // Connect says to what a socket may be connected, and the address is behind a
 // pointer, where no filter sees it.
-func (s Spec) Supervised() bool { return s.overseen() || s.asksToConnect() }
+func (s Sandbox) Supervised() bool { return s.Overseen() || s.AsksToConnect() }
 
-func (s Spec) asksToConnect() bool {
+// AsksToConnect reports whether connect(2) is among these calls.
+func (s Sandbox) AsksToConnect() bool {
 	return s.Seal && s.Connect == "any" || s.Connect == "unix" || s.Notify && s.Connect != "any"
 }
 
-// overseen: sealed it also matters which socket is connected, and a connection that
+// Overseen: sealed it also matters which socket is connected, and a connection that
 // was dissolved must not be bound or listened on; nor must any other be bound that Landlock does not
 // see. And Bind is about just these.
-func (s Spec) overseen() bool {
+func (s Sandbox) Overseen() bool {
 	return s.Bind || s.Seal && (s.Alone || s.Connect == "unix" || s.Connect == "any")
-}
-
-// check refuses words that mean nothing.
-func (s Spec) check() error {
-	switch s.Connect {
-	case "", "none", "unix", "any":
-	default:
-		return &StepError{Step: "connect", Path: s.Connect, Cure: `it is "none", "unix" or "any"`}
-	}
-	switch s.Syscalls {
-	case "", "default", "any":
-	default:
-		return &StepError{Step: "syscalls", Path: s.Syscalls, Cure: `it is "default" or "any"`}
-	}
-	return nil
 }
