@@ -22,14 +22,14 @@ var arrows = map[string][]string{
 	"internal/kernel/budget": {},
 	"internal/kernel/fd":     {},
 	"internal/spec":          {},
-	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/relay", "internal/spec"},
+	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
 	"internal/fdpass":        {},
 	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/script", "internal/spec"},
 	"internal/nofile":        {},
 	"internal/script":        {},
-	"internal/intercept":     {"internal/kernel/behalf"},
+	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/sockopt"},
 	"internal/notify":        {},
-	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/script", "internal/spec"},
+	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":         {"internal/kernel/budget"},
 	"internal/reflex":        {},
@@ -50,10 +50,12 @@ var arrows = map[string][]string{
 	"cmd/echo":        {"internal/fdpass", "internal/notify"},
 
 	"internal/kernel/access": {},
+
+	"internal/kernel/sockopt": {},
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
 	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
 

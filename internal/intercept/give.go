@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockopt"
 )
 
 // given is a target, and how far the service has got with it.
@@ -146,7 +148,7 @@ func (s *Supervisor) put(r *request, i int) error {
 		if err := unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0); err != nil {
 			return err
 		}
-		carry(r.fd, ours)
+		sockopt.Carry(r.fd, ours, !s.policy.Unsealed)
 		add.Source = uint32(ours)
 		return s.addFD(&add)
 	})

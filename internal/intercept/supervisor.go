@@ -27,8 +27,9 @@ type Policy struct {
 	// own sockets may be bound to everything else and listen there.
 	Targets []Target
 
-	Free  bool // nothing is sealed: what is no target is the kernel's to judge
-	Alone bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
+	Free     bool // nothing is sealed: what is no target is the kernel's to judge
+	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
+	Unsealed bool // no filter refuses to set an option of a socket
 
 	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody
 }

@@ -31,7 +31,7 @@ var CanRefuseRights = sync.OnceValue(func() bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0) == nil
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil
 })
 
 func rights() Ability {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
 
@@ -60,7 +61,7 @@ func (s *Socket) beyondRepair() (fault string) {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
-		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err == nil && index != s.condition().device {
+		if sockopt.Device(fd) != s.condition().options.Device() {
 			// Taking it off needs CAP_NET_RAW.
 			fault = "the service had bound it to another interface"
 		}
@@ -245,7 +246,7 @@ func (s *Socket) dropErrors() (dropped bool) {
 
 func (s *Socket) detachFilter() (detached bool) {
 	_ = control(s.front(), func(fd int) error {
-		detached = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) == nil
+		detached = sockopt.DetachFilter(fd)
 		return nil
 	})
 	return detached

@@ -11,10 +11,6 @@ import (
 	"activator/internal/spec"
 )
 
-// soPassRights is SO_PASSRIGHTS, Linux 6.16; its value is 83 but on parisc and
-// sparc.
-const soPassRights = 83
-
 // option is one key of the configuration that becomes a socket option.
 type option struct {
 	key    string
@@ -92,7 +88,7 @@ var options = []option{
 	on("pass_security", func(o *Options) bool { return o.PassSecurity }, unix.SOL_SOCKET, unix.SO_PASSSEC, ""),
 	perFamily("pass_packet_info", func(o *Options) bool { return o.PassPacketInfo }, one, unix.IP_PKTINFO, unix.IPV6_RECVPKTINFO, ""),
 	{"pass_rights", func(o *Options) bool { return o.RefuseRights }, func(fd, _ int, _ *Options) error {
-		err := setInt(fd, unix.SOL_SOCKET, soPassRights, 0)
+		err := setInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 		if errors.Is(err, unix.ENOPROTOOPT) {
 			return nil // before Linux 6.16, see CanRefuseRights
 		}

@@ -113,7 +113,7 @@ var optionTable = map[string][]readBack{
 	"pass_credentials":    {{"unix", func(o *Options) { o.PassCredentials = true }, sol, unix.SO_PASSCRED, 1, false}},
 	"pass_security":       {{"unix", func(o *Options) { o.PassSecurity = true }, sol, unix.SO_PASSSEC, 1, false}},
 	"pass_packet_info":    {{"udp", func(o *Options) { o.PassPacketInfo = true }, ip4, unix.IP_PKTINFO, 1, false}, {"udp6", func(o *Options) { o.PassPacketInfo = true }, ip6, unix.IPV6_RECVPKTINFO, 1, false}},
-	"pass_rights":         {{"unix", func(o *Options) { o.RefuseRights = true }, sol, soPassRights, 0, false}},
+	"pass_rights":         {{"unix", func(o *Options) { o.RefuseRights = true }, sol, unix.SO_PASSRIGHTS, 0, false}},
 	"bind_ipv6_only": {
 		{"dual", nil, ip6, unix.IPV6_V6ONLY, 0, false},
 		{"dual", func(o *Options) { o.BindIPv6Only = "both" }, ip6, unix.IPV6_V6ONLY, 0, false},

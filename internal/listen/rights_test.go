@@ -132,7 +132,7 @@ func TestRightsTurnedOn(t *testing.T) {
 	}
 	s := open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = true })
 	asService(t, s, func(fd int) {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 1); err != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -34,7 +34,7 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 	if s.spec.Binding.Targets == nil {
 		return p
 	}
-	p.Free = !b.Seal && b.Connect != "unix"
+	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, address := range s.spec.Binding.Targets {
 		p.Targets = append(p.Targets, target(address, files[i]))

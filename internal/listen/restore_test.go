@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -12,9 +11,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/ktest"
 	"activator/internal/spec"
 )
@@ -39,22 +40,51 @@ func poisons() [][]byte {
 		[]byte("reno"), []byte("tls"))
 }
 
+// reading is what fd reads of an option; not ok: it has none, or it is of no use to it.
+func reading(fd int, o *sockopt.Option) (value string, ok bool) {
+	if protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); o.Use&sockopt.Datagram != 0 && protocol != unix.IPPROTO_UDP {
+		return "", false
+	}
+	return rawReading(fd, o.Level, o.Name)
+}
+
+// rawReading is an option as bytes, at most 64.
+func rawReading(fd, level, name int) (value string, ok bool) {
+	var buf [64]byte
+	size := uint32(len(buf))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&buf)), uintptr(unsafe.Pointer(&size)), 0)
+	return string(buf[:min(int(size), len(buf))]), errno == 0 && int(size) <= len(buf)
+}
+
 // poison sets an option to something that reads other than before.
-func poison(fd int, o *lasting, l levels) (changed bool) {
-	var one, two value
-	before, ok := o.read(fd, l, &one)
+func poison(fd int, o *sockopt.Option) (changed bool) {
+	before, ok := reading(fd, o)
 	if !ok {
 		return false
 	}
 	for _, v := range poisons() {
-		if o.write(fd, o.name, v) != nil {
+		if rawOption(fd, o.Level, o.Name, v) != nil {
 			continue
 		}
-		if now, ok := o.read(fd, l, &two); ok && !bytes.Equal(now, before) {
+		if now, ok := reading(fd, o); ok && now != before {
 			return true
 		}
 	}
 	return false
+}
+
+// readings are all options that are restored, by name.
+func readings(fd int) map[string]string {
+	all := make(map[string]string)
+	for i := range sockopt.Table {
+		if o := &sockopt.Table[i]; o.Form != sockopt.Fleeting && o.Form != sockopt.Blind && o.Form != sockopt.Memory {
+			if now, ok := reading(fd, o); ok {
+				all[o.Text] = now
+			}
+		}
+	}
+	return all
 }
 
 // rarely are the options that nothing changes on a socket of ours, and why.
@@ -76,9 +106,9 @@ func configured(o *Options) {
 		IPTOS: 0x10, IPTOSSet: true, IPTTL: 9, FreeBind: true, ReusePort: true, Timestamping: "ns"}
 }
 
-// TestLasting lets a service change every option of every kind of socket and
+// TestRestore lets a service change every option of every kind of socket and
 // holds that the next one finds them all as they were.
-func TestLasting(t *testing.T) {
+func TestRestore(t *testing.T) {
 	seen := make(map[string]string) // by option: what was done about it
 	r := &relays{t: t}
 	sockets := []*Socket{
@@ -102,13 +132,13 @@ func TestLasting(t *testing.T) {
 	}
 	readable := make(map[string]bool)
 	for _, s := range sockets {
-		for i := range lastings {
-			o := &lastings[i]
-			if o.back == optmem || o.back == appears {
+		for i := range sockopt.Table {
+			o := &sockopt.Table[i]
+			if o.Form == sockopt.Memory || o.Form == sockopt.OneWay || o.Form == sockopt.Fleeting {
 				continue
 			}
 			if did := poisonAndMend(t, s, o, readable); did != "" {
-				seen[o.text] = did
+				seen[o.Text] = did
 			}
 		}
 		answer := client(t, s)
@@ -127,26 +157,25 @@ func TestLasting(t *testing.T) {
 	}
 }
 
-func poisonAndMend(t *testing.T, s *Socket, o *lasting, readable map[string]bool) (did string) {
+func poisonAndMend(t *testing.T, s *Socket, o *sockopt.Option, readable map[string]bool) (did string) {
 	t.Helper()
 	changed := false
-	var before state
+	var before map[string]string
 	generation := s.Generation()
 	asService(t, s, func(fd int) {
-		before = *s.condition()
-		var buf value
-		if _, ok := o.read(fd, before.levels, &buf); ok {
-			readable[o.text] = true
+		before = readings(fd)
+		if _, ok := reading(fd, o); ok {
+			readable[o.Text] = true
 		}
-		changed = poison(fd, o, before.levels)
+		changed = poison(fd, o)
 	})
 	what, err := s.Mend()
 	if err != nil {
-		t.Fatalf("%s: %s: Mend: %v", s, o.text, err)
+		t.Fatalf("%s: %s: Mend: %v", s, o.Text, err)
 	}
 	if !changed {
 		if what != "" {
-			t.Errorf("%s: %s: nothing reads changed, but %q", s, o.text, what)
+			t.Errorf("%s: %s: nothing reads changed, but %q", s, o.Text, what)
 		}
 		return ""
 	}
@@ -154,45 +183,34 @@ func poisonAndMend(t *testing.T, s *Socket, o *lasting, readable map[string]bool
 	if s.Generation() != generation {
 		did = "anew" // of MPTCP buffers only SO_BUF_LOCK is stuck, which they set
 	}
-	if named := strings.Contains(what, o.text) || strings.Contains(what, cmp.Or(aliases[o.text], o.text)) || (did == "anew" && strings.Contains(what, "had set SO_BUF_LOCK")); !named || !strings.Contains(what, did) {
-		t.Errorf("%s: %s: Mend says %q", s, o.text, what)
+	if named := strings.Contains(what, o.Text) || strings.Contains(what, cmp.Or(aliases[o.Text], o.Text)) || (did == "anew" && strings.Contains(what, "had set SO_BUF_LOCK")); !named || !strings.Contains(what, did) {
+		t.Errorf("%s: %s: Mend says %q", s, o.Text, what)
 	}
-	asService(t, s, func(int) {
-		if after := stateOf(s.front()); !bytes.Equal(after.record, before.record) {
-			t.Errorf("%s: %s: other options after Mend: %s", s, o.text, differences(before.record, after.record))
+	asService(t, s, func(fd int) {
+		if after := readings(fd); !maps.Equal(after, before) {
+			t.Errorf("%s: %s: other options after Mend: %s", s, o.Text, differences(before, after))
 		}
 	})
 	if what, err := s.Mend(); what != "" || err != nil {
-		t.Errorf("%s: %s: second Mend: %q, %v", s, o.text, what, err)
+		t.Errorf("%s: %s: second Mend: %q, %v", s, o.Text, what, err)
 	}
 	return did
 }
 
-// differences names the options in which two records differ.
-func differences(a, b []byte) string {
+// differences names the options in which two readings differ.
+func differences(a, b map[string]string) string {
 	var text []string
-	for i := range lastings {
-		var one, two []byte
-		one, a = nextValue(a)
-		two, b = nextValue(b)
-		if !bytes.Equal(one, two) {
-			text = append(text, fmt.Sprintf("%s %x, now %x", lastings[i].text, one, two))
+	for i := range sockopt.Table {
+		if name := sockopt.Table[i].Text; a[name] != b[name] {
+			text = append(text, fmt.Sprintf("%s %x, now %x", name, a[name], b[name]))
 		}
 	}
 	return strings.Join(text, "; ")
 }
 
-func nextValue(record []byte) (value, rest []byte) {
-	if record[0] == unread {
-		return nil, record[1:]
-	}
-	size := 1 + int(record[0])
-	return record[1:size], record[size:]
-}
-
-// notLasting are options that change by themselves or say what is not of an
-// option: see the comment of lastings.
-var notLasting = map[[2]int]bool{
+// unrestored are options that change by themselves or say what is not of an
+// option: see the comment of sockopt.Table.
+var unrestored = map[[2]int]bool{
 	{unix.SOL_SOCKET, unix.SO_ERROR}: true, {unix.SOL_SOCKET, unix.SO_INCOMING_CPU}: true, {unix.SOL_SOCKET, unix.SO_MEMINFO}: true,
 	{unix.SOL_SOCKET, unix.SO_COOKIE}:      true, // of a socket bound anew
 	{unix.IPPROTO_TCP, unix.TCP_TIMESTAMP}: true, {unix.IPPROTO_TCP, unix.TCP_INFO}: true, {unix.IPPROTO_TCP, unix.TCP_FASTOPEN_KEY}: true,
@@ -201,7 +219,7 @@ var notLasting = map[[2]int]bool{
 }
 
 // TestEveryNumber sets every option number of every level to everything, known
-// or not, and holds that Mend leaves nothing changed: this finds what lastings
+// or not, and holds that Mend leaves nothing changed: this finds what the table
 // lacks, also of a newer kernel.
 func TestEveryNumber(t *testing.T) {
 	for _, address := range addresses(t) {
@@ -233,10 +251,8 @@ func everyNumberOnce(t *testing.T, s *Socket, key [2]int, v []byte, before map[[
 		t.Fatalf("%s: level %d, option %d: %v", s, key[0], key[1], err)
 	}
 	_ = control(s.file, func(fd int) error {
-		var buf value
 		for other := range before {
-			o := &lasting{level: other[0], name: other[1]}
-			if after, _ := o.read(fd, s.state.levels, &buf); before[other] != string(after) {
+			if after, _ := rawReading(fd, other[0], other[1]); before[other] != after {
 				t.Errorf("%s: level %d, option %d set to %x: level %d, option %d: %x before, %x after Mend, which says %q",
 					s, key[0], key[1], v, other[0], other[1], before[other], after, what)
 			}
@@ -249,21 +265,19 @@ func everyNumber(t *testing.T, s *Socket) map[[2]int]string {
 	t.Helper()
 	all := make(map[[2]int]string)
 	asService(t, s, func(fd int) {
-		var buf value
 		for _, level := range []int{unix.SOL_SOCKET, unix.IPPROTO_IP, unix.IPPROTO_IPV6, unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 			for name := range 256 {
 				key := [2]int{level, name}
-				if notLasting[key] {
+				if unrestored[key] {
 					continue
 				}
-				o := &lasting{level: level, name: name}
-				if s.Spec().Address.Stream() && slices.ContainsFunc(lastings, func(known lasting) bool {
-					return known.level == level && known.name == name && known.back&gram != 0
+				if s.Spec().Address.Stream() && slices.ContainsFunc(sockopt.Table, func(known sockopt.Option) bool {
+					return known.Level == level && known.Name == name && known.Use&sockopt.Datagram != 0
 				}) {
 					continue
 				}
-				if now, ok := o.read(fd, s.state.levels, &buf); ok {
-					all[key] = string(now)
+				if now, ok := rawReading(fd, level, name); ok {
+					all[key] = now
 				}
 			}
 		}

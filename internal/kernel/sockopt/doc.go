@@ -1,0 +1,10 @@
+// Package sockopt is the table of socket options: what of a socket that services share
+// lasts, and what of it is whose.
+//
+//	state := sockopt.Record(fd)            // before any service has the socket
+//	changed, stuck := state.Restore(fd)    // after one has had it
+//	sockopt.Carry(theirs, ours, sealed)    // where ours takes the place of a program's own
+//	for _, o := range sockopt.Table { ... } // what a sealed service may set
+//
+// A new option is one row of [Table]. It makes no socket, and knows no service.
+package sockopt

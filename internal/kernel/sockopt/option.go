@@ -1,0 +1,100 @@
+package sockopt
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Option is a row of the table.
+type Option struct {
+	Level, Name int
+	Text        string // its name in the kernel's headers
+	Form        Form   // how it gets the value back that it had
+	Use         Use
+	Fresh       uint32 // of one that is carried: what a fresh socket reads in its first 4 bytes; the rest is 0
+}
+
+// Form is how an option is written so that it reads as it did.
+type Form uint8
+
+// The forms of the table.
+const (
+	AsRead   Form = iota // written as it is read
+	Halved               // the kernel doubles it; with the FORCE form first
+	Lingered             // the time is written only while it is on
+	MinusOne             // -1 lets the kernel decide again; else as it is read
+	Zeroed               // 0 does
+	Derived              // the kernel writes it too, with IP_TOS: after that, as it is read
+	Blind                // cannot be read, or reads other things too: 0 is written each time
+	OneWay               // an error until the service sets it; never goes
+	Memory               // what options without a value took of net.core.optmem_max; never goes
+	Fleeting             // nothing of it lasts: on the sockets that are shared it has no effect, or another row is its effect
+)
+
+// Use is what an option is for, beside being restored.
+type Use uint8
+
+// The uses of the table.
+const (
+	Allowed  Use = 1 << iota // a sealed service may set it
+	Carried                  // it follows a program to the socket that it gets for its own
+	Datagram                 // TCP has no use for it, so of a stream socket it is not restored
+
+	Refused Use = 0
+)
+
+// layers are what of a socket has options.
+type layers struct{ domain, protocol int }
+
+func layersOf(fd int) (l layers) {
+	l.domain, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	l.protocol, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return l
+}
+
+// have reports whether such a socket has the level of o.
+func (l layers) have(o *Option) bool {
+	switch o.Level {
+	case unix.SOL_SOCKET:
+		return true
+	case unix.IPPROTO_IP: // a dual-stack socket has both
+		return l.domain == unix.AF_INET || l.domain == unix.AF_INET6
+	case unix.IPPROTO_IPV6, unix.AF_VSOCK: // 41, 40: nothing else has them
+		return (o.Level == unix.IPPROTO_IPV6 && l.domain == unix.AF_INET6) || o.Level == l.domain
+	case unix.IPPROTO_TCP:
+		return l.protocol == unix.IPPROTO_TCP || l.protocol == unix.IPPROTO_MPTCP
+	}
+	return o.Level == l.protocol && l.domain != unix.AF_UNIX
+}
+
+// value is room for one option. What is longer differs from a fresh one anyway.
+type value [64]byte
+
+// read returns what the option reads, in buf.
+func (o *Option) read(fd int, buf *value) ([]byte, bool) {
+	clear(buf[:])
+	size := uint32(len(buf))
+	// Raw: it only waits for somebody who has the socket too.
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(o.Level), uintptr(o.Name),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 || int(size) > len(buf) {
+		return nil, false
+	}
+	if o.Form == Memory {
+		const at = 4 * unix.SK_MEMINFO_OPTMEM // sock_diag(7)
+		return buf[at : at+4], true
+	}
+	return buf[:size], true
+}
+
+// write sets name, which is the option's own but for its FORCE form.
+func (o *Option) write(fd, name int, value []byte) error {
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.Level), uintptr(name),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+	if errno != 0 {
+		return os.NewSyscallError("setsockopt", errno)
+	}
+	return nil
+}
