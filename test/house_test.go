@@ -23,31 +23,31 @@ var arrows = map[string][]string{
 	"internal/kernel/fd":     {},
 	"internal/spec":          {},
 	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
-	"internal/fdpass":        {},
-	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/script", "internal/spec"},
+	"internal/fdpass":        {"internal/kernel/fd"},
+	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/script", "internal/spec"},
 	"internal/nofile":        {},
 	"internal/script":        {},
-	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/sockopt"},
-	"internal/notify":        {},
+	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/sockopt"},
+	"internal/notify":        {"internal/kernel/fd"},
 	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
-	"internal/proxy":         {"internal/kernel/budget"},
-	"internal/reflex":        {},
-	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/spec"},
-	"internal/replyonly":     {"internal/spec"},
+	"internal/proxy":         {"internal/kernel/budget", "internal/kernel/fd"},
+	"internal/reflex":        {"internal/kernel/fd"},
+	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/spec"},
+	"internal/replyonly":     {"internal/kernel/fd", "internal/spec"},
 	"internal/container":     {"internal/kernel/fd", "internal/spec"},
 	"internal/ktest":         {},
 	"internal/config":        {"internal/listen", "internal/sandbox", "internal/spec"},
-	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/notify", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
+	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
 	"internal/supervise":     {"internal/intercept", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
 	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/supervise"},
 
-	"internal/kernel/behalf": {"internal/script"},
+	"internal/kernel/behalf": {"internal/kernel/fd", "internal/script"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/notify", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
-	"internal/doctor": {"internal/container", "internal/fdpass", "internal/listen", "internal/notify", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
-	"cmd/activator":   {"internal/config", "internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/relay", "internal/replyonly", "internal/spawn"},
-	"cmd/echo":        {"internal/fdpass", "internal/notify"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/doctor": {"internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
+	"cmd/activator":   {"internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/relay", "internal/replyonly", "internal/spawn"},
+	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
 
@@ -72,7 +72,13 @@ var forbidden = []struct {
 	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn", "internal/container"},
 		"package spawn starts processes"},
 	{regexp.MustCompile(`\.Fd$`), nil,
-		"Fd clears O_NONBLOCK of the description that others share: use SyscallConn().Control"},
+		"Fd clears O_NONBLOCK of the description that others share: use fd.Control"},
+	{regexp.MustCompile(`\.SyscallConn$`), []string{"internal/kernel/fd", "internal/relay"},
+		"fd.Control, fd.Read and fd.Write lend a descriptor (relay waits for each datagram, and allocates nothing for that)"},
+	{regexp.MustCompile(`^unix\.(Openat2|Ppoll|Poll|Wait4)$`), []string{"internal/kernel/fd", "internal/ktest", "internal/relay", "internal/replyonly"},
+		"package kernel/fd opens below a folder, polls and reaps: it follows no link that it may not, and knows that a signal may come in between"},
+	{regexp.MustCompile(`^unix\.(Parse)?UnixRights$`), []string{"internal/fdpass", "internal/relay", "internal/replyonly"},
+		"package fdpass passes descriptors: what comes and is not wanted is closed there"},
 	{regexp.MustCompile(`^time\.(Sleep|Tick|NewTicker)$`), []string{"internal/ktest"},
 		"nobody wakes up without a reason, and time is an event"},
 	{regexp.MustCompile(`^unix\.|^syscall\.(Raw)?Syscall`), leaves,
@@ -120,6 +126,7 @@ func sources(t *testing.T) []source {
 }
 
 func TestImportsPointDown(t *testing.T) {
+	used := map[string]bool{}
 	for _, s := range sources(t) {
 		if s.test() {
 			continue
@@ -131,8 +138,17 @@ func TestImportsPointDown(t *testing.T) {
 		}
 		for _, i := range s.file.Imports {
 			path, _ := strconv.Unquote(i.Path.Value)
-			if ours, ok := strings.CutPrefix(path, "activator/"); ok && !slices.Contains(allowed, ours) {
+			ours, ok := strings.CutPrefix(path, "activator/")
+			if ok && !slices.Contains(allowed, ours) {
 				t.Errorf("%s: %s may not import %s: arrows point down only", s.line(i.Pos()), s.dir, ours)
+			}
+			used[s.dir+" -> "+ours] = true
+		}
+	}
+	for from, allowed := range arrows {
+		for _, to := range allowed {
+			if !used[from+" -> "+to] {
+				t.Errorf("nobody uses %s -> %s: take the arrow away", from, to)
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // datagrams answers on one UDP or unix datagram socket, one datagram at a
@@ -27,21 +29,11 @@ func openDatagram(s *server, f *os.File, k kind) (endpoint, error) {
 		scheme = "unixgram://"
 	}
 	d := &datagrams{s, scheme + describe(k.local), k.domain, own}
-	if err := d.control(func(fd int) error { return wantDestination(fd, k.local) }); err != nil {
+	if err := fd.Control(own, func(fd int) error { return wantDestination(fd, k.local) }); err != nil {
 		_ = own.Close()
 		return nil, err
 	}
 	return d, nil
-}
-
-func (d *datagrams) control(f func(fd int) error) error {
-	raw, err := d.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var errno error
-	err = raw.Control(func(fd uintptr) { errno = f(int(fd)) })
-	return errors.Join(err, errno)
 }
 
 func (d *datagrams) String() string { return d.name }
@@ -49,40 +41,29 @@ func (d *datagrams) String() string { return d.name }
 func (d *datagrams) stop() { _ = d.file.SetReadDeadline(past) }
 
 func (d *datagrams) serve() error {
-	raw, err := d.file.SyscallConn()
-	if err != nil {
-		return err
-	}
 	buffer := make([]byte, maxDatagram)
 	oob := d.controlBuffer()
 	for !d.server.isStopping() {
 		var n, oobn, flags int
 		var from unix.Sockaddr
-		var errno error
-		err := raw.Read(func(fd uintptr) bool {
-			n, oobn, flags, from, errno = unix.Recvmsg(int(fd), buffer, oob, unix.MSG_CMSG_CLOEXEC)
-			return errno != unix.EAGAIN
+		err := fd.Read(d.file, func(fd int) (err error) {
+			n, oobn, flags, from, err = unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
+			return err
 		})
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
-		case err != nil:
-			return err
-		case isPending(errno):
-			d.server.log.debugf("%s: recvmsg: %v", d.name, errno)
+		case isPending(err):
+			d.server.log.debugf("%s: recvmsg: %v", d.name, err)
 			continue
-		case errno != nil:
-			return os.NewSyscallError("recvmsg", errno)
+		case err != nil:
+			return os.NewSyscallError("recvmsg", err)
 		}
 		if !d.answerable(n, flags, from) {
 			continue
 		}
-		err = raw.Write(func(fd uintptr) bool {
-			_, errno = unix.SendmsgN(int(fd), buffer[:n], replyFrom(oob[:oobn]), from, unix.MSG_NOSIGNAL)
-			return !d.mayWait(errno)
-		})
-		if err := errors.Join(err, os.NewSyscallError("sendmsg", errno)); err != nil {
-			d.server.log.debugf("%s: %d bytes to %s: %v", d.name, n, describe(from), err)
+		if err := d.answer(buffer[:n], replyFrom(oob[:oobn]), from); err != nil {
+			d.server.log.debugf("%s: %d bytes to %s: sendmsg: %v", d.name, n, describe(from), err)
 		} else {
 			d.server.log.debugf("%s: %d bytes to %s", d.name, n, describe(from))
 		}
@@ -108,14 +89,20 @@ func isPending(errno error) bool {
 		unix.EPROTO, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EACCES, unix.ENOMEM, unix.ENOBUFS)
 }
 
-// mayWait: a full send buffer of UDP drains by itself. On a unix socket EAGAIN
+// answer sends one. A full send buffer of UDP drains by itself. On a unix socket EAGAIN
 // means clients that do not read: the queue of this one is full, or what waits
 // in others' queues fills our send buffer (for clients that are connected
 // net.unix.max_dgram_qlen does not count). Waiting for them would stop the
 // service, for ever if they wait for us, so the answer is lost, as UDP's would
 // be.
-func (d *datagrams) mayWait(errno error) bool {
-	return errno == unix.EAGAIN && d.domain != unix.AF_UNIX || errno == unix.EINTR
+func (d *datagrams) answer(data, oob []byte, to unix.Sockaddr) error {
+	send := func(socket int) error {
+		return fd.Again(func() error { return unix.Sendmsg(socket, data, oob, to, unix.MSG_NOSIGNAL) })
+	}
+	if d.domain == unix.AF_UNIX {
+		return fd.Control(d.file, send)
+	}
+	return fd.Write(d.file, send)
 }
 
 func (d *datagrams) answerable(n, flags int, from unix.Sockaddr) bool {

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // kind is what the kernel says a descriptor is.
@@ -59,13 +60,11 @@ func (k kind) supported() bool {
 }
 
 func inspect(f *os.File) (k kind, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return k, err
-	}
-	var errno error
-	err = raw.Control(func(fd uintptr) { k, errno = inspectFD(int(fd)) })
-	return k, errors.Join(err, errno)
+	err = fd.Control(f, func(fd int) (err error) {
+		k, err = inspectFD(fd)
+		return err
+	})
+	return k, err
 }
 
 func inspectFD(fd int) (k kind, err error) {
@@ -106,20 +105,12 @@ func inspectFD(fd int) (k kind, err error) {
 // sets O_NONBLOCK of the open file description it shares with the activator,
 // which sets it as configured for the next instance.
 func pollable(f *os.File) (*os.File, error) {
-	raw, err := f.SyscallConn()
+	err := fd.Control(f, func(fd int) error { return os.NewSyscallError("fcntl F_SETFL", unix.SetNonblock(fd, true)) })
 	if err != nil {
 		return nil, err
 	}
-	own := -1
-	var errno error
-	err = raw.Control(func(fd uintptr) {
-		if errno = os.NewSyscallError("fcntl F_SETFL", unix.SetNonblock(int(fd), true)); errno != nil {
-			return
-		}
-		own, errno = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-		errno = os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", errno)
-	})
-	if err := errors.Join(err, errno); err != nil {
+	own, err := fd.Dup(f)
+	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(own), f.Name()), nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // retryExhausted is how long a listener rests when descriptors or memory ran
@@ -147,18 +149,13 @@ func isOneOf(err error, errnos ...unix.Errno) bool {
 // acceptFile accepts where package net has no type. The caller closes the
 // connection, which the runtime polls.
 func acceptFile(from *os.File, name string) (*os.File, error) {
-	raw, err := from.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
 	accepted := -1
-	var errno error
-	err = raw.Read(func(fd uintptr) bool {
-		accepted, _, errno = unix.Accept4(int(fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		return errno != unix.EAGAIN
+	err := fd.Read(from, func(fd int) (err error) {
+		accepted, _, err = unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		return err
 	})
-	if err := errors.Join(err, os.NewSyscallError("accept4", errno)); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, os.NewSyscallError("accept4", err)
 	}
 	return os.NewFile(uintptr(accepted), name), nil
 }

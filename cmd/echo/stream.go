@@ -1,12 +1,13 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Buffers grow with what a client sends: most send a line.
@@ -79,11 +80,6 @@ func (c *vsockConn) echo() error {
 	if _, err := echoBuffered(c.file); err != nil {
 		return err
 	}
-	raw, err := c.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var errno error
-	err = raw.Control(func(fd uintptr) { errno = unix.Shutdown(int(fd), unix.SHUT_WR) })
-	return errors.Join(err, os.NewSyscallError("shutdown", errno))
+	err := fd.Control(c.file, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	return os.NewSyscallError("shutdown", err)
 }

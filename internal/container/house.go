@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // house is a tmpfs over the engine's own folder, in our mount namespace only:
@@ -72,7 +74,7 @@ type tree struct {
 // link is followed.
 func openSources(paths []string) (trees []tree, err error) {
 	for _, path := range paths {
-		source, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		source, err := fd.OpenLinkless(path, unix.O_PATH)
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}

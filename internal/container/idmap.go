@@ -11,7 +11,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"activator/internal/kernel/fd"
 )
 
 // idRange is a line of /etc/subuid or /etc/subgid without the user, subuid(5).
@@ -98,14 +98,9 @@ func run(argv []string) error {
 	if err != nil {
 		return &os.PathError{Op: "exec", Path: path, Err: err}
 	}
-	var status unix.WaitStatus
-	for {
-		if _, err = unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
+	_, status, err := fd.Reap(pid)
 	if err != nil {
-		return os.NewSyscallError("wait4", err)
+		return err
 	}
 	if !status.Exited() || status.ExitStatus() != 0 {
 		return fmt.Errorf("%s: exit status %d: it must be allowed to map the ids of /etc/subuid and /etc/subgid", strings.Join(argv, " "), status.ExitStatus())

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // The launcher is this program three times: outside the namespaces, inside
@@ -254,12 +256,10 @@ func forward(signals <-chan os.Signal, to int) {
 // 128+n for signal n.
 func reap(child int) (int, error) {
 	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
+		pid, status, err := fd.Reap(-1)
 		switch {
-		case err == unix.EINTR:
 		case err != nil:
-			return 0, os.NewSyscallError("wait4", err)
+			return 0, err
 		case pid == child && status.Exited():
 			return status.ExitStatus(), nil
 		case pid == child && status.Signaled():
@@ -268,13 +268,12 @@ func reap(child int) (int, error) {
 	}
 }
 
-func readRetry(fd int, b []byte) (int, error) {
-	for {
-		n, err := unix.Read(fd, b)
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
+func readRetry(from int, b []byte) (n int, err error) {
+	err = fd.Again(func() (err error) {
+		n, err = unix.Read(from, b)
+		return err
+	})
+	return n, err
 }
 
 func lookup(program string) (string, error) {

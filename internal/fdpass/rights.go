@@ -3,20 +3,24 @@ package fdpass
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // MaxFiles is the most descriptors one message carries: SCM_MAX_FD, unix(7).
 const MaxFiles = 253
 
-// ErrTruncated says that the kernel cut a message: its data or its descriptors
-// were more than the receiver has room for. What did arrive is closed.
-var ErrTruncated = errors.New("message truncated")
+// Rights is the control message with which sendmsg(2) sends descriptors.
+func Rights(fds ...int) []byte { return unix.UnixRights(fds...) }
+
+// Space is the room that recvmsg(2) needs for the control message of n descriptors.
+func Space(n int) int { return unix.CmsgSpace(4 * n) }
 
 // SendFiles sends data, at least one byte, and with its first byte the files
 // over conn, a *net.UnixConn or a pollable or blocking *os.File of a unix
@@ -34,114 +38,82 @@ func SendFiles(conn syscall.Conn, data []byte, files []*os.File) error {
 		return fmt.Errorf("send files: %w", err)
 	}
 	defer runtime.KeepAlive(files)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("send files: %w", err)
-	}
-	var oob []byte
-	if len(fds) > 0 {
-		oob = unix.UnixRights(fds...)
-	}
 	for len(data) > 0 {
-		var n int
-		var errno error
-		err := raw.Write(func(fd uintptr) bool {
-			n, errno = sendmsg(int(fd), data, oob)
-			return errno != unix.EAGAIN
+		err := fd.Write(conn, func(socket int) error {
+			n, err := Send(socket, data, fds...)
+			if err == nil {
+				data, fds = data[n:], nil // a stream may take less; the files went with the first byte
+			}
+			return err
 		})
-		if err = errors.Join(err, os.NewSyscallError("sendmsg", errno)); err != nil {
+		if err != nil {
 			return fmt.Errorf("send files: %w", err)
 		}
-		data, oob = data[n:], nil // a stream may take less; the files went with the first byte
 	}
 	return nil
 }
 
-// ReceiveFiles receives one message (on a stream: what is there) into data,
-// and returns its length and the files that came with it, at most most, which
-// the caller closes. They have FD_CLOEXEC from birth. With none it is io.EOF
-// at the end of conn; ErrTruncated where something was cut.
-func ReceiveFiles(conn syscall.Conn, data []byte, most int) (n int, files []*os.File, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, nil, fmt.Errorf("receive files: %w", err)
-	}
-	var flags int
-	var fds []int
-	var errno error
-	err = raw.Read(func(fd uintptr) bool {
-		n, fds, flags, errno = recvmsg(int(fd), data)
-		return errno != unix.EAGAIN
-	})
-	err = errors.Join(err, os.NewSyscallError("recvmsg", errno))
-	switch {
-	case err != nil:
-	case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
-		err = ErrTruncated
-	case len(fds) > most:
-		err = fmt.Errorf("%d in one message, more than %d", len(fds), most)
-	case n == 0 && len(fds) == 0 && len(data) > 0:
-		return 0, nil, io.EOF
-	}
-	if err != nil {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-		return 0, nil, fmt.Errorf("receive files: %w", err)
-	}
-	for _, fd := range fds {
-		files = append(files, os.NewFile(uintptr(fd), "passed"))
-	}
-	return n, files, nil
-}
-
 // numbers returns the files' descriptors, valid while files are kept alive and
-// nobody closes them. Not Fd(): that would set them blocking.
+// nobody closes them.
 func numbers(files []*os.File) ([]int, error) {
 	fds := make([]int, 0, len(files))
 	for _, f := range files {
-		raw, err := f.SyscallConn()
+		err := fd.Control(f, func(fd int) error {
+			fds = append(fds, fd)
+			return nil
+		})
 		if err != nil {
-			return nil, err
-		}
-		if err := raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) }); err != nil {
 			return nil, err
 		}
 	}
 	return fds, nil
 }
 
-func sendmsg(fd int, data, oob []byte) (n int, err error) {
-	for {
-		n, err = unix.SendmsgN(fd, data, oob, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return n, err
-		}
+// Send is sendmsg(2) of data and descriptors, which are lent. It raises no SIGPIPE.
+func Send(socket int, data []byte, fds ...int) (n int, err error) {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = Rights(fds...)
+	}
+	err = fd.Again(func() (err error) {
+		n, err = unix.SendmsgN(socket, data, rights, nil, unix.MSG_NOSIGNAL)
+		return err
+	})
+	return n, os.NewSyscallError("sendmsg", err)
+}
+
+// Receiver receives messages with one descriptor each, at most. It allocates nothing. Its zero value can be used.
+type Receiver struct {
+	header unix.Msghdr
+	data   unix.Iovec
+	rights struct { // CMSG_SPACE(sizeof(int)) on 64 bits, cmsg(3)
+		unix.Cmsghdr
+		fd, _ int32
 	}
 }
 
-// recvmsg returns the descriptors also where something else went wrong: they
-// are ours by then.
-func recvmsg(fd int, data []byte) (n int, fds []int, flags int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4*MaxFiles))
-	var oobn int
-	for {
-		n, oobn, flags, _, err = unix.Recvmsg(fd, data, oob, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
-			break
+// Receive is recvmsg(2). It returns the descriptor too, for the caller to close, and -1 if
+// none came, or there was none free for it. What comes beside it is closed.
+func (r *Receiver) Receive(socket int, data []byte) (n, passed int, err error) {
+	r.data.Base = unsafe.SliceData(data)
+	r.data.SetLen(len(data))
+	r.header.Iov = &r.data
+	r.header.SetIovlen(1)
+	r.header.Control = (*byte)(unsafe.Pointer(&r.rights))
+	err = fd.Again(func() error {
+		r.header.SetControllen(unix.CmsgLen(4)) // room for one: the kernel closes more
+		size, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(socket), uintptr(unsafe.Pointer(&r.header)), unix.MSG_CMSG_CLOEXEC)
+		if errno != 0 {
+			return errno
 		}
+		n = int(size)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return 0, -1, os.NewSyscallError("recvmsg", err)
+	case int(r.header.Controllen) < unix.CmsgLen(4) || r.rights.Type != unix.SCM_RIGHTS:
+		return n, -1, nil
 	}
-	if err != nil {
-		return 0, nil, 0, err
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil {
-		return 0, nil, flags, err
-	}
-	for i := range messages {
-		if passed, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, passed...)
-		}
-	}
-	return n, fds, flags, nil
+	return n, int(r.rights.fd), nil
 }

@@ -2,7 +2,6 @@ package fdpass
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -11,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // pair is a socketpair of files, pollable or blocking.
@@ -66,10 +67,9 @@ func exchange(t *testing.T, from, to syscall.Conn, files []*os.File) {
 	if err := SendFiles(from, []byte("plan"), files); err != nil {
 		t.Fatal(err)
 	}
-	data := make([]byte, 16)
-	n, got, err := ReceiveFiles(to, data, MaxFiles)
-	if err != nil || string(data[:n]) != "plan" || len(got) != len(files) {
-		t.Fatalf("got %d bytes, %d files, %v", n, len(got), err)
+	text, got := receive(t, to, 16)
+	if text != "plan" || len(got) != len(files) {
+		t.Fatalf("got %q, %d files", text, len(got))
 	}
 	for i, f := range got {
 		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
@@ -83,6 +83,47 @@ func exchange(t *testing.T, from, to syscall.Conn, files []*os.File) {
 	}
 }
 
+// receive receives as many files as one message has.
+func receive(t *testing.T, from syscall.Conn, most int) (text string, files []*os.File) {
+	t.Helper()
+	data, rights := make([]byte, most), make([]byte, Space(MaxFiles))
+	var n, size int
+	err := fd.Read(from, func(socket int) (err error) {
+		n, size, _, _, err = unix.Recvmsg(socket, data, rights, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	messages, bad := unix.ParseSocketControlMessage(rights[:size])
+	if err = errors.Join(err, bad); err != nil {
+		t.Fatal(err)
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, passed := range fds {
+			files = append(files, os.NewFile(uintptr(passed), "passed"))
+		}
+	}
+	return string(data[:n]), files
+}
+
+// receiveOne has a Receiver receive, n bytes at most.
+func receiveOne(t *testing.T, from *os.File, most int) (text string, passed int) {
+	t.Helper()
+	var r Receiver
+	data := make([]byte, most)
+	n := 0
+	err := fd.Read(from, func(socket int) (err error) {
+		n, passed, err = r.Receive(socket, data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data[:n]), passed
+}
+
 func openFDs(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -92,33 +133,73 @@ func openFDs(t *testing.T) int {
 	return len(entries)
 }
 
-// TestReceiveFilesRefuses: what is too much is closed, not kept.
-func TestReceiveFilesRefuses(t *testing.T) {
+func TestReceiver(t *testing.T) {
 	files, _ := socketFiles(t, 5)
-	a, b := pair(t, unix.SOCK_SEQPACKET)
-	before := openFDs(t)
-
-	if err := SendFiles(a, []byte("x"), files); err != nil {
-		t.Fatal(err)
-	}
-	if _, got, err := ReceiveFiles(b, make([]byte, 16), 4); err == nil || got != nil {
-		t.Errorf("five of four: %v, %v", got, err)
-	}
-	if err := SendFiles(a, []byte("too long"), files); err != nil {
-		t.Fatal(err)
-	}
-	if _, got, err := ReceiveFiles(b, make([]byte, 3), 5); !errors.Is(err, ErrTruncated) || got != nil {
-		t.Errorf("cut data: %v, %v", got, err)
-	}
-	if after := openFDs(t); after != before {
-		t.Errorf("%d descriptors open, %d before", after, before)
+	for name, kind := range map[string]int{"stream": unix.SOCK_STREAM, "packet": unix.SOCK_SEQPACKET, "pollable": unix.SOCK_STREAM | unix.SOCK_NONBLOCK} {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t, kind)
+			before := openFDs(t)
+			// One comes, or none; what is too much is closed, not kept.
+			for _, n := range []int{0, 1, 2, 5} {
+				if err := SendFiles(a, []byte("x"), files[:n]); err != nil {
+					t.Fatal(err)
+				}
+				text, passed := receiveOne(t, b, 16)
+				if text != "x" || (passed >= 0) != (n > 0) {
+					t.Fatalf("%d sent: %q, descriptor %d", n, text, passed)
+				}
+				if n == 0 {
+					continue
+				}
+				flags, err := unix.FcntlInt(uintptr(passed), unix.F_GETFD, 0)
+				if err != nil || flags&unix.FD_CLOEXEC == 0 {
+					t.Errorf("flags %#x, %v", flags, err)
+				}
+				got := os.NewFile(uintptr(passed), "passed")
+				if inode(t, got) != inode(t, files[0]) {
+					t.Error("another file came")
+				}
+				_ = got.Close()
+			}
+			if after := openFDs(t); after != before {
+				t.Errorf("%d descriptors open, %d before", after, before)
+			}
+		})
 	}
 }
 
-// TestReceiveFilesOutOfDescriptors: the kernel drops what does not fit below
-// RLIMIT_NOFILE and says MSG_CTRUNC.
-func TestReceiveFilesOutOfDescriptors(t *testing.T) {
-	files, _ := socketFiles(t, 5)
+// It stands in a process without a collector.
+func TestReceiverAllocatesNothing(t *testing.T) {
+	a, b := pair(t, unix.SOCK_SEQPACKET)
+	files, _ := socketFiles(t, 1)
+	const runs = 20
+	for range runs + 1 {
+		if err := SendFiles(a, []byte("x"), files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var r Receiver
+	var word [1]byte
+	err := fd.Control(b, func(socket int) error {
+		n := testing.AllocsPerRun(runs, func() {
+			_, passed, err := r.Receive(socket, word[:])
+			if err != nil || unix.Close(passed) != nil {
+				t.Errorf("descriptor %d: %v", passed, err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%v allocations a message", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReceiverOutOfDescriptors: the kernel drops what does not fit below RLIMIT_NOFILE.
+func TestReceiverOutOfDescriptors(t *testing.T) {
+	files, _ := socketFiles(t, 1)
 	a, b := pair(t, unix.SOCK_STREAM)
 	if err := SendFiles(a, []byte("x"), files); err != nil {
 		t.Fatal(err)
@@ -132,15 +213,15 @@ func TestReceiveFilesOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Close(probe)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(probe) + 2, Max: old.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(probe), Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, got, err := ReceiveFiles(b, make([]byte, 1), 5)
+	text, passed := receiveOne(t, b, 1)
 	if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); back != nil {
 		t.Fatal(back)
 	}
-	if !errors.Is(err, ErrTruncated) || got != nil {
-		t.Errorf("got %v, %v", got, err)
+	if text != "x" || passed != -1 {
+		t.Errorf("got %q, descriptor %d", text, passed)
 	}
 	if after, err := unix.Dup(0); err != nil || after != probe {
 		t.Errorf("descriptor %d was left open (%v)", probe, err)
@@ -149,13 +230,13 @@ func TestReceiveFilesOutOfDescriptors(t *testing.T) {
 	}
 }
 
-func TestReceiveFilesEnd(t *testing.T) {
+func TestReceiverEnd(t *testing.T) {
 	a, b := pair(t, unix.SOCK_STREAM|unix.SOCK_NONBLOCK)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ReceiveFiles(b, make([]byte, 1), 1); err != io.EOF {
-		t.Errorf("got %v", err)
+	if text, passed := receiveOne(t, b, 1); text != "" || passed != -1 {
+		t.Errorf("got %q, descriptor %d", text, passed)
 	}
 	if err := SendFiles(b, []byte("x"), nil); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("got %v", err)
@@ -178,21 +259,17 @@ func TestSendFilesLong(t *testing.T) {
 	long := []byte(strings.Repeat("x", 3<<20))
 	sent := make(chan error, 1)
 	go func() { sent <- SendFiles(a, long, files) }()
-	var all []byte
+	all := 0
 	var counts []int
-	for len(all) < len(long) {
-		data := make([]byte, 1<<16)
-		n, got, err := ReceiveFiles(b, data, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for all < len(long) {
+		text, got := receive(t, b, 1<<16)
 		if len(got) > 0 {
 			counts = append(counts, len(got))
 		}
 		for _, f := range got {
 			_ = f.Close()
 		}
-		all = append(all, data[:n]...)
+		all += len(text)
 	}
 	if err := <-sent; err != nil || !slices.Equal(counts, []int{2}) {
 		t.Errorf("files came as %v, %v", counts, err)

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/behalf"
+	"activator/internal/kernel/fd"
 )
 
 // verdict is the answer to a call: its errno, 0 for success, or that the kernel
@@ -213,7 +214,7 @@ func (s *Supervisor) listen(r *request) verdict {
 	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:
 		return verdict{pass: true}
 	case target >= 0:
-		return verdict{errno: errnoOf(control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
+		return verdict{errno: errnoOf(fd.Control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
 	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r.fd, r.domain)):
 		return verdict{errno: unix.EPERM}
 	}
@@ -250,7 +251,7 @@ func (s *Supervisor) report(r *request) verdict {
 	if err != nil || !s.valid(r.ID) {
 		return verdict{errno: errnoOf(err)}
 	}
-	return verdict{errno: errnoOf(control(s.policy.NotifyNode, func(node int) error {
+	return verdict{errno: errnoOf(fd.Control(s.policy.NotifyNode, func(node int) error {
 		to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}
 		return ids.Do(func() error { return unix.Connect(r.fd, to) })
 	}))}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // hostSocket makes a bound socket of the host's and returns it with what it is bound
@@ -114,7 +116,7 @@ func TestBindTCP(t *testing.T) {
 		if !s.serving() || s.Missing() != "" {
 			t.Errorf("%s: listening is not serving: %q", tt.binds, s.Missing())
 		}
-		_ = control(f, func(fd int) error {
+		_ = fd.Control(f, func(fd int) error {
 			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 			if err != nil || info.Sacked != 7 {
 				t.Errorf("%s: the backlog is %d, not the program's: %v", tt.binds, info.Sacked, err)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/kernel/sockopt"
 )
 
@@ -144,7 +145,7 @@ func (s *Supervisor) put(r *request, i int) error {
 	if closeOnExec(r.PID, r.number) {
 		add.FileFlag = unix.O_CLOEXEC
 	}
-	err = control(s.targets[i].File, func(ours int) error {
+	err = fd.Control(s.targets[i].File, func(ours int) error {
 		if err := unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0); err != nil {
 			return err
 		}

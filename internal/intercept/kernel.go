@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // notification is struct seccomp_notif of linux/seccomp.h.
@@ -40,17 +42,14 @@ type addition struct {
 	FileFlag uint32 // O_CLOEXEC or 0
 }
 
-func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-		default:
+func ioctl(listener int, request uintptr, argument unsafe.Pointer) error {
+	return fd.Again(func() error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), request, uintptr(argument))
+		if errno != 0 {
 			return errno
 		}
-	}
+		return nil
+	})
 }
 
 // take returns our copy of descriptor number of the calling thread. The caller

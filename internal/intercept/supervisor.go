@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Policy says what the service may do with sockets of its own.
@@ -58,62 +60,32 @@ type Supervisor struct {
 const mostBlocked = 16
 
 // New takes listener, the descriptor that seccomp(2) returned with
-// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+// SECCOMP_FILTER_FLAG_NEW_LISTENER, as a file of the runtime's poller: it was O_NONBLOCK
+// when that was made.
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
-	s := &Supervisor{policy: policy, list: policy.Targets, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
+	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
 		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
-	defer func() { _ = listener.Close() }()
 	for _, t := range policy.Targets {
 		g := given{Target: t}
-		err := control(t.File, func(fd int) (err error) {
+		err := fd.Control(t.File, func(fd int) (err error) {
 			if g.cookie, err = cookieOf(fd); err == nil {
 				g.domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 			}
 			return err
 		})
 		if err != nil {
+			_ = listener.Close()
 			return nil, fmt.Errorf("target %s: %w", t.Name, os.NewSyscallError("getsockopt", err))
 		}
 		s.targets = append(s.targets, g)
 	}
-	// A copy: os.NewFile puts only non-blocking files into the runtime's poller,
-	// and the flag is set only now.
-	err := control(listener, func(fd int) error {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err == nil {
-			s.listener = os.NewFile(uintptr(dup), "seccomp listener")
-		}
-		return os.NewSyscallError("fcntl", err)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("seccomp listener: %w", err)
-	}
 	return s, nil
-}
-
-func control(f *os.File, call func(fd int) error) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	if err := conn.Control(func(fd uintptr) { inner = call(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
 }
 
 // Run answers until the last process under the filter is gone, or ctx is done:
 // then what is asked is answered with ENOSYS by the kernel, once the supervisor
 // is closed.
 func (s *Supervisor) Run(ctx context.Context) error {
-	conn, err := s.listener.SyscallConn()
-	if err != nil {
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() {
 		_ = s.Close()
 		s.interrupt()
@@ -124,13 +96,14 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for {
 		var n notification
 		gone := false
-		err := conn.Read(func(fd uintptr) bool {
+		err := fd.Read(s.listener, func(fd int) error {
 			var ready bool
-			if ready, gone = poll(int(fd)); !ready {
-				return gone
+			if ready, gone = poll(fd); gone && !ready {
+				return nil
+			} else if !ready {
+				return unix.EAGAIN
 			}
-			err = ioctl(int(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
-			return true
+			return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
 		})
 		switch {
 		case gone || s.closing():
@@ -154,12 +127,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 // poll asks without waiting: whether a call waits to be answered, and whether
 // nobody is left who could make one.
-func poll(fd int) (ready, gone bool) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds, 0); err != nil {
-		return false, false
-	}
-	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+func poll(listener int) (ready, gone bool) {
+	events, _ := fd.Poll(listener, unix.POLLIN, 0)
+	return events&unix.POLLIN != 0, events&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
 // Close ends Run. Twice is fine.
@@ -194,11 +164,11 @@ func (s *Supervisor) interrupt() {
 // valid reports whether the call is still waiting: only then what we took from
 // its thread was that thread's, and not that of a later one with its number.
 func (s *Supervisor) valid(id uint64) bool {
-	return control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
+	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
 }
 
 func (s *Supervisor) addFD(a *addition) error {
-	return control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
+	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
 }
 
 func (s *Supervisor) respond(id uint64, v verdict) {
@@ -209,5 +179,5 @@ func (s *Supervisor) respond(id uint64, v verdict) {
 		r.Error = -int32(v.errno)
 	}
 	// ENOENT: the caller is gone.
-	_ = control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
+	_ = fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
 }

@@ -293,14 +293,18 @@ func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
 	s := &supervised{t: t, ended: make(chan error, 1), client: client}
 	s.start(theirs, fileOf(t, l.(*net.TCPListener)), fileOf(t, accepted.(*net.TCPConn)))
 	var cookie [32]byte
-	n, files, err := fdpass.ReceiveFiles(ours, cookie[:], 1)
-	if err != nil || len(files) != 1 {
+	var message fdpass.Receiver
+	n, listener, err := message.Receive(pair[0], cookie[:])
+	if err != nil || listener < 0 {
 		t.Fatalf("no listener: %v", err)
 	}
 	if _, err := fmt.Sscan(string(cookie[:n]), &policy.Netns); err != nil {
 		t.Fatal(err)
 	}
-	supervisor, err := New(files[0], policy)
+	if err := unix.SetNonblock(listener, true); err != nil {
+		t.Fatal(err)
+	}
+	supervisor, err := New(os.NewFile(uintptr(listener), "listener"), policy)
 	if err != nil {
 		t.Fatal(err)
 	}

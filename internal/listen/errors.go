@@ -106,16 +106,6 @@ func socketCure(a spec.Address, o *Options, err error) string {
 	return ""
 }
 
-// ignoringEINTR repeats f while a signal interrupts it; Go's runtime sends
-// itself SIGURG. signal(7).
-func ignoringEINTR(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 func syscallError(name string, err error) error {
 	return os.NewSyscallError(name, err)
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
@@ -267,12 +268,9 @@ func (s *Socket) restorePipeSize() error {
 	})
 }
 
-func pollNow(fd int) int16 {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
-	if err := ignoringEINTR(func() error { _, err := unix.Poll(fds, 0); return err }); err != nil {
-		return 0
-	}
-	return fds[0].Revents
+func pollNow(socket int) int16 {
+	ready, _ := fd.Poll(socket, unix.POLLIN|unix.POLLRDHUP, 0)
+	return ready
 }
 
 // HealNode drops a stand-in that relays nothing new any more, and

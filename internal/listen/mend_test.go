@@ -6,10 +6,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
 	"activator/internal/spec"
 )
@@ -124,12 +126,12 @@ func dropAll(t *testing.T, fd int) error {
 	return err
 }
 
-func waitEvent(fd int, events int16) error {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	if err := ignoringEINTR(func() error { _, err := unix.Poll(fds, 10000); return err }); err != nil {
+func waitEvent(socket int, events int16) error {
+	ready, err := fd.Poll(socket, events, 10*time.Second)
+	if err != nil {
 		return err
 	}
-	if fds[0].Revents&events == 0 {
+	if ready&events == 0 {
 		return errors.New("nothing in 10 s")
 	}
 	return nil

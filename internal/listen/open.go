@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 
@@ -187,20 +188,12 @@ func interfaceIndex(fd int, name string) (uint32, error) {
 	return req.Uint32(), nil
 }
 
-// control runs f on file's descriptor, which stays open meanwhile.
+// control is [fd.Control], and ErrClosed where there is no file any more.
 func control(file *os.File, f func(fd int) error) error {
 	if file == nil {
 		return ErrClosed
 	}
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
+	return fd.Control(file, f)
 }
 
 func readLine(path string) (string, error) {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
 	"activator/internal/relay"
 	"activator/internal/spec"
@@ -86,7 +87,7 @@ func (x *relayed) run() {
 		var buf [512]byte
 		for {
 			fds := []unix.PollFd{{Fd: int32(host), Events: unix.POLLIN}, {Fd: int32(x.outer[0]), Events: unix.POLLIN}, {Fd: int32(x.pipes[0]), Events: unix.POLLIN}}
-			if err := ignoringEINTR(func() error { _, err := unix.Poll(fds, -1); return err }); err != nil || fds[2].Revents != 0 {
+			if err := fd.PollAny(fds, -1); err != nil || fds[2].Revents != 0 {
 				return err
 			}
 			if n, from, err := unix.Recvfrom(host, buf[:], unix.MSG_DONTWAIT); err == nil {

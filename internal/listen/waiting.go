@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 
@@ -54,17 +55,14 @@ func (s *Socket) Waiting() (waiting []Client, err error) {
 
 // firstDatagram peeks at the head of the queue. Two equal datagrams of one
 // sender are one to it.
-func firstDatagram(fd int) ([]Client, error) {
+func firstDatagram(socket int) ([]Client, error) {
 	var buf [512]byte
 	var n int
 	var from unix.Sockaddr
-	var err error
-	for {
-		n, from, err = unix.Recvfrom(fd, buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	err := fd.Again(func() (err error) {
+		n, from, err = unix.Recvfrom(socket, buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err
+	})
 	switch err {
 	case nil:
 		return []Client{Client(fmt.Sprintf("%v %x", from, maphash.Bytes(seed, buf[:n])))}, nil

@@ -11,13 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/reflex"
 )
 
 // Watcher tells when sockets become readable and when their nodes change, for
 // all sockets of the process in one goroutine with a thread of its own: one epoll
 // that holds the armed sockets, and one inotify if there are nodes. A goroutine per socket
-// (SyscallConn().Read) would do the same, but thousands of them cost memory, and
+// (fd.Read) would do the same, but thousands of them cost memory, and
 // the runtime's own poller is woken by every client of a socket that a running
 // service serves; here a socket that is not armed is in no poller at all.
 type Watcher struct {
@@ -69,16 +70,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.end()
-	rung := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(rung)
-		w.loop.Ring()
-	})
-	defer func() {
-		if !stop() {
-			<-rung
-		}
-	}()
+	defer fd.AfterFunc(ctx, w.loop.Ring)()
 	for {
 		events, err := w.loop.Wait()
 		if ctx.Err() != nil {

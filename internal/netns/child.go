@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/script"
 )
 
@@ -30,11 +31,8 @@ func inChild(list *script.Script) error {
 		return err
 	}
 	_ = unix.Close(pidfd)
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return os.NewSyscallError("wait4", err)
-		}
-	}
+	_, _, err = fd.Reap(pid)
+	return err
 }
 
 // kind is what socket(2) is asked for.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Address is what the program listens at: of TCP, or of a unix stream socket.
@@ -131,9 +133,8 @@ func (d *Door) isName(kind uint16, value []byte) bool {
 
 // openNode opens the node, if it is that of a socket.
 func (d *Door) openNode() (stat unix.Stat_t, found bool) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	err := d.room.ids.Do(func() (err error) {
-		d.node, err = unix.Openat2(d.room.root, d.address.Path, &how)
+		d.node, err = fd.OpenInRoot(d.room.root, d.address.Path, unix.O_PATH)
 		return err
 	})
 	if err != nil {

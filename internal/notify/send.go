@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 const variable = "NOTIFY_SOCKET"
@@ -28,15 +30,13 @@ func send(address, state string) error {
 	if !strings.HasPrefix(address, "/") && !strings.HasPrefix(address, "@") {
 		return fmt.Errorf("is neither a path from / nor an @abstract name")
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer func() { _ = unix.Close(fd) }()
-	for {
-		err := unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: address})
-		if err != unix.EINTR {
-			return os.NewSyscallError("sendto", err)
-		}
-	}
+	defer func() { _ = unix.Close(socket) }()
+	err = fd.Again(func() error {
+		return unix.Sendto(socket, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: address})
+	})
+	return os.NewSyscallError("sendto", err)
 }

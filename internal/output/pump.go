@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 const (
@@ -63,9 +65,7 @@ func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
 func (p *Pump) Finish(linger time.Duration) {
 	p.finish.Do(func() {
 		close(p.finishing)
-		late := time.AfterFunc(linger, func() {
-			_ = p.file.SetReadDeadline(time.Unix(1, 0)) // closed already: good
-		})
+		late := time.AfterFunc(linger, func() { fd.Interrupt(p.file.SetReadDeadline) })
 		<-p.done
 		late.Stop()
 		p.sink.end(&p.account)
@@ -105,22 +105,16 @@ func (p *Pump) run() {
 
 // readNow reads what is there, without waiting and without a deadline.
 func (p *Pump) readNow(b []byte) (n int, err error) {
-	conn, err := p.file.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var failed error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			if n, failed = unix.Read(int(fd), b); failed != unix.EINTR {
-				return
-			}
-		}
+	err = fd.Control(p.file, func(pipe int) error {
+		return fd.Again(func() (err error) {
+			n, err = unix.Read(pipe, b)
+			return err
+		})
 	})
-	if err == nil && failed == nil && n == 0 {
-		failed = io.EOF
+	if err == nil && n == 0 {
+		err = io.EOF
 	}
-	return max(n, 0), errors.Join(err, failed)
+	return max(n, 0), err
 }
 
 // lines logs every whole line in b and returns how many bytes that were.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 const (
@@ -257,37 +259,23 @@ func (s *Sink) untilStalled() time.Duration {
 // through (*os.File).Write: that ends the process on EPIPE when f is stderr,
 // and an activator outlives the reader of its log.
 func writeAll(f *os.File, b []byte) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = conn.Control(func(fd uintptr) {
-		for len(b) > 0 && failed == nil {
-			n, err := unix.Write(int(fd), b)
+	return fd.Control(f, func(out int) error {
+		for len(b) > 0 {
+			n, err := unix.Write(out, b)
 			switch err {
 			case nil:
 				b = b[n:]
 			case unix.EINTR:
 			case unix.EAGAIN:
-				failed = waitWritable(int(fd))
+				if _, err := fd.Poll(out, unix.POLLOUT, -1); err != nil {
+					return err
+				}
 			default:
-				failed = os.NewSyscallError("write", err)
+				return os.NewSyscallError("write", err)
 			}
 		}
-	})
-	if err != nil {
-		return err
-	}
-	return failed
-}
-
-func waitWritable(fd int) error {
-	_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
-	if err == unix.EINTR {
 		return nil
-	}
-	return os.NewSyscallError("poll", err)
+	})
 }
 
 // signal leaves word in a channel of capacity 1.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
 )
 
 const maxBatch = 32 // clients accepted in one go
@@ -55,22 +56,11 @@ var inherited = [...]struct{ level, name int }{
 }
 
 func borrow(x Route, index int32) (*route, error) {
-	r := &route{dialer: x.Dialer, fd: -1, index: index, batch: 1}
-	conn, err := x.Listener.SyscallConn()
+	dup, err := fd.Dup(x.Listener)
 	if err != nil {
 		return nil, err
 	}
-	var inner error
-	err = conn.Control(func(fd uintptr) {
-		dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
-		r.fd, inner = int32(dup), os.NewSyscallError("fcntl", err)
-	})
-	if err == nil {
-		err = inner
-	}
-	if err != nil {
-		return nil, err
-	}
+	r := &route{dialer: x.Dialer, fd: int32(dup), index: index, batch: 1}
 	if err := r.prepare(); err != nil {
 		r.giveBack()
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
 )
 
 // ErrClosed is the error of a proxy that was closed.
@@ -154,17 +155,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return ErrClosed
 	}
 	p.leave.Store(false)
-	awake := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(awake)
+	defer fd.AfterFunc(ctx, func() {
 		p.leave.Store(true)
 		p.wakeUp()
-	})
-	defer func() {
-		if !stop() {
-			<-awake
-		}
-	}()
+	})()
 	return p.serve()
 }
 

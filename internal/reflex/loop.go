@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Loop is an epoll and the thread that waits for it. One goroutine may be in Wait;
@@ -91,7 +93,7 @@ func (l *Loop) Free(id ID) {
 
 // Control is epoll_ctl(2) of a file.
 func (l *Loop) Control(op int, file *os.File, id ID, events uint32) error {
-	return control(file, func(fd int) error {
+	return fd.Control(file, func(fd int) error {
 		event := unix.EpollEvent{Events: events, Fd: int32(id), Pad: int32(id >> 32)}
 		return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, fd, &event))
 	})

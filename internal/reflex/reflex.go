@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Reflex sends a byte if nothing has changed. It may be armed and disarmed many
@@ -64,11 +66,8 @@ func New(to *os.File, word byte) (*Reflex, error) {
 	// Only what is in the kernel's memory is looked at: neither a disk nor another
 	// machine is waited for (openat2(2), Linux 5.12).
 	r.how = unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached}
-	err := control(to, func(fd int) (err error) {
-		r.to, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		return os.NewSyscallError("fcntl", err)
-	})
-	if err != nil {
+	var err error
+	if r.to, err = fd.Dup(to); err != nil {
 		return nil, err
 	}
 	r.files = append(r.files, r.to)
@@ -114,17 +113,4 @@ func (r *Reflex) rest() {
 			p.fd = 0
 		}
 	}
-}
-
-// control runs f on a file's descriptor.
-func control(file *os.File, f func(fd int) error) error {
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
 )
 
@@ -260,12 +261,12 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-func number(s *stand, f *os.File) (fd int) {
+func number(s *stand, f *os.File) (number int) {
 	s.Helper()
-	if err := control(f, func(n int) error { fd = n; return nil }); err != nil {
+	if err := fd.Control(f, func(fd int) error { number = fd; return nil }); err != nil {
 		s.Fatal(err)
 	}
-	return fd
+	return number
 }
 
 func dup(s *stand, f *os.File) int {

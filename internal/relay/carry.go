@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 
@@ -75,7 +76,7 @@ type carry struct {
 // carried on until Run ends. Any goroutine may call it.
 func (d *Datagrams) Leave() {
 	if !d.carry.leave.Swap(true) && !d.closed.Load() {
-		_ = d.epoll.SetReadDeadline(time.Unix(1, 0)) // for Run
+		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
 }
 
@@ -196,8 +197,7 @@ func (d *Datagrams) awaitRead() {
 		d.inStall.begin(d.now)
 		return
 	}
-	timeout := unix.NsecToTimespec(int64(glance))
-	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(d.epfd), Events: unix.POLLIN}}, &timeout, nil)
+	_, _ = fd.Poll(d.epfd, unix.POLLIN, glance)
 }
 
 // deaf waits for the program to bind the address again, if a client does.
@@ -212,10 +212,9 @@ func (d *Datagrams) deaf(holds bool) {
 	}
 }
 
-func readable(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return n > 0 || err != nil
+func readable(socket int) bool {
+	events, err := fd.Poll(socket, unix.POLLIN, 0)
+	return events != 0 || err != nil
 }
 
 // goAway says that nothing is on its way in.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
 )
 
 // Options of a stand-in; the zero value is the default.
@@ -131,16 +132,7 @@ func (d *Datagrams) Run(ctx context.Context) error {
 	}
 	_ = d.epoll.SetReadDeadline(time.Time{}) // never: it is in the poller
 	d.armed = time.Time{}
-	awake := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(awake)
-		_ = d.epoll.SetReadDeadline(time.Unix(1, 0))
-	})
-	defer func() {
-		if !stop() {
-			<-awake
-		}
-	}()
+	defer fd.EndWith(ctx, d.epoll.SetReadDeadline)()
 	polled := d.polled // allocated once
 	d.hostReady = true // whoever came before is announced no more
 	defer d.returnBatches()
@@ -165,7 +157,7 @@ func (d *Datagrams) Run(ctx context.Context) error {
 // Any goroutine may call it, but not while another one calls Close.
 func (d *Datagrams) Ask() {
 	if !d.asked.Swap(true) && !d.closed.Load() {
-		_ = d.epoll.SetReadDeadline(time.Unix(1, 0)) // for Run
+		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
 }
 
@@ -321,13 +313,8 @@ func (d *Datagrams) expire() {
 // answered reports whether an answer lies in the socket of f: it came in time,
 // and we are late.
 func answered(f *flow) bool {
-	poll := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(poll, 0)
-		if err != unix.EINTR {
-			return n == 1 && poll[0].Revents&unix.POLLIN != 0
-		}
-	}
+	ready, _ := fd.Poll(f.fd, unix.POLLIN, 0)
+	return ready&unix.POLLIN != 0
 }
 
 // drop ends a flow.
@@ -354,7 +341,7 @@ const hostSlot = -1
 // forgotten; the host's socket stays as it was. Twice is fine.
 func (d *Datagrams) Close() error {
 	if !d.closed.Swap(true) && d.epoll != nil {
-		_ = d.epoll.SetReadDeadline(time.Unix(1, 0)) // for Run
+		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
 	d.running.Lock()
 	defer d.running.Unlock()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/behalf"
+	"activator/internal/kernel/fd"
 )
 
 // A client's name is what the client says. It was bound in a network and in a mount
@@ -177,9 +178,8 @@ func (d *Datagrams) openNode(s *sender, path string) (node int, err error) {
 		return -1, err
 	}
 	defer unix.Close(root)
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	err = ids.Do(func() (err error) {
-		if node, err = unix.Openat2(root, path, &how); err == nil {
+		if node, err = fd.OpenInRoot(root, path, unix.O_PATH|unix.O_NOFOLLOW); err == nil {
 			if err = s.owns(node); err != nil {
 				_ = unix.Close(node)
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // nobody is the kernel's overflow id, proc_sys_kernel(5).
@@ -51,17 +53,8 @@ func newDatagrams(o Options) *Datagrams {
 }
 
 // adopt looks at the host's socket.
-func (d *Datagrams) adopt(host *os.File) error {
-	raw, err := host.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	err = raw.Control(func(fd uintptr) {
-		d.host, inner = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-	})
-	if err = errors.Join(err, os.NewSyscallError("fcntl", inner)); err != nil {
-		d.host = -1
+func (d *Datagrams) adopt(host *os.File) (err error) {
+	if d.host, err = fd.Dup(host); err != nil {
 		return err
 	}
 	if d.self, err = localAddr(d.host); err != nil {

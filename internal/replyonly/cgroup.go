@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // roomPrefix begins the name of every cgroup we make; our pid and a number
@@ -85,10 +87,7 @@ func ownGroup(text string) (string, error) {
 }
 
 func openDirectory(at *os.File, path string) (int, error) {
-	return withFD(at, func(fd int) (int, error) {
-		return unix.Openat2(fd, path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-	})
+	return withFD(at, func(at int) (int, error) { return fd.OpenBeneath(at, path, unix.O_RDONLY|unix.O_DIRECTORY) })
 }
 
 // room is a cgroup below our own that exists while sockets are made in it. Its
@@ -194,30 +193,21 @@ func sweepRoom(parent *os.File, name string) {
 
 // lock takes the lock of an open directory if nobody has it.
 func lock(dir *os.File) bool {
-	_, err := withFD(dir, func(fd int) (int, error) {
-		for {
-			if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
-				return 0, err
-			}
-		}
-	})
-	return err == nil
+	return fd.Control(dir, func(dir int) error {
+		return fd.Again(func() error { return unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) })
+	}) == nil
 }
 
 func removeDirectory(parent *os.File, name string) error {
-	_, err := withFD(parent, func(fd int) (int, error) { return 0, unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
-	return err
+	return fd.Control(parent, func(parent int) error { return unix.Unlinkat(parent, name, unix.AT_REMOVEDIR) })
 }
 
-// withFD calls f with f's descriptor, which stays open for so long.
+// withFD is [fd.Control] for what returns something.
 func withFD(file *os.File, f func(fd int) (int, error)) (n int, err error) {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	controlErr := raw.Control(func(fd uintptr) { n, err = f(int(fd)) })
-	if controlErr != nil {
-		return -1, controlErr
-	}
+	n = -1
+	err = fd.Control(file, func(fd int) (err error) {
+		n, err = f(fd)
+		return err
+	})
 	return n, err
 }

@@ -279,14 +279,13 @@ var hidden = []string{"/usr/lib/modules", "/lib/modules"}
 // link, as /lib is on most hosts, is the same as another.
 func covers(folders []string) []Entry {
 	var entries []Entry
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	for _, folder := range folders {
-		fd, err := unix.Openat2(unix.AT_FDCWD, folder, &how)
+		found, err := fd.OpenLinkless(folder, unix.O_PATH|unix.O_DIRECTORY)
 		switch err {
 		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
 			continue
 		case nil:
-			_ = unix.Close(fd)
+			_ = unix.Close(found)
 		}
 		entries = append(entries, Entry{Kind: Cover, Path: folder})
 	}

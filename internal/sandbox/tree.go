@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/script"
 )
 
@@ -67,7 +68,7 @@ func (e Entry) openTree() (int, error) {
 	recursive, attr := e.clone()
 	at, path, flags := unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive
 	if e.real != "" {
-		source, err := unix.Openat2(at, e.real, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		source, err := fd.OpenLinkless(e.real, unix.O_PATH)
 		if err != nil {
 			return -1, os.NewSyscallError("openat2", err)
 		}

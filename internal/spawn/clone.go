@@ -3,10 +3,13 @@ package spawn
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
 )
 
@@ -24,12 +27,7 @@ func (c child) discard() {
 	}
 	_ = unix.Close(c.control)
 	_ = unix.Kill(c.pid, unix.SIGKILL)
-	var status unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(c.pid, &status, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
+	_, _, _ = fd.Reap(c.pid)
 	_ = unix.Close(c.pidfd)
 }
 
@@ -247,24 +245,18 @@ func (b *birth) flags() uintptr {
 // arrived waits until the child needs no descriptor of ours any more. It does not
 // wait for anything itself before it says so, but it may be killed.
 func (s *steps) arrived(c child) error {
-	poll := []unix.PollFd{{Fd: int32(c.control), Events: unix.POLLIN}, {Fd: int32(c.pidfd), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(poll, -1)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return &StageError{Step: "start", Errno: errnoOf(err)}
-		}
-		var word [1]byte
-		if n, _, err := unix.Recvfrom(c.control, word[:], unix.MSG_DONTWAIT); err == nil && n == 1 && word[0] == wordAlone {
-			return nil
-		}
-		if err := s.Failure(); err != nil {
-			return err
-		}
-		return &StageError{Step: "start", Errno: unix.ECHILD, Cure: "the new process was killed at once"}
+	either := []unix.PollFd{{Fd: int32(c.control), Events: unix.POLLIN}, {Fd: int32(c.pidfd), Events: unix.POLLIN}}
+	if err := fd.PollAny(either, -1); err != nil {
+		return &StageError{Step: "start", Errno: errnoOf(err)}
 	}
+	var word [1]byte
+	if n, _, err := unix.Recvfrom(c.control, word[:], unix.MSG_DONTWAIT); err == nil && n == 1 && word[0] == wordAlone {
+		return nil
+	}
+	if err := s.Failure(); err != nil {
+		return err
+	}
+	return &StageError{Step: "start", Errno: unix.ECHILD, Cure: "the new process was killed at once"}
 }
 
 // mapIDs gives the child's user namespace its ids, user_namespaces(7): the order is
@@ -315,13 +307,10 @@ func writeOnce(name, text string) error {
 
 // send gives the child what was lent for it.
 func (b *birth) send(control int) error {
-	for some := b.lent; len(some) > 0; {
-		n := min(len(some), mostRights)
-		err := unix.Sendmsg(control, []byte{wordFiles}, unix.UnixRights(some[:n]...), nil, unix.MSG_NOSIGNAL)
-		if err != nil {
-			return os.NewSyscallError("sendmsg", err)
+	for some := range slices.Chunk(b.lent, fdpass.MaxFiles) {
+		if _, err := fdpass.Send(control, []byte{wordFiles}, some...); err != nil {
+			return err
 		}
-		some = some[n:]
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
 )
 
@@ -58,22 +59,22 @@ func (i inside) open(name string, flags uint64) (*os.File, error) {
 		return i.view.Open(name, flags)
 	}
 	if i.root == "/" { // we are inside ourselves, where openat2(2) may be refused
-		fd, err := unix.Open(name, int(flags)|unix.O_CLOEXEC, 0)
+		found, err := unix.Open(name, int(flags)|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, os.NewSyscallError("open", err)
 		}
-		return os.NewFile(uintptr(fd), name), nil
+		return os.NewFile(uintptr(found), name), nil
 	}
 	root, err := unix.Open(i.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("open", err)
 	}
 	defer func() { _ = unix.Close(root) }()
-	fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	found, err := fd.OpenInRoot(root, name, int(flags))
 	if err != nil {
 		return nil, os.NewSyscallError("openat2", err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(found), name), nil
 }
 
 // stat is what stands at a path.
@@ -83,10 +84,7 @@ func (i inside) stat(name string) (stat unix.Stat_t, err error) {
 		return stat, err
 	}
 	defer func() { _ = f.Close() }()
-	conn, err := f.SyscallConn()
-	if err == nil {
-		_ = conn.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &stat) })
-	}
+	err = fd.Control(f, func(fd int) error { return unix.Fstat(fd, &stat) })
 	return stat, err
 }
 

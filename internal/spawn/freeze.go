@@ -63,7 +63,7 @@ func (p *Process) freeze() bool {
 		// Without WEXITED: its end is Wait's.
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_PID, p.pid, &info, unix.WSTOPPED|unix.WNOHANG, nil)
-		if err == nil && info.Signo != 0 || err == unix.ECHILD || p.ends(1) { // a thread may be on its way out of the kernel
+		if err == nil && info.Signo != 0 || err == unix.ECHILD || p.ends(time.Millisecond) { // a thread may be on its way out of the kernel
 			return true
 		}
 	}

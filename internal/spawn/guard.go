@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 	"activator/internal/reflex"
 	"activator/internal/sandbox"
 )
@@ -84,8 +85,10 @@ func (g *guard) guards(p *Process, r *reflex.Reflex) bool {
 	if !g.alive() {
 		return false
 	}
-	conn, err := g.socket.SyscallConn()
-	return err == nil && conn.Control(func(fd uintptr) { r.Open(int(fd), &g.gone) }) == nil
+	return fd.Control(g.socket, func(socket int) error {
+		r.Open(socket, &g.gone)
+		return nil
+	}) == nil
 }
 
 // forget drops a process that has been reaped. The guard finds out by itself.
@@ -107,16 +110,8 @@ func (g *guard) alive() bool {
 	if g.socket == nil {
 		return false
 	}
-	conn, err := g.socket.SyscallConn()
-	if err != nil {
-		return false
-	}
-	alive := false
-	err = conn.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 0)
-		alive = err == nil && n == 0
-	})
-	return alive && err == nil
+	events, err := fd.PollFile(g.socket, 0, 0)
+	return events == 0 && err == nil
 }
 
 // tell sends the guard the pidfd of one process.
@@ -191,9 +186,9 @@ func (g *guard) close() {
 	atomic.AddUint64(&g.gone, 1)
 	_ = g.socket.Close()
 	_ = unix.Kill(g.pid, unix.SIGCONT) // were it stopped, we would wait in vain
-	if fd, err := unix.PidfdOpen(g.pid, 0); err == nil {
-		_ = awaitEnd(fd, time.Now().Add(g.patience))
-		_ = unix.Close(fd)
+	if pidfd, err := unix.PidfdOpen(g.pid, 0); err == nil {
+		_, _ = fd.Poll(pidfd, unix.POLLIN, g.patience)
+		_ = unix.Close(pidfd)
 	}
 	g.drop()
 }
@@ -204,10 +199,8 @@ func (g *guard) reap() {
 		_ = g.socket.Close()
 		g.socket = nil
 	}
-	var status unix.WaitStatus
-	for g.pid != 0 {
-		if _, err := unix.Wait4(g.pid, &status, 0, nil); err != unix.EINTR {
-			g.pid = 0
-		}
+	if g.pid != 0 {
+		_, _, _ = fd.Reap(g.pid)
+		g.pid = 0
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"os"
 	"slices"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 )
 
 // guardSocket is the guard's end of the socketpair.
@@ -41,14 +43,9 @@ type ward struct {
 	most     int     // descriptors we may have, without those of the runtime
 	orphaned bool    // end of file
 
-	socket int
-	header unix.Msghdr
-	data   unix.Iovec
-	word   [1]byte
-	rights struct { // CMSG_SPACE(sizeof(int)) on 64 bits, cmsg(3)
-		unix.Cmsghdr
-		fd, _ int32
-	}
+	socket   int
+	messages fdpass.Receiver
+	word     [1]byte
 }
 
 func newWard(socket int) *ward {
@@ -59,11 +56,6 @@ func newWard(socket int) *ward {
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 		w.most = int(min(max(limit.Max, 2*wardMargin), 1<<30)) - wardMargin
 	}
-	w.data.Base = &w.word[0]
-	w.data.SetLen(len(w.word))
-	w.header.Iov = &w.data
-	w.header.SetIovlen(1)
-	w.header.Control = (*byte)(unsafe.Pointer(&w.rights))
 	return w
 }
 
@@ -75,20 +67,17 @@ func (w *ward) receive() error {
 	if len(w.held) >= min(w.full, w.most) {
 		w.forget()
 	}
-	w.header.SetControllen(int(unsafe.Sizeof(w.rights)))
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(w.socket), uintptr(unsafe.Pointer(&w.header)), unix.MSG_CMSG_CLOEXEC)
+	n, pidfd, err := w.messages.Receive(w.socket, w.word[:])
 	switch {
-	case errno == unix.EINTR:
-		return nil
-	case errno != 0:
-		return errno
+	case err != nil:
+		return err
 	case n == 0:
 		w.orphaned = true
 		return os.ErrClosed
-	case int(w.header.Controllen) < unix.CmsgLen(4) || w.rights.Type != unix.SCM_RIGHTS:
-		return unix.EMFILE // the descriptor has been dropped, recvmsg(2), MSG_CTRUNC
+	case pidfd < 0:
+		return unix.EMFILE // it has been dropped, recvmsg(2), MSG_CTRUNC
 	}
-	w.held = append(w.held, w.rights.fd)
+	w.held = append(w.held, int32(pidfd))
 	return nil
 }
 
@@ -115,30 +104,12 @@ const (
 // kill kills everybody, some at a time.
 func (w *ward) kill() {
 	for some := range slices.Chunk(w.held, killAtOnce) {
-		for _, fd := range some {
-			_ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0)
+		for _, pidfd := range some {
+			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
 		}
 		deadline := time.Now().Add(killPause)
-		for _, fd := range some {
-			_ = awaitEnd(int(fd), deadline)
-		}
-	}
-}
-
-// awaitEnd waits for the end of a process, by its pidfd.
-func awaitEnd(pidfd int, deadline time.Time) error {
-	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for {
-		left := max(time.Until(deadline).Milliseconds(), 0)
-		n, err := unix.Poll(poll, int(left))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("poll", err)
-		case n == 0:
-			return os.ErrDeadlineExceeded
-		default:
-			return nil
+		for _, pidfd := range some {
+			_, _ = fd.Poll(int(pidfd), unix.POLLIN, max(0, time.Until(deadline)))
 		}
 	}
 }

@@ -73,7 +73,7 @@ func killAndSee(pid int) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err == nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		err = awaitEnd(fd, time.Now().Add(time.Minute))
+		err = awaitEnd(fd, time.Minute)
 		_ = unix.Close(fd)
 	}
 	if err != nil {
@@ -122,7 +122,7 @@ func stays(t *testing.T, pid int) {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if err := awaitEnd(fd, time.Now().Add(50*time.Millisecond)); err == nil {
+	if err := awaitEnd(fd, 50*time.Millisecond); err == nil {
 		t.Errorf("process %d died of something else", pid)
 	}
 	_ = unix.Kill(pid, unix.SIGKILL)
@@ -178,7 +178,7 @@ func pidGone(t *testing.T, pid int) {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if err := awaitEnd(fd, time.Now().Add(time.Minute)); err != nil {
+	if err := awaitEnd(fd, time.Minute); err != nil {
 		t.Errorf("process %d: %v", pid, err)
 	}
 }

@@ -113,23 +113,10 @@ func (s *stage) await() error {
 // receive reads one word, and the descriptor that may come with it; -1: none.
 func (s *stage) receive() (word byte, brought int, err error) {
 	var data [1]byte
-	oob := make([]byte, unix.CmsgSpace(4))
-	var n, filled int
-	for {
-		n, filled, _, _, err = unix.Recvmsg(int(s.control), data[:], oob, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	var message fdpass.Receiver
+	n, brought, err := message.Receive(int(s.control), data[:])
 	if err != nil || n == 0 {
 		return 0, -1, io.EOF
-	}
-	brought = -1
-	messages, err := unix.ParseSocketControlMessage(oob[:filled])
-	if err == nil && len(messages) == 1 {
-		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
-			brought = fds[0]
-		}
 	}
 	return data[0], brought, nil
 }

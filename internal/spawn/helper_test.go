@@ -14,9 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
 )
 
@@ -254,4 +256,13 @@ func starterFor() *Starter {
 		panic(err)
 	}
 	return s
+}
+
+// awaitEnd waits for the end of a process, by its pidfd.
+func awaitEnd(pidfd int, limit time.Duration) error {
+	events, err := fd.Poll(pidfd, unix.POLLIN, limit)
+	if err == nil && events == 0 {
+		err = os.ErrDeadlineExceeded
+	}
+	return err
 }

@@ -7,6 +7,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 )
 
 // Listener returns the descriptor on which the process's supervised calls are
@@ -28,52 +31,28 @@ func (p *Process) NetnsCookie() uint64 { return p.cookie }
 
 // listener reads a word, and if it is wordWatch what comes with it.
 func (p *Process) listener() (byte, error) {
-	conn, err := p.control.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	var word [1]byte
-	rights := make([]byte, unix.CmsgSpace(4))
-	var n, filled int
-	readErr := conn.Read(func(fd uintptr) bool {
-		for {
-			n, filled, _, _, err = unix.Recvmsg(int(fd), word[:], rights, unix.MSG_CMSG_CLOEXEC)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
-		}
+	var message fdpass.Receiver
+	n, listener := 0, -1
+	err := fd.Read(p.control, func(control int) (err error) {
+		n, listener, err = message.Receive(control, word[:])
+		return err
 	})
 	switch {
-	case readErr != nil:
-		return 0, readErr
 	case err != nil:
-		return 0, os.NewSyscallError("recvmsg", err)
+		return 0, err
 	case n == 0:
 		return 0, io.EOF
 	case word[0] != wordWatch:
 		return word[0], nil
+	case listener < 0:
+		return 0, syscall.EPROTO
 	}
-	if err := p.take(rights[:filled]); err != nil {
-		return 0, err
+	if err := unix.SetNonblock(listener, true); err != nil { // for the runtime's poller
+		_ = unix.Close(listener)
+		return 0, os.NewSyscallError("fcntl", err)
 	}
+	p.watch = os.NewFile(uintptr(listener), "seccomp listener")
 	p.cookie = binary.NativeEndian.Uint64(p.steps.cookie.Bytes)
 	return word[0], nil
-}
-
-// take takes the listener out of a control message.
-func (p *Process) take(rights []byte) error {
-	messages, err := unix.ParseSocketControlMessage(rights)
-	if err != nil || len(messages) != 1 {
-		return syscall.EPROTO
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return syscall.EPROTO
-	}
-	if err := unix.SetNonblock(fds[0], true); err != nil { // for the runtime's poller
-		_ = unix.Close(fds[0])
-		return os.NewSyscallError("fcntl", err)
-	}
-	p.watch = os.NewFile(uintptr(fds[0]), "seccomp listener")
-	return nil
 }

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // SetMain makes another process of the service its main one: innerPid is its
@@ -53,12 +56,8 @@ func (p *Process) watchMain(main *os.File) {
 }
 
 func (p *Process) signalMain(sig syscall.Signal) error {
-	conn, err := p.mainFD.SyscallConn()
-	if err != nil {
-		return err
-	}
-	controlErr := conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if controlErr != nil || err == unix.ESRCH {
+	err := fd.Control(p.mainFD, func(pidfd int) error { return unix.PidfdSendSignal(pidfd, sig, nil, 0) })
+	if errors.Is(err, os.ErrClosed) || err == unix.ESRCH {
 		return nil // it has ended, and so will the service
 	}
 	return os.NewSyscallError("pidfd_send_signal", err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // mount is one line of /proc/PID/mountinfo, proc_pid_mountinfo(5).
@@ -50,16 +52,9 @@ func (t *mountTable) now() []mount {
 	return t.known
 }
 
-func changed(file *os.File) (yes bool) {
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = conn.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, 0)
-		yes = err == nil && n > 0
-	})
-	return yes
+func changed(file *os.File) bool {
+	events, _ := fd.PollFile(file, unix.POLLPRI, 0)
+	return events != 0
 }
 
 func readMounts(file *os.File) []mount {

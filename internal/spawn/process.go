@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Process is one child, from its clone to its end. All methods may be
@@ -88,7 +89,7 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 	if err := raiseLimits(p.pid, b.plan.Limits); err != nil {
 		return err
 	}
-	defer p.deadline(ctx)()
+	defer fd.EndWith(ctx, p.control.SetDeadline)()
 	if err := p.tell(b); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return p.broken(ctx, "start", err)
 	}
@@ -132,11 +133,7 @@ func (p *Process) tell(b *birth) error {
 			return err
 		}
 	}
-	conn, err := p.control.SyscallConn()
-	if err != nil {
-		return err
-	}
-	_ = conn.Control(func(fd uintptr) { err = b.send(int(fd)) })
+	err := fd.Control(p.control, b.send)
 	if err == nil && p.kept {
 		err = writePlan(p.control, &b.plan)
 	}
@@ -189,7 +186,7 @@ func (p *Process) Started(ctx context.Context) error {
 }
 
 func (p *Process) execed(ctx context.Context) error {
-	defer p.deadline(ctx)()
+	defer fd.EndWith(ctx, p.control.SetDeadline)()
 	word, err := p.word()
 	switch {
 	case closed(err) && !p.kept && p.became(), err == nil && p.kept && word == wordKept:
@@ -253,22 +250,6 @@ func (p *Process) broken(ctx context.Context, step string, err error) error {
 		return failed
 	}
 	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
-}
-
-// deadline makes reads and writes of the conversation end with ctx, until the
-// returned function is called.
-func (p *Process) deadline(ctx context.Context) func() {
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = p.control.SetDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !stop() {
-			<-done
-			_ = p.control.SetDeadline(time.Time{})
-		}
-	}
 }
 
 // forgetSteps gives back the memory of the script, which nobody reads any more; with

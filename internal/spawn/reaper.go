@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
 )
 
@@ -77,8 +78,8 @@ func (s *stage) inner() (int, error) {
 		return 0, err
 	}
 	defer list.Close()
-	for fd := 3; fd < 3+s.plan.Sockets; fd++ {
-		_ = unix.Close(fd)
+	for socket := 3; socket < 3+s.plan.Sockets; socket++ {
+		_ = unix.Close(socket)
 	}
 	if _, err := inside.Write([]byte{wordGo}); err != nil {
 		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
@@ -146,10 +147,8 @@ func (s *stage) lifeline(program int) {
 // reap waits for whoever ends until the program does.
 func reap(program int) (code int) {
 	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
+		pid, status, err := fd.Reap(-1)
 		switch {
-		case err == unix.EINTR:
 		case err != nil:
 			return exitStage
 		case pid == program && status.Exited():
@@ -167,8 +166,7 @@ func killRest() {
 		for _, child := range children() {
 			_ = unix.Kill(child, unix.SIGKILL)
 		}
-		var status unix.WaitStatus
-		if _, err := unix.Wait4(-1, &status, 0, nil); err != nil && err != unix.EINTR {
+		if _, _, err := fd.Reap(-1); err != nil {
 			return
 		}
 	}

@@ -2,7 +2,10 @@ package spawn
 
 import (
 	"sync"
-	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // spare is a child in namespaces of its own that belongs to no service yet. The kernel
@@ -50,7 +53,10 @@ func (b *birth) takeSpare(e embryo) (*spare, bool) {
 }
 
 // ended reports whether somebody has killed it.
-func (c child) ended() bool { return awaitEnd(c.pidfd, time.Time{}) == nil }
+func (c child) ended() bool {
+	events, _ := fd.Poll(c.pidfd, unix.POLLIN, 0)
+	return events != 0
+}
 
 // restock makes another one, if one is wanted and there is none. It is called when a
 // process has ended, and not while one starts.

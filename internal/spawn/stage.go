@@ -9,6 +9,9 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 )
 
 // exitStage is the status of a child that could not become the program; we know
@@ -88,31 +91,26 @@ func (s *stage) fail(err error) {
 // thread.
 type descriptor int
 
-func (d descriptor) Read(b []byte) (int, error) {
-	for {
-		n, err := unix.Read(int(d), b)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return 0, os.NewSyscallError("read", err)
-		case n == 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
+func (d descriptor) Read(b []byte) (n int, err error) {
+	err = fd.Again(func() (err error) {
+		n, err = unix.Read(int(d), b)
+		return err
+	})
+	switch {
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
 	}
+	return n, nil
 }
 
 func (d descriptor) Write(b []byte) (int, error) {
 	written := 0
 	for written < len(b) {
-		// Without SIGPIPE: the parent may be gone.
-		n, err := unix.SendmsgN(int(d), b[written:], nil, nil, unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
-			continue
-		}
+		n, err := fdpass.Send(int(d), b[written:])
 		if err != nil {
-			return written, os.NewSyscallError("sendmsg", err)
+			return written, err
 		}
 		written += n
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
@@ -217,15 +218,14 @@ func (b *birth) abandon() {
 
 // lent is the descriptor of f, which its owner keeps open until we return.
 func lent(f *os.File, null int) int {
-	fd := null
-	if f == nil {
-		return fd
+	number := null
+	if f != nil {
+		_ = fd.Control(f, func(fd int) error {
+			number = fd
+			return nil
+		})
 	}
-	conn, err := f.SyscallConn()
-	if err == nil {
-		_ = conn.Control(func(raw uintptr) { fd = int(raw) })
-	}
-	return fd
+	return number
 }
 
 func errnoOf(err error) syscall.Errno {

@@ -382,7 +382,7 @@ func TestSpareChild(t *testing.T) {
 	if err := syscall.Kill(dead.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := awaitEnd(dead.pidfd, time.Now().Add(5*time.Minute)); err != nil {
+	if err := awaitEnd(dead.pidfd, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if pid, _ := once(true); pid == dead.pid || s.spares.ready == nil {

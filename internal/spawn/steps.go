@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/fdpass"
 	"activator/internal/sandbox"
 	"activator/internal/script"
 	"activator/internal/spec"
@@ -87,19 +88,16 @@ func (s *steps) arrive(slot, control int) {
 	s.Do(unix.SYS_CLOSE_RANGE, uintptr(control+1), uintptr(^uint32(0)), 0)
 }
 
-// mostRights is SCM_MAX_FD: so many descriptors go with one message.
-const mostRights = 253
-
 // receive takes descriptors, which get the lowest numbers, and is what the child waits
 // in for the rest of its script.
 func (s *steps) receive() {
-	header := s.message(s.cell, s.Room(unix.CmsgSpace(4*mostRights)))
+	header := s.message(s.cell, s.Room(fdpass.Space(fdpass.MaxFiles)))
 	s.Do(unix.SYS_RECVMSG, uintptr(s.control), header, 0).Zero(s.gone).Failed(s.gone)
 }
 
 // receiveMore takes what did not come with the first message of count descriptors.
 func (s *steps) receiveMore(count int) {
-	for more := count - mostRights; more > 0; more -= mostRights {
+	for more := count - fdpass.MaxFiles; more > 0; more -= fdpass.MaxFiles {
 		s.receive()
 	}
 	s.SetFree(count)
@@ -171,8 +169,8 @@ func (s *steps) confine(b *birth) error {
 	if listener < 0 {
 		return nil
 	}
-	rights := s.Room(unix.CmsgSpace(4))
-	copy(rights.Bytes, unix.UnixRights(listener))
+	rights := s.Room(fdpass.Space(1))
+	copy(rights.Bytes, fdpass.Rights(listener))
 	s.step("supervisor", "", "")
 	s.Do(unix.SYS_SENDMSG, uintptr(s.control), s.message(s.Bytes([]byte{wordWatch}), rights), unix.MSG_NOSIGNAL).Failed(s.gone)
 	s.CloseFrom(listener)
@@ -197,7 +195,7 @@ func (s *steps) await(handed Handed) {
 	}
 	s.step("hand", "", "")
 	brought := s.Free()
-	header := s.message(s.cell, s.Room(unix.CmsgSpace(4)))
+	header := s.message(s.cell, s.Room(fdpass.Space(1)))
 	s.Do(unix.SYS_RECVMSG, uintptr(s.control), header, 0).Zero(s.gone).Failed(s.gone)
 	for _, place := range handed.places() {
 		s.Do(unix.SYS_DUP3, uintptr(brought), uintptr(place), 0)

@@ -8,8 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Stop sends sig to the process, or to the one SetMain named. A program that is pid 1
@@ -99,7 +102,7 @@ func (p *Process) heard(sig syscall.Signal) bool {
 		if !has(status["SigBlk"], sig) {
 			return false
 		}
-		if p.ends(1) {
+		if p.ends(time.Millisecond) {
 			return true
 		}
 	}
@@ -116,17 +119,10 @@ func has(mask string, sig syscall.Signal) bool {
 	return err != nil || bits&(1<<(uint(sig)-1)) != 0
 }
 
-// ends waits for the end of the process, for so many milliseconds at most.
-func (p *Process) ends(milliseconds int) (ended bool) {
-	conn, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return true
-	}
-	err = conn.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, milliseconds)
-		ended = err == nil && n > 0
-	})
-	return ended || err != nil
+// ends waits for the end of the process, for limit at most.
+func (p *Process) ends(limit time.Duration) bool {
+	events, err := fd.PollFile(p.pidfd, unix.POLLIN, limit)
+	return events != 0 || err != nil
 }
 
 // readStatus returns the fields of /proc/PID/status, proc_pid_status(5).

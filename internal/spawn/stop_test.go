@@ -232,7 +232,7 @@ func watch(t *testing.T, pid int) {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if err := awaitEnd(fd, time.Now().Add(5*time.Minute)); err != nil {
+	if err := awaitEnd(fd, 5*time.Minute); err != nil {
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		t.Errorf("process %d %q stays: %v", pid, cmdline, err)
 		_ = unix.Kill(pid, unix.SIGKILL)

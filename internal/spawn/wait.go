@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Wait returns how the process ended, once it has, as often as it is asked. It
@@ -42,17 +44,10 @@ func (p *Process) reap() error {
 	}
 	// The layout of waitid's siginfo_t differs between architectures; wait4 of a
 	// child that has ended and is not reaped cannot meet another one.
-	var status unix.WaitStatus
-	for {
-		_, err := unix.Wait4(p.pid, &status, 0, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		p.reaped = true
-		if err != nil {
-			return os.NewSyscallError("wait4", err)
-		}
-		break
+	_, status, err := fd.Reap(p.pid)
+	p.reaped = true
+	if err != nil {
+		return err
 	}
 	p.exit = Exit{Code: status.ExitStatus()}
 	if status.Signaled() {
@@ -63,13 +58,10 @@ func (p *Process) reap() error {
 
 // readable blocks until a pidfd says that its process has ended, pidfd_open(2).
 func readable(pidfd *os.File) error {
-	conn, err := pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return conn.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(poll, 0)
-		return err == nil && n > 0
+	return fd.Read(pidfd, func(pidfd int) error {
+		if ready, _ := fd.Poll(pidfd, unix.POLLIN, 0); ready == 0 {
+			return unix.EAGAIN
+		}
+		return nil
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // hung is longer than anything takes that does not hang.
@@ -206,7 +208,7 @@ func gone(t *testing.T, pids []int) {
 		if err != nil {
 			continue
 		}
-		if !endsWithin(pidfd, hung) {
+		if ready, _ := fd.Poll(pidfd, unix.POLLIN, hung); ready == 0 {
 			t.Errorf("process %d is left", pid)
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}

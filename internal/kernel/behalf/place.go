@@ -1,6 +1,7 @@
 package behalf
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/script"
 )
 
@@ -226,35 +228,18 @@ func startAndWait(list *script.Script, second script.Room, limit time.Duration) 
 
 // waitFor takes pidfd, and reaps the child; after limit it kills it first. 0: no limit.
 func waitFor(pid, pidfd int, limit time.Duration) error {
-	ended := limit >= 0 && endsWithin(pidfd, limit)
+	ended := false
+	if limit >= 0 {
+		ready, _ := fd.Poll(pidfd, unix.POLLIN, cmp.Or(limit, -1))
+		ended = ready != 0
+	}
 	_ = unix.Close(pidfd)
 	if !ended {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
-	for {
-		switch _, err := unix.Wait4(pid, nil, 0, nil); {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("wait4", err)
-		case !ended:
-			return fmt.Errorf("%w: it was held up for %v", errUnfinished, limit)
-		default:
-			return nil
-		}
+	_, _, err := fd.Reap(pid)
+	if err == nil && !ended {
+		err = fmt.Errorf("%w: it was held up for %v", errUnfinished, limit)
 	}
-}
-
-// endsWithin waits until a process has ended: pidfd_open(2).
-func endsWithin(pidfd int, limit time.Duration) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for deadline := time.Now().Add(limit); ; {
-		var left *unix.Timespec
-		if limit > 0 {
-			ts := unix.NsecToTimespec(int64(max(0, time.Until(deadline))))
-			left = &ts
-		}
-		if n, err := unix.Ppoll(fds, left, nil); err != unix.EINTR {
-			return n == 1 && err == nil
-		}
-	}
+	return err
 }

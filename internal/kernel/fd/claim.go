@@ -26,7 +26,7 @@ type status struct {
 // stat asks for it, statx(2).
 func stat(fd int) (s status, err error) {
 	var x unix.Statx_t
-	err = again(func() error {
+	err = Again(func() error {
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x)
 	})
 	s = status{ID{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino, x.Btime}, uint32(x.Mode), x.Uid, x.Gid, x.Nlink}

@@ -1,4 +1,10 @@
-// Package fd walks to a path component by component, by descriptor, so that nobody
+// Package fd is what all do alike with descriptors: it lends that of a file, repeats
+// system calls that a signal interrupts, and has them end with a context.
+//
+//	err := fd.Read(conn, func(fd int) error { ... })   // once something is there
+//	defer fd.EndWith(ctx, conn.SetReadDeadline)()
+//
+// It also walks to a path component by component, by descriptor, so that nobody
 // but root and we can say where it leads:
 //
 //	place, err := fd.Walk("/srv/app/log/today")

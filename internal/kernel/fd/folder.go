@@ -111,7 +111,7 @@ func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
 // Stat is what stands at a name, a link itself.
 func (f *Folder) Stat(name string) (stat unix.Stat_t, err error) {
-	err = again(func() error { return unix.Fstatat(f.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
+	err = Again(func() error { return unix.Fstatat(f.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
 	return stat, err
 }
 
@@ -143,7 +143,7 @@ func (f *Folder) Open(name string, flags int, mode uint32) (int, error) {
 // makeFolder makes the folder at name, unless something stands there.
 func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 	path := filepath.Join(f.path, name)
-	err := again(func() error { return unix.Mkdirat(f.fd, name, mode) })
+	err := Again(func() error { return unix.Mkdirat(f.fd, name, mode) })
 	if err != nil && err != unix.EEXIST {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
@@ -174,18 +174,9 @@ func Link(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // open is openat(2), which leaves no descriptor to a child.
 func open(folder int, name string, flags int, mode uint32) (fd int, err error) {
-	err = again(func() (err error) {
+	err = Again(func() (err error) {
 		fd, err = unix.Openat(folder, name, flags|unix.O_CLOEXEC, mode)
 		return err
 	})
 	return fd, err
-}
-
-// again calls f until no signal comes in between.
-func again(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
 }

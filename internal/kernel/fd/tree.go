@@ -164,7 +164,7 @@ func list(fd int) (names []string, err error) {
 	buffer := make([]byte, 8<<10)
 	for {
 		var n int
-		err := again(func() (err error) {
+		err := Again(func() (err error) {
 			n, err = unix.ReadDirent(fd, buffer)
 			return err
 		})
