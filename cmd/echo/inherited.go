@@ -1,139 +1,119 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/fdpass"
 	"activator/internal/kernel/fd"
 )
 
-// kind is what the kernel says a descriptor is.
-type kind struct {
-	mode      uint32 // S_IFMT of stat(2)
-	domain    int
-	socktype  int
-	protocol  int
-	listening bool
-	connected bool
-	local     unix.Sockaddr
+// networks are the sockets that are served, by domain, type and protocol.
+var networks = map[[3]int]string{
+	{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}:    "tcp",
+	{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP}:   "tcp",
+	{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}:  "tcp",
+	{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}: "tcp",
+	{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP}:     "udp",
+	{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}:    "udp",
+	{unix.AF_UNIX, unix.SOCK_STREAM, 0}:                   "unix",
+	{unix.AF_UNIX, unix.SOCK_DGRAM, 0}:                    "unixgram",
+	{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}:                "unixpacket",
+	{unix.AF_VSOCK, unix.SOCK_STREAM, 0}:                  "vsock",
 }
 
-// open takes f and returns the endpoint that serves it.
-func open(s *server, f *os.File) (endpoint, error) {
-	defer func() { _ = f.Close() }()
-	k, err := inspect(f)
-	if err != nil {
-		return nil, err
+// inherit makes an endpoint of every passed descriptor, or of none.
+func inherit(s *server) (endpoints []endpoint, err error) {
+	inherited, err := fdpass.Receive()
+	if errors.Is(err, fdpass.ErrNotActivated) {
+		return nil, fmt.Errorf("%w; start it by: activator --config configs/echo.toml", err)
 	}
-	switch {
-	case k.mode == unix.S_IFIFO:
-		return openFIFO(s, f)
-	case k.mode != unix.S_IFSOCK:
-		return nil, fmt.Errorf("neither a socket nor a FIFO (file type %#o): cannot be echoed on", k.mode)
-	case !k.supported():
-		return nil, fmt.Errorf("socket of domain %d, type %d, protocol %d: not supported", k.domain, k.socktype, k.protocol)
-	case k.socktype == unix.SOCK_DGRAM:
-		return openDatagram(s, f, k)
-	case k.listening:
-		return openListener(s, f, k)
-	case k.connected:
-		return openConnection(s, f, k)
-	}
-	return nil, fmt.Errorf("socket %s neither listens nor is connected", describe(k.local))
-}
-
-func (k kind) supported() bool {
-	internet := k.domain == unix.AF_INET || k.domain == unix.AF_INET6
-	switch k.socktype {
-	case unix.SOCK_STREAM:
-		return k.domain == unix.AF_UNIX || k.domain == unix.AF_VSOCK ||
-			internet && (k.protocol == unix.IPPROTO_TCP || k.protocol == unix.IPPROTO_MPTCP)
-	case unix.SOCK_DGRAM:
-		return k.domain == unix.AF_UNIX || internet && k.protocol == unix.IPPROTO_UDP
-	case unix.SOCK_SEQPACKET:
-		return k.domain == unix.AF_UNIX
-	}
-	return false
-}
-
-func inspect(f *os.File) (k kind, err error) {
-	err = fd.Control(f, func(fd int) (err error) {
-		k, err = inspectFD(fd)
-		return err
-	})
-	return k, err
-}
-
-func inspectFD(fd int) (k kind, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return k, os.NewSyscallError("fstat", err)
-	}
-	if k.mode = st.Mode & unix.S_IFMT; k.mode != unix.S_IFSOCK {
-		return k, nil
-	}
-	var listening int
-	for _, o := range []struct {
-		name   string
-		option int
-		to     *int
-	}{
-		{"SO_DOMAIN", unix.SO_DOMAIN, &k.domain},
-		{"SO_TYPE", unix.SO_TYPE, &k.socktype},
-		{"SO_PROTOCOL", unix.SO_PROTOCOL, &k.protocol},
-		{"SO_ACCEPTCONN", unix.SO_ACCEPTCONN, &listening},
-	} {
-		if *o.to, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, o.option); err != nil {
-			return k, os.NewSyscallError("getsockopt "+o.name, err)
+	for _, in := range inherited {
+		e, err := open(s, in.File)
+		if err != nil {
+			return nil, fmt.Errorf("LISTEN_FDS=%d: %s: %w", len(inherited), in.File.Name(), err)
 		}
+		s.debugf("%s is %s", in.File.Name(), e.name)
+		endpoints = append(endpoints, e)
 	}
-	k.listening = listening != 0
-	if !k.listening {
-		_, err := unix.Getpeername(fd)
-		k.connected = err == nil
-	}
-	// A family that x/sys cannot name is one we do not serve.
-	k.local, _ = unix.Getsockname(fd)
-	return k, nil
+	return endpoints, err
 }
 
-// pollable returns a copy of f that the runtime polls, closed by the caller.
-// Os.NewFile decides that when it is called, and f was passed in blocking. It
-// sets O_NONBLOCK of the open file description it shares with the activator,
-// which sets it as configured for the next instance.
+// open takes f and returns the endpoint that serves a copy of it.
+func open(s *server, f *os.File) (e endpoint, err error) {
+	defer func() { _ = f.Close() }()
+	own, err := pollable(f)
+	if err != nil {
+		return e, err
+	}
+	var st unix.Stat_t
+	var is [4]int
+	var local, peer unix.Sockaddr
+	err = fd.Control(own, func(n int) error {
+		for i, option := range []int{unix.SO_DOMAIN, unix.SO_TYPE, unix.SO_PROTOCOL, unix.SO_ACCEPTCONN} {
+			is[i], _ = unix.GetsockoptInt(n, unix.SOL_SOCKET, option) // every socket has them
+		}
+		local, _ = unix.Getsockname(n)
+		peer, _ = unix.Getpeername(n)
+		return os.NewSyscallError("fstat", unix.Fstat(n, &st))
+	})
+	network, echo := networks[[3]int(is[:3])], echoStream
+	if network == "unixpacket" {
+		echo = echoRecords
+	}
+	e = endpoint{name: network + "://" + describe(local), setDeadline: own.SetReadDeadline}
+	switch mode := st.Mode & unix.S_IFMT; {
+	case err != nil:
+	case mode == unix.S_IFIFO:
+		e.name = "fifo (" + f.Name() + ")"
+		e.serve = func() error { return s.printFIFO(e.name, own) }
+	case mode != unix.S_IFSOCK:
+		err = fmt.Errorf("neither a socket nor a FIFO (file type %#o): cannot be echoed on", mode)
+	case network == "":
+		err = fmt.Errorf("socket of domain %d, type %d, protocol %d: not supported", is[0], is[1], is[2])
+	case network == "udp" || network == "unixgram":
+		e.serve = func() error { return s.answerDatagrams(e.name, own, network == "udp") }
+	case is[3] != 0:
+		e.serve = func() error { return s.accept(e.name, own, echo) }
+	case peer != nil: // accept = true: it is drained like any other
+		e.setDeadline = nil
+		e.serve = func() error { s.answer(own, echo); return nil }
+	default:
+		err = fmt.Errorf("socket %s neither listens nor is connected", describe(local))
+	}
+	return e, err
+}
+
+// pollable returns a copy of f that the runtime polls. Os.NewFile decides that
+// when it is called, and f was passed in blocking. O_NONBLOCK is of the open
+// file description, shared with the activator, which sets it as configured for
+// the next instance.
 func pollable(f *os.File) (*os.File, error) {
-	err := fd.Control(f, func(fd int) error { return os.NewSyscallError("fcntl F_SETFL", unix.SetNonblock(fd, true)) })
+	err := fd.Control(f, func(n int) error { return os.NewSyscallError("fcntl F_SETFL", unix.SetNonblock(n, true)) })
 	if err != nil {
 		return nil, err
 	}
-	own, err := fd.Dup(f)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(own), f.Name()), nil
+	n, err := fd.Dup(f)
+	return os.NewFile(uintptr(n), f.Name()), err
 }
 
 // describe prints an address in the configuration's words.
 func describe(address unix.Sockaddr) string {
 	switch a := address.(type) {
 	case *unix.SockaddrInet4:
-		return (&net.UDPAddr{IP: a.Addr[:], Port: a.Port}).String()
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
 	case *unix.SockaddrInet6:
-		udp := net.UDPAddr{IP: a.Addr[:], Port: a.Port}
-		if a.ZoneId != 0 {
-			udp.Zone = fmt.Sprint(a.ZoneId)
-		}
-		return udp.String()
-	case *unix.SockaddrUnix:
-		if a.Name == "" {
-			return "(unnamed)"
-		}
-		return a.Name
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
 	case *unix.SockaddrVM:
 		return fmt.Sprintf("%d:%d", a.CID, a.Port)
+	case *unix.SockaddrUnix:
+		if a.Name != "" {
+			return a.Name
+		}
 	}
-	return "(unknown)"
+	return "(unnamed)"
 }

@@ -1,27 +1,36 @@
+// Command echo is a service to activate: it answers on every kind of socket it
+// inherits with what it was sent, and needs no network, no file and no
+// privilege of its own.
+//
+//	[service]
+//	exec = ["../bin/echo", "--debug"]
+//
+// Streams are echoed until the client ends its side and everything is sent
+// back; datagrams and records one by one; what arrives in a FIFO goes to
+// standard output. It does not bind sockets: without LISTEN_FDS it ends.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 	"activator/internal/notify"
 )
 
-// Exit codes, as those of activator.
-const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
-)
+const exitOK, exitError, exitUsage = 0, 1, 2 // as those of activator
 
 const usage = `Usage: echo [options]
 
@@ -38,163 +47,175 @@ Start it by: activator --config configs/echo.toml
 `
 
 type options struct {
-	debug      bool
-	sdnotify   bool
-	startSleep time.Duration
-	drain      time.Duration
-	exitAfter  int64 // answers; 0: never
-	version    bool
+	debug, sdnotify, version bool
+	startSleep, drain        time.Duration
+	exitAfter                uint64 // answers; 0: never
 }
 
-func main() {
-	os.Exit(run(os.Args[1:], os.Stderr))
-}
+func main() { os.Exit(run(os.Args[1:])) }
 
 // run is main, with the exit code as its result.
-func run(args []string, stderr io.Writer) int {
-	opts, err := parseOptions(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
+func run(args []string) int {
+	log.SetFlags(0) // the reader of the lines knows the time
+	log.SetPrefix("echo: ")
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
 		fmt.Print(usage)
 		return exitOK
-	case err != nil:
-		fmt.Fprintf(stderr, "echo: %v\n%s", err, usage)
+	}
+	if err != nil {
+		log.Printf("%v\n%s", err, usage)
 		return exitUsage
-	case opts.version:
-		fmt.Println("echo " + version())
+	}
+	if o.version {
+		info, _ := debug.ReadBuildInfo() // nil only in a program built without modules
+		fmt.Println("echo", info.Main.Version)
 		return exitOK
 	}
-	if err := serve(opts, &logger{stderr, opts.debug}); err != nil {
-		fmt.Fprintln(stderr, "echo:", err)
+	if err := serve(o); err != nil {
+		log.Print(err)
 		return exitError
 	}
 	return exitOK
 }
 
-func parseOptions(args []string) (options, error) {
-	var opts options
+func parseOptions(args []string) (o options, err error) {
+	o.drain = 5 * time.Second
 	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	for _, name := range []string{"d", "debug"} {
-		flags.BoolVar(&opts.debug, name, false, "")
+	flags.BoolVar(&o.debug, "d", false, "")
+	flags.BoolVar(&o.debug, "debug", false, "")
+	flags.BoolVar(&o.sdnotify, "s", false, "")
+	flags.BoolVar(&o.sdnotify, "sdnotify", false, "")
+	flags.Func("t", "", seconds(&o.startSleep))
+	flags.Func("start-sleep", "", seconds(&o.startSleep))
+	flags.Func("drain", "", seconds(&o.drain))
+	flags.Uint64Var(&o.exitAfter, "exit-after", 0, "")
+	flags.BoolVar(&o.version, "version", false, "")
+	if err = flags.Parse(args); err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	for _, name := range []string{"s", "sdnotify"} {
-		flags.BoolVar(&opts.sdnotify, name, false, "")
-	}
-	for _, name := range []string{"t", "start-sleep"} {
-		flags.Var((*seconds)(&opts.startSleep), name, "")
-	}
-	opts.drain = 5 * time.Second
-	flags.Var((*seconds)(&opts.drain), "drain", "")
-	flags.Int64Var(&opts.exitAfter, "exit-after", 0, "")
-	flags.BoolVar(&opts.version, "version", false, "")
-	if err := flags.Parse(args); err != nil {
-		return opts, err
-	}
-	if flags.NArg() > 0 {
-		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if opts.exitAfter < 0 {
-		return opts, fmt.Errorf("--exit-after %d: negative", opts.exitAfter)
-	}
-	return opts, nil
+	return o, err
 }
 
-// seconds is a duration given as the reference server takes it, whole seconds,
-// or as Go does.
-type seconds time.Duration
-
-func (s *seconds) String() string { return time.Duration(*s).String() }
-
-func (s *seconds) Set(text string) error {
-	const most = 1 << 31
-	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n < most {
-		*s = seconds(time.Duration(n) * time.Second)
+// seconds parses whole seconds, as the reference server does, or what Go does.
+func seconds(to *time.Duration) func(string) error {
+	return func(text string) (err error) {
+		if _, err := strconv.ParseUint(text, 10, 64); err == nil {
+			text += "s"
+		}
+		if *to, err = time.ParseDuration(text); err != nil || *to < 0 {
+			return errors.New("want seconds or a duration like 300ms")
+		}
 		return nil
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return errors.New("want seconds or a duration like 300ms")
-	}
-	*s = seconds(d)
-	return nil
 }
 
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
+// server is the process: what it serves and why it ends.
+type server struct {
+	options
+	ctx         context.Context         // done: nothing more may be taken
+	stop        context.CancelCauseFunc // with the error that ends the process; nil: it ends in order
+	answers     atomic.Uint64
+	connections atomic.Int64   // open ones
+	running     sync.WaitGroup // endpoints and connections
+}
+
+// endpoint is what one passed descriptor is served by.
+type endpoint struct {
+	name string
+	// serve returns when it may take nothing more. What it took is answered
+	// then, or in the hands of a connection. An error ends the whole process:
+	// the passer of the descriptor mends it and starts us again.
+	serve func() error
+	// setDeadline ends a wait for clients; nil: there is none. The clients in
+	// the queue stay there for the next instance: no shutdown(2) ever.
+	setDeadline func(time.Time) error
 }
 
 // serve is the life of the service: inherit, answer, drain.
-func serve(opts options, log *logger) error {
-	// Before anything is taken: a signal from now on ends us in order. Two, so
-	// that the second is not lost.
+func serve(o options) error {
+	// Before anything is taken. Two, so that the second is not lost.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-
-	s := newServer(opts.exitAfter, log)
+	s := &server{options: o}
+	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	endpoints, err := inherit(s)
 	if err != nil {
 		return err
 	}
-	if opts.startSleep > 0 {
-		log.debugf("waiting %v before serving", opts.startSleep)
+	if o.startSleep > 0 {
+		s.debugf("waiting %v before serving", o.startSleep)
 		select {
-		case <-time.After(opts.startSleep):
-		case got := <-signals:
-			log.debugf("%v while waiting to serve", got)
+		case <-time.After(o.startSleep):
+		case <-signals:
 			return nil
 		}
 	}
-	s.start(endpoints)
-	opts.tell(log, "READY=1")
+	ended := s.start(endpoints)
+	s.tell("READY=1")
 	select {
 	case got := <-signals:
-		log.debugf("%v: draining", got)
-	case <-s.stopping:
-	case <-s.ended:
+		s.debugf("%v: draining", got)
+	case <-s.ctx.Done():
+	case <-ended:
 	}
-	opts.tell(log, "STOPPING=1")
-	s.stop()
+	s.tell("STOPPING=1")
+	s.stop(nil)
 	select {
-	case <-s.ended:
+	case <-ended:
 	case got := <-signals:
-		log.warnf("%v again: %d connections cut", got, s.connections.Load())
-	case <-time.After(opts.drain):
-		log.warnf("%d connections cut after %v of draining", s.connections.Load(), opts.drain)
+		log.Printf("%v again: %d connections cut", got, s.connections.Load())
+	case <-time.After(o.drain):
+		log.Printf("%d connections cut after %v of draining", s.connections.Load(), o.drain)
 	}
-	return s.failure()
+	if err := context.Cause(s.ctx); err != context.Canceled {
+		return err
+	}
+	return nil
+}
+
+// start serves the endpoints, each in a goroutine of its own. It returns a
+// channel that is closed when they and all connections are gone.
+func (s *server) start(endpoints []endpoint) <-chan struct{} {
+	for _, e := range endpoints {
+		if e.setDeadline != nil {
+			context.AfterFunc(s.ctx, func() { fd.Interrupt(e.setDeadline) })
+		}
+		s.running.Go(func() {
+			if err := e.serve(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				s.stop(fmt.Errorf("%s: %w", e.name, err))
+			}
+			s.debugf("%s: nothing more is taken", e.name)
+		})
+	}
+	ended := make(chan struct{})
+	go func() { s.running.Wait(); close(ended) }()
+	return ended
+}
+
+// answered counts one request, also where the client broke off: nobody is left
+// to answer.
+func (s *server) answered() {
+	if s.answers.Add(1) == s.exitAfter {
+		s.debugf("%d answers: draining", s.exitAfter)
+		s.stop(nil)
+	}
 }
 
 // tell sends state where asked to. A manager that does not listen is no reason
 // not to serve.
-func (o options) tell(log *logger, state string) {
-	if !o.sdnotify {
+func (s *server) tell(state string) {
+	if !s.sdnotify {
 		return
 	}
 	if err := notify.Send(state); err != nil {
-		log.warnf("%v", err)
+		log.Print(err)
 	}
 }
 
-// inherit makes an endpoint of every passed descriptor, or of none.
-func inherit(s *server) ([]endpoint, error) {
-	inherited, err := fdpass.Receive()
-	if errors.Is(err, fdpass.ErrNotActivated) {
-		return nil, fmt.Errorf("%w; start it by: activator --config configs/echo.toml", err)
+func (s *server) debugf(format string, args ...any) {
+	if s.debug {
+		log.Printf(format, args...)
 	}
-	if err != nil {
-		return nil, err
-	}
-	endpoints := make([]endpoint, len(inherited))
-	for i, in := range inherited {
-		name := in.File.Name()
-		if endpoints[i], err = open(s, in.File); err != nil {
-			return nil, fmt.Errorf("LISTEN_FDS=%d: %s: %w", len(inherited), name, err)
-		}
-		s.log.debugf("%s is %s", name, endpoints[i])
-	}
-	return endpoints, nil
 }

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		fallthrough
 	case "raw":
-		os.Exit(run(os.Args[1:], os.Stderr))
+		os.Exit(run(os.Args[1:]))
 	}
 	ktest.Main(m)
 }
@@ -49,19 +49,19 @@ const patience = 5 * time.Minute
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	stdout log
-	stderr log
+	stdout transcript
+	stderr transcript
 	ended  chan struct{}
 }
 
-// log collects what a process writes.
-type log struct {
+// transcript collects what a process writes.
+type transcript struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
 	changed chan struct{}
 }
 
-func (l *log) Write(p []byte) (int, error) {
+func (l *transcript) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -71,14 +71,14 @@ func (l *log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-func (l *log) String() string {
+func (l *transcript) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
 // await waits until the process has written text.
-func (p *process) await(l *log, text string) {
+func (p *process) await(l *transcript, text string) {
 	p.t.Helper()
 	deadline := time.After(patience)
 	for !strings.Contains(l.String(), text) {

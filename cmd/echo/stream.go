@@ -1,85 +1,140 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
 )
 
-// Buffers grow with what a client sends: most send a line.
-const (
-	firstBuffer = 4 << 10
-	largeBuffer = 256 << 10
+var (
+	// With these accept(2) leaves the client in the queue.
+	exhausted = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}
+	// These are of one client, and a socket forgets them when it tells them.
+	passing = []unix.Errno{unix.ECONNABORTED, unix.ECONNREFUSED, unix.EPROTO, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
+		unix.EHOSTUNREACH, unix.ENETDOWN, unix.ENETUNREACH, unix.EPERM, unix.EACCES, unix.EMSGSIZE}
 )
 
-// streamConn is a TCP or unix connection.
-type streamConn struct {
-	conn  net.Conn // *net.TCPConn or *net.UnixConn, bare: a wrapper would not splice
-	local string
+func isOneOf(err error, all []unix.Errno) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno) && slices.Contains(all, errno)
 }
 
-func (c *streamConn) String() string {
-	return c.local + " from " + c.conn.RemoteAddr().String()
-}
-
-func (c *streamConn) Close() error { return c.conn.Close() }
-
-func (c *streamConn) echo() error {
-	bulk, err := echoBuffered(c.conn)
-	if bulk && err == nil {
-		// Io.Copy splices TCP through a pipe. That takes two descriptors more,
-		// so only those that send much have it.
-		_, err = io.Copy(c.conn, c.conn)
+// accept answers every connection in a goroutine of its own.
+func (s *server) accept(name string, listener *os.File, echo func(*os.File) error) error {
+	for paused := false; s.ctx.Err() == nil; {
+		var accepted int
+		var from unix.Sockaddr
+		err := fd.Read(listener, func(n int) (err error) {
+			accepted, from, err = unix.Accept4(n, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			return err
+		})
+		switch {
+		case err == nil:
+			if paused {
+				log.Printf("%s: accepting again", name)
+			}
+			paused = false
+			c := os.NewFile(uintptr(accepted), name+" from "+describe(from))
+			s.running.Go(func() { s.answer(c, echo) })
+		case isOneOf(err, exhausted):
+			if !paused {
+				log.Printf("%s: %v: paused with %d connections open, clients wait in the queue; raise limits = { nofile = ... }",
+					name, err, s.connections.Load())
+			}
+			paused = true
+			select { // others may have used it up: nobody tells when there is some again
+			case <-time.After(10 * time.Millisecond):
+			case <-s.ctx.Done():
+			}
+		case isOneOf(err, passing):
+			s.debugf("%s: %v", name, err)
+		default:
+			return os.NewSyscallError("accept4", err)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return c.conn.(interface{ CloseWrite() error }).CloseWrite()
+	return nil
 }
 
-// echoBuffered copies until end of file. For TCP it stops, and says so, when a
-// client sends more than a buffer at a time.
-func echoBuffered(c io.ReadWriter) (bulk bool, err error) {
-	_, splices := c.(*net.TCPConn)
-	buffer := make([]byte, firstBuffer)
+// answer takes c and echoes until the client's end of file, and ours sent.
+func (s *server) answer(c *os.File, echo func(*os.File) error) {
+	s.debugf("%s: open, %d connections are", c.Name(), s.connections.Add(1))
+	err := echo(c)
+	if err == nil {
+		err = fd.Control(c, func(n int) error { return os.NewSyscallError("shutdown", unix.Shutdown(n, unix.SHUT_WR)) })
+	}
+	err = errors.Join(err, c.Close())
+	s.debugf("%s: ended, error %v, %d connections are open", c.Name(), err, s.connections.Add(-1))
+	s.answered()
+}
+
+// echoStream begins with a small buffer: most clients send a line. Of a client
+// that sends more, io.Copy splices TCP. That takes three descriptors.
+func echoStream(c *os.File) error {
+	_ = fd.Control(c, func(n int) error { return unix.SetsockoptInt(n, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }) // others have no delay
+	const first, large = 4 << 10, 256 << 10
+	buffer := make([]byte, first)
 	for {
 		n, err := c.Read(buffer)
 		if n > 0 {
 			if _, err := c.Write(buffer[:n]); err != nil {
-				return false, err
+				return err
 			}
 		}
-		switch {
-		case err == io.EOF:
-			return false, nil
-		case err != nil:
-			return false, err
-		case n < len(buffer):
-		case splices && len(buffer) > firstBuffer:
-			return true, nil
-		case len(buffer) < largeBuffer:
-			buffer = make([]byte, 8*len(buffer))
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n < first || len(buffer) > first {
+			continue
+		}
+		buffer = make([]byte, large)
+		if bulk, err := net.FileConn(c); err == nil {
+			defer func() { _ = bulk.Close() }()
+			if tcp, ok := bulk.(*net.TCPConn); ok {
+				_, err := io.Copy(tcp, tcp) // bare: a wrapper would not splice
+				return err
+			}
 		}
 	}
 }
 
-// vsockConn is a stream package net does not know.
-type vsockConn struct{ file *os.File }
-
-func newVsockConn(f *os.File) (connection, error) { return &vsockConn{f}, nil }
-
-func (c *vsockConn) String() string { return c.file.Name() }
-
-func (c *vsockConn) Close() error { return c.file.Close() }
-
-func (c *vsockConn) echo() error {
-	if _, err := echoBuffered(c.file); err != nil {
-		return err
+// echoRecords answers records one by one. Recvmsg returns 0 for an empty record
+// and for the end of file alike; with SO_PASSCRED a record, also an empty one,
+// comes with the sender's credentials and the end of file without.
+func echoRecords(c *os.File) error {
+	err := fd.Control(c, func(n int) error { return unix.SetsockoptInt(n, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	if err != nil {
+		return os.NewSyscallError("setsockopt SO_PASSCRED", err)
 	}
-	err := fd.Control(c.file, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
-	return os.NewSyscallError("shutdown", err)
+	buffer := make([]byte, maxDatagram)
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)) // no room for descriptors: the kernel drops them
+	for {
+		var n, oobn, flags int
+		err := fd.Read(c, func(fd int) (err error) {
+			n, oobn, flags, _, err = unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+		switch {
+		case err != nil:
+			return os.NewSyscallError("recvmsg", err)
+		case n == 0 && oobn == 0:
+			return nil
+		case flags&unix.MSG_TRUNC != 0:
+			return fmt.Errorf("a record of more than %d bytes", maxDatagram)
+		}
+		if _, err := c.Write(buffer[:n]); err != nil {
+			return err
+		}
+	}
 }
