@@ -25,7 +25,6 @@ var arrows = map[string][]string{
 	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
 	"internal/fdpass":        {"internal/kernel/fd"},
 	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/script", "internal/spec"},
-	"internal/nofile":        {},
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/sockopt"},
 	"internal/notify":        {"internal/kernel/fd"},
@@ -38,7 +37,7 @@ var arrows = map[string][]string{
 	"internal/container":     {"internal/kernel/fd", "internal/spec"},
 	"internal/ktest":         {},
 	"internal/config":        {"internal/listen", "internal/sandbox", "internal/spec"},
-	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/nofile", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
+	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
 	"internal/supervise":     {"internal/intercept", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
 	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/supervise"},
 

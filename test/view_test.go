@@ -134,18 +134,23 @@ func TestNoTwoServicesAreOneUser(t *testing.T) {
 	}
 }
 
-// Go raises its own soft limit of descriptors as it starts. A service has the one that
-// the activator was started with: programs that use select(2) want it, and some close
-// all that they may have.
+// A service has systemd's soft limit of descriptors, whatever ours is, and our hard one.
 func TestSoftLimitOfDescriptors(t *testing.T) {
-	for _, init := range []bool{false, true} {
+	for _, tt := range []struct{ ours, service, want string }{
+		{"ulimit -S -n 300", "[sandbox]\n", "limit 1024 of 4000"},
+		{"ulimit -S -n 2000", "[sandbox]\ninit = true\n", "limit 1024 of 4000"},
+		{"ulimit -S -n 2000", "[sandbox]\nnetwork = \"host\"\n", "limit 1024 of 4000"},
+		{"ulimit -n 500", "[sandbox]\n", "limit 500 of 500"},
+		{"ulimit -S -n 300", "limits = { nofile = \"2000:3000\" }\n", "limit 2000 of 3000"},
+		{"ulimit -S -n 300", "limits = { nofile = 3000 }\n[sandbox]\ninit = true\n", "limit 3000 of 3000"},
+	} {
 		dir := folder(t)
 		path := configureIn(t, dir, "limit", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\n"+
-			"exec = [\"/bin/sh\", \"-c\", \"echo soft $(ulimit -S -n) >&2; exec cat\"]\nhandover = \"stdio\"\naccept = true\n[sandbox]\ninit = %v\n", dir, init))
-		a := launchAs(t, exec.Command("sh", "-c", `ulimit -S -n 300 && exec "$0" --config "$1"`, program(t, "activator"), path))
+			"exec = [\"/bin/sh\", \"-c\", \"echo limit $(ulimit -S -n) of $(ulimit -H -n) >&2; exec cat\"]\nhandover = \"stdio\"\naccept = true\n%s", dir, tt.service))
+		a := launchAs(t, exec.Command("sh", "-c", "ulimit -n 4000 && "+tt.ours+` && exec "$0" --config "$1"`, program(t, "activator"), path))
 		a.wait("activator ready")
 		answered(t, "a service", "unix:"+dir+"/s")
-		a.wait("soft 300")
+		a.wait(tt.want)
 		a.stop()
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // The launcher is this program three times: outside the namespaces, inside
@@ -225,6 +226,9 @@ func ownLimit(resource string) (string, error) {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(number[resource], &l); err != nil {
 		return "", os.NewSyscallError("getrlimit", err)
+	}
+	if resource == "nofile" {
+		return limit(resource, min(spec.SoftDescriptors, l.Max), l.Max), nil
 	}
 	return limit(resource, l.Max, l.Max), nil
 }

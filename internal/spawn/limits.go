@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/nofile"
 	"activator/internal/spec"
 )
 
@@ -50,8 +49,8 @@ func limitRefused(resource string, errno syscall.Errno, most uint64) *StageError
 
 // limits adds two, where the specification says nothing of them.
 //
-// The soft limit of descriptors is as we were started with, not as the runtime has
-// raised it for us.
+// The soft limit of descriptors is not ours, which the runtime has raised to the hard one, and
+// restores only in children that package syscall starts.
 //
 // No core is dumped: what a crash leaves on the host, at a path or in a program of the
 // host's, is the service's memory and made by it. 1 and not 0, which a core_pattern with
@@ -62,8 +61,8 @@ func (s *Spec) limits() []spec.Limit {
 		return slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource })
 	}
 	var now unix.Rlimit
-	if soft, ok := nofile.Started(); ok && !given("nofile") && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && soft < now.Cur {
-		limits = append(limits, spec.Limit{Resource: "nofile", Soft: soft, Hard: now.Max})
+	if !given("nofile") && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
+		limits = append(limits, spec.Limit{Resource: "nofile", Soft: min(spec.SoftDescriptors, now.Max), Hard: now.Max})
 	}
 	if s.Bare || given("core") {
 		return limits

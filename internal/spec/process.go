@@ -14,6 +14,11 @@ type Limit struct {
 // Unlimited is the limit that is none, RLIM_INFINITY.
 const Unlimited = ^uint64(0)
 
+// SoftDescriptors is a service's soft limit "nofile" where nothing is said of it: DefaultLimitNOFILE of
+// systemd-system.conf(5). A program that uses select(2) can take no number above it, and some close all that
+// they may have.
+const SoftDescriptors = 1024
+
 // resources are the names of limits.conf(5), with the rest of getrlimit(2). No
 // map: the reaper and the guard would fill it at every start.
 var resources = [...]struct {

@@ -1,0 +1,26 @@
+package container
+
+import (
+	"fmt"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The soft limit of descriptors is what a service has without a container.
+func TestOwnLimit(t *testing.T) {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
+		t.Fatal(err)
+	}
+	want := limit("nofile", min(1024, now.Max), now.Max)
+	if got, err := ownLimit("nofile"); got != want || err != nil {
+		t.Errorf("%s, %v, want %s", got, err, want)
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &now); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ownLimit("nproc"); got != fmt.Sprintf("--ulimit=nproc=%s:%s", number(now.Max), number(now.Max)) || err != nil {
+		t.Errorf("%s, %v", got, err)
+	}
+}

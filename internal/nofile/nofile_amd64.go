@@ -1,3 +1,0 @@
-package nofile
-
-const prlimit64 = 302 // SYS_prlimit64

@@ -1,3 +1,0 @@
-package nofile
-
-const prlimit64 = 261 // SYS_prlimit64
