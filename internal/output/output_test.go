@@ -193,7 +193,7 @@ func TestStalledReader(t *testing.T) {
 		go func() {
 			defer close(flooding)
 			defer child.Close()
-			child.Write(bytes.Repeat([]byte("0123456789abcde\n"), 64<<10/16+pumpShare/16))
+			child.Write(bytes.Repeat([]byte("0123456789abcde\n"), 64<<10/16+serviceShare/16))
 		}()
 		pump.Finish(time.Minute)
 		<-flooding
@@ -207,7 +207,7 @@ func TestStalledReader(t *testing.T) {
 		held += len(e.line)
 	}
 	s.mu.Unlock()
-	if most := eventShare + orphanShare + 2*maxLine; held > most {
+	if most := eventShare + serviceShare + 2*maxLine; held > most {
 		t.Errorf("%d bytes are queued, more than %d", held, most)
 	}
 	if dropped == 0 {
@@ -227,7 +227,7 @@ func TestStalledReader(t *testing.T) {
 	if seen < waiting {
 		t.Errorf("%d lines were queued, %d seen", waiting, seen)
 	}
-	all := services*(64<<10/16+pumpShare/16) + events
+	all := services*(64<<10/16+serviceShare/16) + events
 	if seen+told != all {
 		t.Errorf("%d lines seen and %d counted as dropped: want %d together", seen, told, all)
 	}
@@ -268,7 +268,7 @@ func TestFlood(t *testing.T) {
 			}
 			before += len(line)
 			// The pipe of the log, the reader's buffer, a batch, the share.
-			if most := 64<<10 + 4<<10 + batchSize + pumpShare + maxLine; before > most {
+			if most := 64<<10 + 4<<10 + batchSize + serviceShare + maxLine; before > most {
 				t.Fatalf("%d bytes of the loud service came first, more than %d", before, most)
 			}
 		}

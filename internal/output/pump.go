@@ -24,31 +24,24 @@ const (
 
 // Pump copies one stream of one service to the log, a record a line. A line
 // over 8 KiB becomes several records, all but the last with continued=true;
-// what is not printable is escaped. When the log is slow the pump stops
-// reading, and in the end the service waits in its write(2): nothing is lost
-// and nobody else waits.
+// what is not printable is escaped. When the service's queue is full the pump
+// stops reading, and in the end the service waits in its write(2): nothing is
+// lost and nobody else waits.
 type Pump struct {
 	sink      *Sink
 	file      *os.File
 	handler   slog.Handler
-	account   account // guarded by sink.mu
-	rest      int     // bytes still read when the time of Finish is over
+	service   *account
+	finishing bool // guarded by sink.mu: do not wait for a reader that stalls
+	rest      int  // bytes still read when the time of Finish is over
 	finish    sync.Once
-	finishing chan struct{} // closed: no more than the rest is expected
 	done      chan struct{} // closed: everything read is in the queue, file is closed
 }
 
 // Copy takes r, the read end of a [Pipe], and logs what comes from it until its
 // end of file. The caller calls Finish.
 func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
-	p := &Pump{
-		sink:      s,
-		file:      r,
-		account:   account{room: make(chan struct{}, 1)},
-		rest:      pipeSize,
-		finishing: make(chan struct{}),
-		done:      make(chan struct{}),
-	}
+	p := &Pump{sink: s, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
 	// Whatever level the activator's own log has, a service's output is wanted
 	// or else turned off by its name.
 	p.handler = s.handler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
@@ -64,11 +57,13 @@ func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
 // room then is dropped and counted.
 func (p *Pump) Finish(linger time.Duration) {
 	p.finish.Do(func() {
-		close(p.finishing)
+		p.sink.mu.Lock()
+		p.finishing = true
+		p.sink.mu.Unlock()
+		p.sink.room.Broadcast()
 		late := time.AfterFunc(linger, func() { fd.Interrupt(p.file.SetReadDeadline) })
 		<-p.done
 		late.Stop()
-		p.sink.end(&p.account)
 	})
 }
 
@@ -151,47 +146,16 @@ func (p *Pump) record(line []byte, continued bool) {
 	_ = p.handler.Handle(context.Background(), r) // Write below has no error
 }
 
-// Write queues one formatted line as soon as the stream's share has room.
+// Write queues one formatted line as soon as there is room for it.
 func (p *Pump) Write(line []byte) (int, error) {
-	for !p.push(line) {
-		select {
-		case <-p.account.room:
-		case <-p.sink.done:
-			return len(line), nil
-		case <-p.finishing:
-			if !p.waitFinishing() {
-				p.sink.drop()
-				return len(line), nil
-			}
-		}
-	}
-	return len(line), nil
-}
-
-// waitFinishing waits for room while the log's reader reads.
-func (p *Pump) waitFinishing() bool {
-	left := time.NewTimer(p.sink.untilStalled())
-	defer left.Stop()
-	select {
-	case <-p.account.room:
-		return true
-	case <-left.C:
-		return p.sink.untilStalled() > 0
-	}
-}
-
-func (p *Pump) push(line []byte) bool {
 	s := p.sink
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
-		return true
+	for p.service.bytes >= serviceShare && !s.closing && !(p.finishing && s.stalled) {
+		s.room.Wait()
 	}
-	if p.account.bytes >= pumpShare {
-		return false
-	}
-	s.push(line, &p.account)
-	return true
+	s.push(line, p.service, serviceShare)
+	return len(line), nil
 }
 
 var _ io.Writer = (*Pump)(nil)

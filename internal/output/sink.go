@@ -17,20 +17,18 @@ import (
 
 const (
 	eventShare   = 256 << 10 // bytes of the activator's own lines that may wait
-	pumpShare    = 16 << 10  // bytes of one stream that may wait before its service does
-	orphanShare  = 1 << 20   // bytes that may wait of all streams that have ended
+	serviceShare = 16 << 10  // bytes of one service that may wait before it does
 	batchSize    = 64 << 10  // bytes of one write(2), but for the last line's length
 	flushTimeout = 2 * time.Second
-	// patience is how long one write(2) may take before the reader counts as
-	// stalled, and what is left of a service that ended is dropped.
-	patience = time.Second
+	stallTimeout = time.Second // how long one write(2) may take before the reader counts as stalled
 )
 
 // Sink is the one log: everything goes through a queue to one goroutine that
 // writes, so that nobody waits for the reader of stderr. The queue is first in,
-// first out, and everybody has a share of it: the activator's own lines never
-// wait (what is over the share is dropped, counted, and the count is logged), a
-// service's output waits in the service's own pipe.
+// first out, and bounded for each service and for the activator's own lines.
+// These never wait: what is too much is dropped, counted, and the count is
+// logged. A service's output waits in the service's own pipe, and is dropped
+// only when the service ends while the reader stalls.
 type Sink struct {
 	file   *os.File
 	format string
@@ -39,12 +37,14 @@ type Sink struct {
 	done   chan struct{} // closed by the writer at its end
 
 	mu       sync.Mutex
+	room     sync.Cond // some of the queue was written, or the reader stalls, or closing
 	queue    []entry
 	events   account
-	orphaned int       // bytes of accounts that have ended
-	dropped  int       // lines since the last note about it
-	writing  time.Time // when the write(2) under way began; zero: none is
-	broken   bool      // the last write(2) failed
+	services map[string]*account
+	dropped  int  // lines since the last note about it
+	writes   int  // that have returned
+	stalled  bool // the write(2) under way takes too long
+	broken   bool // the last write(2) failed
 	closing  bool
 }
 
@@ -54,22 +54,20 @@ type entry struct {
 	of   *account
 }
 
-// account is what one writer of lines has in the queue.
-type account struct {
-	bytes int
-	ended bool          // its bytes count as orphaned
-	room  chan struct{} // capacity 1, tells that bytes went down; nil: nobody waits
-}
+// account is what a service, or the activator itself, has in the queue.
+type account struct{ bytes int }
 
 // NewSink returns a log that writes to f, as "json" or else as text, events
 // from level upwards. It borrows f until Close.
 func NewSink(f *os.File, format string, level slog.Level) *Sink {
 	s := &Sink{
-		file:   f,
-		format: format,
-		wake:   make(chan struct{}, 1),
-		done:   make(chan struct{}),
+		file:     f,
+		format:   format,
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		services: make(map[string]*account),
 	}
+	s.room.L = &s.mu
 	s.log = slog.New(s.handler(eventWriter{s}, level))
 	go s.write()
 	return s
@@ -85,6 +83,7 @@ func (s *Sink) Close() error {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
+	s.room.Broadcast()
 	signal(s.wake)
 	late := time.NewTimer(flushTimeout)
 	defer late.Stop()
@@ -114,20 +113,31 @@ func (w eventWriter) Write(line []byte) (int, error) {
 	s := w.sink
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
-		return len(line), nil
-	}
-	if s.events.bytes >= eventShare {
-		s.dropped++
-		return len(line), nil
-	}
-	s.push(line, &s.events)
+	s.push(line, &s.events, eventShare)
 	return len(line), nil
 }
 
+// accountOf returns what a service has. All its processes share it, also those to come.
+func (s *Sink) accountOf(service string) *account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.services[service] == nil {
+		s.services[service] = &account{}
+	}
+	return s.services[service]
+}
+
 // push queues a copy of line; before it, what was dropped since the last line.
-// The caller holds s.mu.
-func (s *Sink) push(line []byte, of *account) {
+// Where the share of its owner is full it counts the line as dropped. The caller
+// holds s.mu.
+func (s *Sink) push(line []byte, of *account, share int) {
+	if s.closing {
+		return
+	}
+	if of.bytes >= share {
+		s.dropped++
+		return
+	}
 	if s.dropped > 0 && s.events.bytes < eventShare {
 		s.append(s.note(), &s.events)
 	}
@@ -158,7 +168,10 @@ func (s *Sink) write() {
 		var closing bool
 		batch, closing = s.take(batch[:0])
 		if len(batch) > 0 {
+			write := s.writes // which nobody else changes
+			late := time.AfterFunc(stallTimeout, func() { s.stall(write) })
 			s.wrote(batch, writeAll(s.file, batch))
+			late.Stop()
 			continue
 		}
 		if closing {
@@ -168,8 +181,16 @@ func (s *Sink) write() {
 	}
 }
 
+// stall notes that the reader stalls, if a write(2) is still under way.
+func (s *Sink) stall(write int) {
+	s.mu.Lock()
+	s.stalled = s.stalled || s.writes == write
+	s.mu.Unlock()
+	s.room.Broadcast()
+}
+
 // take moves lines from the queue to batch and tells their owners that there is
-// room again. The write that must follow counts as begun.
+// room again.
 func (s *Sink) take(batch []byte) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,11 +199,11 @@ func (s *Sink) take(batch []byte) ([]byte, bool) {
 		e := s.queue[n]
 		batch = append(batch, e.line...)
 		s.queue[n] = entry{}
-		s.release(e)
+		e.of.bytes -= len(e.line)
 	}
 	s.queue = s.queue[n:]
 	if len(batch) > 0 {
-		s.writing = time.Now()
+		s.room.Broadcast()
 		return batch, s.closing
 	}
 	s.queue = nil // let a burst's memory go
@@ -197,62 +218,11 @@ func (s *Sink) take(batch []byte) ([]byte, bool) {
 func (s *Sink) wrote(batch []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing = time.Time{}
-	s.broken = err != nil
+	s.writes++
+	s.stalled, s.broken = false, err != nil
 	if err != nil {
 		s.dropped += bytes.Count(batch, []byte("\n"))
 	}
-}
-
-func (s *Sink) release(e entry) {
-	if e.of.ended {
-		s.orphaned -= len(e.line)
-		return
-	}
-	e.of.bytes -= len(e.line)
-	if e.of.room != nil && e.of.bytes < pumpShare {
-		signal(e.of.room)
-	}
-}
-
-// end makes what a has in the queue an orphan, or drops it where there are too
-// many of them.
-func (s *Sink) end(a *account) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.ended = true
-	if s.orphaned+a.bytes <= orphanShare {
-		s.orphaned += a.bytes
-		return
-	}
-	kept := s.queue[:0]
-	for _, e := range s.queue {
-		if e.of == a {
-			s.dropped++
-			continue
-		}
-		kept = append(kept, e)
-	}
-	clear(s.queue[len(kept):])
-	s.queue = kept
-}
-
-// drop counts a line that nobody will see.
-func (s *Sink) drop() {
-	s.mu.Lock()
-	s.dropped++
-	s.mu.Unlock()
-}
-
-// untilStalled returns how long the write under way may still take; not
-// positive: the reader stalls.
-func (s *Sink) untilStalled() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.writing.IsZero() {
-		return patience
-	}
-	return patience - time.Since(s.writing)
 }
 
 // writeAll writes b to f, whatever f is and whoever shares its flags. Not
