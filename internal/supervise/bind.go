@@ -79,7 +79,7 @@ func (s *Service) awaitServing(p *process, calls *intercept.Supervisor) (end fun
 
 // sayMissing says why the program is not up, of one whose time is over.
 func (s *Service) sayMissing() {
-	if s.state != Aborting || s.process == nil {
+	if s.state != aborting || s.process == nil {
 		return
 	}
 	missing := s.process.carrier.missing()

@@ -196,7 +196,7 @@ func aboutToStand() bool {
 // The first client comes while nobody has built anything.
 func TestFirstWhileListening(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		f.await("state=listening")
 		f.ask()()
 	})
@@ -210,7 +210,7 @@ func TestFirstBeforeRelay(t *testing.T) {
 			answered <- f.ask()
 			return make()
 		}
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		f.open()()
 		if f.seal == listen.Relayed {
 			(<-answered)()
@@ -229,7 +229,7 @@ func TestFirstInRelay(t *testing.T) {
 			f.until("the datagram is inside", func() bool { return readable(r.Inner()) })
 			return r, err
 		}
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		f.open()()
 		if f.seal == listen.Relayed {
 			(<-answered)()
@@ -246,7 +246,7 @@ func readable(f *os.File) bool {
 // He comes while the sandbox is being built.
 func TestFirstWhileWarming(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		stands := f.open()
 		f.await("state=warming")
 		answered := f.ask()
@@ -258,7 +258,7 @@ func TestFirstWhileWarming(t *testing.T) {
 // The watcher has heard of him when the sandbox stands, and before its reflex is armed.
 func TestFirstBeforeArmed(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		stands := f.open()
 		f.until("the sandbox stands", aboutToStand)
 		answered := f.ask()
@@ -278,7 +278,7 @@ func TestFirstUntold(t *testing.T) {
 				return &sleepy{relayed: r, host: host}, err
 			}
 		}
-		f.up("any once", warm)
+		f.up("any once", warmed)
 		stands := f.open()
 		f.until("the sandbox stands", aboutToStand)
 		answered := f.ask()

@@ -42,7 +42,7 @@ func leastRun(least, idle, ran, away time.Duration) time.Duration {
 }
 
 // serve begins a run: the first look comes a quarter of idle_timeout later.
-func (s *Service) serve() (Event, bool) {
+func (s *Service) serve() (event, bool) {
 	s.stop(&s.timer)
 	if s.spec.IdleTimeout > 0 {
 		i := &s.idle
@@ -54,11 +54,11 @@ func (s *Service) serve() (Event, bool) {
 		_, _ = s.used() // from now on the kernel notes when datagrams come
 		s.limit(s.spec.IdleTimeout / looks)
 	}
-	return Outdated, s.unwell && s.heal()
+	return onOutdated, s.unwell && s.heal()
 }
 
 // lookForClients looks whether anybody uses the service.
-func (s *Service) lookForClients() (Event, bool) {
+func (s *Service) lookForClients() (event, bool) {
 	used, err := s.used()
 	now := time.Now()
 	if err != nil && !s.idle.blind {
@@ -75,7 +75,7 @@ func (s *Service) lookForClients() (Event, bool) {
 	}
 	s.idle.ran, s.idle.stopped = now.Sub(s.process.started), now
 	s.said = append(s.said, "idle", idle.Round(time.Millisecond))
-	return Idle, true
+	return onIdle, true
 }
 
 // stopUnused asks the program to end, if nobody uses it even now.

@@ -11,7 +11,7 @@ import (
 // client while a sandbox stands: compare what the sandbox was made of, and say go.
 // So the watcher does that itself, and the goroutine hears of it afterwards. The
 // reflex is armed only while the goroutine waits for what happens next, in the state
-// Warm; whatever happens then comes after the client, if there was one.
+// warm; whatever happens then comes after the client, if there was one.
 
 // makeReflex makes the reflex of the sandbox that stands. Without one the service
 // does what is to be done.
@@ -39,7 +39,7 @@ func (s *Service) dropReflex() {
 
 // arm lets the watcher say go while nothing else happens.
 func (s *Service) arm() {
-	if s.state != Warm {
+	if s.state != warm {
 		s.dropReflex()
 	}
 	if s.reflex == nil {

@@ -10,7 +10,7 @@ import (
 // A client whose sandbox stands waits for no goroutine: here the service's stands
 // still as soon as it hears of him. A look at the nodes in between changes nothing.
 func TestReflexIsFirst(t *testing.T) {
-	s := up(t, "once", warm)
+	s := up(t, "once", warmed)
 	for range 20 {
 		stood := s.pid("state=warm ")
 		s.service.NodeTouched()
@@ -44,7 +44,7 @@ func (s *stand) askAlone() bool {
 
 // One that is gone before the client comes is replaced for him, whoever hears first.
 func TestReflexOfTheDead(t *testing.T) {
-	s := up(t, "once", warm)
+	s := up(t, "once", warmed)
 	for range 10 {
 		stood := s.pid("state=warm ")
 		if err := syscall.Kill(stood, syscall.SIGKILL); err != nil {

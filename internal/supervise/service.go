@@ -51,8 +51,8 @@ type Service struct {
 	over    chan struct{}       // closed when nobody receives them any more
 	working sync.WaitGroup      // those goroutines
 
-	state   State
-	watched State          // in which the sockets were asked last; Ended: in none since the service has waited last
+	state   state
+	watched state          // in which the sockets were asked last; ended: in none since the service has waited last
 	caller  *listen.Socket // who woke the service
 	process *process       // nil: none
 	reflex  *reflex.Reflex // says go to the sandbox that stands; nil: the service does
@@ -81,7 +81,7 @@ func New(service Spec, around Surroundings, sockets []*listen.Socket) *Service {
 		healing: make(chan struct{}, 1),
 		reports: make(chan report),
 		over:    make(chan struct{}),
-		watched: Ended,
+		watched: ended,
 		queues:  newQueues(len(sockets)),
 	}
 }
@@ -105,7 +105,7 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.dropReflex()
 	s.queue()
 	s.say(slog.LevelInfo)
-	for done := ctx.Done(); s.state != Ended; {
+	for done := ctx.Done(); s.state != ended; {
 		s.attend()
 		s.arm()
 		happened := s.next(&done)
@@ -121,7 +121,7 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) attend() {
 	switch {
 	case !waits(s.state):
-		s.watched = Ended
+		s.watched = ended
 	case s.watched != s.state:
 		s.watched = s.state
 		if s.watch() {
@@ -131,7 +131,7 @@ func (s *Service) attend() {
 			s.process.cancel() // and so StartFailed will be reported: a rest, and a mend
 			return
 		}
-		s.handle(StartFailed)
+		s.handle(onStartFailed)
 		s.attend()
 	}
 }
@@ -141,36 +141,36 @@ func (s *Service) next(done *<-chan struct{}) func() {
 	select {
 	case <-*done:
 		*done = nil
-		return func() { s.handle(End) }
+		return func() { s.handle(onEnd) }
 	case socket := <-s.clients:
 		return func() { s.called(socket) }
 	case <-s.gone:
 		return func() {} // and so disarm has found
 	case <-s.turn.called():
-		return func() { s.handle(Turn) }
+		return func() { s.handle(onTurn) }
 	case <-s.healing:
 		return func() {
 			if s.heal() {
-				s.handle(Outdated)
+				s.handle(onOutdated)
 			}
 		}
 	case r := <-s.reports:
 		return func() { s.receive(r) }
 	case <-fired(s.timer):
-		return s.after(&s.timer, Timeout)
+		return s.after(&s.timer, onTimeout)
 	case <-fired(s.hold):
-		return s.after(&s.hold, HoldOver)
+		return s.after(&s.hold, onHoldOver)
 	}
 }
 
 // called takes in that there is a client.
 func (s *Service) called(socket *listen.Socket) {
 	s.caller = socket
-	s.handle(Client)
+	s.handle(onClient)
 }
 
 // after is what a timer has been set for, if it is still there.
-func (s *Service) after(timer **time.Timer, e Event) func() {
+func (s *Service) after(timer **time.Timer, e event) func() {
 	fired := *timer
 	return func() {
 		if *timer == fired {
@@ -189,12 +189,12 @@ func fired(t *time.Timer) <-chan time.Time {
 }
 
 // handle takes one step of the table, and the ones that follow at once.
-func (s *Service) handle(e Event) {
+func (s *Service) handle(e event) {
 	level := slog.LevelInfo
 	for follows := true; follows; {
-		from, step := s.state, Next(s.state, e)
-		s.state = step.Next
-		e, follows = s.act(step.Action)
+		from, step := s.state, next(s.state, e)
+		s.state = step.next
+		e, follows = s.act(step.action)
 		if waits(from) && waits(s.state) {
 			level = slog.LevelDebug
 		}
@@ -206,54 +206,54 @@ func (s *Service) handle(e Event) {
 
 // waits tells the states in which a service waits for its next client, with a
 // sandbox or without.
-func waits(s State) bool { return s == Listening || s == Warming || s == Warm }
+func waits(s state) bool { return s == listening || s == warming || s == warm }
 
 // act carries out an action. It returns the event that follows at once, if one
 // does.
-func (s *Service) act(a Action) (next Event, follows bool) {
+func (s *Service) act(a action) (next event, follows bool) {
 	switch a {
-	case None:
-	case Watch:
+	case doNothing:
+	case doWatch:
 		s.stop(&s.timer)
 		s.queue()
-	case Queue:
+	case doQueue:
 		s.queue()
-	case Prepare:
+	case doPrepare:
 		return s.prepare()
-	case Keep:
+	case doKeep:
 		return s.keep()
-	case Defer:
+	case doDefer:
 		s.postpone()
-	case Discard:
+	case doDiscard:
 		s.discard()
 		s.queue()
-	case Claim:
+	case doClaim:
 		s.claim()
-	case Go:
+	case doGo:
 		return s.letGo()
-	case Start:
+	case doStart:
 		return s.start()
-	case Serve:
+	case doServe:
 		return s.serve()
-	case Look:
+	case doLook:
 		return s.lookForClients()
-	case Await:
+	case doAwait:
 		s.limit(s.spec.StopTimeout)
 		s.process.carrier.leave()
-	case Stop:
+	case doStop:
 		s.limit(s.spec.StopTimeout)
 		s.process.stop(s.spec.StopSignal, s.log)
-	case Kill:
+	case doKill:
 		s.sayMissing()
 		s.limit(s.spec.StopTimeout)
 		s.process.kill(s.spec.StopSignal, s.log)
-	case Rest:
+	case doRest:
 		return s.rest()
-	case Count:
+	case doCount:
 		s.look()
-	case Refuse:
+	case doRefuse:
 		s.refuse()
-	case Release:
+	case doRelease:
 		s.stop(&s.timer)
 		s.stop(&s.hold)
 		s.leaveQueue()
@@ -314,16 +314,16 @@ func (s *Service) unwatch() {
 
 // start makes a process for a client and leaves the rest of its birth to a
 // goroutine.
-func (s *Service) start() (Event, bool) {
+func (s *Service) start() (event, bool) {
 	s.claim()
 	return s.launchNow()
 }
 
-func (s *Service) launchNow() (Event, bool) {
+func (s *Service) launchNow() (event, bool) {
 	if err := s.launch(false); err != nil {
 		s.log.Error("service not started", "err", err)
 		s.said = append(s.said, "err", err)
-		return StartFailed, true
+		return onStartFailed, true
 	}
 	return 0, false
 }
@@ -336,32 +336,32 @@ func (s *Service) receive(r report) {
 	switch {
 	case r.stands != nil:
 		s.process.stands = r.stands
-		s.handle(Prepared)
+		s.handle(onPrepared)
 	case r.failed != nil:
 		s.hurry.end()
 		switch {
 		case waits(s.state):
 			s.lost(r.failed)
-		case s.state != Ending:
+		case s.state != ending:
 			s.log.Error("service not started", "err", r.failed)
 		}
-		s.handle(StartFailed)
+		s.handle(onStartFailed)
 	case r.exited != nil:
 		s.process.failed = !clean(*r.exited) && !s.process.asked
 		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
-		s.handle(Exited)
+		s.handle(onExited)
 	case r.running != nil:
 		s.hurry.end()
 		s.process.running, s.process.answers, s.process.carrier = r.running, r.answers, r.carrier
-		if s.state == Ending || s.state == Aborting {
-			s.handle(Up) // it came too late, and goes at once
+		if s.state == ending || s.state == aborting {
+			s.handle(onUp) // it came too late, and goes at once
 		} else if !s.spec.Process.Notify && s.spec.Binding.Targets == nil && s.spec.Carrying.Targets == nil {
 			s.up()
 		}
 	case r.told != nil:
 		s.hear(*r.told)
 	case r.serving:
-		if s.state == Starting {
+		if s.state == starting {
 			s.up()
 		}
 	}
@@ -371,7 +371,7 @@ func (s *Service) up() {
 	s.process.up = true
 	s.process.carrier.up()
 	s.said = append(s.said, "pid", s.process.pid(), "after", time.Since(s.process.started).Round(time.Microsecond))
-	s.handle(Up)
+	s.handle(onUp)
 }
 
 // hear takes in what the program itself says, see sd_notify(3).
@@ -384,20 +384,20 @@ func (s *Service) hear(m notify.Message) {
 			s.log.Warn("main process not followed", "pid", s.process.pid(), "err", err)
 		}
 	}
-	if s.state != Running && s.timer != nil && time.Until(s.until) < m.ExtendTimeout { // it never shortens
+	if s.state != running && s.timer != nil && time.Until(s.until) < m.ExtendTimeout { // it never shortens
 		s.limit(m.ExtendTimeout)
 	}
-	if m.Ready && s.state == Starting {
+	if m.Ready && s.state == starting {
 		s.up()
 	}
-	if m.Stopping && s.state != Stopping {
-		s.handle(Leaving)
+	if m.Stopping && s.state != stopping {
+		s.handle(onLeaving)
 	}
 }
 
 // rest ends a run: the sockets are made fit for the next one, the run is
 // counted, and the clients who are still there are looked at.
-func (s *Service) rest() (Event, bool) {
+func (s *Service) rest() (event, bool) {
 	s.stop(&s.timer)
 	s.hurry.end()
 	var ran time.Duration
@@ -419,7 +419,7 @@ func (s *Service) rest() (Event, bool) {
 	}
 	s.look()
 	if delay == 0 {
-		return Timeout, true
+		return onTimeout, true
 	}
 	s.said = append(s.said, "for", delay)
 	s.timer = time.NewTimer(delay)
@@ -443,7 +443,7 @@ func (s *Service) mend() {
 // socket had to be bound anew for it. While a socket is being handed over it must
 // not change, so the look is put off till then.
 func (s *Service) heal() (anew bool) {
-	s.unwell = s.state == Starting || s.state == Warming
+	s.unwell = s.state == starting || s.state == warming
 	if s.unwell {
 		return false
 	}
@@ -458,7 +458,7 @@ func (s *Service) heal() (anew bool) {
 		anew = anew || socket.Generation() != before
 	}
 	if anew {
-		s.watched = Ended // another descriptor, and perhaps somebody who is undelivered
+		s.watched = ended // another descriptor, and perhaps somebody who is undelivered
 	}
 	return anew
 }

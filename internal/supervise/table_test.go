@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -8,89 +9,89 @@ import (
 )
 
 // pairs calls f for every cell of the table.
-func pairs(f func(s State, e Event, step Step)) {
-	for s := Listening; s <= Ended; s++ {
-		for e := Client; e <= End; e++ {
-			f(s, e, Next(s, e))
+func pairs(f func(s state, e event, step step)) {
+	for s := listening; s <= ended; s++ {
+		for e := onClient; e <= onEnd; e++ {
+			f(s, e, next(s, e))
 		}
 	}
 }
 
 // hasProcess tells the states in which a process of the service may exist.
-func hasProcess(s State) bool { return s != Listening && s != Resting && s != Ended }
+func hasProcess(s state) bool { return s != listening && s != resting && s != ended }
 
 // hasProgram tells those in which it may have exec'ed the program.
-func hasProgram(s State) bool { return hasProcess(s) && s != Warming && s != Warm }
+func hasProgram(s state) bool { return hasProcess(s) && s != warming && s != warm }
 
 func TestTableProperties(t *testing.T) {
-	if len(table) != len(stateNames) || len(table[0]) != len(eventNames) || len(actionNames) != int(Release)+1 {
+	if len(table) != len(stateNames) || len(table[0]) != len(eventNames) || len(actionNames) != int(doRelease)+1 {
 		t.Fatal("the table, the states, the events and the actions differ in number")
 	}
-	pairs(func(s State, e Event, step Step) {
+	pairs(func(s state, e event, step step) {
 		for _, wrong := range processFaults(s, e, step) {
-			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.Next, step.Action, wrong)
+			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.next, step.action, wrong)
 		}
 		for _, wrong := range clientFaults(s, e, step) {
-			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.Next, step.Action, wrong)
+			t.Errorf("%v x %v -> %v/%v: %s", s, e, step.next, step.action, wrong)
 		}
 	})
 }
 
 // processFaults says what a step does wrong to a process.
-func processFaults(s State, e Event, step Step) (wrong []string) {
+func processFaults(s state, e event, step step) (wrong []string) {
 	rule := func(kept bool, what string) {
 		if !kept {
 			wrong = append(wrong, what)
 		}
 	}
-	a, makes := step.Action, step.Action == Start || step.Action == Prepare
-	rule(!makes || !hasProcess(s) && s != Resting, "makes a second process, or during the rest")
-	rule(makes == (!hasProcess(s) && hasProcess(step.Next)), "gets a process without making one")
-	rule((a == Prepare) == (step.Next == Warming && s != Warming), "Warming is entered by Prepare")
-	rule((a == Keep) == (step.Next == Warm && s != Warm), "Warm is entered by Keep")
-	gone := e == Exited || e == StartFailed
-	rule(!hasProcess(s) || hasProcess(step.Next) || gone || a == Discard, "forgets a process that is not gone")
-	rule(a != Discard || s == Warm, "discards what is more than a sandbox that stands")
-	rule(!(hasProcess(s) && hasProcess(step.Next) && gone), "keeps a state with a process after it is gone")
-	rule(a != Stop && a != Kill && a != Await || hasProcess(s), "signals a process that does not exist")
-	rule(a != Go || s == Warm || e == Prepared, "says go to nobody")
-	rule(!hasProgram(s) || step.Next != Warming && step.Next != Warm, "a program becomes a sandbox again")
+	a, makes := step.action, step.action == doStart || step.action == doPrepare
+	rule(!makes || !hasProcess(s) && s != resting, "makes a second process, or during the rest")
+	rule(makes == (!hasProcess(s) && hasProcess(step.next)), "gets a process without making one")
+	rule((a == doPrepare) == (step.next == warming && s != warming), "warming is entered by doPrepare")
+	rule((a == doKeep) == (step.next == warm && s != warm), "warm is entered by doKeep")
+	gone := e == onExited || e == onStartFailed
+	rule(!hasProcess(s) || hasProcess(step.next) || gone || a == doDiscard, "forgets a process that is not gone")
+	rule(a != doDiscard || s == warm, "discards what is more than a sandbox that stands")
+	rule(!(hasProcess(s) && hasProcess(step.next) && gone), "keeps a state with a process after it is gone")
+	rule(a != doStop && a != doKill && a != doAwait || hasProcess(s), "signals a process that does not exist")
+	rule(a != doGo || s == warm || e == onPrepared, "says go to nobody")
+	rule(!hasProgram(s) || step.next != warming && step.next != warm, "a program becomes a sandbox again")
 	return wrong
 }
 
 // clientFaults says what a step does wrong to clients.
-func clientFaults(s State, e Event, step Step) (wrong []string) {
+func clientFaults(s state, e event, step step) (wrong []string) {
 	rule := func(kept bool, what string) {
 		if !kept {
 			wrong = append(wrong, what)
 		}
 	}
-	a := step.Action
-	enters := step.Next == Starting && s != Starting
-	rule(enters == (e == Client && waits(s)), "Starting is for a client, and every client of who waits starts it")
-	rule(!enters || a == Start || a == Claim || a == Go, "Starting is entered by Start, Claim and Go")
-	rule(a != Start && a != Claim || enters, "starts without Starting")
-	rule(a != Refuse || !hasProgram(s), "takes clients from a queue that a program holds")
-	ended := s == Ending || s == Ended
-	rule(!ended || step.Next == Ending || step.Next == Ended, "comes back after the end")
-	rule((step.Next == Ended) == (a == Release || s == Ended), "Ended is entered by Release")
+	a := step.action
+	enters := step.next == starting && s != starting
+	rule(enters == (e == onClient && waits(s)), "starting is for a client, and every client of who waits starts it")
+	rule(!enters || a == doStart || a == doClaim || a == doGo, "starting is entered by doStart, doClaim and doGo")
+	rule(a != doStart && a != doClaim || enters, "starts without starting")
+	rule(a != doRefuse || !hasProgram(s), "takes clients from a queue that a program holds")
+	over := s == ending || s == ended
+	rule(!over || step.next == ending || step.next == ended, "comes back after the end")
+	rule((step.next == ended) == (a == doRelease || s == ended), "ended is entered by doRelease")
 	return wrong
 }
 
 // Nothing ever fails for good: from every state but the last two, some way leads
-// back to Listening, and from every state End leads to Ended.
+// back to listening, and from every state onEnd leads to ended.
 func TestTableReaches(t *testing.T) {
-	reaches := func(from, to State, without map[Event]bool) bool {
-		seen := map[State]bool{from: true}
-		todo := []State{from}
+	reaches := func(from, to state, without map[event]bool) bool {
+		seen := map[state]bool{from: true}
+		todo := []state{from}
 		for len(todo) > 0 {
 			s := todo[0]
 			todo = todo[1:]
 			if s == to {
 				return true
 			}
-			for e := Client; e <= End; e++ {
-				if n := Next(s, e).Next; !without[e] && !seen[n] {
+			for e := onClient; e <= onEnd; e++ {
+				if n := next(s, e).next; !without[e] && !seen[n] {
 					seen[n] = true
 					todo = append(todo, n)
 				}
@@ -98,11 +99,11 @@ func TestTableReaches(t *testing.T) {
 		}
 		return false
 	}
-	for s := Listening; s < Ending; s++ {
-		if !reaches(s, Listening, map[Event]bool{End: true}) {
+	for s := listening; s < ending; s++ {
+		if !reaches(s, listening, map[event]bool{onEnd: true}) {
 			t.Errorf("from %v no way leads back to listening", s)
 		}
-		if !reaches(Next(s, End).Next, Ended, map[Event]bool{}) {
+		if !reaches(next(s, onEnd).next, ended, map[event]bool{}) {
 			t.Errorf("from %v the end is not reached", s)
 		}
 	}
@@ -170,7 +171,29 @@ func TestDiagramIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(doc), Diagram()) {
-		t.Errorf("docs/architecture.md does not hold the diagram of the table:\n%s", Diagram())
+	if !strings.Contains(string(doc), diagram()) {
+		t.Errorf("docs/architecture.md does not hold the diagram of the table:\n%s", diagram())
 	}
+}
+
+// diagram draws the table as a Mermaid state diagram, for docs/architecture.md.
+// Cells that change nothing and do nothing are left out.
+func diagram() string {
+	var b strings.Builder
+	b.WriteString("stateDiagram-v2\n    [*] --> listening\n")
+	for s := listening; s <= ended; s++ {
+		for e := onClient; e <= onEnd; e++ {
+			step := next(s, e)
+			if step.next == s && step.action == doNothing {
+				continue
+			}
+			fmt.Fprintf(&b, "    %s --> %s: %s", s, step.next, e)
+			if step.action != doNothing {
+				fmt.Fprintf(&b, " / %s", step.action)
+			}
+			b.WriteByte('\n')
+		}
+	}
+	b.WriteString("    ended --> [*]\n")
+	return b.String()
 }

@@ -45,7 +45,7 @@ func TestWhoWaitsInRuinedSocket(t *testing.T) {
 // The maker is killed: who needs the first flow socket that it cannot make any more is
 // served like everybody else, by a sandbox that stands or without.
 func TestMakerIsKilled(t *testing.T) {
-	for name, change := range map[string]func(*Spec){"cold": nil, "warm": warm} {
+	for name, change := range map[string]func(*Spec){"cold": nil, "warm": warmed} {
 		t.Run(name, func(t *testing.T) {
 			eachRelayed(t, func(t *testing.T, f *first) {
 				f.up("any once", change)
@@ -91,7 +91,7 @@ func TestRelayThatIsNotInFront(t *testing.T) {
 					_ = null.Close()
 					return &unfit{r, null}, nil
 				}
-				f.up("any once", warm)
+				f.up("any once", warmed)
 				f.open()()
 				(<-answered)()
 			})

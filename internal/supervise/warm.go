@@ -32,23 +32,23 @@ func (s *Service) leaveQueue() {
 }
 
 // prepare makes a process that waits for its first client.
-func (s *Service) prepare() (Event, bool) {
+func (s *Service) prepare() (event, bool) {
 	s.limit(prepareTimeout)
 	if err := s.launch(true); err != nil {
 		s.lost(err)
-		return StartFailed, true
+		return onStartFailed, true
 	}
 	return 0, false
 }
 
 // keep lets the sandbox stand.
-func (s *Service) keep() (Event, bool) {
+func (s *Service) keep() (event, bool) {
 	s.stop(&s.timer)
 	s.turn.stand()
 	s.process.started = time.Now()
 	s.said = append(s.said, "pid", s.process.stands.Pid())
 	s.makeReflex()
-	return Outdated, s.unwell && s.heal()
+	return onOutdated, s.unwell && s.heal()
 }
 
 // lost says why there is no sandbox: once, and again only after one has stood for
@@ -101,7 +101,7 @@ func (s *Service) claim() {
 
 // letGo says go to the sandbox that stands, if it is still what would be built now;
 // else another one is.
-func (s *Service) letGo() (Event, bool) {
+func (s *Service) letGo() (event, bool) {
 	p := s.process
 	if !p.claimed {
 		s.claim()

@@ -15,7 +15,7 @@ import (
 	"activator/internal/spec"
 )
 
-func warm(service *Spec) { service.Warm = true }
+func warmed(service *Spec) { service.Warm = true }
 
 var pidAttr = regexp.MustCompile(` pid=(\d+)`)
 
@@ -31,7 +31,7 @@ func (s *stand) pid(words ...string) int {
 }
 
 func TestWarm(t *testing.T) {
-	s := up(t, "once", warm)
+	s := up(t, "once", warmed)
 	for range 20 {
 		stood := s.pid("state=warm ")
 		s.answered(s.ask())
@@ -47,7 +47,7 @@ func TestWarm(t *testing.T) {
 // A client that comes while the sandbox is being built gets it; whatever the
 // moment, he is served.
 func TestWarmAtAnyMoment(t *testing.T) {
-	s := up(t, "once", warm)
+	s := up(t, "once", warmed)
 	taken := map[string]bool{}
 	for round := 0; round < 50 || len(taken) < 2; round++ {
 		if round == 500 {
@@ -71,7 +71,7 @@ func TestWarmAtAnyMoment(t *testing.T) {
 // The end comes at any time, too.
 func TestWarmEnds(t *testing.T) {
 	for range 20 {
-		s := up(t, "serve", warm)
+		s := up(t, "serve", warmed)
 		time.Sleep(time.Duration(rand.IntN(8000)) * time.Microsecond) // the moment is what is tested
 		s.stop()
 		s.await("state=ended")
@@ -79,7 +79,7 @@ func TestWarmEnds(t *testing.T) {
 }
 
 func TestWarmIsReplaced(t *testing.T) {
-	s := up(t, "serve", warm)
+	s := up(t, "serve", warmed)
 	first := s.pid("state=warm ")
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -207,7 +207,7 @@ func TestWarmOutputReplaced(t *testing.T) {
 
 // The socket is bound anew while a sandbox stands that has the old one.
 func TestWarmBoundAnew(t *testing.T) {
-	s := up(t, "serve", warm)
+	s := up(t, "serve", warmed)
 	first := s.pid("state=warm ")
 	takeAway(t, filepath.Dir(s.path))
 	s.await("node healed", "bound anew")
