@@ -162,6 +162,7 @@ func processorTime(t *testing.T, pid int) time.Duration {
 
 // The handover goes with everything that [sandbox] opens.
 func TestBindOpened(t *testing.T) {
+	t.Parallel()
 	for _, opened := range []string{`connect = "unix"`, `connect = "any"`, `seal = "off"`, "seal = \"off\"\nconnect = \"any\"", "seal = \"off\"\nconnect = \"unix\"",
 		`network = "host"`, `syscalls = "any"`, "syscalls = \"any\"\nseal = \"off\"\nconnect = \"any\"", "init = true", "no_new_privileges = false"} {
 		t.Run(opened, func(t *testing.T) {

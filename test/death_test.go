@@ -2,16 +2,20 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
 )
@@ -20,30 +24,86 @@ import (
 // left that blocks the next start; also where the program rids itself of the
 // parent-death signal.
 func TestKilledAtAnyMoment(t *testing.T) {
+	t.Setenv("ACTIVATOR_BIN", ownPrograms(t, "activator", "echo"))
 	for _, program := range []string{`"ECHO"`, `"SELF", "rebel"`} {
 		t.Run(program, func(t *testing.T) {
-			const moments = 100
-			dir := folder(t)
-			listen, addrs := fiveSockets(ktest.Port(t), dir)
-			text := "[[socket]]\n" + listen + "\n[service]\nexec = [%s]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=rebel\"]\n"
-			conf := configureIn(t, dir, "killed", fmt.Sprintf(text, program))
-			mounts := hostMounts(t)
-			for range moments {
-				killInStart(t, conf, dir+"/echo_stream_sock")
+			const moments, atOnce = 100, 4
+			dirs := make([]string, atOnce)
+			ports := make([]int, atOnce)
+			for i := range dirs {
+				dirs[i], ports[i] = folder(t), ktest.Port(t)
 			}
+			checks := make(chan func(*testing.T), atOnce) // when nothing of them is left
+			each := func(what string, test func(*testing.T, string, int)) {
+				t.Run(what, func(t *testing.T) {
+					for i, dir := range dirs {
+						t.Run(strconv.Itoa(i), func(t *testing.T) {
+							t.Parallel()
+							test(t, dir, ports[i])
+						})
+					}
+				})
+			}
+			each("kills", func(t *testing.T, dir string, port int) {
+				conf, _ := killable(t, dir, port, program)
+				host := mountAlone(t, dir)
+				before := host.mounts(t)
+				for range moments / atOnce {
+					killInStart(t, conf, dir+"/echo_stream_sock")
+				}
+				checks <- func(t *testing.T) {
+					if now := host.mounts(t); !slices.Equal(before, now) {
+						t.Errorf("mounts before\n%q\nand after\n%q", before, now)
+					}
+					host.file.Close()
+				}
+			})
 			vanished(t, "killed")
-			if now := hostMounts(t); !slices.Equal(mounts, now) {
-				t.Errorf("mounts before\n%q\nand after\n%q", mounts, now)
+			for range len(checks) {
+				(<-checks)(t)
 			}
-			// The next one starts over whatever paths are left, and removes them.
-			a := activate(t, "--config", configureIn(t, dir, "killed", fmt.Sprintf(text, `"ECHO"`)))
-			answered(t, "after 100 kills", addrs...)
-			a.stop()
-			if left, _ := os.ReadDir(dir); len(left) != 1 {
-				t.Errorf("left behind: %v", left)
-			}
+			each("after", func(t *testing.T, dir string, port int) {
+				// The next one starts over whatever paths are left, and removes them.
+				conf, addrs := killable(t, dir, port, `"ECHO"`)
+				a := activate(t, "--config", conf)
+				answered(t, "after the kills", addrs...)
+				a.stop()
+				if left, _ := os.ReadDir(dir); len(left) != 1 {
+					t.Errorf("left behind: %v", left)
+				}
+			})
 		})
 	}
+}
+
+// killable configures a service of five sockets.
+func killable(t *testing.T, dir string, port int, program string) (conf string, addrs []string) {
+	t.Helper()
+	listen, addrs := fiveSockets(port, dir)
+	return configureIn(t, dir, "killed", fmt.Sprintf("[[socket]]\n%s\n[service]\nexec = [%s]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=rebel\"]\n", listen, program)), addrs
+}
+
+// ownPrograms copies built programs to a folder, so that whoever else runs them has others.
+func ownPrograms(t *testing.T, names ...string) (dir string) {
+	t.Helper()
+	dir = folder(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(program(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A child that is forked meanwhile would have it open for writing.
+		syscall.ForkLock.RLock()
+		err = os.WriteFile(filepath.Join(dir, name), text, 0o755)
+		syscall.ForkLock.RUnlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // killInStart kills an activator at some moment of its service's start, or soon
@@ -82,7 +142,7 @@ func vanished(t *testing.T, name string) {
 }
 
 // stagesAndServices lists guards, second stages and services of the programs under
-// test, whose ever they are: the caller runs none.
+// test: the caller runs none.
 func stagesAndServices(t *testing.T) []string {
 	t.Helper()
 	self, err := os.Executable()
@@ -112,16 +172,41 @@ func stagesAndServices(t *testing.T) []string {
 	return found
 }
 
-// hostMounts lists where things are mounted in our own mount namespace.
-func hostMounts(t *testing.T) []string {
+// mountTable is a mount namespace, proc_pid_mountinfo(5).
+type mountTable struct {
+	file  *os.File // keeps it
+	below string   // what counts in it
+}
+
+// mountAlone gives what the calling goroutine starts a mount namespace of its own, in which
+// nobody else mounts. Without the right to, nor to mount anything, it is everybody's, of
+// which what is below dir counts.
+func mountAlone(t *testing.T, dir string) mountTable {
 	t.Helper()
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	runtime.LockOSThread() // to the test's end: the thread ends with it
+	if unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS) == nil {
+		dir = "/"
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mountTable{f, dir}
+}
+
+// mounts lists where things are mounted.
+func (m mountTable) mounts(t *testing.T) []string {
+	t.Helper()
+	text, err := io.ReadAll(io.NewSectionReader(m.file, 0, 1<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var points []string
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], m.below) {
 			points = append(points, fields[4])
 		}
 	}
@@ -132,6 +217,7 @@ func hostMounts(t *testing.T) []string {
 // A service dies with its activator, also one that is busy, and one that has rid
 // itself of the parent-death signal.
 func TestServiceDiesWithTheActivator(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"deaf", "rebel"} {
 		dir := folder(t)
 		listen, _ := fiveSockets(ktest.Port(t), dir)

@@ -41,9 +41,11 @@ func descriptorsOf(t *testing.T, pid int) int {
 // Clients of one service that come and stay do not take the descriptors of the others:
 // each of them is served, and who waits for the greedy one is served when others go.
 func TestIdleClientsLeaveDescriptors(t *testing.T) {
+	t.Parallel()
 	const limit = 200
 	for _, greedy := range []string{"proxy", "inetd"} {
 		t.Run(greedy, func(t *testing.T) {
+			t.Parallel()
 			dir := folder(t)
 			service := func(name, socket, more string) string {
 				configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s.sock\"]\n%s\n[service]\nstart_timeout = \"5m\"\n%s\n", dir, name, socket, more))
@@ -114,6 +116,7 @@ func nothingFailed(t *testing.T, a *activator) {
 // Clients of one relayed socket do not take the room of another's: those who stay, and those
 // who are gone, whose flows end long before the two minutes of silence.
 func TestDatagramClientsLeaveDescriptors(t *testing.T) {
+	t.Parallel()
 	const limit, flood = 400, 600
 	dir := folder(t)
 	at := ktest.Port(t)

@@ -90,6 +90,7 @@ func firstClients(t *testing.T) int {
 // A client is never lost who is the first one of a program, at whatever moment he comes
 // while its sandbox is built, stands or is armed.
 func TestFirstClients(t *testing.T) {
+	t.Parallel()
 	each := max(1, firstClients(t)/len(firstServices))
 	dir := folder(t)
 	addrs := make([]string, len(firstServices))

@@ -34,6 +34,7 @@ func answered(t *testing.T, when string, addrs ...string) {
 }
 
 func TestFiveLines(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo", "[[socket]]\n"+listen+"\n[service]\nexec = [\"ECHO\"]\n"))
@@ -81,6 +82,7 @@ func killed(t *testing.T, pid int) {
 }
 
 func TestFiveLinesAfterFiftyCrashes(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo",
@@ -97,6 +99,7 @@ func TestFiveLinesAfterFiftyCrashes(t *testing.T) {
 }
 
 func TestSecondActivationAfterExit(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "echo",

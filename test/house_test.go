@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -102,9 +104,17 @@ func (s source) line(p token.Pos) string {
 
 func sources(t *testing.T) []source {
 	t.Helper()
-	var all []source
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// parsed is done once: nobody changes what was parsed.
+var parsed = sync.OnceValues(func() (all []source, err error) {
 	for _, top := range []string{"cmd", "internal", "test"} {
-		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
+		err = errors.Join(err, filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
 				return err
 			}
@@ -116,13 +126,10 @@ func sources(t *testing.T) []source {
 			s.file, err = parser.ParseFile(s.set, path, nil, parser.ParseComments)
 			all = append(all, s)
 			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		}))
 	}
-	return all
-}
+	return all, err
+})
 
 func TestImportsPointDown(t *testing.T) {
 	used := map[string]bool{}

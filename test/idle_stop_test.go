@@ -33,6 +33,7 @@ func idleClients(t *testing.T) int {
 // random moments of its running, its stopping and its sleep, by stream and by
 // datagram: each is answered, by the old instance or the next.
 func TestIdleLosesNobody(t *testing.T) {
+	t.Parallel()
 	const burst = 100
 	total := idleClients(t)
 	dir, port := folder(t), ktest.Port(t)

@@ -115,6 +115,7 @@ func settle(t *testing.T, pids ...int) {
 
 // After a thousand activations the activator holds what it held before.
 func TestNothingIsLeftOfAThousandActivations(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	sock := dir + "/s"
 	a := activate(t, "--config", configureIn(t, dir, "echo",

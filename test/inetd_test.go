@@ -21,6 +21,7 @@ import (
 // Every client gets an instance of its own, more of them than may run at a time
 // wait in the queue, and who is killed costs nobody but its own client.
 func TestNoConnectionLost(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
 	a := activate(t, "--config", configureIn(t, dir, "cat", fmt.Sprintf(

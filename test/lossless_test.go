@@ -94,8 +94,10 @@ const quick = "restart_delay = \"1ms\"\nrestart_max_delay = \"5ms\"\n"
 
 // A service that ends by itself after every 20th answer loses nobody.
 func TestNoClientLostToExits(t *testing.T) {
+	t.Parallel()
 	for _, network := range []string{"tcp", "unix", "udp"} {
 		t.Run(network, func(t *testing.T) {
+			t.Parallel()
 			a, addr := echoAt(t, network, `exec = ["ECHO", "--exit-after", "20"]`)
 			var tl tally
 			many(t, &tl, func(i int) error { return ask(network, addr, i) })
@@ -115,8 +117,10 @@ func TestNoClientLostToExits(t *testing.T) {
 // A service that is killed at random loses only what it had already taken: every
 // request that still stands in the queue is answered by the next process.
 func TestNoClientLostToKills(t *testing.T) {
+	t.Parallel()
 	for _, network := range []string{"tcp", "unix", "udp"} {
 		t.Run(network, func(t *testing.T) {
+			t.Parallel()
 			a, addr := echoAt(t, network, `exec = ["ECHO"]`)
 			stop := make(chan struct{})
 			kills := make(chan int)

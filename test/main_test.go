@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		serve(mode)
 		return
 	}
+	ktest.Parallel(3)
 	ktest.Main(m)
 }
 
@@ -230,14 +231,15 @@ func tail(text []string, n int) string {
 }
 
 // configureIn writes a configuration into a folder and returns its path. In text,
-// ECHO stands for the echo program, SELF for this test's binary.
+// ECHO stands for the echo program, SELF for this test's binary, which with the race detector
+// would sleep a second at each exit.
 func configureIn(t testing.TB, dir, name, text string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = strings.NewReplacer("ECHO", program(t, "echo"), "SELF", self).Replace(text)
+	text = strings.NewReplacer("ECHO", program(t, "echo"), "SELF", self, `["ACTIVATOR_TEST_SERVICE=`, `["GORACE=atexit_sleep_ms=0", "ACTIVATOR_TEST_SERVICE=`).Replace(text)
 	path := filepath.Join(dir, name+".toml")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 // Two services without a network talk to each other: nginx has the clients, and
 // connects to php-fpm's unix socket, which wakes it whenever it sleeps or is dead.
 func TestExamplePHP(t *testing.T) {
+	t.Parallel()
 	dir, n := openFolder(t), ktest.Port(t)
 	a := activate(t, "--config", phpExample(t, dir, n))
 	onlyNginxMayConnect(t, dir+"/fpm.sock")

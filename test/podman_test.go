@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 
 const podmanImage = "localhost/activator-echo-tested"
 
+// imageMade is done once: to make an image anew takes its containers away.
+var imageMade sync.Once
+
 // inPodman starts an activator whose service is our echo in a container.
 func inPodman(t *testing.T, name string) (a *activator, addrs []string, start func() *activator) {
 	t.Helper()
@@ -22,7 +26,7 @@ func inPodman(t *testing.T, name string) (a *activator, addrs []string, start fu
 	if _, err := exec.LookPath("podman"); err != nil {
 		ktest.Skip(t, "%v", err)
 	}
-	command(t, "", "./image.sh", podmanImage, program(t, "echo"))
+	imageMade.Do(func() { command(t, "", "./image.sh", podmanImage, program(t, "echo")) })
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	file := configureIn(t, dir, name, "[[socket]]\n"+listen+"\n[container]\nimage = \""+podmanImage+"\"\n")
@@ -37,6 +41,7 @@ func inPodman(t *testing.T, name string) (a *activator, addrs []string, start fu
 // The how-to's own system: the five lines from a container, which sees nothing
 // but lo, again after it was killed, and gone without a trace when we stop.
 func TestPodman(t *testing.T) {
+	t.Parallel()
 	a, addrs, _ := inPodman(t, "boxed")
 	for i, addr := range addrs {
 		answeredInTime(t, addr)
@@ -56,12 +61,14 @@ func TestPodman(t *testing.T) {
 // A container that ends by itself, and one that is killed fifty times in a row,
 // is followed by the next one: nobody is lost.
 func TestPodmanAgainAndAgain(t *testing.T) {
-	a, _, _ := inPodman(t, "again") // makes the image
+	t.Parallel()
+	a, _, _ := inPodman(t, "again") // makes the image, if nobody has
 	a.stop()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	socket := "[[socket]]\n" + listen + "\n[service]\n" + quick + "[container]\nimage = \"" + podmanImage + "\"\n"
 	t.Run("exits", func(t *testing.T) {
+		t.Parallel()
 		a := activate(t, "--config", configureIn(t, dir, "exits", socket+"command = [\"--exit-after\", \"1\"]\n"))
 		for i, addr := range addrs {
 			answeredInTime(t, addr)
@@ -69,6 +76,7 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 		}
 	})
 	t.Run("crashes", func(t *testing.T) {
+		t.Parallel()
 		a := activate(t, "--config", configureIn(t, dir, "crashes", socket))
 		for i := range 50 {
 			if err := ask("unix", dir+"/echo_stream_sock", i); err != nil {
@@ -98,6 +106,7 @@ func answeredInTime(t *testing.T, addr string) {
 // Killed with a container running, the activator leaves none and no monitor, and
 // the next one starts as if nothing had been.
 func TestPodmanWhenActivatorIsKilled(t *testing.T) {
+	t.Parallel()
 	a, addrs, start := inPodman(t, "orphan")
 	a.stop()
 	for range 3 {

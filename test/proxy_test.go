@@ -245,6 +245,7 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 
 // A service that nobody uses ends, between clients, and loses none of them.
 func TestProxyIdle(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "idle_timeout = \"20ms\"\n")
 	for i := range 60 {
@@ -282,6 +283,7 @@ func TestProxyPython(t *testing.T) {
 // queue. Until its last thread is gone it takes connections into a queue of its own,
 // also of clients that it has cut already; and one may have been accepted for it.
 func TestProxyLosesNobodyToKills(t *testing.T) {
+	t.Parallel()
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "")
@@ -354,6 +356,7 @@ func TestProxyHoldsBack(t *testing.T) {
 
 // After fifty activations the activator holds what it held before.
 func TestProxyLeavesNothing(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), "tcp :8000", "")
 	pid, run := a.cmd.Process.Pid, 0

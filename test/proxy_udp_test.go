@@ -209,6 +209,7 @@ func questions(t *testing.T, addr string, in time.Duration) (lost int64) {
 // A program that ends after twenty answers, over and over, loses none of those that
 // it has not read.
 func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "", "0s", "20")
 	if lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), patience); lost > 0 {
@@ -222,6 +223,7 @@ func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
 // A program that is killed at random loses the one that it had read and not answered,
 // at most.
 func TestProxyDatagramsLoseNobodyToKills(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
 	stop, kills := make(chan struct{}), make(chan int)
@@ -255,6 +257,7 @@ func TestProxyDatagramsEndTheDeaf(t *testing.T) {
 
 // A service that nobody asks ends, between questions, and loses none of them.
 func TestProxyDatagramsIdle(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "idle_timeout = \"200ms\"\n")
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
@@ -274,6 +277,7 @@ func TestProxyDatagramsIdle(t *testing.T) {
 // Clients that were silent for connection_timeout are forgotten, and after activations
 // the activator holds what it held before.
 func TestProxyDatagramsLeaveNothing(t *testing.T) {
+	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"300ms\"\n")
 	pid := a.cmd.Process.Pid

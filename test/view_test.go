@@ -20,7 +20,7 @@ func sees(t *testing.T, sandbox string) (view, string) {
 	dir := folder(t)
 	listen, _ := fiveSockets(ktest.Port(t), dir)
 	a := activate(t, "--config", configureIn(t, dir, "view",
-		"[[socket]]\n"+listen+"\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=view\", \"GORACE=atexit_sleep_ms=0\"]\n"+sandbox))
+		"[[socket]]\n"+listen+"\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=view\"]\n"+sandbox))
 	c, err := net.Dial("unix", dir+"/echo_stream_sock")
 	if err != nil {
 		t.Fatal(err)
