@@ -2,20 +2,15 @@ package test
 
 import (
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
 )
@@ -46,16 +41,16 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			}
 			each("kills", func(t *testing.T, dir string, port int) {
 				conf, _ := killable(t, dir, port, program)
-				host := mountAlone(t, dir)
-				before := host.mounts(t)
+				host := ktest.MountAlone(t, dir)
+				before := host.List(t)
 				for range moments / atOnce {
 					killInStart(t, conf, dir+"/echo_stream_sock")
 				}
 				checks <- func(t *testing.T) {
-					if now := host.mounts(t); !slices.Equal(before, now) {
+					if now := host.List(t); !slices.Equal(before, now) {
 						t.Errorf("mounts before\n%q\nand after\n%q", before, now)
 					}
-					host.file.Close()
+					host.Close()
 				}
 			})
 			vanished(t, "killed")
@@ -170,48 +165,6 @@ func stagesAndServices(t *testing.T) []string {
 		}
 	}
 	return found
-}
-
-// mountTable is a mount namespace, proc_pid_mountinfo(5).
-type mountTable struct {
-	file  *os.File // keeps it
-	below string   // what counts in it
-}
-
-// mountAlone gives what the calling goroutine starts a mount namespace of its own, in which
-// nobody else mounts. Without the right to, nor to mount anything, it is everybody's, of
-// which what is below dir counts.
-func mountAlone(t *testing.T, dir string) mountTable {
-	t.Helper()
-	runtime.LockOSThread() // to the test's end: the thread ends with it
-	if unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS) == nil {
-		dir = "/"
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mountTable{f, dir}
-}
-
-// mounts lists where things are mounted.
-func (m mountTable) mounts(t *testing.T) []string {
-	t.Helper()
-	text, err := io.ReadAll(io.NewSectionReader(m.file, 0, 1<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var points []string
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], m.below) {
-			points = append(points, fields[4])
-		}
-	}
-	slices.Sort(points)
-	return points
 }
 
 // A service dies with its activator, also one that is busy, and one that has rid

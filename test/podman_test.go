@@ -68,7 +68,6 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	socket := "[[socket]]\n" + listen + "\n[service]\n" + quick + "[container]\nimage = \"" + podmanImage + "\"\n"
 	t.Run("exits", func(t *testing.T) {
-		t.Parallel()
 		a := activate(t, "--config", configureIn(t, dir, "exits", socket+"command = [\"--exit-after\", \"1\"]\n"))
 		for i, addr := range addrs {
 			answeredInTime(t, addr)
@@ -76,7 +75,6 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 		}
 	})
 	t.Run("crashes", func(t *testing.T) {
-		t.Parallel()
 		a := activate(t, "--config", configureIn(t, dir, "crashes", socket))
 		for i := range 50 {
 			if err := ask("unix", dir+"/echo_stream_sock", i); err != nil {

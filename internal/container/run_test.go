@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -204,8 +205,10 @@ func TestNotify(t *testing.T) {
 // Killed at any moment, the launcher leaves nothing that runs, is mounted or
 // hinders the next start.
 func TestKilled(t *testing.T) {
+	host := ktest.MountAlone(t, "")
+	defer host.Close()
 	argv := prepare(t, `echo up; exec busybox sleep 1000`, nil)
-	mounts := mountsOutside(t)
+	before := host.List(t)
 	for i := range 12 {
 		cmd, out := start(t, argv)
 		// Not an assertion about time: spread over a start and the run after it.
@@ -219,8 +222,8 @@ func TestKilled(t *testing.T) {
 			t.Errorf("start %d: %s", i, text)
 		}
 	}
-	if now := mountsOutside(t); now != mounts {
-		t.Errorf("mounts before\n%s\nafter\n%s", mounts, now)
+	if now := host.List(t); !slices.Equal(now, before) {
+		t.Errorf("mounts before\n%q\nafter\n%q", before, now)
 	}
 	if got := output(t, prepare(t, "echo good", nil)); got != "good\n" {
 		t.Errorf("the next start says %q", got)
@@ -229,15 +232,6 @@ func TestKilled(t *testing.T) {
 	if err != nil || strings.Contains(names, "activator-") {
 		t.Errorf("containers left: %q, %v", names, err)
 	}
-}
-
-func mountsOutside(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // clean waits until no process of the container's run is left, and fails if one

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 func TestStop(t *testing.T) {
@@ -174,7 +177,6 @@ func gone(t *testing.T, pid int) {
 
 // Whatever moment the activator is killed at, nothing stays.
 func TestNothingOutlivesTheActivator(t *testing.T) {
-	before := mounts(t)
 	// What the activator leaves comes to us, and is waited for.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
@@ -186,6 +188,9 @@ func TestNothingOutlivesTheActivator(t *testing.T) {
 			moments = 20
 		}
 		t.Run(kind, func(t *testing.T) {
+			host := ktest.MountAlone(t, "")
+			defer host.Close()
+			before := host.List(t)
 			for i := range moments {
 				killAt(t, kind, i*137%9973) // microseconds into its loop of starts
 			}
@@ -194,10 +199,10 @@ func TestNothingOutlivesTheActivator(t *testing.T) {
 					watch(t, pid)
 				}
 			}
+			if after := host.List(t); !slices.Equal(after, before) {
+				t.Errorf("mounts\n%q, were\n%q", after, before)
+			}
 		})
-	}
-	if after := mounts(t); after != before {
-		t.Errorf("mounts\n%s, were\n%s", after, before)
 	}
 }
 
@@ -239,13 +244,4 @@ func watch(t *testing.T, pid int) {
 	}
 	var status unix.WaitStatus
 	_, _ = unix.Wait4(pid, &status, 0, nil)
-}
-
-func mounts(t *testing.T) string {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
