@@ -34,8 +34,8 @@ var arrows = map[string][]string{
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":         {"internal/kernel/budget", "internal/kernel/fd"},
 	"internal/reflex":        {"internal/kernel/fd"},
-	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/spec"},
-	"internal/replyonly":     {"internal/kernel/fd", "internal/spec"},
+	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/netns", "internal/spec"},
+	"internal/replyonly":     {"internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/container":     {"internal/kernel/fd", "internal/spec"},
 	"internal/ktest":         {},
 	"internal/config":        {"internal/listen", "internal/sandbox", "internal/spec"},
@@ -45,9 +45,9 @@ var arrows = map[string][]string{
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/script"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/netns", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
 	"internal/doctor": {"internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
-	"cmd/activator":   {"internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/relay", "internal/replyonly", "internal/spawn"},
+	"cmd/activator":   {"internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},

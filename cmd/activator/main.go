@@ -22,8 +22,6 @@ import (
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/kernel/budget"
-	"activator/internal/relay"
-	"activator/internal/replyonly"
 	"activator/internal/spawn"
 )
 
@@ -40,12 +38,6 @@ func main() {
 	}
 	if container.IsStage() {
 		container.Stage()
-	}
-	if replyonly.IsHelper() {
-		replyonly.Helper()
-	}
-	if relay.IsMaker() {
-		relay.Make()
 	}
 	if err := budget.Check(); err != nil {
 		fmt.Fprintf(os.Stderr, "activator: %v\n", err)

@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 		return err
 	}
 	defer d.starter.Close()
-	d.walls = newWalls(d.starter.StartProcess, d.log)
+	d.walls = newWalls(d.log)
 	defer d.walls.close()
 	plans, err := newExamination(d.starter, d.walls.answering, nil).plan(ctx, sources, sources)
 	if err != nil {
@@ -158,12 +158,12 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		Sink:    d.sink,
 		Turns:   d.turns,
 	}, sockets)
-	owner := user{touched: service.NodeTouched}
+	id := 0
 	if conf.User == "" && os.Geteuid() == 0 {
-		owner.id = p.spec.Process.ID
+		id = p.spec.Process.ID
 	}
 	for _, socket := range sockets {
-		d.walls.use(socket.Spec().Address, owner)
+		d.walls.use(socket.Spec().Address, id)
 		if err := d.watcher.WatchNode(socket, service.NodeTouched); err != nil {
 			d.log.Warn("node not watched: it is not put back when somebody deletes it", "service", conf.Name, "socket", socket.String(), "err", err)
 		}

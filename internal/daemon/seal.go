@@ -2,17 +2,16 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"syscall"
+	"time"
 
 	"activator/internal/config"
 	"activator/internal/listen"
+	"activator/internal/netns"
 	"activator/internal/relay"
 	"activator/internal/replyonly"
 	"activator/internal/sandbox"
@@ -22,25 +21,24 @@ import (
 // walls are what keeps the sockets of sealed services from being turned outward.
 // Each is made when the first service needs it.
 type walls struct {
-	start    func(argv []string, attr *syscall.ProcAttr) (pid int, err error)
 	log      *slog.Logger
-	maker    *relay.Maker
+	relays   netns.Owner         // of the network namespaces of relays
 	programs *replyonly.Programs // nil: not asked for yet, or refused
 	refusal  error               // why there are no programs
 
-	mu    sync.Mutex
-	users map[spec.Address]user
+	mu  sync.Mutex
+	ids map[spec.Address]int
 }
 
-func newWalls(start func([]string, *syscall.ProcAttr) (int, error), log *slog.Logger) *walls {
-	return &walls{start: start, log: log, maker: relay.NewMaker(start), users: make(map[spec.Address]user)}
+func newWalls(log *slog.Logger) *walls {
+	return &walls{log: log, ids: make(map[spec.Address]int)}
 }
 
 // answering reports whether UDP sockets can be made that only answer, by trying,
 // once.
 func (w *walls) answering() bool {
 	if w.programs == nil && w.refusal == nil {
-		w.programs, w.refusal = replyonly.Open(w.start, 0)
+		w.programs, w.refusal = replyonly.Open(0)
 	}
 	return w.refusal == nil
 }
@@ -49,7 +47,7 @@ func (w *walls) close() {
 	if w.programs != nil {
 		_ = w.programs.Close()
 	}
-	_ = w.maker.Close()
+	_ = w.relays.Close()
 }
 
 // means are the walls as package listen wants them.
@@ -67,64 +65,72 @@ func (w *walls) means() listen.Means {
 	}
 }
 
-// user is the service that has a socket.
-type user struct {
-	id      int    // the user and group whom a relay's answers are from; 0: ours
-	touched func() // asks it to look at its sockets
-}
-
-// use says whose a socket is, before anybody is lent it.
-func (w *walls) use(address spec.Address, u user) {
+// use says which user and group a relay's answers are from, 0: ours, before anybody is lent
+// the socket.
+func (w *walls) use(address spec.Address, id int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.users[address] = u
+	w.ids[address] = id
 }
 
-func (w *walls) userOf(address spec.Address) user {
+func (w *walls) idOf(address spec.Address) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.users[address]
+	return w.ids[address]
 }
 
 // standIn makes a relay of what comes to host.
-func (w *walls) standIn(host *os.File, socket listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
-	u := w.userOf(socket.Address)
-	log := w.log.With("socket", socket.Address.String())
-	flows, err := w.maker.StandIn(host, relay.Options{UID: u.id, GID: u.id, Undelivered: undelivered, Log: log})
+func (w *walls) standIn(host *os.File, spec listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
+	id := w.idOf(spec.Address)
+	log := w.log.With("socket", spec.Address.String())
+	flows, err := relay.Open(&w.relays, host, relay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return &standIn{flows: flows, user: u, log: log}, nil
+	s := &standIn{Datagrams: flows, log: log}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // standIn is a relay, at work from Run on.
 type standIn struct {
-	flows   *relay.Datagrams
-	user    user
+	*relay.Datagrams
 	log     *slog.Logger
+	ctx     context.Context
+	stop    context.CancelFunc
 	running sync.WaitGroup
-	broken  atomic.Bool
 }
 
 // Run implements [listen.StandIn]. It relays until Close.
 func (s *standIn) Run() {
 	s.running.Go(func() {
-		if err := s.flows.Run(context.Background()); err != nil && !errors.Is(err, relay.ErrClosed) {
-			s.log.Error("relay ended: its service is started anew with another one", "err", err)
-			s.broken.Store(true)
-			s.user.touched()
-		}
+		keepRunning(s.ctx, s.Datagrams.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
 	})
 }
 
-func (s *standIn) File() *os.File { return s.flows.Inner() }
-func (s *standIn) Broken() bool   { return s.broken.Load() }
+// holdUp is how long a relay rests that the kernel has refused something it never refuses.
+var holdUp = time.Second
 
-func (s *standIn) Carried() uint64 { return s.flows.Carried() }
-func (s *standIn) Ask()            { s.flows.Ask() }
+// keepRunning runs until ctx ends; what run keeps goes on after an error.
+func keepRunning(ctx context.Context, run func(context.Context) error, failed func(error)) {
+	for {
+		err := run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		failed(err)
+		select {
+		case <-time.After(holdUp):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *standIn) File() *os.File { return s.Inner() }
 
 func (s *standIn) Close() error {
-	err := s.flows.Close()
+	s.stop()
+	err := s.Datagrams.Close()
 	s.running.Wait()
 	return err
 }

@@ -273,8 +273,7 @@ func pollNow(socket int) int16 {
 	return ready
 }
 
-// HealNode drops a stand-in that relays nothing new any more, and
-// puts the node back when somebody deleted or replaced it: as a link to
+// HealNode puts the node back when somebody deleted or replaced it: as a link to
 // the spare, the very same socket with its queue, or bound anew where the spare
 // is gone too (see [Socket.Generation]). It returns what it found and did, for
 // the log; "" when the node is in its place. What stands there now and is not a
@@ -285,9 +284,6 @@ func (s *Socket) HealNode() (what string, err error) {
 	defer s.mu.Unlock()
 	if s.closed {
 		return "", fail(s.spec.Address, "", ErrClosed, "")
-	}
-	if s.stand != nil && s.stand.Broken() {
-		return s.retire("its relay had ended")
 	}
 	if s.node == nil || s.file == nil {
 		return "", nil

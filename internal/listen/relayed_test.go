@@ -3,33 +3,11 @@ package listen
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"activator/internal/ktest"
 	"activator/internal/relay"
 )
-
-// A stand-in that relays no more is dropped when its service is asked to look, and
-// the service that has it is told to start anew.
-func TestBrokenStandIn(t *testing.T) {
-	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
-	if _, err := s.Lend(); err != nil {
-		t.Fatal(err)
-	}
-	if what, err := s.HealNode(); what != "" || err != nil {
-		t.Errorf("a healthy one: %q, %v", what, err)
-	}
-	r.last.broken = true
-	what, err := s.HealNode()
-	if err != nil || !strings.Contains(what, "its relay had ended") || s.Generation() != 1 {
-		t.Errorf("%q, %v, generation %d", what, err, s.Generation())
-	}
-	if _, err := s.Lend(); err != nil || r.made != 2 {
-		t.Errorf("%v, %d made", err, r.made)
-	}
-}
 
 // A relay takes nothing before it is in front, and where it cannot be, nothing at all.
 func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {

@@ -69,7 +69,6 @@ type Means struct {
 type StandIn interface {
 	File() *os.File  // lends it until Close
 	Run()            // begins to relay, once: nothing is taken off the host's queue before
-	Broken() bool    // nothing new is relayed any more
 	Carried() uint64 // changes with every datagram that is relayed, either way
 	Ask()            // has it look at the host's queue once more
 	Close() error

@@ -26,7 +26,6 @@ type relayed struct {
 	inner        *os.File      // the service's
 	outer, pipes [2]int        // outer[0] is connected to inner; a byte in pipes[1] ends it
 	done         chan struct{} // nil: it has not run
-	broken       bool
 	carried      atomic.Uint64
 	asked        atomic.Int64
 }
@@ -104,8 +103,6 @@ func (x *relayed) run() {
 }
 
 func (x *relayed) File() *os.File { return x.inner }
-
-func (x *relayed) Broken() bool { return x.broken }
 
 func (x *relayed) Carried() uint64 { return x.carried.Load() }
 func (x *relayed) Ask()            { x.asked.Add(1) }

@@ -43,7 +43,7 @@ func (r *Room) Bound(a Address) (*Bound, error) {
 	if err := r.makeLocal(); err != nil {
 		return nil, err
 	}
-	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG})
+	fds, err := r.sockets(diagKind)
 	if err != nil {
 		return nil, err
 	}
@@ -248,27 +248,8 @@ func (b *Bound) toward(four bool, asked netip.Addr) (ip netip.Addr) {
 	return ip
 }
 
-// Sockets makes n datagram sockets of a domain inside, close-on-exec and
+// Sockets makes n datagram sockets of a family inside, or fewer, close-on-exec and
 // non-blocking, that may have any client's address, ip(7). The caller closes them.
-func (b *Bound) Sockets(domain, n int) ([]int, error) {
-	kinds := make([]kind, min(n, mostAhead))
-	for i := range kinds {
-		kinds[i] = kind{domain, unix.SOCK_DGRAM, 0}
-	}
-	fds, err := b.room.sockets(kinds...)
-	if err != nil {
-		return nil, err
-	}
-	for _, fd := range fds {
-		if domain == unix.AF_INET {
-			err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-		} else if err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1); err == nil {
-			err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
-		}
-		if err != nil {
-			closeAll(fds)
-			return nil, os.NewSyscallError("setsockopt", err)
-		}
-	}
-	return fds, nil
+func (b *Bound) Sockets(family, n int) ([]int, error) {
+	return b.room.datagrams(family, min(n, mostAhead))
 }

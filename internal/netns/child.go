@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"os"
 	"runtime"
 
@@ -8,81 +9,132 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/script"
+	"activator/internal/spec"
 )
 
-// call is a system call that returns a descriptor.
-type call struct {
-	number uintptr
-	args   [3]uintptr
+// child is a list of system calls for a child that shares our memory, for the results, and our
+// descriptors, for those that it opens. It is a process of its own, since only one with a
+// single thread may enter a user namespace, setns(2).
+type child struct {
+	list   *script.Script
+	opened []script.Call
 }
 
-// inChild has a script made in a child. It is its own process, since only one with a
-// single thread may enter a user namespace, setns(2); it shares our memory, for
-// the results, and our descriptors, for the sockets. We sleep meanwhile
-// (CLONE_VFORK).
-func inChild(list *script.Script) error {
-	if err := list.Finish(); err != nil {
-		return err
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	pid, pidfd, err := list.Start(unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES)
-	if err != nil {
-		return err
-	}
-	_ = unix.Close(pidfd)
-	_, _, err = fd.Reap(pid)
-	return err
-}
-
-// kind is what socket(2) is asked for.
-type kind struct{ domain, kind, protocol int }
-
-// sockets makes a socket of each kind inside, close-on-exec and non-blocking, all
-// or none. The caller closes them.
-func (r *Room) sockets(kinds ...kind) ([]int, error) {
-	calls := make([]call, len(kinds))
-	for i, k := range kinds {
-		calls[i] = call{number: unix.SYS_SOCKET, args: [3]uintptr{uintptr(k.domain),
-			uintptr(k.kind | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), uintptr(k.protocol)}}
-	}
-	return r.make("socket", calls...)
-}
-
-// make has calls made inside, which all return descriptors, and returns these, all
-// or none. The caller closes them.
-func (r *Room) make(name string, calls ...call) ([]int, error) {
+// newChild returns a child that does nothing yet. The caller closes it.
+func newChild() (*child, error) {
 	list, err := script.New()
 	if err != nil {
 		return nil, err
 	}
-	defer list.Close()
-	enter := []script.Call{
-		list.Do(unix.SYS_SETNS, uintptr(r.user), unix.CLONE_NEWUSER),
-		list.Do(unix.SYS_SETNS, uintptr(r.network), unix.CLONE_NEWNET),
-	}
-	made := make([]script.Call, len(calls))
-	for i, c := range calls {
-		made[i] = list.Do(c.number, c.args[:]...)
-	}
-	if err := inChild(list); err != nil {
+	return &child{list: list}, nil
+}
+
+func (c *child) close() { c.list.Close() }
+
+// do adds a system call. When it fails the child ends, and the error has its name.
+func (c *child) do(name string, number uintptr, args ...uintptr) script.Call {
+	c.list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
+	return c.list.Do(number, args...)
+}
+
+// open is do for a call that returns a new descriptor.
+func (c *child) open(name string, number uintptr, args ...uintptr) {
+	c.opened = append(c.opened, c.do(name, number, args...))
+}
+
+// openFile is open of a file, openat(2).
+func (c *child) openFile(path string, flags int) {
+	c.open("open "+path, unix.SYS_OPENAT, script.Here, c.list.Text(path), uintptr(flags|unix.O_CLOEXEC))
+}
+
+// socket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.
+func (c *child) socket(k spec.Kind) {
+	c.open("socket", unix.SYS_SOCKET, uintptr(k.Family), uintptr(k.Type|unix.SOCK_CLOEXEC), uintptr(k.Protocol))
+}
+
+// errKilled is of a child that did not get to the end of its list.
+var errKilled = errors.New("a child that makes sockets was killed")
+
+// run has the calls made, and returns what was opened, in its order, all or none; the caller
+// closes it. flags are clone(2)'s besides; with CLONE_VFORK we sleep meanwhile, which is
+// the shortest way where it takes some microseconds.
+func (c *child) run(flags uintptr) ([]int, error) {
+	return c.start(func() (int, int, error) { return c.list.Start(shared | flags) })
+}
+
+// runInGroup is run in a control group.
+func (c *child) runInGroup(cgroup int) ([]int, error) {
+	return c.start(func() (int, int, error) { return c.list.StartInGroup(shared, cgroup) })
+}
+
+const shared = unix.CLONE_VM | unix.CLONE_FILES
+
+func (c *child) start(start func() (pid, pidfd int, err error)) ([]int, error) {
+	if err := c.list.Finish(); err != nil {
 		return nil, err
 	}
-	for _, c := range enter {
-		if n := c.Result(); n < 0 {
-			return nil, os.NewSyscallError("setns", unix.Errno(-n))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, pidfd, err := start()
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Close(pidfd)
+	if _, _, err := fd.Reap(pid); err != nil {
+		return nil, err
+	}
+	return c.results()
+}
+
+func (c *child) results() ([]int, error) {
+	fds := make([]int, 0, len(c.opened))
+	for _, call := range c.opened {
+		if fd := call.Result(); fd >= 0 {
+			fds = append(fds, fd)
 		}
 	}
-	fds := make([]int, 0, len(calls))
-	for _, c := range made {
-		n := c.Result()
-		if n < 0 {
-			closeAll(fds)
-			return nil, os.NewSyscallError(name, unix.Errno(-n))
-		}
-		fds = append(fds, n)
+	err := c.list.Failure()
+	if err == nil && len(fds) < len(c.opened) {
+		err = errKilled
+	}
+	if err != nil {
+		closeAll(fds)
+		return nil, err
 	}
 	return fds, nil
+}
+
+// mostSockets is how many sockets one child makes.
+const mostSockets = 8192
+
+// SocketsInGroup makes a socket of each kind in a control group (v2), which cgroup is the
+// folder of, lent for the call: close-on-exec, all or none. The caller closes them. A socket is
+// of the group for good, also when the folder is gone; the child is not there any more.
+func SocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
+	made := make([]int, 0, len(kinds))
+	for len(kinds) > 0 {
+		some := kinds[:min(len(kinds), mostSockets)]
+		kinds = kinds[len(some):]
+		fds, err := socketsInGroup(cgroup, some)
+		if err != nil {
+			closeAll(made)
+			return nil, err
+		}
+		made = append(made, fds...)
+	}
+	return made, nil
+}
+
+func socketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
+	c, err := newChild()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	for _, k := range kinds {
+		c.socket(k)
+	}
+	return c.runInGroup(cgroup)
 }
 
 func closeAll(fds []int) {

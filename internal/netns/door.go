@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/budget"
+	"activator/internal/spec"
 )
 
 // Options of a door.
@@ -229,9 +230,9 @@ func (d *Door) take(which int) (fd int, err error) {
 func (d *Door) fill(which int) error {
 	n := min(max(1, 2*d.batch[which]), mostAhead, budget.Ahead())
 	domain := [...]int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX}[which]
-	kinds := make([]kind, n)
+	kinds := make([]spec.Kind, n)
 	for i := range kinds {
-		kinds[i] = kind{domain, unix.SOCK_STREAM, 0}
+		kinds[i] = spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 	}
 	fds, err := d.room.sockets(kinds...)
 	if errors.Is(err, unix.EMFILE) && n > 1 {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // stranger listens at a unix address by a socket that the test has made, and counts
@@ -142,7 +144,7 @@ func TestDialNameInSharedNetwork(t *testing.T) {
 	}
 	r.alone = false
 	i.told("unix @mine", "listens")
-	fds, err := r.sockets(kind{unix.AF_UNIX, unix.SOCK_STREAM, 0})
+	fds, err := r.sockets(spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 func addrPort(s string) netip.AddrPort {
@@ -144,7 +146,7 @@ func TestChildrenBesideWork(t *testing.T) {
 		r := open(t, i.pid)
 		rooms.Go(func() {
 			for range 200 {
-				fds, err := r.sockets(kind{unix.AF_INET, unix.SOCK_STREAM, 0}, kind{unix.AF_UNIX, unix.SOCK_STREAM, 0})
+				fds, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 				if err != nil {
 					t.Error(err)
 					return
@@ -167,11 +169,11 @@ func TestChildrenBesideWork(t *testing.T) {
 func TestErrors(t *testing.T) {
 	i := newInmate(t)
 	r := open(t, i.pid)
-	if fds, err := r.sockets(kind{unix.AF_INET, unix.SOCK_STREAM, 0}, kind{unix.AF_INET, unix.SOCK_STREAM, 99}); !errors.Is(err, unix.EPROTONOSUPPORT) {
+	if fds, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK, Protocol: 99}); !errors.Is(err, unix.EPROTONOSUPPORT) {
 		t.Errorf("%v, %v", fds, err)
 	}
 	r.Close()
-	if _, err := r.sockets(kind{unix.AF_INET, unix.SOCK_STREAM, 0}); !errors.Is(err, unix.EBADF) || !strings.HasPrefix(err.Error(), "setns") {
+	if _, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}); !errors.Is(err, unix.EBADF) || !strings.HasPrefix(err.Error(), "setns") {
 		t.Errorf("%v", err)
 	}
 	if _, err := Open(1 << 30); !errors.Is(err, unix.ENOENT) {
@@ -192,9 +194,9 @@ func BenchmarkSockets(b *testing.B) {
 	for _, n := range []int{1, 16, 64} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			r := open(b, newInmate(b).pid)
-			kinds := make([]kind, n)
+			kinds := make([]spec.Kind, n)
 			for i := range kinds {
-				kinds[i] = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
+				kinds[i] = spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 			}
 			for b.Loop() {
 				fds, err := r.sockets(kinds...)
@@ -215,7 +217,7 @@ func TestNoCongestion(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
-		fds, err := r.sockets(kind{domain, unix.SOCK_STREAM, 0})
+		fds, err := r.sockets(spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 		if err != nil {
 			t.Fatal(err)
 		}

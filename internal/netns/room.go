@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -16,18 +14,19 @@ import (
 // Room is the inside of a process: its network, and the files that it sees. It is
 // one goroutine's, with all its doors.
 type Room struct {
-	user, network, root int // its namespaces, and its root folder
-	diag                int // netlink socket of the network, sock_diag(7)
-	local               bool
-	ids                 behalf.IDs    // of the process
-	place               *behalf.Place // where it is; nil: not identified, or closed
-	alone               bool          // the network is its own: whoever has a name there is of the process
+	namespace
+	root  int // its root folder
+	diag  int // netlink socket of the network, sock_diag(7)
+	local bool
+	ids   behalf.IDs    // of the process
+	place *behalf.Place // where it is; nil: not identified, or closed
+	alone bool          // the network is its own: whoever has a name there is of the process
 }
 
 // Open opens the room of a process that we started, and that has been given its
 // root. The pid must not have been reaped.
 func Open(pid int) (*Room, error) {
-	r := &Room{user: -1, network: -1, root: -1, diag: -1}
+	r := &Room{namespace: namespace{-1, -1}, root: -1, diag: -1}
 	for _, o := range []struct {
 		name  string
 		flags int
@@ -41,7 +40,7 @@ func Open(pid int) (*Room, error) {
 		}
 		*o.fd = fd
 	}
-	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG})
+	fds, err := r.sockets(diagKind)
 	if err != nil {
 		r.Close()
 		return nil, err
@@ -77,7 +76,8 @@ func (r *Room) Identify(pid int) (err error) {
 
 // Close closes what Open opened. Sockets that were made live on. Twice is fine.
 func (r *Room) Close() {
-	for _, fd := range []*int{&r.user, &r.network, &r.root, &r.diag} {
+	r.namespace.close()
+	for _, fd := range []*int{&r.root, &r.diag} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 			*fd = -1
@@ -89,23 +89,19 @@ func (r *Room) Close() {
 	}
 }
 
-// makeLocal makes every address local inside, as `ip route add local default dev lo
-// table local` would, for both families: so the program's answers to a client's
-// address come to the socket that has it. A kernel without IPv6 needs none.
+// makeLocal makes every address local inside, so that the program's answers to a client's
+// address come to the socket that has it.
 func (r *Room) makeLocal() error {
 	if r.local {
 		return nil
 	}
-	fds, err := r.sockets(kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE})
+	fds, err := r.sockets(routeKind)
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		err := request(fds[0], localRoute(family), func([]byte) {})
-		if err != nil && err != unix.EEXIST && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT {
-			return os.NewSyscallError("rtnetlink RTM_NEWROUTE", err)
-		}
+	if err := makeLocal(fds[0], unix.AF_INET, unix.AF_INET6); err != nil {
+		return err
 	}
 	r.local = true
 	return nil
@@ -126,18 +122,11 @@ func (r *Room) NoCongestion() error {
 	return r.set("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }
 
-// set writes a file of the network's.
+// set writes a file of the network's: it is that of whoever opens it.
 func (r *Room) set(path, value string) error {
-	name, err := unix.BytePtrFromString(path)
+	fds, err := r.open(func(c *child) { c.openFile(path, unix.O_WRONLY) })
 	if err != nil {
 		return err
-	}
-	here := unix.AT_FDCWD
-	// The network is that of whoever opens it.
-	fds, err := r.make("openat", call{number: unix.SYS_OPENAT, args: [3]uintptr{uintptr(here), uintptr(unsafe.Pointer(name)), unix.O_WRONLY | unix.O_CLOEXEC}})
-	runtime.KeepAlive(name)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer closeAll(fds)
 	if _, err := unix.Write(fds[0], []byte(value)); err != nil {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/binary"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,9 @@ type mmsghdr struct {
 	unix.Msghdr
 	n uint32 // bytes of the datagram
 }
+
+// batches are those that nobody uses.
+var batches sync.Pool
 
 // batch is datagrams between two sockets. What was received and not yet sent
 // stays in it.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/netns"
 )
 
 // BenchmarkUDPEcho compares an echo through the relay with the same echo
@@ -19,7 +21,7 @@ import (
 func BenchmarkUDPEcho(b *testing.B) {
 	for _, row := range []struct{ clients, window, size int }{{1, 1, 64}, {1, 32, 64}, {1, 32, 1200}, {16, 8, 64}, {1000, 1, 64}} {
 		b.Run(fmt.Sprintf("clients=%d/window=%d/size=%d", row.clients, row.window, row.size), func(b *testing.B) {
-			m := newMaker(b)
+			m := newOwner(b)
 			var sum, cpu [2]float64
 			for range b.N {
 				for i, relayed := range []bool{false, true} {
@@ -37,13 +39,13 @@ func BenchmarkUDPEcho(b *testing.B) {
 	}
 }
 
-// BenchmarkStandIn is a realm, from order to delivery.
-func BenchmarkStandIn(b *testing.B) {
-	m := newMaker(b)
+// BenchmarkOpen is a relay, of an owner that has made one.
+func BenchmarkOpen(b *testing.B) {
+	m := newOwner(b)
 	host, _ := hostSocket(b, "udp", "[::]:0")
-	standIn(b, m, host, Options{}).Close() // the process is started
+	standIn(b, m, host, Options{}).Close()
 	for b.Loop() {
-		d, err := m.StandIn(host, Options{})
+		d, err := Open(m, host, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -51,12 +53,12 @@ func BenchmarkStandIn(b *testing.B) {
 	}
 }
 
-// BenchmarkMaker is the start of the process and a realm.
-func BenchmarkMaker(b *testing.B) {
+// BenchmarkOwner is a relay with a user namespace of its own.
+func BenchmarkOwner(b *testing.B) {
 	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
 	for b.Loop() {
-		m := NewMaker(startSelf)
-		d, err := m.StandIn(host, Options{})
+		m := new(netns.Owner)
+		d, err := Open(m, host, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -67,7 +69,7 @@ func BenchmarkMaker(b *testing.B) {
 
 // BenchmarkNewClient is the first datagram of a client.
 func BenchmarkNewClient(b *testing.B) {
-	m := newMaker(b)
+	m := newOwner(b)
 	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
 	d := standIn(b, m, host, Options{})
 	for n := 0; b.Loop(); n++ {
@@ -87,7 +89,7 @@ func BenchmarkNewClient(b *testing.B) {
 
 const measureTime = 500 * time.Millisecond
 
-func measure(b *testing.B, m *Maker, relayed bool, clients, window, size int) (rate, cpu float64) {
+func measure(b *testing.B, m *netns.Owner, relayed bool, clients, window, size int) (rate, cpu float64) {
 	host, conn := hostSocket(b, "udp4", "127.0.0.1:0")
 	given := host
 	stop := func() {}

@@ -28,7 +28,7 @@ type Inside interface {
 }
 
 // Carry relays what comes to host, a bound UDP socket, lent for the call as for
-// [Maker.StandIn], to a program that has a socket of its own.
+// [Open], to a program that has a socket of its own.
 //
 // A program's queue ends with it. So a batch stays here until the program has read
 // it, and nothing more is taken off the host's queue until then. What a program has

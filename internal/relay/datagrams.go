@@ -17,7 +17,7 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// Options of a stand-in; the zero value is the default.
+// Options of a relay; the zero value is the default.
 type Options struct {
 	Flows         int           // most clients at a time; 0: 16384, and never more than RLIMIT_NOFILE has room for
 	Expire        time.Duration // how long a client may be silent; 0: 2 minutes
@@ -26,6 +26,9 @@ type Options struct {
 	Undelivered   *Undelivered  // of the host's socket: what comes first, and what is left in the end; nil: it is lost. Shared
 	Log           *slog.Logger  // nil: says nothing
 }
+
+// ErrClosed is returned by what has been closed.
+var ErrClosed = errors.New("relay closed")
 
 const (
 	defaultFlows  = 16384
@@ -39,10 +42,8 @@ const (
 // of a service that are lent the same inner socket; and what it holds when it is closed
 // is [Undelivered], for the next one.
 type Datagrams struct {
-	maker      *Maker
-	generation int // of the maker's process
-	options    Options
-	name       string
+	options Options
+	name    string
 
 	host     int     // our own descriptor of the host's open file description
 	self     rawAddr // the host's address
@@ -82,7 +83,7 @@ type Datagrams struct {
 	armed      time.Time     // the deadline of epoll
 	inStall    stall
 	outStall   stall
-	noOrder    time.Duration // before that the maker is not asked again
+	noOrder    time.Duration // before that no flow sockets are made
 	lost       lostLog
 	innerDrops uint32        // of the inner socket, when it was looked at last
 	sent       bool          // something to it since
@@ -118,8 +119,7 @@ func (d *Datagrams) String() string { return d.name }
 
 // Run relays until ctx ends, which is no error, or Close. It wakes for nothing
 // but datagrams, and a timer while there are flows. It may be called again: flows
-// and what is on its way stay. The error is [ErrStale] when a new client came
-// and the realm has no flow socket for him.
+// and what is on its way stay.
 func (d *Datagrams) Run(ctx context.Context) error {
 	d.running.Lock()
 	defer d.running.Unlock()

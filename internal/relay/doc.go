@@ -1,18 +1,17 @@
 // Package relay carries datagrams between a socket of the host and one that a
 // service holds in its place, for services that must not hold the host's.
 //
-//	maker := relay.NewMaker(starter.StartProcess)
-//	datagrams, err := maker.StandIn(host, relay.Options{})
+//	var owner netns.Owner
+//	datagrams, err := relay.Open(&owner, host, relay.Options{})
 //	go datagrams.Run(ctx)
 //	lend(datagrams.Inner()) // same family, type and address as the host's
 //
-// The inner socket lives in a realm: a network namespace with nothing in it but
+// The relay socket lives in a relay network namespace: with nothing in it but
 // lo, on which every address is local. For each client a flow socket stands there
 // at the client's own address, so that the service sees it and answers to it. What
-// the service sends to anybody else stays in the realm.
+// the service sends to anybody else stays there.
 //
-// A realm is made by a helper process, the maker, which is born into a user
-// namespace of ours: nobody needs a privilege.
+// Package netns makes that namespace, as one of ours: nobody needs a privilege.
 //
 // A program that binds a socket of its own network gets the datagrams there: [Carry].
 // Then the flows stand in that network, and what the program has not read when it ends

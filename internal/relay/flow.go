@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flow is a client: a socket in the realm at the client's address. Answers that
+// flow is a client: a socket beside the relay socket, at the client's address. Answers that
 // arrive there go to the client.
 type flow struct {
 	fd        int // owned
@@ -36,11 +36,11 @@ type flow struct {
 
 	slot         int32
 	generation   int32
-	last         time.Duration // of the last datagram, on the clock of the stand-in
+	last         time.Duration // of the last datagram, on the clock of the relay
 	older, newer *flow
 }
 
-// table is the flows of a stand-in, by client and in the order of their last use.
+// table is the flows of a relay, by client and in the order of their last use.
 type table struct {
 	byClient map[string]*flow
 	slots    []*flow // by the number in the epoll event; nil: free
@@ -150,4 +150,10 @@ func (t *table) unlink(f *flow) {
 		t.newest = f.older
 	}
 	f.older, f.newer = nil, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
 }

@@ -10,11 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,12 +20,13 @@ import (
 
 	"activator/internal/kernel/budget"
 	"activator/internal/ktest"
+	"activator/internal/netns"
 )
 
 // TestExpire changes the time while nobody relays, so that no flow expires before
 // its answer has come, however slow the machine is.
 func TestExpire(t *testing.T) {
-	m := newMaker(t)
+	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{Expire: time.Hour})
 	inner := service(t, d)
@@ -57,7 +56,7 @@ func TestAnswerBeforeExpiry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, host := hostSocket(t, name, at[0])
-			d := standIn(t, newMaker(t), f, Options{Expire: time.Hour})
+			d := standIn(t, newOwner(t), f, Options{Expire: time.Hour})
 			inner := service(t, d)
 			c := client(t, name, at[1])
 			stop := run(t, d)
@@ -97,7 +96,7 @@ func (l *lines) String() string {
 func TestTableFull(t *testing.T) {
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newMaker(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := standIn(t, newOwner(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	run(t, d)
 	inner := service(t, d)
 	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
@@ -116,7 +115,7 @@ func TestTableFull(t *testing.T) {
 // TestDescriptorsFull: stand-ins share the limit of descriptors.
 func TestDescriptorsFull(t *testing.T) {
 	var log lines
-	m := newMaker(t)
+	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	var others budget.Share
@@ -143,7 +142,7 @@ func TestTableMakesRoom(t *testing.T) {
 	silence = 0
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newMaker(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := standIn(t, newOwner(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	stop := run(t, d)
 	defer stop()
 	inner := service(t, d)
@@ -169,7 +168,7 @@ func TestThousands(t *testing.T) {
 		ktest.Skip(t, "RLIMIT_NOFILE is %d", limit.Cur)
 	}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newMaker(t), f, Options{})
+	d := standIn(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	go func() { // ends when inner is closed
@@ -202,41 +201,32 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-func TestMakerDies(t *testing.T) {
-	m := newMaker(t)
+// TestOwnerCloses: a relay that there is serves whom it has, and everybody who comes, when
+// no other one can be made any more.
+func TestOwnerCloses(t *testing.T) {
+	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{})
-	failed := make(chan error, 1)
-	go func() { failed <- d.Run(context.Background()) }()
+	run(t, d)
 	inner := service(t, d)
 	old := client(t, "udp4", "127.0.0.1:0")
 	exchange(t, old, host.LocalAddr(), inner)
-	before := m.pid
-	if err := unix.Kill(m.pid, unix.SIGKILL); err != nil {
+	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A new stand-in has a new maker.
-	f2, host2 := hostSocket(t, "udp4", "127.0.0.1:0")
-	d2 := standIn(t, m, f2, Options{})
-	run(t, d2)
-	exchange(t, client(t, "udp4", "127.0.0.1:0"), host2.LocalAddr(), service(t, d2))
-	if m.pid == before {
-		t.Error("the maker was not started anew")
+	f2, _ := hostSocket(t, "udp4", "127.0.0.1:0")
+	if _, err := Open(m, f2, Options{}); !errors.Is(err, netns.ErrClosed) {
+		t.Errorf("another one: %v", err)
 	}
-	// The old one serves whom it has, and new clients while sockets are left.
 	exchange(t, old, host.LocalAddr(), inner)
-	for range firstFlows - 1 {
+	for range 3 * firstFlows {
 		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
-	}
-	ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "one too many")
-	if err := <-failed; !errors.Is(err, ErrStale) {
-		t.Errorf("run: %v", err)
 	}
 }
 
 func TestCloseWhileRunning(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newMaker(t), f, Options{})
+	d := standIn(t, newOwner(t), f, Options{})
 	done := make(chan error, 1)
 	go func() { done <- d.Run(context.Background()) }()
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), service(t, d))
@@ -255,7 +245,7 @@ func TestCloseWhileRunning(t *testing.T) {
 
 // TestNothingIsLeft counts descriptors: realms die with their sockets.
 func TestNothingIsLeft(t *testing.T) {
-	m := newMaker(t)
+	m := newOwner(t)
 	f, _ := hostSocket(t, "udp", "[::]:0")
 	count := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
@@ -264,7 +254,7 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		return len(entries)
 	}
-	standIn(t, m, f, Options{}).Close() // the maker's socket stays
+	standIn(t, m, f, Options{}).Close() // the owner stays
 	before := count()
 	for range 20 {
 		d := standIn(t, m, f, Options{})
@@ -284,7 +274,7 @@ func TestNothingIsLeft(t *testing.T) {
 }
 
 func TestStandInRefuses(t *testing.T) {
-	m := newMaker(t)
+	m := newOwner(t)
 	for name, make := range map[string]func() (int, error){
 		"a stream":        func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) },
 		"not bound":       func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) },
@@ -304,7 +294,7 @@ func TestStandInRefuses(t *testing.T) {
 			}
 			f := os.NewFile(uintptr(fd), "host")
 			defer f.Close()
-			d, err := m.StandIn(f, Options{})
+			d, err := Open(m, f, Options{})
 			if err == nil {
 				d.Close()
 				t.Fatal("it stands in")
@@ -314,20 +304,8 @@ func TestStandInRefuses(t *testing.T) {
 	}
 }
 
-// TestStartFails: the error of the process is told.
-func TestStartFails(t *testing.T) {
-	m := NewMaker(startSelf)
-	m.start = func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.ENOSPC }
-	defer m.Close()
-	f, _ := hostSocket(t, "udp4", "127.0.0.1:0")
-	if _, err := m.StandIn(f, Options{}); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "max_user_namespaces") {
-		t.Errorf("%v", err)
-	}
-}
-
-// helperParent starts a process that relays, and returns it, its maker's pid and
-// the address.
-func helperParent(t *testing.T) (c *exec.Cmd, maker int, host *net.UDPAddr) {
+// helperParent starts a process that relays, and returns it and the address.
+func helperParent(t *testing.T) (c *exec.Cmd, host *net.UDPAddr) {
 	t.Helper()
 	c = exec.Command("/proc/self/exe", "helper", "parent")
 	out, err := c.StdoutPipe()
@@ -339,25 +317,24 @@ func helperParent(t *testing.T) (c *exec.Cmd, maker int, host *net.UDPAddr) {
 	}
 	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
 	host = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
-	if _, err := fmt.Fscanln(out, &maker, &host.Port); err != nil {
+	if _, err := fmt.Fscanln(out, &host.Port); err != nil {
 		t.Fatal(err)
 	}
-	return c, maker, host
+	return c, host
 }
 
 // parent is the helper: it relays to an echo of its own.
 func parent() {
-	runtime.LockOSThread() // the maker's parent, see prctl(2) on PR_SET_PDEATHSIG
 	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err == nil {
 		var f *os.File
 		var d *Datagrams
-		m := NewMaker(startSelf)
+		m := new(netns.Owner)
 		if f, err = host.(*net.UDPConn).File(); err == nil {
-			d, err = m.StandIn(f, Options{})
+			d, err = Open(m, f, Options{})
 		}
 		if err == nil {
-			fmt.Println(m.pid, host.LocalAddr().(*net.UDPAddr).Port)
+			fmt.Println(host.LocalAddr().(*net.UDPAddr).Port)
 			go echo(d.innerFD)
 			err = d.Run(context.Background())
 		}
@@ -366,35 +343,43 @@ func parent() {
 	os.Exit(1)
 }
 
-// TestParentKilled: with us goes the maker, and with both the realm.
-func TestParentKilled(t *testing.T) {
-	c, maker, _ := helperParent(t)
-	fd, err := unix.PidfdOpen(maker, 0)
-	if err != nil {
-		t.Fatal(err)
+// TestNobodyElse: a relay has no process, and ends with ours.
+func TestNobodyElse(t *testing.T) {
+	c, host := helperParent(t)
+	client := client(t, "udp4", "127.0.0.1:0")
+	ask(t, client, host, "hello")
+	receive(t, client)
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Process.Pid))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
 	}
-	defer unix.Close(fd)
+	for _, path := range paths {
+		if text, err := os.ReadFile(path); err == nil && len(text) > 0 { // a thread may end
+			t.Errorf("%s: %s", path, text)
+		}
+	}
 	_ = c.Process.Kill()
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	eventually(t, "the maker is gone", func() bool {
-		n, _ := unix.Poll(poll, 0)
-		return n == 1
+	_ = c.Wait()
+	eventually(t, "the host's address is free", func() bool {
+		c, err := net.ListenUDP("udp4", host)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
 	})
 }
 
 // TestIdle: nobody wakes up while nobody comes, also with a client in the table.
 func TestIdle(t *testing.T) {
-	c, maker, host := helperParent(t)
+	c, host := helperParent(t)
 	client := client(t, "udp4", "127.0.0.1:0")
 	ask(t, client, host, "hello")
 	receive(t, client)
-	for _, pid := range []int{c.Process.Pid, maker} {
-		eventually(t, "half a second without a switch", func() bool {
-			before := switches(t, pid)
-			time.Sleep(500 * time.Millisecond)
-			return switches(t, pid) == before
-		})
-	}
+	eventually(t, "half a second without a switch", func() bool {
+		before := switches(t, c.Process.Pid)
+		time.Sleep(500 * time.Millisecond)
+		return switches(t, c.Process.Pid) == before
+	})
 }
 
 // switches counts how often a thread of a process went to sleep.

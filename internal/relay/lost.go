@@ -11,6 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// stepError is an error of one step.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
 // lostLog counts the datagrams that are dropped, by why, and says so at once, and then
 // no more often than lostEvery. What was not said is said later, if nothing follows.
 type lostLog struct {

@@ -13,16 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/netns"
 )
 
 func TestMain(m *testing.M) {
-	if IsMaker() {
-		Make()
-	}
 	if len(os.Args) > 1 && os.Args[1] == "helper" {
 		helper(os.Args[2:])
 	}
-	// A maker that is built for the race detector else sleeps a second at exit.
+	// A helper that is built for the race detector else sleeps a second at exit.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	ktest.Main(m)
 }
@@ -30,15 +28,10 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits for what must happen.
 const patience = 5 * time.Minute
 
-func startSelf(argv []string, attr *syscall.ProcAttr) (int, error) {
-	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
-	return pid, err
-}
-
-func newMaker(t testing.TB) *Maker {
-	m := NewMaker(startSelf)
-	t.Cleanup(func() { _ = m.Close() })
-	return m
+func newOwner(t testing.TB) *netns.Owner {
+	owner := new(netns.Owner)
+	t.Cleanup(func() { _ = owner.Close() })
+	return owner
 }
 
 // hostSocket binds a socket of the host.
@@ -66,9 +59,9 @@ func hostSocket(t testing.TB, network, address string) (*os.File, net.PacketConn
 }
 
 // standIn relays for f until the test ends.
-func standIn(t testing.TB, m *Maker, f *os.File, o Options) *Datagrams {
+func standIn(t testing.TB, m *netns.Owner, f *os.File, o Options) *Datagrams {
 	t.Helper()
-	d, err := m.StandIn(f, o)
+	d, err := Open(m, f, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,11 +106,3 @@ func FuzzAddress(f *testing.F) {
 }
 
 // FuzzAcknowledged: an answer of rtnetlink.
-func FuzzAcknowledged(f *testing.F) {
-	f.Add(localRoute(unix.AF_INET))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if acknowledged(b) == nil && len(b) < unix.SizeofNlMsghdr+4 {
-			t.Fatal("too short")
-		}
-	})
-}

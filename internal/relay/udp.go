@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inbound carries a batch from the host's queue into the realm, or what is left
+// inbound carries a batch from the host's queue to the relay socket, or what is left
 // of the last one.
 func (d *Datagrams) inbound() error {
 	d.inStall.until = 0
@@ -30,7 +30,7 @@ func fatal(err error) bool {
 	return err == unix.EBADF || err == unix.ENOTSOCK || err == unix.EINVAL || err == unix.EFAULT || err == unix.ENOSYS
 }
 
-// longestInside is the longest segment on the way through a realm, whose MTU is
+// longestInside is the longest segment on the way inside: the MTU of lo is
 // 64 KiB.
 const longestInside = 16 << 10
 
@@ -41,10 +41,7 @@ func (d *Datagrams) forward(b *batch, room int, empty bool) error {
 			b.next++
 			continue
 		}
-		f, err := d.flowOf(b)
-		if err != nil {
-			return err
-		}
+		f := d.flowOf(b)
 		if f == nil { // and so it was told
 			b.done[b.next] = true
 			b.next++
@@ -52,6 +49,7 @@ func (d *Datagrams) forward(b *batch, room int, empty bool) error {
 		}
 		end, cost := d.fitting(b, room)
 		if end == b.next && !empty {
+			var err error
 			if room, empty, err = d.room(); err != nil {
 				return err
 			}
@@ -144,39 +142,35 @@ func (b *batch) control(i int) []byte { return b.ctl[i][:min(int(b.in[i].Control
 
 // flowOf returns the flow of the next datagram, a new one where its client is
 // new; nil: the datagram is to be dropped.
-func (d *Datagrams) flowOf(b *batch) (*flow, error) {
+func (d *Datagrams) flowOf(b *batch) *flow {
 	name, asked := &b.names[b.next], b.control(b.next)
 	if f := d.byClient[string(name.bytes())]; f != nil {
 		if d.wildcard && !bytes.Equal(f.asked[:f.askN], asked) {
 			d.ask(f, asked)
 		}
 		if d.carry.inside == nil || d.aim(f) {
-			return f, nil
+			return f
 		}
 		d.drop(f)
 	}
 	f := d.newFlow(name, asked)
 	if f == nil {
-		return nil, nil
+		return nil
 	}
 	if err := d.open(f); err != nil {
-		return nil, d.refuse(err)
+		d.refuse(err)
+		return nil
 	}
-	return f, nil
+	return f
 }
 
-// refuse drops a datagram whose flow cannot be had. Only the loss of the realm
-// is an error of all.
-func (d *Datagrams) refuse(err error) error {
-	switch {
-	case errors.Is(err, ErrStale), errors.Is(err, ErrClosed):
-		return err
-	case errors.Is(err, errFull), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+// refuse drops a datagram whose flow cannot be had.
+func (d *Datagrams) refuse(err error) {
+	if errors.Is(err, errFull) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		d.lose(1, lostFull, nil)
-	default:
+	} else {
 		d.lose(1, lostFlow, err)
 	}
-	return nil
 }
 
 // newFlow is the flow of a new client, without a socket; nil where a client has
@@ -364,7 +358,7 @@ func (d *Datagrams) gather(b *batch) {
 	f, first := d.ready[0], b.n
 	most := min(f.burst, batchSize-b.n)
 	n, err := b.receive(f.fd, most, d.wildcard, false)
-	if err == unix.ECONNREFUSED && d.carry.inside == nil { // the answer of the realm: nobody was there
+	if err == unix.ECONNREFUSED && d.carry.inside == nil { // the answer from inside: nobody was there
 		d.lose(1, lostRefused, err)
 	}
 	again := n == most || err != nil && err != unix.EAGAIN // an ICMP error: read on

@@ -179,7 +179,7 @@ func (d *Datagrams) flowsInside() map[string]*flow {
 	return flows
 }
 
-// insideKey is an address in the realm, whichever family the socket is of that tells it.
+// insideKey is an address inside, whichever family the socket is of that tells it.
 func insideKey(a *rawAddr) string {
 	if ip := a.ip(); ip.IsValid() {
 		return netip.AddrPortFrom(ip.Unmap(), a.port()).String()

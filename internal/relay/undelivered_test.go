@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -83,35 +81,36 @@ func answers(t *testing.T, inner net.PacketConn, clients []net.PacketConn) {
 	}
 }
 
-// The maker dies, and the first client who needs a new flow socket is the next relay's, and
-// who came right behind him.
-func TestMakerDiesNobodyIsLost(t *testing.T) {
+// Who needs a new flow socket gets one when the owner is closed, and who came right behind
+// him; and what they sent is the next relay's when this one ends before.
+func TestOwnerClosesNobodyIsLost(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
-		m := newMaker(t)
+		m := newOwner(t)
 		d := standIn(t, m, f, Options{Undelivered: &kept})
 		for domain, fds := range d.spare { // as if so many had come
 			closeAll(fds)
 			d.share.Give(len(fds))
 			delete(d.spare, domain)
 		}
-		if err := unix.Kill(m.pid, unix.SIGKILL); err != nil {
+		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
 		var clients []net.PacketConn
 		for i := range 3 {
 			clients = append(clients, asks(fmt.Sprint("question ", i)))
 		}
-		if err := d.Run(context.Background()); !errors.Is(err, ErrStale) {
-			t.Fatalf("run: %v", err)
-		}
+		carried := d.Carried()
+		stop := run(t, d)
+		eventually(t, "all are carried", func() bool { return d.Carried() >= carried+3 })
+		stop()
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if !kept.Any() {
 			t.Error("nobody is undelivered")
 		}
-		next := standIn(t, m, f, Options{Undelivered: &kept})
+		next := standIn(t, newOwner(t), f, Options{Undelivered: &kept})
 		run(t, next)
 		answers(t, service(t, next), clients)
 	})
@@ -122,7 +121,7 @@ func TestMakerDiesNobodyIsLost(t *testing.T) {
 func TestInnerQueueIsKept(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
-		m := newMaker(t)
+		m := newOwner(t)
 		d := standIn(t, m, f, Options{Undelivered: &kept})
 		inner := service(t, d)
 		stop := run(t, d)
@@ -152,7 +151,7 @@ func TestInnerQueueIsKept(t *testing.T) {
 // A service that takes several datagrams as one leaves several.
 func TestInnerQueueInOne(t *testing.T) {
 	var kept Undelivered
-	m := newMaker(t)
+	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := standIn(t, m, f, Options{Undelivered: &kept})
 	inner := service(t, d)
@@ -257,7 +256,7 @@ func TestLostIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text, log := logged()
 			f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-			d := standIn(t, newMaker(t), f, Options{Log: log})
+			d := standIn(t, newOwner(t), f, Options{Log: log})
 			says := lose(t, d, host)
 			run(t, d)
 			for _, want := range append(says, "dropped=1") {
@@ -271,7 +270,7 @@ func TestLostIsSaid(t *testing.T) {
 func TestLostIsSaidLater(t *testing.T) {
 	text, log := logged()
 	f, _ := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newMaker(t), f, Options{Log: log})
+	d := standIn(t, newOwner(t), f, Options{Log: log})
 	d.lose(1, lostInside, unix.EPERM)
 	d.lose(2, lostInside, unix.EPERM)
 	d.lose(4, lostInside, unix.EACCES)

@@ -1,11 +1,9 @@
 package relay
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 	"unsafe"
 
@@ -64,11 +62,8 @@ func (d *Datagrams) fetch() (bool, error) {
 	f := d.byClient[string(d.key(&one.name, &who))]
 	if f == nil {
 		if f, err = d.openUnix(&one.name, who); err != nil {
-			if err = d.refuse(err); err != nil {
-				one.data = bytes.Clone(one.data)
-				d.first = slices.Insert(d.first, 0, one)
-			}
-			return true, err
+			d.refuse(err)
+			return true, nil
 		}
 	} else if !f.reached && f.sender.pid != who.pid {
 		f.sender = who

@@ -160,7 +160,7 @@ func (r *room) close() {
 }
 
 // sweep removes the rooms that an activator left behind when it was killed. A
-// helper that is just ending keeps its own for the next time.
+// child that is just ending keeps its own for the next time.
 func (h *hierarchy) sweep() error {
 	parent, err := h.own()
 	if err != nil {

@@ -1,16 +1,16 @@
 // Package replyonly makes UDP sockets that answer their clients and can send to
 // nobody else, wherever they are passed.
 //
-//	p, err := replyonly.Open(starter.StartProcess) // as root
-//	sockets, err := p.Sockets(kinds)               // not bound yet, nobody to send to
-//	err = p.Admit(sockets[0])                      // from now on it answers whom it hears
-//	err = p.Forget(sockets[0])                     // before it is closed
+//	p, err := replyonly.Open(0)      // as root
+//	sockets, err := p.Sockets(kinds) // not bound yet, nobody to send to
+//	err = p.Admit(sockets[0])        // from now on it answers whom it hears
+//	err = p.Forget(sockets[0])       // before it is closed
 //
 // How. A socket belongs for good to the cgroup (v2) of the process that made it,
 // cgroup_sk_alloc() in kernel/cgroup/cgroup.c, and that cgroup's programs run for
-// it in whose hands and in which namespace it ever is. So a helper, this very
-// binary again, is cloned into a cgroup with our programs, makes the sockets,
-// sends them back and ends; the cgroup's directory is removed at once, and the
+// it in whose hands and in which namespace it ever is. So a child that shares our
+// descriptors is born into a cgroup with our programs, makes the sockets and ends
+// (package netns); the cgroup's directory is removed at once, and the
 // kernel keeps the programs for as long as a socket is open.
 //
 // The programs of the hooks recvmsg4 and recvmsg6 remember the sender of what

@@ -42,7 +42,7 @@ const (
 	stepTables   = "table of peers"
 	stepPrograms = "BPF program"
 	stepAttach   = "attach BPF program"
-	stepHelper   = "socket helper"
+	stepSockets  = "sockets of the cgroup"
 	stepTrial    = "trial of the seal"
 )
 
@@ -73,11 +73,11 @@ func cure(step string, err error) string {
 		return "raise cgroup.max.descendants or cgroup.max.depth of the cgroup above"
 	case is(unix.EPERM, unix.EACCES) && step == stepRoom:
 		return "the activator's cgroup must be its own to divide: Delegate=yes in a systemd unit"
-	case is(unix.EAGAIN) && step == stepHelper:
+	case is(unix.EAGAIN) && step == stepSockets:
 		return "raise the limit of processes (TasksMax=, pids.max, RLIMIT_NPROC)"
-	case is(unix.ENOSYS) && step == stepHelper:
+	case is(unix.ENOSYS) && step == stepSockets:
 		return "clone3 is refused, by a seccomp profile older than 2021: update the container engine"
-	case is(unix.EOPNOTSUPP, unix.EBUSY) && step == stepHelper:
+	case is(unix.EOPNOTSUPP, unix.EBUSY) && step == stepSockets:
 		return "the activator's cgroup is threaded or distributes resources, and so may hold no processes below it: give the activator a cgroup of its own"
 	case is(unix.EMFILE, unix.ENFILE):
 		return "raise the limit of open files (LimitNOFILE=, ulimit -n)"

@@ -3,7 +3,6 @@ package replyonly
 import (
 	"errors"
 	"os"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +12,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if IsHelper() {
-		Helper()
-	}
 	switch os.Getenv(roleVariable) {
 	case roleVictim:
 		victim()
@@ -26,17 +22,11 @@ func TestMain(m *testing.M) {
 	ktest.Main(m)
 }
 
-// start is what the daemon's starter does.
-func start(argv []string, attr *syscall.ProcAttr) (int, error) {
-	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
-	return pid, err
-}
-
 // open opens for a test, which skips for an ordinary user.
 func open(tb testing.TB, peers int) *Programs {
 	tb.Helper()
 	ktest.Filters(tb)
-	p, err := Open(start, peers)
+	p, err := Open(peers)
 	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 		tb.Skipf("sealing needs root, and says so: %v", err)
 	}
@@ -48,7 +38,9 @@ func open(tb testing.TB, peers int) *Programs {
 }
 
 // udp4 and udp6 are the two kinds there are.
-func udp4() spec.Kind { return spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: 0} }
-func udp6() spec.Kind {
-	return spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
+func udp4() spec.Kind { return kind(unix.AF_INET, unix.SOCK_DGRAM, 0) }
+func udp6() spec.Kind { return kind(unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP) }
+
+func kind(family, typ, protocol int) spec.Kind {
+	return spec.Kind{Family: family, Type: typ, Protocol: protocol}
 }

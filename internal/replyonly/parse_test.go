@@ -1,16 +1,12 @@
 package replyonly
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"activator/internal/spec"
 )
 
 func TestOwnGroup(t *testing.T) {
@@ -57,52 +53,6 @@ func FuzzOwnGroup(f *testing.F) {
 	})
 }
 
-func TestKinds(t *testing.T) {
-	kinds := []spec.Kind{udp4(), udp6(), {Family: -1, Type: 1 << 20}}
-	got, err := decodeKinds(encodeKinds(kinds))
-	if err != nil || !slices.Equal(got, kinds) {
-		t.Errorf("got %v, %v", got, err)
-	}
-	for _, size := range []int{0, 1, kindSize - 1, kindSize + 1, (maxKinds + 1) * kindSize} {
-		if got, err := decodeKinds(make([]byte, size)); err == nil {
-			t.Errorf("%d bytes: %v", size, got)
-		}
-	}
-}
-
-func FuzzDecodeKinds(f *testing.F) {
-	f.Add(encodeKinds([]spec.Kind{udp4()}))
-	f.Add([]byte{1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if kinds, err := decodeKinds(b); err == nil && !bytes.Equal(encodeKinds(kinds), b) {
-			t.Errorf("%x: %v", b, kinds)
-		}
-	})
-}
-
-func TestAnswer(t *testing.T) {
-	for _, want := range []error{nil, unix.EAFNOSUPPORT, unix.EMFILE} {
-		index, errno, err := decodeAnswer(encodeAnswer(7, want))
-		if index != 7 || err != nil || (want == nil) != (errno == 0) || want != nil && errno != want {
-			t.Errorf("%v: got %d, %v, %v", want, index, errno, err)
-		}
-	}
-	if _, errno, _ := decodeAnswer(encodeAnswer(0, errors.New("what"))); errno != unix.EIO {
-		t.Errorf("got %v", errno)
-	}
-}
-
-func FuzzDecodeAnswer(f *testing.F) {
-	f.Add(encodeAnswer(1, unix.EMFILE))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		index, errno, err := decodeAnswer(b)
-		if err == nil && index >= 0 && !bytes.Equal(binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, uint32(index)), uint32(errno)), b) {
-			t.Errorf("%x: %d, %v", b, index, errno)
-		}
-	})
-}
-
 // The bytes are those of the kernel's own macros in linux/filter.h.
 func TestAssembler(t *testing.T) {
 	p := newProgram()
@@ -143,8 +93,8 @@ func TestErrors(t *testing.T) {
 		{stepAttach, unix.EINVAL, "CONFIG_CGROUP_BPF"},
 		{stepRoom, unix.EAGAIN, "cgroup.max.descendants"},
 		{stepRoom, unix.EACCES, "Delegate=yes"},
-		{stepHelper, unix.EAGAIN, "pids.max"},
-		{stepHelper, unix.EMFILE, "ulimit -n"},
+		{stepSockets, unix.EAGAIN, "pids.max"},
+		{stepSockets, unix.EMFILE, "ulimit -n"},
 	} {
 		err := failed(tt.step, tt.err)
 		if !errors.Is(err, tt.err) || !strings.HasPrefix(err.Error(), tt.step+": ") || !strings.Contains(err.Error(), tt.cure) {

@@ -6,6 +6,9 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/netns"
+	"activator/internal/spec"
 )
 
 // DefaultPeers is how many clients a socket remembers.
@@ -13,7 +16,7 @@ const DefaultPeers = 8192
 
 // Programs are what seals sockets, loaded once.
 type Programs struct {
-	start    Start
+	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
 	groups   *hierarchy
 	slots    *os.File   // cookie of a socket -> number of its table
 	rooms    *os.File   // number -> table
@@ -25,12 +28,12 @@ type Programs struct {
 	closed   bool
 }
 
-// Open loads the programs, tries whether they can be attached, and removes what an activator that was killed has left
+// Open loads the programs, tries whether they seal a socket, and removes what an activator that was killed has left
 // behind. Each socket will remember peers clients, 0: [DefaultPeers]; a table of
 // the default takes 0.8 MB of the kernel's memory.
 //
 // The error is an *[Error], and says in a sentence what is missing.
-func Open(start Start, peers int) (*Programs, error) {
+func Open(peers int) (*Programs, error) {
 	if peers == 0 {
 		peers = DefaultPeers
 	}
@@ -38,7 +41,6 @@ func Open(start Start, peers int) (*Programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.start = start
 	if err = p.groups.sweep(); err == nil {
 		err = p.try()
 	}
@@ -55,7 +57,7 @@ func load(peers uint32) (*Programs, error) {
 	if err := rights(); err != nil {
 		return nil, err
 	}
-	p := &Programs{admitted: map[uint64]uint32{}}
+	p := &Programs{make: netns.SocketsInGroup, admitted: map[uint64]uint32{}}
 	err := p.loadAll()
 	if err != nil {
 		_ = p.Close()
@@ -208,7 +210,7 @@ func cookieOf(socket *os.File) (cookie uint64, err error) {
 	return cookie, err
 }
 
-// Ability tries all that sealing needs but the helper process, leaves nothing
+// Ability tries all that sealing needs, leaves nothing
 // behind, and reports whether it can be had, what was seen, and how to get it.
 func Ability() (ok bool, detail, cure string) {
 	err := tryAlone()
@@ -231,12 +233,9 @@ func tryAlone() error {
 	return p.try()
 }
 
-// try attaches the programs to a cgroup in which nobody is.
+// try seals a socket that nobody gets.
 func (p *Programs) try() error {
-	r, err := p.groups.room()
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	return p.attach(r)
+	sockets, err := p.Sockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
+	closeAll(sockets)
+	return err
 }

@@ -7,13 +7,13 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/netns"
 	"activator/internal/spec"
 )
 
@@ -23,7 +23,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skip("root has what it takes: run the test as an ordinary user, too")
 	}
 	var known *Error
-	if _, err := Open(start, 0); !errors.As(err, &known) || !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "CAP_BPF") || known.Cure == "" {
+	if _, err := Open(0); !errors.As(err, &known) || !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "CAP_BPF") || known.Cure == "" {
 		t.Errorf("got %v", err)
 	}
 	if ok, detail, cure := Ability(); ok || !strings.Contains(detail, "CAP_BPF") || cure == "" {
@@ -44,13 +44,13 @@ func TestAbility(t *testing.T) {
 	}
 }
 
-// Thousands of sockets take one process.
+// Thousands of sockets take one child.
 func TestMany(t *testing.T) {
 	p := open(t, 0)
 	started := 0
-	p.start = func(argv []string, attr *syscall.ProcAttr) (int, error) {
+	p.make = func(cgroup int, kinds []spec.Kind) ([]int, error) {
 		started++
-		return start(argv, attr)
+		return netns.SocketsInGroup(cgroup, kinds)
 	}
 	kinds := make([]spec.Kind, 2000)
 	for i := range kinds {
@@ -67,7 +67,7 @@ func TestMany(t *testing.T) {
 	defer closeAll(sockets)
 	t.Logf("%d sockets in %v", len(sockets), time.Since(began))
 	if started != 1 || len(sockets) != len(kinds) {
-		t.Errorf("%d processes for %d sockets", started, len(sockets))
+		t.Errorf("%d children for %d sockets", started, len(sockets))
 	}
 	for i, s := range sockets {
 		family, err := unix.GetsockoptInt(fdOf(t, s), unix.SOL_SOCKET, unix.SO_DOMAIN)
@@ -79,7 +79,7 @@ func TestMany(t *testing.T) {
 
 func TestAllOrNone(t *testing.T) {
 	p := open(t, 0)
-	for _, k := range []spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: 0}, {Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM, Protocol: 0}, {Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDPLITE}, {Family: unix.AF_INET, Type: unix.SOCK_RAW, Protocol: unix.IPPROTO_UDP}} {
+	for _, k := range []spec.Kind{kind(unix.AF_INET, unix.SOCK_STREAM, 0), kind(unix.AF_UNIX, unix.SOCK_DGRAM, 0), kind(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE), kind(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)} {
 		if sockets, err := p.Sockets([]spec.Kind{udp4(), k}); err == nil || len(sockets) != 0 {
 			t.Errorf("%v: got %v, %v", k, sockets, err)
 		}

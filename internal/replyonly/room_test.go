@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/netns"
 	"activator/internal/spec"
 )
 
@@ -95,15 +95,16 @@ func TestOutlivesPrograms(t *testing.T) {
 	})
 }
 
-// victim is killed while its helper is in the room.
+// victim is killed while it has a room.
 func victim() {
-	p, err := Open(func(argv []string, attr *syscall.ProcAttr) (int, error) {
-		pid, err := start(argv, attr)
-		fmt.Println(pid, err)
-		ktest.Hang()
-		return pid, err
-	}, 1)
+	p, err := Open(1)
 	if err == nil {
+		p.make = func(cgroup int, kinds []spec.Kind) ([]int, error) {
+			fds, err := netns.SocketsInGroup(cgroup, kinds)
+			fmt.Println(len(fds), err)
+			ktest.Hang()
+			return fds, err
+		}
 		_, err = p.Sockets([]spec.Kind{udp4()})
 	}
 	fmt.Println(err)
@@ -121,9 +122,11 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	var helper int
-	if _, scan := fmt.Sscanf(line, "%d <nil>", &helper); err != nil || scan != nil {
+	if err != nil || line != "1 <nil>\n" {
 		t.Errorf("victim says %q, %v", line, err)
+	}
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.Process.Pid)); err != nil || len(text) > 0 {
+		t.Errorf("the victim has children: %s, %v", text, err)
 	}
 	room := func(name string) bool { return strings.HasPrefix(name, fmt.Sprint(roomPrefix, c.Process.Pid, "-")) }
 	if !slices.ContainsFunc(rooms(t, p), room) {
@@ -138,17 +141,10 @@ func TestKilled(t *testing.T) {
 	if !slices.ContainsFunc(rooms(t, p), room) {
 		t.Error("nothing was left, which is better than we know how to")
 	}
-	eventually(t, "the helper ends with the victim", func() bool {
+	eventually(t, "the room goes", func() bool {
 		sweep(t, p) // what every start of the activator does
 		return !slices.ContainsFunc(rooms(t, p), room)
 	})
-	if helper > 0 && unix.Kill(helper, 0) == nil {
-		name, _ := os.ReadFile(filepath.Join("/proc", fmt.Sprint(helper), "comm"))
-		state, _ := os.ReadFile(filepath.Join("/proc", fmt.Sprint(helper), "stat"))
-		if !strings.Contains(string(state), ") Z ") { // whoever inherited it has not reaped it yet
-			t.Errorf("the helper is still there: %s %s", name, state)
-		}
-	}
 }
 
 func sweep(t *testing.T, p *Programs) {
@@ -260,7 +256,7 @@ func TestAcceptedStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := plainSocket(t, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP})
+	client := plainSocket(t, kind(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP))
 	if err := unix.Connect(client, at); err != nil {
 		t.Fatalf("without the seal: %v", err)
 	}
@@ -294,12 +290,7 @@ func connectless(t *testing.T, p *Programs) int {
 			t.Fatal(err)
 		}
 	}
-	h, err := p.help(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.close()
-	sockets, err := h.ask([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}})
+	sockets, err := p.makeIn(r, []spec.Kind{kind(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP)})
 	t.Cleanup(func() { closeAll(sockets) })
 	if err != nil {
 		t.Fatal(err)
@@ -321,12 +312,7 @@ func TestAbove(t *testing.T) {
 	if err := p.attach(below); err != nil {
 		t.Fatal(err)
 	}
-	h, err := p.help(below)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sockets, err := h.ask([]spec.Kind{udp4()})
-	h.close()
+	sockets, err := p.makeIn(below, []spec.Kind{udp4()})
 	defer closeAll(sockets)
 	if err != nil {
 		t.Fatal(err)
@@ -413,29 +399,43 @@ func inside(t *testing.T, r *room) *room {
 	return below
 }
 
-// A Start that goes wrong, in every way that we know.
-func TestHelperGoesWrong(t *testing.T) {
+// A child that goes wrong, in every way that we know.
+func TestMakingGoesWrong(t *testing.T) {
 	p := open(t, 0)
+	refused := func(err error) func(int, []spec.Kind) ([]int, error) {
+		return func(int, []spec.Kind) ([]int, error) { return nil, os.NewSyscallError("clone3", err) }
+	}
 	for _, tt := range []struct {
-		name  string
-		start Start
-		want  error
-		cure  string
+		name string
+		make func(int, []spec.Kind) ([]int, error)
+		want error
+		cure string
 	}{
-		{"no process left", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.EAGAIN }, unix.EAGAIN, "TasksMax="},
-		{"clone3 refused", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.ENOSYS }, unix.ENOSYS, "seccomp"},
-		{"threaded", func([]string, *syscall.ProcAttr) (int, error) { return 0, unix.EOPNOTSUPP }, unix.EOPNOTSUPP, "cgroup of its own"},
-		{"ends at once", func(argv []string, attr *syscall.ProcAttr) (int, error) {
-			pid, _, err := syscall.StartProcess("/bin/true", []string{"true"}, attr)
-			return pid, err
-		}, errEnded, ""},
-		{"outside of the cgroup", func(argv []string, attr *syscall.ProcAttr) (int, error) {
-			attr.Sys = nil
-			return start(argv, attr)
+		{"no process left", refused(unix.EAGAIN), unix.EAGAIN, "TasksMax="},
+		{"clone3 refused", refused(unix.ENOSYS), unix.ENOSYS, "seccomp"},
+		{"threaded", refused(unix.EOPNOTSUPP), unix.EOPNOTSUPP, "cgroup of its own"},
+		{"no descriptor left", refused(unix.EMFILE), unix.EMFILE, "LimitNOFILE="},
+		{"not a cgroup", func(_ int, kinds []spec.Kind) ([]int, error) {
+			null, err := os.Open("/")
+			if err != nil {
+				return nil, err
+			}
+			defer null.Close()
+			return netns.SocketsInGroup(fdOf(t, null), kinds)
+		}, unix.EBADF, ""},
+		{"outside of the cgroup", func(_ int, kinds []spec.Kind) (fds []int, err error) {
+			for _, k := range kinds {
+				fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
+				if err != nil {
+					return fds, err
+				}
+				fds = append(fds, fd)
+			}
+			return fds, nil
 		}, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p.start = tt.start
+			p.make = tt.make
 			sockets, err := p.Sockets([]spec.Kind{udp4()})
 			var known *Error
 			if len(sockets) != 0 || !errors.As(err, &known) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(known.Cure, tt.cure) {

@@ -4,39 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/spec"
 )
 
-// Start starts this very binary with argv, of which argv[0] says what it is to
-// be, and returns its pid for us to kill and to reap.
-type Start func(argv []string, attr *syscall.ProcAttr) (pid int, err error)
-
-// answerTimeout bounds the wait for one answer of the helper, in seconds: only a hang takes
-// so long. On emulated processors that others kept busy it took ten.
-const answerTimeout = 60
-
-// helperSocket is the number of the helper's end of the socket pair.
-const helperSocket = 3
-
-// errEnded says that a helper ended before it was told to.
-var errEnded = errors.New("ended without an answer")
-
-// closed leaves a descriptor of a child closed (the Go runtime of the helper opens
-// /dev/null there).
-const closed = ^uintptr(0)
-
 // Sockets returns one UDP socket for each kind, in order, blocking and with
 // FD_CLOEXEC, or none. Nothing is done to them yet; they may be bound, and given
 // options, anywhere.
 //
-// It takes a process for all of them, and the directory of a cgroup below our own
+// It takes a child for all of them, and the directory of a cgroup below our own
 // that is gone at the end.
-func (p *Programs) Sockets(kinds []spec.Kind) (sockets []*os.File, err error) {
+func (p *Programs) Sockets(kinds []spec.Kind) ([]*os.File, error) {
 	for _, k := range kinds {
 		if err := checkKind(k); err != nil {
 			return nil, err
@@ -53,25 +33,28 @@ func (p *Programs) Sockets(kinds []spec.Kind) (sockets []*os.File, err error) {
 	if err := p.attach(r); err != nil {
 		return nil, err
 	}
-	h, err := p.help(r)
+	sockets, err := p.makeIn(r, kinds)
+	if err == nil {
+		err = tryAll(sockets, kinds)
+	}
 	if err != nil {
-		return nil, failed(stepHelper, err)
+		closeAll(sockets)
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			closeAll(sockets)
-			sockets = nil
-		}
-		h.close()
-	}()
-	for some := range slices.Chunk(kinds, maxKinds) {
-		made, err := h.ask(some)
-		sockets = append(sockets, made...)
-		if err != nil {
-			return sockets, err
-		}
+	return sockets, nil
+}
+
+// makeIn makes the sockets in a room.
+func (p *Programs) makeIn(r *room, kinds []spec.Kind) (sockets []*os.File, err error) {
+	var fds []int
+	_, err = withFD(r.dir, func(cgroup int) (_ int, err error) {
+		fds, err = p.make(cgroup, kinds)
+		return 0, err
+	})
+	for _, fd := range fds {
+		sockets = append(sockets, os.NewFile(uintptr(fd), "udp socket"))
 	}
-	return sockets, tryAll(sockets, kinds)
+	return sockets, failed(stepSockets, err)
 }
 
 // checkKind refuses what the programs have no answer for: to them, a TCP handshake
@@ -96,115 +79,6 @@ func (p *Programs) attach(r *room) error {
 	return nil
 }
 
-// helping is a helper at work.
-type helping struct {
-	conn int // our end of the socket pair
-	pid  int
-}
-
-// help starts a helper in the room. The processes of a cgroup are forked there
-// with CLONE_INTO_CGROUP, clone(2), Linux 5.7.
-func (p *Programs) help(r *room) (*helping, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
-	}
-	defer func() { _ = unix.Close(pair[1]) }()
-	h := &helping{conn: pair[0]}
-	_, err = withFD(r.dir, func(cgroup int) (_ int, err error) {
-		h.pid, err = p.start([]string{HelperName, fmt.Sprint(helperSocket)}, &syscall.ProcAttr{
-			Env:   []string{},
-			Files: []uintptr{closed, closed, 2, helperSocket: uintptr(pair[1])},
-			Sys:   &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: cgroup},
-		})
-		return 0, err
-	})
-	if err == nil {
-		return h, nil
-	}
-	_ = unix.Close(h.conn)
-	return nil, fmt.Errorf("start: %w", err)
-}
-
-// close ends the helper and waits for it, so that its cgroup is empty.
-func (h *helping) close() {
-	_ = unix.Close(h.conn)
-	_, _ = retry(func() (int, error) { return unix.Wait4(h.pid, nil, 0, nil) })
-}
-
-// kill is for a helper that does not answer; close reaps it.
-func (h *helping) kill() { _ = unix.Kill(h.pid, unix.SIGKILL) }
-
-// ask returns the sockets that came, also on error.
-func (h *helping) ask(kinds []spec.Kind) ([]*os.File, error) {
-	if err := unix.SetsockoptTimeval(h.conn, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTimeout}); err != nil {
-		return nil, failed(stepHelper, os.NewSyscallError("setsockopt SO_RCVTIMEO", err))
-	}
-	_, err := retry(func() (int, error) { return 0, unix.Sendto(h.conn, encodeKinds(kinds), unix.MSG_NOSIGNAL, nil) })
-	if err == unix.EPIPE {
-		return nil, failed(stepHelper, errEnded)
-	}
-	if err != nil {
-		h.kill()
-		return nil, failed(stepHelper, os.NewSyscallError("send", err))
-	}
-	data, fds, err := h.receive()
-	sockets := make([]*os.File, 0, len(fds))
-	for _, fd := range fds {
-		sockets = append(sockets, os.NewFile(uintptr(fd), "udp socket"))
-	}
-	if err != nil {
-		h.kill()
-		return sockets, failed(stepHelper, err)
-	}
-	index, errno, err := decodeAnswer(data)
-	switch {
-	case err != nil:
-		return sockets, failed(stepHelper, err)
-	case errno != 0 && index < len(kinds):
-		return sockets, failed(stepHelper, fmt.Errorf("socket of family %d: %w", kinds[index].Family, errno))
-	case errno != 0 || len(sockets) != len(kinds):
-		return sockets, failed(stepHelper, fmt.Errorf("%d sockets for %d: %w", len(sockets), len(kinds), unix.EPROTO))
-	}
-	return sockets, nil
-}
-
-// receive returns one answer and the descriptors that came with it, which are
-// ours also on error.
-func (h *helping) receive() (data []byte, fds []int, err error) {
-	data = make([]byte, answerSize)
-	oob := make([]byte, unix.CmsgSpace(4*maxKinds))
-	var n, oobn, flags int
-	_, err = retry(func() (_ int, err error) {
-		n, oobn, flags, _, err = unix.Recvmsg(h.conn, data, oob, unix.MSG_CMSG_CLOEXEC)
-		return 0, err
-	})
-	switch err {
-	case nil:
-	case unix.EAGAIN: // not that of fork, which has another cure
-		return nil, nil, fmt.Errorf("no answer: %w", os.ErrDeadlineExceeded)
-	case unix.ECONNRESET: // it ended before it read what we asked
-		return nil, nil, errEnded
-	default:
-		return nil, nil, os.NewSyscallError("recvmsg", err)
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	for i := range messages {
-		if passed, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, passed...)
-		}
-	}
-	switch {
-	case err != nil:
-		return nil, fds, os.NewSyscallError("recvmsg", err)
-	case flags&unix.MSG_CTRUNC != 0: // no descriptor was free for it
-		return nil, fds, os.NewSyscallError("recvmsg", unix.EMFILE)
-	case n == 0:
-		return nil, fds, errEnded
-	}
-	return data[:n], fds, nil
-}
-
 // tryAll tries the seal of sockets that have no table yet: a connect, which sends
 // nothing, must be refused. It would not be where a kernel has lost the cgroup of
 // its sockets.
@@ -215,7 +89,7 @@ func tryAll(sockets []*os.File, kinds []spec.Kind) error {
 			to = &unix.SockaddrInet6{Port: 9, Addr: [16]byte{15: 1}}
 		}
 		_, err := withFD(s, func(fd int) (int, error) {
-			return retry(func() (int, error) { return 0, unix.Connect(fd, to) })
+			return 0, unix.Connect(fd, to) // of UDP: nothing waits
 		})
 		if !errors.Is(err, unix.EPERM) {
 			return &Error{Step: stepTrial, Err: fmt.Errorf("connect of a sealed socket: %v, want %v", err, unix.EPERM)}

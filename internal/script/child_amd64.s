@@ -1,6 +1,5 @@
 #include "textflag.h"
 
-#define SYS_clone 56
 #define SYS_exit_group 231
 
 // The offsets of call and head in script.go.
@@ -13,23 +12,23 @@
 #define WHERE 8
 #define ERRNO 16
 #define FAILURE 24
-#define CALLS 32
+#define CALLS 128
 
-// func clone(flags uintptr, pidfd *int32, region unsafe.Pointer) (pid int)
+// func clone(number, first, second, third, region uintptr) (pid int)
 //
 // No instruction of the child touches the stack, which is its parent's.
-TEXT ·clone(SB),NOSPLIT,$0-32
-	MOVQ	flags+0(FP), DI
-	MOVQ	pidfd+8(FP), DX
-	MOVQ	region+16(FP), R13
-	XORL	SI, SI
+TEXT ·clone(SB),NOSPLIT,$0-48
+	MOVQ	number+0(FP), AX
+	MOVQ	first+8(FP), DI
+	MOVQ	second+16(FP), SI
+	MOVQ	third+24(FP), DX
+	MOVQ	region+32(FP), R13
 	XORL	R10, R10
 	XORL	R8, R8
-	MOVL	$SYS_clone, AX
 	SYSCALL
 	TESTQ	AX, AX
 	JZ	child
-	MOVQ	AX, pid+24(FP)
+	MOVQ	AX, pid+40(FP)
 	RET
 
 child:

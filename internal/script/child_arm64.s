@@ -1,6 +1,5 @@
 #include "textflag.h"
 
-#define SYS_clone 220
 #define SYS_exit_group 94
 
 // The offsets of call and head in script.go.
@@ -13,22 +12,22 @@
 #define WHERE 8
 #define ERRNO 16
 #define FAILURE 24
-#define CALLS 32
+#define CALLS 128
 
-// func clone(flags uintptr, pidfd *int32, region unsafe.Pointer) (pid int)
+// func clone(number, first, second, third, region uintptr) (pid int)
 //
 // No instruction of the child touches the stack, which is its parent's.
-TEXT ·clone(SB),NOSPLIT,$0-32
-	MOVD	flags+0(FP), R0
-	MOVD	pidfd+8(FP), R2
-	MOVD	region+16(FP), R20
-	MOVD	$0, R1
+TEXT ·clone(SB),NOSPLIT,$0-48
+	MOVD	number+0(FP), R8
+	MOVD	first+8(FP), R0
+	MOVD	second+16(FP), R1
+	MOVD	third+24(FP), R2
+	MOVD	region+32(FP), R20
 	MOVD	$0, R3
 	MOVD	$0, R4
-	MOVD	$SYS_clone, R8
 	SVC
 	CBZ	R0, child
-	MOVD	R0, pid+24(FP)
+	MOVD	R0, pid+40(FP)
 	RET
 
 child:

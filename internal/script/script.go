@@ -49,6 +49,8 @@ type head struct {
 	where   uintptr // the call that failed; 0: none
 	errno   uintptr
 	failure uintptr // where to go on after it
+	pidfd   int32   // of the child
+	args    cloneArgs
 }
 
 const (
@@ -226,7 +228,9 @@ func (c Call) expect(errnos []unix.Errno) Call {
 }
 
 // OnFailure makes what follows the calls that are made after one has failed.
-func (s *Script) OnFailure() { (*head)(s.at(0)).failure = s.address(s.calls) }
+func (s *Script) OnFailure() { s.head().failure = s.address(s.calls) }
+
+func (s *Script) head() *head { return (*head)(s.at(0)) }
 
 func (s *Script) call(index int) *call {
 	return (*call)(s.at(callsAt + index*int(unsafe.Sizeof(call{}))))
@@ -332,12 +336,12 @@ func (s *Script) Finish() error {
 
 // At reports whether the child's last call so far is c.
 func (s *Script) At(c Call) bool {
-	return (*head)(s.at(0)).at == s.address(c.index)
+	return s.head().at == s.address(c.index)
 }
 
 // Failure is what the call that failed wants to be told; nil: none has.
 func (s *Script) Failure() error {
-	h := (*head)(s.at(0))
+	h := s.head()
 	if h.where == 0 {
 		return nil
 	}

@@ -76,7 +76,7 @@ func TestLayout(t *testing.T) {
 		"positive": {unsafe.Offsetof(call{}.positive), 56}, "zero": {unsafe.Offsetof(call{}.zero), 64},
 		"failed": {unsafe.Offsetof(call{}.failed), 72}, "expected": {unsafe.Offsetof(call{}.expected), 80}, "result": {unsafe.Offsetof(call{}.result), 96},
 		"at": {unsafe.Offsetof(head{}.at), 0}, "where": {unsafe.Offsetof(head{}.where), 8},
-		"errno": {unsafe.Offsetof(head{}.errno), 16}, "failure": {unsafe.Offsetof(head{}.failure), 24}, "calls": {uintptr(callsAt), 32},
+		"errno": {unsafe.Offsetof(head{}.errno), 16}, "failure": {unsafe.Offsetof(head{}.failure), 24}, "calls": {uintptr(callsAt), 128},
 	} {
 		if offsets[0] != offsets[1] {
 			t.Errorf("%s is at %d, not at %d", name, offsets[0], offsets[1])
@@ -348,6 +348,24 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // What the kernel takes for a child, and for its namespaces.
+// What is no control group is refused, and nobody is started.
+func TestStartInGroup(t *testing.T) {
+	s := fresh(t)
+	if err := s.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(folder)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if pid, pidfd, err := s.StartInGroup(vm, folder); pid != 0 || pidfd != -1 || !errors.Is(err, unix.EBADF) {
+		t.Errorf("%d, %d, %v", pid, pidfd, err)
+	}
+}
+
 func BenchmarkClone(b *testing.B) {
 	const rest = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	for _, bench := range []struct {

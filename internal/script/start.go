@@ -7,11 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clone starts a child that makes the calls of a region. It has our stack, which
-// it never touches. All signals are blocked.
+// clone is clone(2) or clone3(2), by its number, of a child that makes the calls of a
+// region. It has our stack, which it never touches. All signals are blocked. No address is
+// one of Go's memory.
 //
 //go:noescape
-func clone(flags uintptr, pidfd *int32, region unsafe.Pointer) (pid int)
+func clone(number, first, second, third, region uintptr) (pid int)
 
 // Start starts the child, after Finish, of the calling thread, which is locked: flags are
 // clone(2)'s, namespaces for instance, and none that shares memory but CLONE_VM. The
@@ -20,21 +21,46 @@ func clone(flags uintptr, pidfd *int32, region unsafe.Pointer) (pid int)
 // Without CLONE_VM the child has a copy of our memory, all but the script's. What is
 // added to the script later is told by Finish.
 func (s *Script) Start(flags uintptr) (pid, pidfd int, err error) {
+	h := s.head()
+	return s.start("clone", unix.SYS_CLONE, flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), 0, address(&h.pidfd))
+}
+
+// StartInGroup is Start of a child that is in a control group from its birth, which
+// cgroup is the folder of: CLONE_INTO_CGROUP, clone(2).
+func (s *Script) StartInGroup(flags uintptr, cgroup int) (pid, pidfd int, err error) {
+	h := s.head()
+	h.args = cloneArgs{flags: uint64(flags) | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP,
+		pidfd: uint64(address(&h.pidfd)), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cgroup)}
+	return s.start("clone3", unix.SYS_CLONE3, address(&h.args), unsafe.Sizeof(h.args), 0)
+}
+
+// address is that of a part of a region.
+func address[T any](part *T) uintptr { return uintptr(unsafe.Pointer(part)) }
+
+// cloneArgs is struct clone_args, clone(2). Without a stack the child has ours.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal uint64
+	stack, stackSize, tls, setTID, setTIDSize     uint64
+	cgroup                                        uint64
+}
+
+// start starts the child by a call that writes its pidfd to the head. What is added to the script
+// meanwhile is not looked at.
+func (s *Script) start(name string, number, first, second, third uintptr) (pid, pidfd int, err error) {
 	// A handler of the runtime would not find a goroutine in the child, which
 	// therefore begins with none, see DefaultSignals.
 	all, before := ^uint64(0), uint64(0)
 	if err := mask(&all, &before); err != nil {
 		return 0, -1, err
 	}
-	fd := int32(-1)
-	pid = clone(flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), &fd, s.at(0))
+	pid = clone(number, first, second, third, s.base())
 	if err := mask(&before, nil); err != nil {
 		panic(err) // this thread would be deaf from now on
 	}
 	if pid < 0 {
-		return 0, -1, os.NewSyscallError("clone", unix.Errno(-pid))
+		return 0, -1, os.NewSyscallError(name, unix.Errno(-pid))
 	}
-	return pid, int(fd), nil
+	return pid, int(s.head().pidfd), nil
 }
 
 func mask(set, before *uint64) error {

@@ -151,7 +151,7 @@ func (g *guard) start() error {
 	ours, theirs := pair[0], pair[1]
 	defer func() { _ = unix.Close(theirs) }()
 	null := uintptr(g.starter.null)
-	pid, err := g.starter.StartProcess([]string{GuardName}, &syscall.ProcAttr{
+	pid, err := g.starter.startSelf([]string{GuardName}, &syscall.ProcAttr{
 		Dir: "/", Env: stageEnv(), Files: []uintptr{null, null, null, uintptr(theirs)},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -119,10 +119,10 @@ func (s *Starter) takeSlot() (int, error) {
 	}
 }
 
-// StartProcess is [syscall.StartProcess] of this very binary on a thread of the
-// starter's, for a helper of the activator that other packages own: argv[0] says
-// which one, see main. The caller owns the child, kills and reaps it.
-func (s *Starter) StartProcess(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+// startSelf is [syscall.StartProcess] of this very binary on a thread of the
+// starter's: argv[0] says what it is to be, see main. The caller owns the child, kills and
+// reaps it.
+func (s *Starter) startSelf(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	const self = "/proc/self/exe"
 	closed := s.do(func() { pid, _, err = syscall.StartProcess(self, argv, attr) })
 	if closed != nil {

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,8 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/listen"
+	"activator/internal/netns"
 	"activator/internal/relay"
 )
 
@@ -55,7 +55,7 @@ type first struct {
 	*stand
 	standIn func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) // in place of a relay that runs
 	clients int
-	maker   atomic.Int64 // the pid of the relays' maker
+	relays  netns.Owner
 }
 
 // firstKinds are the kinds of sockets, and how they are lent.
@@ -79,14 +79,9 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
 			address := strings.NewReplacer("DIR", dir, "PORT", fmt.Sprint(ktest.Port(t))).Replace(kind.address)
 			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
-			maker := relay.NewMaker(func(argv []string, attr *syscall.ProcAttr) (int, error) {
-				pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
-				f.maker.Store(int64(pid))
-				return pid, err
-			})
-			t.Cleanup(func() { _ = maker.Close() })
+			t.Cleanup(func() { _ = f.relays.Close() })
 			f.means.StandIn = func(host *os.File, _ listen.Spec, u *relay.Undelivered) (listen.StandIn, error) {
-				make := func() (*relayed, error) { return f.newRelayed(maker, host, u) }
+				make := func() (*relayed, error) { return f.newRelayed(host, u) }
 				if f.standIn != nil {
 					return f.standIn(host, make)
 				}
@@ -100,30 +95,27 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 // relayed is a relay, as the daemon has it.
 type relayed struct {
 	*relay.Datagrams
-	touched func()
-	once    sync.Once
-	done    sync.WaitGroup
-	broken  atomic.Bool
+	t    *testing.T
+	once sync.Once
+	done sync.WaitGroup
 }
 
-func (f *first) newRelayed(maker *relay.Maker, host *os.File, u *relay.Undelivered) (*relayed, error) {
-	d, err := maker.StandIn(host, relay.Options{Undelivered: u})
-	return &relayed{Datagrams: d, touched: func() { f.service.NodeTouched() }}, err
+func (f *first) newRelayed(host *os.File, u *relay.Undelivered) (*relayed, error) {
+	d, err := relay.Open(&f.relays, host, relay.Options{Undelivered: u})
+	return &relayed{Datagrams: d, t: f.t}, err
 }
 
 func (r *relayed) Run() {
 	r.once.Do(func() {
 		r.done.Go(func() {
-			if r.Datagrams.Run(context.Background()) != nil {
-				r.broken.Store(true)
-				r.touched()
+			if err := r.Datagrams.Run(context.Background()); err != nil && !errors.Is(err, relay.ErrClosed) {
+				r.t.Error(err)
 			}
 		})
 	})
 }
 
 func (r *relayed) File() *os.File { return r.Inner() }
-func (r *relayed) Broken() bool   { return r.broken.Load() }
 
 func (r *relayed) Close() error {
 	err := r.Datagrams.Close()

@@ -20,7 +20,6 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/output"
-	"activator/internal/relay"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 )
@@ -28,9 +27,6 @@ import (
 func TestMain(m *testing.M) {
 	if spawn.IsStage() {
 		spawn.Stage()
-	}
-	if relay.IsMaker() {
-		relay.Make()
 	}
 	if len(os.Args) == 3 && os.Args[1] == "service" {
 		service(os.Args[2])

@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/netns"
 )
 
 // nobody is the kernel's overflow id, proc_sys_kernel(5).
 const nobody = 65534
 
-// StandIn makes an inner socket for host, a bound UDP or unixgram socket, lent for
+// Open makes a relay socket for host, a bound UDP or unixgram socket, lent for
 // the call: we keep a descriptor of our own that shares its open file description,
-// so the address stays taken until Close. Meanwhile nobody else is to read it.
-func (m *Maker) StandIn(host *os.File, o Options) (*Datagrams, error) {
+// so the address stays taken until Close. Meanwhile nobody else is to read it. The relay
+// socket is in a new network namespace of owner's.
+func Open(owner *netns.Owner, host *os.File, o Options) (*Datagrams, error) {
 	d := newDatagrams(o)
-	d.maker = m
 	err := d.adopt(host)
 	if err == nil {
-		err = d.settle()
+		err = d.settle(owner)
 	}
 	if err == nil {
 		err = d.openEpoll()
@@ -83,11 +84,63 @@ func (d *Datagrams) adopt(host *os.File) (err error) {
 	return nil
 }
 
-// firstFlows is how many flow sockets come with a realm.
+// firstFlows is how many flow sockets come with a relay socket, of each family.
 const firstFlows = 8
 
-// settle has the realm made.
-func (d *Datagrams) settle() error {
+// settle makes the relay socket, and the first flow sockets.
+func (d *Datagrams) settle(owner *netns.Owner) error {
+	v6only, err := d.isV6Only()
+	if err != nil {
+		return err
+	}
+	var domains []int
+	for range firstFlows {
+		if !d.self.ip().Is4In6() {
+			domains = append(domains, d.family)
+		}
+		if d.family == unix.AF_INET6 && (d.self.ip().Is4In6() || d.wildcard && !v6only) {
+			domains = append(domains, unix.AF_INET)
+		}
+	}
+	fd, flows, err := owner.New(d.family, domains)
+	if err != nil {
+		return err
+	}
+	d.innerFD, d.inner = fd, os.NewFile(uintptr(fd), d.name)
+	d.stock(domains, flows)
+	if err := d.prepareInner(v6only); err != nil {
+		return err
+	}
+	d.target = d.self
+	if d.family == unix.AF_INET6 {
+		d.target = inetAddr(d.self.ip(), d.self.port(), loopback)
+	}
+	path, abstract := d.target.path()
+	if d.family != unix.AF_UNIX || abstract {
+		err = bind(fd, &d.target)
+	} else if d.node, err = owner.BindNode(fd, string(path), d.target.bytes()); err == nil {
+		d.target, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", d.node), false, false)
+	}
+	if err != nil {
+		return &stepError{"bind " + d.self.String(), err}
+	}
+	return nil
+}
+
+// isV6Only reports whether the host's socket takes IPv6 alone.
+func (d *Datagrams) isV6Only() (bool, error) {
+	if d.family != unix.AF_INET6 {
+		return false, nil
+	}
+	only, err := unix.GetsockoptInt(d.host, unix.SOL_IPV6, unix.IPV6_V6ONLY)
+	return only != 0, os.NewSyscallError("getsockopt IPV6_V6ONLY", err)
+}
+
+// prepareInner sets the options of a relay socket. The ones of the internet let it bind
+// addresses of the host, and answer from them when the service names one
+// (IPV6_PKTINFO). SO_REUSEADDR is for clients with the port of the service, see
+// [Datagrams] and bindFlow.
+func (d *Datagrams) prepareInner(v6only bool) error {
 	size, err := unix.GetsockoptInt(d.host, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err != nil {
 		return os.NewSyscallError("getsockopt SO_RCVBUF", err)
@@ -95,44 +148,25 @@ func (d *Datagrams) settle() error {
 	if d.options.ReceiveBuffer > 0 {
 		size = d.options.ReceiveBuffer
 	}
-	inside := d.self
-	if d.family == unix.AF_INET6 {
-		inside = inetAddr(d.self.ip(), d.self.port(), loopback)
-	}
-	o := order{Domain: d.family, Address: inside.bytes(), ReceiveBuffer: size}
-	domains := []int{d.family}
-	if d.family == unix.AF_INET6 {
-		only, err := unix.GetsockoptInt(d.host, unix.SOL_IPV6, unix.IPV6_V6ONLY)
-		if err != nil {
-			return os.NewSyscallError("getsockopt IPV6_V6ONLY", err)
+	options := [][3]int{{unix.SOL_SOCKET, unix.SO_RCVBUF, size}}
+	switch d.family {
+	case unix.AF_INET:
+		options = append(options, [][3]int{{unix.SOL_IP, unix.IP_FREEBIND, 1}, {unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}...)
+	case unix.AF_INET6:
+		only := 0
+		if v6only {
+			only = 1
 		}
-		o.V6Only = only != 0
-		switch {
-		case d.self.ip().Is4In6():
-			domains = []int{unix.AF_INET}
-		case d.wildcard && !o.V6Only:
-			domains = append(domains, unix.AF_INET)
+		options = append(options, [][3]int{{unix.SOL_IPV6, unix.IPV6_V6ONLY, only}, {unix.SOL_IPV6, unix.IPV6_FREEBIND, 1},
+			{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}}...)
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(d.innerFD, o[0], o[1], o[2]); err != nil {
+			return os.NewSyscallError("setsockopt", err)
 		}
-	}
-	for _, domain := range domains {
-		for range firstFlows {
-			o.Flows = append(o.Flows, domain)
-		}
-	}
-	fds, node, generation, err := d.maker.found(&o)
-	if err != nil {
-		return err
-	}
-	d.generation = generation
-	d.innerFD, fds = fds[0], fds[1:]
-	d.inner = os.NewFile(uintptr(d.innerFD), d.name)
-	if d.target = inside; node {
-		d.node, fds = fds[0], fds[1:]
-		d.target, _ = unixAddr(fmt.Appendf(nil, "/proc/self/fd/%d", d.node), false, false)
 	}
 	// More than rmem_max only root may have; net.core.rmem_max is what others get.
 	_ = unix.SetsockoptInt(d.innerFD, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
-	d.stock(o.Flows, fds)
 	return nil
 }
 
@@ -169,8 +203,10 @@ func (d *Datagrams) take(domain int) (int, error) {
 // errFull says that there is no room for another flow.
 var errFull = errors.New("no room for another flow")
 
-// order asks the maker for as many more as there are flows already, which keeps
-// orders rare.
+// mostOrdered is how many flow sockets are made at once.
+const mostOrdered = 128
+
+// order makes as many more as there are flows already, which keeps orders rare.
 func (d *Datagrams) order(domain int) error {
 	if d.now < d.noOrder {
 		return errFull
@@ -179,30 +215,29 @@ func (d *Datagrams) order(domain int) error {
 	if domain == unix.AF_UNIX {
 		room = (room + 1) / 2 // each has a node, too
 	}
-	n := min(max(len(d.byClient), firstFlows), maxFiles, d.options.Flows-len(d.byClient), room)
+	n := min(max(len(d.byClient), firstFlows), mostOrdered, d.options.Flows-len(d.byClient), room)
 	if n <= 0 {
 		return errFull
 	}
-	domains := make([]int, n)
-	for i := range domains {
-		domains[i] = domain
-	}
-	fds, err := d.make(domains)
+	fds, err := d.make(domain, n)
 	if err != nil {
 		d.noOrder = d.now + time.Second // there may be many new clients
 		return err
 	}
-	d.stock(domains[:len(fds)], fds)
+	domains := make([]int, len(fds))
+	for i := range domains {
+		domains[i] = domain
+	}
+	d.stock(domains, fds)
 	return nil
 }
 
-// make has flow sockets made, all of one domain; where they are the program's, perhaps
-// fewer.
-func (d *Datagrams) make(domains []int) ([]int, error) {
+// make makes n flow sockets of a domain; where they are the program's, perhaps fewer.
+func (d *Datagrams) make(domain, n int) ([]int, error) {
 	if d.carry.inside != nil {
-		return d.carry.inside.Sockets(domains[0], len(domains))
+		return d.carry.inside.Sockets(domain, n)
 	}
-	return d.maker.more(d.innerFD, d.generation, domains)
+	return netns.Flows(d.innerFD, domain, n)
 }
 
 func (d *Datagrams) openEpoll() error {

@@ -1,0 +1,123 @@
+package netns
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
+)
+
+// namespace is a network namespace with the user namespace that it is entered by, as
+// descriptors.
+type namespace struct{ user, network int }
+
+// namespaceOf opens that of a socket, and the user namespace that owns it, which is one of
+// ours. The caller closes it.
+func namespaceOf(socket int) (n namespace, err error) {
+	n.user = -1
+	if n.network, err = unix.IoctlRetInt(socket, unix.SIOCGSKNS); err != nil {
+		return n, os.NewSyscallError("ioctl SIOCGSKNS", err)
+	}
+	if n.user, err = unix.IoctlRetInt(n.network, unix.NS_GET_USERNS); err != nil {
+		n.close()
+		return n, os.NewSyscallError("ioctl NS_GET_USERNS", err)
+	}
+	return n, nil
+}
+
+// close may be called twice.
+func (n *namespace) close() {
+	for _, fd := range []*int{&n.user, &n.network} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// enter has a child enter it.
+func (n *namespace) enter(c *child) {
+	c.do("setns", unix.SYS_SETNS, uintptr(n.user), unix.CLONE_NEWUSER)
+	c.do("setns", unix.SYS_SETNS, uintptr(n.network), unix.CLONE_NEWNET)
+}
+
+// open has add open something inside, and returns it, all or nothing. The caller closes it.
+func (n *namespace) open(add func(c *child)) ([]int, error) {
+	c, err := newChild()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	n.enter(c)
+	add(c)
+	return c.run(unix.CLONE_VFORK)
+}
+
+// sockets makes a socket of each kind inside, close-on-exec, all or none. The caller
+// closes them.
+func (n *namespace) sockets(kinds ...spec.Kind) ([]int, error) {
+	return n.open(func(c *child) {
+		for _, k := range kinds {
+			c.socket(k)
+		}
+	})
+}
+
+// datagrams makes n datagram sockets of a family inside, see [transparent].
+func (n *namespace) datagrams(family, count int) ([]int, error) {
+	kinds := make([]spec.Kind, count)
+	for i := range kinds {
+		kinds[i] = datagram(family)
+	}
+	fds, err := n.sockets(kinds...)
+	if err != nil {
+		return nil, err
+	}
+	for _, fd := range fds {
+		if err := transparent(fd, family); err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+	}
+	return fds, nil
+}
+
+func datagram(family int) spec.Kind {
+	return spec.Kind{Family: family, Type: unix.SOCK_DGRAM | unix.SOCK_NONBLOCK}
+}
+
+// transparent lets an internet socket have any client's address, ip(7), of its own
+// family alone.
+func transparent(fd, family int) error {
+	var err error
+	switch family {
+	case unix.AF_INET:
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+	case unix.AF_INET6:
+		if err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1); err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
+		}
+	}
+	return os.NewSyscallError("setsockopt", err)
+}
+
+// makeLocal makes every address of the families local inside, as `ip route add local default
+// dev lo table local` would: what is sent to a client's address comes to the socket that has
+// it. route is a socket of the namespace, of rtnetlink(7), lent. A kernel without a family
+// needs none of it.
+func makeLocal(route int, families ...int) error {
+	for _, family := range families {
+		err := request(route, localRoute(family), func([]byte) {})
+		if err != nil && err != unix.EEXIST && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT {
+			return os.NewSyscallError("rtnetlink RTM_NEWROUTE", err)
+		}
+	}
+	return nil
+}
+
+// routeKind is a socket for makeLocal.
+var routeKind = spec.Kind{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW | unix.SOCK_NONBLOCK, Protocol: unix.NETLINK_ROUTE}
+
+// diagKind is a socket that tells of those of its namespace, sock_diag(7).
+var diagKind = spec.Kind{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW | unix.SOCK_NONBLOCK, Protocol: unix.NETLINK_SOCK_DIAG}

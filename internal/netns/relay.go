@@ -1,0 +1,204 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/script"
+	"activator/internal/spec"
+)
+
+// ErrClosed is returned by an [Owner] that has been closed.
+var ErrClosed = errors.New("netns: closed")
+
+// Owner makes relay network namespaces: with nothing in them but lo, on which every address
+// is local. They are of a user namespace that has just us in it, so that nobody needs a
+// privilege; and each of them lives for as long as a socket of it is open, and needs nothing
+// else: nobody is inside, and no descriptor but the socket is kept.
+//
+// The zero value is ready; the user namespace is made with the first of them. Its
+// methods may be called from several goroutines.
+type Owner struct {
+	mu     sync.Mutex
+	made   bool
+	closed bool
+	user   int // the user namespace
+	root   int // O_PATH: a tmpfs that nobody else sees, for the nodes of unix sockets
+}
+
+// Close gives back the user namespace. What was made lives on. Twice is fine.
+func (o *Owner) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.made {
+		closeAll([]int{o.user, o.root})
+	}
+	o.made, o.closed = false, true
+	return nil
+}
+
+// New makes a relay network namespace, and in it a datagram socket, which blocks, and one
+// of each of the families for flows, see [Flows]. All are close-on-exec and unbound, and the
+// caller's.
+func (o *Owner) New(family int, flows []int) (socket int, made []int, err error) {
+	fds, err := o.sockets(family, flows)
+	if err != nil {
+		return -1, nil, cure(err)
+	}
+	route, fds := fds[0], fds[1:]
+	defer unix.Close(route)
+	switch family {
+	case unix.AF_INET:
+		err = wholeWorld(route, unix.AF_INET)
+	case unix.AF_INET6:
+		err = wholeWorld(route, unix.AF_INET, unix.AF_INET6)
+	}
+	for i := 0; i < len(flows) && err == nil; i++ {
+		err = transparent(fds[1+i], flows[i])
+	}
+	if err != nil {
+		closeAll(fds)
+		return -1, nil, cure(err)
+	}
+	return fds[0], fds[1:], nil
+}
+
+// sockets makes a namespace, and the sockets of New after one of rtnetlink(7).
+func (o *Owner) sockets(family int, flows []int) ([]int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.ready(); err != nil {
+		return nil, err
+	}
+	c, err := newChild()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	c.do("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
+	c.do("unshare network", unix.SYS_UNSHARE, unix.CLONE_NEWNET)
+	c.socket(routeKind)
+	c.socket(spec.Kind{Family: family, Type: unix.SOCK_DGRAM})
+	for _, flow := range flows {
+		c.socket(datagram(flow))
+	}
+	return c.run(0) // the kernel takes its time
+}
+
+// wholeWorld makes lo all there is: up, and every address of the families local to it.
+func wholeWorld(route int, families ...int) error {
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(route, unix.SIOCSIFFLAGS, lo); err != nil { // netdevice(7): any socket does
+		return os.NewSyscallError("ioctl SIOCSIFFLAGS", err)
+	}
+	return makeLocal(route, families...)
+}
+
+// Flows makes n more datagram sockets of a family where socket is, close-on-exec and
+// non-blocking, all or none; those of the internet may have any client's address, ip(7). The
+// caller closes them.
+func Flows(socket, family, n int) ([]int, error) {
+	there, err := namespaceOf(socket)
+	if err != nil {
+		return nil, err
+	}
+	defer there.close()
+	return there.datagrams(family, n)
+}
+
+// BindNode binds socket, of any namespace, to a path, in a root that nobody else sees, and
+// returns an O_PATH descriptor of the node, by which others connect: the caller's. The name
+// goes at once: another socket may want it.
+func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.ready(); err != nil {
+		return -1, cure(err)
+	}
+	c, err := newChild()
+	if err != nil {
+		return -1, err
+	}
+	defer c.close()
+	c.do("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
+	c.do("chdir", unix.SYS_FCHDIR, uintptr(o.root))
+	c.do("chroot", unix.SYS_CHROOT, c.list.Text("."))
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' {
+			c.do("mkdir", unix.SYS_MKDIRAT, script.Here, c.list.Text(path[:i]), 0o700).Ignore(unix.EEXIST)
+		}
+	}
+	name := c.list.Text(path)
+	c.do("unlink", unix.SYS_UNLINKAT, script.Here, name, 0).Ignore(unix.ENOENT) // of a time when no descriptor was left
+	c.do("bind", unix.SYS_BIND, uintptr(socket), c.list.Bytes(sockaddr), uintptr(len(sockaddr)))
+	c.openFile(path, unix.O_PATH|unix.O_NOFOLLOW)
+	c.do("unlink", unix.SYS_UNLINKAT, script.Here, name, 0)
+	fds, err := c.run(unix.CLONE_VFORK)
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
+}
+
+// ready makes the user namespace if there is none; with o.mu. Who is made in it opens the files
+// that give it its ids, and we write them: it is no more when we do.
+func (o *Owner) ready() error {
+	switch {
+	case o.closed:
+		return ErrClosed
+	case o.made:
+		return nil
+	}
+	c, err := newChild()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	ids := []struct{ path, text string }{
+		{"/proc/self/uid_map", fmt.Sprintf("%d %[1]d 1\n", os.Geteuid())},
+		{"/proc/self/setgroups", "deny"}, // before the groups, user_namespaces(7)
+		{"/proc/self/gid_map", fmt.Sprintf("%d %[1]d 1\n", os.Getegid())},
+	}
+	for _, file := range ids {
+		c.openFile(file.path, unix.O_WRONLY)
+	}
+	c.openFile("/proc/self/ns/user", unix.O_RDONLY)
+	// Its mounts go nowhere else, mount_namespaces(7), and with it; what is open stays.
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	proc, tmpfs := c.list.Text("/proc"), c.list.Text("tmpfs")
+	c.do("mount tmpfs", unix.SYS_MOUNT, tmpfs, proc, tmpfs, flags, c.list.Text("size=1M,mode=0700"))
+	c.openFile("/proc", unix.O_PATH|unix.O_DIRECTORY)
+	fds, err := c.run(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
+	if err != nil {
+		return err
+	}
+	defer closeAll(fds[:len(ids)])
+	for i, file := range ids {
+		if _, err := unix.Write(fds[i], []byte(file.text)); err != nil {
+			closeAll(fds[len(ids):])
+			return os.NewSyscallError("write "+file.path, err)
+		}
+	}
+	o.user, o.root, o.made = fds[len(ids)], fds[len(ids)+1], true
+	return nil
+}
+
+// cure says what mostly is behind an errno. AppArmor lets one make a user namespace, and
+// then do nothing in it.
+func cure(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: user namespaces are refused here (`activator doctor` says more)", err)
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%w: namespaces are used up or turned off: sysctl user.max_user_namespaces, user.max_net_namespaces", err)
+	}
+	return err
+}
