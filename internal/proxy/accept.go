@@ -193,7 +193,6 @@ func scarce(err error) bool {
 
 // welcome takes fd, a new client.
 func (p *Proxy) welcome(r *route, fd int32) {
-	p.accepted.Add(1)
 	r.client.fd = fd
 	c := p.newConn(r, fd)
 	p.connect(c)
@@ -236,9 +235,6 @@ func (p *Proxy) stall(r *route, err error) {
 	if r.short {
 		least, most = 100*time.Millisecond, time.Second
 		text = "nobody is accepted for now"
-		if r.delay == 0 {
-			p.paused.Add(1)
-		}
 	}
 	if r.delay == 0 {
 		r.said = p.now >= p.shortage.next

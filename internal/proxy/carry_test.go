@@ -44,7 +44,7 @@ func TestCarry(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				become(t, "nobody is connected", func() bool { return p.Connections() == 0 })
+				become(t, "nobody is connected", func() bool { return p.connections() == 0 })
 			})
 		}
 	}
@@ -303,7 +303,7 @@ func FuzzInterleave(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		become(t, "nobody is connected", func() bool { return p.Connections() == 0 })
+		become(t, "nobody is connected", func() bool { return p.connections() == 0 })
 	})
 }
 

@@ -62,7 +62,6 @@ func (p *Proxy) newConn(r *route, fd int32) *conn {
 	*c = conn{slot: c.slot, generation: c.generation, route: r, fd: [2]int32{fd, -1}, live: true, moved: p.now}
 	p.count++
 	p.share.Take(perConn)
-	p.active.Store(int64(p.count))
 	if p.options.Idle > 0 && p.nextIdle == 0 {
 		p.nextIdle = p.now + p.options.Idle
 	}
@@ -151,7 +150,6 @@ func (p *Proxy) watch(c *conn, op int, s side, events uint32) unix.Errno {
 
 // refuse turns the client of c away: the program cannot be had.
 func (p *Proxy) refuse(c *conn, err error) {
-	p.refused.Add(1)
 	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
 	p.refusal.say(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
 	p.reset(c)
@@ -363,7 +361,6 @@ func (p *Proxy) release(c *conn) {
 	p.free = append(p.free, c)
 	p.count--
 	p.share.Give(perConn)
-	p.active.Store(int64(p.count))
 	p.freed = true
 	if p.count == 0 {
 		p.pipes.trim()

@@ -280,7 +280,6 @@ func (p *Proxy) expire() {
 			continue
 		}
 		if p.now-c.moved >= p.options.Idle && !p.drains(c) {
-			p.expired.Add(1)
 			p.cut(c)
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,7 +159,22 @@ type running struct {
 	cancel context.CancelFunc
 	ended  chan error
 	log    *journal
+	dialed atomic.Int64 // clients that were to have a backend
 }
+
+// counted counts the clients.
+type counted struct {
+	Dialer
+	dialed *atomic.Int64
+}
+
+func (d counted) Dial(c *Client) (int, error) {
+	d.dialed.Add(1)
+	return d.Dialer.Dial(c)
+}
+
+// connections is how many clients there are now. Spliced ones count twice.
+func (r *running) connections() int { return r.share.Taken() / perConn }
 
 // start runs a proxy from a new listener of network to the program at target.
 func start(t testing.TB, network string, target Dialer, o Options) *running {
@@ -173,7 +189,7 @@ func startAt(t testing.TB, f *os.File, addr net.Addr, target Dialer, o Options) 
 	r := &running{t: t, addr: addr, ended: make(chan error, 1), log: &journal{}}
 	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
-	if r.Proxy, err = New([]Route{{f, target}}, o); err != nil {
+	if r.Proxy, err = New([]Route{{f, counted{target, &r.dialed}}}, o); err != nil {
 		t.Fatal(err)
 	}
 	var ctx context.Context
@@ -184,7 +200,7 @@ func startAt(t testing.TB, f *os.File, addr net.Addr, target Dialer, o Options) 
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := r.Connections(); n != 0 {
+		if n := r.count; n != 0 {
 			t.Errorf("%d connections after the end", n)
 		}
 	})

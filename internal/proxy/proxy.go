@@ -70,14 +70,6 @@ type Options struct {
 	Log      *slog.Logger  // nil: slog.Default()
 }
 
-// Counters only grow.
-type Counters struct {
-	Accepted uint64 // clients
-	Refused  uint64 // of them: turned away, the program could not be reached
-	Expired  uint64 // of them: closed after Options.Idle
-	Paused   uint64 // times that accepting paused for want of descriptors or memory
-}
-
 // Proxy carries connections from its routes' listeners to their dialers.
 type Proxy struct {
 	options Options
@@ -92,9 +84,6 @@ type Proxy struct {
 	given  atomic.Bool // there is room in share again
 	wakeMu sync.Mutex  // guards wake against Close
 	closed bool
-
-	active                             atomic.Int64
-	accepted, refused, expired, paused atomic.Uint64
 
 	loop // Run's
 }
@@ -193,12 +182,4 @@ func (p *Proxy) wakeUp() {
 	if !p.closed && p.wake >= 0 {
 		_, _ = unix.Write(int(p.wake), []byte{0, 0, 0, 0, 0, 0, 0, 1}) // any number but 0
 	}
-}
-
-// Connections is how many clients there are now.
-func (p *Proxy) Connections() int { return int(p.active.Load()) }
-
-// Counters may be asked from anywhere.
-func (p *Proxy) Counters() Counters {
-	return Counters{p.accepted.Load(), p.refused.Load(), p.expired.Load(), p.paused.Load()}
 }
