@@ -38,10 +38,10 @@ var arrows = map[string][]string{
 	"internal/replyonly":     {"internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/container":     {"internal/kernel/fd", "internal/spec"},
 	"internal/ktest":         {},
-	"internal/config":        {"internal/listen", "internal/sandbox", "internal/spec"},
+	"internal/config":        {"internal/sandbox", "internal/spec"},
 	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
 	"internal/supervise":     {"internal/intercept", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
-	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/supervise"},
+	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/spec", "internal/supervise"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/script"},
 

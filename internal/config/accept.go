@@ -1,13 +1,17 @@
 package config
 
-import "strconv"
+import (
+	"strconv"
+
+	"activator/internal/spec"
+)
 
 // checkAccept reports what accept and handover = "stdio" cannot go together with.
 func (p *parsed) checkAccept() {
 	s := &p.service
-	stdio := s.Handover == "stdio"
-	if s.Accept && s.Handover != "fds" && !stdio {
-		p.report(p.given["service.accept"].at, "service.accept", "has no meaning here: handover is "+strconv.Quote(s.Handover), "")
+	stdio := s.Handover == spec.Stdio
+	if s.Accept && s.Handover != spec.FDs && !stdio {
+		p.report(p.given["service.accept"].at, "service.accept", "has no meaning here: handover is "+strconv.Quote(string(s.Handover)), "")
 	}
 	if v, given := p.given["service.notify"]; given && s.Accept && s.Notify {
 		p.report(v.at, "service.notify", "has no meaning here: accept is true, so each instance has its client already", "")

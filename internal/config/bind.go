@@ -12,10 +12,10 @@ import (
 // and fills in the targets that are not written: the same address.
 func (p *parsed) checkTargets() {
 	s := &p.service
-	if s.Handover == "proxy" {
+	if s.Handover == spec.Proxy {
 		p.checkCarried()
 	}
-	if s.Handover != "bind" {
+	if s.Handover != spec.Bind {
 		return
 	}
 	if s.Container != nil {
@@ -33,7 +33,7 @@ func (p *parsed) checkTargets() {
 			continue
 		}
 		p.checkWritable(c)
-		target := socket.fillTarget()
+		target := fillTarget(socket)
 		if kindOf(target) != kindOf(c.Address) {
 			p.report(c.target, "socket.target", fmt.Sprintf("%s is another kind of socket than %s", target, c), "give each kind a [[socket]] of its own")
 			continue
@@ -48,7 +48,7 @@ func (p *parsed) checkTargets() {
 }
 
 // fillTarget has the program listen at the same address, where nothing else is written.
-func (s *Socket) fillTarget() spec.Address {
+func fillTarget(s *spec.Socket) spec.Address {
 	if s.Target == (spec.Address{}) {
 		s.Target = s.Address
 	}

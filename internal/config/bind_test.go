@@ -51,8 +51,8 @@ func TestTargetByDefault(t *testing.T) {
 	if s.Sockets[0].Target.String() != "tcp4://:80" || s.Sockets[1].Target.String() != "unix:///run/a%b" {
 		t.Errorf("targets %q and %q", s.Sockets[0].Target, s.Sockets[1].Target)
 	}
-	again, err := Parse("x.toml", s.AppendTOML(nil), somewhere)
-	if err != nil || again.Sockets[1].Target != s.Sockets[1].Target || !strings.Contains(string(s.AppendTOML(nil)), `target = "unix:///run/a%%b"`) {
-		t.Errorf("%v:\n%s", err, s.AppendTOML(nil))
+	again, err := Parse("x.toml", AppendTOML(nil, s), somewhere)
+	if err != nil || again.Sockets[1].Target != s.Sockets[1].Target || !strings.Contains(string(AppendTOML(nil, s)), `target = "unix:///run/a%%b"`) {
+		t.Errorf("%v:\n%s", err, AppendTOML(nil, s))
 	}
 }

@@ -31,7 +31,7 @@ func (p *parsed) checkCarried() {
 			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp://, udp:// and unix://`, c), `handover = "bind" and "fds" serve it`)
 			continue
 		}
-		switch target := socket.fillTarget(); {
+		switch target := fillTarget(socket); {
 		case c.UDP() && !target.UDP():
 			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that datagrams can be carried to: it is udp://`, target), "")
 		case !c.UDP() && (!carried(target) || target.UDP()):

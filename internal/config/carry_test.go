@@ -26,8 +26,8 @@ func TestCarried(t *testing.T) {
 		}
 	}
 	s, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"), somewhere)
-	if err != nil || s.Sockets[0].Target.String() != "tcp://:80" || s.MaxConnsSet {
-		t.Errorf("by default the target is %q, max_connections given: %v: %v", s.Sockets[0].Target, s.MaxConnsSet, err)
+	if err != nil || s.Sockets[0].Target.String() != "tcp://:80" || s.MaxConns != 0 {
+		t.Errorf("by default the target is %q, max_connections %d: %v", s.Sockets[0].Target, s.MaxConns, err)
 	}
 	if _, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nproxy_protocol = \"v1\"\n"), somewhere); err == nil {
 		t.Error("proxy_protocol is taken without the proxy")

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 
-	"activator/internal/listen"
 	"activator/internal/spec"
 )
 
@@ -26,7 +25,7 @@ func (c claim) where(at int) string {
 func collide(files []*parsed) {
 	type taker struct {
 		claim
-		options *listen.Options
+		options *spec.Options
 	}
 	ports := make(map[string][]taker) // who wants a port
 	paths := make(map[string]string)  // who makes a path, and names without one
@@ -79,7 +78,7 @@ func portOf(a spec.Address) string {
 
 // overlap says why the kernel cannot bind both of two addresses of one port;
 // "" when it can, or when that depends on the host. ip(7), ipv6(7), socket(7).
-func overlap(a spec.Address, ao *listen.Options, b spec.Address, bo *listen.Options) string {
+func overlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.Options) string {
 	if a == b {
 		return "is taken already"
 	}
@@ -100,7 +99,7 @@ func overlap(a spec.Address, ao *listen.Options, b spec.Address, bo *listen.Opti
 }
 
 // families are those that a certainly takes its port of.
-func families(a spec.Address, o *listen.Options) (four, six bool) {
+func families(a spec.Address, o *spec.Options) (four, six bool) {
 	switch {
 	case a.IP.IsValid():
 		return a.IP.Is4(), a.IP.Is6()

@@ -53,8 +53,8 @@ func TestForms(t *testing.T) {
 			t.Errorf("%s: %v", written, err)
 			continue
 		}
-		if s.Exec[1] != want || !slices.Equal(s.Environment, []string{"A=" + want}) {
-			t.Errorf("%s: is %q and %q, want %q", written, s.Exec[1], s.Environment, want)
+		if s.Argv[1] != want || !slices.Equal(s.Env, []string{"A=" + want}) {
+			t.Errorf("%s: is %q and %q, want %q", written, s.Argv[1], s.Env, want)
 		}
 		readsBack(t, text)
 	}

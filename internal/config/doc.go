@@ -5,7 +5,7 @@
 //	services, err := config.Load([]string{"/etc/activator"}, env)
 //	var wrong config.Errors // everything that is wrong, in all files
 //	if errors.As(err, &wrong) { ... }
-//	os.Stdout.Write(services[0].AppendTOML(nil)) // what is effective
+//	os.Stdout.Write(config.AppendTOML(nil, services[0].Service)) // what is effective
 //
 // The tables of keys in keys.go are the reference: name, kind, place, default and
 // meaning. It is pure; it touches nothing but the files it is told to read, and

@@ -16,7 +16,7 @@ import (
 // group is one [[socket]] table.
 type group struct {
 	listen []place
-	Socket
+	spec.Socket
 }
 
 // on is the condition that an address of the group fits.
@@ -106,14 +106,14 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 	}
 })
 
-func withoutAccept(s *Service) string {
+func withoutAccept(s *spec.Service) string {
 	if s.Accept {
 		return "accept is true, so an instance is there for one client only"
 	}
 	return ""
 }
 
-func withAccept(s *Service) string {
+func withAccept(s *spec.Service) string {
 	if !s.Accept {
 		return "accept is not true"
 	}
@@ -121,22 +121,22 @@ func withAccept(s *Service) string {
 }
 
 // ownStdout: the program's stdout is not its socket.
-func ownStdout(s *Service) string {
-	if s.Handover == "stdio" {
+func ownStdout(s *spec.Service) string {
+	if s.Handover == spec.Stdio {
 		return "handover is \"stdio\", so it is the socket"
 	}
 	return ""
 }
 
-func withProxy(s *Service) string {
-	if s.Handover != "proxy" {
+func withProxy(s *spec.Service) string {
+	if s.Handover != spec.Proxy {
 		return "handover is not \"proxy\""
 	}
 	return ""
 }
 
 // withConnections: the connections are made by us.
-func withConnections(s *Service) string {
+func withConnections(s *spec.Service) string {
 	if withProxy(s) == "" {
 		return ""
 	}
@@ -144,8 +144,8 @@ func withConnections(s *Service) string {
 }
 
 // without the container: the image and its options say it.
-func ownSandbox(instead string) func(*Service) string {
-	return func(s *Service) string {
+func ownSandbox(instead string) func(*spec.Service) string {
+	return func(s *spec.Service) string {
 		if s.Container != nil {
 			return "[container] has " + instead
 		}
@@ -155,68 +155,68 @@ func ownSandbox(instead string) func(*Service) string {
 
 // ownNetwork: what the program inherits could not reach farther than what it may
 // open itself.
-func ownNetwork(s *Service) string {
+func ownNetwork(s *spec.Service) string {
 	if s.Sandbox.Network == "host" {
 		return "network is \"host\", so there is nothing to seal"
 	}
 	return ""
 }
 
-var serviceKeys = sync.OnceValue(func() []field[Service] {
-	return []field[Service]{
-		key("exec", list(argument), func(s *Service) *[]string { return &s.Exec }, nil).only(ownSandbox("image and command")),
-		key("handover", choice("fds", "bind", "proxy", "stdio"), func(s *Service) *string { return &s.Handover }, "fds"),
-		key("accept", boolean, func(s *Service) *bool { return &s.Accept }, false),
-		key("max_connections", number[int](1, most), func(s *Service) *int { return &s.MaxConns }, 64).without("64 with accept, no limit with handover proxy").marked(func(s *Service) *bool { return &s.MaxConnsSet }).only(withConnections),
-		key("max_connections_per_source", number[int](0, most), func(s *Service) *int { return &s.MaxSource }, 0).only(withAccept),
-		key("connection_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.ConnTimeout }, 0).only(withProxy),
-		key("proxy_protocol", choice("none", "v1", "v2"), func(s *Service) *string { return &s.ProxyProtocol }, "none").only(withProxy),
-		key("environment", environment, func(s *Service) *[]string { return &s.Environment }, nil),
-		key("working_directory", insidePath, func(s *Service) *string { return &s.WorkingDirectory }, "/"),
-		key("user", account, func(s *Service) *string { return &s.User }, "").without("run by root: an id of the service's own; else who runs the activator"),
-		key("group", account, func(s *Service) *string { return &s.Group }, "").without("the user's"),
-		key("umask", mode, func(s *Service) *fs.FileMode { return &s.Umask }, 0o022),
-		key("limits", limits, func(s *Service) *[]spec.Limit { return &s.Limits }, nil),
+var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
+	return []field[spec.Service]{
+		key("exec", list(argument), func(s *spec.Service) *[]string { return &s.Argv }, nil).only(ownSandbox("image and command")),
+		key("handover", choice(spec.FDs, spec.Bind, spec.Proxy, spec.Stdio), func(s *spec.Service) *spec.Handover { return &s.Handover }, spec.FDs),
+		key("accept", boolean, func(s *spec.Service) *bool { return &s.Accept }, false),
+		key("max_connections", number[int](1, most), func(s *spec.Service) *int { return &s.MaxConns }, 0).without("64 with accept, no limit with handover proxy").only(withConnections),
+		key("max_connections_per_source", number[int](0, most), func(s *spec.Service) *int { return &s.MaxSource }, 0).only(withAccept),
+		key("connection_timeout", duration(time.Millisecond, "never"), func(s *spec.Service) *time.Duration { return &s.ConnTimeout }, 0).only(withProxy),
+		key("proxy_protocol", without("none", choice("none", "v1", "v2")), func(s *spec.Service) *string { return &s.ProxyProtocol }, "").only(withProxy),
+		key("environment", environment, func(s *spec.Service) *[]string { return &s.Env }, nil),
+		key("working_directory", insidePath, func(s *spec.Service) *string { return &s.Dir }, "/"),
+		key("user", account, func(s *spec.Service) *string { return &s.User }, "").without("run by root: an id of the service's own; else who runs the activator"),
+		key("group", account, func(s *spec.Service) *string { return &s.Group }, "").without("the user's"),
+		key("umask", mode, func(s *spec.Service) *fs.FileMode { return &s.Umask }, 0o022),
+		key("limits", limits, func(s *spec.Service) *[]spec.Limit { return &s.Limits }, nil),
 		directory("state").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
 		directory("cache").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
 		directory("logs").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
 		directory("runtime").only(ownSandbox("its own file system; share a folder with [sandbox] writable")),
-		key("start_timeout", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.StartTimeout }, 30*time.Second),
-		key("stop_timeout", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.StopTimeout }, 10*time.Second),
-		key("stop_signal", signal, func(s *Service) *syscall.Signal { return &s.StopSignal }, syscall.SIGTERM),
-		key("notify", boolean, func(s *Service) *bool { return &s.Notify }, false),
-		key("restart_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
-		key("restart_max_delay", duration(0, ""), func(s *Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
-		key("hold", duration(time.Millisecond, "infinity"), func(s *Service) *time.Duration { return &s.Hold }, 10*time.Second),
-		key("idle_timeout", duration(time.Millisecond, "never"), func(s *Service) *time.Duration { return &s.IdleTimeout }, 0).only(withoutAccept),
-		key("warm", boolean, func(s *Service) *bool { return &s.Warm }, true).only(ownSandbox("an engine, which makes everything when a client comes")),
-		key("stdout", output, func(s *Service) *string { return &s.Stdout }, "log").only(ownStdout),
-		key("stderr", output, func(s *Service) *string { return &s.Stderr }, "log"),
+		key("start_timeout", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.StartTimeout }, 30*time.Second),
+		key("stop_timeout", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.StopTimeout }, 10*time.Second),
+		key("stop_signal", signal, func(s *spec.Service) *syscall.Signal { return &s.StopSignal }, syscall.SIGTERM),
+		key("notify", boolean, func(s *spec.Service) *bool { return &s.Notify }, false),
+		key("restart_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
+		key("restart_max_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
+		key("hold", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.Hold }, 10*time.Second),
+		key("idle_timeout", duration(time.Millisecond, "never"), func(s *spec.Service) *time.Duration { return &s.IdleTimeout }, 0).only(withoutAccept),
+		key("warm", boolean, func(s *spec.Service) *bool { return &s.Warm }, true).only(ownSandbox("an engine, which makes everything when a client comes")),
+		key("stdout", output, func(s *spec.Service) *string { return &s.Stdout }, "log").only(ownStdout),
+		key("stderr", output, func(s *spec.Service) *string { return &s.Stderr }, "log"),
 	}
 })
 
-var sandboxKeys = sync.OnceValue(func() []field[Service] {
-	return []field[Service]{
-		key("network", network, func(s *Service) *string { return &s.Sandbox.Network }, "none"),
-		key("seal", choice("required", "best-effort", "off"), func(s *Service) *string { return &s.Sandbox.Seal }, "required").only(ownSandbox("an engine that has no seal: what the program inherits it can turn outward")).only(ownNetwork),
-		key("connect", choice("none", "unix", "any"), func(s *Service) *string { return &s.Sandbox.Connect }, "none").only(ownSandbox("its own profile of system calls")),
-		key("root", hostPath, func(s *Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
-		key("read_only", list(mount), func(s *Service) *[]spec.Mount { return &s.Sandbox.ReadOnly }, nil),
-		key("writable", list(mount), func(s *Service) *[]spec.Mount { return &s.Sandbox.Writable }, nil),
-		key("tmpfs", list(mountPoint), func(s *Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
-		key("capabilities", distinct(capability), func(s *Service) *[]string { return &s.Sandbox.Capabilities }, nil),
-		key("syscalls", choice("default", "any"), func(s *Service) *string { return &s.Sandbox.Syscalls }, "default").only(ownSandbox("its own profile of system calls; write --security-opt seccomp=... into options")),
-		key("no_new_privileges", inverted, func(s *Service) *bool { return &s.Sandbox.NewPrivs }, false),
-		key("init", boolean, func(s *Service) *bool { return &s.Sandbox.Init }, false),
+var sandboxKeys = sync.OnceValue(func() []field[spec.Service] {
+	return []field[spec.Service]{
+		key("network", network, func(s *spec.Service) *string { return &s.Sandbox.Network }, "none"),
+		key("seal", choice("required", "best-effort", "off"), func(s *spec.Service) *string { return &s.Seal }, "required").only(ownSandbox("an engine that has no seal: what the program inherits it can turn outward")).only(ownNetwork),
+		key("connect", choice("none", "unix", "any"), func(s *spec.Service) *string { return &s.Sandbox.Connect }, "none").only(ownSandbox("its own profile of system calls")),
+		key("root", hostPath, func(s *spec.Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
+		key("read_only", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.ReadOnly }, nil),
+		key("writable", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.Writable }, nil),
+		key("tmpfs", list(mountPoint), func(s *spec.Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
+		key("capabilities", distinct(capability), func(s *spec.Service) *[]string { return &s.Sandbox.Capabilities }, nil),
+		key("syscalls", choice("default", "any"), func(s *spec.Service) *string { return &s.Sandbox.Syscalls }, "default").only(ownSandbox("its own profile of system calls; write --security-opt seccomp=... into options")),
+		key("no_new_privileges", inverted, func(s *spec.Service) *bool { return &s.Sandbox.NewPrivs }, false),
+		key("init", boolean, func(s *spec.Service) *bool { return &s.Sandbox.Init }, false),
 	}
 })
 
 // containerKeys are for services that have a Container.
-var containerKeys = sync.OnceValue(func() []field[Service] {
-	return []field[Service]{
-		key("engine", choice("podman"), func(s *Service) *string { return &s.Container.Engine }, "podman"),
-		key("image", filled, func(s *Service) *string { return &s.Container.Image }, ""),
-		key("options", list(text), func(s *Service) *[]string { return &s.Container.Options }, nil),
-		key("command", list(argument), func(s *Service) *[]string { return &s.Container.Command }, nil),
+var containerKeys = sync.OnceValue(func() []field[spec.Service] {
+	return []field[spec.Service]{
+		key("engine", choice("podman"), func(s *spec.Service) *string { return &s.Container.Engine }, "podman"),
+		key("image", filled, func(s *spec.Service) *string { return &s.Container.Image }, ""),
+		key("options", list(text), func(s *spec.Service) *[]string { return &s.Container.Options }, nil),
+		key("command", list(argument), func(s *spec.Service) *[]string { return &s.Container.Command }, nil),
 	}
 })

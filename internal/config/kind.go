@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -68,17 +69,28 @@ var inverted = codec[bool]{func(r *reading, v value) (bool, bool) {
 }, func(b bool) string { return strconv.FormatBool(!b) }}
 
 // choice is one of a few words.
-func choice(words ...string) codec[string] {
+func choice[T ~string](words ...T) codec[T] {
 	list := make([]string, len(words))
 	for i, w := range words {
-		list[i] = strconv.Quote(w)
+		list[i] = strconv.Quote(string(w))
 	}
-	return plain("one of "+strings.Join(list, ", "), func(s string) (string, error) {
-		if slices.Contains(words, s) {
-			return s, nil
+	return plain("one of "+strings.Join(list, ", "), func(s string) (T, error) {
+		if slices.Contains(words, T(s)) {
+			return T(s), nil
 		}
 		return "", wrong("want one of "+strings.Join(list, ", "), "unknown word %q", s)
-	}, quote)
+	}, func(word T) string { return quote(string(word)) })
+}
+
+// without is a kind of which one word is kept as "".
+func without[T ~string](word T, kind codec[T]) codec[T] {
+	return codec[T]{func(r *reading, v value) (T, bool) {
+		got, ok := kind.read(r, v)
+		if got == word {
+			got = ""
+		}
+		return got, ok
+	}, func(kept T) string { return kind.print(cmp.Or(kept, word)) }}
 }
 
 // integer reads an integer of TOML.

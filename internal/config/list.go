@@ -224,9 +224,9 @@ func printLimit(l spec.Limit) string {
 
 // directory is the key of one kind of a service's own directories: a name, or a
 // list of them. All kinds are kept in one list.
-func directory(kind string) field[Service] {
+func directory(kind string) field[spec.Service] {
 	many := distinct(directoryName)
-	own := func(s *Service) (names []string) {
+	own := func(s *spec.Service) (names []string) {
 		for _, d := range s.Directories {
 			if d.Kind == kind {
 				names = append(names, d.Name)
@@ -234,10 +234,10 @@ func directory(kind string) field[Service] {
 		}
 		return names
 	}
-	return field[Service]{
+	return field[spec.Service]{
 		key: kind + "_directory",
 		std: "[]",
-		read: func(r *reading, s *Service, v value) {
+		read: func(r *reading, s *spec.Service, v value) {
 			if v.kind == unstable.String {
 				v = value{kind: unstable.Array, at: v.at, items: []value{v}}
 			}
@@ -246,9 +246,9 @@ func directory(kind string) field[Service] {
 				s.Directories = append(s.Directories, spec.Directory{Kind: kind, Name: name})
 			}
 		},
-		reset:  func(*Service) {},
-		clear:  func(*Service) {},
-		print:  func(s *Service) string { return many.print(own(s)) },
-		normal: func(s *Service) bool { return len(own(s)) == 0 },
+		reset:  func(*spec.Service) {},
+		clear:  func(*spec.Service) {},
+		print:  func(s *spec.Service) string { return many.print(own(s)) },
+		normal: func(s *spec.Service) bool { return len(own(s)) == 0 },
 	}
 }

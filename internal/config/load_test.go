@@ -18,7 +18,6 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"activator/internal/ktest"
-	"activator/internal/listen"
 	"activator/internal/spec"
 )
 
@@ -58,7 +57,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%v", err)
 			continue
 		}
-		if exec := services[0].Service.Exec; len(exec) > 0 && !filepath.IsAbs(exec[0]) {
+		if exec := services[0].Service.Argv; len(exec) > 0 && !filepath.IsAbs(exec[0]) {
 			t.Errorf("%s: exec %q", file, exec)
 		}
 	}
@@ -74,24 +73,25 @@ func TestEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Service{
-		Name: "echo", File: "/etc/activator/configs/echo.toml", Exec: []string{"/etc/activator/bin/echo"},
-		Handover: "fds", MaxConns: 64, ProxyProtocol: "none", WorkingDirectory: "/", Umask: 0o022,
-		StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second, StopSignal: 15,
-		RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second, Warm: true,
-		Stdout: "log", Stderr: "log",
-		Sandbox: Sandbox{Sandbox: spec.Sandbox{Network: "none", Connect: "none", Syscalls: "default"}, Seal: "required"},
+	want := spec.Service{
+		File: "/etc/activator/configs/echo.toml",
+		Process: spec.Process{Name: "echo", Argv: []string{"/etc/activator/bin/echo"}, Dir: "/", Umask: 0o022,
+			FDNames: []string{"echo", "echo", "echo", "echo", "echo"},
+			Sandbox: spec.Sandbox{Network: "none", Connect: "none", Syscalls: "default", Seal: true}},
+		Timeouts: spec.Timeouts{StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second,
+			RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second},
+		Handover: "fds", Seal: "required", StopSignal: 15, Warm: true, Stdout: "log", Stderr: "log",
 	}
 	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
 		a, err := spec.ParseAddress(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := listen.Options{Timestamping: "off"}
+		o := spec.Options{Timestamping: "off"}
 		if a.Unix() {
-			o = listen.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755, RefuseRights: true}
+			o = spec.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755, RefuseRights: true}
 		}
-		want.Sockets = append(want.Sockets, Socket{Spec: listen.Spec{Address: a, Name: "echo", Options: o}})
+		want.Sockets = append(want.Sockets, spec.Socket{Address: a, Name: "echo", Options: o})
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
@@ -161,7 +161,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	services, err := Load([]string{dir + "/b.toml"}, somewhere)
-	if err != nil || services[0].Service.Sockets[0].Address.Path != dir+"/b" || services[0].Service.Exec[0] != dir+"/echo" {
+	if err != nil || services[0].Service.Sockets[0].Address.Path != dir+"/b" || services[0].Service.Argv[0] != dir+"/echo" {
 		t.Errorf("relative paths: %+v, %v", services, err)
 	}
 }
@@ -242,7 +242,7 @@ func TestOverlapAsTheKernel(t *testing.T) {
 	for i, a := range addresses {
 		addresses[i] = strings.ReplaceAll(a, "%d", port)
 	}
-	for _, options := range []listen.Options{{}, {ReusePort: true}, {BindIPv6Only: "ipv6-only"}} {
+	for _, options := range []spec.Options{{}, {ReusePort: true}, {BindIPv6Only: "ipv6-only"}} {
 		for i, first := range addresses {
 			for _, second := range addresses[i:] {
 				if first[:3] == second[:3] {
@@ -253,7 +253,7 @@ func TestOverlapAsTheKernel(t *testing.T) {
 	}
 }
 
-func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
+func compareWithKernel(t *testing.T, first, second string, o spec.Options) {
 	t.Helper()
 	var addresses [2]spec.Address
 	var failed error
@@ -278,7 +278,7 @@ func compareWithKernel(t *testing.T, first, second string, o listen.Options) {
 
 // bind opens a the way package listen does, but does not wait for a predecessor
 // to go.
-func bind(a spec.Address, o listen.Options) (io.Closer, error) {
+func bind(a spec.Address, o spec.Options) (io.Closer, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		const soReusePort = 15
 		return c.Control(func(fd uintptr) {

@@ -14,11 +14,11 @@ import (
 // Parse reads the text of the file called name, which gives the service its
 // name and is what relative paths are relative to. It is pure. Its error is an
 // [Errors] with everything that is wrong.
-func Parse(name string, text []byte, env Env) (Service, error) {
+func Parse(name string, text []byte, env Env) (spec.Service, error) {
 	r := read(name, text, env)
 	collide([]*parsed{r})
 	if err := r.errs.orNil(); err != nil {
-		return Service{}, err
+		return spec.Service{}, err
 	}
 	return r.service, nil
 }
@@ -26,7 +26,7 @@ func Parse(name string, text []byte, env Env) (Service, error) {
 // parsed is a file that was read: as much of it as could be understood.
 type parsed struct {
 	*reading
-	service Service
+	service spec.Service
 	claims  []claim // one for each socket, in order
 }
 
@@ -42,7 +42,7 @@ func read(name string, text []byte, env Env) *parsed {
 		file: name, dir: filepath.Dir(path), name: strings.TrimSuffix(filepath.Base(path), ".toml"),
 		text: text, env: env, given: make(map[string]value),
 	}
-	p := &parsed{reading: r, service: Service{Name: r.name, File: path}}
+	p := &parsed{reading: r, service: spec.Service{File: path, Process: spec.Process{Name: r.name}}}
 	if err := checkName(r.name); err != nil {
 		r.whole("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
 	}
@@ -58,6 +58,7 @@ func read(name string, text []byte, env Env) *parsed {
 	}
 	p.readSockets(tables["socket"])
 	p.check()
+	p.service.Complete()
 	return p
 }
 
@@ -79,12 +80,12 @@ func (p *parsed) readService(tables map[string][]*table) {
 	defaults(serviceKeys(), s)
 	defaults(sandboxKeys(), s)
 	if tables["container"] != nil {
-		s.Container = new(Container)
+		s.Container = new(spec.Container)
 		defaults(containerKeys(), s)
 	}
 	for _, part := range []struct {
 		name string
-		keys []field[Service]
+		keys []field[spec.Service]
 	}{{"service", serviceKeys()}, {"sandbox", sandboxKeys()}, {"container", containerKeys()}} {
 		for _, t := range tables[part.name] {
 			for key, v := range fill(p.reading, part.name, part.keys, t, s) {
@@ -99,7 +100,7 @@ func (p *parsed) readService(tables map[string][]*table) {
 		settle(p.reading, "sandbox", sandboxKeys(), t, s)
 	}
 	if s.Container != nil || s.Sandbox.Network == "host" {
-		s.Sandbox.Seal = "off"
+		s.Seal = "off"
 	}
 	kinds := []string{"state", "cache", "logs", "runtime"}
 	slices.SortStableFunc(s.Directories, func(a, b spec.Directory) int {
@@ -115,7 +116,7 @@ func (p *parsed) readSockets(tables []*table) {
 		g.Name = p.name
 		// What a client passes in is a socket of the host's, or worse: the seal
 		// refuses it unless the configuration names it.
-		g.Options.RefuseRights = p.service.Sandbox.Seal != "off"
+		g.Options.RefuseRights = p.service.Seal != "off"
 		before := len(p.errs)
 		given := fill(p.reading, "socket", socketKeys(), t, &g)
 		if _, ok := given["listen"]; !ok && !misspelt(p.errs[before:], "listen") || ok && len(g.listen) == 0 && len(p.errs) == before {
@@ -142,7 +143,7 @@ func (p *parsed) readSockets(tables []*table) {
 }
 
 // socket is one address of the group with those options that fit it.
-func (g *group) socket(a place) Socket {
+func (g *group) socket(a place) spec.Socket {
 	one := group{listen: []place{a}, Socket: g.Socket}
 	one.Address = a.Address
 	keys := socketKeys()
@@ -156,7 +157,7 @@ func (g *group) socket(a place) Socket {
 
 // checkGroup reports what options of one [[socket]] mean together.
 func (p *parsed) checkGroup(g *group, given map[string]value) {
-	if v, ok := given["target"]; ok && p.service.Handover != "bind" && p.service.Handover != "proxy" {
+	if v, ok := given["target"]; ok && p.service.Inherits() {
 		p.report(v.at, "socket.target", `has no meaning here: it is for handover = "bind" and "proxy"`, "")
 	}
 	nodes := 0
@@ -209,19 +210,19 @@ func (p *parsed) checkProgram() {
 	case !given:
 		p.whole("service.exec", "there is none, nor a [container]", `write exec = ["PROGRAM", "ARGUMENT"] below [service]`)
 		return
-	case len(v.items) == 0 || len(s.Exec) == 0:
+	case len(v.items) == 0 || len(s.Argv) == 0:
 		if v.kind == unstable.Array && len(v.items) == 0 {
 			p.report(v.at, "service.exec", "names no program", `write exec = ["PROGRAM", "ARGUMENT"]`)
 		}
 		return
 	}
-	program := s.Exec[0]
+	program := s.Argv[0]
 	switch {
 	case program == "":
 		p.report(v.items[0].at, "service.exec", "the program is empty", "")
 	case !strings.Contains(program, "/"):
 	case filepath.IsAbs(program):
-		s.Exec[0] = filepath.Clean(program) // ".." of a folder that is not there inside leads nowhere
+		s.Argv[0] = filepath.Clean(program) // ".." of a folder that is not there inside leads nowhere
 	case s.Sandbox.Root != "":
 		p.report(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
 	default:
@@ -231,7 +232,7 @@ func (p *parsed) checkProgram() {
 			p.bad(v.items[0], err)
 			return
 		}
-		s.Exec[0] = path
+		s.Argv[0] = path
 	}
 }
 

@@ -2,12 +2,14 @@ package config
 
 import (
 	"fmt"
+
+	"activator/internal/spec"
 )
 
 // AppendTOML appends the effective configuration to b, as TOML: every key that
 // has a meaning, the defaults too. What holds without a key and cannot be
 // written is a comment. [Parse] reads the same service from it.
-func (s Service) AppendTOML(b []byte) []byte {
+func AppendTOML(b []byte, s spec.Service) []byte {
 	for _, socket := range s.Sockets {
 		g := group{listen: []place{{Address: socket.Address}}, Socket: socket}
 		b = appendSection(b, "[[socket]]", socketKeys(), &g)

@@ -219,7 +219,7 @@ func readsBack(t *testing.T, text string) bool {
 	if err != nil {
 		return false
 	}
-	printed := first.AppendTOML(nil)
+	printed := AppendTOML(nil, first)
 	second, err := Parse("/elsewhere/web.toml", printed, Env{Dir: "/"})
 	if err != nil {
 		t.Fatalf("%s\nprinted as\n%s\n%v", text, printed, err)
@@ -228,7 +228,7 @@ func readsBack(t *testing.T, text string) bool {
 	if !reflect.DeepEqual(first, second) {
 		t.Fatalf("%s\nprinted as\n%s\nread back as\n%+v\nwant\n%+v", text, printed, second, first)
 	}
-	if again := second.AppendTOML(nil); string(again) != string(printed) {
+	if again := AppendTOML(nil, second); string(again) != string(printed) {
 		t.Fatalf("printed as\n%s\nthen as\n%s", printed, again)
 	}
 	return true

@@ -1,21 +1,25 @@
 package config
 
-import "errors"
+import (
+	"errors"
+
+	"activator/internal/spec"
+)
 
 // Source is a file that was read: its service, and where each key is written.
 type Source struct {
-	Service Service
+	Service spec.Service
 	from    *parsed
 }
 
 // Without returns the source without the sockets that absent holds for, and those. It is
 // whole where none would be left, and where its words have the numbers of descriptors,
 // which would then be others.
-func (s Source) Without(absent func(Socket) bool) (Source, []Socket) {
+func (s Source) Without(absent func(spec.Socket) bool) (Source, []spec.Socket) {
 	left := s
 	from := *s.from
 	left.from, left.Service.Sockets, from.claims = &from, nil, nil
-	var out []Socket
+	var out []spec.Socket
 	for i, socket := range s.Service.Sockets {
 		if absent(socket) {
 			out = append(out, socket)
@@ -27,6 +31,7 @@ func (s Source) Without(absent func(Socket) bool) (Source, []Socket) {
 	if s.from.numbered || len(left.Service.Sockets) == 0 || len(out) == 0 {
 		return s, nil
 	}
+	left.Service.Complete()
 	return left, out
 }
 

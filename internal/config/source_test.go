@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // A source without some of its sockets still tells the right places; it is left whole
@@ -22,7 +23,7 @@ func TestWithout(t *testing.T) {
 		}
 		return sources[0]
 	}
-	six := func(s Socket) bool { return s.Address.IP.Is6() }
+	six := func(s spec.Socket) bool { return s.Address.IP.Is6() }
 	whole := load(`"./web"`)
 	left, out := whole.Without(six)
 	if len(left.Service.Sockets) != 2 || len(out) != 1 || out[0].Address.String() != "tcp://[::1]:1" || len(whole.Service.Sockets) != 3 {
@@ -31,10 +32,10 @@ func TestWithout(t *testing.T) {
 	if e := left.Error(Place{Key: "socket.listen", Socket: 1}, "text", ""); e.Line != 3 || !strings.Contains(e.Source, "127.0.0.1:2") {
 		t.Errorf("the second that is left: %v", e)
 	}
-	for name, same := range map[string]func() (Source, []Socket){
-		"all":      func() (Source, []Socket) { return whole.Without(func(Socket) bool { return true }) },
-		"none":     func() (Source, []Socket) { return whole.Without(func(Socket) bool { return false }) },
-		"numbered": func() (Source, []Socket) { return load(`"./web", "{fd:web:2}"`).Without(six) },
+	for name, same := range map[string]func() (Source, []spec.Socket){
+		"all":      func() (Source, []spec.Socket) { return whole.Without(func(spec.Socket) bool { return true }) },
+		"none":     func() (Source, []spec.Socket) { return whole.Without(func(spec.Socket) bool { return false }) },
+		"numbered": func() (Source, []spec.Socket) { return load(`"./web", "{fd:web:2}"`).Without(six) },
 	} {
 		if left, out := same(); len(left.Service.Sockets) != 3 || len(out) != 0 {
 			t.Errorf("%s: left %v, out %v", name, left.Service.Sockets, out)

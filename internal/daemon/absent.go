@@ -9,10 +9,10 @@ import (
 // withoutAbsent leaves out the addresses to which nobody can come on this machine, those
 // of IPv6 where there is none, and tells of each. A service that has no others is left as
 // it is, and refused.
-func withoutAbsent(sources []config.Source, tell func(conf config.Service, address spec.Address)) []config.Source {
+func withoutAbsent(sources []config.Source, tell func(conf spec.Service, address spec.Address)) []config.Source {
 	left := make([]config.Source, 0, len(sources))
 	for _, source := range sources {
-		source, out := source.Without(func(s config.Socket) bool { return listen.Absent(s.Address) })
+		source, out := source.Without(func(s spec.Socket) bool { return listen.Absent(s.Address) })
 		for _, socket := range out {
 			tell(source.Service, socket.Address)
 		}
@@ -22,6 +22,6 @@ func withoutAbsent(sources []config.Source, tell func(conf config.Service, addre
 }
 
 // tellAbsent is what the log has of it.
-func (d *Daemon) tellAbsent(conf config.Service, address spec.Address) {
+func (d *Daemon) tellAbsent(conf spec.Service, address spec.Address) {
 	d.log.Warn("address left out: this machine has no IPv6", "service", conf.Name, "socket", address.String())
 }

@@ -29,7 +29,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	}
 	var text []byte
 	if !o.Offline {
-		sources = withoutAbsent(sources, func(conf config.Service, address spec.Address) {
+		sources = withoutAbsent(sources, func(conf spec.Service, address spec.Address) {
 			text = fmt.Appendf(text, "# service %s without %s: this machine has no IPv6\n", conf.Name, address)
 		})
 		starter, err := spawn.NewStarter()
@@ -54,7 +54,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 		if !o.Offline {
 			text = append(text, sealed(conf)...)
 		}
-		text = append(text, conf.AppendTOML(nil)...)
+		text = append(text, config.AppendTOML(nil, conf)...)
 	}
 	_, err = w.Write(text)
 	return err
@@ -76,15 +76,15 @@ var answering = sync.OnceValue(func() bool {
 
 // sealed says how each socket would be sealed here, as comments, and what the
 // seal lacks.
-func sealed(conf config.Service) (text []byte) {
-	s := seal(conf, answering)
-	for _, socket := range s.sockets {
+func sealed(conf spec.Service) (text []byte) {
+	open := seal(&conf, answering)
+	for _, socket := range conf.Sockets {
 		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, describe(socket, conf))
 	}
-	for _, l := range s.lacks {
+	for _, l := range open.lacks {
 		text = fmt.Appendf(text, "# open here: %s\n", l)
 	}
-	for _, l := range s.lesser {
+	for _, l := range open.lesser {
 		text = fmt.Appendf(text, "# less than on a newer kernel: %s\n", l)
 	}
 	return text

@@ -17,6 +17,7 @@ import (
 	"activator/internal/output"
 	"activator/internal/sandbox"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 	"activator/internal/supervise"
 )
 
@@ -96,7 +97,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}()
 	defer d.shutdown()
 	for _, p := range services {
-		n := len(p.sockets)
+		n := len(p.spec.Sockets)
 		d.start(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
@@ -128,9 +129,9 @@ func load(paths []string) ([]config.Source, error) {
 
 // openAll opens the sockets of all services in order, or none.
 func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
-	var specs []listen.Spec
+	var specs []spec.Socket
 	for _, p := range services {
-		specs = append(specs, p.sockets...)
+		specs = append(specs, p.spec.Sockets...)
 	}
 	sockets, err := listen.OpenAll(specs, d.walls.means())
 	return sockets, placed(err, services)
@@ -138,20 +139,20 @@ func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 
 // start runs a service on sockets, which it takes.
 func (d *Daemon) start(p planned, sockets []*listen.Socket) {
-	conf := p.conf
+	conf := p.source.Service
 	if conf.Sandbox.Network == "host" {
 		d.log.Warn("service shares the host's network: network = \"host\"", "service", conf.Name)
 	}
 	if conf.Container != nil {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
-	for _, lack := range p.lacks {
+	for _, lack := range p.open.lacks {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
-	if len(p.lesser) > 0 {
-		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.lesser, "; "))
+	if len(p.open.lesser) > 0 {
+		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.lesser, "; "))
 	}
-	p.spec.Process.ID = sandbox.ServiceID(conf.Name, d.hasID)
+	p.spec.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	service := p.service(supervise.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
@@ -160,7 +161,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	}, sockets)
 	id := 0
 	if conf.User == "" && os.Geteuid() == 0 {
-		id = p.spec.Process.ID
+		id = p.spec.ID
 	}
 	for _, socket := range sockets {
 		d.walls.use(socket.Spec().Address, id)
@@ -181,7 +182,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 // each other, and read each other's directories.
 func (d *Daemon) hasID(id int) bool {
 	for _, m := range d.members {
-		if m.plan.spec.Process.ID == id {
+		if m.plan.spec.ID == id {
 			return true
 		}
 	}
@@ -205,7 +206,7 @@ func (d *Daemon) close(m *member) {
 	for _, socket := range m.sockets {
 		d.watcher.Forget(socket)
 		if err := socket.Close(); err != nil {
-			d.log.Warn("socket not closed cleanly", "service", m.plan.conf.Name, "socket", socket.String(), "err", err)
+			d.log.Warn("socket not closed cleanly", "service", m.plan.spec.Name, "socket", socket.String(), "err", err)
 		}
 	}
 	m.sockets = nil

@@ -43,7 +43,7 @@ func newExamination(starter *spawn.Starter, answering func() bool, ours func(str
 func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([]planned, error) {
 	plans := make([]planned, 0, len(sources))
 	for _, source := range sources {
-		processSpec(source.Service).Claim() // of a container too
+		spawn.Claim(source.Service.Process) // of a container too
 	}
 	x.programs.Later = later(all)
 	x.descriptors(all)
@@ -88,7 +88,7 @@ func later(all []config.Source) map[string]bool {
 	paths := make(map[string]bool)
 	for _, source := range all {
 		for _, socket := range source.Service.Sockets {
-			for _, path := range made(socket.Spec) {
+			for _, path := range made(socket) {
 				paths[path] = false
 				for folder := filepath.Dir(path); folder != "/" && !paths[folder]; folder = filepath.Dir(folder) {
 					paths[folder] = true
@@ -105,7 +105,7 @@ func later(all []config.Source) map[string]bool {
 }
 
 // made are the paths that a socket has.
-func made(socket listen.Spec) []string {
+func made(socket spec.Socket) []string {
 	if node := socket.Address.Node(); node != "" {
 		return append([]string{node}, socket.Options.Symlinks...)
 	}
@@ -120,53 +120,43 @@ func (x *examination) add(source config.Source, p config.Place, text, cure strin
 }
 
 func (x *examination) service(ctx context.Context, source config.Source) planned {
-	conf := source.Service
-	sealing := seal(conf, x.answering)
-	if len(sealing.lacks) > 0 && conf.Sandbox.Seal == "required" {
-		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(sealing.lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
+	p := planned{source: source, spec: source.Service}
+	p.open = seal(&p.spec, x.answering)
+	if len(p.open.lacks) > 0 && p.spec.Seal == "required" {
+		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
 	}
-	x.idle(source, sealing.sockets)
-	x.sockets(source, sealing.sockets)
+	x.idle(p)
+	x.sockets(p)
 	x.streams(source)
 	x.handedOver(source)
-	process := processSpec(conf)
-	process.Sandbox.Names, process.Sandbox.Unmounted, process.Sandbox.Alone = sealing.names, sealing.receives, sealing.alone
-	if conf.Container != nil {
-		process = x.container(ctx, source, process)
-	} else {
-		x.trySandbox(ctx, process.Sandbox)
-		for _, refused := range x.programs.Examine(process) {
-			x.refused(source, refused)
-		}
+	if p.spec.Container != nil {
+		p.spec.Process = x.container(ctx, p)
+		return p
 	}
-	spec := serviceSpec(conf, process)
-	if conf.Handover == "bind" {
-		spec.Binding = binding(conf)
+	x.trySandbox(ctx, p.spec.Sandbox)
+	for _, refused := range x.programs.Examine(p.spec.Process) {
+		x.refused(source, refused)
 	}
-	if conf.Handover == "proxy" {
-		spec.Carrying = carrying(conf)
-	}
-	return planned{source, conf, spec, sealing}
+	return p
 }
 
 // idle finds sockets at which it cannot be seen that nobody uses them, of a service
 // that is to be stopped then.
-func (x *examination) idle(source config.Source, sockets []listen.Spec) {
-	conf := source.Service
-	for _, socket := range sockets {
-		if conf.IdleTimeout == 0 || conf.Handover == "proxy" && socket.Address.UDP() {
+func (x *examination) idle(p planned) {
+	for _, socket := range p.spec.Sockets {
+		if p.spec.IdleTimeout == 0 || p.spec.Handover == spec.Proxy && socket.Address.UDP() {
 			continue // the relay sees
 		}
-		if err := socket.Seen(); err != nil {
-			x.add(source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
+		if err := listen.Seen(socket); err != nil {
+			x.add(p.source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
 		}
 	}
 }
 
-func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
-	for i, socket := range sockets {
+func (x *examination) sockets(p planned) {
+	for i, socket := range p.spec.Sockets {
 		for _, bad := range listen.Examine(socket, x.ours) {
-			x.found = append(x.found, socketError(source, i, bad))
+			x.found = append(x.found, socketError(p.source, i, bad))
 		}
 	}
 }
@@ -174,9 +164,9 @@ func (x *examination) sockets(source config.Source, sockets []listen.Spec) {
 // handedOver finds a limit below the numbers of the descriptors that a program gets.
 func (x *examination) handedOver(source config.Source) {
 	conf := source.Service
-	count := uint64(3 + len(fdNames(conf)))
+	count := uint64(3 + len(conf.FDNames))
 	i := slices.IndexFunc(conf.Limits, func(l spec.Limit) bool { return l.Resource == "nofile" && l.Soft < count })
-	if i >= 0 && conf.Handover == "fds" && conf.Container == nil {
+	if i >= 0 && conf.Handover == spec.FDs && conf.Container == nil {
 		text := fmt.Sprintf("nofile: %d is less than the %d descriptors that the program starts with: 3 and its sockets", conf.Limits[i].Soft, count)
 		x.add(source, config.Place{Key: "service.limits", Name: "nofile"}, text, fmt.Sprintf("write at least %d: it will open files of its own too", count+16))
 	}
@@ -200,26 +190,26 @@ func (x *examination) streams(source config.Source) {
 }
 
 // container is the engine's process, and what the engine lacks.
-func (x *examination) container(ctx context.Context, source config.Source, process spawn.Spec) spawn.Spec {
-	for _, mounts := range [][]spec.Mount{source.Service.Sandbox.ReadOnly, source.Service.Sandbox.Writable} {
+func (x *examination) container(ctx context.Context, p planned) spec.Process {
+	for _, mounts := range [][]spec.Mount{p.spec.Sandbox.ReadOnly, p.spec.Sandbox.Writable} {
 		for _, m := range mounts {
 			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
-				x.refused(source, err)
+				x.refused(p.source, err)
 			}
 		}
 	}
-	engine, err := containerProcess(ctx, source.Service, process)
+	engine, err := containerProcess(ctx, p.spec)
 	if err == nil {
 		return engine
 	}
 	text := strings.TrimPrefix(err.Error(), "container: ")
 	var missing *container.ImageError
 	if errors.As(err, &missing) {
-		x.add(source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
-		return process
+		x.add(p.source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
+		return p.spec.Process
 	}
-	x.add(source, config.Place{Key: "container.engine"}, text, "").Host = true
-	return process
+	x.add(p.source, config.Place{Key: "container.engine"}, text, "").Host = true
+	return p.spec.Process
 }
 
 // trialTimeout bounds a sandbox that is tried.
@@ -240,7 +230,7 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	x.tried[key] = true
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
-	p, err := x.starter.Prepare(ctx, spawn.Spec{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, spawn.Stdio{}, nil)
+	p, err := x.starter.Prepare(ctx, spec.Process{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, spawn.Given{})
 	if err == nil {
 		_ = p.Close()
 		return
@@ -254,7 +244,7 @@ func (x *examination) folders(all []config.Source) {
 	fates := make(map[string]string)
 	for _, source := range all {
 		conf := source.Service
-		gives := os.Geteuid() == 0 && processSpec(conf).Gives()
+		gives := os.Geteuid() == 0 && spawn.Gives(conf.Process)
 		for _, d := range conf.Directories {
 			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
 			switch path := spawn.Place(d); {
@@ -271,7 +261,7 @@ func (x *examination) folders(all []config.Source) {
 	}
 	for _, source := range all {
 		for i, socket := range source.Service.Sockets {
-			for _, path := range made(socket.Spec) {
+			for _, path := range made(socket) {
 				if fate := fateOf(fates, path); fate != "" {
 					x.add(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
 				}

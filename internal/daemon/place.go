@@ -37,7 +37,7 @@ func placed(err error, services []planned) error {
 		return err
 	}
 	for _, p := range services {
-		for i, socket := range p.sockets {
+		for i, socket := range p.spec.Sockets {
 			if socket.Address.String() == bad.Address {
 				e := socketError(p.source, i, bad)
 				e.Host = true
@@ -76,7 +76,7 @@ func words(e *spawn.StageError) (text, cure string) {
 }
 
 // placeOf finds the key that a step is about.
-func placeOf(conf config.Service, e *spawn.StageError) config.Place {
+func placeOf(conf spec.Service, e *spawn.StageError) config.Place {
 	switch e.Step {
 	case "user", "group", "working_directory", "notify":
 		return config.Place{Key: "service." + e.Step}
@@ -90,14 +90,14 @@ func placeOf(conf config.Service, e *spawn.StageError) config.Place {
 	if p, found := placeOfMount(conf, e.Path); found {
 		return p
 	}
-	if len(conf.Exec) == 0 {
+	if len(conf.Argv) == 0 {
 		return config.Place{Key: "container"}
 	}
 	return config.Place{Key: "service.exec", Item: 1}
 }
 
 // placeOfMount finds the key that a folder on the host, or a mount point, is of.
-func placeOfMount(conf config.Service, path string) (config.Place, bool) {
+func placeOfMount(conf spec.Service, path string) (config.Place, bool) {
 	for _, d := range conf.Directories {
 		if path == spawn.Place(d) || path == d.Name {
 			return config.Place{Key: "service." + d.Kind + "_directory"}, true

@@ -8,6 +8,7 @@ import (
 	"activator/internal/config"
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // change is what a new configuration asks for, by name: services that are the
@@ -100,9 +101,9 @@ func findings(err error) (all [][]any) {
 // serviceFinding is why one service could not be started, as the log has it.
 func serviceFinding(p planned, err error) []any {
 	if found := findings(placed(err, []planned{p})); len(found) == 1 {
-		return append([]any{"service", p.conf.Name}, found[0]...)
+		return append([]any{"service", p.spec.Name}, found[0]...)
 	}
-	return []any{"service", p.conf.Name, "err", err}
+	return []any{"service", p.spec.Name, "err", err}
 }
 
 // compare holds the new configuration against what runs, and returns the services
@@ -114,7 +115,7 @@ func (d *Daemon) compare(sources []config.Source) (c change, changed []config.So
 		conf := source.Service
 		named[conf.Name] = true
 		m := d.members[conf.Name]
-		if m != nil && reflect.DeepEqual(m.plan.conf, conf) {
+		if m != nil && reflect.DeepEqual(m.plan.source.Service, conf) {
 			continue
 		}
 		changed = append(changed, source)
@@ -139,7 +140,7 @@ func (d *Daemon) compare(sources []config.Source) (c change, changed []config.So
 func (d *Daemon) made(path string) bool {
 	for _, m := range d.members {
 		for _, socket := range m.sockets {
-			if socket.Spec().Makes(path) {
+			if listen.Makes(socket.Spec(), path) {
 				return true
 			}
 		}
@@ -151,9 +152,9 @@ func (d *Daemon) made(path string) bool {
 // socket of ours holds, the same or one that overlaps, is bound when the old one has
 // made way; that it can have its options has been examined.
 func (c change) openFresh(means listen.Means) error {
-	var specs []listen.Spec
+	var specs []spec.Socket
 	for _, p := range c.start {
-		for _, socket := range p.sockets {
+		for _, socket := range p.spec.Sockets {
 			if !c.occupied(socket) {
 				specs = append(specs, socket)
 			}
@@ -170,9 +171,9 @@ func (c change) openFresh(means listen.Means) error {
 }
 
 // occupied reports whether a socket of a service that ends is in socket's way.
-func (c change) occupied(socket listen.Spec) bool {
+func (c change) occupied(socket spec.Socket) bool {
 	for _, old := range c.pool {
-		if socket.Overlaps(old.Spec()) {
+		if listen.Overlap(socket, old.Spec()) {
 			return true
 		}
 	}
@@ -191,7 +192,7 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 		}
 	}
 	for _, m := range members {
-		delete(d.members, m.plan.conf.Name)
+		delete(d.members, m.plan.spec.Name)
 	}
 	return true
 }
@@ -200,7 +201,7 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 // services that end to the ones that start.
 func (d *Daemon) keep(c change) {
 	for _, p := range c.start {
-		for _, socket := range p.sockets {
+		for _, socket := range p.spec.Sockets {
 			key := socket.Address.String()
 			old := c.pool[key]
 			if old == nil || !old.Keep(socket) {
@@ -223,7 +224,7 @@ func (d *Daemon) restart(p planned, c change) {
 		return
 	}
 	for _, m := range c.end {
-		if m.plan.conf.Name != p.conf.Name {
+		if m.plan.spec.Name != p.spec.Name {
 			continue
 		}
 		if sockets, again := c.obtain(m.plan, d.walls.means()); again == nil {
@@ -238,8 +239,8 @@ func (d *Daemon) restart(p planned, c change) {
 // obtain returns the sockets of p, open, all or none; those that were ready stay
 // so on error.
 func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) {
-	var missing []listen.Spec
-	for _, socket := range p.sockets {
+	var missing []spec.Socket
+	for _, socket := range p.spec.Sockets {
 		if s := c.ready[socket.Address.String()]; s == nil || !s.Keep(socket) {
 			missing = append(missing, socket)
 		}
@@ -248,8 +249,8 @@ func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) 
 	if err != nil {
 		return nil, err
 	}
-	sockets := make([]*listen.Socket, 0, len(p.sockets))
-	for _, socket := range p.sockets {
+	sockets := make([]*listen.Socket, 0, len(p.spec.Sockets))
+	for _, socket := range p.spec.Sockets {
 		if len(opened) > 0 && opened[0].Spec().Address == socket.Address {
 			sockets, opened = append(sockets, opened[0]), opened[1:]
 			continue

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"activator/internal/config"
 	"activator/internal/listen"
 	"activator/internal/netns"
 	"activator/internal/relay"
@@ -80,9 +79,9 @@ func (w *walls) idOf(address spec.Address) int {
 }
 
 // standIn makes a relay of what comes to host.
-func (w *walls) standIn(host *os.File, spec listen.Spec, undelivered *relay.Undelivered) (listen.StandIn, error) {
-	id := w.idOf(spec.Address)
-	log := w.log.With("socket", spec.Address.String())
+func (w *walls) standIn(host *os.File, socket spec.Socket, undelivered *relay.Undelivered) (listen.StandIn, error) {
+	id := w.idOf(socket.Address)
+	log := w.log.With("socket", socket.Address.String())
 	flows, err := relay.Open(&w.relays, host, relay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
@@ -135,46 +134,43 @@ func (s *standIn) Close() error {
 	return err
 }
 
-// sealing is how a service is sealed.
-type sealing struct {
-	sockets  []listen.Spec
-	lacks    []string // what of the seal cannot be had here, a sentence each
-	lesser   []string // what is no part of the seal, and is kept by less here than by a newer kernel
-	names    bool     // abstract unix names may be sent to: it has no socket that reaches those of the host
-	receives bool     // somebody may pass it descriptors
-	alone    bool     // Landlock does not see all that it could connect or bind
+// openings are what is open, a sentence each.
+type openings struct {
+	lacks  []string // what of the seal cannot be had here
+	lesser []string // what is no part of the seal, and is kept by less here than by a newer kernel
 }
 
-// seal says how each socket of conf is kept from being turned outward.
-func seal(conf config.Service, answering func() bool) (s sealing) {
-	sealed := conf.Sandbox.Seal != "off" && conf.Handover != "proxy"
+// seal says in s how each of its sockets is kept from being turned outward here, and what
+// of that its sandbox has to see to.
+func seal(s *spec.Service, answering func() bool) (open openings) {
+	sealed := s.Sandbox.Seal
 	kernel := sandbox.Running()
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
-	named := slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return relayable(s.Spec) })
+	named := slices.ContainsFunc(s.Sockets, relayable)
 	direct := false
-	for _, configured := range conf.Sockets {
-		socket := configured.Spec
+	s.Sockets = slices.Clone(s.Sockets)
+	for i := range s.Sockets {
+		socket := &s.Sockets[i]
 		if sealed {
-			socket.Seal = sealOf(socket, kernel.Scopes() && !named, answering)
+			socket.Seal = sealOf(*socket, kernel.Scopes() && !named, answering)
 		}
-		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == listen.Unsealed
-		s.sockets = append(s.sockets, socket)
+		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == spec.Unsealed
 	}
 	if sealed {
-		s.lacks = kernel.SealLacks()
+		open.lacks = kernel.SealLacks()
 	}
-	s.alone = (sealed || conf.Sandbox.Connect == "unix") && alone(conf, kernel)
-	s.receives = receives(conf, s.sockets)
+	s.Sandbox.Alone = (sealed || s.Sandbox.Connect == "unix") && alone(s, kernel)
+	s.Sandbox.Unmounted = receives(s)
 	// A socket that is passed in may reach names of the host too, so the scope is there wherever
 	// nothing needs a name: no relay, and nothing that the service connects to.
-	s.names = named || !direct && conf.Sandbox.Connect != "none"
-	s.lesser = lesser(conf, kernel, &s)
-	return s
+	s.Sandbox.Names = named || !direct && s.Sandbox.Connect != "none"
+	open.lesser = lesser(s, kernel)
+	return open
 }
 
 // relayable reports whether the datagrams of a unix socket can be carried: what comes with
 // the sender's identity or descriptors must come from the sender.
-func relayable(socket listen.Spec) bool {
+func relayable(socket spec.Socket) bool {
 	o := &socket.Options
 	return socket.Address.Network == spec.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity
 }
@@ -183,16 +179,16 @@ func relayable(socket listen.Spec) bool {
 // Datagrams between unix sockets are relayed, since Landlock's scope would also
 // refuse the answer to an abstract name. One that is not relayed is kept from these names by
 // the scope, and without scope receives and does not send.
-func sealOf(socket listen.Spec, scope bool, answering func() bool) listen.Seal {
+func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
 	switch {
 	case socket.Address.UDP() && answering():
-		return listen.ReplyOnly
+		return spec.ReplyOnly
 	case socket.Address.UDP(), relayable(socket):
-		return listen.Relayed
+		return spec.Relayed
 	case socket.Address.Network == spec.UnixGram && !scope:
-		return listen.ReceiveOnly
+		return spec.ReceiveOnly
 	}
-	return listen.Unsealed
+	return spec.Unsealed
 }
 
 // receives reports whether a service may get hold of what is not mounted: whether it
@@ -201,42 +197,42 @@ func sealOf(socket listen.Spec, scope bool, answering func() bool) listen.Seal {
 // the service can pass its client an end of a socket pair, and receive there. Else it
 // needs a path of the host's to listen at, a peer to connect to, or a network in which
 // others see its abstract names.
-func receives(conf config.Service, sockets []listen.Spec) bool {
-	b := &conf.Sandbox
+func receives(s *spec.Service) bool {
+	b := &s.Sandbox
 	opened := func(word string) bool { return word != "" && word != "none" }
-	if len(b.Writable) > 0 || len(conf.Directories) > 0 || opened(b.Connect) || opened(b.Network) {
+	if len(b.Writable) > 0 || len(s.Directories) > 0 || opened(b.Connect) || opened(b.Network) {
 		return true
 	}
-	return conf.Handover != "proxy" && slices.ContainsFunc(sockets, func(s listen.Spec) bool {
-		return s.Address.Unix() && s.Seal != listen.Relayed // a relay passes none, either way
+	return s.Handover != spec.Proxy && slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool {
+		return socket.Address.Unix() && socket.Seal != spec.Relayed // a relay passes none, either way
 	})
 }
 
 // lesser says what this kernel keeps by less than a newer one does, and what that
 // leaves open. It is no part of the seal.
-func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []string) {
-	if conf.Container != nil {
+func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
+	if s.Container != nil {
 		return nil
 	}
-	refused := func(socket listen.Spec) bool {
-		return socket.Address.Unix() && socket.Seal != listen.Relayed && socket.Options.RefuseRights
+	refused := func(socket spec.Socket) bool {
+		return socket.Address.Unix() && socket.Seal != spec.Relayed && socket.Options.RefuseRights
 	}
-	if conf.Handover != "proxy" && !listen.CanRefuseRights() && slices.ContainsFunc(s.sockets, refused) {
+	if s.Handover != spec.Proxy && !listen.CanRefuseRights() && slices.ContainsFunc(s.Sockets, refused) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
 	}
-	writable := len(conf.Sandbox.Writable) > 0 || len(conf.Directories) > 0
-	if s.receives && conf.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
+	writable := len(s.Sandbox.Writable) > 0 || len(s.Directories) > 0
+	if s.Sandbox.Unmounted && s.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
 		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
 	}
-	switch printed := filepath.IsAbs(conf.Stdout) || filepath.IsAbs(conf.Stderr); {
-	case !printed || conf.Sandbox.Syscalls == "any":
+	switch printed := filepath.IsAbs(s.Stdout) || filepath.IsAbs(s.Stderr); {
+	case !printed || s.Sandbox.Syscalls == "any":
 	case !kernel.Files(writable):
 		open = append(open, "the file that it prints to can be read and cut off, as far as its mode lets it ("+kernel.WithoutFiles()+")")
 	case !kernel.Truncation():
 		open = append(open, "the file that it prints to can be cut off, as far as its mode lets it ("+kernel.WithoutTruncation()+")")
 	}
-	for _, socket := range s.sockets {
-		if socket.Seal == listen.ReceiveOnly {
+	for _, socket := range s.Sockets {
+		if socket.Seal == spec.ReceiveOnly {
 			open = append(open, socket.Address.String()+" only receives, so that it reaches no abstract name ("+kernel.WithoutScope()+")")
 		}
 	}
@@ -246,13 +242,13 @@ func lesser(conf config.Service, kernel sandbox.Kernel, s *sealing) (open []stri
 // alone reports whether a service could connect or bind what Landlock does not see, if the
 // kernel read an address once more: TCP before ABI 4, and on every kernel MPTCP and vsock that it
 // inherits. A program can make MPTCP sockets too, which reach somebody in a network that it shares.
-func alone(conf config.Service, kernel sandbox.Kernel) bool {
-	return !kernel.TCP() || conf.Sandbox.Connect == "unix" && conf.Sandbox.Network != "none" ||
-		slices.ContainsFunc(conf.Sockets, func(s config.Socket) bool { return s.Options.MPTCP || s.Address.Network == spec.VSock })
+func alone(s *spec.Service, kernel sandbox.Kernel) bool {
+	return !kernel.TCP() || s.Sandbox.Connect == "unix" && s.Sandbox.Network != "none" ||
+		slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool { return socket.Options.MPTCP || socket.Address.Network == spec.VSock })
 }
 
 // describe says in a few words how a socket is sealed.
-func describe(socket listen.Spec, conf config.Service) string {
+func describe(socket spec.Socket, conf spec.Service) string {
 	judge := "seccomp"
 	if conf.Sandbox.Connect != "none" {
 		judge = "supervisor"
@@ -260,15 +256,15 @@ func describe(socket listen.Spec, conf config.Service) string {
 	switch {
 	case conf.Container != nil:
 		return "not sealed: a container's own walls"
-	case conf.Handover == "proxy":
+	case conf.Handover == spec.Proxy:
 		return "proxy: no socket of the host's enters"
-	case conf.Sandbox.Seal == "off":
+	case !conf.Sandbox.Seal:
 		return "not sealed"
-	case socket.Seal == listen.ReplyOnly:
+	case socket.Seal == spec.ReplyOnly:
 		return "direct, answers only: BPF"
-	case socket.Seal == listen.Relayed:
+	case socket.Seal == spec.Relayed:
 		return "answers only: relay"
-	case socket.Seal == listen.ReceiveOnly:
+	case socket.Seal == spec.ReceiveOnly:
 		return "direct, receives only"
 	case socket.Address.Network == spec.FIFO:
 		return "a FIFO leads nowhere"

@@ -136,7 +136,7 @@ func sandboxed(ctx context.Context) error {
 		return err
 	}
 	defer starter.Close()
-	p, err := starter.Prepare(ctx, spawn.Spec{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, spawn.Stdio{}, nil)
+	p, err := starter.Prepare(ctx, spec.Process{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, spawn.Given{})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package inetd
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -71,7 +72,7 @@ func (s *Service) fill() {
 	if s.spec.Warm && s.place == nil && !s.pool.failed {
 		s.place = s.around.Turns.QueueUp()
 	}
-	free := min(s.spec.MaxConnections-len(s.instances), s.share.Room()/perClient+len(s.returned))
+	free := min(cmp.Or(s.spec.MaxConns, maxConnections)-len(s.instances), s.share.Room()/perClient+len(s.returned))
 	for n := len(s.pool.ready) + len(s.pool.making); n < min(want, free); n++ {
 		s.make()
 	}
@@ -101,9 +102,7 @@ func (s *Service) prepare(ctx context.Context, one *sandbox) error {
 		return err
 	}
 	stdout, stderr := output.Child()
-	spec := s.spec.Process
-	spec.Waits = true
-	child, err := s.around.Starter.Prepare(ctx, spec, spawn.Stdio{Out: stdout, Err: stderr}, nil)
+	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, spawn.Given{Stdio: spawn.Stdio{Out: stdout, Err: stderr}, Client: spawn.Absent})
 	output.HandedOver()
 	if err != nil {
 		output.Close()

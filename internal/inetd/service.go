@@ -1,33 +1,24 @@
 package inetd
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
-	"activator/internal/spawn"
+	"activator/internal/spec"
 	"activator/internal/supervise"
 )
 
-// Spec is one service: what runs for each client, and its limits.
-type Spec struct {
-	supervise.Limits
-	Process        spawn.Spec // Handed says where the connection goes
-	MaxConnections int        // instances at a time; who comes then waits in the queue
-	MaxPerSource   int        // of them for one listen.Peer.Source; who comes then is turned away; 0: no limit
-	Warm           bool       // a sandbox stands ready while nobody is there
-	StopSignal     syscall.Signal
-	Stdout         string // as in supervise.Spec
-	Stderr         string
-}
+// maxConnections is how many instances there are at a time, where nothing is said.
+const maxConnections = 64
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].
 type Service struct {
-	spec    Spec
+	spec    spec.Service
 	around  supervise.Surroundings
 	sockets []*listen.Socket
 	log     *slog.Logger
@@ -72,7 +63,7 @@ type client struct {
 }
 
 // New makes a service of sockets, which are lent until Run has returned.
-func New(spec Spec, around supervise.Surroundings, sockets []*listen.Socket) *Service {
+func New(spec spec.Service, around supervise.Surroundings, sockets []*listen.Socket) *Service {
 	return &Service{
 		spec:      spec,
 		around:    around,
@@ -198,7 +189,7 @@ func (s *Service) serve() {
 	if s.leaving || s.resting != nil {
 		return
 	}
-	for s.waiting() && len(s.instances) < s.spec.MaxConnections && s.hasRoom() && s.standing() {
+	for s.waiting() && len(s.instances) < cmp.Or(s.spec.MaxConns, maxConnections) && s.hasRoom() && s.standing() {
 		c := s.take()
 		if c == nil {
 			break
@@ -285,14 +276,14 @@ func (s *Service) troubled(i int, err error) {
 // admit counts a client, or turns away one too many of its source.
 func (s *Service) admit(c *listen.Connection, socket *listen.Socket) bool {
 	source := c.Peer.Source
-	if source == "" || s.spec.MaxPerSource == 0 || s.sources[source] < s.spec.MaxPerSource {
+	if source == "" || s.spec.MaxSource == 0 || s.sources[source] < s.spec.MaxSource {
 		s.sources[source]++
 		s.share.Take(perClient)
 		return true
 	}
 	_ = c.File.Close()
 	if n, due := s.turned.count(time.Now()); due {
-		s.log.Warn("clients turned away: max_connections_per_source", "socket", socket.String(), "source", source, "limit", s.spec.MaxPerSource, "clients", n)
+		s.log.Warn("clients turned away: max_connections_per_source", "socket", socket.String(), "source", source, "limit", s.spec.MaxSource, "clients", n)
 	}
 	return false
 }
@@ -328,7 +319,7 @@ func (s *Service) rest() {
 	if s.leaving || s.resting != nil {
 		return // it was under way at the same time as another one
 	}
-	delay := s.history.Rest(s.spec.Limits, 0, true)
+	delay := s.history.Rest(s.spec.Timeouts, 0, true)
 	s.log.Info("service resting", "state", "resting", "for", delay)
 	s.resting = time.NewTimer(delay)
 	for i, calls := range s.callers {

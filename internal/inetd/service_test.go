@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // who asks an instance what it sees.
@@ -59,8 +59,8 @@ func TestStdio(t *testing.T) {
 }
 
 func TestConnection(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) {
-		spec.Process.Handed, spec.Process.FDNames = spawn.LaterFD, []string{"connection"}
+	s := up(t, "serve", func(service *spec.Service) {
+		service.Process.Handed, service.Process.FDNames = spec.LaterFD, []string{"connection"}
 	})
 	who := s.call("tcp", strings.Replace(s.dial, "127.0.0.1", "[::1]", 1)).who()
 	if f := who.Files; f["0"] != "/dev/null" || !strings.HasPrefix(f["1"], "pipe:") || !isSocket(f["3"]) || len(f) != 4 {
@@ -81,11 +81,11 @@ func TestConnection(t *testing.T) {
 
 // With a reaper the program is its child.
 func TestInit(t *testing.T) {
-	for _, handed := range []spawn.Handed{spawn.LaterFD, spawn.LaterStdio} {
-		s := up(t, "serve", func(spec *Spec) {
-			spec.Process.Sandbox.Init, spec.Process.Handed = true, handed
-			if handed == spawn.LaterFD {
-				spec.Process.FDNames = []string{"connection"}
+	for _, handed := range []spec.Handed{spec.LaterFD, spec.LaterStdio} {
+		s := up(t, "serve", func(service *spec.Service) {
+			service.Process.Sandbox.Init, service.Process.Handed = true, handed
+			if handed == spec.LaterFD {
+				service.Process.FDNames = []string{"connection"}
 			}
 		})
 		c := s.call("tcp", s.dial)
@@ -97,8 +97,8 @@ func TestInit(t *testing.T) {
 }
 
 // Who is one too many waits in the queue until somebody goes, however that is.
-func TestMaxConnections(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) { spec.MaxConnections = 2 })
+func TestMaxConns(t *testing.T) {
+	s := up(t, "serve", func(service *spec.Service) { service.MaxConns = 2 })
 	first, second := s.call("tcp", s.dial), s.call("unix", s.path)
 	first.heard("1")
 	second.heard("2")
@@ -123,8 +123,8 @@ func TestMaxConnections(t *testing.T) {
 }
 
 // One too many of a source is turned away at once; others are not.
-func TestMaxPerSource(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) { spec.MaxPerSource = 1 })
+func TestMaxSource(t *testing.T) {
+	s := up(t, "serve", func(service *spec.Service) { service.MaxSource = 1 })
 	first := s.callFrom("127.0.0.1", "tcp", s.dial)
 	first.heard("1")
 	if got := s.callFrom("127.0.0.1", "tcp", s.dial).ask("2"); !strings.Contains(got, "EOF") && !strings.Contains(got, "reset") {
@@ -145,7 +145,7 @@ func TestMaxPerSource(t *testing.T) {
 
 // An instance that fails rests nobody.
 func TestFailureIsItsOwn(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) { spec.RestartDelay, spec.RestartMaxDelay = time.Hour, time.Hour })
+	s := up(t, "serve", func(service *spec.Service) { service.RestartDelay, service.RestartMaxDelay = time.Hour, time.Hour })
 	other := s.call("tcp", s.dial)
 	for range 5 {
 		if got := s.call("tcp", s.dial).ask("crash"); got != "EOF" {
@@ -173,7 +173,7 @@ func TestClientOutlastsFailedStart(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := up(t, "serve", func(spec *Spec) { spec.Process.Argv[0] = program })
+	s := up(t, "serve", func(service *spec.Service) { service.Process.Argv[0] = program })
 	c := s.call("tcp", s.dial)
 	for range 3 {
 		s.await("instance not started", "exec", "remote=127.0.0.1")
@@ -188,7 +188,7 @@ func TestClientOutlastsFailedStart(t *testing.T) {
 func TestHold(t *testing.T) {
 	const hold = 300 * time.Millisecond
 	for _, program := range []string{"/etc/passwd", "/missing/program"} {
-		s := up(t, "serve", func(spec *Spec) { spec.Process.Argv, spec.Hold = []string{program}, hold })
+		s := up(t, "serve", func(service *spec.Service) { service.Process.Argv, service.Hold = []string{program}, hold })
 		begin := time.Now()
 		var callers []*caller
 		for range 3 {
@@ -208,7 +208,7 @@ func TestHold(t *testing.T) {
 
 // A sandbox that was killed while it waited costs its client nothing.
 func TestWaitingSandboxIsKilled(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) { spec.RestartDelay, spec.RestartMaxDelay = time.Hour, time.Hour })
+	s := up(t, "serve", func(service *spec.Service) { service.RestartDelay, service.RestartMaxDelay = time.Hour, time.Hour })
 	s.await("sandbox ready")
 	s.call("tcp", s.dial).heard("1")
 	_, field, _ := strings.Cut(s.await("sandbox ready"), "pid=")
@@ -241,7 +241,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestStopTimeout(t *testing.T) {
-	s := up(t, "deaf", func(spec *Spec) { spec.StopTimeout = 50 * time.Millisecond })
+	s := up(t, "deaf", func(service *spec.Service) { service.StopTimeout = 50 * time.Millisecond })
 	c := s.call("tcp", s.dial)
 	c.heard("hello")
 	s.stop()
@@ -253,7 +253,7 @@ func TestStopTimeout(t *testing.T) {
 
 // Many at once: each is served, whatever the pool has.
 func TestMany(t *testing.T) {
-	s := up(t, "serve", func(spec *Spec) { spec.MaxConnections = 5 })
+	s := up(t, "serve", func(service *spec.Service) { service.MaxConns = 5 })
 	var all sync.WaitGroup
 	for i := range 60 {
 		all.Go(func() {

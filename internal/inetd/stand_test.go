@@ -153,7 +153,7 @@ func (c *caller) heard(line string) {
 	}
 }
 
-func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
+func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ine")
 	if err != nil {
@@ -164,18 +164,18 @@ func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := Spec{
-		Limits:         supervise.Limits{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
-		Process:        spawn.Spec{Name: "test", Argv: []string{self, "instance", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0", "REMOTE_ADDR=nobody"}, Umask: 0o22, Handed: spawn.LaterStdio},
-		MaxConnections: 64,
-		Warm:           true,
-		StopSignal:     syscall.SIGTERM,
+	service := spec.Service{
+		Timeouts:   spec.Timeouts{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
+		Process:    spec.Process{Name: "test", Argv: []string{self, "instance", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0", "REMOTE_ADDR=nobody"}, Umask: 0o22, Handed: spec.LaterStdio},
+		MaxConns:   64,
+		Warm:       true,
+		StopSignal: syscall.SIGTERM,
 	}
 	if change != nil {
-		change(&spec)
+		change(&service)
 	}
 	s := &stand{t: t, path: filepath.Join(dir, "s"), log: make(chan string, 10000)}
-	s.run(spec)
+	s.run(service)
 	t.Cleanup(s.stop)
 	return s
 }
@@ -187,13 +187,13 @@ func (s *stand) open() []*listen.Socket {
 	t.Helper()
 	for range 1000 {
 		port := 10000 + int(nextPort.Add(1))%20000
-		var specs []listen.Spec
+		var specs []spec.Socket
 		for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
 			address, err := spec.ParseAddress(text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			specs = append(specs, listen.Spec{Address: address, Name: "test"})
+			specs = append(specs, spec.Socket{Address: address, Name: "test"})
 		}
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)) // OpenAll would wait for it
 		if err != nil {
@@ -215,7 +215,7 @@ var nextPort atomic.Uint32
 func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 // run makes everything a service needs, and stop takes it all down again.
-func (s *stand) run(spec Spec) {
+func (s *stand) run(service spec.Service) {
 	t := s.t
 	t.Helper()
 	sockets := s.open()
@@ -234,7 +234,7 @@ func (s *stand) run(spec Spec) {
 	}
 	around := supervise.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Turns: supervise.NewTurns(2, 100)}
 	around.Turns.Open()
-	s.service = New(spec, around, sockets)
+	s.service = New(service, around, sockets)
 	for _, socket := range sockets {
 		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
 			t.Fatal(err)

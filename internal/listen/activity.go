@@ -30,13 +30,13 @@ type UnseenError struct {
 func (e *UnseenError) Error() string { return e.Address.String() + ": " + e.Why }
 
 // Seen is nil if [Socket.Activity] will see who uses a socket of this spec.
-func (s Spec) Seen() error {
+func Seen(s spec.Socket) error {
 	switch {
 	case s.Address.Network == spec.VSock:
 		return &UnseenError{s.Address, "nothing tells who is connected by vsock"}
-	case s.Address.Network == spec.UnixGram && s.Seal != Relayed:
+	case s.Address.Network == spec.UnixGram && s.Seal != spec.Relayed:
 		return &UnseenError{s.Address, "nothing tells when the last datagram came to a unix socket that is not relayed"}
-	case s.Address.UDP() && s.Seal != Relayed && s.Options.Timestamping != "" && s.Options.Timestamping != "off":
+	case s.Address.UDP() && s.Seal != spec.Relayed && s.Options.Timestamping != "" && s.Options.Timestamping != "off":
 		return &UnseenError{s.Address, "with timestamping nothing tells when the last datagram came"}
 	}
 	return nil
@@ -51,7 +51,7 @@ func (s *Socket) Activity() (Activity, error) {
 	if err := s.usable(); err != nil {
 		return Activity{}, err
 	}
-	if err := s.spec.Seen(); err != nil {
+	if err := Seen(s.spec); err != nil {
 		return Activity{}, err
 	}
 	var a Activity

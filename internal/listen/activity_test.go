@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // accept takes one client as a service would.
@@ -166,7 +167,7 @@ func mark(t *testing.T, s *Socket, waiting int) uint64 {
 // A stand-in knows itself what it carries.
 func TestActivityOfStandIn(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	if _, err := s.Lend(); err != nil {
 		t.Fatal(err)
 	}
@@ -192,24 +193,24 @@ func TestActivityOfStandIn(t *testing.T) {
 func TestActivityUnseen(t *testing.T) {
 	for _, test := range []struct {
 		address string
-		seal    Seal
-		change  func(*Options)
+		seal    spec.Seal
+		change  func(*spec.Options)
 		seen    bool
 	}{
-		{"udp://127.0.0.1:1", Unsealed, nil, true},
-		{"udp://127.0.0.1:1", Unsealed, func(o *Options) { o.Timestamping = "us" }, false},
-		{"udp://127.0.0.1:1", Relayed, func(o *Options) { o.Timestamping = "us" }, true},
-		{"unixgram:///x", Unsealed, nil, false},
-		{"unixgram:///x", Relayed, nil, true},
-		{"vsock://1:1", Unsealed, nil, false},
-		{"tcp://127.0.0.1:1", Unsealed, nil, true},
+		{"udp://127.0.0.1:1", spec.Unsealed, nil, true},
+		{"udp://127.0.0.1:1", spec.Unsealed, func(o *spec.Options) { o.Timestamping = "us" }, false},
+		{"udp://127.0.0.1:1", spec.Relayed, func(o *spec.Options) { o.Timestamping = "us" }, true},
+		{"unixgram:///x", spec.Unsealed, nil, false},
+		{"unixgram:///x", spec.Relayed, nil, true},
+		{"vsock://1:1", spec.Unsealed, nil, false},
+		{"tcp://127.0.0.1:1", spec.Unsealed, nil, true},
 	} {
 		sp := socketSpec(t, test.address)
 		sp.Seal = test.seal
 		if test.change != nil {
 			test.change(&sp.Options)
 		}
-		if err := sp.Seen(); (err == nil) != test.seen {
+		if err := Seen(sp); (err == nil) != test.seen {
 			t.Errorf("%s %v: %v", test.address, test.seal, err)
 		}
 	}

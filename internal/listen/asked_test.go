@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // unwatched are ways in which a socket that is armed may come to have nobody who looks
@@ -62,7 +63,7 @@ func TestArmedIsAskedAgain(t *testing.T) {
 // So has a relay, of the host's queue.
 func TestRelayIsAskedAgain(t *testing.T) {
 	w, r := start(t), &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	arm(t, w, s)
 	if _, err := s.LendAhead(); err != nil {
 		t.Fatal(err)
@@ -79,7 +80,7 @@ func TestRelayIsAskedAgain(t *testing.T) {
 func TestRefuseKeepsFlags(t *testing.T) {
 	for _, address := range addresses(t) {
 		for _, nonBlocking := range []bool{false, true} {
-			s := open(t, address, func(o *Options) { o.NonBlocking = nonBlocking })
+			s := open(t, address, func(o *spec.Options) { o.NonBlocking = nonBlocking })
 			file, err := s.LendAhead()
 			if err != nil {
 				t.Fatal(err)

@@ -3,8 +3,8 @@
 // anything off their queues, mends what a service did to them and turns waiting
 // clients away.
 //
-//	addr, err := listen.ParseAddress("tcp://127.0.0.1:3000")
-//	sockets, err := listen.OpenAll([]listen.Spec{{Address: addr, Name: "echo"}}, listen.Means{})
+//	addr, err := spec.ParseAddress("tcp://127.0.0.1:3000")
+//	sockets, err := listen.OpenAll([]spec.Socket{{Address: addr, Name: "echo"}}, listen.Means{})
 //	watcher, err := listen.NewWatcher(log)
 //	go watcher.Run(ctx)
 //	watcher.WaitReadable(sockets[0], func() { ... })

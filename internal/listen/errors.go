@@ -66,7 +66,7 @@ func (e *OccupiedError) Is(target error) bool {
 }
 
 // bindCure says what the user can do about a bind that failed with err.
-func bindCure(a spec.Address, o *Options, err error) string {
+func bindCure(a spec.Address, o *spec.Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return holder(a)
@@ -94,7 +94,7 @@ func unprivilegedPort() string {
 	return "1024"
 }
 
-func socketCure(a spec.Address, o *Options, err error) string {
+func socketCure(a spec.Address, o *spec.Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EAFNOSUPPORT) && a.Network == spec.VSock:
 		return "this kernel has no vsock; modprobe vsock"

@@ -19,9 +19,9 @@ import (
 // words of [Open]. It makes and binds nothing, and does not ask whether somebody has the
 // port: that may be an activator that makes way. ours reports whether the caller has made
 // what stands at a path; nil: nothing.
-func Examine(want Spec, ours func(path string) bool) []*Error {
+func Examine(want spec.Socket, ours func(path string) bool) []*Error {
 	e := examination{address: want.Address, options: &want.Options}
-	want.Seal = Unsealed
+	want.Seal = spec.Unsealed
 	if want.Address.Node() != "" {
 		e.owner()
 		e.node(ours)
@@ -44,7 +44,7 @@ func Examine(want Spec, ours func(path string) bool) []*Error {
 // examination is what has been found of one socket.
 type examination struct {
 	address spec.Address
-	options *Options
+	options *spec.Options
 	found   []*Error
 }
 

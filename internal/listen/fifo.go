@@ -6,13 +6,15 @@ import (
 	"io/fs"
 	"os"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
 // openFIFO opens the FIFO of spec for reading and writing, so that it never
 // sees the end of file when a writer leaves, and writers never wait for a
 // reader. fifo(7). An existing FIFO is used if it is as the spec says.
-func openFIFO(want Spec) (opened, error) {
+func openFIFO(want spec.Socket) (opened, error) {
 	a, o := want.Address, &want.Options
 	who, err := lookupOwner(o)
 	if err != nil {
@@ -67,7 +69,7 @@ func (s spot) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
 // on a FIFO we made; another one must be right already. began is when we began to make it.
-func adoptFIFO(at spot, n *node, o *Options, who owner, began unix.Timespec) (*os.File, error) {
+func adoptFIFO(at spot, n *node, o *spec.Options, who owner, began unix.Timespec) (*os.File, error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
@@ -116,7 +118,7 @@ func bornSince(fd int, began unix.Timespec) bool {
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"
 
-func setUpFIFO(at spot, fd int, n *node, o *Options, who owner) error {
+func setUpFIFO(at spot, fd int, n *node, o *spec.Options, who owner) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: n.path, Err: err}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -14,7 +16,7 @@ func TestExistingFIFO(t *testing.T) {
 	if err := unix.Mkfifo(dir+"/f", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	only := func(o *Options) { o.SocketModeSet, o.SocketMode = true, 0o600 }
+	only := func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o600 }
 	s := open(t, "fifo://"+dir+"/f", only)
 	s.Close()
 	if names := entries(t, dir); names != "f" {

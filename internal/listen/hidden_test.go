@@ -137,7 +137,7 @@ func TestHeldBack(t *testing.T) {
 		}
 		other := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
 		to := unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(other.Spec().Address.Port)})
-		if kindOf(s.Spec().Address, new(Options), haveIPv6).Family == unix.AF_INET6 {
+		if kindOf(s.Spec().Address, new(spec.Options), haveIPv6).Family == unix.AF_INET6 {
 			other = open(t, fmt.Sprint("udp6://:", ktest.Port(t)))
 			to = &unix.SockaddrInet6{Addr: [16]byte{15: 1}, Port: int(other.Spec().Address.Port)}
 		}
@@ -181,7 +181,7 @@ func TestDisown(t *testing.T) {
 // A program that chooses among the sockets of a reuse_port group goes.
 func TestReusePortProgram(t *testing.T) {
 	ktest.Filters(t)
-	s := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *Options) { o.ReusePort = true })
+	s := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) { o.ReusePort = true })
 	asService(t, s, func(fd int) {
 		program := []unix.SockFilter{{Code: 0x06, K: 99}} // BPF_RET | BPF_K: no such socket
 		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: (*unix.SockFilter)(unsafe.Pointer(&program[0]))})

@@ -3,12 +3,14 @@ package listen
 import (
 	"os"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
 // makeLinks makes the symlinks of spec. One that points to our path already, or
 // nowhere, is taken over; nothing else is removed.
-func makeLinks(want Spec) ([]string, error) {
+func makeLinks(want spec.Socket) ([]string, error) {
 	path := want.Address.Node()
 	if path == "" {
 		return nil, nil
@@ -25,7 +27,7 @@ func makeLinks(want Spec) ([]string, error) {
 	return made, nil
 }
 
-func makeLink(path, link string, o *Options) error {
+func makeLink(path, link string, o *spec.Options) error {
 	at, err := makeSpot(link, o)
 	if err != nil {
 		return err
@@ -67,7 +69,7 @@ func (s spot) leads(name string) bool {
 	return unix.Fstatat(s.FD(), name, &end, 0) != unix.ENOENT
 }
 
-func removeLinks(want Spec, links []string) {
+func removeLinks(want spec.Socket, links []string) {
 	for _, link := range links {
 		at, err := openSpot(link)
 		if err != nil {

@@ -129,7 +129,7 @@ func (s *Socket) retire(fault string) (string, error) {
 func (s *Socket) openAgain() (made opened, err error) {
 	from := &stock{means: s.means}
 	defer from.close()
-	only := []Spec{s.spec}
+	only := []spec.Socket{s.spec}
 	if err := from.fill(only); err != nil {
 		return opened{}, err
 	}

@@ -8,6 +8,8 @@ import (
 	"os/user"
 	"strconv"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +46,7 @@ type owner struct{ uid, gid int }
 
 func (w owner) given() bool { return w.uid >= 0 || w.gid >= 0 }
 
-func lookupOwner(o *Options) (owner, error) {
+func lookupOwner(o *spec.Options) (owner, error) {
 	w := owner{-1, -1}
 	if o.SocketUser != "" {
 		uid, err := lookupID(o.SocketUser, func(name string) (string, error) {
@@ -87,7 +89,7 @@ func lookupID(name string, lookup func(string) (string, error)) (int, error) {
 	return strconv.Atoi(text)
 }
 
-func nodeMode(o *Options) fs.FileMode {
+func nodeMode(o *spec.Options) fs.FileMode {
 	if o.SocketModeSet {
 		return o.SocketMode.Perm()
 	}
@@ -97,7 +99,7 @@ func nodeMode(o *Options) fs.FileMode {
 // openUnixPath binds a unix socket to a path. Nobody can connect to a stream
 // socket before listen(2), which comes last; the node never has a wider mode
 // than it shall have, or another owner.
-func openUnixPath(want Spec, from *stock) (opened, error) {
+func openUnixPath(want spec.Socket, from *stock) (opened, error) {
 	a := want.Address
 	who, err := lookupOwner(&want.Options)
 	if err != nil {
@@ -131,7 +133,7 @@ func openUnixPath(want Spec, from *stock) (opened, error) {
 	return opened{file: file, node: n, state: stateOf(file)}, nil
 }
 
-func bindPath(at spot, file *os.File, family int, want Spec, who owner) (id inode, err error) {
+func bindPath(at spot, file *os.File, family int, want spec.Socket, who owner) (id inode, err error) {
 	a, mode := want.Address, nodeMode(&want.Options)
 	birth := mode
 	if who.given() {

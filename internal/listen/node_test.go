@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // stale makes a unix socket that nobody has.
@@ -40,7 +41,7 @@ func TestNodeMode(t *testing.T) {
 		{"fifo", false, 0o666}, {"fifo", true, 0o640},
 	} {
 		path := fmt.Sprintf("%s/%d/deep/s", dir, i)
-		s := open(t, tt.network+"://"+path, func(o *Options) {
+		s := open(t, tt.network+"://"+path, func(o *spec.Options) {
 			o.SocketModeSet, o.SocketMode, o.DirectoryMode = tt.set, tt.mode, 0o775
 		})
 		for name, want := range map[string]fs.FileMode{path: tt.mode, filepath.Dir(path): 0o775, fmt.Sprintf("%s/%d", dir, i): 0o775} {
@@ -102,7 +103,7 @@ func TestNodeOwner(t *testing.T) {
 	for _, network := range []string{"unix", "fifo"} {
 		for _, who := range []string{"12345", "nobody"} {
 			path := dir + "/" + network + who
-			s, err := Open(socketSpec(t, network+"://"+path, func(o *Options) {
+			s, err := Open(socketSpec(t, network+"://"+path, func(o *spec.Options) {
 				o.SocketUser, o.SocketGroup, o.SocketModeSet, o.SocketMode = who, "54321", true, 0o460
 			}), Means{})
 			if os.Geteuid() != 0 {
@@ -124,13 +125,13 @@ func TestNodeOwner(t *testing.T) {
 			s.Close()
 		}
 	}
-	_, err := Open(socketSpec(t, "unix://"+dir+"/x", func(o *Options) { o.SocketUser = "no-such-user" }), Means{})
+	_, err := Open(socketSpec(t, "unix://"+dir+"/x", func(o *spec.Options) { o.SocketUser = "no-such-user" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), "socket_user: ") || !strings.Contains(err.Error(), "no-such-user") {
 		t.Errorf("%v", err)
 	}
 	// A group of ours needs no privilege.
 	gid := strconv.Itoa(os.Getegid())
-	open(t, "unix://"+dir+"/mine", func(o *Options) { o.SocketGroup = gid })
+	open(t, "unix://"+dir+"/mine", func(o *spec.Options) { o.SocketGroup = gid })
 }
 
 // TestStale replaces a socket that nobody has, also the spare of an activator
@@ -257,13 +258,13 @@ func TestForeign(t *testing.T) {
 
 func TestKeepOnStop(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, "unix://"+dir+"/s", func(o *Options) { o.KeepOnStop, o.Symlinks = true, []string{dir + "/l"} })
+	s := open(t, "unix://"+dir+"/s", func(o *spec.Options) { o.KeepOnStop, o.Symlinks = true, []string{dir + "/l"} })
 	s.Close()
 	if names := entries(t, dir); names != "l s" {
 		t.Errorf("left: %s", names)
 	}
 	// The next run takes over what this one left.
-	s = open(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })
+	s = open(t, "unix://"+dir+"/s", func(o *spec.Options) { o.Symlinks = []string{dir + "/l"} })
 	s.Close()
 	if names := entries(t, dir); names != "" {
 		t.Errorf("left: %s", names)
@@ -273,7 +274,7 @@ func TestKeepOnStop(t *testing.T) {
 // TestCloseForeign removes nothing that has taken the place of ours.
 func TestCloseForeign(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })
+	s := open(t, "unix://"+dir+"/s", func(o *spec.Options) { o.Symlinks = []string{dir + "/l"} })
 	os.Remove(dir + "/s")
 	os.Remove(dir + "/l")
 	os.WriteFile(dir+"/s", []byte("precious"), 0o644)
@@ -286,8 +287,8 @@ func TestCloseForeign(t *testing.T) {
 
 func TestSymlinks(t *testing.T) {
 	dir := t.TempDir()
-	with := func(link string) Spec {
-		return socketSpec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{link} })
+	with := func(link string) spec.Socket {
+		return socketSpec(t, "unix://"+dir+"/s", func(o *spec.Options) { o.Symlinks = []string{link} })
 	}
 	os.Symlink("nowhere", dir+"/dangling")
 	os.Symlink(dir+"/s", dir+"/ours")
@@ -438,7 +439,7 @@ func TestRace(t *testing.T) {
 
 func BenchmarkOpenAll(b *testing.B) {
 	dir := b.TempDir()
-	var specs []Spec
+	var specs []spec.Socket
 	for i := range 100 {
 		specs = append(specs, socketSpec(b, fmt.Sprintf("unix://%s/%d", dir, i)), socketSpec(b, fmt.Sprintf("tcp://127.1.0.%d:7711", i+1)),
 			socketSpec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))

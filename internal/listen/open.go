@@ -26,7 +26,7 @@ type opened struct {
 
 // openSpec makes the socket or FIFO of spec, from stock; the caller owns what it
 // returns. The thread it runs on should have a umask of 0, see [exactModes].
-func openSpec(want Spec, from *stock) (opened, error) {
+func openSpec(want spec.Socket, from *stock) (opened, error) {
 	if want.Address.Network == spec.FIFO {
 		return openFIFO(want)
 	}
@@ -45,7 +45,7 @@ func openSpec(want Spec, from *stock) (opened, error) {
 	return opened{file: file, state: stateOf(file)}, nil
 }
 
-func bindAndListen(file *os.File, family int, want Spec) error {
+func bindAndListen(file *os.File, family int, want spec.Socket) error {
 	a, o := want.Address, &want.Options
 	err := control(file, func(fd int) error {
 		sa, err := sockaddr(fd, family, a)
@@ -62,7 +62,7 @@ func bindAndListen(file *os.File, family int, want Spec) error {
 }
 
 // startListening sets the backlog, also of a socket that listens already.
-func startListening(file *os.File, want Spec) error {
+func startListening(file *os.File, want spec.Socket) error {
 	if !want.Address.Stream() {
 		return nil
 	}
@@ -80,7 +80,7 @@ func startListening(file *os.File, want Spec) error {
 // newSocket makes the unbound socket with all its options. The description is
 // blocking, which also keeps the file out of the runtime's poller: that would
 // wake us for every client of a running service.
-func newSocket(want Spec, from *stock) (*os.File, int, error) {
+func newSocket(want spec.Socket, from *stock) (*os.File, int, error) {
 	a, o := want.Address, &want.Options
 	kind := kindOf(a, o, haveIPv6)
 	file, err := from.take(want, kind)
@@ -91,7 +91,7 @@ func newSocket(want Spec, from *stock) (*os.File, int, error) {
 		_ = file.Close()
 		return nil, 0, err
 	}
-	if want.Seal == Relayed && a.Network == spec.UnixGram {
+	if want.Seal == spec.Relayed && a.Network == spec.UnixGram {
 		// The relay asks who has sent, and that of the first datagram too, which comes before it.
 		err := control(file, func(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		if err != nil {
@@ -99,7 +99,7 @@ func newSocket(want Spec, from *stock) (*os.File, int, error) {
 			return nil, 0, fail(a, "", err, "")
 		}
 	}
-	if want.Seal == ReceiveOnly {
+	if want.Seal == spec.ReceiveOnly {
 		if err := sendNothing(file); err != nil {
 			_ = file.Close()
 			return nil, 0, fail(a, "", err, "")
@@ -110,7 +110,7 @@ func newSocket(want Spec, from *stock) (*os.File, int, error) {
 
 // kindOf says what a is for socket(2): without IPv6 a dual-stack address is
 // IPv4 alone.
-func kindOf(a spec.Address, o *Options, ipv6 func() bool) spec.Kind {
+func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
 	var kind spec.Kind
 	switch a.Network {
 	case spec.TCP, spec.TCP4, spec.TCP6:
@@ -137,7 +137,7 @@ func kindOf(a spec.Address, o *Options, ipv6 func() bool) spec.Kind {
 }
 
 // dualStack reports whether a is the wildcard that serves IPv4 and IPv6.
-func dualStack(a spec.Address, o *Options) bool {
+func dualStack(a spec.Address, o *spec.Options) bool {
 	return (a.Network == spec.TCP || a.Network == spec.UDP) && !a.IP.IsValid() && o.BindIPv6Only != "ipv6-only"
 }
 

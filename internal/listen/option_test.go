@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // inNetwork runs f on a thread in a network namespace of its own with lo up. The
@@ -77,7 +78,7 @@ func loopbackUp() error {
 // readBack is one option, where the kernel shows it and what it must say.
 type readBack struct {
 	network     string
-	set         func(*Options)
+	set         func(*spec.Options)
 	level, name int
 	want        int
 	root        bool // an ordinary user gets EPERM, and the error says what is needed
@@ -92,33 +93,33 @@ const (
 
 var optionTable = map[string][]readBack{
 	"reuse_address":       {{"tcp", nil, sol, unix.SO_REUSEADDR, 1, false}, {"udp", nil, sol, unix.SO_REUSEADDR, 0, false}},
-	"reuse_port":          {{"tcp", func(o *Options) { o.ReusePort = true }, sol, unix.SO_REUSEPORT, 1, false}},
-	"free_bind":           {{"tcp", func(o *Options) { o.FreeBind = true }, ip4, unix.IP_FREEBIND, 1, false}, {"tcp6", func(o *Options) { o.FreeBind = true }, ip6, unix.IPV6_FREEBIND, 1, false}},
-	"transparent":         {{"udp", func(o *Options) { o.Transparent = true }, ip4, unix.IP_TRANSPARENT, 1, true}, {"tcp6", func(o *Options) { o.Transparent = true }, ip6, unix.IPV6_TRANSPARENT, 1, true}},
-	"no_delay":            {{"tcp", func(o *Options) { o.NoDelay = true }, tcp, unix.TCP_NODELAY, 1, false}},
-	"keep_alive":          {{"tcp", func(o *Options) { o.KeepAlive = true }, sol, unix.SO_KEEPALIVE, 1, false}},
-	"keep_alive_time":     {{"tcp", func(o *Options) { o.KeepAliveTime = 61 * time.Second }, tcp, unix.TCP_KEEPIDLE, 61, false}},
-	"keep_alive_interval": {{"tcp", func(o *Options) { o.KeepAliveInterval = 7 * time.Second }, tcp, unix.TCP_KEEPINTVL, 7, false}},
-	"keep_alive_probes":   {{"tcp", func(o *Options) { o.KeepAliveProbes = 5 }, tcp, unix.TCP_KEEPCNT, 5, false}},
-	"defer_accept":        {{"tcp", func(o *Options) { o.DeferAccept = time.Second }, tcp, unix.TCP_DEFER_ACCEPT, 1, false}},
-	"mptcp":               {{"tcp", func(o *Options) { o.MPTCP = true }, sol, unix.SO_PROTOCOL, unix.IPPROTO_MPTCP, false}, {"tcp", nil, sol, unix.SO_PROTOCOL, unix.IPPROTO_TCP, false}},
-	"receive_buffer":      {{"udp", func(o *Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}, {"unix", func(o *Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}},
-	"send_buffer":         {{"udp", func(o *Options) { o.SendBuffer = 65536 }, sol, unix.SO_SNDBUF, 2 * 65536, false}},
-	"priority":            {{"tcp", func(o *Options) { o.Priority, o.PrioritySet = 6, true }, sol, unix.SO_PRIORITY, 6, false}, {"tcp", func(o *Options) { o.Priority, o.PrioritySet = 7, true }, sol, unix.SO_PRIORITY, 7, true}},
-	"mark":                {{"tcp", func(o *Options) { o.Mark = 0xfffffffe }, sol, unix.SO_MARK, -2, true}},
-	"ip_tos":              {{"tcp", func(o *Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}, {"udp6", func(o *Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip6, unix.IPV6_TCLASS, 0x10, false}, {"dual", func(o *Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}},
-	"ip_ttl":              {{"tcp", func(o *Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}, {"tcp6", func(o *Options) { o.IPTTL = 9 }, ip6, unix.IPV6_UNICAST_HOPS, 9, false}, {"dual", func(o *Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}},
-	"broadcast":           {{"udp", func(o *Options) { o.Broadcast = true }, sol, unix.SO_BROADCAST, 1, false}},
-	"timestamping":        {{"udp", func(o *Options) { o.Timestamping = "us" }, sol, unix.SO_TIMESTAMP, 1, false}, {"udp", func(o *Options) { o.Timestamping = "ns" }, sol, unix.SO_TIMESTAMPNS, 1, false}, {"udp", func(o *Options) { o.Timestamping = "off" }, sol, unix.SO_TIMESTAMP, 0, false}},
-	"pass_credentials":    {{"unix", func(o *Options) { o.PassCredentials = true }, sol, unix.SO_PASSCRED, 1, false}},
-	"pass_security":       {{"unix", func(o *Options) { o.PassSecurity = true }, sol, unix.SO_PASSSEC, 1, false}},
-	"pass_packet_info":    {{"udp", func(o *Options) { o.PassPacketInfo = true }, ip4, unix.IP_PKTINFO, 1, false}, {"udp6", func(o *Options) { o.PassPacketInfo = true }, ip6, unix.IPV6_RECVPKTINFO, 1, false}},
-	"pass_rights":         {{"unix", func(o *Options) { o.RefuseRights = true }, sol, unix.SO_PASSRIGHTS, 0, false}},
+	"reuse_port":          {{"tcp", func(o *spec.Options) { o.ReusePort = true }, sol, unix.SO_REUSEPORT, 1, false}},
+	"free_bind":           {{"tcp", func(o *spec.Options) { o.FreeBind = true }, ip4, unix.IP_FREEBIND, 1, false}, {"tcp6", func(o *spec.Options) { o.FreeBind = true }, ip6, unix.IPV6_FREEBIND, 1, false}},
+	"transparent":         {{"udp", func(o *spec.Options) { o.Transparent = true }, ip4, unix.IP_TRANSPARENT, 1, true}, {"tcp6", func(o *spec.Options) { o.Transparent = true }, ip6, unix.IPV6_TRANSPARENT, 1, true}},
+	"no_delay":            {{"tcp", func(o *spec.Options) { o.NoDelay = true }, tcp, unix.TCP_NODELAY, 1, false}},
+	"keep_alive":          {{"tcp", func(o *spec.Options) { o.KeepAlive = true }, sol, unix.SO_KEEPALIVE, 1, false}},
+	"keep_alive_time":     {{"tcp", func(o *spec.Options) { o.KeepAliveTime = 61 * time.Second }, tcp, unix.TCP_KEEPIDLE, 61, false}},
+	"keep_alive_interval": {{"tcp", func(o *spec.Options) { o.KeepAliveInterval = 7 * time.Second }, tcp, unix.TCP_KEEPINTVL, 7, false}},
+	"keep_alive_probes":   {{"tcp", func(o *spec.Options) { o.KeepAliveProbes = 5 }, tcp, unix.TCP_KEEPCNT, 5, false}},
+	"defer_accept":        {{"tcp", func(o *spec.Options) { o.DeferAccept = time.Second }, tcp, unix.TCP_DEFER_ACCEPT, 1, false}},
+	"mptcp":               {{"tcp", func(o *spec.Options) { o.MPTCP = true }, sol, unix.SO_PROTOCOL, unix.IPPROTO_MPTCP, false}, {"tcp", nil, sol, unix.SO_PROTOCOL, unix.IPPROTO_TCP, false}},
+	"receive_buffer":      {{"udp", func(o *spec.Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}, {"unix", func(o *spec.Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}},
+	"send_buffer":         {{"udp", func(o *spec.Options) { o.SendBuffer = 65536 }, sol, unix.SO_SNDBUF, 2 * 65536, false}},
+	"priority":            {{"tcp", func(o *spec.Options) { o.Priority, o.PrioritySet = 6, true }, sol, unix.SO_PRIORITY, 6, false}, {"tcp", func(o *spec.Options) { o.Priority, o.PrioritySet = 7, true }, sol, unix.SO_PRIORITY, 7, true}},
+	"mark":                {{"tcp", func(o *spec.Options) { o.Mark = 0xfffffffe }, sol, unix.SO_MARK, -2, true}},
+	"ip_tos":              {{"tcp", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}, {"udp6", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip6, unix.IPV6_TCLASS, 0x10, false}, {"dual", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}},
+	"ip_ttl":              {{"tcp", func(o *spec.Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}, {"tcp6", func(o *spec.Options) { o.IPTTL = 9 }, ip6, unix.IPV6_UNICAST_HOPS, 9, false}, {"dual", func(o *spec.Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}},
+	"broadcast":           {{"udp", func(o *spec.Options) { o.Broadcast = true }, sol, unix.SO_BROADCAST, 1, false}},
+	"timestamping":        {{"udp", func(o *spec.Options) { o.Timestamping = "us" }, sol, unix.SO_TIMESTAMP, 1, false}, {"udp", func(o *spec.Options) { o.Timestamping = "ns" }, sol, unix.SO_TIMESTAMPNS, 1, false}, {"udp", func(o *spec.Options) { o.Timestamping = "off" }, sol, unix.SO_TIMESTAMP, 0, false}},
+	"pass_credentials":    {{"unix", func(o *spec.Options) { o.PassCredentials = true }, sol, unix.SO_PASSCRED, 1, false}},
+	"pass_security":       {{"unix", func(o *spec.Options) { o.PassSecurity = true }, sol, unix.SO_PASSSEC, 1, false}},
+	"pass_packet_info":    {{"udp", func(o *spec.Options) { o.PassPacketInfo = true }, ip4, unix.IP_PKTINFO, 1, false}, {"udp6", func(o *spec.Options) { o.PassPacketInfo = true }, ip6, unix.IPV6_RECVPKTINFO, 1, false}},
+	"pass_rights":         {{"unix", func(o *spec.Options) { o.RefuseRights = true }, sol, unix.SO_PASSRIGHTS, 0, false}},
 	"bind_ipv6_only": {
 		{"dual", nil, ip6, unix.IPV6_V6ONLY, 0, false},
-		{"dual", func(o *Options) { o.BindIPv6Only = "both" }, ip6, unix.IPV6_V6ONLY, 0, false},
-		{"dual", func(o *Options) { o.BindIPv6Only = "ipv6-only" }, ip6, unix.IPV6_V6ONLY, 1, false},
-		{"dual", func(o *Options) { o.BindIPv6Only = "default" }, ip6, unix.IPV6_V6ONLY, 0, false},
+		{"dual", func(o *spec.Options) { o.BindIPv6Only = "both" }, ip6, unix.IPV6_V6ONLY, 0, false},
+		{"dual", func(o *spec.Options) { o.BindIPv6Only = "ipv6-only" }, ip6, unix.IPV6_V6ONLY, 1, false},
+		{"dual", func(o *spec.Options) { o.BindIPv6Only = "default" }, ip6, unix.IPV6_V6ONLY, 0, false},
 		{"tcp6", nil, ip6, unix.IPV6_V6ONLY, 1, false},
 	},
 }
@@ -181,13 +182,13 @@ func TestOptionsComplete(t *testing.T) {
 
 func TestCongestion(t *testing.T) {
 	address := fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t))
-	s := open(t, address, func(o *Options) { o.TCPCongestion = "reno" })
+	s := open(t, address, func(o *spec.Options) { o.TCPCongestion = "reno" })
 	asService(t, s, func(fd int) {
 		if got, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); got != "reno" {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
-	_, err := Open(socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.TCPCongestion = "nonsense" }), Means{})
+	_, err := Open(socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.TCPCongestion = "nonsense" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), `tcp_congestion: setsockopt: no such file or directory: this kernel has no "nonsense"`) {
 		t.Errorf("%v", err)
 	}
@@ -202,7 +203,7 @@ func TestBacklog(t *testing.T) {
 		backlog int
 		want    string
 	}{{0, limit}, {3, "3"}} {
-		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.Backlog = tt.backlog })
+		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.Backlog = tt.backlog })
 		check := func(when string) {
 			asService(t, s, func(fd int) {
 				// Of a listener this is the limit of its queue: tcp_get_info().
@@ -226,7 +227,7 @@ func TestBacklog(t *testing.T) {
 }
 
 func TestPipeSize(t *testing.T) {
-	s := open(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 8192 })
+	s := open(t, "fifo://"+t.TempDir()+"/f", func(o *spec.Options) { o.PipeSize = 8192 })
 	size := func() (n int) {
 		asService(t, s, func(fd int) { n, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) })
 		return n
@@ -239,7 +240,7 @@ func TestPipeSize(t *testing.T) {
 		t.Errorf("mended: pipe of %d bytes, %v", size(), err)
 	}
 	if os.Geteuid() != 0 {
-		_, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/g", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
+		_, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/g", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
 		if err == nil || !strings.Contains(err.Error(), "pipe_size") {
 			t.Errorf("1 GiB as an ordinary user: %v", err)
 		}
@@ -251,17 +252,17 @@ func TestOptionErrors(t *testing.T) {
 	port := ktest.Port(t)
 	for _, tt := range []struct {
 		address string
-		set     func(*Options)
+		set     func(*spec.Options)
 		says    string
 	}{
-		{"tcp://127.0.0.1:%d", func(o *Options) { o.BindToDevice = "nonesuch0" }, `bind_to_device: setsockopt: no such device: there is no interface "nonesuch0"`},
-		{"tcp6://:%d", func(o *Options) { o.BindIPv6Only = "both" }, `bind_ipv6_only: "both" contradicts tcp6://`},
-		{"tcp6://:%d", func(o *Options) { o.BindIPv6Only = "yes" }, `bind_ipv6_only: "yes" is none of`},
-		{"udp://127.0.0.1:%d", func(o *Options) { o.Timestamping = "ms" }, `timestamping: "ms" is none of`},
-		{"unix://@activator-%d", func(o *Options) { o.NoDelay = true }, "no_delay: setsockopt: operation not supported: this kind of socket has no such option"},
-		{"unix://@activator-%d", func(o *Options) { o.IPTTL = 3 }, "ip_ttl: setsockopt: operation not supported"},
-		{"udp://127.0.0.1:%d", func(o *Options) { o.KeepAliveProbes = 3 }, "keep_alive_probes: setsockopt: "},
-		{"tcp://127.0.0.1:%d", func(o *Options) { o.IPTTL = 256 }, "ip_ttl: setsockopt: invalid argument"},
+		{"tcp://127.0.0.1:%d", func(o *spec.Options) { o.BindToDevice = "nonesuch0" }, `bind_to_device: setsockopt: no such device: there is no interface "nonesuch0"`},
+		{"tcp6://:%d", func(o *spec.Options) { o.BindIPv6Only = "both" }, `bind_ipv6_only: "both" contradicts tcp6://`},
+		{"tcp6://:%d", func(o *spec.Options) { o.BindIPv6Only = "yes" }, `bind_ipv6_only: "yes" is none of`},
+		{"udp://127.0.0.1:%d", func(o *spec.Options) { o.Timestamping = "ms" }, `timestamping: "ms" is none of`},
+		{"unix://@activator-%d", func(o *spec.Options) { o.NoDelay = true }, "no_delay: setsockopt: operation not supported: this kind of socket has no such option"},
+		{"unix://@activator-%d", func(o *spec.Options) { o.IPTTL = 3 }, "ip_ttl: setsockopt: operation not supported"},
+		{"udp://127.0.0.1:%d", func(o *spec.Options) { o.KeepAliveProbes = 3 }, "keep_alive_probes: setsockopt: "},
+		{"tcp://127.0.0.1:%d", func(o *spec.Options) { o.IPTTL = 256 }, "ip_ttl: setsockopt: invalid argument"},
 	} {
 		s, err := Open(socketSpec(t, fmt.Sprintf(tt.address, port), tt.set), Means{})
 		if err == nil {
@@ -278,7 +279,7 @@ func TestOptionErrors(t *testing.T) {
 // TestBindToDevice serves the clients of one interface only.
 func TestBindToDevice(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
-		s, err := Open(socketSpec(t, "tcp4://:80", func(o *Options) { o.BindToDevice = "lo" }), Means{})
+		s, err := Open(socketSpec(t, "tcp4://:80", func(o *spec.Options) { o.BindToDevice = "lo" }), Means{})
 		if err != nil {
 			t.Error(err)
 			return
@@ -303,7 +304,7 @@ func TestBindToDevice(t *testing.T) {
 func TestScoped(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
 		for _, address := range []string{"tcp://[fe80::1%lo]:80", "udp://[fe80::1%1]:80"} {
-			s, err := Open(socketSpec(t, address, func(o *Options) { o.FreeBind = true }), Means{})
+			s, err := Open(socketSpec(t, address, func(o *spec.Options) { o.FreeBind = true }), Means{})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -333,7 +334,7 @@ func TestScoped(t *testing.T) {
 				t.Errorf("%v\ndoes not say %s", err, says)
 			}
 		}
-		s, err := Open(socketSpec(t, "tcp://10.9.8.7:80", func(o *Options) { o.FreeBind = true }), Means{})
+		s, err := Open(socketSpec(t, "tcp://10.9.8.7:80", func(o *spec.Options) { o.FreeBind = true }), Means{})
 		if err != nil {
 			t.Error(err)
 			return

@@ -7,6 +7,7 @@ import (
 
 	"activator/internal/ktest"
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // A relay takes nothing before it is in front, and where it cannot be, nothing at all.
@@ -14,7 +15,7 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	r := &relays{t: t}
 	w := start(t)
 	var inTheWay bool
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, Means{StandIn: func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
 		x, err := r.standIn(host, spec, u)
 		if inTheWay {
 			_ = x.File().Close() // it cannot be watched

@@ -100,8 +100,8 @@ var aliases = map[string]string{"SO_TIMESTAMPNS": "SO_TIMESTAMP", "SO_TIMESTAMP_
 	"SO_TIMESTAMPING_NEW": "SO_TIMESTAMPING", "IPV6_TRANSPARENT": "IP_TRANSPARENT", "IPV6_FREEBIND": "IP_FREEBIND"}
 
 // configured sets what the configuration can, as far as anybody may.
-func configured(o *Options) {
-	*o = Options{KeepAlive: true, KeepAliveTime: 61 * time.Second, KeepAliveInterval: 7 * time.Second, KeepAliveProbes: 5,
+func configured(o *spec.Options) {
+	*o = spec.Options{KeepAlive: true, KeepAliveTime: 61 * time.Second, KeepAliveInterval: 7 * time.Second, KeepAliveProbes: 5,
 		NoDelay: true, DeferAccept: 3 * time.Second, ReceiveBuffer: 65536, SendBuffer: 70000, Priority: 5, PrioritySet: true,
 		IPTOS: 0x10, IPTOSSet: true, IPTTL: 9, FreeBind: true, ReusePort: true, Timestamping: "ns"}
 }
@@ -112,14 +112,14 @@ func TestRestore(t *testing.T) {
 	seen := make(map[string]string) // by option: what was done about it
 	r := &relays{t: t}
 	sockets := []*Socket{
-		openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means()),
+		openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means()),
 		open(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), configured),
-		open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *Options) {
+		open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) {
 			o.ReceiveBuffer, o.IPTOS, o.IPTOSSet, o.IPTTL, o.PassPacketInfo, o.Timestamping = 100000, 4, true, 1, true, "us"
 		}),
-		open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials, o.PassSecurity, o.Timestamping = true, true, "us" }),
+		open(t, "unix://"+t.TempDir()+"/s", func(o *spec.Options) { o.PassCredentials, o.PassSecurity, o.Timestamping = true, true, "us" }),
 	}
-	if s, err := Open(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *Options) { o.MPTCP = true }), Means{}); err == nil {
+	if s, err := Open(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) { o.MPTCP = true }), Means{}); err == nil {
 		defer s.Close()
 		sockets = append(sockets, s)
 	} else if !errors.Is(err, unix.EPROTONOSUPPORT) && !errors.Is(err, unix.ENOPROTOOPT) {

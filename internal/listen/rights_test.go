@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // sendRights sends a byte with a descriptor.
@@ -47,7 +48,7 @@ func rightsIn(t *testing.T, fd int) (n int, err error) {
 func connectUnix(t *testing.T, s *Socket) int {
 	t.Helper()
 	a := s.Spec().Address
-	kind := kindOf(a, new(Options), haveIPv6)
+	kind := kindOf(a, new(spec.Options), haveIPv6)
 	fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +71,7 @@ func TestRefuseRights(t *testing.T) {
 				if refuse && !CanRefuseRights() {
 					ktest.Skip(t, "no SO_PASSRIGHTS: Linux 6.16")
 				}
-				s := open(t, network+"://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = refuse })
+				s := open(t, network+"://"+t.TempDir()+"/s", func(o *spec.Options) { o.RefuseRights = refuse })
 				checkRights(t, s, refuse)
 				if what, err := s.Mend(); what != "" || err != nil {
 					t.Errorf("Mend: %q, %v", what, err)
@@ -130,7 +131,7 @@ func TestRightsTurnedOn(t *testing.T) {
 	if !CanRefuseRights() {
 		ktest.Skip(t, "no SO_PASSRIGHTS: Linux 6.16")
 	}
-	s := open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = true })
+	s := open(t, "unix://"+t.TempDir()+"/s", func(o *spec.Options) { o.RefuseRights = true })
 	asService(t, s, func(fd int) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1); err != nil {
 			t.Fatal(err)
@@ -149,7 +150,7 @@ func TestRightsTurnedOn(t *testing.T) {
 
 // A kernel that cannot refuse them opens the socket all the same.
 func TestCanRefuseRights(t *testing.T) {
-	s := open(t, "unix://"+t.TempDir()+"/s", func(o *Options) { o.RefuseRights = true })
+	s := open(t, "unix://"+t.TempDir()+"/s", func(o *spec.Options) { o.RefuseRights = true })
 	if refused := sendRights(connectUnix(t, s)) == unix.EPERM; refused != CanRefuseRights() {
 		t.Errorf("CanRefuseRights says %v, a client's descriptor is refused: %v", CanRefuseRights(), refused)
 	}
@@ -185,8 +186,8 @@ func abstractWitness(t *testing.T) (fd int, name unix.Sockaddr) {
 // nor to a peer, whoever holds it, and goes on receiving; so does what Mend binds anew.
 func TestReceiveOnly(t *testing.T) {
 	witness, name := abstractWitness(t)
-	sp := socketSpec(t, "unixgram://"+t.TempDir()+"/s", func(o *Options) { o.PassCredentials = true })
-	sp.Seal = ReceiveOnly
+	sp := socketSpec(t, "unixgram://"+t.TempDir()+"/s", func(o *spec.Options) { o.PassCredentials = true })
+	sp.Seal = spec.ReceiveOnly
 	s, err := Open(sp, Means{})
 	if err != nil {
 		t.Fatal(err)

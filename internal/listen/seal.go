@@ -12,32 +12,6 @@ import (
 	"activator/internal/spec"
 )
 
-// Seal is what keeps a service from turning a socket it was lent outward.
-type Seal uint8
-
-// The seals of a socket that this package knows of; what a service may call is
-// not its business.
-const (
-	Unsealed    Seal = iota // a plain socket
-	ReplyOnly               // made by Means.MakeAll: it can only answer
-	Relayed                 // a datagram socket whose service gets Means.StandIn in its place
-	ReceiveOnly             // a unix datagram socket that nobody can send from any more
-)
-
-func (s Seal) String() string {
-	switch s {
-	case Unsealed:
-		return "unsealed"
-	case ReplyOnly:
-		return "reply only"
-	case Relayed:
-		return "relayed"
-	case ReceiveOnly:
-		return "receive only"
-	}
-	return fmt.Sprintf("seal %d", uint8(s))
-}
-
 // Means are ways to make sockets that are not this package's business. The zero
 // value has none: plain socket(2). A [Socket] keeps them, to bind anew. They are
 // called with it locked, and call none of its methods.
@@ -58,7 +32,7 @@ type Means struct {
 	// StandIn makes the socket that a service gets in place of host, for specs
 	// with the seal Relayed. Lends host until Close of what it returns, which leaves in
 	// undelivered what it has taken off the host's queue and no service has read.
-	StandIn func(host *os.File, want Spec, undelivered *relay.Undelivered) (StandIn, error)
+	StandIn func(host *os.File, want spec.Socket, undelivered *relay.Undelivered) (StandIn, error)
 
 	// Warn is told, by Open, OpenAll and HealNode, what somebody else makes slow. May be nil.
 	Warn func(text string)
@@ -75,20 +49,20 @@ type StandIn interface {
 }
 
 // checkSeal says which seals cannot be: nothing is ever sealed less than asked.
-func checkSeal(want Spec, means Means) error {
+func checkSeal(want spec.Socket, means Means) error {
 	datagrams := want.Address.UDP() || want.Address.Network == spec.UnixGram
 	var err error
 	switch {
-	case want.Seal == Unsealed:
-	case want.Seal == ReplyOnly && want.Address.Network == spec.FIFO:
+	case want.Seal == spec.Unsealed:
+	case want.Seal == spec.ReplyOnly && want.Address.Network == spec.FIFO:
 		err = errors.New("a FIFO is no socket")
-	case want.Seal == ReplyOnly && means.MakeAll == nil, want.Seal == Relayed && means.StandIn == nil:
+	case want.Seal == spec.ReplyOnly && means.MakeAll == nil, want.Seal == spec.Relayed && means.StandIn == nil:
 		err = errors.New("there are no means for it here")
-	case want.Seal == Relayed && !datagrams:
+	case want.Seal == spec.Relayed && !datagrams:
 		err = errors.New("only datagram sockets can have a stand-in")
-	case want.Seal == ReceiveOnly && want.Address.Network != spec.UnixGram:
+	case want.Seal == spec.ReceiveOnly && want.Address.Network != spec.UnixGram:
 		err = errors.New("only unix datagram sockets can do nothing but receive")
-	case want.Seal > ReceiveOnly:
+	case want.Seal > spec.ReceiveOnly:
 		err = errors.New("unknown")
 	}
 	return fail(want.Address, "seal: "+want.Seal.String(), err, "")
@@ -109,7 +83,7 @@ type stock struct {
 
 // fill makes what opening specs will need and is not there yet. Not on a thread
 // of [exactModes]: the means may start something from theirs.
-func (st *stock) fill(specs []Spec) error {
+func (st *stock) fill(specs []spec.Socket) error {
 	var missing []spec.Kind
 	have := make(map[spec.Kind]int)
 	for i := range specs {
@@ -117,7 +91,7 @@ func (st *stock) fill(specs []Spec) error {
 		if err := checkSeal(*want, st.means); err != nil {
 			return err
 		}
-		if want.Seal != ReplyOnly {
+		if want.Seal != spec.ReplyOnly {
 			continue
 		}
 		kind := kindOf(want.Address, &want.Options, haveIPv6)
@@ -148,8 +122,8 @@ func (st *stock) fill(specs []Spec) error {
 }
 
 // take returns the unbound socket for spec, for which fill was called.
-func (st *stock) take(want Spec, kind spec.Kind) (*os.File, error) {
-	if want.Seal != ReplyOnly {
+func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
+	if want.Seal != spec.ReplyOnly {
 		fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, kind.Protocol)
 		if err != nil {
 			return nil, syscallError("socket", err)
@@ -175,9 +149,9 @@ func (st *stock) close() {
 }
 
 // firstSealed names the address that an error of MakeAll is told with.
-func firstSealed(specs []Spec) spec.Address {
+func firstSealed(specs []spec.Socket) spec.Address {
 	for i := range specs {
-		if specs[i].Seal == ReplyOnly {
+		if specs[i].Seal == spec.ReplyOnly {
 			return specs[i].Address
 		}
 	}

@@ -39,7 +39,7 @@ type relays struct {
 
 func (r *relays) means() Means { return Means{StandIn: r.standIn} }
 
-func (r *relays) standIn(host *os.File, spec Spec, _ *relay.Undelivered) (StandIn, error) {
+func (r *relays) standIn(host *os.File, spec spec.Socket, _ *relay.Undelivered) (StandIn, error) {
 	r.made++
 	inner, outer := udpPair(r.t)
 	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}}
@@ -122,7 +122,7 @@ func (x *relayed) Close() error {
 }
 
 // openWith opens address with a seal, to be closed at the end of the test.
-func openWith(t *testing.T, address string, seal Seal, means Means) *Socket {
+func openWith(t *testing.T, address string, seal spec.Seal, means Means) *Socket {
 	t.Helper()
 	sp := socketSpec(t, address)
 	sp.Seal = seal
@@ -154,7 +154,7 @@ func TestRelayed(t *testing.T) {
 	for _, address := range []string{fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), fmt.Sprint("udp://:", ktest.Port(t))} {
 		t.Run(address, func(t *testing.T) {
 			r := &relays{t: t}
-			s := openWith(t, address, Relayed, r.means())
+			s := openWith(t, address, spec.Relayed, r.means())
 			host := cookie(t, s.file)
 			fired := arm(t, w, s)
 			client(t, s)
@@ -167,7 +167,7 @@ func TestRelayed(t *testing.T) {
 				t.Errorf("%d stand-ins", r.made)
 			}
 
-			s = openWith(t, address, Relayed, r.means())
+			s = openWith(t, address, spec.Relayed, r.means())
 			if cookie(t, s.file) == host {
 				t.Fatal("the same socket after Close")
 			}
@@ -200,7 +200,7 @@ func TestMendStandIn(t *testing.T) {
 	for _, how := range sabotages {
 		t.Run(how.name, func(t *testing.T) {
 			r := &relays{t: t}
-			s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
+			s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 			if !how.applies(s.Spec().Address) {
 				return
 			}
@@ -221,7 +221,7 @@ func TestMendStandIn(t *testing.T) {
 // queue for the new stand-in.
 func TestStandInKeepsQueue(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	ruin(t, s)
 	if what, err := s.Mend(); !strings.Contains(what, "made anew") || err != nil {
 		t.Fatalf("Mend: %q, %v", what, err)
@@ -238,7 +238,7 @@ func TestStandInKeepsQueue(t *testing.T) {
 func TestStandInOfLostNode(t *testing.T) {
 	path := t.TempDir() + "/g"
 	r := &relays{t: t}
-	s := openWith(t, "unixgram://"+path, Relayed, r.means())
+	s := openWith(t, "unixgram://"+path, spec.Relayed, r.means())
 	if _, err := s.Lend(); err != nil || s.Generation() != 0 {
 		t.Fatalf("Lend: generation %d, %v", s.Generation(), err)
 	}
@@ -263,7 +263,7 @@ func TestStandInOfLostNode(t *testing.T) {
 func TestNoStandIn(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, Means{StandIn: func(host *os.File, spec Spec, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, Means{StandIn: func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
 		if broken != nil {
 			return nil, broken
 		}
@@ -331,11 +331,11 @@ func ruin(t *testing.T, s *Socket) {
 // and admits each before it is lent.
 func TestMakeAll(t *testing.T) {
 	dir := t.TempDir()
-	specs := []Spec{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), socketSpec(t, fmt.Sprint("udp://:", ktest.Port(t))),
+	specs := []spec.Socket{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), socketSpec(t, fmt.Sprint("udp://:", ktest.Port(t))),
 		socketSpec(t, "fifo://"+dir+"/f"), socketSpec(t, fmt.Sprint("tcp4://:", ktest.Port(t))), socketSpec(t, "unixgram://"+dir+"/g")}
 	for i := range specs {
 		if specs[i].Address.Network != spec.FIFO {
-			specs[i].Seal = ReplyOnly
+			specs[i].Seal = spec.ReplyOnly
 		}
 	}
 	m := &makers{}
@@ -351,7 +351,7 @@ func TestMakeAll(t *testing.T) {
 	}
 	for _, s := range sockets {
 		before := len(m.asked)
-		if s.Spec().Seal == Unsealed {
+		if s.Spec().Seal == spec.Unsealed {
 			continue
 		}
 		if !slices.Contains(m.cookies, cookie(t, s.file)) {
@@ -374,7 +374,7 @@ func TestMakeAll(t *testing.T) {
 	}
 	m.fail = errors.New("refused")
 	for _, s := range sockets {
-		if _, err := s.Lend(); errors.Is(err, m.fail) != (s.Spec().Seal == ReplyOnly) {
+		if _, err := s.Lend(); errors.Is(err, m.fail) != (s.Spec().Seal == spec.ReplyOnly) {
 			t.Errorf("%s: Lend of what is not admitted: %v", s, err)
 		}
 	}
@@ -390,9 +390,9 @@ func TestMakeAllNothing(t *testing.T) {
 	restart = time.Second // for a second try, on a slow machine too
 	m := &makers{}
 	taken := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
-	specs := []Spec{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}
+	specs := []spec.Socket{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}
 	for i := range specs {
-		specs[i].Seal = ReplyOnly
+		specs[i].Seal = spec.ReplyOnly
 	}
 	if _, err := OpenAll(specs, m.means(t)); !errors.Is(err, unix.EADDRINUSE) {
 		t.Fatal(err)
@@ -413,18 +413,18 @@ func TestSealNeedsMeans(t *testing.T) {
 	both.StandIn = r.standIn
 	for _, tt := range []struct {
 		address string
-		seal    Seal
+		seal    spec.Seal
 		means   Means
 		says    string
 	}{
-		{"udp://127.0.0.1:9", ReplyOnly, Means{}, "seal: reply only: there are no means for it here"},
-		{"udp://127.0.0.1:9", Relayed, Means{}, "seal: relayed: there are no means for it here"},
-		{"tcp://127.0.0.1:9", Relayed, both, "only datagram sockets"},
-		{"unixpacket:///run/s", Relayed, both, "only datagram sockets"},
-		{"fifo:///run/f", ReplyOnly, both, "a FIFO is no socket"},
-		{"udp://127.0.0.1:9", ReceiveOnly, both, "only unix datagram sockets"},
-		{"unix:///run/s", ReceiveOnly, both, "only unix datagram sockets"},
-		{"udp://127.0.0.1:9", ReceiveOnly + 1, both, "seal 4"},
+		{"udp://127.0.0.1:9", spec.ReplyOnly, Means{}, "seal: reply only: there are no means for it here"},
+		{"udp://127.0.0.1:9", spec.Relayed, Means{}, "seal: relayed: there are no means for it here"},
+		{"tcp://127.0.0.1:9", spec.Relayed, both, "only datagram sockets"},
+		{"unixpacket:///run/s", spec.Relayed, both, "only datagram sockets"},
+		{"fifo:///run/f", spec.ReplyOnly, both, "a FIFO is no socket"},
+		{"udp://127.0.0.1:9", spec.ReceiveOnly, both, "only unix datagram sockets"},
+		{"unix:///run/s", spec.ReceiveOnly, both, "only unix datagram sockets"},
+		{"udp://127.0.0.1:9", spec.ReceiveOnly + 1, both, "seal 4"},
 	} {
 		sp := socketSpec(t, tt.address)
 		sp.Seal = tt.seal
@@ -436,9 +436,9 @@ func TestSealNeedsMeans(t *testing.T) {
 
 func TestKeepSeal(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), Relayed, r.means())
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	other := s.Spec()
-	other.Seal = Unsealed
+	other.Seal = spec.Unsealed
 	if s.Keep(other) || !s.Keep(s.Spec()) {
 		t.Error("another seal needs a new socket, the same none")
 	}
@@ -446,7 +446,7 @@ func TestKeepSeal(t *testing.T) {
 
 func TestKindOf(t *testing.T) {
 	for _, tt := range []struct {
-		spec Spec
+		spec spec.Socket
 		ipv6 bool
 		want spec.Kind
 	}{
@@ -455,8 +455,8 @@ func TestKindOf(t *testing.T) {
 		{socketSpec(t, "udp://:80"), false, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
 		{socketSpec(t, "udp6://:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
 		{socketSpec(t, "udp://[::1]:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
-		{socketSpec(t, "tcp://:80", func(o *Options) { o.BindIPv6Only = "ipv6-only" }), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
-		{socketSpec(t, "tcp4://:80", func(o *Options) { o.MPTCP = true }), true, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_MPTCP}},
+		{socketSpec(t, "tcp://:80", func(o *spec.Options) { o.BindIPv6Only = "ipv6-only" }), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
+		{socketSpec(t, "tcp4://:80", func(o *spec.Options) { o.MPTCP = true }), true, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_MPTCP}},
 		{socketSpec(t, "unixpacket://@x"), true, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET, Protocol: 0}},
 		{socketSpec(t, "vsock://:80"), true, spec.Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM, Protocol: 0}},
 	} {
@@ -470,7 +470,7 @@ func TestKindOf(t *testing.T) {
 // anew and in the end.
 func TestRelease(t *testing.T) {
 	m := &makers{}
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), ReplyOnly, m.means(t))
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.ReplyOnly, m.means(t))
 	ruin(t, s)
 	if _, err := s.Mend(); err != nil {
 		t.Fatal(err)

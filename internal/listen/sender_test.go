@@ -5,13 +5,15 @@ import (
 	"os"
 	"testing"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
 // A relay asks who has sent: of the datagram that it is made for, too.
 func TestRelayedTellsWhoSends(t *testing.T) {
 	r := &relays{t: t}
-	s := openWith(t, "unixgram://"+t.TempDir()+"/g", Relayed, r.means())
+	s := openWith(t, "unixgram://"+t.TempDir()+"/g", spec.Relayed, r.means())
 	c, err := net.Dial("unixgram", s.spec.Address.Path)
 	if err == nil {
 		_, err = c.Write([]byte("first"))

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // Socket is a bound and listening socket, or an open FIFO. It owns the
@@ -18,7 +19,7 @@ import (
 type Socket struct {
 	mu sync.Mutex
 
-	spec       Spec
+	spec       spec.Socket
 	means      Means
 	opened             // file is nil when closed, or when binding anew went wrong
 	stand      StandIn // what services get in place of file; nil: file itself, or none was lent yet
@@ -33,8 +34,8 @@ type Socket struct {
 
 // Open makes the socket of spec: bound, listening, with all its options. What
 // stands at its path is replaced only if it is a socket that no process has.
-func Open(want Spec, means Means) (*Socket, error) {
-	sockets, err := OpenAll([]Spec{want}, means)
+func Open(want spec.Socket, means Means) (*Socket, error) {
+	sockets, err := OpenAll([]spec.Socket{want}, means)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +45,7 @@ func Open(want Spec, means Means) (*Socket, error) {
 // OpenAll opens the sockets in order, all of them or none: the first error
 // closes those already open. An address in use is waited for, for a second in
 // all: an activator may be started anew right after it was killed.
-func OpenAll(specs []Spec, means Means) ([]*Socket, error) {
+func OpenAll(specs []spec.Socket, means Means) ([]*Socket, error) {
 	sockets := make([]*Socket, 0, len(specs))
 	from := &stock{means: means}
 	defer from.close()
@@ -75,7 +76,7 @@ func OpenAll(specs []Spec, means Means) ([]*Socket, error) {
 }
 
 // withModes calls f, by [exactModes] if one of specs has a node.
-func withModes(specs []Spec, f func()) {
+func withModes(specs []spec.Socket, f func()) {
 	for i := range specs {
 		if specs[i].Address.Node() != "" {
 			exactModes(f)
@@ -101,7 +102,7 @@ func (s *Socket) open(from *stock) error {
 }
 
 // Spec returns what the socket was opened as, or what [Socket.Keep] made of it.
-func (s *Socket) Spec() Spec {
+func (s *Socket) Spec() spec.Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.spec
@@ -144,7 +145,7 @@ func (s *Socket) Admit() error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if s.spec.Seal != ReplyOnly || s.means.Admit == nil {
+	if s.spec.Seal != spec.ReplyOnly || s.means.Admit == nil {
 		return nil
 	}
 	return fail(s.spec.Address, "", s.means.Admit(s.file), "")
@@ -154,7 +155,7 @@ func (s *Socket) Admit() error {
 func (s *Socket) AdmitsNothing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.spec.Seal != ReplyOnly || s.means.Admit == nil
+	return s.spec.Seal != spec.ReplyOnly || s.means.Admit == nil
 }
 
 // LendAhead lends the file to a process that waits for its first client. What the
@@ -165,7 +166,7 @@ func (s *Socket) LendAhead() (*os.File, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	if s.spec.Seal == Relayed && s.stand == nil {
+	if s.spec.Seal == spec.Relayed && s.stand == nil {
 		if err := s.putInFront(); err != nil {
 			return nil, fail(s.spec.Address, "", err, "")
 		}
@@ -246,14 +247,14 @@ func (s *Socket) control(call string, f func(fd int) error) error {
 // Keep reports whether the open socket serves spec as it is: the same address,
 // seal and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
 // differ.
-func (s *Socket) Keep(want Spec) bool {
+func (s *Socket) Keep(want spec.Socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.usable() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
 		return false
 	}
 	before, after := s.spec.Options, want.Options
-	for _, o := range []*Options{&before, &after} {
+	for _, o := range []*spec.Options{&before, &after} {
 		o.NonBlocking, o.KeepOnStop = false, false
 		if len(o.Symlinks) == 0 {
 			o.Symlinks = nil
@@ -321,7 +322,7 @@ func (s *Socket) replace(made opened) error {
 
 // release closes a file of ours.
 func (s *Socket) release(file *os.File) error {
-	if s.spec.Seal == ReplyOnly && s.means.Release != nil {
+	if s.spec.Seal == spec.ReplyOnly && s.means.Release != nil {
 		s.means.Release(file)
 	}
 	return file.Close()

@@ -18,14 +18,14 @@ import (
 	"activator/internal/spec"
 )
 
-// spec makes a Spec of an address and options.
-func socketSpec(t testing.TB, address string, change ...func(*Options)) Spec {
+// socketSpec makes a socket of an address and options.
+func socketSpec(t testing.TB, address string, change ...func(*spec.Options)) spec.Socket {
 	t.Helper()
 	a, err := spec.ParseAddress(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Spec{Address: a, Name: "test"}
+	s := spec.Socket{Address: a, Name: "test"}
 	for _, f := range change {
 		f(&s.Options)
 	}
@@ -33,7 +33,7 @@ func socketSpec(t testing.TB, address string, change ...func(*Options)) Spec {
 }
 
 // open opens address, to be closed at the end of the test.
-func open(t testing.TB, address string, change ...func(*Options)) *Socket {
+func open(t testing.TB, address string, change ...func(*spec.Options)) *Socket {
 	t.Helper()
 	s, err := Open(socketSpec(t, address, change...), Means{})
 	if err != nil {
@@ -340,7 +340,7 @@ func TestVSock(t *testing.T) {
 
 func TestLendFlags(t *testing.T) {
 	for _, want := range []bool{false, true} {
-		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.NonBlocking = want })
+		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.NonBlocking = want })
 		asService(t, s, func(fd int) {
 			// A service changes what all holders share.
 			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_ASYNC|unix.O_NONBLOCK); err != nil {
@@ -363,7 +363,7 @@ func TestOpenAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := ktest.Port(t)
-	first := []Spec{socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), socketSpec(t, "unix://"+dir+"/s", func(o *Options) { o.Symlinks = []string{dir + "/l"} })}
+	first := []spec.Socket{socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), socketSpec(t, "unix://"+dir+"/s", func(o *spec.Options) { o.Symlinks = []string{dir + "/l"} })}
 	sockets, err := OpenAll(append(first, socketSpec(t, "unix://"+dir+"/file")), Means{})
 	if err == nil || sockets != nil {
 		t.Fatalf("%v, %v", sockets, err)
@@ -402,7 +402,7 @@ func entries(t testing.TB, dir string) string {
 }
 
 func TestKeep(t *testing.T) {
-	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *Options) { o.KeepAlive = true })
+	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.KeepAlive = true })
 	same := s.Spec()
 	same.Name, same.Options.NonBlocking, same.Options.Symlinks = "other", true, []string{}
 	if !s.Keep(same) || s.Spec().Name != "other" {

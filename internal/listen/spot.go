@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // spot is where a node stands: its folder, which is held open while something is done
@@ -29,7 +30,7 @@ func openSpot(path string) (spot, error) {
 
 // makeSpot makes the folders above path that are missing. They stay when the
 // socket goes.
-func makeSpot(path string, o *Options) (spot, error) {
+func makeSpot(path string, o *spec.Options) (spot, error) {
 	mode := o.DirectoryMode.Perm()
 	if mode == 0 {
 		mode = 0o755

@@ -14,6 +14,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // theirs makes a folder of a service's, theirs, with a folder run in it, and a folder of
@@ -54,7 +55,7 @@ func TestBindWhereOthersMayWrite(t *testing.T) {
 		dir := theirs(t)
 		// In theirs itself the path does, below it somebody can bend it.
 		for _, path := range []string{dir + "/theirs/s", dir + "/theirs/run/s", dir + "/theirs/run/new/" + strings.Repeat("n", 107-len(dir)-len("/theirs/run/new/"))} {
-			s := open(t, "unix://"+path, func(o *Options) { o.SocketMode, o.SocketModeSet = 0o640, true })
+			s := open(t, "unix://"+path, func(o *spec.Options) { o.SocketMode, o.SocketModeSet = 0o640, true })
 			info, err := os.Stat(path)
 			if err != nil || info.Mode().Perm() != 0o640 {
 				t.Errorf("%s: %v, %v", path, info, err)
@@ -108,7 +109,7 @@ func TestFolderSwappedMeanwhile(t *testing.T) {
 		opened, healed := 0, 0
 		for range 150 {
 			for _, address := range []string{"unix://" + dir + "/theirs/run/s", "fifo://" + dir + "/theirs/run/fifo", "unix://" + dir + "/theirs/run/t", "unix://" + dir + "/theirs/run/new/s"} {
-				s, err := Open(socketSpec(t, address, func(o *Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
+				s, err := Open(socketSpec(t, address, func(o *spec.Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
 				if err != nil {
 					continue
 				}
@@ -230,7 +231,7 @@ func TestLockHeldByAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var specs []Spec
+	var specs []spec.Socket
 	for i := range 3 {
 		for _, dir := range dirs {
 			specs = append(specs, socketSpec(t, fmt.Sprintf("unix://%s/%d", dir, i)))

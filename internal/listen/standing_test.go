@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +58,7 @@ func TestStaleWithoutMode(t *testing.T) {
 	if err := os.Chmod(path, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, "unix://"+path, func(o *Options) { o.SocketModeSet, o.SocketMode = true, 0o444 })
+	s := open(t, "unix://"+path, func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o444 })
 	if _, err := Open(socketSpec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("opened twice: %v", err)
 	}
@@ -107,7 +109,7 @@ func TestSocketOfAnother(t *testing.T) {
 
 // The cure of a size that is too large says nothing of owners.
 func TestPipeSizeCure(t *testing.T) {
-	s, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/f", func(o *Options) { o.PipeSize = 1 << 30 }), Means{})
+	s, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/f", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
 	if err == nil {
 		s.Close()
 		t.Skip("CAP_SYS_RESOURCE may")
@@ -118,9 +120,9 @@ func TestPipeSizeCure(t *testing.T) {
 }
 
 func TestOverlaps(t *testing.T) {
-	link := func(o *Options) { o.Symlinks = []string{"/run/s"} }
+	link := func(o *spec.Options) { o.Symlinks = []string{"/run/s"} }
 	for _, tt := range []struct {
-		a, b Spec
+		a, b spec.Socket
 		want bool
 	}{
 		{socketSpec(t, "tcp://127.0.0.1:80"), socketSpec(t, "tcp://127.0.0.1:80"), true},
@@ -138,7 +140,7 @@ func TestOverlaps(t *testing.T) {
 		{socketSpec(t, "vsock://2:80"), socketSpec(t, "vsock://1:80"), false},
 		{socketSpec(t, "vsock://:80"), socketSpec(t, "tcp://:80"), false},
 	} {
-		if tt.a.Overlaps(tt.b) != tt.want || tt.b.Overlaps(tt.a) != tt.want {
+		if Overlap(tt.a, tt.b) != tt.want || Overlap(tt.b, tt.a) != tt.want {
 			t.Errorf("%v and %v: want %v", tt.a.Address, tt.b.Address, tt.want)
 		}
 	}

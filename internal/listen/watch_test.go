@@ -101,7 +101,7 @@ func openMany(t *testing.T, many int) []*Socket {
 	t.Helper()
 	raiseLimit(t, uint64(many)+200)
 	dir := t.TempDir()
-	var specs []Spec
+	var specs []spec.Socket
 	for i := range many {
 		network, folder := "unix", fmt.Sprintf("%s/%d", dir, i%10)
 		if i%2 == 0 {

@@ -65,7 +65,7 @@ func (b *builder) mount(source, target, kind string, flags uintptr, options stri
 	return b.Do(unix.SYS_MOUNT, b.Text(source), b.Text(target), b.Text(kind), flags, b.Text(options))
 }
 
-// LoopbackUp adds to s what brings lo up in a network of its own, [Spec.Clone]; the
+// LoopbackUp adds to s what brings lo up in a network of its own, [CloneFlags]; the
 // kernel gives it 127.0.0.1 and ::1 itself. It needs neither a user nor a plan.
 func LoopbackUp(s *script.Script) {
 	b := builder{Script: s}

@@ -14,7 +14,7 @@ import (
 	"activator/internal/spec"
 )
 
-// Plan is a [Spec] resolved against the running host: everything that is done, in
+// Plan is a [spec.Sandbox] resolved against the running host: everything that is done, in
 // order.
 type Plan struct {
 	Hostname string  // in the new uts namespace

@@ -58,7 +58,7 @@ func (k Kernel) WithoutScope() string {
 // what that leaves open, a sentence each; nil: nothing.
 //
 // Landlock is not among it. Its rules for TCP are the second restriction: without
-// them the filter alone refuses connect and fast open, and bind is a supervisor's (Spec.Alone). Its
+// them the filter alone refuses connect and fast open, and bind is a supervisor's (Sandbox.Alone). Its
 // scope of abstract names matters only to a unix datagram socket, which without it is
 // relayed or only receives.
 func (k Kernel) SealLacks() []string {

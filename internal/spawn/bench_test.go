@@ -18,11 +18,11 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			s := starterFor()
 			defer s.Close()
-			process := Spec{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: spec.Sandbox{Seal: true}}
+			process := spec.Process{Name: "bench", Argv: []string{"/bin/true"}, Bare: bench.bare, Sandbox: spec.Sandbox{Seal: true}}
 			var prepare, start time.Duration
 			for b.Loop() {
 				from := time.Now()
-				p, err := s.Prepare(b.Context(), process, Stdio{}, nil)
+				p, err := s.Prepare(b.Context(), process, Given{})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -52,7 +52,7 @@ func BenchmarkWalls(b *testing.B) {
 	for b.Loop() {
 		for name, box := range boxes {
 			from := time.Now()
-			p, err := s.Prepare(b.Context(), Spec{Name: "bench", Argv: []string{"/bin/true"}, Sandbox: box}, Stdio{}, nil)
+			p, err := s.Prepare(b.Context(), spec.Process{Name: "bench", Argv: []string{"/bin/true"}, Sandbox: box}, Given{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -161,7 +161,7 @@ func (b *birth) write() error {
 		return s.Finish()
 	}
 	s.say(wordReady)
-	if !b.spec.Go {
+	if b.client != There {
 		s.await(b.plan.Handed)
 	}
 	if err := s.enter(&b.plan); err != nil {

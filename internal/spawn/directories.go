@@ -49,7 +49,7 @@ func baseOf(d spec.Directory) (string, directoryKind, error) {
 
 // Claim tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
 // before any service starts that it is started with.
-func (s Spec) Claim() {
+func Claim(s spec.Process) {
 	var paths []string
 	for _, m := range s.Sandbox.Writable {
 		paths = append(paths, m.Host)

@@ -61,43 +61,43 @@ func TestRefusals(t *testing.T) {
 
 	for _, test := range []struct {
 		name   string
-		change func(*Spec)
+		change func(*spec.Process)
 		step   string
 		path   string
 		errno  syscall.Errno
 		cure   string // part of it
 	}{
-		{"program missing", func(s *Spec) { s.Argv = []string{"/no/such"} }, "open", "/no/such", syscall.ENOENT, "does not exist"},
-		{"program missing in /usr", func(s *Spec) { s.Argv = []string{"/usr/no/such"} }, "exec", "/usr/no/such", syscall.ENOENT, "not there inside"},
-		{"program missing in PATH", func(s *Spec) { s.Argv = []string{"nosuch"} }, "exec", "nosuch", syscall.ENOENT, "PATH=/usr/bin:/bin"},
-		{"interpreter missing", func(s *Spec) { s.Argv = []string{script} }, "exec", script, syscall.ENOENT, "/no/such/interpreter"},
-		{"loader missing", func(s *Spec) { s.Argv = []string{"/bin/true"}; s.Sandbox.Root = dir + "/root" }, "exec", "/bin/true", syscall.ENOENT, "/ld-linux"},
-		{"not executable", func(s *Spec) { s.Argv = []string{plain} }, "exec", plain, syscall.EACCES, "chmod +x"},
-		{"not a program", func(s *Spec) { s.Argv = []string{text} }, "exec", text, syscall.ENOEXEC, "#!"},
-		{"no program in the root", func(s *Spec) { s.Sandbox.Root = dir + "/root" }, "exec", helperSpec().Argv[0], syscall.ENOENT, "not there inside"},
-		{"no root", func(s *Spec) { s.Sandbox.Root = dir + "/none" }, "root", dir + "/none", syscall.ENOENT, "existing folder"},
-		{"root is a file", func(s *Spec) { s.Sandbox.Root = plain }, "root", plain, syscall.ENOTDIR, "existing folder"},
-		{"no directory", func(s *Spec) { s.Dir = "/no/such" }, "working_directory", "/no/such", syscall.ENOENT, "inside"},
-		{"a file for a directory", func(s *Spec) { s.Dir = "/etc/passwd" }, "working_directory", "/etc/passwd", syscall.ENOTDIR, "not a folder"},
-		{"no source", func(s *Spec) { s.Sandbox.ReadOnly = []spec.Mount{{Host: "/no/such", Inside: "/x"}} }, "open", "/no/such", syscall.ENOENT, "host"},
-		{"mount on /", func(s *Spec) { s.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/"}} }, "mount", "/", 0, "root"},
-		{"mount in /proc", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/proc/sys"} }, "mount", "/proc/sys", 0, "/proc"},
-		{"mount in /dev", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/dev"} }, "mount", "/dev", 0, "/dev"},
-		{"mount relative", func(s *Spec) { s.Sandbox.Tmpfs = []string{"x"} }, "mount", "x", 0, "absolute"},
-		{"mount twice", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/x", "/x/"} }, "mount", "/x", syscall.EEXIST, "two mounts"},
-		{"mount point missing", func(s *Spec) { s.Sandbox.Tmpfs = []string{"/usr/no-such-place"} }, "mount point", "/usr/no-such-place", syscall.ENOENT, "create it in /usr"},
-		{"folder on file", func(s *Spec) {
+		{"program missing", func(s *spec.Process) { s.Argv = []string{"/no/such"} }, "open", "/no/such", syscall.ENOENT, "does not exist"},
+		{"program missing in /usr", func(s *spec.Process) { s.Argv = []string{"/usr/no/such"} }, "exec", "/usr/no/such", syscall.ENOENT, "not there inside"},
+		{"program missing in PATH", func(s *spec.Process) { s.Argv = []string{"nosuch"} }, "exec", "nosuch", syscall.ENOENT, "PATH=/usr/bin:/bin"},
+		{"interpreter missing", func(s *spec.Process) { s.Argv = []string{script} }, "exec", script, syscall.ENOENT, "/no/such/interpreter"},
+		{"loader missing", func(s *spec.Process) { s.Argv = []string{"/bin/true"}; s.Sandbox.Root = dir + "/root" }, "exec", "/bin/true", syscall.ENOENT, "/ld-linux"},
+		{"not executable", func(s *spec.Process) { s.Argv = []string{plain} }, "exec", plain, syscall.EACCES, "chmod +x"},
+		{"not a program", func(s *spec.Process) { s.Argv = []string{text} }, "exec", text, syscall.ENOEXEC, "#!"},
+		{"no program in the root", func(s *spec.Process) { s.Sandbox.Root = dir + "/root" }, "exec", helperSpec().Argv[0], syscall.ENOENT, "not there inside"},
+		{"no root", func(s *spec.Process) { s.Sandbox.Root = dir + "/none" }, "root", dir + "/none", syscall.ENOENT, "existing folder"},
+		{"root is a file", func(s *spec.Process) { s.Sandbox.Root = plain }, "root", plain, syscall.ENOTDIR, "existing folder"},
+		{"no directory", func(s *spec.Process) { s.Dir = "/no/such" }, "working_directory", "/no/such", syscall.ENOENT, "inside"},
+		{"a file for a directory", func(s *spec.Process) { s.Dir = "/etc/passwd" }, "working_directory", "/etc/passwd", syscall.ENOTDIR, "not a folder"},
+		{"no source", func(s *spec.Process) { s.Sandbox.ReadOnly = []spec.Mount{{Host: "/no/such", Inside: "/x"}} }, "open", "/no/such", syscall.ENOENT, "host"},
+		{"mount on /", func(s *spec.Process) { s.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/"}} }, "mount", "/", 0, "root"},
+		{"mount in /proc", func(s *spec.Process) { s.Sandbox.Tmpfs = []string{"/proc/sys"} }, "mount", "/proc/sys", 0, "/proc"},
+		{"mount in /dev", func(s *spec.Process) { s.Sandbox.Tmpfs = []string{"/dev"} }, "mount", "/dev", 0, "/dev"},
+		{"mount relative", func(s *spec.Process) { s.Sandbox.Tmpfs = []string{"x"} }, "mount", "x", 0, "absolute"},
+		{"mount twice", func(s *spec.Process) { s.Sandbox.Tmpfs = []string{"/x", "/x/"} }, "mount", "/x", syscall.EEXIST, "two mounts"},
+		{"mount point missing", func(s *spec.Process) { s.Sandbox.Tmpfs = []string{"/usr/no-such-place"} }, "mount point", "/usr/no-such-place", syscall.ENOENT, "create it in /usr"},
+		{"folder on file", func(s *spec.Process) {
 			s.Sandbox.ReadOnly = []spec.Mount{{Host: dir, Inside: "/etc/passwd"}}
 		}, "mount", "/etc/passwd", 0, "a folder goes on a folder"},
-		{"no such user", func(s *Spec) { s.User = "no-such-user" }, "user", "no-such-user", 0, "no such user"},
-		{"no such group", func(s *Spec) { s.Group = "no-such-group" }, "group", "no-such-group", 0, "no such group"},
-		{"no such capability", func(s *Spec) { s.Sandbox.Capabilities = []string{"CAP_FLY"} }, "capability", "CAP_FLY", 0, "no such"},
-		{"no such limit", func(s *Spec) { s.Limits = []spec.Limit{{Resource: "luck", Soft: 1, Hard: 1}} }, "limit", "luck", 0, "no such"},
-		{"no such netns", func(s *Spec) { s.Sandbox.Network = "netns:none" }, "network", "/run/netns/none", syscall.ENOENT, "ip netns add none"},
-		{"no netns", func(s *Spec) { s.Sandbox.Network = plain }, "network", plain, syscall.EINVAL, "network namespace"},
-		{"a FIFO for a netns", func(s *Spec) { s.Sandbox.Network = fifo }, "network", fifo, syscall.EINVAL, "network namespace"},
-		{"nothing to run", func(s *Spec) { s.Argv = nil }, "exec", "", 0, "no program"},
-		{"directory outside", func(s *Spec) { s.Directories = []spec.Directory{{Kind: "state", Name: "../x"}} }, "directory", "../x", 0, "below"},
+		{"no such user", func(s *spec.Process) { s.User = "no-such-user" }, "user", "no-such-user", 0, "no such user"},
+		{"no such group", func(s *spec.Process) { s.Group = "no-such-group" }, "group", "no-such-group", 0, "no such group"},
+		{"no such capability", func(s *spec.Process) { s.Sandbox.Capabilities = []string{"CAP_FLY"} }, "capability", "CAP_FLY", 0, "no such"},
+		{"no such limit", func(s *spec.Process) { s.Limits = []spec.Limit{{Resource: "luck", Soft: 1, Hard: 1}} }, "limit", "luck", 0, "no such"},
+		{"no such netns", func(s *spec.Process) { s.Sandbox.Network = "netns:none" }, "network", "/run/netns/none", syscall.ENOENT, "ip netns add none"},
+		{"no netns", func(s *spec.Process) { s.Sandbox.Network = plain }, "network", plain, syscall.EINVAL, "network namespace"},
+		{"a FIFO for a netns", func(s *spec.Process) { s.Sandbox.Network = fifo }, "network", fifo, syscall.EINVAL, "network namespace"},
+		{"nothing to run", func(s *spec.Process) { s.Argv = nil }, "exec", "", 0, "no program"},
+		{"directory outside", func(s *spec.Process) { s.Directories = []spec.Directory{{Kind: "state", Name: "../x"}} }, "directory", "../x", 0, "below"},
 	} {
 		for _, init := range []bool{false, true} {
 			process := helperSpec("view")
@@ -125,7 +125,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // checkFound wants that an examination finds what the start was refused.
-func checkFound(t *testing.T, process Spec, refusal *StageError) {
+func checkFound(t *testing.T, process spec.Process, refusal *StageError) {
 	t.Helper()
 	var e Examiner
 	found := e.Examine(process)
@@ -169,7 +169,7 @@ func TestPrepareEndsWithItsContext(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Prepare(ctx, helperSpec("view"), Stdio{}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := s.Prepare(ctx, helperSpec("view"), Given{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

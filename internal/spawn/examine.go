@@ -29,24 +29,25 @@ type Examiner struct {
 
 // Examine returns everything that a start of spec would certainly be refused, in the
 // words of the start. What cannot be told it does not mention.
-func (e *Examiner) Examine(process Spec) []*StageError {
+func (e *Examiner) Examine(process spec.Process) []*StageError {
 	if process.Bare {
 		return nil // the engine knows
 	}
 	if len(process.Argv) == 0 {
 		return []*StageError{nothingToRun()}
 	}
+	process.Env = withDefaults(&process)
 	id, err := e.identify(&process)
 	found := refusals(err)
-	directories, bad := process.examineDirectories(id)
-	found = append(append(found, bad...), process.examineLimits()...)
+	directories, bad := examineDirectories(&process, id)
+	found = append(append(found, bad...), examineLimits(&process)...)
 	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Notify)
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}
 	seen, known := e.known[key]
 	if !known {
-		seen = process.examineInside(directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
+		seen = examineInside(&process, directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
 		if e.known == nil {
 			e.known = make(map[string][]*StageError)
 		}
@@ -57,8 +58,8 @@ func (e *Examiner) Examine(process Spec) []*StageError {
 
 // identify is who the service will be; without an id that files of the host's can
 // have, where it has one of its own.
-func (e *Examiner) identify(process *Spec) (identity, error) {
-	id, err := process.identify()
+func (e *Examiner) identify(process *spec.Process) (identity, error) {
+	id, err := identify(process)
 	switch {
 	case err != nil:
 	case id.change && process.User == "":
@@ -90,7 +91,7 @@ func refusals(err error) []*StageError {
 
 // examineLimits finds what raiseLimits would be refused. Only the machine's root may
 // raise a hard limit, and nobody that of descriptors beyond the kernel's.
-func (s *Spec) examineLimits() (found []*StageError) {
+func examineLimits(s *spec.Process) (found []*StageError) {
 	for _, limit := range s.Limits {
 		number, err := resource(limit)
 		var now unix.Rlimit
@@ -116,14 +117,14 @@ func Place(d spec.Directory) string {
 
 // Gives reports whether the service is somebody else than we, to whom its directories
 // are given.
-func (s Spec) Gives() bool {
-	id, err := s.identify()
+func Gives(s spec.Process) bool {
+	id, err := identify(&s)
 	return err == nil && id.change && id.uid != os.Geteuid()
 }
 
 // examineDirectories finds those of the service's own directories that cannot be
 // made, and returns where the others will be.
-func (s *Spec) examineDirectories(id identity) (mounts []spec.Mount, found []*StageError) {
+func examineDirectories(s *spec.Process, id identity) (mounts []spec.Mount, found []*StageError) {
 	for _, d := range s.Directories {
 		base, _, err := baseOf(d)
 		if err != nil {
@@ -159,7 +160,7 @@ func canMake(path string) error {
 }
 
 // examineInside looks at what the service will find in its root.
-func (s *Spec) examineInside(directories []spec.Mount, viewer sandbox.Viewer) []*StageError {
+func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Viewer) []*StageError {
 	found := refusals(sandbox.ExamineNetwork(s.Sandbox.Network))
 	view, refused := sandbox.Examine(s.Sandbox, s.Argv[0], directories, viewer)
 	found = append(found, refused...)

@@ -14,7 +14,7 @@ import (
 )
 
 // finds is what an examination of spec finds, as text.
-func finds(process Spec) string {
+func finds(process spec.Process) string {
 	var e Examiner
 	var all []string
 	for _, one := range e.Examine(process) {
@@ -24,7 +24,7 @@ func finds(process Spec) string {
 }
 
 // runs reports whether a program starts and ends well, and why it does not start.
-func runs(t *testing.T, process Spec) (well bool, why error) {
+func runs(t *testing.T, process spec.Process) (well bool, why error) {
 	t.Helper()
 	s, err := prepare(t, process)
 	if err == nil {
@@ -58,7 +58,7 @@ func TestExamineLibraries(t *testing.T) {
 	missing := func(what string) string {
 		return "exec /app/bin/true: no such file or directory: its " + what + " is not there inside; mount it with read_only"
 	}
-	check := func(step string, process Spec, want string) {
+	check := func(step string, process spec.Process, want string) {
 		t.Helper()
 		if got := finds(process); got != want {
 			t.Errorf("%s: found %q, want %q", step, got, want)

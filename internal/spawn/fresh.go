@@ -70,7 +70,7 @@ func statOf(path string, listed bool) inode {
 	return i
 }
 
-// Fresh reports whether a process that waits, of a Spec with Waits, would be
+// Fresh reports whether a process that waits, prepared for an [Absent] client, would be
 // prepared with the same files and mounts of the host again. It takes a few
 // microseconds; false makes the process of no use: Close it and prepare another. What
 // is mounted was opened long ago: a path that somebody bends now can only make it false.

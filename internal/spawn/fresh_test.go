@@ -71,7 +71,7 @@ func waiting(t *testing.T) (*service, string) {
 		t.Fatal(err)
 	}
 	t.Setenv("XDG_STATE_HOME", folder+"/state")
-	process := Spec{Name: "fresh", Argv: []string{folder + "/program"}, Waits: true}
+	process := spec.Process{Name: "fresh", Argv: []string{folder + "/program"}}
 	if os.Geteuid() == 0 {
 		// Root's state directories are in /var/lib.
 		process.Sandbox.Writable = append(process.Sandbox.Writable, spec.Mount{Host: folder + "/state/own", Inside: "/own"})
@@ -83,7 +83,7 @@ func waiting(t *testing.T) (*service, string) {
 	}
 	process.Sandbox.ReadOnly = []spec.Mount{{Host: folder + "/read", Inside: "/read"}, {Host: folder + "/link", Inside: "/link"}}
 	process.Sandbox.Writable = append(process.Sandbox.Writable, spec.Mount{Host: folder + "/write", Inside: "/write"})
-	p, err := prepare(t, process)
+	p, err := prepareFor(t, process, Given{Client: Absent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestMountTableRemembers(t *testing.T) {
 
 // A stage that waits ends by itself when it is told to, or is killed.
 func TestStartedWithoutRelease(t *testing.T) {
-	p, err := prepare(t, Spec{Name: "waits", Argv: []string{"/bin/true"}})
+	p, err := prepare(t, spec.Process{Name: "waits", Argv: []string{"/bin/true"}})
 	if err != nil {
 		t.Fatal(err)
 	}

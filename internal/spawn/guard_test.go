@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // A rebel's main goroutine is on its main thread, and the others are not.
@@ -55,7 +56,7 @@ func holdRebels(ways []string) {
 			killAndSee(s.guard.pid)
 			continue
 		}
-		p, err := s.Prepare(context.Background(), helperSpec("rebel", way), Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
+		p, err := s.Prepare(context.Background(), helperSpec("rebel", way), Given{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
 		if err == nil {
 			err = p.Go(context.Background())
 		}
@@ -319,9 +320,9 @@ func TestGuardForgets(t *testing.T) {
 	}
 }
 
-func prepared(t *testing.T, s *Starter, process Spec) *Process {
+func prepared(t *testing.T, s *Starter, process spec.Process) *Process {
 	t.Helper()
-	p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
+	p, err := s.Prepare(t.Context(), process, Given{})
 	if err != nil {
 		t.Fatal(err)
 	}

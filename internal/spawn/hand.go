@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/spec"
 )
 
 // Hand gives a prepared process the socket of its client, and environment that
 // only the client makes known, and the word to go: it is Release for a process
 // that has a client of its own. It waits for nobody, and lends connection for the call. The process was
-// prepared with Spec.Handed, which says at which numbers the socket will be. What
+// prepared with [spec.Process].Handed, which says at which numbers the socket will be. What
 // is already in the environment by the same name is replaced. An error says that
 // the process is gone.
 func (p *Process) Hand(connection *os.File, env []string) error {
@@ -56,33 +57,23 @@ func (p *Process) handScript(connection *os.File, env []string) error {
 	return nil
 }
 
-// Handed says where a process has its sockets, and whether they come later.
-type Handed int
-
-const (
-	AtStart    Handed = iota // from 3 on, all of them from the beginning
-	LaterFD                  // 3, brought by [Process.Hand]
-	LaterStdio               // 0 and 1, brought by [Process.Hand]
-	StdioStart               // 0 and 1, the only socket, from the beginning
-)
-
-// places are the numbers of the socket that is brought.
-func (h Handed) places() []int {
-	if h == LaterStdio {
+// placesOf are the numbers of the socket that is brought.
+func placesOf(h spec.Handed) []int {
+	if h == spec.LaterStdio {
 		return []int{0, 1}
 	}
 	return []int{3}
 }
 
-// place puts sockets where they belong. What will be brought is /dev/null so far.
-func (h Handed) place(stdio *Stdio, sockets []*os.File) []*os.File {
+// placeSockets puts sockets where they belong. What will be brought is /dev/null so far.
+func placeSockets(h spec.Handed, stdio *Stdio, sockets []*os.File) []*os.File {
 	switch h {
-	case LaterFD:
+	case spec.LaterFD:
 		return []*os.File{nil}
-	case LaterStdio:
+	case spec.LaterStdio:
 		stdio.In, stdio.Out = nil, nil
 		return nil
-	case StdioStart:
+	case spec.StdioStart:
 		stdio.In, stdio.Out = sockets[0], sockets[0]
 		return nil
 	}
@@ -136,7 +127,7 @@ func (s *stage) take(brought int) error {
 		return &StageError{Step: "hand", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
 	}
 	s.plan.Env = replaced(s.plan.Env, env)
-	for _, place := range s.plan.Handed.places() {
+	for _, place := range placesOf(s.plan.Handed) {
 		if err := unix.Dup3(brought, place, 0); err != nil {
 			return &StageError{Step: "hand", Errno: errnoOf(err)}
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -30,10 +32,10 @@ func TestReplaced(t *testing.T) {
 func TestHand(t *testing.T) {
 	for _, init := range []bool{false, true} {
 		process := helperSpec("view")
-		process.Handed, process.Sandbox.Init, process.Env = LaterStdio, init, append(process.Env, "REMOTE_ADDR=old")
+		process.Handed, process.Sandbox.Init, process.Env = spec.LaterStdio, init, append(process.Env, "REMOTE_ADDR=old")
 		ours, theirs := socketPair(t)
 		s := starterFor()
-		p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
+		p, err := s.Prepare(t.Context(), process, Given{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,14 +63,14 @@ func TestHand(t *testing.T) {
 // program that cannot be started.
 func TestHandToNobody(t *testing.T) {
 	process := helperSpec("view")
-	process.Handed = LaterFD
+	process.Handed = spec.LaterFD
 	process.FDNames = []string{"connection"}
 	ours, theirs := socketPair(t)
 	defer ours.Close()
 	defer theirs.Close()
 	s := starterFor()
 	defer s.Close()
-	p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
+	p, err := s.Prepare(t.Context(), process, Given{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func beActivator(args []string) {
 	}
 	fmt.Println("ready")
 	for {
-		p, err := s.Prepare(context.Background(), process, Stdio{}, nil)
+		p, err := s.Prepare(context.Background(), process, Given{})
 		if err == nil {
 			err = p.Go(context.Background())
 		}
@@ -226,7 +226,7 @@ func beActivator(args []string) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		if _, err = s.Prepare(context.Background(), process, Stdio{}, nil); err != nil {
+		if _, err = s.Prepare(context.Background(), process, Given{}); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -237,7 +237,7 @@ func beActivator(args []string) {
 // nested starts a sandbox from where it is, and shows what came of it.
 func nested() {
 	s := starterFor()
-	p, err := s.Prepare(context.Background(), helperSpec("view"), Stdio{Out: os.Stdout, Err: os.Stderr}, nil)
+	p, err := s.Prepare(context.Background(), helperSpec("view"), Given{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
 	if err == nil {
 		err = p.Go(context.Background())
 	}

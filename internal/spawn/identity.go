@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // identity is who the service runs as.
@@ -31,7 +33,7 @@ func (id identity) host() (uid, gid int) {
 
 // identify says who the service runs as: as root the user it names or an id of
 // its own, else ourselves.
-func (s *Spec) identify() (identity, error) {
+func identify(s *spec.Process) (identity, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	own := s.ID
 	if own == 0 {
@@ -39,20 +41,20 @@ func (s *Spec) identify() (identity, error) {
 	}
 	switch {
 	case s.User != "":
-		return s.named(uid)
+		return lookUpUser(s, uid)
 	case uid == 0 && !s.Bare && mapped("/proc/self/uid_map", own) && mapped("/proc/self/gid_map", own):
 		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
-		return id, s.setGroup(&id)
+		return id, setGroup(s, &id)
 	}
 	id := identity{uid: uid, gid: gid, name: strconv.Itoa(uid), home: "/"}
 	if u, err := user.LookupId(id.name); err == nil {
 		id.name, id.home = u.Username, u.HomeDir
 	}
-	return id, s.setGroup(&id)
+	return id, setGroup(s, &id)
 }
 
 // named looks up spec.User and the groups it is in.
-func (s *Spec) named(own int) (identity, error) {
+func lookUpUser(s *spec.Process, own int) (identity, error) {
 	u, err := user.Lookup(s.User)
 	if err != nil {
 		u, err = user.LookupId(s.User)
@@ -75,7 +77,7 @@ func (s *Spec) named(own int) (identity, error) {
 		// Some programs want to be root whatever they may do. Inside they can be
 		// told so: it gives them nothing that the user has not.
 		id.change, id.groups, id.asRoot = false, nil, true
-		return id, s.setGroup(&id)
+		return id, setGroup(s, &id)
 	}
 	if own != 0 && id.uid != own {
 		return id, &StageError{Step: "user", Path: s.User, Errno: syscall.EPERM,
@@ -84,7 +86,7 @@ func (s *Spec) named(own int) (identity, error) {
 	if id.uid == own {
 		id.change, id.groups = own == 0, nil
 	}
-	return id, s.setGroup(&id)
+	return id, setGroup(s, &id)
 }
 
 func groupsOf(u *user.User, primary int) []int {
@@ -101,7 +103,7 @@ func groupsOf(u *user.User, primary int) []int {
 	return groups
 }
 
-func (s *Spec) setGroup(id *identity) error {
+func setGroup(s *spec.Process, id *identity) error {
 	if s.Group == "" {
 		return nil
 	}
@@ -144,22 +146,34 @@ func mapped(file string, id int) bool {
 	return false
 }
 
+// The environment of a program has these by default, and nothing else but HOME and USER.
+var environment = []string{
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"LANG=C.UTF-8",
+}
+
+// withDefaults adds the defaults that a program without a sandbox of ours brings itself.
+func withDefaults(process *spec.Process) []string {
+	if process.Bare {
+		return process.Env
+	}
+	return appendMissing(process.Env, environment...)
+}
+
 // environ adds HOME and USER, where the specification has none.
 func (id identity) environ(env []string) []string {
-	for _, add := range []string{"HOME=" + id.home, "USER=" + id.name} {
-		name, _, _ := strings.Cut(add, "=")
-		if !names(env, name) {
-			env = append(env, add)
+	return appendMissing(env, "HOME="+id.home, "USER="+id.name)
+}
+
+// appendMissing is env, and those of more whose names it has not: of two entries with one
+// name getenv(3) finds the first.
+func appendMissing(env []string, more ...string) []string {
+	env = slices.Clone(env)
+	for _, entry := range more {
+		name, _, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			env = append(env, entry)
 		}
 	}
 	return env
-}
-
-func names(env []string, name string) bool {
-	for _, entry := range env {
-		if strings.HasPrefix(entry, name+"=") {
-			return true
-		}
-	}
-	return false
 }

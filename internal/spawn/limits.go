@@ -55,7 +55,7 @@ func limitRefused(resource string, errno syscall.Errno, most uint64) *StageError
 // No core is dumped: what a crash leaves on the host, at a path or in a program of the
 // host's, is the service's memory and made by it. 1 and not 0, which a core_pattern with
 // a pipe ignores (core(5), do_coredump in fs/coredump.c).
-func (s *Spec) limits() []spec.Limit {
+func completeLimits(s *spec.Process) []spec.Limit {
 	limits := slices.Clone(s.Limits)
 	given := func(resource string) bool {
 		return slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource })

@@ -13,7 +13,7 @@ import (
 )
 
 // Listener returns the descriptor on which the process's supervised calls are
-// answered, see [sandbox.Spec.Supervised] and seccomp_unotify(2): it is readable
+// answered, see [spec.Sandbox.Supervised] and seccomp_unotify(2): it is readable
 // when one waits, and at end of file (POLLHUP) when nobody is left who could ask. The
 // caller closes it; from then on the calls fail with ENOSYS. nil without
 // supervision, and at the second call. It is there after Prepare.

@@ -13,7 +13,7 @@ import (
 
 func TestPlanTravels(t *testing.T) {
 	full := &plan{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: ^uint64(0)}},
-		FDNames: []string{"x", ""}, Sockets: 2, Handed: LaterStdio, Bare: true}
+		FDNames: []string{"x", ""}, Sockets: 2, Handed: spec.LaterStdio, Bare: true}
 	for _, value := range []any{*full, full.Limits[0]} {
 		for i := range reflect.TypeOf(value).NumField() {
 			if reflect.ValueOf(value).Field(i).IsZero() {

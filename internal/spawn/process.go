@@ -75,7 +75,7 @@ func (b *birth) adopt(c child) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.spec.Go && !b.spec.Sandbox.Init,
+		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.client == There && !b.spec.Sandbox.Init,
 		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control: os.NewFile(uintptr(c.control), "control"),
 		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
@@ -265,7 +265,7 @@ func (p *Process) forgetSteps() {
 func (p *Process) Pid() int { return p.pid }
 
 // NotifySocket returns the bound datagram socket the service reports to; nil
-// without Spec.Notify, and at the second call.
+// without Notify in its spec, and at the second call.
 func (p *Process) NotifySocket() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,7 +277,7 @@ func (p *Process) NotifySocket() *os.File {
 	return file
 }
 
-// NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil without Spec.Notify
+// NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil without Notify in its spec
 // or without supervision.
 func (p *Process) NotifyNode() *os.File {
 	if p.notify == nil {

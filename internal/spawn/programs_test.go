@@ -37,16 +37,16 @@ func program(t *testing.T, patterns ...string) string {
 }
 
 // sandboxed is the specification of a program in the strict sandbox.
-func sandboxed(argv ...string) Spec {
-	return Spec{Name: "program", Argv: argv, Umask: 0o22, Sandbox: strict,
+func sandboxed(argv ...string) spec.Process {
+	return spec.Process{Name: "program", Argv: argv, Umask: 0o22, Sandbox: strict,
 		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C.UTF-8", "HOME=/tmp"}}
 }
 
 // run starts a program whose output is a pipe that it may open anew, as
 // /dev/stdout: a pipe belongs to who made it.
-func run(t *testing.T, process Spec, sockets ...*os.File) *service {
+func run(t *testing.T, process spec.Process, sockets ...*os.File) *service {
 	t.Helper()
-	id, err := process.identify()
+	id, err := identify(&process)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func run(t *testing.T, process Spec, sockets ...*os.File) *service {
 	}
 	s := starterFor()
 	t.Cleanup(s.Close)
-	p, err := s.Prepare(t.Context(), process, Stdio{Out: w, Err: w}, sockets)
+	p, err := s.Prepare(t.Context(), process, Given{Stdio: Stdio{Out: w, Err: w}, Sockets: sockets})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,9 +273,9 @@ exec "$0/postgres" -D /tmp/db -c listen_addresses= -c unix_socket_directories=/t
 	stopped(t, s, syscall.SIGINT)
 }
 
-func uidInside(t *testing.T, process Spec) int {
+func uidInside(t *testing.T, process spec.Process) int {
 	t.Helper()
-	id, err := process.identify()
+	id, err := identify(&process)
 	if err != nil {
 		t.Fatal(err)
 	}

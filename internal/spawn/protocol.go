@@ -43,8 +43,8 @@ type plan struct {
 	Limits    []spec.Limit
 	FDNames   []string // one for every socket, the fds from 3 on
 	Sockets   int
-	Handed    Handed // where the socket goes that comes with wordHand
-	Bare      bool   // it has not
+	Handed    spec.Handed // where the socket goes that comes with wordHand
+	Bare      bool        // it has not
 }
 
 func writePlan(w io.Writer, p *plan) error {

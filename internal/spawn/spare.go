@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // spare is a child in namespaces of its own that belongs to no service yet. The kernel
@@ -29,13 +30,13 @@ type spares struct {
 
 // spareEmbryo is what it is like.
 func spareEmbryo() embryo {
-	return (&birth{spec: new(Spec)}).embryo()
+	return (&birth{spec: new(spec.Process)}).embryo()
 }
 
 // takeSpare takes the spare child for a client who waits, if there is one and it is as b's
 // is to be. Its owner is the caller.
 func (b *birth) takeSpare(e embryo) (*spare, bool) {
-	if !b.spec.Go || e != spareEmbryo() {
+	if b.client != There || e != spareEmbryo() {
 		return nil, false
 	}
 	s := &b.starter.spares

@@ -20,6 +20,13 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
+// Given is what one start of a process is given.
+type Given struct {
+	Stdio
+	Sockets []*os.File
+	Client  Client
+}
+
 // NotifyPath is where the notification socket stands in a sandbox.
 const NotifyPath = "/run/.notify"
 
@@ -27,9 +34,10 @@ const NotifyPath = "/run/.notify"
 // be built before the first client is there; it may stay like this for
 // as long as nobody comes. It lends stdio and sockets, until it returns. What the host
 // or the kernel refuses comes back as *StageError.
-func (s *Starter) Prepare(ctx context.Context, process Spec, stdio Stdio, sockets []*os.File) (*Process, error) {
-	b := &birth{starter: s, spec: &process}
-	p, err := b.bear(stdio, process.Handed.place(&stdio, sockets))
+func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given) (*Process, error) {
+	process.Env = withDefaults(&process)
+	b := &birth{starter: s, spec: &process, client: given.Client}
+	p, err := b.bear(given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
 	if err != nil {
 		b.abandon()
 		return nil, err
@@ -51,7 +59,8 @@ func (s *Starter) Prepare(ctx context.Context, process Spec, stdio Stdio, socket
 // birth is a process on its way from specification to its own first step.
 type birth struct {
 	starter *Starter
-	spec    *Spec
+	spec    *spec.Process
+	client  Client
 	id      identity
 	plan    plan
 	sandbox *sandbox.Plan // nil: bare
@@ -71,7 +80,7 @@ func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
 		return nil, nothingToRun()
 	}
 	var err error
-	if b.id, err = b.spec.identify(); err != nil {
+	if b.id, err = identify(b.spec); err != nil {
 		return nil, err
 	}
 	b.own(stdio)
@@ -104,8 +113,8 @@ func (b *birth) resolve(sockets int) error {
 	process := b.spec
 	mounts, env, err := b.directories()
 	if err == nil {
-		b.plan = plan{Argv: process.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(process.Env), env)), Dir: process.Dir, Umask: process.Umask,
-			Limits: process.limits(), FDNames: process.FDNames, Sockets: sockets, Handed: process.Handed, Bare: process.Bare}
+		b.plan = plan{Argv: process.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(process.Env), env)), Dir: process.Dir, Umask: int(process.Umask),
+			Limits: completeLimits(process), FDNames: process.FDNames, Sockets: sockets, Handed: process.Handed, Bare: process.Bare}
 		err = b.shutIn(mounts)
 	}
 	if err == nil && process.Notify {
@@ -119,14 +128,14 @@ func (b *birth) shutIn(directories []spec.Mount) error {
 	if b.spec.Bare {
 		return nil
 	}
-	if b.spec.Waits {
+	if b.client == Absent {
 		b.taken.from(b)
 	}
 	var err error
 	b.spec.Sandbox.Notify = b.spec.Notify
 	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
 	b.sandbox, err = sandbox.Resolve(b.spec.Sandbox, b.spec.Name, b.spec.Argv[0], directories)
-	if err == nil && b.spec.Waits {
+	if err == nil && b.client == Absent {
 		b.taken.sources(b.sandbox)
 	}
 	if err != nil || !b.id.change {

@@ -27,7 +27,12 @@ type service struct {
 	out *bufio.Reader
 }
 
-func prepare(t *testing.T, process Spec, sockets ...*os.File) (*service, error) {
+func prepare(t *testing.T, process spec.Process, sockets ...*os.File) (*service, error) {
+	t.Helper()
+	return prepareFor(t, process, Given{Sockets: sockets})
+}
+
+func prepareFor(t *testing.T, process spec.Process, given Given) (*service, error) {
 	t.Helper()
 	s := starterFor()
 	t.Cleanup(s.Close)
@@ -37,7 +42,8 @@ func prepare(t *testing.T, process Spec, sockets ...*os.File) (*service, error) 
 	}
 	t.Cleanup(func() { _ = r.Close() })
 	defer func() { _ = w.Close() }()
-	p, err := s.Prepare(t.Context(), process, Stdio{Out: w, Err: w}, sockets)
+	given.Stdio = Stdio{Out: w, Err: w}
+	p, err := s.Prepare(t.Context(), process, given)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +51,7 @@ func prepare(t *testing.T, process Spec, sockets ...*os.File) (*service, error) 
 	return &service{p, bufio.NewReader(r)}, nil
 }
 
-func start(t *testing.T, process Spec, sockets ...*os.File) *service {
+func start(t *testing.T, process spec.Process, sockets ...*os.File) *service {
 	t.Helper()
 	s, err := prepare(t, process, sockets...)
 	if err == nil {
@@ -89,12 +95,12 @@ func (s *service) view(t *testing.T) View {
 	return v
 }
 
-func helperSpec(args ...string) Spec {
+func helperSpec(args ...string) spec.Process {
 	exe, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	return Spec{Name: "test", Argv: append([]string{exe, "helper"}, args...),
+	return spec.Process{Name: "test", Argv: append([]string{exe, "helper"}, args...),
 		Env: []string{"PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0"}, Umask: 0o27}
 }
 
@@ -107,7 +113,7 @@ func expected(id identity) View {
 		Interfaces: []string{"lo true [127.0.0.1/8 ::1/128]"}, Processes: []int{1},
 		Files:    []string{"0 /dev/null", "1 pipe", "2 pipe"},
 		Writable: []string{"/dev/shm", "/run", "/tmp", "/var", "/var/tmp"},
-		Env:      map[string]string{"PATH": "/usr/bin:/bin", "HOME": id.home, "USER": id.name},
+		Env:      map[string]string{"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": id.home, "USER": id.name},
 	}
 	return v
 }
@@ -127,7 +133,7 @@ func settle(v View) View {
 
 func TestViewFromInside(t *testing.T) {
 	process := helperSpec("view")
-	id, err := process.identify()
+	id, err := identify(&process)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +200,7 @@ func TestTwoAtOnceSeeOnlyTheirOwn(t *testing.T) {
 	done := make(chan error)
 	for range 8 {
 		go func() {
-			p, err := s.Prepare(t.Context(), helperSpec("exit", "4"), Stdio{}, nil)
+			p, err := s.Prepare(t.Context(), helperSpec("exit", "4"), Given{})
 			if err == nil {
 				err = p.Go(t.Context())
 			}
@@ -285,7 +291,7 @@ func TestNested(t *testing.T) {
 // As the system shuts down: what still runs dies with the thread.
 func TestCloseOfTheStarterEndsEverything(t *testing.T) {
 	s := starterFor()
-	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Stdio{}, nil)
+	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Given{})
 	if err == nil {
 		err = p.Go(t.Context())
 	}
@@ -297,7 +303,7 @@ func TestCloseOfTheStarterEndsEverything(t *testing.T) {
 	if exit, err := p.Wait(); err != nil || exit.Signal != syscall.SIGKILL {
 		t.Errorf("%v, %v", exit, err)
 	}
-	if _, err := s.Prepare(t.Context(), helperSpec("sleep"), Stdio{}, nil); !errors.Is(err, os.ErrClosed) {
+	if _, err := s.Prepare(t.Context(), helperSpec("sleep"), Given{}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -347,9 +353,11 @@ func TestSpareChild(t *testing.T) {
 	once := func(goes bool) (pid int, took *spare) {
 		t.Helper()
 		before := s.spares.ready
-		process := helperSpec("exit", "0")
-		process.Go = goes
-		p, err := s.Prepare(t.Context(), process, Stdio{}, nil)
+		given := Given{}
+		if goes {
+			given.Client = There
+		}
+		p, err := s.Prepare(t.Context(), helperSpec("exit", "0"), given)
 		if err == nil {
 			err = p.Go(t.Context())
 		}

@@ -188,8 +188,8 @@ func (s *steps) netnsCookie() {
 }
 
 // await waits for the word to go and, where the client is handed over, for his socket.
-func (s *steps) await(handed Handed) {
-	if handed != LaterFD && handed != LaterStdio {
+func (s *steps) await(handed spec.Handed) {
+	if handed != spec.LaterFD && handed != spec.LaterStdio {
 		s.hear()
 		return
 	}
@@ -197,7 +197,7 @@ func (s *steps) await(handed Handed) {
 	brought := s.Free()
 	header := s.message(s.cell, s.Room(fdpass.Space(1)))
 	s.Do(unix.SYS_RECVMSG, uintptr(s.control), header, 0).Zero(s.gone).Failed(s.gone)
-	for _, place := range handed.places() {
+	for _, place := range placesOf(handed) {
 		s.Do(unix.SYS_DUP3, uintptr(brought), uintptr(place), 0)
 	}
 	s.Do(unix.SYS_CLOSE, uintptr(brought))

@@ -170,7 +170,7 @@ func TestStdoutOpenedAnew(t *testing.T) {
 	const script = `echo mine; echo anew >> /dev/stdout; cat < /dev/stdout > /dev/null || echo unread; true > /dev/stdout || echo uncut; cat /etc/passwd > /dev/null && echo passwd`
 	s := starterFor()
 	defer s.Close()
-	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Stdio{Out: log}, nil)
+	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Given{Stdio: Stdio{Out: log}})
 	if err == nil {
 		err = p.Go(t.Context())
 	}

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"io/fs"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -56,3 +58,40 @@ type Directory struct {
 	Kind string // "state", "cache", "logs", "runtime"
 	Name string // relative, below the kind's base folder
 }
+
+// Process is what to start and what to shut it in with.
+type Process struct {
+	Name string   // the service's; also its host name and, as root, the seed of its user id
+	Argv []string // Argv[0] absolute, or without a slash: looked up in PATH inside
+	Env  []string // KEY=VALUE; LISTEN_*, NOTIFY_SOCKET and the defaults of PATH, LANG, HOME and USER are added
+	Dir  string   // absolute, inside; "": /
+
+	Umask  fs.FileMode // as it is, 0 too
+	Limits []Limit     // sorted by resource
+
+	ID          int    // of user and group, as root and without User; 0: one made of Name
+	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
+
+	FDNames     []string // LISTEN_FDNAMES, one for every socket
+	Handed      Handed   // where the sockets are
+	Notify      bool     // NOTIFY_SOCKET: it says itself when it is ready
+	Directories []Directory
+
+	// Bare starts the program without a sandbox: with our namespaces, files and
+	// privileges, for a container engine, which makes its own. With Sandbox.Init
+	// everything it leaves behind dies with it and with us.
+	Bare    bool
+	Sandbox Sandbox
+}
+
+// Handed says where a process has its sockets, and whether they come later.
+type Handed int
+
+// The places: all sockets from the beginning, or one that is brought to a process
+// that waits for it.
+const (
+	AtStart    Handed = iota // from 3 on, all of them from the beginning
+	LaterFD                  // 3, brought
+	LaterStdio               // 0 and 1, brought
+	StdioStart               // 0 and 1, the only socket, from the beginning
+)

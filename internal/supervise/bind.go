@@ -10,34 +10,28 @@ import (
 	"activator/internal/spec"
 )
 
-// Binding is for a program that gets its sockets in answer to its own bind(2). It
-// is up when it listens at every target.
-type Binding struct {
-	Targets []spec.Address // what the program binds, one for each socket; nil: it inherits the sockets
-}
-
 // inherited are the files that the program starts with.
 func (s *Service) inherited(files []*os.File) []*os.File {
-	if s.spec.Binding.Targets != nil || s.spec.Carrying.Targets != nil {
-		return nil
+	if s.spec.Inherits() {
+		return files
 	}
-	return files
+	return nil
 }
 
 // policy says how the program's calls are answered. Lends files and what is the child's.
 func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Policy {
-	b := s.spec.Process.Sandbox
+	b := s.spec.Sandbox
 	p := intercept.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
-	if s.spec.Process.Notify {
+	if s.spec.Notify {
 		p.Notify, p.NotifyNode = spawn.NotifyPath, child.NotifyNode()
 	}
-	if s.spec.Binding.Targets == nil {
+	if s.spec.Handover != spec.Bind {
 		return p
 	}
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
-	for i, address := range s.spec.Binding.Targets {
-		p.Targets = append(p.Targets, target(address, files[i]))
+	for i, socket := range s.spec.Sockets {
+		p.Targets = append(p.Targets, target(socket.Target, files[i]))
 	}
 	return p
 }
@@ -59,7 +53,7 @@ func target(a spec.Address, file *os.File) intercept.Target {
 // awaitServing reports when the program listens at all its targets, until the function
 // it returns is called. A program that says so itself is believed instead.
 func (s *Service) awaitServing(p *process, calls *intercept.Supervisor) (end func()) {
-	if calls == nil || s.spec.Binding.Targets == nil || s.spec.Process.Notify {
+	if calls == nil || s.spec.Handover != spec.Bind || s.spec.Notify {
 		return func() {}
 	}
 	done, gone := make(chan struct{}), make(chan struct{})
@@ -83,7 +77,7 @@ func (s *Service) sayMissing() {
 		return
 	}
 	missing := s.process.carrier.missing()
-	if s.process.answers != nil && s.spec.Carrying.Targets == nil {
+	if s.process.answers != nil && s.spec.Handover != spec.Proxy {
 		missing = s.process.answers.Missing()
 	}
 	if missing != "" {

@@ -19,15 +19,6 @@ import (
 	"activator/internal/spec"
 )
 
-// Carrying is for a program that listens in its own network: we accept, and carry
-// the connections to it, and datagrams. It is up when it listens at every target.
-type Carrying struct {
-	Targets  []spec.Address // what the program listens at, one for each socket; nil: it inherits the sockets
-	Protocol string         // "v1", "v2": of streams, it is told the client's address by the PROXY protocol; "": by the socket's own
-	MaxConns int            // at once; 0: no limit
-	Idle     time.Duration  // a connection on which nothing moves is closed; 0: never. Of a client of UDP: is forgotten; 0: after 2 minutes
-}
-
 // carrier carries the connections of one run of the program. Its methods may be
 // called from any goroutine, and of nil.
 type carrier struct {
@@ -55,14 +46,14 @@ const lastWords = time.Second
 // newCarrier makes the carrier of a process that has not exec'ed the program yet; nil
 // where nothing is to be carried.
 func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
-	if s.spec.Carrying.Targets == nil {
+	if s.spec.Handover != spec.Proxy {
 		return nil, nil
 	}
 	room, err := netns.Open(child.Pid())
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(s.spec.Carrying.Targets, spec.Address.Unix) {
+	if slices.ContainsFunc(s.spec.Sockets, func(to spec.Socket) bool { return to.Target.Unix() }) {
 		if err := room.Identify(child.Pid()); err != nil {
 			room.Close()
 			return nil, err
@@ -70,7 +61,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	}
 	if err := room.LowPorts(); err != nil {
 		level := slog.LevelDebug
-		if slices.ContainsFunc(s.spec.Carrying.Targets, func(a spec.Address) bool { return (a.TCP() || a.UDP()) && a.Port < 1024 }) {
+		if slices.ContainsFunc(s.spec.Sockets, func(to spec.Socket) bool { return to.Target.Internet() && to.Target.Port < 1024 }) {
 			level = slog.LevelWarn
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
@@ -78,7 +69,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err := room.NoCongestion(); err != nil {
 		s.log.Debug("the program's connections may be slower than they could be", "err", err)
 	}
-	c := &carrier{child: child, room: room, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Carrying.Targets))}
+	c := &carrier{child: child, room: room, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Sockets))}
 	c.exited, c.exit = context.WithCancel(context.Background())
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)
@@ -171,7 +162,8 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			}
 		}
 	}()
-	for i, target := range s.spec.Carrying.Targets {
+	for i, socket := range s.spec.Sockets {
+		target := socket.Target
 		name := target.String()
 		c.awaited.Store(&name)
 		var there bool
@@ -180,7 +172,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			bounds[i], err = c.await(target)
 			there = bounds[i] != nil
 		} else {
-			door := c.room.Door(within(target), netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.Carrying.Protocol == ""})
+			door := c.room.Door(within(target), netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
 			defer door.Close()
 			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{door: door, watch: deafness{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, door)
@@ -190,7 +182,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 		}
 	}
 	c.awaited.Store(nil)
-	if !s.spec.Process.Notify {
+	if !s.spec.Notify {
 		s.tell(report{of: p, serving: true})
 	}
 	select {
@@ -233,8 +225,7 @@ func (s *Service) carryStreams(c *carrier, routes []proxy.Route) error {
 		<-c.ctx.Done()
 		return nil
 	}
-	service := s.spec.Carrying
-	carrying, err := proxy.New(routes, proxy.Options{MaxConns: service.MaxConns, Idle: service.Idle, Protocol: service.Protocol,
+	carrying, err := proxy.New(routes, proxy.Options{MaxConns: s.spec.MaxConns, Idle: s.spec.ConnTimeout, Protocol: s.spec.ProxyProtocol,
 		Drain: s.drain(), Log: s.log})
 	if err != nil {
 		return err

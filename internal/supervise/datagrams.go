@@ -39,7 +39,7 @@ func (c *carrier) await(target spec.Address) (*netns.Bound, error) {
 func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *netns.Bound) error {
 	s.expire(s.sockets[n])
 	d, err := relay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
-		relay.Options{Expire: s.spec.Carrying.Idle, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
+		relay.Options{Expire: s.spec.ConnTimeout, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
 	if err != nil {
 		bound.Close()
 		return err

@@ -19,6 +19,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/netns"
 	"activator/internal/relay"
+	"activator/internal/spec"
 )
 
 // answerOne is a program that serves one client of any kind of socket, and ends.
@@ -61,11 +62,11 @@ type first struct {
 // firstKinds are the kinds of sockets, and how they are lent.
 var firstKinds = []struct {
 	address string
-	seal    listen.Seal
+	seal    spec.Seal
 }{
-	{"tcp://127.0.0.1:PORT", listen.Unsealed}, {"udp://127.0.0.1:PORT", listen.Unsealed}, {"udp://127.0.0.1:PORT", listen.Relayed},
-	{"udp://[::1]:PORT", listen.Relayed}, {"unix://DIR/socket", listen.Unsealed}, {"unixgram://DIR/socket", listen.Unsealed},
-	{"unixgram://DIR/socket", listen.Relayed}, {"fifo://DIR/fifo", listen.Unsealed},
+	{"tcp://127.0.0.1:PORT", spec.Unsealed}, {"udp://127.0.0.1:PORT", spec.Unsealed}, {"udp://127.0.0.1:PORT", spec.Relayed},
+	{"udp://[::1]:PORT", spec.Relayed}, {"unix://DIR/socket", spec.Unsealed}, {"unixgram://DIR/socket", spec.Unsealed},
+	{"unixgram://DIR/socket", spec.Relayed}, {"fifo://DIR/fifo", spec.Unsealed},
 }
 
 // eachFirst runs a test for every kind of socket. Nobody builds a sandbox yet.
@@ -80,7 +81,7 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 			address := strings.NewReplacer("DIR", dir, "PORT", fmt.Sprint(ktest.Port(t))).Replace(kind.address)
 			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
 			t.Cleanup(func() { _ = f.relays.Close() })
-			f.means.StandIn = func(host *os.File, _ listen.Spec, u *relay.Undelivered) (listen.StandIn, error) {
+			f.means.StandIn = func(host *os.File, _ spec.Socket, u *relay.Undelivered) (listen.StandIn, error) {
 				make := func() (*relayed, error) { return f.newRelayed(host, u) }
 				if f.standIn != nil {
 					return f.standIn(host, make)
@@ -204,7 +205,7 @@ func TestFirstBeforeRelay(t *testing.T) {
 		}
 		f.up("any once", warmed)
 		f.open()()
-		if f.seal == listen.Relayed {
+		if f.seal == spec.Relayed {
 			(<-answered)()
 		}
 	})
@@ -223,7 +224,7 @@ func TestFirstInRelay(t *testing.T) {
 		}
 		f.up("any once", warmed)
 		f.open()()
-		if f.seal == listen.Relayed {
+		if f.seal == spec.Relayed {
 			(<-answered)()
 		}
 	})
@@ -264,7 +265,7 @@ func TestFirstBeforeArmed(t *testing.T) {
 // taken and got lost, or the relay's was. In the next state that waits he is there.
 func TestFirstUntold(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
-		if f.seal == listen.Relayed {
+		if f.seal == spec.Relayed {
 			f.standIn = func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
 				r, err := make()
 				return &sleepy{relayed: r, host: host}, err
@@ -274,7 +275,7 @@ func TestFirstUntold(t *testing.T) {
 		stands := f.open()
 		f.until("the sandbox stands", aboutToStand)
 		answered := f.ask()
-		if f.seal != listen.Relayed {
+		if f.seal != spec.Relayed {
 			f.until("the watcher has heard", func() bool { return len(f.service.clients) == 1 })
 			<-f.service.clients
 		}

@@ -8,10 +8,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/spec"
 )
 
-func idleAfter(d time.Duration) func(*Spec) {
-	return func(service *Spec) { service.IdleTimeout = d }
+func idleAfter(d time.Duration) func(*spec.Service) {
+	return func(service *spec.Service) { service.IdleTimeout = d }
 }
 
 func TestIdleStops(t *testing.T) {
@@ -64,7 +66,7 @@ func TestIdleKeepsClients(t *testing.T) {
 // whenever he comes.
 func TestIdleLosesNobody(t *testing.T) {
 	const clients = 500
-	s := up(t, "answer", func(service *Spec) {
+	s := up(t, "answer", func(service *spec.Service) {
 		service.Warm, service.IdleTimeout, service.StopSignal = true, 5*time.Millisecond, syscall.SIGKILL
 	})
 	stops := 0
@@ -104,7 +106,7 @@ func TestLeastRun(t *testing.T) {
 // A poller is not served by one start each.
 func TestIdlePoller(t *testing.T) {
 	const idle, polls = 200 * time.Millisecond, 40
-	s := up(t, "serve", func(service *Spec) { service.Warm, service.IdleTimeout = true, idle })
+	s := up(t, "serve", func(service *spec.Service) { service.Warm, service.IdleTimeout = true, idle })
 	starts := 0
 	for range polls {
 		s.answered(s.ask())

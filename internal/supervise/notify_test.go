@@ -5,19 +5,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"activator/internal/spec"
 )
 
 // EXTEND_TIMEOUT_USEC= asks for more time; what asks for less gets what it has,
 // as in systemd.
 func TestNotifyNeverShortens(t *testing.T) {
-	s := up(t, "hasty", func(service *Spec) { service.Process.Notify = true })
+	s := up(t, "hasty", func(service *spec.Service) { service.Process.Notify = true })
 	s.answered(s.ask())
 	s.await("state=running")
 }
 
 // Who never gets ready serves nobody, however long a start may take: hold counts.
 func TestHoldOutlastsStarts(t *testing.T) {
-	s := up(t, "deaf", func(service *Spec) {
+	s := up(t, "deaf", func(service *spec.Service) {
 		service.Process.Notify, service.StartTimeout, service.Hold = true, 200*time.Millisecond, 50*time.Millisecond
 	})
 	c := s.ask()
@@ -31,7 +33,7 @@ func TestHoldOutlastsStarts(t *testing.T) {
 // nobody else the log or the processor.
 func TestNotifyFlood(t *testing.T) {
 	begin := time.Now()
-	s := up(t, "chatter", func(service *Spec) { service.Process.Notify = true })
+	s := up(t, "chatter", func(service *spec.Service) { service.Process.Notify = true })
 	s.answered(s.ask())
 	s.await("state=running")
 	s.answered(s.ask())

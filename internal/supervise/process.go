@@ -12,6 +12,7 @@ import (
 	"activator/internal/intercept"
 	"activator/internal/notify"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // process is one run of the program, from the first system call for it to its
@@ -157,9 +158,14 @@ func (s *Service) lend(ahead bool) ([]*os.File, error) {
 
 // live is the life of a process: made, told to go, listened to, reaped.
 func (s *Service) live(ctx context.Context, p *process, streams streams, files []*os.File) {
-	service := s.spec.Process
-	service.Waits, service.Go = p.ahead, !p.ahead && s.spec.Carrying.Targets == nil
-	child, err := s.around.Starter.Prepare(ctx, service, streams.child(), s.inherited(files))
+	given := spawn.Given{Stdio: streams.child(), Sockets: s.inherited(files)}
+	switch {
+	case p.ahead:
+		given.Client = spawn.Absent
+	case s.spec.Handover != spec.Proxy:
+		given.Client = spawn.There
+	}
+	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
 	streams.handedOver()
 	var carrier *carrier
 	if err == nil {
@@ -180,7 +186,7 @@ func (s *Service) live(ctx context.Context, p *process, streams streams, files [
 	if started := child.Started(ctx); err == nil {
 		err = started
 	}
-	pumps := streams.copy(s.around.Sink, s.spec.Name(), child.Pid())
+	pumps := streams.copy(s.around.Sink, s.spec.Name, child.Pid())
 	if err != nil {
 		_ = child.Close()
 		carrier.end()

@@ -1,16 +1,10 @@
 package supervise
 
-import "time"
+import (
+	"time"
 
-// Limits are the times a service lives by.
-type Limits struct {
-	RestartDelay    time.Duration // rest after the first failure; it doubles with each further one
-	RestartMaxDelay time.Duration // what it doubles up to
-	Hold            time.Duration // how long a client may wait while nothing moves; 0: for ever
-	StartTimeout    time.Duration // 0: none
-	StopTimeout     time.Duration // 0: none
-	IdleTimeout     time.Duration // how long nobody uses the service until it is stopped; 0: never
-}
+	"activator/internal/spec"
+)
 
 // burst is how many quick, clean runs may follow each other without a rest.
 const burst = 5
@@ -33,7 +27,7 @@ type history struct {
 // does, but is counted: a service that ends well without having accepted anybody
 // would start as often as the processor lets it. So burst clean runs are free,
 // and after them one more each RestartDelay.
-func (h history) rest(l Limits, ran time.Duration, failed bool, now time.Time) (history, time.Duration) {
+func (h history) rest(l spec.Timeouts, ran time.Duration, failed bool, now time.Time) (history, time.Duration) {
 	if ran >= goodFactor*max(h.last, l.RestartDelay) {
 		h.failures, h.last = 0, 0
 	}

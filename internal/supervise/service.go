@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"activator/internal/listen"
@@ -12,22 +11,8 @@ import (
 	"activator/internal/output"
 	"activator/internal/reflex"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
-
-// Spec is one service: what runs, and the times it lives by.
-type Spec struct {
-	Limits
-	Process    spawn.Spec
-	Warm       bool // keep the next sandbox ready while nobody is there
-	StopSignal syscall.Signal
-	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
-	Stderr     string
-	Binding    Binding
-	Carrying   Carrying
-}
-
-// Name is the service's name.
-func (s Spec) Name() string { return s.Process.Name }
 
 // Surroundings are what all services of an activator share. They are lent.
 type Surroundings struct {
@@ -39,7 +24,7 @@ type Surroundings struct {
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].
 type Service struct {
-	spec    Spec
+	spec    spec.Service
 	around  Surroundings
 	sockets []*listen.Socket
 	log     *slog.Logger
@@ -70,12 +55,12 @@ type Service struct {
 }
 
 // New makes a service of sockets, which are lent until Run has returned.
-func New(service Spec, around Surroundings, sockets []*listen.Socket) *Service {
+func New(service spec.Service, around Surroundings, sockets []*listen.Socket) *Service {
 	return &Service{
 		spec:    service,
 		around:  around,
 		sockets: sockets,
-		log:     around.Sink.Logger().With("service", service.Name()),
+		log:     around.Sink.Logger().With("service", service.Name),
 		clients: make(chan *listen.Socket, 1),
 		gone:    make(chan struct{}, 1),
 		healing: make(chan struct{}, 1),
@@ -355,7 +340,7 @@ func (s *Service) receive(r report) {
 		s.process.running, s.process.answers, s.process.carrier = r.running, r.answers, r.carrier
 		if s.state == ending || s.state == aborting {
 			s.handle(onUp) // it came too late, and goes at once
-		} else if !s.spec.Process.Notify && s.spec.Binding.Targets == nil && s.spec.Carrying.Targets == nil {
+		} else if !s.spec.Notify && s.spec.Inherits() {
 			s.up()
 		}
 	case r.told != nil:
@@ -415,7 +400,7 @@ func (s *Service) rest() (event, bool) {
 	}
 	var delay time.Duration
 	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
-		s.history, delay = s.history.rest(s.spec.Limits, ran, failed, time.Now())
+		s.history, delay = s.history.rest(s.spec.Timeouts, ran, failed, time.Now())
 	}
 	s.look()
 	if delay == 0 {

@@ -117,7 +117,7 @@ func service(behaviour string) {
 // stand is a service on a unix socket, or at address, and what it says.
 type stand struct {
 	address string // "": a unix socket at path
-	seal    listen.Seal
+	seal    spec.Seal
 	means   listen.Means
 	shut    bool // nobody is told yet to build a sandbox
 	turns   *Turns
@@ -191,14 +191,14 @@ func (s *stand) answered(c net.Conn) {
 	}
 }
 
-func up(t *testing.T, behaviour string, change func(*Spec)) *stand {
+func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 	t.Helper()
 	s := &stand{t: t, log: make(chan string, 10000)}
 	return s.up(behaviour, change)
 }
 
 // up runs it as it is.
-func (s *stand) up(behaviour string, change func(*Spec)) *stand {
+func (s *stand) up(behaviour string, change func(*spec.Service)) *stand {
 	t := s.t
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sup")
@@ -210,9 +210,9 @@ func (s *stand) up(behaviour string, change func(*Spec)) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := Spec{
-		Limits:     Limits{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
-		Process:    spawn.Spec{Name: "test", Argv: []string{self, "service", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0"}, FDNames: []string{"test"}, Umask: 0o22},
+	service := spec.Service{
+		Timeouts:   spec.Timeouts{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
+		Process:    spec.Process{Name: "test", Argv: []string{self, "service", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0"}, FDNames: []string{"test"}, Umask: 0o22},
 		StopSignal: syscall.SIGTERM,
 	}
 	if change != nil {
@@ -234,7 +234,7 @@ func (s *stand) open() *listen.Socket {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	socket, err := listen.Open(listen.Spec{Address: address, Name: "test", Seal: s.seal}, s.means)
+	socket, err := listen.Open(spec.Socket{Address: address, Name: "test", Seal: s.seal}, s.means)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func (s *stand) open() *listen.Socket {
 }
 
 // run makes everything a service needs, and stop takes it all down again.
-func (s *stand) run(of Spec) {
+func (s *stand) run(of spec.Service) {
 	t := s.t
 	t.Helper()
 	socket := s.open()
@@ -320,7 +320,7 @@ func TestServesAnewAfterCrash(t *testing.T) {
 // Nobody is served, so the client is turned away after hold, and so is who comes
 // later: each has waited for hold.
 func TestHoldTurnsAway(t *testing.T) {
-	s := up(t, "crash", func(service *Spec) { service.Hold = 300 * time.Millisecond })
+	s := up(t, "crash", func(service *spec.Service) { service.Hold = 300 * time.Millisecond })
 	for range 2 {
 		begin := time.Now()
 		c := s.ask()
@@ -336,7 +336,7 @@ func TestHoldTurnsAway(t *testing.T) {
 
 // A start that takes too long is given up, and the client turned away in the end.
 func TestStartTimeout(t *testing.T) {
-	s := up(t, "deaf", func(service *Spec) {
+	s := up(t, "deaf", func(service *spec.Service) {
 		service.Process.Notify, service.StartTimeout, service.Hold = true, 50*time.Millisecond, 200*time.Millisecond
 	})
 	c := s.ask()
@@ -347,21 +347,21 @@ func TestStartTimeout(t *testing.T) {
 }
 
 func TestNotifyReady(t *testing.T) {
-	s := up(t, "ready", func(service *Spec) { service.Process.Notify = true })
+	s := up(t, "ready", func(service *spec.Service) { service.Process.Notify = true })
 	s.answered(s.ask())
 	s.await("status=\"warming up\"")
 	s.await("state=running")
 }
 
 func TestNotifyExtends(t *testing.T) {
-	s := up(t, "late", func(service *Spec) { service.Process.Notify, service.StartTimeout = true, 2*time.Second })
+	s := up(t, "late", func(service *spec.Service) { service.Process.Notify, service.StartTimeout = true, 2*time.Second })
 	s.answered(s.ask())
 	s.await("state=running")
 }
 
 // STOPPING=1 gives the program stop_timeout, and not more.
 func TestNotifyStopping(t *testing.T) {
-	s := up(t, "leave", func(service *Spec) { service.Process.Notify, service.StopTimeout = true, 100*time.Millisecond })
+	s := up(t, "leave", func(service *spec.Service) { service.Process.Notify, service.StopTimeout = true, 100*time.Millisecond })
 	s.ask()
 	s.await("state=running")
 	s.await("state=stopping")
@@ -371,7 +371,7 @@ func TestNotifyStopping(t *testing.T) {
 
 // A program that cannot be started is not a program that crashed.
 func TestMissingProgram(t *testing.T) {
-	s := up(t, "", func(service *Spec) {
+	s := up(t, "", func(service *spec.Service) {
 		service.Process.Argv = []string{"/nowhere/program"}
 		service.Hold = 100 * time.Millisecond
 	})
@@ -384,7 +384,7 @@ func TestMissingProgram(t *testing.T) {
 
 // The end comes at any time: here while the program starts.
 func TestEndDuringStart(t *testing.T) {
-	s := up(t, "deaf", func(service *Spec) { service.Process.Notify = true })
+	s := up(t, "deaf", func(service *spec.Service) { service.Process.Notify = true })
 	s.ask()
 	s.await("state=starting")
 	s.stop()

@@ -9,6 +9,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 // What the room of services with an instance for each client, package inetd,
@@ -22,7 +23,7 @@ func Clean(e spawn.Exit) bool { return clean(e) }
 type History struct{ history history }
 
 // Rest counts a run that has just ended and returns how long to rest after it.
-func (h *History) Rest(l Limits, ran time.Duration, failed bool) (delay time.Duration) {
+func (h *History) Rest(l spec.Timeouts, ran time.Duration, failed bool) (delay time.Duration) {
 	h.history, delay = h.history.rest(l, ran, failed, time.Now())
 	return delay
 }
@@ -52,9 +53,9 @@ type Output struct {
 	files   []outputFile
 }
 
-// OpenOutput opens them as a [Spec] names them.
+// OpenOutput opens them as a [spec.Service] names them.
 func OpenOutput(stdout, stderr string) (*Output, error) {
-	s := Service{spec: Spec{Stdout: stdout, Stderr: stderr}}
+	s := Service{spec: spec.Service{Stdout: stdout, Stderr: stderr}}
 	streams, err := s.open()
 	return &Output{streams: streams, files: streams.outputs()}, err
 }
@@ -91,8 +92,8 @@ func (o *Output) Close() {
 
 // AnswerCalls answers the system calls that the program's filter hands over, if it
 // does, until the function it returns is called.
-func AnswerCalls(child *spawn.Process, service spawn.Spec, log *slog.Logger) (end func()) {
-	s := Service{spec: Spec{Process: service}, log: log}
+func AnswerCalls(child *spawn.Process, service spec.Process, log *slog.Logger) (end func()) {
+	s := Service{spec: spec.Service{Process: service}, log: log}
 	_, end = s.answerCalls(child, nil)
 	return end
 }

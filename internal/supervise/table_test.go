@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"activator/internal/spec"
 )
 
 // pairs calls f for every cell of the table.
@@ -110,7 +112,7 @@ func TestTableReaches(t *testing.T) {
 }
 
 func TestRestDoublesAndForgets(t *testing.T) {
-	l := Limits{RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second}
+	l := spec.Timeouts{RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second}
 	now := time.Unix(1000, 0)
 	var h history
 	var got []time.Duration
@@ -135,7 +137,7 @@ func TestRestDoublesAndForgets(t *testing.T) {
 }
 
 func TestRestCountsCleanRuns(t *testing.T) {
-	l := Limits{RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second}
+	l := spec.Timeouts{RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second}
 	now := time.Unix(1000, 0)
 	var h history
 	starts := 0
@@ -159,7 +161,7 @@ func TestRestCountsCleanRuns(t *testing.T) {
 }
 
 func TestRestSurvivesManyFailures(t *testing.T) {
-	l := Limits{RestartDelay: time.Nanosecond, RestartMaxDelay: 1<<63 - 1}
+	l := spec.Timeouts{RestartDelay: time.Nanosecond, RestartMaxDelay: 1<<63 - 1}
 	h := history{failures: 1 << 40}
 	if _, d := h.rest(l, 0, true, time.Unix(0, 0)); d <= 0 || d > l.RestartMaxDelay {
 		t.Errorf("rest %v", d)

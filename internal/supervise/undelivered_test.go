@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // ruin is what a program does to its socket that has read a datagram which asks for it: it
@@ -23,7 +24,7 @@ func ruin(fd int) {
 // eachRelayed is eachFirst, of the sockets that have a relay.
 func eachRelayed(t *testing.T, test func(t *testing.T, f *first)) {
 	eachFirst(t, func(t *testing.T, f *first) {
-		if f.seal == listen.Relayed {
+		if f.seal == spec.Relayed {
 			test(t, f)
 		}
 	})
@@ -45,7 +46,7 @@ func TestWhoWaitsInRuinedSocket(t *testing.T) {
 // The relays' owner is closed, and many more clients come than a relay has flow sockets for in
 // advance: all are served, by a sandbox that stands or without.
 func TestOwnerIsClosed(t *testing.T) {
-	for name, change := range map[string]func(*Spec){"cold": nil, "warm": warmed} {
+	for name, change := range map[string]func(*spec.Service){"cold": nil, "warm": warmed} {
 		t.Run(name, func(t *testing.T) {
 			eachRelayed(t, func(t *testing.T, f *first) {
 				f.up("any once", change)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"activator/internal/spec"
 )
 
 // While nobody is there the next process of a service stands already: everything
@@ -72,7 +74,7 @@ func (s *Service) postpone() {
 	if s.unwell {
 		s.heal()
 	}
-	limits := Limits{RestartDelay: max(s.spec.RestartDelay, warmDelay), RestartMaxDelay: warmMaxDelay}
+	limits := spec.Timeouts{RestartDelay: max(s.spec.RestartDelay, warmDelay), RestartMaxDelay: warmMaxDelay}
 	var delay time.Duration
 	s.losses, delay = s.losses.rest(limits, stood, true, time.Now())
 	s.limit(delay)

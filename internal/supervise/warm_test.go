@@ -15,7 +15,7 @@ import (
 	"activator/internal/spec"
 )
 
-func warmed(service *Spec) { service.Warm = true }
+func warmed(service *spec.Service) { service.Warm = true }
 
 var pidAttr = regexp.MustCompile(` pid=(\d+)`)
 
@@ -104,7 +104,7 @@ func TestWarmIsReplaced(t *testing.T) {
 // client nothing but the time of a start.
 func TestWarmFails(t *testing.T) {
 	folder := t.TempDir()
-	s := up(t, "serve", func(service *Spec) {
+	s := up(t, "serve", func(service *spec.Service) {
 		service.Warm = true
 		service.Process.Sandbox.ReadOnly = []spec.Mount{{Host: folder + "/later", Inside: "/later"}}
 	})
@@ -152,7 +152,7 @@ func TestWarmProgramReplaced(t *testing.T) {
 func replaceProgram(t *testing.T, folder string, whole bool) {
 	program := filepath.Join(folder, "program")
 	script(t, program, "pid 1\n")
-	s := up(t, "", func(service *Spec) {
+	s := up(t, "", func(service *spec.Service) {
 		self := service.Process.Argv[0]
 		service.Warm, service.Process.Argv = true, []string{program}
 		service.Process.Sandbox.ReadOnly = []spec.Mount{{Host: self, Inside: self}}
@@ -190,7 +190,7 @@ func replaceProgram(t *testing.T, folder string, whole bool) {
 func TestWarmOutputReplaced(t *testing.T) {
 	folder := t.TempDir()
 	out := filepath.Join(folder, "out")
-	s := up(t, "say", func(service *Spec) { service.Warm, service.Stdout = true, out })
+	s := up(t, "say", func(service *spec.Service) { service.Warm, service.Stdout = true, out })
 	s.await("state=warm ")
 	if err := os.Rename(out, out+".1"); err != nil {
 		t.Fatal(err)

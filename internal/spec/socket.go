@@ -1,11 +1,9 @@
-package listen
+package spec
 
 import (
+	"fmt"
 	"io/fs"
-	"slices"
 	"time"
-
-	"activator/internal/spec"
 )
 
 // Options are what a group of addresses shares. The zero value of each field
@@ -56,43 +54,37 @@ type Options struct {
 	NonBlocking bool // O_NONBLOCK as the service gets the socket
 }
 
-// Spec is one socket to be: where it listens, what it is called and how it is
-// set up. It is pure; [Open] makes the object.
-type Spec struct {
-	Address spec.Address
+// Socket is one socket to be: where it listens, what it is called and how it is
+// set up.
+type Socket struct {
+	Address Address
 	Name    string // as in LISTEN_FDNAMES
 	Options Options
 	Seal    Seal
+	Target  Address // what the program itself listens at, with handover bind and proxy; zero: none
 }
 
-// Overlaps reports whether two sockets may stand in each other's way: the same
-// port of addresses that overlap, or a path that both make. It errs on the side
-// of true.
-func (s Spec) Overlaps(other Spec) bool {
-	a, b := s.Address, other.Address
-	switch {
-	case a == b:
-		return true
-	case a.TCP() && b.TCP(), a.UDP() && b.UDP():
-		return a.Port == b.Port && (!a.IP.IsValid() || !b.IP.IsValid() || a.IP == b.IP)
-	case a.Network == spec.VSock && b.Network == spec.VSock:
-		return a.Port == b.Port && (a.CID == spec.CIDAny || b.CID == spec.CIDAny)
-	}
-	for _, path := range s.paths() {
-		if slices.Contains(other.paths(), path) {
-			return true
-		}
-	}
-	return false
-}
+// Seal is what keeps a service from turning a socket it was lent outward.
+type Seal uint8
 
-// Makes reports whether the socket, once it is open, has made what stands at path.
-func (s Spec) Makes(path string) bool { return slices.Contains(s.paths(), path) }
+// The seals of a socket . What its filter refuses is said in [Sandbox].
+const (
+	Unsealed    Seal = iota // a plain socket
+	ReplyOnly               // it can only answer
+	Relayed                 // a datagram socket whose service gets a relay socket in its place
+	ReceiveOnly             // a unix datagram socket that nobody can send from any more
+)
 
-// paths are what the socket makes in the file system, but folders.
-func (s Spec) paths() []string {
-	if s.Address.Node() == "" {
-		return nil
+func (s Seal) String() string {
+	switch s {
+	case Unsealed:
+		return "unsealed"
+	case ReplyOnly:
+		return "reply only"
+	case Relayed:
+		return "relayed"
+	case ReceiveOnly:
+		return "receive only"
 	}
-	return append([]string{s.Address.Node(), sparePath(s.Address.Node())}, s.Options.Symlinks...)
+	return fmt.Sprintf("seal %d", uint8(s))
 }

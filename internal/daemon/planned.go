@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"context"
+
+	"activator/internal/config"
+	"activator/internal/container"
+	"activator/internal/inetd"
+	"activator/internal/listen"
+	"activator/internal/spec"
+	"activator/internal/supervise"
+)
+
+// planned is a service that nothing is wrong with but what the kernel says.
+type planned struct {
+	source config.Source // as it is written
+	spec   spec.Service  // as it runs here: the seals, the user's id, and the engine in place of a container
+	open   openings
+}
+
+// service is a service at work, whichever room it lives in.
+type service interface {
+	// Run serves until ctx is done, and everything it started is gone.
+	Run(ctx context.Context)
+	// NodeTouched tells it that a socket's node may have been deleted or replaced.
+	NodeTouched()
+}
+
+// service chooses the room: one program for all clients, or one for each.
+func (p planned) service(around supervise.Surroundings, sockets []*listen.Socket) service {
+	if p.spec.Accept {
+		return inetd.New(p.spec, around, sockets)
+	}
+	return supervise.New(p.spec, around, sockets)
+}
+
+// containerProcess starts a container engine in place of the program. The engine
+// makes the sandbox.
+func containerProcess(ctx context.Context, s spec.Service) (spec.Process, error) {
+	b := s.Sandbox
+	of := container.Spec{
+		Name: s.Name, Engine: s.Container.Engine, Image: s.Container.Image,
+		Options: s.Container.Options, Command: s.Container.Command,
+		Network: b.Network, FDNames: s.FDNames, Env: s.Env, Dir: s.Dir,
+		User: s.User, Group: s.Group, Umask: s.Umask, Limits: s.Limits,
+		ReadOnly: b.ReadOnly, Writable: b.Writable, Tmpfs: b.Tmpfs,
+		Capabilities: b.Capabilities, NewPrivs: b.NewPrivs, Init: b.Init,
+	}
+	store, err := container.Resolve(ctx, of)
+	if err != nil {
+		return spec.Process{}, err
+	}
+	argv, err := of.Argv(store)
+	return spec.Process{
+		Name: s.Name, Argv: argv, Env: container.Environ(), Umask: 0o022,
+		FDNames: s.FDNames, Notify: s.Notify, Bare: true,
+	}, err
+}
