@@ -33,18 +33,19 @@ var excuses = []excuseFor{
 	{"ioctl-change ioctl-netns rights-netns setns", ordinary, []string{"EPERM"}, "takes root"},
 	{"handle chroot mknod mount fsmount open-tree remount umount pivot-root unshare", ordinary, []string{"EPERM"}, "takes root"},
 	{"device sysctl sysrq sys-write", ordinary, []string{"EACCES"}, "takes root"},
+	{"device", logRestricted, []string{"/dev/kmsg: EPERM"}, "kernel.dmesg_restrict"},
 	{"device", func(*testing.T) bool { return noFile("/dev/kmsg") }, []string{"none to be seen"}, "a host without devices"},
 	{"sysrq", func(*testing.T) bool { return noFile("/proc/sysrq-trigger") }, []string{"ENOENT"}, "a kernel without it"},
 	{"sys-write", func(*testing.T) bool { return noFile("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag") }, []string{"ENOENT"}, "a kernel without it"},
 	{"raw-socket packet-socket bpf clock reboot module hostname", ordinary, []string{"EPERM"}, "takes root"},
-	{"kernel-log", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/dmesg_restrict", 0) > 0 }, []string{"EPERM"}, "kernel.dmesg_restrict"},
+	{"kernel-log", logRestricted, []string{"EPERM"}, "kernel.dmesg_restrict"},
 	{"perf", func(t *testing.T) bool { return ordinary(t) && sysctl("kernel/perf_event_paranoid", 2) > 2 }, []string{"EACCES"}, "kernel.perf_event_paranoid"},
 	{"io-uring io-uring-connect io-uring-fastopen io-uring-sendmsg", func(*testing.T) bool { return sysctl("kernel/io_uring_disabled", 0) > 0 }, []string{"EPERM"}, "kernel.io_uring_disabled"},
 	{"tiocsti tiocsti-high-bits", func(*testing.T) bool { return sysctl("dev/tty/legacy_tiocsti", 1) == 0 }, []string{"EIO"}, "dev.tty.legacy_tiocsti"},
 	{"vsock", always, []string{"EAFNOSUPPORT", "EADDRNOTAVAIL"}, "a kernel without vsock"},
 	{"netlink-netfilter netlink-xfrm", always, []string{"EPROTONOSUPPORT"}, "a kernel without it, or with it in a module that nobody has loaded"},
 	{"mknod", nodev("/tmp"), []string{"open: EACCES"}, "/tmp is mounted nodev"},
-	{"set-uid", inMemory, []string{"is gone with us", "has nosuid"}, "the host has no folder on a disk to write to"},
+	{"set-uid", inMemory, []string{"is gone with us", "has nosuid", "create in .: EACCES"}, "the host has no folder on a disk to write to"},
 	{"peer-signal peer-getfd", always, []string{"ENOPROTOOPT"}, "a kernel before 6.5"},
 	{"poison-md5", always, []string{"ENOPROTOOPT"}, "a kernel without signatures"},
 	{"user-namespace", func(t *testing.T) bool {
@@ -75,6 +76,11 @@ func excuse(t *testing.T, r wire.Result) string {
 func always(*testing.T) bool   { return true }
 func ordinary(*testing.T) bool { return os.Getuid() != 0 }
 func lonely(t *testing.T) bool { return len(hostInterfaces(t)) == 0 }
+
+// logRestricted reports whether the kernel's log is root's.
+func logRestricted(t *testing.T) bool {
+	return ordinary(t) && sysctl("kernel/dmesg_restrict", 0) > 0
+}
 
 // inherits reports whether we cannot gain privileges ourselves.
 func inherits(*testing.T) bool {
