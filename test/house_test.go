@@ -24,9 +24,9 @@ var arrows = map[string][]string{
 	"internal/kernel/budget": {},
 	"internal/kernel/fd":     {},
 	"internal/spec":          {},
-	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
+	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
 	"internal/fdpass":        {"internal/kernel/fd"},
-	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/script", "internal/spec"},
+	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/script", "internal/spec"},
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/sockopt"},
 	"internal/notify":        {"internal/kernel/fd"},
@@ -52,11 +52,12 @@ var arrows = map[string][]string{
 
 	"internal/kernel/access": {},
 
-	"internal/kernel/sockopt": {},
+	"internal/kernel/sockdiag": {"internal/kernel/fd"},
+	"internal/kernel/sockopt":  {},
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
 	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
 

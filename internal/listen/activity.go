@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockdiag"
 	"activator/internal/spec"
 )
 
@@ -72,15 +73,17 @@ func (s *Socket) Activity() (Activity, error) {
 	return a, fail(s.spec.Address, "", err, "")
 }
 
-// The states in which somebody may still want something of a connection, from
-// include/net/tcp_states.h. All but the first two are of connections that our side
-// has closed, at least in one direction.
-const statesInUse = stateEstablished | stateCloseWait | 1<<4 | 1<<5 | 1<<9 | 1<<11 // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING
+// The states in which somebody may still want something of a connection. All but the
+// first two are of connections that our side has closed, at least in one direction.
+const (
+	statesOpen  = sockdiag.Established | sockdiag.CloseWait
+	statesInUse = statesOpen | sockdiag.FinWait1 | sockdiag.FinWait2 | sockdiag.LastAck | sockdiag.Closing
+)
 
 func connectedTCP(fd int) (n int, err error) {
-	err = diagTCP(fd, statesInUse, func(c tcpConn) {
+	err = eachTCP(fd, statesInUse, func(c *sockdiag.InetSocket) {
 		// What nobody has accepted yet has no descriptor, what is closed neither.
-		if c.owned || 1<<c.state&(stateEstablished|stateCloseWait) != 0 {
+		if c.Inode != 0 || c.State&statesOpen != 0 {
 			n++
 		}
 	})
@@ -99,40 +102,23 @@ func connectedUnix(fd int) (int, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, os.NewSyscallError("fstat", err)
 	}
-	var ours unixName
-	err = diag(unixRequest(uint32(st.Ino), ^uint32(0), showName|showNode), 0, func(msg []byte) { ours = nameIn(msg).clone() })
+	// What it is bound to: the name alone may be another socket's in another root.
+	const show = sockdiag.ShowName | sockdiag.ShowNode
+	var name []byte
+	var node sockdiag.Node
+	err = askUnix(uint32(st.Ino), show, func(s *sockdiag.UnixSocket) { name, node = bytes.Clone(s.Name), s.Node })
 	if err != nil {
 		return 0, err
 	}
 	n := len(waiting)
-	err = diag(unixRequest(0, stateEstablished, showName|showNode), unix.NLM_F_DUMP, func(msg []byte) {
-		if nameIn(msg).is(ours) {
-			n++
-		}
+	err = asked(func(socket int) error {
+		return sockdiag.Unix{States: sockdiag.Established, Show: show}.Each(socket, func(s *sockdiag.UnixSocket) {
+			if len(s.Name) > 0 && bytes.Equal(s.Name, name) && s.Node == node {
+				n++
+			}
+		})
 	})
 	return n, err
-}
-
-// unixName is what a unix socket is bound to: the name alone may be another
-// socket's in another root.
-type unixName struct{ name, node []byte }
-
-func nameIn(msg []byte) (found unixName) {
-	unixAttributes(msg, func(attr uint16, payload []byte) {
-		switch attr {
-		case attrName:
-			found.name = payload
-		case attrNode:
-			found.node = payload
-		}
-	})
-	return found
-}
-
-func (n unixName) clone() unixName { return unixName{bytes.Clone(n.name), bytes.Clone(n.node)} }
-
-func (n unixName) is(other unixName) bool {
-	return len(n.name) > 0 && bytes.Equal(n.name, other.name) && bytes.Equal(n.node, other.node)
 }
 
 // lastData tells by its mark when data came last.

@@ -1,15 +1,14 @@
 package netns
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockdiag"
 	"activator/internal/spec"
 )
 
@@ -64,8 +63,8 @@ func (b *Bound) Look() (bool, error) {
 	b.sockets = b.sockets[:0]
 	var err error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		e := request(b.diag, b.question(family, unix.NLM_F_DUMP, netip.Addr{}), func(msg []byte) {
-			if s, ok := b.read(msg); ok {
+		e := b.question(family).Each(b.diag, func(found *sockdiag.InetSocket) {
+			if s := boundOf(found); b.means(s) {
 				b.sockets = append(b.sockets, s)
 			}
 		})
@@ -81,57 +80,20 @@ func (b *Bound) Look() (bool, error) {
 	return len(b.sockets) > 0, err
 }
 
-const (
-	stateUnconnected = 7 // TCP_CLOSE of include/net/tcp_states.h
-	skMeminfo        = 7 // INET_DIAG_SKMEMINFO
-	sizeInetDiagMsg  = 72
-)
-
-// question is struct inet_diag_req_v2, linux/inet_diag.h: who has bound the port, or
-// without a dump who has bound just ip.
-func (b *Bound) question(family int, flags uint16, ip netip.Addr) []byte {
-	req := header(unix.SOCK_DIAG_BY_FAMILY, flags, 56)
-	req = append(req, byte(family), unix.IPPROTO_UDP, 1<<(skMeminfo-1), 0)
-	req = binary.NativeEndian.AppendUint32(req, 1<<stateUnconnected)
-	if flags != 0 {
-		req = binary.BigEndian.AppendUint16(req, b.address.Port)
-		return append(req, make([]byte, cap(req)-len(req))...)
-	}
-	// The one that a datagram to ip would go to: its address is the "destination",
-	// udp_dump_one.
-	req = append(req, 0, 0)
-	req = binary.BigEndian.AppendUint16(req, b.address.Port)
-	req = append(req, make([]byte, 16)...)
-	req = append(append(req, ip.AsSlice()...), make([]byte, 16-len(ip.AsSlice()))...)
-	req = binary.NativeEndian.AppendUint32(req, loopback)
-	noCookie := ^uint64(0) // INET_DIAG_NOCOOKIE, twice
-	return binary.NativeEndian.AppendUint64(req, noCookie)
+// question asks who has bound the port.
+func (b *Bound) question(family int) sockdiag.Inet {
+	return sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_UDP, States: sockdiag.Unconnected, Port: b.address.Port, Memory: true}
 }
 
-// read reads struct inet_diag_msg; ok: the socket is one that the address means.
-func (b *Bound) read(msg []byte) (s bound, ok bool) {
-	const skV6Only = 11 // INET_DIAG_SKV6ONLY
-	if len(msg) < sizeInetDiagMsg || binary.BigEndian.Uint16(msg[4:]) != b.address.Port || msg[1] != stateUnconnected {
-		return s, false
+func boundOf(found *sockdiag.InetSocket) bound {
+	ip := found.Local.Addr()
+	return bound{
+		ip:     ip.Unmap(),
+		only:   found.V6Only || ip.Is6() && !ip.Is4In6() && !ip.IsUnspecified(),
+		cookie: found.Cookie,
+		unread: int(found.Unread),
+		room:   found.Room,
 	}
-	s.ip = netip.AddrFrom4([4]byte(msg[8:12]))
-	if msg[0] == unix.AF_INET6 {
-		s.ip = netip.AddrFrom16([16]byte(msg[8:24]))
-		s.only = !s.ip.Is4In6() && !s.ip.IsUnspecified()
-		s.ip = s.ip.Unmap()
-	}
-	s.cookie = binary.NativeEndian.Uint64(msg[44:])
-	s.unread = int(binary.NativeEndian.Uint32(msg[56:])) // idiag_rqueue
-	attributes(msg[sizeInetDiagMsg:], func(kind uint16, value []byte) {
-		switch {
-		case kind == skV6Only && len(value) > 0:
-			s.only = s.only || value[0] != 0
-		case kind == skMeminfo && len(value) >= 8:
-			used, buffer := binary.NativeEndian.Uint32(value), binary.NativeEndian.Uint32(value[4:])
-			s.room = int(buffer)/2 - int(used)
-		}
-	})
-	return s, b.means(s)
 }
 
 // means reports whether the address means s.
@@ -176,9 +138,9 @@ func (b *Bound) askAgain() bool {
 			family = unix.AF_INET6
 		}
 		same := false
-		err := requestOne(b.diag, b.question(family, 0, known.ip), func(msg []byte) {
-			s, ok := b.read(msg)
-			if same = ok && s.cookie == known.cookie; same {
+		err := b.question(family).ToLoopback(b.diag, known.ip, func(found *sockdiag.InetSocket) {
+			s := boundOf(found)
+			if same = b.means(s) && s.cookie == known.cookie; same {
 				*known = s
 			}
 		})
@@ -187,20 +149,6 @@ func (b *Bound) askAgain() bool {
 		}
 	}
 	return true
-}
-
-// requestOne is request for a question that has one answer and no end.
-func requestOne(socket int, message []byte, each func(body []byte)) error {
-	if err := unix.Sendto(socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
-	}
-	var buf [1024]byte
-	n, _, err := unix.Recvfrom(socket, buf[:], 0)
-	if err != nil {
-		return os.NewSyscallError("recvfrom", err)
-	}
-	_, err = messages(buf[:n], each)
-	return err
 }
 
 // Toward is where to send the datagrams of a client that has asked an address of the

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockdiag"
 	"activator/internal/spec"
 )
 
@@ -178,19 +179,19 @@ func TestIsNode(t *testing.T) {
 	d := &Door{node: node}
 	defer d.forget()
 	stat := unix.Stat_t{Ino: 5<<32 | 7, Dev: unix.Mkdev(8, 300)}
-	for value, want := range map[string]bool{
-		"\x07\x00\x00\x00\x2c\x01\x80\x00": true,
-		"\x08\x00\x00\x00\x2c\x01\x80\x00": false,
-		"\x07\x00\x00\x00\x2d\x01\x80\x00": false, // another device, of the same number
-		"\x07\x00\x00\x00":                 false,
-		"":                                 false,
+	for value, want := range map[sockdiag.Node]bool{
+		{Inode: 7, Device: 8<<20 | 300}: true,
+		{Inode: 8, Device: 8<<20 | 300}: false,
+		{Inode: 7, Device: 8<<20 | 301}: false, // another device, of the same number
+		{Inode: 7}:                      false,
+		{}:                              false,
 	} {
 		var fs unix.Statfs_t
 		if err := unix.Fstatfs(node, &fs); err != nil || fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.BTRFS_SUPER_MAGIC {
 			t.Skip("a file system with devices of its own")
 		}
-		if got := d.isNode(&stat, []byte(value)); got != want {
-			t.Errorf("%x: %v", value, got)
+		if got := d.isNode(&stat, value); got != want {
+			t.Errorf("%v: %v", value, got)
 		}
 	}
 }

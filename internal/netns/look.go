@@ -1,13 +1,13 @@
 package netns
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockdiag"
 )
 
 // Address is what the program listens at: of TCP, or of a unix stream socket.
@@ -18,8 +18,6 @@ type Address struct {
 	Path      string     // as the program sees it, or "@name"
 }
 
-const stateListen = 10 // TCP_LISTEN of include/net/tcp_states.h; unix sockets have it too
-
 // Look reports whether the program listens at the door.
 func (d *Door) Look() (bool, error) {
 	if d.address.Path != "" {
@@ -28,12 +26,8 @@ func (d *Door) Look() (bool, error) {
 	var err error
 	d.four, d.six = netip.Addr{}, netip.Addr{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		req := header(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, 56) // struct inet_diag_req_v2, linux/inet_diag.h
-		req = append(req, byte(family), unix.IPPROTO_TCP, 0, 0)
-		req = binary.NativeEndian.AppendUint32(req, 1<<stateListen)
-		req = binary.BigEndian.AppendUint16(req, d.address.Port)
-		req = append(req, make([]byte, cap(req)-len(req))...)
-		e := request(d.room.diag, req, d.see)
+		q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening, Port: d.address.Port}
+		e := q.Each(d.room.diag, d.see)
 		if e != nil && !errors.Is(e, unix.ENOENT) && !errors.Is(e, unix.EAFNOSUPPORT) {
 			err = e
 		}
@@ -41,23 +35,11 @@ func (d *Door) Look() (bool, error) {
 	return d.four.IsValid() || d.six.IsValid(), err
 }
 
-// see takes in a listening socket: struct inet_diag_msg.
-func (d *Door) see(msg []byte) {
-	const size, skV6Only = 72, 11 // INET_DIAG_SKV6ONLY
-	if len(msg) < size || binary.BigEndian.Uint16(msg[4:]) != d.address.Port {
-		return
-	}
-	if msg[0] == unix.AF_INET {
-		d.offer(netip.AddrFrom4([4]byte(msg[8:12])))
-		return
-	}
-	ip := netip.AddrFrom16([16]byte(msg[8:24]))
-	only := false
-	attributes(msg[size:], func(kind uint16, value []byte) {
-		only = only || kind == skV6Only && len(value) > 0 && value[0] != 0
-	})
+// see takes in a listening socket.
+func (d *Door) see(s *sockdiag.InetSocket) {
+	ip := s.Local.Addr()
 	d.offer(ip.Unmap())
-	if ip.IsUnspecified() && !only {
+	if ip == netip.IPv6Unspecified() && !s.V6Only {
 		d.offer(netip.IPv4Unspecified())
 	}
 }
@@ -85,12 +67,6 @@ func (d *Door) offer(ip netip.Addr) {
 	}
 }
 
-// Of linux/unix_diag.h.
-const (
-	showName, attrName = 1, 0 // UDIAG_SHOW_NAME, UNIX_DIAG_NAME
-	showNode, attrNode = 2, 1 // UDIAG_SHOW_VFS, UNIX_DIAG_VFS
-)
-
 // lookUnix finds the node, in the program's root, by its links and with its ids, and whether a
 // socket of the program's network is bound to such a node and listens. That is a
 // reason to connect, and no proof: the kernel tells half of an inode's number.
@@ -99,26 +75,17 @@ func (d *Door) lookUnix() (bool, error) {
 	if d.room.place == nil {
 		return false, errUnidentified
 	}
-	show, is := uint32(showName), d.isName
+	show, is := sockdiag.ShowName, d.isName
 	if !d.abstract() {
 		stat, found := d.openNode()
 		if !found {
 			return false, nil // not there yet
 		}
-		show, is = showNode, func(kind uint16, value []byte) bool { return kind == attrNode && d.isNode(&stat, value) }
+		show, is = sockdiag.ShowNode, func(s *sockdiag.UnixSocket) bool { return d.isNode(&stat, s.Node) }
 	}
-	req := header(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, 24) // struct unix_diag_req
-	req = append(req, unix.AF_UNIX, 0, 0, 0)
-	req = binary.NativeEndian.AppendUint32(req, 1<<stateListen)
-	req = binary.NativeEndian.AppendUint32(req, 0)
-	req = binary.NativeEndian.AppendUint32(req, show)
-	req = append(req, make([]byte, 8)...)
 	found := false
-	err := request(d.room.diag, req, func(msg []byte) {
-		if len(msg) < 16 || msg[1] != unix.SOCK_STREAM || msg[2] != stateListen { // struct unix_diag_msg
-			return
-		}
-		attributes(msg[16:], func(kind uint16, value []byte) { found = found || is(kind, value) })
+	err := sockdiag.Unix{States: sockdiag.Listening, Show: show}.Each(d.room.diag, func(s *sockdiag.UnixSocket) {
+		found = found || s.Type == unix.SOCK_STREAM && s.State == sockdiag.Listening && is(s)
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return d.abstract() || d.node >= 0, nil // a kernel without CONFIG_UNIX_DIAG: to connect is the only question
@@ -126,9 +93,9 @@ func (d *Door) lookUnix() (bool, error) {
 	return found, err
 }
 
-// isName reports whether an attribute is the name.
-func (d *Door) isName(kind uint16, value []byte) bool {
-	return kind == attrName && len(value) > 0 && value[0] == 0 && string(value[1:]) == d.address.Path[1:]
+// isName reports whether a socket has the name.
+func (d *Door) isName(s *sockdiag.UnixSocket) bool {
+	return len(s.Name) > 0 && s.Name[0] == 0 && string(s.Name[1:]) == d.address.Path[1:]
 }
 
 // openNode opens the node, if it is that of a socket.
@@ -144,14 +111,13 @@ func (d *Door) openNode() (stat unix.Stat_t, found bool) {
 	return stat, err == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK
 }
 
-// isNode compares struct unix_diag_vfs: half of the inode's number, and the device. Of
+// isNode compares what the kernel tells: half of the inode's number, and the device. Of
 // file systems that have devices of their own for stat(2), the number alone.
-func (d *Door) isNode(stat *unix.Stat_t, value []byte) bool {
-	if len(value) < 8 || binary.NativeEndian.Uint32(value) != uint32(stat.Ino) {
+func (d *Door) isNode(stat *unix.Stat_t, node sockdiag.Node) bool {
+	if node == (sockdiag.Node{}) || node.Inode != uint32(stat.Ino) {
 		return false
 	}
-	device := binary.NativeEndian.Uint32(value[4:]) // 12 bits major, 20 minor: linux/kdev_t.h
-	if unix.Mkdev(device>>20, device&(1<<20-1)) == stat.Dev {
+	if unix.Mkdev(node.Device>>20, node.Device&(1<<20-1)) == stat.Dev { // 12 bits major, 20 minor: linux/kdev_t.h
 		return true
 	}
 	var fs unix.Statfs_t

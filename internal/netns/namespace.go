@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockdiag"
 	"activator/internal/spec"
 )
 
@@ -108,7 +109,7 @@ func transparent(fd, family int) error {
 // needs none of it.
 func makeLocal(route int, families ...int) error {
 	for _, family := range families {
-		err := request(route, localRoute(family), func([]byte) {})
+		err := sockdiag.Exchange(route, unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, localRoute(family), func([]byte) {})
 		if err != nil && err != unix.EEXIST && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT {
 			return os.NewSyscallError("rtnetlink RTM_NEWROUTE", err)
 		}

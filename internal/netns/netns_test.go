@@ -181,15 +181,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-func FuzzMessages(f *testing.F) {
-	f.Add(localRoute(unix.AF_INET))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		d := &Door{address: Address{Port: 80, Four: true, Six: true}, node: -1}
-		_, _ = messages(b, d.see)
-		_, _ = messages(b, func(body []byte) { attributes(body, func(uint16, []byte) {}) })
-	})
-}
-
 func BenchmarkSockets(b *testing.B) {
 	for _, n := range []int{1, 16, 64} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

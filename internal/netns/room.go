@@ -137,83 +137,12 @@ func (r *Room) set(path, value string) error {
 
 const loopback = 1 // ifindex of lo, in every namespace
 
-// localRoute is the message, rtnetlink(7): struct nlmsghdr, struct rtmsg, and
-// one attribute, RTA_OIF.
+// localRoute is the body of a message of rtnetlink(7): struct rtmsg, and one attribute, RTA_OIF.
 func localRoute(family int) []byte {
-	b := header(unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.SizeofRtMsg+unix.SizeofRtAttr+4)
-	b = append(b, byte(family), 0, 0, 0, // both prefixes of length 0, no TOS
-		unix.RT_TABLE_LOCAL, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)
+	b := []byte{byte(family), 0, 0, 0, // both prefixes of length 0, no TOS
+		unix.RT_TABLE_LOCAL, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL}
 	b = binary.NativeEndian.AppendUint32(b, 0) // flags
 	b = binary.NativeEndian.AppendUint16(b, unix.SizeofRtAttr+4)
 	b = binary.NativeEndian.AppendUint16(b, unix.RTA_OIF)
 	return binary.NativeEndian.AppendUint32(b, loopback)
-}
-
-// header is struct nlmsghdr, netlink(7), before a body of size bytes.
-func header(kind, flags uint16, size int) []byte {
-	b := make([]byte, 0, unix.NLMSG_HDRLEN+size)
-	b = binary.NativeEndian.AppendUint32(b, uint32(cap(b)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = binary.NativeEndian.AppendUint16(b, flags|unix.NLM_F_REQUEST)
-	return append(b, make([]byte, 8)...) // sequence number, port: the kernel fills it in
-}
-
-// request sends a netlink message and calls each with every answer, valid during
-// the call only. The kernel answers before sendto and recvfrom return.
-func request(socket int, message []byte, each func(body []byte)) error {
-	if err := unix.Sendto(socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
-	}
-	buf := make([]byte, 16<<10)
-	for {
-		n, _, err := unix.Recvfrom(socket, buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
-		}
-		if done, err := messages(buf[:n], each); done || err != nil {
-			return err
-		}
-	}
-}
-
-// messages takes one datagram apart; done tells that it was the last.
-func messages(b []byte, each func(body []byte)) (done bool, err error) {
-	for len(b) >= unix.NLMSG_HDRLEN {
-		size := int(binary.NativeEndian.Uint32(b))
-		if size < unix.NLMSG_HDRLEN || size > len(b) {
-			return true, unix.EBADMSG
-		}
-		body := b[unix.NLMSG_HDRLEN:size]
-		switch binary.NativeEndian.Uint16(b[4:]) {
-		case unix.NLMSG_DONE:
-			return true, nil
-		case unix.NLMSG_ERROR: // also the acknowledgement, with 0
-			if len(body) < 4 {
-				return true, unix.EBADMSG
-			}
-			if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-				return true, unix.Errno(errno)
-			}
-			return true, nil
-		default:
-			each(body)
-		}
-		b = b[min(len(b), (size+3)&^3):]
-	}
-	return false, nil
-}
-
-// attributes calls each with every struct nlattr of b.
-func attributes(b []byte, each func(kind uint16, value []byte)) {
-	for len(b) >= 4 {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < 4 || size > len(b) {
-			return
-		}
-		each(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[4:size])
-		b = b[min(len(b), (size+3)&^3):]
-	}
 }

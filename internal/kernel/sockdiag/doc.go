@@ -1,0 +1,11 @@
+// Package sockdiag asks the kernel for the sockets of a network namespace, sock_diag(7), by
+// netlink(7).
+//
+//	err := sockdiag.Here(func(socket int) error {
+//		return sockdiag.Inet{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening}.Each(socket, see)
+//	})
+//
+// [Exchange] is the codec: a message and its answers, also for rtnetlink(7).
+//
+// It makes no socket anywhere else: whoever asks about another namespace brings one of that.
+package sockdiag
