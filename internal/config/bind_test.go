@@ -31,27 +31,27 @@ func TestTargets(t *testing.T) {
 		{"[[socket]]\nlisten = [\"unix://%t/app/a\"]", "runtime_directory = \"app\"", "lies in a folder that the program may write to, /run/user/1000/app"},
 		{"[[socket]]\nlisten = [\"unix://%t/apple\"]", "runtime_directory = \"app\"", ""},
 	} {
-		_, err := Parse("x.toml", []byte(bindsWith(tt.sockets, tt.more)), somewhere)
+		_, err := parseText("x.toml", []byte(bindsWith(tt.sockets, tt.more)), somewhere)
 		if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s\nwant %q, got:\n%v", tt.sockets, tt.says, err)
 		}
 	}
 	text := "[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nhandover = \"bind\"\n[container]\nimage = \"x\"\n"
-	if _, err := Parse("x.toml", []byte(text), somewhere); err == nil || !strings.Contains(err.Error(), "a container gets its sockets as descriptors") {
+	if _, err := parseText("x.toml", []byte(text), somewhere); err == nil || !strings.Contains(err.Error(), "a container gets its sockets as descriptors") {
 		t.Errorf("a container: %v", err)
 	}
 }
 
 // Without a target it is the address, and is printed.
 func TestTargetByDefault(t *testing.T) {
-	s, err := Parse("x.toml", []byte(bindsWith("[[socket]]\nlisten = [\"tcp://0.0.0.0:80\", \"unix:///run/a%%b\"]", "")), somewhere)
+	s, err := parseText("x.toml", []byte(bindsWith("[[socket]]\nlisten = [\"tcp://0.0.0.0:80\", \"unix:///run/a%%b\"]", "")), somewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Sockets[0].Target.String() != "tcp4://:80" || s.Sockets[1].Target.String() != "unix:///run/a%b" {
 		t.Errorf("targets %q and %q", s.Sockets[0].Target, s.Sockets[1].Target)
 	}
-	again, err := Parse("x.toml", AppendTOML(nil, s), somewhere)
+	again, err := parseText("x.toml", AppendTOML(nil, s), somewhere)
 	if err != nil || again.Sockets[1].Target != s.Sockets[1].Target || !strings.Contains(string(AppendTOML(nil, s)), `target = "unix:///run/a%%b"`) {
 		t.Errorf("%v:\n%s", err, AppendTOML(nil, s))
 	}

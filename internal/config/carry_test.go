@@ -20,16 +20,16 @@ func TestCarried(t *testing.T) {
 		{"listen = [\"tcp://:80\"]", "[container]\nimage = \"x\"\n", "has no meaning here"},
 		{"listen = [\"tcp://:80\"]", "proxy_protocol = \"v3\"\n", "unknown word"},
 	} {
-		_, err := Parse("x.toml", []byte("[[socket]]\n"+tt.sockets+"\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"+tt.more), somewhere)
+		_, err := parseText("x.toml", []byte("[[socket]]\n"+tt.sockets+"\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"+tt.more), somewhere)
 		if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%s, %s: got %v, want %q", tt.sockets, tt.more, err, tt.says)
 		}
 	}
-	s, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"), somewhere)
+	s, err := parseText("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nhandover = \"proxy\"\n"), somewhere)
 	if err != nil || s.Sockets[0].Target.String() != "tcp://:80" || s.MaxConns != 0 {
 		t.Errorf("by default the target is %q, max_connections %d: %v", s.Sockets[0].Target, s.MaxConns, err)
 	}
-	if _, err := Parse("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nproxy_protocol = \"v1\"\n"), somewhere); err == nil {
+	if _, err := parseText("x.toml", []byte("[[socket]]\nlisten = [\"tcp://:80\"]\n[service]\nexec = [\"/bin/true\"]\nproxy_protocol = \"v1\"\n"), somewhere); err == nil {
 		t.Error("proxy_protocol is taken without the proxy")
 	}
 }

@@ -48,7 +48,7 @@ func TestForms(t *testing.T) {
 		`{\"a\":{fd:x}}`: `{"a":5}`,
 	} {
 		text := threeSockets + "exec = [\"/bin/x\", \"" + written + "\"]\nenvironment = { A = \"" + written + "\" }\n"
-		s, err := Parse("x.toml", []byte(text), somewhere)
+		s, err := parseText("x.toml", []byte(text), somewhere)
 		if err != nil {
 			t.Errorf("%s: %v", written, err)
 			continue
@@ -82,7 +82,7 @@ func TestWrongForms(t *testing.T) {
 		if !strings.Contains(tt.service, "exec") {
 			text = strings.Replace(text, "umask =", "exec = [\"/bin/x\"]\numask =", 1)
 		}
-		_, err := Parse("x.toml", []byte(text), somewhere)
+		_, err := parseText("x.toml", []byte(text), somewhere)
 		all, _ := err.(Errors)
 		if len(all) != 1 || all[0].Column != tt.column || !strings.Contains(all[0].Text, tt.says) || !strings.Contains(all[0].Cure, tt.cure) {
 			t.Errorf("%s: want %q at column %d, %q, got\n%v", tt.service, tt.says, tt.column, tt.cure, err)
@@ -93,7 +93,7 @@ func TestWrongForms(t *testing.T) {
 // Where the sockets are not understood that is said, and nothing about their names.
 func TestFormsOfBrokenSockets(t *testing.T) {
 	for _, socket := range []string{"", "[[socket]]\n", "[[socket]]\nlisten = 3\n", "[[socket]]\nname = \"a:b\"\nlisten = [\"tcp://:80\"]\n", "socket = 3\n"} {
-		_, err := Parse("x.toml", []byte(socket+"[service]\nexec = [\"/bin/x\", \"{fd:web} {fds} {fdcount}\"]"), somewhere)
+		_, err := parseText("x.toml", []byte(socket+"[service]\nexec = [\"/bin/x\", \"{fd:web} {fds} {fdcount}\"]"), somewhere)
 		if err == nil || strings.Contains(err.Error(), "called") {
 			t.Errorf("%q: %v", socket, err)
 		}

@@ -69,7 +69,7 @@ func TestEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Parse("configs/echo.toml", text, somewhere)
+	got, err := parseText("configs/echo.toml", text, somewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestPassRights(t *testing.T) {
 		{"pass_rights = false", "[sandbox]\nseal = \"off\"", true},
 	} {
 		text := "[[socket]]\nlisten = [\"unix:///run/x\", \"tcp://:80\"]\n" + tt.socket + "\n[service]\nexec = [\"/bin/true\"]\n" + tt.rest
-		s, err := Parse("x.toml", []byte(text), somewhere)
+		s, err := parseText("x.toml", []byte(text), somewhere)
 		if err != nil {
 			t.Errorf("%s %s: %v", tt.socket, tt.rest, err)
 			continue
@@ -168,11 +168,11 @@ func TestLoad(t *testing.T) {
 
 // A byte order mark is as if it were not there.
 func TestByteOrderMark(t *testing.T) {
-	plain, err := Parse("a.toml", []byte(echoAt("tcp://:81")), somewhere)
+	plain, err := parseText("a.toml", []byte(echoAt("tcp://:81")), somewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
-	marked, err := Parse("a.toml", []byte("\ufeff"+echoAt("tcp://:81")), somewhere)
+	marked, err := parseText("a.toml", []byte("\ufeff"+echoAt("tcp://:81")), somewhere)
 	if err != nil || !reflect.DeepEqual(plain, marked) {
 		t.Errorf("%+v, %v", marked, err)
 	}

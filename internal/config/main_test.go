@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 func TestMain(m *testing.M) { ktest.Main(m) }
@@ -14,4 +15,16 @@ var somewhere = Env{Dir: "/etc/activator", Home: "/home/ann", Runtime: "/run/use
 // minimal is the shortest sound file, but for what a test adds to each table.
 func minimal(socket, service, sandbox string) string {
 	return "[[socket]]\nlisten = [\"tcp://127.0.0.1:80\"]\n" + socket + "\n[service]\nexec = [\"/bin/true\"]\n" + service + "\n[sandbox]\n" + sandbox + "\n"
+}
+
+// parseText reads the text of the file called name, which gives the service its
+// name and is what relative paths are relative to. It is pure. Its error is an
+// [Errors] with everything that is wrong.
+func parseText(name string, text []byte, env Env) (spec.Service, error) {
+	r := read(name, text, env)
+	collide([]*parsed{r})
+	if err := r.errs.orNil(); err != nil {
+		return spec.Service{}, err
+	}
+	return r.service, nil
 }

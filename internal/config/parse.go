@@ -11,18 +11,6 @@ import (
 	"activator/internal/spec"
 )
 
-// Parse reads the text of the file called name, which gives the service its
-// name and is what relative paths are relative to. It is pure. Its error is an
-// [Errors] with everything that is wrong.
-func Parse(name string, text []byte, env Env) (spec.Service, error) {
-	r := read(name, text, env)
-	collide([]*parsed{r})
-	if err := r.errs.orNil(); err != nil {
-		return spec.Service{}, err
-	}
-	return r.service, nil
-}
-
 // parsed is a file that was read: as much of it as could be understood.
 type parsed struct {
 	*reading

@@ -8,7 +8,7 @@ import (
 
 // AppendTOML appends the effective configuration to b, as TOML: every key that
 // has a meaning, the defaults too. What holds without a key and cannot be
-// written is a comment. [Parse] reads the same service from it.
+// written is a comment. [Load] reads the same service from it.
 func AppendTOML(b []byte, s spec.Service) []byte {
 	for _, socket := range s.Sockets {
 		g := group{listen: []place{{Address: socket.Address}}, Socket: socket}

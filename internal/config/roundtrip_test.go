@@ -155,7 +155,7 @@ func accepted(table, key, v string) bool {
 		if table == "container" {
 			text += "[container]\n" + file["container"]
 		}
-		if _, err := Parse("web.toml", []byte(text), somewhere); err == nil {
+		if _, err := parseText("web.toml", []byte(text), somewhere); err == nil {
 			return true
 		}
 	}
@@ -215,12 +215,12 @@ func randomFile(random *rand.Rand) string {
 // readsBack reports whether text is sound; if so, what is printed of it must
 // read back as the same, wherever it is read.
 func readsBack(t *testing.T, text string) bool {
-	first, err := Parse("web.toml", []byte(text), somewhere)
+	first, err := parseText("web.toml", []byte(text), somewhere)
 	if err != nil {
 		return false
 	}
 	printed := AppendTOML(nil, first)
-	second, err := Parse("/elsewhere/web.toml", printed, Env{Dir: "/"})
+	second, err := parseText("/elsewhere/web.toml", printed, Env{Dir: "/"})
 	if err != nil {
 		t.Fatalf("%s\nprinted as\n%s\n%v", text, printed, err)
 	}
@@ -255,7 +255,7 @@ func seed(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, text string) {
-		_, err := Parse("web.toml", []byte(text), somewhere)
+		_, err := parseText("web.toml", []byte(text), somewhere)
 		if err == nil {
 			var other any
 			if err := toml.Unmarshal([]byte(text), &other); err != nil {

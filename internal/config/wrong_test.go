@@ -22,7 +22,7 @@ func TestWrong(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Parse(filepath.Base(file), text, somewhere)
+			_, err = parseText(filepath.Base(file), text, somewhere)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -147,7 +147,7 @@ func TestMistakes(t *testing.T) {
 		if tt.service == "exec_start = 3" {
 			tt.says = "here it is written \"exec\""
 		}
-		_, err := Parse("x.toml", []byte(text), somewhere)
+		_, err := parseText("x.toml", []byte(text), somewhere)
 		if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%q %q %q: want %q, got:\n%v", tt.socket, tt.service, tt.sandbox, tt.says, err)
 		}
@@ -159,7 +159,7 @@ func TestPlaceOfSpecifier(t *testing.T) {
 	for text, column := range map[string]int{
 		`["A=1", "B=x%q"]`: 27, `{ B = "x%q" }`: 23, `["B=\u0041%q"]`: 16, `["B=%q%q"]`: 19,
 	} {
-		_, err := Parse("x.toml", []byte("socket = 1\n[service]\nenvironment = "+text), somewhere)
+		_, err := parseText("x.toml", []byte("socket = 1\n[service]\nenvironment = "+text), somewhere)
 		var found bool
 		for _, e := range err.(Errors) {
 			found = found || e.Line == 3 && e.Column == column && strings.Contains(e.Text, "unknown specifier")
@@ -175,7 +175,7 @@ func TestNames(t *testing.T) {
 		"echo": true, "a-b_c.d@1": true, "0": true, strings.Repeat("x", 64): true,
 		"": false, "a:b": false, "a b": false, "-a": false, ".a": false, "é": false, "a%b": false, strings.Repeat("x", 65): false,
 	} {
-		_, err := Parse(name+".toml", []byte(minimal("", "", "")), somewhere)
+		_, err := parseText(name+".toml", []byte(minimal("", "", "")), somewhere)
 		if (err == nil) != good {
 			t.Errorf("%q: %v", name, err)
 		}

@@ -52,7 +52,7 @@ func TestAccept(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := Open(spec.Socket{Address: address, Options: spec.Options{NonBlocking: nonBlocking}}, Means{})
+			s, err := openOne(spec.Socket{Address: address, Options: spec.Options{NonBlocking: nonBlocking}}, Means{})
 			if err != nil {
 				t.Fatal(err)
 			}

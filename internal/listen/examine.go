@@ -16,7 +16,7 @@ import (
 )
 
 // Examine says what would certainly keep spec from being opened on this host, in the
-// words of [Open]. It makes and binds nothing, and does not ask whether somebody has the
+// words of [OpenAll]. It makes and binds nothing, and does not ask whether somebody has the
 // port: that may be an activator that makes way. ours reports whether the caller has made
 // what stands at a path; nil: nothing.
 func Examine(want spec.Socket, ours func(path string) bool) []*Error {

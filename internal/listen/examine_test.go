@@ -66,7 +66,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%s %+v: found %q, want %q", test.address, test.options, found, in(test.want))
 		}
 		a, _ := spec.ParseAddress(in(test.address))
-		s, err := Open(spec.Socket{Address: a, Options: test.options}, Means{})
+		s, err := openOne(spec.Socket{Address: a, Options: test.options}, Means{})
 		if (err == nil) != (test.want == "") {
 			t.Errorf("%s %+v: Open says %v", test.address, test.options, err)
 		}
@@ -113,7 +113,7 @@ func TestExamineLive(t *testing.T) {
 	}
 
 	other := spec.Address{Network: spec.Unix, Path: filepath.Join(dir, "activator")}
-	s, err := Open(spec.Socket{Address: other}, Means{})
+	s, err := openOne(spec.Socket{Address: other}, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 // patience bounds every wait for what has to happen. Only a hang exceeds it.
@@ -34,4 +35,14 @@ func TestPredecessor(t *testing.T) {
 			mustOpen(t, address)
 		})
 	}
+}
+
+// openOne makes the socket of spec: bound, listening, with all its options. What
+// stands at its path is replaced only if it is a socket that no process has.
+func openOne(want spec.Socket, means Means) (*Socket, error) {
+	sockets, err := OpenAll([]spec.Socket{want}, means)
+	if err != nil {
+		return nil, err
+	}
+	return sockets[0], nil
 }

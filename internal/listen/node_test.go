@@ -103,7 +103,7 @@ func TestNodeOwner(t *testing.T) {
 	for _, network := range []string{"unix", "fifo"} {
 		for _, who := range []string{"12345", "nobody"} {
 			path := dir + "/" + network + who
-			s, err := Open(socketSpec(t, network+"://"+path, func(o *spec.Options) {
+			s, err := openOne(socketSpec(t, network+"://"+path, func(o *spec.Options) {
 				o.SocketUser, o.SocketGroup, o.SocketModeSet, o.SocketMode = who, "54321", true, 0o460
 			}), Means{})
 			if os.Geteuid() != 0 {
@@ -125,7 +125,7 @@ func TestNodeOwner(t *testing.T) {
 			s.Close()
 		}
 	}
-	_, err := Open(socketSpec(t, "unix://"+dir+"/x", func(o *spec.Options) { o.SocketUser = "no-such-user" }), Means{})
+	_, err := openOne(socketSpec(t, "unix://"+dir+"/x", func(o *spec.Options) { o.SocketUser = "no-such-user" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), "socket_user: ") || !strings.Contains(err.Error(), "no-such-user") {
 		t.Errorf("%v", err)
 	}
@@ -188,7 +188,7 @@ func TestLive(t *testing.T) {
 		fired := arm(t, w, owner)
 		before, _ := lstatID(dir + "/" + network)
 		for _, as := range []string{"unix", "unixgram", "unixpacket"} {
-			_, err := Open(socketSpec(t, as+"://"+dir+"/"+network), Means{})
+			_, err := openOne(socketSpec(t, as+"://"+dir+"/"+network), Means{})
 			var busy *OccupiedError
 			if !errors.As(err, &busy) || !busy.Live || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("a live socket of ourselves, pid %d stands there", os.Getpid())) {
 				t.Errorf("%s at %s: %v", as, network, err)
@@ -202,7 +202,7 @@ func TestLive(t *testing.T) {
 		}
 		// Also not while its node is missing: it is about to put it back.
 		os.Remove(dir + "/" + network)
-		if _, err := Open(socketSpec(t, network+"://"+dir+"/"+network), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+		if _, err := openOne(socketSpec(t, network+"://"+dir+"/"+network), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("node missing: %v", err)
 		}
 	}
@@ -215,7 +215,7 @@ func TestLive(t *testing.T) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/bound"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(socketSpec(t, "unix://"+dir+"/bound"), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := openOne(socketSpec(t, "unix://"+dir+"/bound"), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("bound, not listening: %v", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestForeign(t *testing.T) {
 		{"fifo://%s/fifo", "/fifo: a FIFO with mode 0600, not 0666, stands there"},
 		{"unix://%s/file/s", "not a directory"},
 	} {
-		s, err := Open(socketSpec(t, fmt.Sprintf(tt.address, dir)), Means{})
+		s, err := openOne(socketSpec(t, fmt.Sprintf(tt.address, dir)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -295,7 +295,7 @@ func TestSymlinks(t *testing.T) {
 	os.Symlink("/", dir+"/other")
 	os.WriteFile(dir+"/file", nil, 0o644)
 	for _, name := range []string{"new", "dangling", "ours", "sub/folder/new"} {
-		s, err := Open(with(dir+"/"+name), Means{})
+		s, err := openOne(with(dir+"/"+name), Means{})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -309,7 +309,7 @@ func TestSymlinks(t *testing.T) {
 		}
 	}
 	for name, says := range map[string]string{"other": `symlinks: ` + dir + `/other: a symbolic link to "/" stands there`, "file": "a regular file stands there"} {
-		if s, err := Open(with(dir+"/"+name), Means{}); err == nil || !strings.Contains(err.Error(), says) {
+		if s, err := openOne(with(dir+"/"+name), Means{}); err == nil || !strings.Contains(err.Error(), says) {
 			s.Close()
 			t.Errorf("%v\ndoes not say %s", err, says)
 		}
@@ -333,7 +333,7 @@ func TestInUse(t *testing.T) {
 		{"unix://@activator-in-use-%d", "unix://@activator-in-use-%d"},
 	} {
 		owner := open(t, fmt.Sprintf(tt[0], port))
-		s, err := Open(socketSpec(t, fmt.Sprintf(tt[1], port)), Means{})
+		s, err := openOne(socketSpec(t, fmt.Sprintf(tt[1], port)), Means{})
 		if err == nil {
 			s.Close()
 		}
@@ -369,7 +369,7 @@ func TestInUseByOther(t *testing.T) {
 		}
 		fmt.Fscan(out, new(string), new(string))
 		comm, _ := readLine(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
-		_, err := Open(socketSpec(t, address), Means{})
+		_, err := openOne(socketSpec(t, address), Means{})
 		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, comm); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
 		}
@@ -389,7 +389,7 @@ func TestLowPort(t *testing.T) {
 	if n, _ := strconv.Atoi(first); n <= 81 {
 		ktest.Skip(t, "ip_unprivileged_port_start is %s", first)
 	}
-	s, err := Open(socketSpec(t, "tcp://127.0.0.1:81"), Means{})
+	s, err := openOne(socketSpec(t, "tcp://127.0.0.1:81"), Means{})
 	if err == nil {
 		s.Close()
 	}
@@ -412,7 +412,7 @@ func TestRace(t *testing.T) {
 		)
 		for range 8 {
 			all.Go(func() {
-				s, err := Open(socketSpec(t, "unix://"+path), Means{})
+				s, err := openOne(socketSpec(t, "unix://"+path), Means{})
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {

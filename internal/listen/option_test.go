@@ -142,7 +142,7 @@ func checkOption(t *testing.T, key string, tt readBack) {
 	if tt.set != nil {
 		tt.set(&s.Options)
 	}
-	socket, err := Open(s, Means{})
+	socket, err := openOne(s, Means{})
 	switch {
 	case tt.root && os.Geteuid() != 0:
 		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
@@ -188,7 +188,7 @@ func TestCongestion(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
-	_, err := Open(socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.TCPCongestion = "nonsense" }), Means{})
+	_, err := openOne(socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.TCPCongestion = "nonsense" }), Means{})
 	if err == nil || !strings.Contains(err.Error(), `tcp_congestion: setsockopt: no such file or directory: this kernel has no "nonsense"`) {
 		t.Errorf("%v", err)
 	}
@@ -240,7 +240,7 @@ func TestPipeSize(t *testing.T) {
 		t.Errorf("mended: pipe of %d bytes, %v", size(), err)
 	}
 	if os.Geteuid() != 0 {
-		_, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/g", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
+		_, err := openOne(socketSpec(t, "fifo://"+t.TempDir()+"/g", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
 		if err == nil || !strings.Contains(err.Error(), "pipe_size") {
 			t.Errorf("1 GiB as an ordinary user: %v", err)
 		}
@@ -264,7 +264,7 @@ func TestOptionErrors(t *testing.T) {
 		{"udp://127.0.0.1:%d", func(o *spec.Options) { o.KeepAliveProbes = 3 }, "keep_alive_probes: setsockopt: "},
 		{"tcp://127.0.0.1:%d", func(o *spec.Options) { o.IPTTL = 256 }, "ip_ttl: setsockopt: invalid argument"},
 	} {
-		s, err := Open(socketSpec(t, fmt.Sprintf(tt.address, port), tt.set), Means{})
+		s, err := openOne(socketSpec(t, fmt.Sprintf(tt.address, port), tt.set), Means{})
 		if err == nil {
 			s.Close()
 			t.Errorf("%s: opened", tt.says)
@@ -279,7 +279,7 @@ func TestOptionErrors(t *testing.T) {
 // TestBindToDevice serves the clients of one interface only.
 func TestBindToDevice(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
-		s, err := Open(socketSpec(t, "tcp4://:80", func(o *spec.Options) { o.BindToDevice = "lo" }), Means{})
+		s, err := openOne(socketSpec(t, "tcp4://:80", func(o *spec.Options) { o.BindToDevice = "lo" }), Means{})
 		if err != nil {
 			t.Error(err)
 			return
@@ -304,7 +304,7 @@ func TestBindToDevice(t *testing.T) {
 func TestScoped(t *testing.T) {
 	inNetwork(t, func(t *testing.T) {
 		for _, address := range []string{"tcp://[fe80::1%lo]:80", "udp://[fe80::1%1]:80"} {
-			s, err := Open(socketSpec(t, address, func(o *spec.Options) { o.FreeBind = true }), Means{})
+			s, err := openOne(socketSpec(t, address, func(o *spec.Options) { o.FreeBind = true }), Means{})
 			if err != nil {
 				t.Error(err)
 				continue
@@ -326,7 +326,7 @@ func TestScoped(t *testing.T) {
 			"tcp://10.9.8.7:80":        "no interface has this address; free_bind = true",
 			"udp://[2001:db8::1]:80":   "no interface has this address; free_bind = true",
 		} {
-			s, err := Open(socketSpec(t, address), Means{})
+			s, err := openOne(socketSpec(t, address), Means{})
 			if err == nil {
 				s.Close()
 			}
@@ -334,7 +334,7 @@ func TestScoped(t *testing.T) {
 				t.Errorf("%v\ndoes not say %s", err, says)
 			}
 		}
-		s, err := Open(socketSpec(t, "tcp://10.9.8.7:80", func(o *spec.Options) { o.FreeBind = true }), Means{})
+		s, err := openOne(socketSpec(t, "tcp://10.9.8.7:80", func(o *spec.Options) { o.FreeBind = true }), Means{})
 		if err != nil {
 			t.Error(err)
 			return

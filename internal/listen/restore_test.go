@@ -119,7 +119,7 @@ func TestRestore(t *testing.T) {
 		}),
 		open(t, "unix://"+t.TempDir()+"/s", func(o *spec.Options) { o.PassCredentials, o.PassSecurity, o.Timestamping = true, true, "us" }),
 	}
-	if s, err := Open(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) { o.MPTCP = true }), Means{}); err == nil {
+	if s, err := openOne(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) { o.MPTCP = true }), Means{}); err == nil {
 		defer s.Close()
 		sockets = append(sockets, s)
 	} else if !errors.Is(err, unix.EPROTONOSUPPORT) && !errors.Is(err, unix.ENOPROTOOPT) {

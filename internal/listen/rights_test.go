@@ -188,7 +188,7 @@ func TestReceiveOnly(t *testing.T) {
 	witness, name := abstractWitness(t)
 	sp := socketSpec(t, "unixgram://"+t.TempDir()+"/s", func(o *spec.Options) { o.PassCredentials = true })
 	sp.Seal = spec.ReceiveOnly
-	s, err := Open(sp, Means{})
+	s, err := openOne(sp, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

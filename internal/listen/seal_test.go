@@ -126,7 +126,7 @@ func openWith(t *testing.T, address string, seal spec.Seal, means Means) *Socket
 	t.Helper()
 	sp := socketSpec(t, address)
 	sp.Seal = seal
-	s, err := Open(sp, means)
+	s, err := openOne(sp, means)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestMakeAll(t *testing.T) {
 			t.Errorf("%s: Lend of what is not admitted: %v", s, err)
 		}
 	}
-	if s, err := Open(specs[0], m.means(t)); !errors.Is(err, m.fail) || s != nil || !strings.HasPrefix(err.Error(), "listen udp://") {
+	if s, err := openOne(specs[0], m.means(t)); !errors.Is(err, m.fail) || s != nil || !strings.HasPrefix(err.Error(), "listen udp://") {
 		t.Errorf("Open: %v", err)
 	}
 }
@@ -428,7 +428,7 @@ func TestSealNeedsMeans(t *testing.T) {
 	} {
 		sp := socketSpec(t, tt.address)
 		sp.Seal = tt.seal
-		if _, err := Open(sp, tt.means); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if _, err := openOne(sp, tt.means); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s, %v: %v", tt.address, tt.seal, err)
 		}
 	}

@@ -32,16 +32,6 @@ type Socket struct {
 	undelivered relay.Undelivered
 }
 
-// Open makes the socket of spec: bound, listening, with all its options. What
-// stands at its path is replaced only if it is a socket that no process has.
-func Open(want spec.Socket, means Means) (*Socket, error) {
-	sockets, err := OpenAll([]spec.Socket{want}, means)
-	if err != nil {
-		return nil, err
-	}
-	return sockets[0], nil
-}
-
 // OpenAll opens the sockets in order, all of them or none: the first error
 // closes those already open. An address in use is waited for, for a second in
 // all: an activator may be started anew right after it was killed.

@@ -35,7 +35,7 @@ func socketSpec(t testing.TB, address string, change ...func(*spec.Options)) spe
 // open opens address, to be closed at the end of the test.
 func open(t testing.TB, address string, change ...func(*spec.Options)) *Socket {
 	t.Helper()
-	s, err := Open(socketSpec(t, address, change...), Means{})
+	s, err := openOne(socketSpec(t, address, change...), Means{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 
 func TestVSock(t *testing.T) {
 	if !hasVSock() {
-		_, err := Open(socketSpec(t, "vsock://:1"), Means{})
+		_, err := openOne(socketSpec(t, "vsock://:1"), Means{})
 		if err == nil || !strings.Contains(err.Error(), "modprobe vsock") {
 			t.Errorf("without vsock: %v", err)
 		}
@@ -326,7 +326,7 @@ func TestVSock(t *testing.T) {
 	if what, err := s.Mend(); what != "" || err != nil {
 		t.Errorf("Mend: %q, %v", what, err)
 	}
-	if _, err := Open(s.Spec(), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := openOne(s.Spec(), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("second bind: %v", err)
 	}
 	c, err := dial(t, s.Spec().Address)

@@ -109,7 +109,7 @@ func TestFolderSwappedMeanwhile(t *testing.T) {
 		opened, healed := 0, 0
 		for range 150 {
 			for _, address := range []string{"unix://" + dir + "/theirs/run/s", "fifo://" + dir + "/theirs/run/fifo", "unix://" + dir + "/theirs/run/t", "unix://" + dir + "/theirs/run/new/s"} {
-				s, err := Open(socketSpec(t, address, func(o *spec.Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
+				s, err := openOne(socketSpec(t, address, func(o *spec.Options) { o.Symlinks = []string{dir + "/theirs/run/l" + filepath.Base(address)} }), Means{})
 				if err != nil {
 					continue
 				}
@@ -205,7 +205,7 @@ func TestNodeSwappedAtBirth(t *testing.T) {
 func TestLinkInTheWay(t *testing.T) {
 	dir := theirs(t)
 	for _, address := range []string{"unix://" + dir + "/theirs/link/s", "fifo://" + dir + "/theirs/link/f", "unixgram://" + dir + "/theirs/link/deeper/g"} {
-		_, err := Open(socketSpec(t, address), Means{})
+		_, err := openOne(socketSpec(t, address), Means{})
 		if err == nil || !strings.Contains(err.Error(), dir+"/theirs/link is a symbolic link below "+dir+"/theirs, which a service may write, and not followed; name") {
 			t.Errorf("%s: %v", address, err)
 		}

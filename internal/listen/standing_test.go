@@ -59,7 +59,7 @@ func TestStaleWithoutMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, "unix://"+path, func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o444 })
-	if _, err := Open(socketSpec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := openOne(socketSpec(t, "unix://"+path), Means{}); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o444 {
@@ -73,7 +73,7 @@ func TestStaleWithoutMode(t *testing.T) {
 func TestSocketOfAnother(t *testing.T) {
 	const key = "ACTIVATOR_TEST_ANOTHER"
 	if path := os.Getenv(key); path != "" {
-		_, err := Open(socketSpec(t, "unix://"+path), Means{})
+		_, err := openOne(socketSpec(t, "unix://"+path), Means{})
 		want := path + ": a socket of uid 0, which this user may not ask whether it lives, stands there and is not removed"
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
@@ -109,7 +109,7 @@ func TestSocketOfAnother(t *testing.T) {
 
 // The cure of a size that is too large says nothing of owners.
 func TestPipeSizeCure(t *testing.T) {
-	s, err := Open(socketSpec(t, "fifo://"+t.TempDir()+"/f", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
+	s, err := openOne(socketSpec(t, "fifo://"+t.TempDir()+"/f", func(o *spec.Options) { o.PipeSize = 1 << 30 }), Means{})
 	if err == nil {
 		s.Close()
 		t.Skip("CAP_SYS_RESOURCE may")

@@ -86,7 +86,7 @@ func mustOpen(t *testing.T, address string) *Socket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(spec.Socket{Address: a, Name: "test"}, Means{})
+	s, err := openOne(spec.Socket{Address: a, Name: "test"}, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

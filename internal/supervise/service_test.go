@@ -234,11 +234,11 @@ func (s *stand) open() *listen.Socket {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	socket, err := listen.Open(spec.Socket{Address: address, Name: "test", Seal: s.seal}, s.means)
+	sockets, err := listen.OpenAll([]spec.Socket{{Address: address, Name: "test", Seal: s.seal}}, s.means)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return socket
+	return sockets[0]
 }
 
 // run makes everything a service needs, and stop takes it all down again.
