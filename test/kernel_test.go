@@ -22,7 +22,7 @@ func TestExamplesOnOldKernels(t *testing.T) {
 	if err != nil || len(files) < 20 {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
-	removeRuntimeFolders(t)
+	removeFolders(t)
 	started := 0
 	for _, file := range append(files, "../configs/php") {
 		if strings.Contains(file, "podman") {
@@ -133,18 +133,24 @@ func TestProgramsOnOldKernels(t *testing.T) {
 	t.Run("with connect", TestBindOpened)
 }
 
-// removeRuntimeFolders takes away what examples as they stand make below %t, at the
-// test's end.
-func removeRuntimeFolders(t *testing.T) {
+// removeFolders takes away what examples as they stand make below %t and, as root, for
+// their state, at the test's end.
+func removeFolders(t *testing.T) {
 	t.Helper()
-	dir := os.Getenv("XDG_RUNTIME_DIR")
+	patterns := []string{os.Getenv("XDG_RUNTIME_DIR") + "/activator-*"}
 	if os.Getuid() == 0 {
-		dir = "/run"
+		patterns = []string{"/run/activator-*", "/var/lib/activator-*", "/var/cache/activator-*", "/var/log/activator-*"}
 	}
-	before, _ := filepath.Glob(dir + "/activator-*")
+	folders := func() (all []string) {
+		for _, pattern := range patterns {
+			found, _ := filepath.Glob(pattern)
+			all = append(all, found...)
+		}
+		return all
+	}
+	before := folders()
 	t.Cleanup(func() {
-		after, _ := filepath.Glob(dir + "/activator-*")
-		for _, path := range after {
+		for _, path := range folders() {
 			if !slices.Contains(before, path) {
 				_ = os.RemoveAll(path)
 			}
