@@ -7,7 +7,6 @@ import (
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -66,7 +65,7 @@ func distinct[T any](item codec[T]) codec[[]T] {
 
 // capability is kept as capabilities(7) writes it.
 var capability = plain(`a capability such as "CAP_NET_BIND_SERVICE"`, func(s string) (string, error) {
-	if _, known := sandbox.ParseCapability(s); !known {
+	if _, known := spec.ParseCapability(s); !known {
 		return "", wrong("capabilities(7) lists them", "there is no capability %q", s)
 	}
 	return "CAP_" + strings.TrimPrefix(strings.ToUpper(s), "CAP_"), nil

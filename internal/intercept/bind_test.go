@@ -5,7 +5,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // hostSocket makes a bound socket of the host's and returns it with what it is bound
@@ -87,7 +87,16 @@ func (s *supervised) askStream(address, when string) {
 	}
 }
 
-var wildcard4 = Target{Name: "tcp4://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true}
+// parsed is an address as the configuration has it.
+func parsed(text string) spec.Address {
+	a, err := spec.ParseAddress(text)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+var wildcard4 = Target{Address: parsed("tcp4://:80")}
 
 // A program binds port 80 of its own namespace and serves a socket of the host's.
 func TestBindTCP(t *testing.T) {
@@ -98,10 +107,10 @@ func TestBindTCP(t *testing.T) {
 	}{
 		{"tcp4 127.0.0.1:0", wildcard4, "tcp4 0.0.0.0:80"},
 		{"tcp4 127.0.0.1:0", wildcard4, "tcp4 127.0.0.1:80"},
-		{"tcp6only [::1]:0", Target{Name: "tcp6://:80", Type: unix.SOCK_STREAM, Port: 80, Six: true}, "tcp6only [::]:80"},
-		{"tcp6 [::]:0", Target{Name: "tcp://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true, Six: true}, "tcp6 [::]:80"},
-		{"tcp6 [::]:0", Target{Name: "tcp://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true, Six: true}, "mptcp6 [::]:80"},
-		{"tcp4 127.0.0.1:0", Target{Name: "tcp://192.0.2.1:80", Type: unix.SOCK_STREAM, Port: 80, IP: netip.MustParseAddr("192.0.2.1"), Four: true}, "tcp4 192.0.2.1:80"},
+		{"tcp6only [::1]:0", Target{Address: parsed("tcp6://:80")}, "tcp6only [::]:80"},
+		{"tcp6 [::]:0", Target{Address: parsed("tcp://:80")}, "tcp6 [::]:80"},
+		{"tcp6 [::]:0", Target{Address: parsed("tcp://:80")}, "mptcp6 [::]:80"},
+		{"tcp4 127.0.0.1:0", Target{Address: parsed("tcp://192.0.2.1:80")}, "tcp4 192.0.2.1:80"},
 	} {
 		f, address := hostSocket(t, tt.host)
 		tt.File = f
@@ -109,7 +118,7 @@ func TestBindTCP(t *testing.T) {
 		s.wants("bind at "+tt.binds, "ok")
 		s.wants("name", address)
 		s.wants("flags", "non-blocking false, close-on-exec false")
-		if s.serving() || s.Missing() != "it does not listen at "+tt.Name {
+		if s.serving() || s.Missing() != "it does not listen at "+tt.Address.String() {
 			t.Errorf("%s serves before it listens: %q", tt.binds, s.Missing())
 		}
 		s.wants("listen", "ok")
@@ -133,7 +142,7 @@ func TestBindWarns(t *testing.T) {
 	f, _ := hostSocket(t, "tcp6 [::]:0")
 	said := make(chan string, 10)
 	s := supervise(t, t.Context(), Policy{Warn: func(text string) { said <- text },
-		Targets: []Target{{Name: "tcp://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true, Six: true, File: f}}})
+		Targets: []Target{{Address: parsed("tcp://:80"), File: f}}})
 	s.wants("bind at tcp6 [::]:80", "ok")
 	s.wants("bind at tcp4 0.0.0.0:80", "ok")
 	s.wants("bind at tcp4 0.0.0.0:80", "ok")
@@ -168,7 +177,7 @@ func TestBindCarriesOver(t *testing.T) {
 	wildcard4.File = f
 	u, udp := hostSocket(t, "udp4 0.0.0.0:0")
 	_, udpPort, _ := net.SplitHostPort(udp)
-	s := superviseTargets(t, wildcard4, Target{Name: "udp4://:53", Type: unix.SOCK_DGRAM, Port: 53, Four: true, File: u})
+	s := superviseTargets(t, wildcard4, Target{Address: parsed("udp4://:53"), File: u})
 	s.wants("bind with all set at tcp4 0.0.0.0:80", "ok")
 	s.wants("flags", "non-blocking true, close-on-exec true")
 	has := s.attempt("settings")
@@ -214,10 +223,10 @@ func bindUnix(t *testing.T, connects bool) {
 	packet, packetAt := hostSocket(t, "unixpacket "+name("packet"))
 	gram, gramAt := hostSocket(t, "unixgram "+name("gram"))
 	s := supervise(t, t.Context(), Policy{Unix: connects, Targets: []Target{
-		{Name: "stream", Type: unix.SOCK_STREAM, Path: name("inside"), File: stream},
-		{Name: "abstract", Type: unix.SOCK_STREAM, Path: "@inside", File: abstract},
-		{Name: "packet", Type: unix.SOCK_SEQPACKET, Path: name("inside-packet"), File: packet},
-		{Name: "gram", Type: unix.SOCK_DGRAM, Path: name("inside-gram"), File: gram}}})
+		{Address: parsed("unix://" + name("inside")), File: stream},
+		{Address: parsed("unix://@inside"), File: abstract},
+		{Address: parsed("unixpacket://" + name("inside-packet")), File: packet},
+		{Address: parsed("unixgram://" + name("inside-gram")), File: gram}}})
 
 	// A stream by path is bound inside, where its node stays, and given when it listens.
 	s.wants("bind at unix "+name("inside"), "ok")
@@ -236,7 +245,7 @@ func bindUnix(t *testing.T, connects bool) {
 	s.wants("bind at unixpacket "+name("inside-packet"), "ok")
 	s.wants("listen", "ok")
 	s.wants("name", packetAt)
-	if want := "it has not bound gram"; s.Missing() != want {
+	if want := "it has not bound unixgram://" + name("inside-gram"); s.Missing() != want {
 		t.Errorf("missing %q, want %q", s.Missing(), want)
 	}
 	s.wants("bind at unixgram "+name("inside-gram"), "ok")
@@ -257,7 +266,7 @@ func bindUnix(t *testing.T, connects bool) {
 // What is no target stays in the service's own namespace, where it may be anything.
 func TestBindElsewhere(t *testing.T) {
 	f, _ := hostSocket(t, "tcp4 127.0.0.1:0")
-	specific := Target{Name: "tcp://127.0.0.1:80", Type: unix.SOCK_STREAM, Port: 80, IP: netip.MustParseAddr("127.0.0.1"), Four: true, File: f}
+	specific := Target{Address: parsed("tcp://127.0.0.1:80"), File: f}
 	s := superviseTargets(t, specific)
 	for _, at := range []string{"tcp4 0.0.0.0:80", "tcp4 127.0.0.1:81", "tcp6 [::1]:80", "udp4 127.0.0.1:80", "udp6only [::]:80"} {
 		s.wants("bind at "+at, "ok")
@@ -292,7 +301,7 @@ func TestBindEscapes(t *testing.T) {
 		}
 	}
 	freed := wildcard4
-	freed.Name, freed.Port = "free", uint16(free)
+	freed.Address.Port = uint32(free)
 	s := superviseTargets(t, wildcard4, freed)
 	for _, at := range []string{"tcp4 0.0.0.0:80", "tcp4 127.0.0.1:80", fmt.Sprintf("tcp4 127.0.0.1:%d", free-1)} {
 		s.wants("bind the listener there at "+at, refused)

@@ -5,7 +5,7 @@
 // and listen of one that gets sockets of the host's for the addresses it binds.
 //
 //	supervisor, err := intercept.New(listener, intercept.Policy{Netns: cookie, Targets: []intercept.Target{
-//		{Name: "tcp4://:80", Type: unix.SOCK_STREAM, Port: 80, Four: true, File: socket}}})
+//		{Address: spec.Address{Network: spec.TCP4, Port: 80}, File: socket}}})
 //	go supervisor.Run(ctx)
 //	<-supervisor.Serving() // the service listens at port 80, which is our socket
 //

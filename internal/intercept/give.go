@@ -227,9 +227,9 @@ func (s *Supervisor) Missing() string {
 		switch t := &s.targets[i]; {
 		case t.served:
 		case t.bound:
-			lacks = append(lacks, "it does not listen at "+t.Name)
+			lacks = append(lacks, "it does not listen at "+t.Address.String())
 		default:
-			lacks = append(lacks, "it has not bound "+t.Name)
+			lacks = append(lacks, "it has not bound "+t.Address.String())
 		}
 	}
 	if len(lacks) == 0 {

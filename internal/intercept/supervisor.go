@@ -75,7 +75,7 @@ func New(listener *os.File, policy Policy) (*Supervisor, error) {
 		})
 		if err != nil {
 			_ = listener.Close()
-			return nil, fmt.Errorf("target %s: %w", t.Name, os.NewSyscallError("getsockopt", err))
+			return nil, fmt.Errorf("target %s: %w", t.Address, os.NewSyscallError("getsockopt", err))
 		}
 		s.targets = append(s.targets, g)
 	}

@@ -9,22 +9,14 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
-// Target is an address that the service binds, and the socket it gets for it.
+// Target is an address that the service binds, as it sees it, and the socket it gets for it.
 type Target struct {
-	Name string // for messages
-	Type int    // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET
-
-	// Of TCP and UDP.
-	Port      uint16
-	IP        netip.Addr // the zero Addr: every address of the families
-	Four, Six bool       // with IP zero: the families; both is a dual-stack wildcard
-
-	// Of a unix socket.
-	Path string // absolute, as the service sees it, or "@name"
-
-	File *os.File // bound, and listening unless it is for datagrams; lent until Run has returned
+	Address spec.Address // of TCP, UDP or a unix socket
+	File    *os.File     // bound, and listening unless it is for datagrams; lent until Run has returned
 }
 
 // name is what a call asks to bind, or what a socket is bound to.
@@ -138,26 +130,28 @@ func seen(p string) string {
 // lo it makes no difference which of them the service binds, and where clients come
 // from is not its decision. A specific one takes only itself.
 func (t *Target) fits(n name) int {
+	a := t.Address
+	four, six := a.Families()
 	switch {
-	case t.Type != n.kind, (t.Path == "") != (n.path == ""):
+	case a.Type() != n.kind, (a.Path == "") != (n.path == ""):
 		return 0
-	case t.Path != "":
-		if seen(t.Path) == seen(n.path) {
+	case a.Path != "":
+		if seen(a.Path) == seen(n.path) {
 			return 1
 		}
 		return 0
-	case t.Port != n.port:
+	case a.Port != uint32(n.port):
 		return 0
-	case t.IP.IsValid():
-		if t.IP.WithZone("") == n.ip { // inside there is no interface of that scope
+	case a.IP.IsValid():
+		if a.IP.WithZone("") == n.ip { // inside there is no interface of that scope
 			return 4
 		}
 		return 0
-	case t.Four == n.four && t.Six == n.six:
+	case four == n.four && six == n.six:
 		return 3
-	case t.Four && t.Six:
+	case four && six:
 		return 2
-	case t.Four && n.four, t.Six && n.six:
+	case four && n.four, six && n.six:
 		return 1
 	}
 	return 0

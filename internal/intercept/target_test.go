@@ -62,18 +62,10 @@ func TestParseName(t *testing.T) {
 
 // Which of several targets somebody gets.
 func TestBest(t *testing.T) {
-	tcp := func(name string, ip string, four, six bool) Target {
-		t := Target{Name: name, Type: unix.SOCK_STREAM, Port: 80, Four: four, Six: six}
-		if ip != "" {
-			t.IP = netip.MustParseAddr(ip)
-		}
-		return t
-	}
-	dual, four, six := tcp("dual", "", true, true), tcp("four", "", true, false), tcp("six", "", false, true)
-	local, local6, scoped := tcp("local", "127.0.0.1", true, false), tcp("local6", "::1", false, true), tcp("scoped", "fe80::1%eth0", false, true)
-	udp := Target{Name: "udp", Type: unix.SOCK_DGRAM, Port: 80, Four: true, Six: true}
-	run, other := Target{Name: "run", Type: unix.SOCK_STREAM, Path: "/run/x"}, Target{Name: "other", Type: unix.SOCK_STREAM, Path: "/var/run/y"}
-	abstract := Target{Name: "abstract", Type: unix.SOCK_STREAM, Path: "@x"}
+	at := func(text string) Target { return Target{Address: parsed(text)} }
+	dual, four, six := at("tcp://:80"), at("tcp4://:80"), at("tcp6://:80")
+	local, local6, scoped := at("tcp://127.0.0.1:80"), at("tcp://[::1]:80"), at("tcp://[fe80::1%eth0]:80")
+	udp, run, other, abstract := at("udp://:80"), at("unix:///run/x"), at("unix:///var/run/y"), at("unix://@x")
 	in4 := func(ip ...byte) name {
 		n, _ := parseName(unix.AF_INET, unix.SOCK_STREAM, false, inet4(80, ip...))
 		return n
@@ -86,40 +78,37 @@ func TestBest(t *testing.T) {
 	for _, tt := range []struct {
 		targets []Target
 		name    name
-		want    string
+		want    *Target
 	}{
-		{[]Target{dual}, in4(0, 0, 0, 0), "dual"},
-		{[]Target{dual}, in4(127, 0, 0, 1), "dual"},
-		{[]Target{dual}, in6("::", false), "dual"},
-		{[]Target{dual}, in6("::", true), "dual"},
-		{[]Target{dual, four, six}, in4(0, 0, 0, 0), "four"},
-		{[]Target{dual, four, six}, in6("::", true), "six"},
-		{[]Target{six, four, dual}, in6("::", false), "dual"},
-		{[]Target{four, six}, in6("::", false), "four"}, // the first: it serves one of them at least
-		{[]Target{four}, in6("::1", false), ""},
-		{[]Target{four}, in6("::ffff:127.0.0.1", false), "four"},
-		{[]Target{six}, in4(0, 0, 0, 0), ""},
-		{[]Target{dual, local}, in4(127, 0, 0, 1), "local"},
-		{[]Target{local}, in4(0, 0, 0, 0), ""},
-		{[]Target{local}, in4(127, 0, 0, 2), ""},
-		{[]Target{local6}, in6("::", false), ""},
-		{[]Target{local6}, in6("::1", true), "local6"},
-		{[]Target{scoped}, in6("fe80::1", true), "scoped"},
-		{[]Target{udp}, in4(0, 0, 0, 0), ""},
-		{[]Target{run, other, abstract}, path("/run//x"), "run"},
-		{[]Target{run, other, abstract}, path("/var/run/x"), "run"},
-		{[]Target{run, other, abstract}, path("/run/y"), "other"},
-		{[]Target{run, other, abstract}, path("@x"), "abstract"},
-		{[]Target{run, other, abstract}, path("x").absolute(func() string { return "/run" }), "run"},
-		{[]Target{run, other, abstract}, path("/x"), ""},
-		{[]Target{run, dual}, name{kind: unix.SOCK_STREAM}, ""},
+		{[]Target{dual}, in4(0, 0, 0, 0), &dual},
+		{[]Target{dual}, in4(127, 0, 0, 1), &dual},
+		{[]Target{dual}, in6("::", false), &dual},
+		{[]Target{dual}, in6("::", true), &dual},
+		{[]Target{dual, four, six}, in4(0, 0, 0, 0), &four},
+		{[]Target{dual, four, six}, in6("::", true), &six},
+		{[]Target{six, four, dual}, in6("::", false), &dual},
+		{[]Target{four, six}, in6("::", false), &four}, // the first: it serves one of them at least
+		{[]Target{four}, in6("::1", false), nil},
+		{[]Target{four}, in6("::ffff:127.0.0.1", false), &four},
+		{[]Target{six}, in4(0, 0, 0, 0), nil},
+		{[]Target{dual, local}, in4(127, 0, 0, 1), &local},
+		{[]Target{local}, in4(0, 0, 0, 0), nil},
+		{[]Target{local}, in4(127, 0, 0, 2), nil},
+		{[]Target{local6}, in6("::", false), nil},
+		{[]Target{local6}, in6("::1", true), &local6},
+		{[]Target{scoped}, in6("fe80::1", true), &scoped},
+		{[]Target{udp}, in4(0, 0, 0, 0), nil},
+		{[]Target{run, other, abstract}, path("/run//x"), &run},
+		{[]Target{run, other, abstract}, path("/var/run/x"), &run},
+		{[]Target{run, other, abstract}, path("/run/y"), &other},
+		{[]Target{run, other, abstract}, path("@x"), &abstract},
+		{[]Target{run, other, abstract}, path("x").absolute(func() string { return "/run" }), &run},
+		{[]Target{run, other, abstract}, path("/x"), nil},
+		{[]Target{run, dual}, name{kind: unix.SOCK_STREAM}, nil},
 	} {
-		got := ""
-		if i := best(tt.targets, tt.name); i >= 0 {
-			got = tt.targets[i].Name
-		}
-		if got != tt.want {
-			t.Errorf("%v gets %q, want %q", tt.name, got, tt.want)
+		i := best(tt.targets, tt.name)
+		if (i < 0) != (tt.want == nil) || i >= 0 && tt.targets[i] != *tt.want {
+			t.Errorf("%v gets %d of %v, want %v", tt.name, i, tt.targets, tt.want)
 		}
 	}
 }

@@ -111,27 +111,25 @@ func newSocket(want spec.Socket, from *stock) (*os.File, int, error) {
 // kindOf says what a is for socket(2): without IPv6 a dual-stack address is
 // IPv4 alone.
 func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
-	var kind spec.Kind
-	switch a.Network {
-	case spec.TCP, spec.TCP4, spec.TCP6:
-		kind = spec.Kind{Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}
-		if o.MPTCP {
-			kind.Protocol = unix.IPPROTO_MPTCP
-		}
-	case spec.UDP, spec.UDP4, spec.UDP6:
-		kind = spec.Kind{Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}
-	case spec.Unix:
-		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM}
-	case spec.UnixGram:
-		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM}
-	case spec.UnixPacket:
-		return spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET}
-	case spec.VSock:
-		return spec.Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM}
-	}
-	kind.Family = unix.AF_INET6
-	if a.Network == spec.TCP4 || a.Network == spec.UDP4 || a.IP.Is4() || (dualStack(a, o) && !ipv6()) {
+	kind := spec.Kind{Type: a.Type()}
+	four, six := a.Families()
+	switch {
+	case a.Unix():
+		kind.Family = unix.AF_UNIX
+	case a.Network == spec.VSock:
+		kind.Family = unix.AF_VSOCK
+	case !six || four && dualStack(a, o) && !ipv6():
 		kind.Family = unix.AF_INET
+	default:
+		kind.Family = unix.AF_INET6
+	}
+	switch {
+	case a.TCP() && o.MPTCP:
+		kind.Protocol = unix.IPPROTO_MPTCP
+	case a.TCP():
+		kind.Protocol = unix.IPPROTO_TCP
+	case a.UDP():
+		kind.Protocol = unix.IPPROTO_UDP
 	}
 	return kind
 }

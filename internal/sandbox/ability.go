@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/access"
+	"activator/internal/spec"
 )
 
 // Ability is one thing that this kernel and this user can or cannot do.
@@ -144,9 +145,9 @@ func hold(name, needs string, numbers ...uint) Ability {
 	var have, lack []string
 	for _, number := range numbers {
 		if access.Holds(number) {
-			have = append(have, capabilityNames[number])
+			have = append(have, spec.Capabilities[number])
 		} else {
-			lack = append(lack, capabilityNames[number])
+			lack = append(lack, spec.Capabilities[number])
 		}
 	}
 	a.Detail = strings.Join(have, " ")

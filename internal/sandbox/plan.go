@@ -111,6 +111,19 @@ func Resolve(s spec.Sandbox, name, program string, directories []spec.Mount) (*P
 	return plan, nil
 }
 
+// capabilityMask is the set of the named capabilities, bit n for number n.
+func capabilityMask(names []string) (uint64, error) {
+	var mask uint64
+	for _, name := range names {
+		number, ok := spec.ParseCapability(name)
+		if !ok {
+			return 0, &StepError{Step: "capability", Path: name, Cure: "no such capability, see capabilities(7)"}
+		}
+		mask |= 1 << number
+	}
+	return mask, nil
+}
+
 // checkWords refuses words that mean nothing.
 func checkWords(s spec.Sandbox) error {
 	switch s.Connect {

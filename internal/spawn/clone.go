@@ -73,18 +73,18 @@ const rootMounts = 32
 func (b *birth) embryo() embryo {
 	e := embryo{flags: b.flags(), control: lowControl}
 	// So many descriptors are lent or opened at the most: every mount may be one.
-	most := len(b.lent) + len(b.spec.Directories) + len(b.spec.Sandbox.ReadOnly) + len(b.spec.Sandbox.Writable) + rootMounts
+	most := len(b.lent) + len(b.plan.Directories) + len(b.plan.Sandbox.ReadOnly) + len(b.plan.Sandbox.Writable) + rootMounts
 	var limit unix.Rlimit
 	switch {
-	case most > lowControl || b.spec.Sandbox.Root != "":
+	case most > lowControl || b.plan.Sandbox.Root != "":
 		e.control = most + 4*lowControl
 	case unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur <= lowControl:
 		e.control = most
 	}
-	if !b.spec.Bare {
-		e.loopback = sandbox.CloneFlags(b.spec.Sandbox)&unix.CLONE_NEWNET != 0
-		if sandbox.NetworkPath(b.spec.Sandbox.Network) != "" {
-			e.network = b.spec.Sandbox.Network
+	if !b.plan.Bare {
+		e.loopback = sandbox.CloneFlags(b.plan.Sandbox)&unix.CLONE_NEWNET != 0
+		if sandbox.NetworkPath(b.plan.Sandbox.Network) != "" {
+			e.network = b.plan.Sandbox.Network
 		}
 	}
 	return e
@@ -156,7 +156,7 @@ func (b *birth) write() error {
 			return err
 		}
 	}
-	if b.spec.Sandbox.Init {
+	if b.plan.Sandbox.Init {
 		s.stage()
 		return s.Finish()
 	}
@@ -233,8 +233,8 @@ func openControl(slot int) (ours int, err error) {
 // user could look into it.
 func (b *birth) flags() uintptr {
 	flags := uintptr(unix.CLONE_FILES)
-	if !b.spec.Bare {
-		return flags | unix.CLONE_VM | sandbox.CloneFlags(b.spec.Sandbox)
+	if !b.plan.Bare {
+		return flags | unix.CLONE_VM | sandbox.CloneFlags(b.plan.Sandbox)
 	}
 	if !b.id.change {
 		flags |= unix.CLONE_VM
@@ -262,7 +262,7 @@ func (s *steps) arrived(c child) error {
 // mapIDs gives the child's user namespace its ids, user_namespaces(7): the order is
 // the kernel's, which wants to know of setgroups(2) before it allows groups.
 func (b *birth) mapIDs(pid int) error {
-	if b.spec.Bare {
+	if b.plan.Bare {
 		return nil
 	}
 	uid, gid := b.id.host()

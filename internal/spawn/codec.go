@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"encoding/binary"
+	"io/fs"
 
 	"activator/internal/spec"
 )
@@ -19,7 +20,7 @@ func (c *codec) plan(p *plan) {
 	c.list(&p.Argv)
 	c.list(&p.Env)
 	c.text(&p.Dir)
-	c.integer(&p.Umask)
+	c.mode(&p.Umask)
 	each(c, &p.Limits, func(l *spec.Limit) {
 		c.text(&l.Resource)
 		c.number(&l.Soft)
@@ -49,6 +50,12 @@ func (c *codec) integer(v *int) {
 	value := uint64(*v)
 	c.number(&value)
 	*v = int(value)
+}
+
+func (c *codec) mode(v *fs.FileMode) {
+	value := uint64(*v)
+	c.number(&value)
+	*v = fs.FileMode(value)
 }
 
 func (c *codec) flag(v *bool) {

@@ -66,7 +66,7 @@ func Claim(s spec.Process) {
 // they are seen inside, at the same path, and the variables that say so.
 func (b *birth) directories() (mounts []spec.Mount, env []string, err error) {
 	values := map[string]string{}
-	for _, d := range b.spec.Directories {
+	for _, d := range b.plan.Directories {
 		base, kind, err := baseOf(d)
 		if err != nil {
 			return nil, nil, err

@@ -35,12 +35,12 @@ type inode struct {
 func (t *taken) from(b *birth) {
 	t.mounts = &b.starter.mounts
 	t.table = t.mounts.now()
-	top := b.spec.Sandbox.Root
+	top := b.plan.Sandbox.Root
 	if top == "" {
 		top = "/" // of which /lib* are taken
 	}
 	t.note(top, true)
-	if path := sandbox.NetworkPath(b.spec.Sandbox.Network); path != "" {
+	if path := sandbox.NetworkPath(b.plan.Sandbox.Network); path != "" {
 		t.note(path, false)
 	}
 }

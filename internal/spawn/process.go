@@ -75,7 +75,7 @@ func (b *birth) adopt(c child) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.spec.Bare, pidOne: !b.spec.Bare, kept: b.spec.Sandbox.Init, goes: b.client == There && !b.spec.Sandbox.Init,
+		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, kept: b.plan.Sandbox.Init, goes: b.client == There && !b.plan.Sandbox.Init,
 		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control: os.NewFile(uintptr(c.control), "control"),
 		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,

@@ -35,16 +35,11 @@ const (
 	wordKept = 'k' // execve succeeded in a child, and the reaper keeps the socket
 )
 
-// plan is what becomes of a child that has been shut in.
+// plan is what becomes of a child that has been shut in: of its specification, complete,
+// what a reaper is told.
 type plan struct {
-	Argv, Env []string
-	Dir       string
-	Umask     int
-	Limits    []spec.Limit
-	FDNames   []string // one for every socket, the fds from 3 on
-	Sockets   int
-	Handed    spec.Handed // where the socket goes that comes with wordHand
-	Bare      bool        // it has not
+	spec.Process
+	Sockets int
 }
 
 func writePlan(w io.Writer, p *plan) error {

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/spec"
 )
 
 // spare is a child in namespaces of its own that belongs to no service yet. The kernel
@@ -30,7 +29,7 @@ type spares struct {
 
 // spareEmbryo is what it is like.
 func spareEmbryo() embryo {
-	return (&birth{spec: new(spec.Process)}).embryo()
+	return (&birth{}).embryo()
 }
 
 // takeSpare takes the spare child for a client who waits, if there is one and it is as b's

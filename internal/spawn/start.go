@@ -36,7 +36,7 @@ const NotifyPath = "/run/.notify"
 // or the kernel refuses comes back as *StageError.
 func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given) (*Process, error) {
 	process.Env = withDefaults(&process)
-	b := &birth{starter: s, spec: &process, client: given.Client}
+	b := &birth{starter: s, plan: plan{Process: process}, client: given.Client}
 	p, err := b.bear(given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
 	if err != nil {
 		b.abandon()
@@ -59,7 +59,6 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given
 // birth is a process on its way from specification to its own first step.
 type birth struct {
 	starter *Starter
-	spec    *spec.Process
 	client  Client
 	id      identity
 	plan    plan
@@ -76,15 +75,15 @@ type birth struct {
 // bear clones a child. The kernel takes half a millisecond to make namespaces, in
 // which we find out what will be in them.
 func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
-	if len(b.spec.Argv) == 0 {
+	if len(b.plan.Argv) == 0 {
 		return nil, nothingToRun()
 	}
 	var err error
-	if b.id, err = identify(b.spec); err != nil {
+	if b.id, err = identify(&b.plan.Process); err != nil {
 		return nil, err
 	}
 	b.own(stdio)
-	b.spec.Sandbox.Unmounted = b.spec.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
+	b.plan.Sandbox.Unmounted = b.plan.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
 	b.lent = b.files(stdio, sockets)
 	cloned, err := b.clone()
 	if err != nil {
@@ -110,14 +109,16 @@ func nothingToRun() *StageError { return &StageError{Step: "exec", Cure: "no pro
 
 // resolve finds out what it takes.
 func (b *birth) resolve(sockets int) error {
-	process := b.spec
+	p := &b.plan
 	mounts, env, err := b.directories()
 	if err == nil {
-		b.plan = plan{Argv: process.Argv, Env: b.id.environ(slices.Concat(fdpass.Strip(process.Env), env)), Dir: process.Dir, Umask: int(process.Umask),
-			Limits: completeLimits(process), FDNames: process.FDNames, Sockets: sockets, Handed: process.Handed, Bare: process.Bare}
+		p.Sandbox.Notify = p.Notify
+		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
+		p.Env = b.id.environ(slices.Concat(fdpass.Strip(p.Env), env))
+		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
 		err = b.shutIn(mounts)
 	}
-	if err == nil && process.Notify {
+	if err == nil && p.Notify {
 		err = b.openNotify()
 	}
 	return err
@@ -125,16 +126,14 @@ func (b *birth) resolve(sockets int) error {
 
 // shutIn resolves the sandbox and, as root, opens what it mounts with our eyes.
 func (b *birth) shutIn(directories []spec.Mount) error {
-	if b.spec.Bare {
+	if b.plan.Bare {
 		return nil
 	}
 	if b.client == Absent {
 		b.taken.from(b)
 	}
 	var err error
-	b.spec.Sandbox.Notify = b.spec.Notify
-	b.spec.Sandbox.Cores = slices.ContainsFunc(b.spec.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
-	b.sandbox, err = sandbox.Resolve(b.spec.Sandbox, b.spec.Name, b.spec.Argv[0], directories)
+	b.sandbox, err = sandbox.Resolve(b.plan.Sandbox, b.plan.Name, b.plan.Argv[0], directories)
 	if err == nil && b.client == Absent {
 		b.taken.sources(b.sandbox)
 	}
@@ -151,11 +150,11 @@ func (b *birth) shutIn(directories []spec.Mount) error {
 
 func (b *birth) openNotify() error {
 	var err error
-	if b.notify, err = newNotifySocket(b.spec.Bare, b.id); err != nil {
+	if b.notify, err = newNotifySocket(b.plan.Bare, b.id); err != nil {
 		return err
 	}
 	path := NotifyPath
-	if b.spec.Bare {
+	if b.plan.Bare {
 		path = b.notify.path
 	}
 	b.plan.Env = append(b.plan.Env, "NOTIFY_SOCKET="+path)

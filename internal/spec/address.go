@@ -437,6 +437,19 @@ func (a Address) Stream() bool {
 	return !a.UDP() && a.Network != UnixGram && a.Network != FIFO
 }
 
+// Type is what socket(2) asks for, 0 of a FIFO.
+func (a Address) Type() int {
+	switch {
+	case a.Network == FIFO:
+		return 0
+	case a.UDP(), a.Network == UnixGram:
+		return unix.SOCK_DGRAM
+	case a.Network == UnixPacket:
+		return unix.SOCK_SEQPACKET
+	}
+	return unix.SOCK_STREAM
+}
+
 // Families are those of the IP protocols that a serves.
 func (a Address) Families() (four, six bool) {
 	if a.IP.IsValid() {

@@ -3,8 +3,6 @@ package supervise
 import (
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"activator/internal/intercept"
 	"activator/internal/spawn"
 	"activator/internal/spec"
@@ -31,23 +29,9 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, socket := range s.spec.Sockets {
-		p.Targets = append(p.Targets, target(socket.Target, files[i]))
+		p.Targets = append(p.Targets, intercept.Target{Address: socket.Target, File: files[i]})
 	}
 	return p
-}
-
-// target translates an address. Lends file.
-func target(a spec.Address, file *os.File) intercept.Target {
-	t := intercept.Target{Name: a.String(), Type: unix.SOCK_STREAM, Port: uint16(a.Port), IP: a.IP, Path: a.Path, File: file}
-	switch a.Network {
-	case spec.UDP, spec.UDP4, spec.UDP6, spec.UnixGram:
-		t.Type = unix.SOCK_DGRAM
-	case spec.UnixPacket:
-		t.Type = unix.SOCK_SEQPACKET
-	}
-	t.Four = a.Network != spec.TCP6 && a.Network != spec.UDP6
-	t.Six = a.Network != spec.TCP4 && a.Network != spec.UDP4
-	return t
 }
 
 // awaitServing reports when the program listens at all its targets, until the function

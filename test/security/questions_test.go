@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // question is one of systemd's, from the table in src/analyze/analyze-security.c
@@ -269,7 +269,7 @@ func capabilityNumbers() map[string]int {
 	numbers := map[string]int{}
 	for _, q := range questions {
 		for _, c := range q.capabilities {
-			if number, ok := sandbox.ParseCapability(c); ok {
+			if number, ok := spec.ParseCapability(c); ok {
 				numbers[c] = int(number)
 			}
 		}

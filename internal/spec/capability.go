@@ -1,10 +1,10 @@
-package sandbox
+package spec
 
 import "strings"
 
-// capabilityNames are those of capabilities(7), by number; the kernel floor,
+// Capabilities are the names of capabilities(7), by number; the kernel floor,
 // 5.15, knows them all.
-var capabilityNames = [...]string{
+var Capabilities = [...]string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
 	"CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE",
 	"CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
@@ -23,23 +23,10 @@ func ParseCapability(name string) (uintptr, bool) {
 	if !strings.HasPrefix(name, "CAP_") {
 		name = "CAP_" + name
 	}
-	for number, known := range capabilityNames {
+	for number, known := range Capabilities {
 		if name == known {
 			return uintptr(number), true
 		}
 	}
 	return 0, false
-}
-
-// capabilityMask is the set of the named capabilities, bit n for number n.
-func capabilityMask(names []string) (uint64, error) {
-	var mask uint64
-	for _, name := range names {
-		number, ok := ParseCapability(name)
-		if !ok {
-			return 0, &StepError{Step: "capability", Path: name, Cure: "no such capability, see capabilities(7)"}
-		}
-		mask |= 1 << number
-	}
-	return mask, nil
 }
