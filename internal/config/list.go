@@ -235,7 +235,6 @@ func directory(kind string) field[spec.Service] {
 	}
 	return field[spec.Service]{
 		key: kind + "_directory",
-		std: "[]",
 		read: func(r *reading, s *spec.Service, v value) {
 			if v.kind == unstable.String {
 				v = value{kind: unstable.Array, at: v.at, items: []value{v}}

@@ -86,7 +86,6 @@ type field[S any] struct {
 	reset  func(s *S)          // to the default
 	clear  func(s *S)          // to nothing: of a socket for which the key has no meaning
 	print  func(s *S) string   // the value, as TOML
-	std    string              // the default, as TOML
 	normal func(s *S) bool     // the value is the default
 	unset  string              // what holds without the key, where no value says it
 	whys   []func(s *S) string // each: why the key has no meaning; "": it has

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// FirstFD is the number of the first passed descriptor, SD_LISTEN_FDS_START.
-const FirstFD = 3
+// firstFD is the number of the first passed descriptor, SD_LISTEN_FDS_START.
+const firstFD = 3
 
 const (
 	listenPrefix = "LISTEN_"
@@ -31,7 +31,7 @@ func Environ(names []string, pid, pidfd int) ([]string, error) {
 		return nil, nil
 	}
 	for _, name := range names {
-		if err := CheckName(name); err != nil {
+		if err := checkName(name); err != nil {
 			return nil, err
 		}
 	}
@@ -46,10 +46,10 @@ func Environ(names []string, pid, pidfd int) ([]string, error) {
 	return env, nil
 }
 
-// CheckName says why name cannot stand in LISTEN_FDNAMES: the rule is
+// checkName says why name cannot stand in LISTEN_FDNAMES: the rule is
 // systemd's, up to 255 bytes of printable ASCII without a colon; the empty
 // name is allowed.
-func CheckName(name string) error {
+func checkName(name string) error {
 	if len(name) > maxNameLen {
 		return fmt.Errorf("socket name %.20q...: %d bytes, more than %d", name, len(name), maxNameLen)
 	}

@@ -8,12 +8,12 @@ import (
 
 func TestCheckName(t *testing.T) {
 	for _, name := range []string{"", "foo", "foo bar", "~!@#$%^&*()", strings.Repeat("x", 255), "a=b"} {
-		if err := CheckName(name); err != nil {
+		if err := checkName(name); err != nil {
 			t.Errorf("%q is valid in systemd: %v", name, err)
 		}
 	}
 	for _, name := range []string{"foo:bar", ":", "a\nb", "\x7f", "ä", "a\x00", strings.Repeat("x", 256)} {
-		if err := CheckName(name); err == nil {
+		if err := checkName(name); err == nil {
 			t.Errorf("%q is not valid in systemd", name)
 		}
 		if _, err := Environ([]string{"good", name}, 1, -1); err == nil {

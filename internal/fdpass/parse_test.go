@@ -97,7 +97,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%+v", c)
 		}
 		for i := range c.count {
-			if CheckName(c.name(i)) != nil {
+			if checkName(c.name(i)) != nil {
 				t.Fatalf("name %q", c.name(i))
 			}
 		}

@@ -49,13 +49,13 @@ func Receive() ([]Inherited, error) {
 		return nil, err
 	}
 	for i := range claimed.count {
-		if err := checkPassed(FirstFD+i, claimed.count); err != nil {
+		if err := checkPassed(firstFD+i, claimed.count); err != nil {
 			return nil, err
 		}
 	}
 	inherited := make([]Inherited, claimed.count)
 	for i := range inherited {
-		fd, name := FirstFD+i, claimed.name(i)
+		fd, name := firstFD+i, claimed.name(i)
 		unix.CloseOnExec(fd)
 		inherited[i] = Inherited{Name: name, File: os.NewFile(uintptr(fd), fmt.Sprintf("fd %d (%s)", fd, name))}
 	}
@@ -155,7 +155,7 @@ func parseNames(env map[string]string, count int) ([]string, error) {
 	}
 	names := strings.Split(value, ":")
 	for _, name := range names {
-		if err := CheckName(name); err != nil {
+		if err := checkName(name); err != nil {
 			return nil, &Error{listenNames, value, "is malformed: " + err.Error()}
 		}
 	}
@@ -202,7 +202,7 @@ func checkPassed(fd, count int) error {
 		return nil
 	}
 	return &Error{listenFDs, strconv.Itoa(count), fmt.Sprintf("claims descriptors %d to %d, but %d was not passed: it is closed",
-		FirstFD, FirstFD+count-1, fd)}
+		firstFD, firstFD+count-1, fd)}
 }
 
 // ownPidfdID is the inode number of this process's pidfd: unique until reboot

@@ -22,7 +22,7 @@ func stage() {
 		fatal(err)
 	}
 	// What the machine that runs the tests left open is not under test.
-	first := FirstFD + 1 + strings.Count(os.Getenv("TEST_NAMES"), ":")
+	first := firstFD + 1 + strings.Count(os.Getenv("TEST_NAMES"), ":")
 	if err := unix.CloseRange(uint(first), ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fatal(err)
 	}
@@ -139,7 +139,7 @@ func socketFiles(t *testing.T, n int) (files []*os.File, targets []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, targets = append(files, f), append(targets, fmt.Sprintf("%d %s", FirstFD+i, target))
+		files, targets = append(files, f), append(targets, fmt.Sprintf("%d %s", firstFD+i, target))
 	}
 	return files, targets
 }
@@ -152,7 +152,7 @@ func TestHandOver(t *testing.T) {
 			names[i] = fmt.Sprintf("name %d", i)
 		}
 		v := runStage(t, files, "TEST_NAMES="+strings.Join(names, ":"))
-		want := make([]int, FirstFD+n)
+		want := make([]int, firstFD+n)
 		for i := range want {
 			want[i] = i
 		}

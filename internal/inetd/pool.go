@@ -28,7 +28,6 @@ const calmAfter = 5 * time.Second
 type sandbox struct {
 	child  *spawn.Process
 	output *supervise.Output
-	made   time.Time
 }
 
 // wanted is how many sandboxes should stand ready: as many as clients came within
@@ -84,7 +83,7 @@ func (s *Service) make() {
 	if s.spec.StartTimeout > 0 {
 		ctx, cancel = context.WithTimeout(context.Background(), s.spec.StartTimeout)
 	}
-	one := &sandbox{made: time.Now()}
+	one := &sandbox{}
 	if s.pool.making == nil {
 		s.pool.making = make(map[*sandbox]context.CancelFunc)
 	}

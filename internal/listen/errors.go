@@ -11,8 +11,8 @@ import (
 	"activator/internal/spec"
 )
 
-// ErrClosed is what every operation on a closed [Socket] ends with.
-var ErrClosed = fs.ErrClosed
+// errClosed is what every operation on a closed [Socket] ends with.
+var errClosed = fs.ErrClosed
 
 // Error is a socket that cannot be opened, mended or healed.
 type Error struct {

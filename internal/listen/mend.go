@@ -22,7 +22,7 @@ func (s *Socket) Mend() (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return "", fail(s.spec.Address, "", ErrClosed, "")
+		return "", fail(s.spec.Address, "", errClosed, "")
 	}
 	if s.file == nil {
 		return s.bindAnew("it had no descriptor")
@@ -283,7 +283,7 @@ func (s *Socket) HealNode() (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return "", fail(s.spec.Address, "", ErrClosed, "")
+		return "", fail(s.spec.Address, "", errClosed, "")
 	}
 	if s.node == nil || s.file == nil {
 		return "", nil

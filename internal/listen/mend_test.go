@@ -243,7 +243,7 @@ func TestMendTwice(t *testing.T) {
 	if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("held by ourselves, pid %d", os.Getpid())) {
 		t.Errorf("Mend: %q, %v", what, err)
 	}
-	if _, err := s.Lend(); !errors.Is(err, ErrClosed) {
+	if _, err := s.Lend(); !errors.Is(err, errClosed) {
 		t.Errorf("Lend without a descriptor: %v", err)
 	}
 	unix.Close(fd)

@@ -186,10 +186,10 @@ func interfaceIndex(fd int, name string) (uint32, error) {
 	return req.Uint32(), nil
 }
 
-// control is [fd.Control], and ErrClosed where there is no file any more.
+// control is [fd.Control], and errClosed where there is no file any more.
 func control(file *os.File, f func(fd int) error) error {
 	if file == nil {
-		return ErrClosed
+		return errClosed
 	}
 	return fd.Control(file, f)
 }

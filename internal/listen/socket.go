@@ -210,7 +210,7 @@ func (s *Socket) dropStandIn() error {
 // usable is nil when there is a descriptor.
 func (s *Socket) usable() error {
 	if s.closed || s.file == nil {
-		return fail(s.spec.Address, "", ErrClosed, "")
+		return fail(s.spec.Address, "", errClosed, "")
 	}
 	return nil
 }

@@ -298,7 +298,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 	if err := s.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
 	}
-	if _, err := s.Lend(); !errors.Is(err, ErrClosed) {
+	if _, err := s.Lend(); !errors.Is(err, errClosed) {
 		t.Errorf("Lend after Close: %v", err)
 	}
 	if node := s.Spec().Address.Node(); node != "" {

@@ -93,7 +93,7 @@ func (w *Watcher) begin() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fmt.Errorf("watcher: %w", ErrClosed)
+		return fmt.Errorf("watcher: %w", errClosed)
 	}
 	w.running = true
 	return nil
@@ -149,7 +149,7 @@ func (w *Watcher) collect(events []reflex.Event) ([]func(), error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return nil, fmt.Errorf("watcher: %w", ErrClosed)
+		return nil, fmt.Errorf("watcher: %w", errClosed)
 	}
 	var calls []func()
 	for _, e := range events {
@@ -189,7 +189,7 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fail(s.spec.Address, "watcher", ErrClosed, "")
+		return fail(s.spec.Address, "watcher", errClosed, "")
 	}
 	if s.stand != nil {
 		defer s.stand.Ask()
@@ -232,7 +232,7 @@ const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 // still holds stays in the epoll when our descriptor is closed. epoll(7), Q6.
 func (w *Watcher) register(op int, file *os.File, id reflex.ID, events uint32) error {
 	if file == nil {
-		return ErrClosed
+		return errClosed
 	}
 	return w.loop.Control(op, file, id, events)
 }
@@ -305,7 +305,7 @@ func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fail(s.spec.Address, "watcher", ErrClosed, "")
+		return fail(s.spec.Address, "watcher", errClosed, "")
 	}
 	s.watcher = w
 	return fail(s.spec.Address, "", w.watchNode(s, *s.node, changed), "changes of the node go unnoticed")

@@ -11,12 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxMessage is the longest message in bytes that is read, systemd's limit
+// maxMessage is the longest message in bytes that is read, systemd's limit
 // (PIPE_BUF). A longer one is ignored whole.
-const MaxMessage = 4096
+const maxMessage = 4096
 
-// MaxStatus is how many bytes of a STATUS are kept.
-const MaxStatus = 512
+// maxStatus is how many bytes of a STATUS are kept.
+const maxStatus = 512
 
 // BadMessage says which parts of a message were ignored and why. The rest of
 // it holds.
@@ -36,22 +36,22 @@ type Message struct {
 	Reloading     bool
 	Barrier       bool // answered already, by closing the descriptor that came with it
 	HasStatus     bool
-	Status        string        // one printable line, at most MaxStatus bytes; may be empty
+	Status        string        // one printable line, at most maxStatus bytes; may be empty
 	ExtendTimeout time.Duration // from now; 0: none asked for
 	MainPID       int           // as the sender sees it, in its own pid namespace; 0: none told
 	Errno         syscall.Errno // 0: none told
 }
 
-// Parse reads a message of lines NAME=VALUE. Names it does not know, among them
+// parse reads a message of lines NAME=VALUE. Names it does not know, among them
 // those of the watchdog and of the descriptor store, are ignored. Values it
 // does not understand are ignored too, and named in the *BadMessage that comes
 // with the rest.
-func Parse(data []byte) (Message, error) {
+func parse(data []byte) (Message, error) {
 	var m Message
 	data = bytes.TrimSuffix(data, []byte{0})
 	switch {
-	case len(data) > MaxMessage:
-		return m, &BadMessage{[]string{"ignored: more than " + strconv.Itoa(MaxMessage) + " bytes"}}
+	case len(data) > maxMessage:
+		return m, &BadMessage{[]string{"ignored: more than " + strconv.Itoa(maxMessage) + " bytes"}}
 	case bytes.IndexByte(data, 0) >= 0:
 		return m, &BadMessage{[]string{"ignored: a zero byte inside"}}
 	}
@@ -81,7 +81,7 @@ func (m *Message) assign(name, value string) bool {
 		return assignOne(&m.Barrier, value)
 	case "STATUS":
 		if !m.HasStatus {
-			m.HasStatus, m.Status = true, clean(value, MaxStatus)
+			m.HasStatus, m.Status = true, clean(value, maxStatus)
 		}
 	case "EXTEND_TIMEOUT_USEC":
 		usec, ok := positive(value)

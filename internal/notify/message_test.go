@@ -47,10 +47,10 @@ func TestParse(t *testing.T) {
 		{"EXTEND_TIMEOUT_USEC=0", Message{}, "EXTEND_TIMEOUT_USEC=0"},
 		{"ERRNO=5000", Message{}, "ERRNO=5000"},
 		{"READY=1\x00STOPPING=1", Message{}, "zero byte"},
-		{"READY=1\n" + strings.Repeat("x", MaxMessage), Message{}, "more than 4096 bytes"},
+		{"READY=1\n" + strings.Repeat("x", maxMessage), Message{}, "more than 4096 bytes"},
 	}
 	for _, tt := range tests {
-		got, err := Parse([]byte(tt.data))
+		got, err := parse([]byte(tt.data))
 		if got != tt.want {
 			t.Errorf("%q: got %+v", tt.data, got)
 		}
@@ -62,12 +62,12 @@ func TestParse(t *testing.T) {
 }
 
 func TestStatusIsLimited(t *testing.T) {
-	for _, text := range []string{strings.Repeat("x", MaxStatus), strings.Repeat("x", MaxStatus+1), strings.Repeat("€", 700), strings.Repeat("\x00\x01"[1:], 3000)} {
-		m, err := Parse([]byte("STATUS=" + text))
-		if err != nil || len(m.Status) > MaxStatus || !utf8.ValidString(m.Status) {
+	for _, text := range []string{strings.Repeat("x", maxStatus), strings.Repeat("x", maxStatus+1), strings.Repeat("€", 700), strings.Repeat("\x00\x01"[1:], 3000)} {
+		m, err := parse([]byte("STATUS=" + text))
+		if err != nil || len(m.Status) > maxStatus || !utf8.ValidString(m.Status) {
 			t.Errorf("%d bytes, %v", len(m.Status), err)
 		}
-		if cut := strings.HasSuffix(m.Status, "..."); cut != (text[0] == 1 || len(text) > MaxStatus) {
+		if cut := strings.HasSuffix(m.Status, "..."); cut != (text[0] == 1 || len(text) > maxStatus) {
 			t.Errorf("%.20q of %d bytes: %.20q", text, len(text), m.Status)
 		}
 	}
@@ -77,7 +77,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("READY=1\nSTATUS=up\nMAINPID=7\nEXTEND_TIMEOUT_USEC=1000000\nERRNO=2"))
 	f.Add([]byte("BARRIER=1\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := Parse(data)
+		m, err := parse(data)
 		var bad *BadMessage
 		if err != nil && !errors.As(err, &bad) {
 			t.Fatalf("untyped error %v", err)
@@ -87,7 +87,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("not printable: %q", text)
 			}
 		}
-		if len(m.Status) > MaxStatus || m.MainPID < 0 || m.ExtendTimeout < 0 || m.Errno > maxErrno || !m.HasStatus && m.Status != "" {
+		if len(m.Status) > maxStatus || m.MainPID < 0 || m.ExtendTimeout < 0 || m.Errno > maxErrno || !m.HasStatus && m.Status != "" {
 			t.Fatalf("%+v", m)
 		}
 	})

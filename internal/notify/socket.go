@@ -64,9 +64,9 @@ func (s *Socket) Receive(ctx context.Context) (Message, int, error) {
 	case err != nil:
 		return Message{}, 0, fmt.Errorf("notify socket: %w", err)
 	case d.truncated:
-		return Message{}, d.pid, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", MaxMessage)}}
+		return Message{}, d.pid, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", maxMessage)}}
 	}
-	m, err := Parse(d.data)
+	m, err := parse(d.data)
 	return m, d.pid, err
 }
 
@@ -98,7 +98,7 @@ type datagram struct {
 // receive leaves no room for descriptors, which therefore the kernel closes: it writes
 // the credentials first, scm_recv in include/net/scm.h.
 func receive(fd int) (datagram, error) {
-	buffer := make([]byte, MaxMessage+1) // one more, for the zero byte Parse forgives
+	buffer := make([]byte, maxMessage+1) // one more, for the zero byte Parse forgives
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	n, oobn, flags, _, err := unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {

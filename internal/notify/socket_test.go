@@ -138,8 +138,8 @@ func sendWith(t *testing.T, s *Socket, data string, files ...*os.File) {
 // TestBadMessagesDoNotEndTheSocket: each is reported, the next one is received.
 func TestBadMessagesDoNotEndTheSocket(t *testing.T) {
 	s := open(t, path(t))
-	longest := append([]byte("READY=1\n"), bytes.Repeat([]byte("x"), MaxMessage-8)...)
-	for _, data := range []string{strings.Repeat("x", MaxMessage+2), string(longest) + "x", "MAINPID=x", "a\x00b"} {
+	longest := append([]byte("READY=1\n"), bytes.Repeat([]byte("x"), maxMessage-8)...)
+	for _, data := range []string{strings.Repeat("x", maxMessage+2), string(longest) + "x", "MAINPID=x", "a\x00b"} {
 		sendWith(t, s, data)
 		var bad *BadMessage
 		if m, pid, err := s.Receive(within(t)); m != (Message{}) || pid != os.Getpid() || !errors.As(err, &bad) {

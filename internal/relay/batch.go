@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 const (
@@ -103,17 +105,14 @@ func (b *batch) receive(fd, most int, names, ctl bool) (int, error) {
 
 // mmsg is recvmmsg(2) or sendmmsg(2), which return without waiting: so the
 // scheduler need not know.
-func mmsg(call uintptr, fd int, messages []mmsghdr) (int, error) {
-	for {
-		n, _, e := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)),
+func mmsg(call uintptr, socket int, messages []mmsghdr) (n int, err error) {
+	err = fd.Again(func() error {
+		r, _, e := unix.RawSyscall6(call, uintptr(socket), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		if e == 0 {
-			return int(n), nil
-		}
-		if e != unix.EINTR {
-			return 0, e
-		}
-	}
+		n = int(r)
+		return errnoOrNil(e)
+	})
+	return max(n, 0), err
 }
 
 // pack appends datagrams from first to before end, all for the same target

@@ -244,12 +244,11 @@ func (d *Datagrams) note() {
 
 // polled asks who is ready, as the runtime's poller wants it: true when done.
 func (d *Datagrams) polled(uintptr) bool {
-	for {
-		d.found, d.pollErr = unix.EpollWait(d.epfd, d.events, 0)
-		if d.pollErr != unix.EINTR {
-			return d.found != 0 // -1 with an error
-		}
-	}
+	d.pollErr = fd.Again(func() (err error) {
+		d.found, err = unix.EpollWait(d.epfd, d.events, 0)
+		return err
+	})
+	return d.found != 0 // -1 with an error
 }
 
 // alarm is the time of the next thing to do without a datagram; zero: nothing.

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // Unix datagrams go one by one: their queues are short (net.unix.max_dgram_qlen),
@@ -149,21 +151,18 @@ func readUnix(fd int, buffer *[]byte, name *rawAddr, ctl []byte) (text []byte, c
 }
 
 // peekLength returns the length of the first datagram.
-func peekLength(fd int) (int, error) {
-	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
-		if e == 0 {
-			return int(n), nil
-		}
-		if e != unix.EINTR {
-			return 0, e
-		}
-	}
+func peekLength(socket int) (n int, err error) {
+	err = fd.Again(func() error {
+		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), 0, 0, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
+		n = int(r)
+		return errnoOrNil(e)
+	})
+	return max(n, 0), err
 }
 
-// sendUnix sends one, to where fd is connected with to nil; creds is a control
+// sendUnix sends one, to where socket is connected with to nil; creds is a control
 // message or nil.
-func sendUnix(fd int, text []byte, to *rawAddr, creds []byte) error {
+func sendUnix(socket int, text []byte, to *rawAddr, creds []byte) error {
 	var h unix.Msghdr
 	var iov unix.Iovec
 	if len(text) > 0 {
@@ -179,15 +178,15 @@ func sendUnix(fd int, text []byte, to *rawAddr, creds []byte) error {
 		h.Control = &creds[0]
 		h.SetControllen(len(creds))
 	}
-	for {
-		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if e == unix.EMSGSIZE && roomy(fd, len(text)) {
-			continue
-		}
-		if e != unix.EINTR {
-			return errnoOrNil(e)
-		}
+	send := func() error {
+		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(socket), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return errnoOrNil(e)
 	}
+	err := fd.Again(send)
+	for err == unix.EMSGSIZE && roomy(socket, len(text)) {
+		err = fd.Again(send)
+	}
+	return err
 }
 
 // roomy makes the send buffer large enough for n bytes; false: it is, or cannot

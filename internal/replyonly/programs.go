@@ -11,8 +11,8 @@ import (
 	"activator/internal/spec"
 )
 
-// DefaultPeers is how many clients a socket remembers.
-const DefaultPeers = 8192
+// defaultPeers is how many clients a socket remembers.
+const defaultPeers = 8192
 
 // Programs are what seals sockets, loaded once.
 type Programs struct {
@@ -29,13 +29,13 @@ type Programs struct {
 }
 
 // Open loads the programs, tries whether they seal a socket, and removes what an activator that was killed has left
-// behind. Each socket will remember peers clients, 0: [DefaultPeers]; a table of
+// behind. Each socket will remember peers clients, 0: [defaultPeers]; a table of
 // the default takes 0.8 MB of the kernel's memory.
 //
 // The error is an *[Error], and says in a sentence what is missing.
 func Open(peers int) (*Programs, error) {
 	if peers == 0 {
-		peers = DefaultPeers
+		peers = defaultPeers
 	}
 	p, err := load(uint32(peers))
 	if err != nil {

@@ -196,8 +196,8 @@ func TestFlood(t *testing.T) {
 				t.Fatalf("to %v: %v, want %v", c, err, unix.EPERM)
 			}
 		}
-		if remembered > DefaultPeers || remembered < DefaultPeers/2 {
-			t.Errorf("of %d clients a table of %d remembers %d", len(clients), DefaultPeers, remembered)
+		if remembered > defaultPeers || remembered < defaultPeers/2 {
+			t.Errorf("of %d clients a table of %d remembers %d", len(clients), defaultPeers, remembered)
 		}
 		if err := unix.Sendto(quiet, []byte("x"), 0, sockaddr(last, false)); !errors.Is(err, unix.EPERM) {
 			t.Errorf("the other one's client: %v, want %v", err, unix.EPERM)

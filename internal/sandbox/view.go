@@ -14,8 +14,8 @@ import (
 	"activator/internal/spec"
 )
 
-// ErrUnknown says that only the service itself could tell.
-var ErrUnknown = errors.New("cannot be told from outside")
+// errUnknown says that only the service itself could tell.
+var errUnknown = errors.New("cannot be told from outside")
 
 // Viewer is the user who looks. A bit of a file's mode that keeps him out counts only
 // where nothing else could let him in.
@@ -206,7 +206,7 @@ func refusePoint(name string) *StepError {
 const mostLinks = 40
 
 // Find follows a path inside, as the viewer may. Its error is what the kernel would
-// say, or [ErrUnknown].
+// say, or [errUnknown].
 func (v *View) Find(name string) (Spot, error) {
 	spot, rest, links := Spot{Path: "/"}, strings.Split(name, "/"), 0
 	for len(rest) > 0 {
@@ -248,7 +248,7 @@ func (v *View) look(at string) (target string, spot Spot, err error) {
 		return "", Spot{Path: at}, nil
 	}
 	if below(at, "/proc") && at != "/proc" {
-		return "", Spot{}, ErrUnknown
+		return "", Spot{}, errUnknown
 	}
 	if at == "/proc" {
 		return "", Spot{Path: at, Locked: true}, nil
@@ -258,7 +258,7 @@ func (v *View) look(at string) (target string, spot Spot, err error) {
 		switch {
 		case !below(at, p.at):
 		case p.unknown:
-			return "", Spot{}, ErrUnknown
+			return "", Spot{}, errUnknown
 		case p.bind() && p.host != "":
 			return v.lookHost(at, p)
 		case p.at == at && p.Kind == Link:
@@ -279,12 +279,12 @@ func (v *View) lookHost(at string, p *placed) (target string, spot Spot, err err
 	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR:
 		return "", spot, err
 	case err != nil:
-		return "", spot, ErrUnknown
+		return "", spot, errUnknown
 	}
 	if spot.Stat.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err = os.Readlink(spot.Host)
 		if err != nil {
-			return "", spot, ErrUnknown
+			return "", spot, errUnknown
 		}
 	}
 	return target, spot, nil
@@ -326,7 +326,7 @@ func (s Spot) NoExec() bool {
 }
 
 // Open opens a file to read it, or only to look at it (O_PATH), as we may. Who cannot
-// gets [ErrUnknown].
+// gets [errUnknown].
 func (v *View) Open(name string, flags uint64) (*os.File, error) {
 	spot, err := v.Find(name)
 	if err != nil {
@@ -337,7 +337,7 @@ func (v *View) Open(name string, flags uint64) (*os.File, error) {
 	}
 	fd, err := unix.Open(spot.Host, int(flags)|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: ErrUnknown}
+		return nil, &os.PathError{Op: "open", Path: name, Err: errUnknown}
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }

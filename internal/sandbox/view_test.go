@@ -87,8 +87,8 @@ func TestViewFind(t *testing.T) {
 		{"/var/lib/state", "/var/lib/state", "", nil}, // it will be made
 		{"/var/lib/state/x", "", "", unix.ENOENT},
 		{"/proc", "/proc", "", nil},
-		{"/proc/self/exe", "", "", ErrUnknown},
-		{"/dev/fd/3", "", "", ErrUnknown},
+		{"/proc/self/exe", "", "", errUnknown},
+		{"/dev/fd/3", "", "", errUnknown},
 		{"/dev/null", "/dev/null", "/dev/null", nil},
 		{"/dev/sda", "", "", unix.ENOENT},
 	} {
@@ -159,7 +159,7 @@ func TestViewLater(t *testing.T) {
 	if len(refused) != 1 || refused[0].Path != "/etc/passwd" {
 		t.Errorf("refused %v", refused)
 	}
-	if _, err := v.Find("/srv/folder/x"); !errors.Is(err, ErrUnknown) {
+	if _, err := v.Find("/srv/folder/x"); !errors.Is(err, errUnknown) {
 		t.Errorf("what is in it: %v", err)
 	}
 }
@@ -172,7 +172,7 @@ func TestViewRefused(t *testing.T) {
 	if len(refused) != 1 || refused[0].Step != "open" || refused[0].Errno != unix.ENOENT {
 		t.Errorf("refused %v", refused)
 	}
-	if _, err := v.Find("/srv/none/file"); !errors.Is(err, ErrUnknown) {
+	if _, err := v.Find("/srv/none/file"); !errors.Is(err, errUnknown) {
 		t.Errorf("what is in it: %v", err)
 	}
 	spot, err := v.Find("/srv/dir/file")

@@ -17,12 +17,12 @@ import (
 	"activator/internal/sandbox"
 )
 
-// GuardName is argv[0] of the guard: the activator's own binary that waits for
+// guardName is argv[0] of the guard: the activator's own binary that waits for
 // the activator's end and kills what is left of its processes. The parent-death
 // signal alone does not reach everybody: it belongs to a thread, so a program
 // that calls execve(2) from another one than its first loses it, and any program
 // may clear it (PR_SET_PDEATHSIG, prctl(2)).
-const GuardName = "activator-guard"
+const guardName = "activator-guard"
 
 // guard is our side of the guard: one process for each Starter, which is sent a
 // pidfd of every process before anything untrusted runs in it, over a socketpair
@@ -151,7 +151,7 @@ func (g *guard) start() error {
 	ours, theirs := pair[0], pair[1]
 	defer func() { _ = unix.Close(theirs) }()
 	null := uintptr(g.starter.null)
-	pid, err := g.starter.startSelf([]string{GuardName}, &syscall.ProcAttr{
+	pid, err := g.starter.startSelf([]string{guardName}, &syscall.ProcAttr{
 		Dir: "/", Env: stageEnv(), Files: []uintptr{null, null, null, uintptr(theirs)},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})

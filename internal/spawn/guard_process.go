@@ -14,7 +14,7 @@ import (
 // guardSocket is the guard's end of the socketpair.
 const guardSocket = 3
 
-func isGuard() bool { return len(os.Args) == 1 && os.Args[0] == GuardName }
+func isGuard() bool { return len(os.Args) == 1 && os.Args[0] == guardName }
 
 // standGuard is the guard: it collects pidfds until the activator is gone, kills
 // who is left, and never returns. Meanwhile it stands in one recvmsg(2).

@@ -9,9 +9,9 @@ import (
 	"activator/internal/spec"
 )
 
-// StageName is argv[0] of a reaper: the activator's own binary. It is also the name,
+// stageName is argv[0] of a reaper: the activator's own binary. It is also the name,
 // in ps(1), of a child that has not become the program yet.
-const StageName = "activator-stage"
+const stageName = "activator-stage"
 
 // We and the child talk over one stream socketpair, whose end of file tells each that
 // the other is gone; the child's end closes at execve. A child that is a script says:

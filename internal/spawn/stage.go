@@ -27,7 +27,7 @@ func init() {
 }
 
 // IsStage reports whether this process was started as a reaper, or as the guard.
-func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == StageName || isGuard() }
+func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == stageName || isGuard() }
 
 // Stage is a reaper: it is shut in already, is told a plan, waits for the word to
 // go, and has the program for a child. It never returns, and logs nothing. It must

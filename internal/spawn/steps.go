@@ -129,7 +129,7 @@ func (s *steps) become(b *birth) {
 	}
 	s.step("start", "", "")
 	s.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	s.Do(unix.SYS_PRCTL, unix.PR_SET_NAME, s.Text(StageName), 0, 0, 0)
+	s.Do(unix.SYS_PRCTL, unix.PR_SET_NAME, s.Text(stageName), 0, 0, 0)
 	if b.sandbox != nil {
 		sandbox.Narrow(s.Script, b.sandbox.Capabilities())
 	}
@@ -304,7 +304,7 @@ func (s *steps) moveControl(control int) {
 func (s *steps) stage() {
 	const self = "/proc/self/exe"
 	s.step("init", self, "the reaper is the activator's own binary, which must start inside: build it static, with CGO_ENABLED=0")
-	argv := s.Words(s.Texts([]string{StageName, strconv.Itoa(s.control)})...)
+	argv := s.Words(s.Texts([]string{stageName, strconv.Itoa(s.control)})...)
 	env := s.Words(s.Texts(stageEnv())...)
 	s.Do(unix.SYS_FCNTL, uintptr(s.control), unix.F_SETFD, 0)
 	s.execs = append(s.execs, s.Do(unix.SYS_EXECVE, s.Text(self), argv.Address, env.Address))
