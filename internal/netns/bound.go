@@ -16,7 +16,7 @@ import (
 // an address. It is one goroutine's, which need not be that of the room.
 type Bound struct {
 	room    *Room
-	address Address
+	address spec.Address
 	diag    int
 	sockets []bound   // as of the last look
 	gone    int       // those that the program has closed
@@ -34,10 +34,9 @@ type bound struct {
 
 // Bound returns where the program takes the datagrams for a, an address of UDP. The
 // caller closes it. Every address becomes local inside.
-func (r *Room) Bound(a Address) (*Bound, error) {
+func (r *Room) Bound(a spec.Address) (*Bound, error) {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
-		a.Four, a.Six = a.IP.Is4(), a.IP.Is6()
 	}
 	if err := r.makeLocal(); err != nil {
 		return nil, err
@@ -82,7 +81,7 @@ func (b *Bound) Look() (bool, error) {
 
 // question asks who has bound the port.
 func (b *Bound) question(family int) sockdiag.Inet {
-	return sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_UDP, States: sockdiag.Unconnected, Port: b.address.Port, Memory: true}
+	return sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_UDP, States: sockdiag.Unconnected, Port: uint16(b.address.Port), Memory: true}
 }
 
 func boundOf(found *sockdiag.InetSocket) bound {
@@ -102,7 +101,8 @@ func (b *Bound) means(s bound) bool {
 	if want.IsValid() && !want.IsUnspecified() {
 		return s.ip == want || s.covers(want.Is4())
 	}
-	return b.address.Four && (s.ip.Is4() || s.covers(true)) || b.address.Six && s.ip.Is6()
+	four, six := b.address.Families()
+	return four && (s.ip.Is4() || s.covers(true)) || six && s.ip.Is6()
 }
 
 // covers reports whether s takes datagrams for every address of a family.
@@ -165,12 +165,12 @@ func (b *Bound) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 		}
 	}
 	if ip.IsValid() {
-		return netip.AddrPortFrom(ip, b.address.Port), true
+		return netip.AddrPortFrom(ip, uint16(b.address.Port)), true
 	}
 	if ip = b.toward(!four, netip.Addr{}); !ip.IsValid() {
 		return to, false
 	}
-	return netip.AddrPortFrom(ip, b.address.Port), false
+	return netip.AddrPortFrom(ip, uint16(b.address.Port)), false
 }
 
 // toward is the address for one family, not valid if there is none.

@@ -6,9 +6,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
-func boundAt(t testing.TB, r *Room, a Address) *Bound {
+func boundAt(t testing.TB, r *Room, a spec.Address) *Bound {
 	t.Helper()
 	b, err := r.Bound(a)
 	if err != nil {
@@ -58,24 +60,24 @@ func sendAs(t *testing.T, b *Bound, client netip.AddrPort, asked netip.Addr) (se
 // What the program has bound is found by the target, and it sees the client and, if
 // it has bound every address, what the client has asked.
 func TestBound(t *testing.T) {
-	any := Address{Port: 53, Four: true, Six: true}
+	any := spec.Address{Network: spec.UDP, Port: 53}
 	for _, tt := range []struct {
 		binds         string
-		target        Address
+		target        spec.Address
 		client, asked string
 		toward        string
 		own           bool
 	}{
 		{"udp4 127.0.0.1:53", any, "192.0.2.7:1234", "198.51.100.1", "127.0.0.1:53", true},
-		{"udp4 0.0.0.0:53", Address{Port: 53, Four: true}, "192.0.2.7:1234", "198.51.100.1", "198.51.100.1:53", true},
-		{"udp4 0.0.0.0:53", Address{Port: 53, IP: netip.MustParseAddr("10.1.2.3")}, "8.8.8.8:53000", "", "10.1.2.3:53", true},
+		{"udp4 0.0.0.0:53", spec.Address{Network: spec.UDP4, Port: 53}, "192.0.2.7:1234", "198.51.100.1", "198.51.100.1:53", true},
+		{"udp4 0.0.0.0:53", spec.Address{Network: spec.UDP, IP: netip.MustParseAddr("10.1.2.3"), Port: 53}, "8.8.8.8:53000", "", "10.1.2.3:53", true},
 		{"udp6 [::]:53", any, "[2001:db8::1]:7", "2001:db8::53", "[2001:db8::53]:53", true},
 		{"udp [::]:53", any, "192.0.2.7:1234", "198.51.100.1", "198.51.100.1:53", true}, // dual stack
 		{"udp [::]:53", any, "192.0.2.7:1234", "", "127.0.0.1:53", true},
 		{"udp6 [::1]:53", any, "[fe80::1]:777", "fe80::2", "[::1]:53", true},
 		{"udp6 [::]:53", any, "[fe80::1]:777", "fe80::2", "[fe80::2]:53", true},
 		{"udp4 127.0.0.1:53", any, "[2001:db8::1]:7", "::1", "127.0.0.1:53", false}, // no such family
-		{"udp6 [::]:53", Address{Port: 53, Six: true}, "192.0.2.7:1234", "127.0.0.1", "[::1]:53", false},
+		{"udp6 [::]:53", spec.Address{Network: spec.UDP6, Port: 53}, "192.0.2.7:1234", "127.0.0.1", "[::1]:53", false},
 	} {
 		t.Run(fmt.Sprint(tt.binds, " ", tt.client, " ", tt.asked), func(t *testing.T) {
 			i := newInmate(t)
@@ -113,7 +115,7 @@ func TestBoundQueue(t *testing.T) {
 		t.Run(fmt.Sprint(sockets), func(t *testing.T) {
 			i := newInmate(t)
 			r := open(t, i.pid)
-			b := boundAt(t, r, Address{Port: 5300, Four: true, Six: true})
+			b := boundAt(t, r, spec.Address{Network: spec.UDP, Port: 5300})
 			other := newInmate(t)
 			other.told("silent 127.0.0.1:5300", "listens")
 			i.told("tcp 127.0.0.1:5300", "listens")
@@ -159,7 +161,7 @@ func BenchmarkQueue(b *testing.B) {
 	for _, sockets := range []int{1, 4} {
 		b.Run(fmt.Sprint(sockets), func(b *testing.B) {
 			i := newInmate(b)
-			bound := boundAt(b, open(b, i.pid), Address{Port: 5300, Four: true})
+			bound := boundAt(b, open(b, i.pid), spec.Address{Network: spec.UDP4, Port: 5300})
 			for n := range sockets {
 				i.told(fmt.Sprintf("silent 127.0.0.%d:5300", n+1), "listens")
 			}

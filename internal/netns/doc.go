@@ -4,7 +4,7 @@
 //	room, err := netns.Open(pid)
 //	defer room.Close()
 //	err = room.Identify(pid) // for unix sockets
-//	door := room.Door(netns.Address{Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
+//	door := room.Door(spec.Address{Network: spec.TCP, Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
 //	if listens, err := door.Look(); listens {
 //		fd, err := door.Dial(client)
 //	}

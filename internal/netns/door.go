@@ -23,7 +23,7 @@ type Options struct {
 // Door is an address that the program listens at.
 type Door struct {
 	room    *Room
-	address Address
+	address spec.Address
 	options Options
 
 	four, six netip.Addr // where to connect; not valid: nobody listens there
@@ -52,10 +52,9 @@ const mostAhead = 128
 const lookPause = 100 * time.Millisecond
 
 // Door returns a door, which is the room's: nothing happens until it is looked at.
-func (r *Room) Door(a Address, o Options) *Door {
+func (r *Room) Door(a spec.Address, o Options) *Door {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
-		a.Four, a.Six = a.IP.Is4(), a.IP.Is6()
 	}
 	return &Door{room: r, address: a, options: o, node: -1}
 }
@@ -88,7 +87,7 @@ func (d *Door) Dial(client netip.AddrPort) (fd int, err error) {
 			return -1, err
 		}
 		source = client
-		if client.Port() == d.address.Port && client.Addr() == to {
+		if client.Port() == uint16(d.address.Port) && client.Addr() == to {
 			source = netip.AddrPortFrom(client.Addr(), 0) // it would be connected to itself
 		}
 	}
@@ -109,7 +108,8 @@ func (d *Door) toward(client netip.Addr) (to netip.Addr, own bool) {
 	if client.Is6() {
 		same, other = other, same
 	}
-	wanted := d.address.Four && client.Is4() || d.address.Six && client.Is6()
+	four, six := d.address.Families()
+	wanted := four && client.Is4() || six && client.Is6()
 	if !same.IsValid() && (wanted || !other.IsValid()) && time.Since(d.seen) > lookPause {
 		d.seen = time.Now()
 		_, _ = d.Look() // it may have begun since
@@ -134,7 +134,7 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 		e = d.name.call(unix.SYS_BIND, fd, source)
 	}
 	if e == 0 {
-		e = d.name.call(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, d.address.Port))
+		e = d.name.call(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, uint16(d.address.Port)))
 	}
 	if e == unix.EINPROGRESS {
 		// Through lo the answer is there already: it came while connect had the socket.

@@ -10,14 +10,6 @@ import (
 	"activator/internal/kernel/sockdiag"
 )
 
-// Address is what the program listens at: of TCP, or of a unix stream socket.
-type Address struct {
-	Port      uint16
-	IP        netip.Addr // the zero Addr: any address of the families
-	Four, Six bool       // with IP zero: the families, of which one is enough
-	Path      string     // as the program sees it, or "@name"
-}
-
 // Look reports whether the program listens at the door.
 func (d *Door) Look() (bool, error) {
 	if d.address.Path != "" {
@@ -26,7 +18,7 @@ func (d *Door) Look() (bool, error) {
 	var err error
 	d.four, d.six = netip.Addr{}, netip.Addr{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening, Port: d.address.Port}
+		q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening, Port: uint16(d.address.Port)}
 		e := q.Each(d.room.diag, d.see)
 		if e != nil && !errors.Is(e, unix.ENOENT) && !errors.Is(e, unix.EAFNOSUPPORT) {
 			err = e
@@ -59,10 +51,11 @@ func (d *Door) offer(ip netip.Addr) {
 	case ip.IsUnspecified():
 		to = netip.IPv6Loopback()
 	}
+	four, six := d.address.Families()
 	switch {
-	case to.Is4() && d.address.Four && (!d.four.IsValid() || ip.IsUnspecified()):
+	case to.Is4() && four && (!d.four.IsValid() || ip.IsUnspecified()):
 		d.four = to
-	case !to.Is4() && d.address.Six && (!d.six.IsValid() || ip.IsUnspecified()):
+	case !to.Is4() && six && (!d.six.IsValid() || ip.IsUnspecified()):
 		d.six = to
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
+	"activator/internal/spec"
 )
 
 func TestMain(m *testing.M) {
@@ -169,7 +170,7 @@ func open(t testing.TB, pid int) *Room {
 	return r
 }
 
-func door(t testing.TB, r *Room, a Address, own bool) *Door {
+func door(t testing.TB, r *Room, a spec.Address, own bool) *Door {
 	d := r.Door(a, Options{OwnAddress: own})
 	t.Cleanup(d.Close)
 	return d

@@ -27,23 +27,23 @@ func addrPort(s string) netip.AddrPort {
 func TestDial(t *testing.T) {
 	for _, tt := range []struct {
 		listens string
-		target  Address
+		target  spec.Address
 		client  string
 		sees    string // "PORT": any port
 	}{
-		{"tcp4 127.0.0.1:80", Address{Port: 80, Four: true, Six: true}, "192.0.2.7:1234", "192.0.2.7:1234"},
-		{"tcp4 0.0.0.0:80", Address{Port: 80, Four: true}, "127.0.0.2:40000", "127.0.0.2:40000"},
-		{"tcp4 0.0.0.0:80", Address{Port: 80, IP: netip.MustParseAddr("10.1.2.3")}, "8.8.8.8:53", "8.8.8.8:53"},
-		{"tcp6 [::]:80", Address{Port: 80, Four: true, Six: true}, "[2001:db8::1]:7", "[2001:db8::1]:7"},
-		{"tcp6 [::1]:80", Address{Port: 80, IP: netip.MustParseAddr("::1")}, "[fe80::1]:777", "[fe80::1%lo]:777"},
-		{"tcp [::]:80", Address{Port: 80, Four: true, Six: true}, "192.0.2.7:1234", "192.0.2.7:1234"}, // dual stack
-		{"tcp [::]:80", Address{Port: 80, Four: true, Six: true}, "192.0.2.7:80", "192.0.2.7:PORT"},   // its own port
-		{"tcp4 127.0.0.1:80", Address{Port: 80, Four: true, Six: true}, "127.0.0.1:80", "127.0.0.1:PORT"},
-		{"tcp4 127.0.0.1:80", Address{Port: 80, Four: true, Six: true}, "[::1]:1234", "127.0.0.1:PORT"}, // no such family
-		{"tcp4 127.0.0.1:80", Address{Port: 80, Four: true, Six: true}, "", "127.0.0.1:PORT"},           // a unix client
-		{"unix /PLACE/s", Address{Path: "/PLACE/s"}, "192.0.2.7:1234", "@"},
-		{"unix /PLACE/s", Address{Path: "/PLACE/link"}, "", "@"},
-		{"unix @name", Address{Path: "@name"}, "", "@"},
+		{"tcp4 127.0.0.1:80", spec.Address{Network: spec.TCP, Port: 80}, "192.0.2.7:1234", "192.0.2.7:1234"},
+		{"tcp4 0.0.0.0:80", spec.Address{Network: spec.TCP4, Port: 80}, "127.0.0.2:40000", "127.0.0.2:40000"},
+		{"tcp4 0.0.0.0:80", spec.Address{Network: spec.TCP, IP: netip.MustParseAddr("10.1.2.3"), Port: 80}, "8.8.8.8:53", "8.8.8.8:53"},
+		{"tcp6 [::]:80", spec.Address{Network: spec.TCP, Port: 80}, "[2001:db8::1]:7", "[2001:db8::1]:7"},
+		{"tcp6 [::1]:80", spec.Address{Network: spec.TCP, IP: netip.MustParseAddr("::1"), Port: 80}, "[fe80::1]:777", "[fe80::1%lo]:777"},
+		{"tcp [::]:80", spec.Address{Network: spec.TCP, Port: 80}, "192.0.2.7:1234", "192.0.2.7:1234"}, // dual stack
+		{"tcp [::]:80", spec.Address{Network: spec.TCP, Port: 80}, "192.0.2.7:80", "192.0.2.7:PORT"},   // its own port
+		{"tcp4 127.0.0.1:80", spec.Address{Network: spec.TCP, Port: 80}, "127.0.0.1:80", "127.0.0.1:PORT"},
+		{"tcp4 127.0.0.1:80", spec.Address{Network: spec.TCP, Port: 80}, "[::1]:1234", "127.0.0.1:PORT"}, // no such family
+		{"tcp4 127.0.0.1:80", spec.Address{Network: spec.TCP, Port: 80}, "", "127.0.0.1:PORT"},           // a unix client
+		{"unix /PLACE/s", spec.Address{Network: spec.Unix, Path: "/PLACE/s"}, "192.0.2.7:1234", "@"},
+		{"unix /PLACE/s", spec.Address{Network: spec.Unix, Path: "/PLACE/link"}, "", "@"},
+		{"unix @name", spec.Address{Network: spec.Unix, Path: "@name"}, "", "@"},
 	} {
 		t.Run(tt.listens+" "+tt.client, func(t *testing.T) {
 			place := strings.TrimPrefix(t.TempDir(), "/")
@@ -85,9 +85,9 @@ func TestLookFindsNobodyElse(t *testing.T) {
 	i.told("tcp 127.0.0.1:8001", "listens")
 	i.told("unixpacket "+place+"/packet", "listens")
 	r := open(t, i.pid)
-	for _, a := range []Address{
-		{Port: 8000, Four: true, Six: true}, {Port: 8001, Six: true}, {Port: 8001, IP: netip.MustParseAddr("127.0.0.2")},
-		{Path: place + "/s"}, {Path: place + "/packet"}, {Path: "@name"}, {Path: place + "/none"},
+	for _, a := range []spec.Address{
+		{Network: spec.TCP, Port: 8000}, {Network: spec.TCP6, Port: 8001}, {Network: spec.TCP, IP: netip.MustParseAddr("127.0.0.2"), Port: 8001},
+		{Network: spec.Unix, Path: place + "/s"}, {Network: spec.Unix, Path: place + "/packet"}, {Network: spec.Unix, Path: "@name"}, {Network: spec.Unix, Path: place + "/none"},
 	} {
 		if there, err := door(t, r, a, true).Look(); there || err != nil {
 			t.Errorf("%v: %v, %v", a, there, err)
@@ -102,8 +102,8 @@ func TestDialRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct {
 		listens string
-		target  Address
-	}{{"tcp4 127.0.0.1:8000", Address{Port: 8000, Four: true}}, {"unix " + path, Address{Path: path}}} {
+		target  spec.Address
+	}{{"tcp4 127.0.0.1:8000", spec.Address{Network: spec.TCP4, Port: 8000}}, {"unix " + path, spec.Address{Network: spec.Unix, Path: path}}} {
 		i.told(tt.listens, "listens")
 		d := door(t, r, tt.target, true)
 		if there, err := d.Look(); !there || err != nil {

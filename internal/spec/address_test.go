@@ -3,6 +3,8 @@ package spec
 import (
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -226,4 +228,25 @@ func FuzzParseAddress(f *testing.F) {
 			t.Fatalf("%q: %+v: back from %q: %+v, %v", s, a, a, again, err)
 		}
 	})
+}
+
+func TestAddressSocket(t *testing.T) {
+	for text, want := range map[string]struct {
+		kind      int
+		four, six bool
+	}{
+		"tcp://:80": {unix.SOCK_STREAM, true, true}, "tcp4://:80": {unix.SOCK_STREAM, true, false}, "udp6://:80": {unix.SOCK_DGRAM, false, true},
+		"udp://127.0.0.1:80": {unix.SOCK_DGRAM, true, false}, "tcp6://[::1]:80": {unix.SOCK_STREAM, false, true},
+	} {
+		a, err := ParseAddress(text)
+		four, six := a.Families()
+		if err != nil || a.Type() != want.kind || four != want.four || six != want.six {
+			t.Errorf("%s: type %d, families %v %v: %v", text, a.Type(), four, six, err)
+		}
+	}
+	for network, want := range map[Network]int{Unix: unix.SOCK_STREAM, UnixGram: unix.SOCK_DGRAM, UnixPacket: unix.SOCK_SEQPACKET, VSock: unix.SOCK_STREAM, FIFO: 0} {
+		if got := (Address{Network: network}).Type(); got != want {
+			t.Errorf("%s: type %d", network, got)
+		}
+	}
 }

@@ -172,7 +172,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			bounds[i], err = c.await(target)
 			there = bounds[i] != nil
 		} else {
-			door := c.room.Door(within(target), netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
+			door := c.room.Door(target, netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
 			defer door.Close()
 			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{door: door, watch: deafness{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, door)
@@ -265,12 +265,6 @@ func awaitListening(ctx context.Context, door interface{ Look() (bool, error) })
 		case <-time.After(pause):
 		}
 	}
-}
-
-// within translates a target.
-func within(a spec.Address) netns.Address {
-	return netns.Address{Port: uint16(a.Port), IP: a.IP, Path: a.Path,
-		Four: a.Network != spec.TCP6 && a.Network != spec.UDP6, Six: a.Network != spec.TCP4 && a.Network != spec.UDP4}
 }
 
 // dialer connects clients to the program.
