@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"internal/kernel/access": {},
 
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
-	"internal/kernel/sockopt":  {},
+	"internal/kernel/sockopt":  {"internal/spec"},
 }
 
 // leaves may make system calls themselves.
@@ -186,6 +186,46 @@ func TestForbiddenCalls(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// optionSetters set options of sockets outside of the table of kernel/sockopt, and why they may.
+var optionSetters = map[string]string{
+	"internal/kernel/sockopt": "it has the table",
+	"internal/netns":          "what it makes is ours, in a program's network",
+	"internal/proxy":          "what it carries is ours; of a listener it borrows two options, and gives them back",
+	"internal/relay":          "flows are ours; of the host's socket it borrows what it is told with a datagram, and gives that back",
+	"internal/notify":         "who has sent a message is asked of the kernel",
+	"internal/spawn":          "the same",
+	"cmd/echo":                "it is a program of its own",
+}
+
+// What is set on a socket that services share is one row of a table: how it is set, carried and
+// restored, and whether a sealed service may set it.
+func TestSocketOptionsAreRows(t *testing.T) {
+	used := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			selector, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			name := selector.Sel.Name
+			if of, ok := selector.X.(*ast.Ident); ok && of.Name == "unix" && (strings.HasPrefix(name, "Setsockopt") || name == "SYS_SETSOCKOPT" || name == "BindToDevice") {
+				if used[s.dir] = true; optionSetters[s.dir] == "" {
+					t.Errorf("%s: unix.%s: a socket option is a row of the table in internal/kernel/sockopt", s.line(n.Pos()), name)
+				}
+			}
+			return true
+		})
+	}
+	for dir := range optionSetters {
+		if !used[dir] {
+			t.Errorf("%s sets no option", dir)
+		}
 	}
 }
 

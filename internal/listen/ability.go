@@ -31,7 +31,8 @@ var CanRefuseRights = sync.OnceValue(func() bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil
+	_, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
+	return err == nil
 })
 
 func rights() Ability {
@@ -53,4 +54,12 @@ func family(name string, domain int, needs, cure string) Ability {
 	_ = unix.Close(fd)
 	a.OK, a.Detail = true, "sockets can be made"
 	return a
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "an older one"
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }

@@ -12,6 +12,7 @@ import (
 
 	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
 
@@ -195,8 +196,8 @@ func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
 	}
 }
 
-// here finds an address that this machine does not have, by binding it without a port
-// (IP_BIND_ADDRESS_NO_PORT of ip(7)): that takes nothing from anybody.
+// here finds an address that this machine does not have, by binding it without a port:
+// that takes nothing from anybody.
 func (e *examination) here(file *os.File, family int) {
 	a := e.address
 	a.Port = 0
@@ -204,7 +205,7 @@ func (e *examination) here(file *os.File, family int) {
 		return
 	}
 	e.add("", control(file, func(fd int) error {
-		if setInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) != nil {
+		if sockopt.AddressOnly(fd) != nil {
 			return nil
 		}
 		sa, err := sockaddr(fd, family, a)
@@ -242,7 +243,7 @@ func (e *Error) Key() string {
 	case "socket_user", "socket_group", "symlinks", "pipe_size":
 		return e.Step
 	}
-	if slices.ContainsFunc(options, func(o option) bool { return o.key == e.Step }) {
+	if e.Step != "" && slices.ContainsFunc(sockopt.Table, func(o sockopt.Option) bool { return o.Key != nil && o.Key.Name == e.Step }) {
 		return e.Step
 	}
 	return "listen"

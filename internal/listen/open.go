@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
 
@@ -87,17 +88,9 @@ func newSocket(want spec.Socket, from *stock) (*os.File, int, error) {
 	if err != nil {
 		return nil, 0, fail(a, "", err, socketCure(a, o, err))
 	}
-	if err := setOptions(file, kind.Family, a, o); err != nil {
+	if err := setOptions(file, &want, sockopt.Set); err != nil {
 		_ = file.Close()
 		return nil, 0, err
-	}
-	if want.Seal == spec.Relayed && a.Network == spec.UnixGram {
-		// The relay asks who has sent, and that of the first datagram too, which comes before it.
-		err := control(file, func(fd int) error { return setInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
-		if err != nil {
-			_ = file.Close()
-			return nil, 0, fail(a, "", err, "")
-		}
 	}
 	if want.Seal == spec.ReceiveOnly {
 		if err := sendNothing(file); err != nil {
@@ -106,6 +99,17 @@ func newSocket(want spec.Socket, from *stock) (*os.File, int, error) {
 		}
 	}
 	return file, kind.Family, nil
+}
+
+// setOptions sets what want asks for by one of the functions of the table; an error names
+// the key.
+func setOptions(file *os.File, want *spec.Socket, set func(int, *spec.Socket) error) error {
+	err := control(file, func(fd int) error { return set(fd, want) })
+	var failed *sockopt.Error
+	if errors.As(err, &failed) {
+		return fail(want.Address, failed.Key, failed.Err, failed.Cure)
+	}
+	return fail(want.Address, "", err, "")
 }
 
 // kindOf says what a is for socket(2): without IPv6 a dual-stack address is

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/ktest"
 	"activator/internal/spec"
 )
@@ -106,6 +107,7 @@ var optionTable = map[string][]readBack{
 	"receive_buffer":      {{"udp", func(o *spec.Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}, {"unix", func(o *spec.Options) { o.ReceiveBuffer = 65536 }, sol, unix.SO_RCVBUF, 2 * 65536, false}},
 	"send_buffer":         {{"udp", func(o *spec.Options) { o.SendBuffer = 65536 }, sol, unix.SO_SNDBUF, 2 * 65536, false}},
 	"priority":            {{"tcp", func(o *spec.Options) { o.Priority, o.PrioritySet = 6, true }, sol, unix.SO_PRIORITY, 6, false}, {"tcp", func(o *spec.Options) { o.Priority, o.PrioritySet = 7, true }, sol, unix.SO_PRIORITY, 7, true}},
+	"priority and ip_tos": {{"tcp", func(o *spec.Options) { o.Priority, o.PrioritySet, o.IPTOS, o.IPTOSSet = 3, true, 0x10, true }, sol, unix.SO_PRIORITY, 3, false}, {"dual", func(o *spec.Options) { o.Priority, o.PrioritySet, o.IPTOS, o.IPTOSSet = 3, true, 0x10, true }, sol, unix.SO_PRIORITY, 3, false}},
 	"mark":                {{"tcp", func(o *spec.Options) { o.Mark = 0xfffffffe }, sol, unix.SO_MARK, -2, true}},
 	"ip_tos":              {{"tcp", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}, {"udp6", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip6, unix.IPV6_TCLASS, 0x10, false}, {"dual", func(o *spec.Options) { o.IPTOS, o.IPTOSSet = 0x10, true }, ip4, unix.IP_TOS, 0x10, false}},
 	"ip_ttl":              {{"tcp", func(o *spec.Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}, {"tcp6", func(o *spec.Options) { o.IPTTL = 9 }, ip6, unix.IPV6_UNICAST_HOPS, 9, false}, {"dual", func(o *spec.Options) { o.IPTTL = 9 }, ip4, unix.IP_TTL, 9, false}},
@@ -169,12 +171,15 @@ func checkOption(t *testing.T, key string, tt readBack) {
 
 // TestOptionsComplete fails when an option has no row above.
 func TestOptionsComplete(t *testing.T) {
-	for _, opt := range options {
-		switch opt.key {
-		case "bind_to_device", "tcp_congestion": // tests of their own below
+	for _, o := range sockopt.Table {
+		if o.Key == nil {
+			continue
+		}
+		switch o.Key.Name {
+		case "", "bind_to_device", "tcp_congestion": // the former is "reuse_address", these have tests of their own below
 		default:
-			if optionTable[opt.key] == nil {
-				t.Errorf("%s is not tested", opt.key)
+			if optionTable[o.Key.Name] == nil {
+				t.Errorf("%s is not tested", o.Key.Name)
 			}
 		}
 	}

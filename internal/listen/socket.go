@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/relay"
 	"activator/internal/spec"
 )
@@ -182,7 +183,7 @@ func (s *Socket) putInFront() error {
 	if err != nil {
 		return err
 	}
-	err = setReceiving(stand.File(), s.spec)
+	err = setOptions(stand.File(), &s.spec, sockopt.SetRelayed)
 	if err == nil && s.watcher != nil {
 		err = s.watcher.move(s, stand.File())
 	}

@@ -1,10 +1,12 @@
-// Package sockopt is the table of socket options: what of a socket that services share
-// lasts, and what of it is whose.
+// Package sockopt is the table of socket options: how each is set, what is restored when a
+// service has had the socket, what follows a program to a socket of ours, and what a sealed
+// service may set.
 //
-//	state := sockopt.Record(fd)            // before any service has the socket
-//	changed, stuck := state.Restore(fd)    // after one has had it
-//	sockopt.Carry(theirs, ours, sealed)    // where ours takes the place of a program's own
-//	for _, o := range sockopt.Table { ... } // what a sealed service may set
+//	err := sockopt.Set(fd, &socket)          // what the configuration asks for
+//	state := sockopt.Record(fd)              // before any service has the socket
+//	changed, stuck := state.Restore(fd)      // after one has had it
+//	sockopt.Carry(theirs, ours, sealed)      // where ours takes the place of a program's own
+//	for _, o := range sockopt.Table { ... }  // what a sealed service may set
 //
 // A new option is one row of [Table]. It makes no socket, and knows no service.
 package sockopt

@@ -14,6 +14,7 @@ type Option struct {
 	Form        Form   // how it gets the value back that it had
 	Use         Use
 	Fresh       uint32 // of one that is carried: what a fresh socket reads in its first 4 bytes; the rest is 0
+	Key         *Key   // nil: the configuration does not set it
 }
 
 // Form is how an option is written so that it reads as it did.
@@ -21,16 +22,16 @@ type Form uint8
 
 // The forms of the table.
 const (
-	AsRead   Form = iota // written as it is read
-	Halved               // the kernel doubles it; with the FORCE form first
-	Lingered             // the time is written only while it is on
-	MinusOne             // -1 lets the kernel decide again; else as it is read
-	Zeroed               // 0 does
-	Derived              // the kernel writes it too, with IP_TOS: after that, as it is read
-	Blind                // cannot be read, or reads other things too: 0 is written each time
-	OneWay               // an error until the service sets it; never goes
-	Memory               // what options without a value took of net.core.optmem_max; never goes
-	Fleeting             // nothing of it lasts: on the sockets that are shared it has no effect, or another row is its effect
+	AsRead     Form = iota // written as it is read
+	Halved                 // the kernel doubles it; with the FORCE form first
+	Lingered               // the time is written only while it is on
+	MinusOne               // -1 lets the kernel decide again; else as it is read
+	Zeroed                 // 0 does
+	Derived                // the kernel writes it too, with IP_TOS: after that, as it is read
+	Blind                  // cannot be read, or reads other things too: 0 is written each time
+	OneWay                 // an error until the service sets it; never goes
+	Memory                 // what options without a value took of net.core.optmem_max; never goes
+	Unrestored             // nothing of it lasts on the sockets that are shared, or another row is its effect
 )
 
 // Use is what an option is for, beside being restored.

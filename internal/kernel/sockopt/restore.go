@@ -11,7 +11,7 @@ import (
 type State struct {
 	layers layers
 	device int    // SO_BINDTOIFINDEX, 0: none
-	record []byte // of each row its size and bytes, or unread; no fleeting ones, blind ones too
+	record []byte // of each row its size and bytes, or unread; no unrestored ones, blind ones too
 }
 
 // unread stands for the size of an option that this socket or kernel has not.
@@ -24,7 +24,7 @@ func Record(fd int) State {
 	var buf value
 	for i := range Table {
 		o := &Table[i]
-		if o.Form == Fleeting {
+		if o.Form == Unrestored {
 			continue
 		}
 		now, ok := s.read(o, fd, &buf)
@@ -55,7 +55,7 @@ func (s *State) Restore(fd int) (changed []string, stuck string) {
 		rest := s.record
 		for i := range Table {
 			o := &Table[i]
-			if o.Form == Fleeting {
+			if o.Form == Unrestored {
 				continue
 			}
 			var before []byte

@@ -15,13 +15,13 @@ func TestRows(t *testing.T) {
 			t.Errorf("%s: twice", o.Text)
 		}
 		at[[2]int{o.Level, o.Name}], texts[o.Text] = i, true
-		if o.Use&Carried != 0 && (o.Form == Blind || o.Form == OneWay || o.Form == Memory || o.Form == Fleeting) {
+		if o.Use&Carried != 0 && (o.Form == Blind || o.Form == OneWay || o.Form == Memory || o.Form == Unrestored) {
 			t.Errorf("%s is carried, and would not be restored", o.Text)
 		}
 		if o.Use&Carried == 0 && o.Fresh != 0 {
 			t.Errorf("%s is not carried: what is it fresh for", o.Text)
 		}
-		if o.Use == Refused && o.Form == Fleeting {
+		if o.Use == Refused && o.Form == Unrestored && o.Key == nil {
 			t.Errorf("%s: the row says nothing", o.Text)
 		}
 	}
