@@ -3,7 +3,10 @@ package listen
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
 	"activator/internal/relay"
@@ -37,4 +40,40 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	if r.last.done == nil {
 		t.Error("it does not run")
 	}
+}
+
+// What a service may send, and is told, is on the relay socket that it has in place of ours, and
+// is there again after it has had it.
+func TestRelayedHasItsOptions(t *testing.T) {
+	const sol = unix.SOL_SOCKET
+	r := &relays{t: t}
+	want := socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) {
+		o.Broadcast, o.SendBuffer, o.PassPacketInfo, o.Timestamping, o.Priority, o.PrioritySet = true, 50000, true, "ns", 3, true
+	})
+	want.Seal = spec.Relayed
+	s, err := openOne(want, r.means())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	check := func() {
+		t.Helper()
+		asService(t, s, func(fd int) {
+			for _, o := range [][3]int{{sol, unix.SO_BROADCAST, 1}, {sol, unix.SO_SNDBUF, 100000}, {unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {sol, unix.SO_TIMESTAMPNS, 1}, {sol, unix.SO_PRIORITY, 0}} {
+				if got, err := unix.GetsockoptInt(fd, o[0], o[1]); got != o[2] || err != nil {
+					t.Errorf("level %d, option %d: %d, %v, want %d", o[0], o[1], got, err, o[2])
+				}
+			}
+		})
+	}
+	check()
+	asService(t, s, func(fd int) {
+		if err := unix.SetsockoptInt(fd, sol, unix.SO_BROADCAST, 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if what, err := s.Mend(); err != nil || !strings.Contains(what, "SO_BROADCAST; set back") {
+		t.Errorf("Mend: %q, %v", what, err)
+	}
+	check()
 }

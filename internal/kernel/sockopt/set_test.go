@@ -43,7 +43,7 @@ func TestSetPriority(t *testing.T) {
 
 // A relay socket has what is about the service's own calls, and nothing else.
 func TestSetRelayed(t *testing.T) {
-	o := spec.Options{PassPacketInfo: true, Timestamping: "ns", Priority: 3, PrioritySet: true, IPTTL: 9, ReceiveBuffer: 60000}
+	o := spec.Options{Broadcast: true, SendBuffer: 50000, PassPacketInfo: true, Timestamping: "ns", Priority: 3, PrioritySet: true, IPTTL: 9, ReceiveBuffer: 60000}
 	const sol = unix.SOL_SOCKET
 	for kind, address := range map[string]string{"udp4": "udp4://:1", "udp6": "udp://:1"} {
 		fd := open(t, kind)
@@ -51,7 +51,7 @@ func TestSetRelayed(t *testing.T) {
 		if err := SetRelayed(fd, socketOf(t, address, o)); err != nil {
 			t.Fatal(err)
 		}
-		wants(t, fd, setting{sol, unix.SO_TIMESTAMPNS, 1},
+		wants(t, fd, setting{sol, unix.SO_BROADCAST, 1}, setting{sol, unix.SO_SNDBUF, 100000}, setting{sol, unix.SO_TIMESTAMPNS, 1},
 			setting{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, prio(0), ttl(64), setting{sol, unix.SO_RCVBUF, buffer})
 	}
 }

@@ -63,7 +63,7 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, on("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
 	{unix.SOL_SOCKET, unix.SO_DEBUG, "SO_DEBUG", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", AsRead, Allowed | Carried, 0, on("broadcast", func(o *spec.Options) bool { return o.Broadcast })}, // every UDP socket of a Go program sets it
+	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", AsRead, Allowed | Carried, 0, on("broadcast", func(o *spec.Options) bool { return o.Broadcast }).onRelay()}, // every UDP socket of a Go program sets it
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", AsRead, Allowed | Carried, 0, on("keep_alive", func(o *spec.Options) bool { return o.KeepAlive })},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, "SO_NO_CHECK", AsRead, Refused, 0, nil},
@@ -74,7 +74,7 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW, "SO_RCVTIMEO_NEW", Unrestored, Allowed, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW, "SO_SNDTIMEO_NEW", Unrestored, Allowed, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", Halved, Allowed | Carried, 0, number("receive_buffer", func(o *spec.Options) int { return o.ReceiveBuffer })},
-	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Carried, 0, number("send_buffer", func(o *spec.Options) int { return o.SendBuffer })},
+	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Carried, 0, number("send_buffer", func(o *spec.Options) int { return o.SendBuffer }).onRelay()},
 	{unix.SOL_SOCKET, unix.SO_BUF_LOCK, "SO_BUF_LOCK", AsRead, Refused, 0, nil}, // after the two, which set it
 	{unix.SOL_SOCKET, unix.SO_RESERVE_MEM, "SO_RESERVE_MEM", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_OLD, "SO_TIMESTAMP", AsRead, Allowed | Carried, 0, stamps("us")}, // 0 in any form clears all
