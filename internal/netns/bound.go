@@ -13,9 +13,9 @@ import (
 )
 
 // Bound is where the program takes datagrams: the UDP sockets that it has bound to
-// an address. It is one goroutine's, which need not be that of the room.
+// an address. It is one goroutine's, which need not be that of the program.
 type Bound struct {
-	room    *Room
+	program *Program
 	address spec.Address
 	diag    int
 	sockets []bound   // as of the last look
@@ -34,18 +34,18 @@ type bound struct {
 
 // Bound returns where the program takes the datagrams for a, an address of UDP. The
 // caller closes it. Every address becomes local inside.
-func (r *Room) Bound(a spec.Address) (*Bound, error) {
+func (p *Program) Bound(a spec.Address) (*Bound, error) {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
 	}
-	if err := r.makeLocal(); err != nil {
+	if err := p.makeLocal(); err != nil {
 		return nil, err
 	}
-	fds, err := r.sockets(diagKind)
+	fds, err := p.sockets(diagKind)
 	if err != nil {
 		return nil, err
 	}
-	return &Bound{room: r, address: a, diag: fds[0]}, nil
+	return &Bound{program: p, address: a, diag: fds[0]}, nil
 }
 
 // Close closes what Bound opened; sockets that were made live on.
@@ -199,5 +199,5 @@ func (b *Bound) toward(four bool, asked netip.Addr) (ip netip.Addr) {
 // Sockets makes n datagram sockets of a family inside, or fewer, close-on-exec and
 // non-blocking, that may have any client's address, ip(7). The caller closes them.
 func (b *Bound) Sockets(family, n int) ([]int, error) {
-	return b.room.datagrams(family, min(n, mostAhead))
+	return b.program.datagrams(family, min(n, mostAhead))
 }

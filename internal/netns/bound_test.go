@@ -10,7 +10,7 @@ import (
 	"activator/internal/spec"
 )
 
-func boundAt(t testing.TB, r *Room, a spec.Address) *Bound {
+func boundAt(t testing.TB, r *Program, a spec.Address) *Bound {
 	t.Helper()
 	b, err := r.Bound(a)
 	if err != nil {

@@ -1,18 +1,28 @@
-// Package netns makes sockets in the network namespace of a process that we
-// started, and connects them to what it listens at there.
+// Package netns makes sockets in other network namespaces and control groups, and looks at
+// what is there.
 //
-//	room, err := netns.Open(pid)
-//	defer room.Close()
-//	err = room.Identify(pid) // for unix sockets
-//	door := room.Door(spec.Address{Network: spec.TCP, Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
-//	if listens, err := door.Look(); listens {
-//		fd, err := door.Dial(client)
+// For a program that we started, in its own network:
+//
+//	program, err := netns.Open(pid)
+//	defer program.Close()
+//	err = program.Identify(pid) // for unix sockets
+//	target := program.Target(spec.Address{Network: spec.TCP, Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
+//	if listens, err := target.Look(); listens {
+//		fd, err := target.Dial(client)
 //	}
 //
-// Of datagrams [Room.Bound] finds what the program has bound and how much it has not
+// Of datagrams [Program.Bound] finds what the program has bound and how much it has not
 // read yet, and makes the sockets to send from.
 //
-// Nobody stays inside for it: a child that shares our memory and our descriptors,
+// For a relay, in a network namespace that lives by its sockets:
+//
+//	var owner netns.Owner
+//	socket, flows, err := owner.New(unix.AF_INET, []int{unix.AF_INET})
+//	more, err := netns.Flows(socket, unix.AF_INET, 8)
+//
+// For the programs of a control group: [SocketsInGroup].
+//
+// Nobody stays there for it: a child that shares our memory and our descriptors,
 // and runs no Go, enters the namespaces, makes a handful of sockets, and is gone
 // after some ten microseconds. It needs no privilege, since whoever made a user
 // namespace has every capability in it, user_namespaces(7).

@@ -35,7 +35,7 @@ func ownSocket(t testing.TB) int {
 	return fd
 }
 
-func looked(t testing.TB, d *Door) bool {
+func looked(t testing.TB, d *Target) bool {
 	t.Helper()
 	there, err := d.Look()
 	if err != nil {
@@ -77,7 +77,7 @@ func TestDialNobodyElse(t *testing.T) {
 			t.Errorf("connected to the host: %d, %v", fd, err)
 		}
 	}
-	if fd, _, err := unix.Accept(host); err != nil || netns(t, fd) != netns(t, d.stockedSocket(t)) || netns(t, fd) == netns(t, host) {
+	if fd, _, err := unix.Accept(host); err != nil || netns(t, fd) != netns(t, d.pooledSocket(t)) || netns(t, fd) == netns(t, host) {
 		t.Errorf("the network of the other end tells whose it is: %v", err)
 	} else {
 		_ = unix.Close(fd)
@@ -96,9 +96,9 @@ func TestDialNobodyElse(t *testing.T) {
 	}
 }
 
-// stockedSocket is one that the door has made.
-func (d *Door) stockedSocket(t testing.TB) int {
-	fd, err := d.take(stockUnix)
+// pooledSocket is one that the door has made.
+func (d *Target) pooledSocket(t testing.TB) int {
+	fd, err := d.takeSocket(poolUnix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func netns(t testing.TB, fd int) uint64 {
 	return cookie
 }
 
-// Without knowing whose room it is nobody is connected: that would be with our rights.
+// Without knowing who the program is nobody is connected: that would be with our rights.
 func TestDialUnidentified(t *testing.T) {
 	i := newInmate(t)
 	r, err := Open(i.pid)
@@ -176,8 +176,8 @@ func TestIsNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Door{node: node}
-	defer d.forget()
+	d := &Target{node: node}
+	defer d.closeNode()
 	stat := unix.Stat_t{Ino: 5<<32 | 7, Dev: unix.Mkdev(8, 300)}
 	for value, want := range map[sockdiag.Node]bool{
 		{Inode: 7, Device: 8<<20 | 300}: true,

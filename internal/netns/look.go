@@ -10,8 +10,8 @@ import (
 	"activator/internal/kernel/sockdiag"
 )
 
-// Look reports whether the program listens at the door.
-func (d *Door) Look() (bool, error) {
+// Look reports whether the program listens at the target.
+func (d *Target) Look() (bool, error) {
 	if d.address.Path != "" {
 		return d.lookUnix()
 	}
@@ -19,7 +19,7 @@ func (d *Door) Look() (bool, error) {
 	d.four, d.six = netip.Addr{}, netip.Addr{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening, Port: uint16(d.address.Port)}
-		e := q.Each(d.room.diag, d.see)
+		e := q.Each(d.program.diag, d.noteListener)
 		if e != nil && !errors.Is(e, unix.ENOENT) && !errors.Is(e, unix.EAFNOSUPPORT) {
 			err = e
 		}
@@ -27,17 +27,17 @@ func (d *Door) Look() (bool, error) {
 	return d.four.IsValid() || d.six.IsValid(), err
 }
 
-// see takes in a listening socket.
-func (d *Door) see(s *sockdiag.InetSocket) {
+// noteListener takes in a listening socket.
+func (d *Target) noteListener(s *sockdiag.InetSocket) {
 	ip := s.Local.Addr()
-	d.offer(ip.Unmap())
+	d.noteAddress(ip.Unmap())
 	if ip == netip.IPv6Unspecified() && !s.V6Only {
-		d.offer(netip.IPv4Unspecified())
+		d.noteAddress(netip.IPv4Unspecified())
 	}
 }
 
-// offer keeps where to connect to what is bound to ip, if it is what we look for.
-func (d *Door) offer(ip netip.Addr) {
+// noteAddress keeps where to connect to what is bound to ip, if it is what we look for.
+func (d *Target) noteAddress(ip netip.Addr) {
 	want := d.address.IP
 	to := ip
 	switch {
@@ -63,9 +63,9 @@ func (d *Door) offer(ip netip.Addr) {
 // lookUnix finds the node, in the program's root, by its links and with its ids, and whether a
 // socket of the program's network is bound to such a node and listens. That is a
 // reason to connect, and no proof: the kernel tells half of an inode's number.
-func (d *Door) lookUnix() (bool, error) {
-	d.forget()
-	if d.room.place == nil {
+func (d *Target) lookUnix() (bool, error) {
+	d.closeNode()
+	if d.program.place == nil {
 		return false, errUnidentified
 	}
 	show, is := sockdiag.ShowName, d.isName
@@ -77,7 +77,7 @@ func (d *Door) lookUnix() (bool, error) {
 		show, is = sockdiag.ShowNode, func(s *sockdiag.UnixSocket) bool { return d.isNode(&stat, s.Node) }
 	}
 	found := false
-	err := sockdiag.Unix{States: sockdiag.Listening, Show: show}.Each(d.room.diag, func(s *sockdiag.UnixSocket) {
+	err := sockdiag.Unix{States: sockdiag.Listening, Show: show}.Each(d.program.diag, func(s *sockdiag.UnixSocket) {
 		found = found || s.Type == unix.SOCK_STREAM && s.State == sockdiag.Listening && is(s)
 	})
 	if errors.Is(err, unix.ENOENT) {
@@ -87,14 +87,14 @@ func (d *Door) lookUnix() (bool, error) {
 }
 
 // isName reports whether a socket has the name.
-func (d *Door) isName(s *sockdiag.UnixSocket) bool {
+func (d *Target) isName(s *sockdiag.UnixSocket) bool {
 	return len(s.Name) > 0 && s.Name[0] == 0 && string(s.Name[1:]) == d.address.Path[1:]
 }
 
 // openNode opens the node, if it is that of a socket.
-func (d *Door) openNode() (stat unix.Stat_t, found bool) {
-	err := d.room.ids.Do(func() (err error) {
-		d.node, err = fd.OpenInRoot(d.room.root, d.address.Path, unix.O_PATH)
+func (d *Target) openNode() (stat unix.Stat_t, found bool) {
+	err := d.program.ids.Do(func() (err error) {
+		d.node, err = fd.OpenInRoot(d.program.root, d.address.Path, unix.O_PATH)
 		return err
 	})
 	if err != nil {
@@ -106,7 +106,7 @@ func (d *Door) openNode() (stat unix.Stat_t, found bool) {
 
 // isNode compares what the kernel tells: half of the inode's number, and the device. Of
 // file systems that have devices of their own for stat(2), the number alone.
-func (d *Door) isNode(stat *unix.Stat_t, node sockdiag.Node) bool {
+func (d *Target) isNode(stat *unix.Stat_t, node sockdiag.Node) bool {
 	if node == (sockdiag.Node{}) || node.Inode != uint32(stat.Ino) {
 		return false
 	}
@@ -124,7 +124,7 @@ func (d *Door) isNode(stat *unix.Stat_t, node sockdiag.Node) bool {
 	return false
 }
 
-func (d *Door) forget() {
+func (d *Target) closeNode() {
 	if d.node >= 0 {
 		_ = unix.Close(d.node)
 		d.node = -1

@@ -157,7 +157,7 @@ func (i *inmate) told(line, want string) {
 	}
 }
 
-func open(t testing.TB, pid int) *Room {
+func open(t testing.TB, pid int) *Program {
 	t.Helper()
 	r, err := Open(pid)
 	if err != nil {
@@ -170,14 +170,14 @@ func open(t testing.TB, pid int) *Room {
 	return r
 }
 
-func door(t testing.TB, r *Room, a spec.Address, own bool) *Door {
-	d := r.Door(a, Options{OwnAddress: own})
+func door(t testing.TB, r *Program, a spec.Address, own bool) *Target {
+	d := r.Target(a, Options{OwnAddress: own})
 	t.Cleanup(d.Close)
 	return d
 }
 
 // greeting dials as from and returns whom the program sees.
-func greeting(t testing.TB, d *Door, from string) string {
+func greeting(t testing.TB, d *Target, from string) string {
 	t.Helper()
 	var client = addrPort(from)
 	fd, err := d.Dial(client)

@@ -141,10 +141,10 @@ func TestChildrenBesideWork(t *testing.T) {
 			}
 		})
 	}
-	var rooms sync.WaitGroup
+	var all sync.WaitGroup
 	for range 4 {
 		r := open(t, i.pid)
-		rooms.Go(func() {
+		all.Go(func() {
 			for range 200 {
 				fds, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 				if err != nil {
@@ -160,7 +160,7 @@ func TestChildrenBesideWork(t *testing.T) {
 			}
 		})
 	}
-	rooms.Wait()
+	all.Wait()
 	close(stop)
 	work.Wait()
 }

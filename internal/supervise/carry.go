@@ -23,7 +23,7 @@ import (
 // called from any goroutine, and of nil.
 type carrier struct {
 	child   *spawn.Process
-	room    *netns.Room
+	program *netns.Program
 	ctx     context.Context // until nobody is to be accepted any more
 	leaving context.CancelFunc
 	cut     context.CancelFunc // ends it at once
@@ -49,27 +49,27 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if s.spec.Handover != spec.Proxy {
 		return nil, nil
 	}
-	room, err := netns.Open(child.Pid())
+	program, err := netns.Open(child.Pid())
 	if err != nil {
 		return nil, err
 	}
 	if slices.ContainsFunc(s.spec.Sockets, func(to spec.Socket) bool { return to.Target.Unix() }) {
-		if err := room.Identify(child.Pid()); err != nil {
-			room.Close()
+		if err := program.Identify(child.Pid()); err != nil {
+			program.Close()
 			return nil, err
 		}
 	}
-	if err := room.LowPorts(); err != nil {
+	if err := program.LowPorts(); err != nil {
 		level := slog.LevelDebug
 		if slices.ContainsFunc(s.spec.Sockets, func(to spec.Socket) bool { return to.Target.Internet() && to.Target.Port < 1024 }) {
 			level = slog.LevelWarn
 		}
 		s.log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
-	if err := room.NoCongestion(); err != nil {
+	if err := program.NoCongestion(); err != nil {
 		s.log.Debug("the program's connections may be slower than they could be", "err", err)
 	}
-	c := &carrier{child: child, room: room, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Sockets))}
+	c := &carrier{child: child, program: program, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Sockets))}
 	c.exited, c.exit = context.WithCancel(context.Background())
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)
@@ -120,7 +120,7 @@ func (c *carrier) end() {
 		<-c.done
 	}
 	c.cut()
-	c.room.Close()
+	c.program.Close()
 }
 
 // missing is what the program has not done yet.
@@ -172,10 +172,10 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			bounds[i], err = c.await(target)
 			there = bounds[i] != nil
 		} else {
-			door := c.room.Door(target, netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
-			defer door.Close()
-			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{door: door, watch: deafness{service: s, child: c.child}}})
-			there, err = awaitListening(c.ctx, door)
+			reach := c.program.Target(target, netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
+			defer reach.Close()
+			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{target: reach, watch: deafness{service: s, child: c.child}}})
+			there, err = awaitListening(c.ctx, reach)
 		}
 		if err != nil || !there {
 			return err
@@ -254,9 +254,9 @@ const (
 )
 
 // awaitListening is false when ctx is done first.
-func awaitListening(ctx context.Context, door interface{ Look() (bool, error) }) (bool, error) {
+func awaitListening(ctx context.Context, at interface{ Look() (bool, error) }) (bool, error) {
 	for pause := leastLook; ; pause = min(pause+pause/4, mostLook) {
-		if there, err := door.Look(); there || err != nil {
+		if there, err := at.Look(); there || err != nil {
 			return there, err
 		}
 		select {
@@ -269,9 +269,9 @@ func awaitListening(ctx context.Context, door interface{ Look() (bool, error) })
 
 // dialer connects clients to the program.
 type dialer struct {
-	door  *netns.Door
-	watch deafness
-	told  bool // the log knows that the door leads elsewhere
+	target *netns.Target
+	watch  deafness
+	told   bool // the log knows that the target leads elsewhere
 }
 
 // deafness is how long a program has not listened, while somebody wanted something of
@@ -302,7 +302,7 @@ func (d *deafness) see(deaf bool) {
 // moment, makes its next client wait, and nobody else is accepted then. Mostly it is
 // about to end.
 func (d *dialer) Dial(client *proxy.Client) (int, error) {
-	fd, err := d.door.Dial(client.Addr())
+	fd, err := d.target.Dial(client.Addr())
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
 		d.watch.see(false)
 		return fd, err

@@ -23,7 +23,7 @@ type courier struct {
 // await waits until the program has bound a target of UDP, and returns where, which
 // the caller closes; nil: nobody is to be served any more.
 func (c *carrier) await(target spec.Address) (*netns.Bound, error) {
-	bound, err := c.room.Bound(target)
+	bound, err := c.program.Bound(target)
 	if err != nil {
 		return nil, err
 	}

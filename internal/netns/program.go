@@ -11,9 +11,9 @@ import (
 	"activator/internal/kernel/behalf"
 )
 
-// Room is the inside of a process: its network, and the files that it sees. It is
-// one goroutine's, with all its doors.
-type Room struct {
+// Program is the inside of a process: its network, and the files that it sees. It is
+// one goroutine's, with all its targets.
+type Program struct {
 	namespace
 	root  int // its root folder
 	diag  int // netlink socket of the network, sock_diag(7)
@@ -23,42 +23,42 @@ type Room struct {
 	alone bool          // the network is its own: whoever has a name there is of the process
 }
 
-// Open opens the room of a process that we started, and that has been given its
+// Open opens the inside of a process that we started, and that has been given its
 // root. The pid must not have been reaped.
-func Open(pid int) (*Room, error) {
-	r := &Room{namespace: namespace{-1, -1}, root: -1, diag: -1}
+func Open(pid int) (*Program, error) {
+	p := &Program{namespace: namespace{-1, -1}, root: -1, diag: -1}
 	for _, o := range []struct {
 		name  string
 		flags int
 		fd    *int
-	}{{"ns/user", unix.O_RDONLY, &r.user}, {"ns/net", unix.O_RDONLY, &r.network}, {"root", unix.O_PATH | unix.O_DIRECTORY, &r.root}} {
+	}{{"ns/user", unix.O_RDONLY, &p.user}, {"ns/net", unix.O_RDONLY, &p.network}, {"root", unix.O_PATH | unix.O_DIRECTORY, &p.root}} {
 		path := fmt.Sprintf("/proc/%d/%s", pid, o.name)
 		fd, err := unix.Open(path, o.flags|unix.O_CLOEXEC, 0)
 		if err != nil {
-			r.Close()
+			p.Close()
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 		*o.fd = fd
 	}
-	fds, err := r.sockets(diagKind)
+	fds, err := p.sockets(diagKind)
 	if err != nil {
-		r.Close()
+		p.Close()
 		return nil, err
 	}
-	r.diag = fds[0]
-	return r, nil
+	p.diag = fds[0]
+	return p, nil
 }
 
-// Identify finds out who the process is: doors to unix sockets need it. The pid must not have been
+// Identify finds out who the process is: targets that are unix sockets need it. The pid must not have been
 // reaped.
-func (r *Room) Identify(pid int) (err error) {
-	if r.ids, err = behalf.IDsOf(pid); err != nil {
+func (p *Program) Identify(pid int) (err error) {
+	if p.ids, err = behalf.IDsOf(pid); err != nil {
 		return err
 	}
-	if r.place, err = behalf.OpenPlace(pid); err != nil {
+	if p.place, err = behalf.OpenPlace(pid); err != nil {
 		return err
 	}
-	owner, err := unix.IoctlRetInt(r.network, unix.NS_GET_USERNS)
+	owner, err := unix.IoctlRetInt(p.network, unix.NS_GET_USERNS)
 	if err == unix.EPERM {
 		return nil // not of our user namespace's: somebody else's
 	}
@@ -67,35 +67,35 @@ func (r *Room) Identify(pid int) (err error) {
 	}
 	defer unix.Close(owner)
 	var of, its unix.Stat_t
-	if err := errors.Join(unix.Fstat(owner, &of), unix.Fstat(r.user, &its)); err != nil {
+	if err := errors.Join(unix.Fstat(owner, &of), unix.Fstat(p.user, &its)); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
-	r.alone = of.Dev == its.Dev && of.Ino == its.Ino
+	p.alone = of.Dev == its.Dev && of.Ino == its.Ino
 	return nil
 }
 
 // Close closes what Open opened. Sockets that were made live on. Twice is fine.
-func (r *Room) Close() {
-	r.namespace.close()
-	for _, fd := range []*int{&r.root, &r.diag} {
+func (p *Program) Close() {
+	p.namespace.close()
+	for _, fd := range []*int{&p.root, &p.diag} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 			*fd = -1
 		}
 	}
-	if r.place != nil {
-		r.place.Close()
-		r.place = nil
+	if p.place != nil {
+		p.place.Close()
+		p.place = nil
 	}
 }
 
 // makeLocal makes every address local inside, so that the program's answers to a client's
 // address come to the socket that has it.
-func (r *Room) makeLocal() error {
-	if r.local {
+func (p *Program) makeLocal() error {
+	if p.local {
 		return nil
 	}
-	fds, err := r.sockets(routeKind)
+	fds, err := p.sockets(routeKind)
 	if err != nil {
 		return err
 	}
@@ -103,28 +103,28 @@ func (r *Room) makeLocal() error {
 	if err := makeLocal(fds[0], unix.AF_INET, unix.AF_INET6); err != nil {
 		return err
 	}
-	r.local = true
+	p.local = true
 	return nil
 }
 
 // LowPorts lets the program bind ports below 1024, as a server that was root would:
 // in a network of its own they are nobody else's. ip(7), ip_unprivileged_port_start.
 // It comes before the program.
-func (r *Room) LowPorts() error {
-	return r.set("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") // of IPv6 too
+func (p *Program) LowPorts() error {
+	return p.set("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") // of IPv6 too
 }
 
 // NoCongestion gives the network reno for congestion control: on its loopback nothing
 // is congested, and an algorithm that paces, as BBR does, halves what goes through.
 // Reno is in every kernel and allowed to everybody, tcp(7). It comes before the program:
 // what is accepted has what the listener began with.
-func (r *Room) NoCongestion() error {
-	return r.set("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
+func (p *Program) NoCongestion() error {
+	return p.set("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }
 
 // set writes a file of the network's: it is that of whoever opens it.
-func (r *Room) set(path, value string) error {
-	fds, err := r.open(func(c *child) { c.openFile(path, unix.O_WRONLY) })
+func (p *Program) set(path, value string) error {
+	fds, err := p.open(func(c *child) { c.openFile(path, unix.O_WRONLY) })
 	if err != nil {
 		return err
 	}

@@ -14,15 +14,15 @@ import (
 	"activator/internal/spec"
 )
 
-// Options of a door.
+// Options of a dial target.
 type Options struct {
 	Prepare    func(fd int) error // is called with every TCP socket before it connects; nil: nothing
 	OwnAddress bool               // the sockets have the addresses of the clients
 }
 
-// Door is an address that the program listens at.
-type Door struct {
-	room    *Room
+// Target is a dial target: an address that the program listens at.
+type Target struct {
+	program *Program
 	address spec.Address
 	options Options
 
@@ -31,16 +31,16 @@ type Door struct {
 	known     bool       // of a unix socket: who is bound to it is the program
 	seen      time.Time  // the last look in Dial
 
-	stock [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
+	pool  [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
 	batch [3]int   // how many the last time
 	name  name     // for bind and connect
 }
 
-// The indices of stock.
+// The indices of pool.
 const (
-	stockFour = iota
-	stockSix
-	stockUnix
+	poolFour = iota
+	poolSix
+	poolUnix
 )
 
 // mostAhead is how many sockets are made at once. The child costs as much as some
@@ -51,20 +51,20 @@ const mostAhead = 128
 // that nobody listened at.
 const lookPause = 100 * time.Millisecond
 
-// Door returns a door, which is the room's: nothing happens until it is looked at.
-func (r *Room) Door(a spec.Address, o Options) *Door {
+// Target returns a dial target, which is the program's: nothing happens until it is looked at.
+func (p *Program) Target(a spec.Address, o Options) *Target {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
 	}
-	return &Door{room: r, address: a, options: o, node: -1}
+	return &Target{program: p, address: a, options: o, node: -1}
 }
 
 // Close closes what was made in advance.
-func (d *Door) Close() {
-	d.forget()
-	for i := range d.stock {
-		closeAll(d.stock[i])
-		d.stock[i] = nil
+func (d *Target) Close() {
+	d.closeNode()
+	for i := range d.pool {
+		closeAll(d.pool[i])
+		d.pool[i] = nil
 	}
 }
 
@@ -73,7 +73,7 @@ func (d *Door) Close() {
 // where that is free inside. A client that has none (not valid), or one of a
 // family that the program does not listen at, is seen as the program itself.
 // Before the first Dial Look has found somebody.
-func (d *Door) Dial(client netip.AddrPort) (fd int, err error) {
+func (d *Target) Dial(client netip.AddrPort) (fd int, err error) {
 	if d.address.Path != "" {
 		return d.dialUnix()
 	}
@@ -83,7 +83,7 @@ func (d *Door) Dial(client netip.AddrPort) (fd int, err error) {
 	}
 	source := netip.AddrPort{}
 	if own && d.options.OwnAddress {
-		if err := d.room.makeLocal(); err != nil {
+		if err := d.program.makeLocal(); err != nil {
 			return -1, err
 		}
 		source = client
@@ -103,7 +103,7 @@ func (d *Door) Dial(client netip.AddrPort) (fd int, err error) {
 }
 
 // toward is where to connect a client, and whether its address can go with it.
-func (d *Door) toward(client netip.Addr) (to netip.Addr, own bool) {
+func (d *Target) toward(client netip.Addr) (to netip.Addr, own bool) {
 	same, other := &d.four, &d.six
 	if client.Is6() {
 		same, other = other, same
@@ -121,12 +121,12 @@ func (d *Door) toward(client netip.Addr) (to netip.Addr, own bool) {
 }
 
 // connect makes a socket that has source, if it is valid, and connects it.
-func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error) {
-	which := stockFour
+func (d *Target) connect(to netip.Addr, source netip.AddrPort) (fd int, err error) {
+	which := poolFour
 	if to.Is6() {
-		which = stockSix
+		which = poolSix
 	}
-	if fd, err = d.take(which); err != nil {
+	if fd, err = d.takeSocket(which); err != nil {
 		return -1, err
 	}
 	var e unix.Errno
@@ -152,10 +152,10 @@ func (d *Door) connect(to netip.Addr, source netip.AddrPort) (fd int, err error)
 var ErrForeign = fmt.Errorf("what listens there is not the program's: %w", unix.ECONNREFUSED)
 
 // errUnidentified is of a caller's mistake: nobody is connected with our rights.
-var errUnidentified = errors.New("the room is not identified")
+var errUnidentified = errors.New("the program is not identified")
 
-func (d *Door) dialUnix() (fd int, err error) {
-	if d.room.place == nil {
+func (d *Target) dialUnix() (fd int, err error) {
+	if d.program.place == nil {
 		return -1, errUnidentified
 	}
 	fd, err = d.connectUnix()
@@ -168,7 +168,7 @@ func (d *Door) dialUnix() (fd int, err error) {
 	return fd, err
 }
 
-func (d *Door) abstract() bool { return strings.HasPrefix(d.address.Path, "@") }
+func (d *Target) abstract() bool { return strings.HasPrefix(d.address.Path, "@") }
 
 // connectUnix connects to the program, and to nobody else.
 //
@@ -178,19 +178,19 @@ func (d *Door) abstract() bool { return strings.HasPrefix(d.address.Path, "@") }
 // listens. To a node that is held open, as this is, one socket is bound for ever (bind(2)
 // makes the node, and takes none that is there), so that the next ones need no question. A
 // name in a network that is the program's own is the program's.
-func (d *Door) connectUnix() (fd int, err error) {
+func (d *Target) connectUnix() (fd int, err error) {
 	name := fmt.Sprintf("/proc/self/fd/%d", d.node) // connect(2) follows it to the node
 	if d.abstract() {
 		name = d.address.Path
-		d.known = d.room.alone
+		d.known = d.program.alone
 	}
-	if fd, err = d.take(stockUnix); err != nil {
+	if fd, err = d.takeSocket(poolUnix); err != nil {
 		return -1, err
 	}
 	connect := func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: name}) }
 	if d.known {
 		err = connect()
-	} else if err = d.room.ids.Do(connect); err == nil {
+	} else if err = d.program.ids.Do(connect); err == nil {
 		err = d.identify(fd)
 	}
 	if err != nil {
@@ -201,8 +201,8 @@ func (d *Door) connectUnix() (fd int, err error) {
 }
 
 // identify is nil if fd is connected to the program.
-func (d *Door) identify(fd int) error {
-	there, err := d.room.place.HasListener(fd)
+func (d *Target) identify(fd int) error {
+	there, err := d.program.place.HasListener(fd)
 	switch {
 	case err != nil:
 		return fmt.Errorf("who listens at %s: %w", d.address.Path, err)
@@ -213,54 +213,54 @@ func (d *Door) identify(fd int) error {
 	return nil
 }
 
-// take takes a socket from the stock, which it fills when it is empty: the busier
-// the door, the fuller.
-func (d *Door) take(which int) (fd int, err error) {
-	if len(d.stock[which]) == 0 {
-		if err := d.fill(which); err != nil {
+// takeSocket takes a socket from the pool, which it fills when it is empty: the busier
+// the target, the fuller.
+func (d *Target) takeSocket(which int) (fd int, err error) {
+	if len(d.pool[which]) == 0 {
+		if err := d.fillPool(which); err != nil {
 			return -1, err
 		}
 	}
-	last := len(d.stock[which]) - 1
-	fd = d.stock[which][last]
-	d.stock[which] = d.stock[which][:last]
+	last := len(d.pool[which]) - 1
+	fd = d.pool[which][last]
+	d.pool[which] = d.pool[which][:last]
 	return fd, nil
 }
 
-func (d *Door) fill(which int) error {
+func (d *Target) fillPool(which int) error {
 	n := min(max(1, 2*d.batch[which]), mostAhead, budget.Ahead())
 	domain := [...]int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX}[which]
 	kinds := make([]spec.Kind, n)
 	for i := range kinds {
 		kinds[i] = spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 	}
-	fds, err := d.room.sockets(kinds...)
+	fds, err := d.program.sockets(kinds...)
 	if errors.Is(err, unix.EMFILE) && n > 1 {
-		fds, err = d.room.sockets(kinds[0])
+		fds, err = d.program.sockets(kinds[0])
 		n = 0
 	}
 	if err != nil {
 		return err
 	}
 	for _, fd := range fds {
-		if err := d.prepare(which, fd); err != nil {
+		if err := d.prepareSocket(which, fd); err != nil {
 			closeAll(fds)
 			return err
 		}
 	}
-	d.stock[which], d.batch[which] = fds, n
+	d.pool[which], d.batch[which] = fds, n
 	return nil
 }
 
-// prepare sets what a socket needs to have a client's address, ip(7). With
+// prepareSocket sets what a socket needs to have a client's address, ip(7). With
 // SO_REUSEADDR neither a connection that is just over stands in its way, nor it in
 // the way of a program that binds the port anew.
-func (d *Door) prepare(which, fd int) error {
-	if which == stockUnix {
+func (d *Target) prepareSocket(which, fd int) error {
+	if which == poolUnix {
 		return nil
 	}
 	level, name := unix.SOL_IP, unix.IP_TRANSPARENT
-	if which == stockSix {
+	if which == poolSix {
 		level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 	}
 	if d.options.OwnAddress {
