@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/fdpass":        {"internal/kernel/fd"},
 	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/script", "internal/spec"},
 	"internal/script":        {},
-	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/sockopt", "internal/spec"},
+	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":        {"internal/kernel/fd"},
 	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
@@ -39,11 +39,11 @@ var arrows = map[string][]string{
 	"internal/container":     {"internal/kernel/fd", "internal/spec"},
 	"internal/ktest":         {},
 	"internal/config":        {"internal/spec"},
-	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
+	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
 	"internal/supervise":     {"internal/intercept", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
 	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/spec", "internal/supervise"},
 
-	"internal/kernel/behalf": {"internal/kernel/fd", "internal/script"},
+	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/script"},
 
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/netns", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
 	"internal/doctor": {"internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
@@ -51,6 +51,7 @@ var arrows = map[string][]string{
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
+	"internal/kernel/proc":   {},
 
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
 	"internal/kernel/sockopt":  {"internal/spec"},

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 )
 
 // notification is struct seccomp_notif of linux/seccomp.h.
@@ -76,32 +76,18 @@ func take(thread uint32, number int) (int, error) {
 
 // processOf is the process of a thread: Tgid of proc_pid_status(5).
 func processOf(thread uint32) (int, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	status, err := proc.Status(int(thread))
 	if err != nil {
 		return 0, unix.ESRCH
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
-			return strconv.Atoi(strings.TrimSpace(value))
-		}
-	}
-	return 0, unix.ESRCH
+	return strconv.Atoi(status["Tgid"])
 }
 
-// closeOnExec reads whether descriptor number of the thread has the flag,
-// proc_pid_fdinfo(5).
+// closeOnExec reads whether descriptor number of the thread has the flag.
 func closeOnExec(thread uint32, number int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", thread, number))
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
-			return err == nil && flags&unix.O_CLOEXEC != 0
-		}
-	}
-	return false
+	descriptor, _ := proc.Descriptor(int(thread), number)
+	flags, err := strconv.ParseUint(descriptor["flags"], 8, 32)
+	return err == nil && flags&unix.O_CLOEXEC != 0
 }
 
 // workingDirectory is that of the thread, as the thread sees it.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
 )
 
 // freezePatience is how long a process may take to stand still.
@@ -27,7 +29,7 @@ func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed
 		return false, false, nil
 	}
 	killed, err = p.stop(sig, func(sig syscall.Signal) bool {
-		status, err := readStatus(p.pid)
+		status, err := proc.Status(p.pid)
 		return heard || err != nil || catches(status, sig)
 	})
 	return err == nil, killed, err
@@ -52,7 +54,7 @@ func (p *Process) freeze() bool {
 	if !p.freezes() {
 		return true
 	}
-	if status, err := readStatus(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
+	if status, err := proc.Status(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
 		return false // somebody else has stopped it, and means it to stay so
 	}
 	// pid_namespaces(7): from outside SIGSTOP works on pid 1, too.

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"activator/internal/kernel/proc"
 )
 
 // While still is asked, the process stands still; it goes on unless it was stopped.
@@ -68,7 +70,7 @@ func TestStopIfStoppedAlready(t *testing.T) {
 
 func stateOf(t *testing.T, pid int) string {
 	t.Helper()
-	status, err := readStatus(pid)
+	status, err := proc.Status(pid)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 	"activator/internal/ktest"
 )
 
@@ -72,7 +73,7 @@ type View struct {
 func look() View {
 	v := View{Pid: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Status: map[string]string{}, Env: map[string]string{}}
 	v.Files = openFiles()
-	status, _ := readStatus(os.Getpid())
+	status, _ := proc.Status(os.Getpid())
 	for _, key := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"} {
 		v.Status[key] = status[key]
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 )
 
 // SetMain makes another process of the service its main one: innerPid is its
@@ -23,7 +23,7 @@ func (p *Process) SetMain(innerPid int) error {
 	if p.reaped || p.mainFD != nil && innerPid == p.mainPID {
 		return nil
 	}
-	if status, err := readStatus(p.pid); err == nil && inner(status) == innerPid {
+	if status, err := proc.Status(p.pid); err == nil && inner(status) == innerPid {
 		return nil // it is the main one already
 	}
 	pid, err := p.find(innerPid)
@@ -66,16 +66,8 @@ func (p *Process) signalMain(sig syscall.Signal) error {
 // find translates a pid of the service's namespace to ours: a descendant of the
 // process whose last NSpid it is.
 func (p *Process) find(innerPid int) (int, error) {
-	paths, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return 0, err
-	}
-	for _, path := range paths {
-		pid, err := strconv.Atoi(filepath.Base(path))
-		if err != nil {
-			continue
-		}
-		status, err := readStatus(pid)
+	for _, pid := range proc.Pids() {
+		status, err := proc.Status(pid)
 		if err == nil && inner(status) == innerPid && p.ancestor(status) {
 			return pid, nil
 		}
@@ -92,7 +84,7 @@ func (p *Process) ancestor(status map[string]string) bool {
 		if parent == p.pid {
 			return true
 		}
-		if status, err = readStatus(parent); err != nil {
+		if status, err = proc.Status(parent); err != nil {
 			return false
 		}
 	}

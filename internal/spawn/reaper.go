@@ -4,15 +4,15 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 	"activator/internal/sandbox"
 )
 
@@ -172,23 +172,11 @@ func killRest() {
 	}
 }
 
-// children lists our own by the fourth field of /proc/PID/stat, proc_pid_stat(5).
+// children lists our own.
 func children() []int {
-	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
 	self := strconv.Itoa(os.Getpid())
-	var found []int
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		// The name in parentheses may contain anything.
-		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-		if len(fields) > 1 && fields[1] == self {
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-				found = append(found, pid)
-			}
-		}
-	}
-	return found
+	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
+		status, err := proc.Status(pid)
+		return err != nil || status["PPid"] != self
+	})
 }

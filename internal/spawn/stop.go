@@ -1,18 +1,16 @@
 package spawn
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 )
 
 // Stop sends sig to the process, or to the one SetMain named. A program that is pid 1
@@ -95,7 +93,7 @@ func fatal(sig syscall.Signal) bool {
 // Unreadable is heard.
 func (p *Process) heard(sig syscall.Signal) bool {
 	for range 20 {
-		status, err := readStatus(p.pid)
+		status, err := proc.Status(p.pid)
 		if err != nil || catches(status, sig) {
 			return true
 		}
@@ -123,20 +121,4 @@ func has(mask string, sig syscall.Signal) bool {
 func (p *Process) ends(limit time.Duration) bool {
 	events, err := fd.PollFile(p.pidfd, unix.POLLIN, limit)
 	return events != 0 || err != nil
-}
-
-// readStatus returns the fields of /proc/PID/status, proc_pid_status(5).
-func readStatus(pid int) (map[string]string, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	status := map[string]string{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		status[name] = strings.TrimSpace(value)
-	}
-	return status, lines.Err()
 }

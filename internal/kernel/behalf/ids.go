@@ -1,6 +1,7 @@
 package behalf
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
 )
 
 // IDs are those by which the kernel judges what a process may do to files, in our user
@@ -22,37 +25,28 @@ type IDs struct {
 
 // IDsOf reads those of a process or a thread.
 func IDsOf(pid int) (IDs, error) {
-	path := fmt.Sprintf("/proc/%d/status", pid)
-	text, err := os.ReadFile(path)
+	status, err := proc.Status(pid)
 	if err != nil {
 		return IDs{}, err
 	}
-	ids := IDs{UID: -1, GID: -1}
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		numbers := strings.Fields(value)
-		switch { // real, effective, saved, of the file system: proc_pid_status(5)
-		case name == "Uid" && len(numbers) == 4:
-			ids.UID, err = strconv.Atoi(numbers[3])
-		case name == "Gid" && len(numbers) == 4:
-			ids.GID, err = strconv.Atoi(numbers[3])
-		case name == "Groups":
-			for _, n := range numbers {
-				group, bad := strconv.Atoi(n)
-				if bad != nil {
-					err = bad
-				}
-				ids.Groups = append(ids.Groups, group)
-			}
-		}
-	}
-	if err == nil && (ids.UID < 0 || ids.GID < 0) {
+	uids, err := numbers(status["Uid"]) // real, effective, saved, of the file system
+	gids, bad := numbers(status["Gid"])
+	groups, worse := numbers(status["Groups"])
+	if err = errors.Join(err, bad, worse); err == nil && (len(uids) != 4 || len(gids) != 4) {
 		err = unix.EBADMSG
 	}
 	if err != nil {
-		return IDs{}, fmt.Errorf("%s: %w", path, err)
+		return IDs{}, fmt.Errorf("/proc/%d/status: %w", pid, err)
 	}
-	return ids, nil
+	return IDs{UID: uids[3], GID: gids[3], Groups: groups}, nil
+}
+
+func numbers(text string) (all []int, err error) {
+	for _, field := range strings.Fields(text) {
+		n, bad := strconv.Atoi(field)
+		all, err = append(all, n), errors.Join(err, bad)
+	}
+	return all, err
 }
 
 // ours are the ids of this program, which never change.

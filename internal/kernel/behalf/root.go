@@ -1,14 +1,15 @@
 package behalf
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/script"
 )
 
@@ -17,20 +18,15 @@ import (
 // umask. A working directory that it has from elsewhere, as an open folder, is taken for
 // the folder of that name in its root.
 func (p *Place) See(pid int) error {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	status, err := proc.Status(pid)
 	if err != nil {
 		return err
 	}
-	p.umask = 0o777
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
-			mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 12)
-			if err != nil {
-				return fmt.Errorf("/proc/%d/status: %w", pid, err)
-			}
-			p.umask = int(mask)
-		}
+	mask, err := strconv.ParseUint(cmp.Or(status["Umask"], "777"), 8, 12)
+	if err != nil {
+		return fmt.Errorf("/proc/%d/status: %w", pid, err)
 	}
+	p.umask = int(mask)
 	if p.folder, err = os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil {
 		return err
 	}

@@ -1,0 +1,48 @@
+// Package proc reads what the kernel tells of a process: files of /proc with a name and a value
+// in each line.
+//
+//	status, err := proc.Status(pid)
+//	group := status["Gid"]
+package proc
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Status returns the fields of /proc/PID/status, of a process or a thread: proc_pid_status(5).
+func Status(pid int) (map[string]string, error) {
+	return fields(fmt.Sprintf("/proc/%d/status", pid))
+}
+
+// Descriptor returns those of /proc/PID/fdinfo/FD: proc_pid_fdinfo(5).
+func Descriptor(pid, fd int) (map[string]string, error) {
+	return fields(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+}
+
+func fields(path string) (map[string]string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string, 64)
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		all[name] = strings.TrimSpace(value)
+	}
+	return all, nil
+}
+
+// Pids lists the processes in our pid namespace.
+func Pids() (pids []int) {
+	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
+	for _, path := range paths {
+		if pid, err := strconv.Atoi(filepath.Base(path)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

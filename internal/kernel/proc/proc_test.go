@@ -1,0 +1,38 @@
+package proc
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"activator/internal/ktest"
+)
+
+func TestMain(m *testing.M) { ktest.Main(m) }
+
+func TestOwn(t *testing.T) {
+	status, err := Status(os.Getpid())
+	if err != nil || status["Pid"] != strconv.Itoa(os.Getpid()) || status["PPid"] != strconv.Itoa(os.Getppid()) {
+		t.Errorf("%v, %v", status, err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	descriptor, err := Descriptor(os.Getpid(), int(null.Fd()))
+	if flags, bad := strconv.ParseUint(descriptor["flags"], 8, 32); err != nil || bad != nil || flags&uint64(os.O_RDWR) != 0 {
+		t.Errorf("%v, %v", descriptor, err)
+	}
+	if !slices.Contains(Pids(), os.Getpid()) {
+		t.Error(Pids())
+	}
+}
+
+func TestGone(t *testing.T) {
+	const never = 1 << 30 // above the most that pid_max can be
+	if status, err := Status(never); !os.IsNotExist(err) {
+		t.Errorf("%v, %v", status, err)
+	}
+}
