@@ -184,7 +184,7 @@ func TestBindCarriesOver(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf("%d/%d=1", unix.SOL_SOCKET, unix.SO_KEEPALIVE), fmt.Sprintf("%d/%d=100000", unix.SOL_SOCKET, unix.SO_RCVBUF),
 		fmt.Sprintf("%d/%d=1", unix.IPPROTO_TCP, unix.TCP_NODELAY), fmt.Sprintf("%d/%d=77", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE),
-		fmt.Sprintf("%d/%d=16", unix.IPPROTO_IP, unix.IP_TOS),
+		fmt.Sprintf("%d/%d=16", unix.IPPROTO_IP, unix.IP_TOS), fmt.Sprintf("%d/%d=3", unix.SOL_SOCKET, unix.SO_PRIORITY),
 	} {
 		if !strings.Contains(has, want) {
 			t.Errorf("%q is not among %s", want, has)

@@ -242,6 +242,7 @@ var settings = []struct{ level, name, value int }{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 77},
 	{unix.IPPROTO_IP, unix.IP_TOS, 16},
+	{unix.SOL_SOCKET, unix.SO_PRIORITY, 3},
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, 1},
 	{unix.IPPROTO_IP, unix.IP_RECVTTL, 1},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},

@@ -62,8 +62,7 @@ func (s *Socket) beyondRepair() (fault string) {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
-		if sockopt.Device(fd) != s.condition().options.Device() {
-			// Taking it off needs CAP_NET_RAW.
+		if s.condition().options.Moved(fd) {
 			fault = "the service had bound it to another interface"
 		}
 		return nil
@@ -247,7 +246,7 @@ func (s *Socket) dropErrors() (dropped bool) {
 
 func (s *Socket) detachFilter() (detached bool) {
 	_ = control(s.front(), func(fd int) error {
-		detached = sockopt.DetachFilter(fd)
+		detached = sockopt.Detach(fd, unix.SO_DETACH_FILTER)
 		return nil
 	})
 	return detached

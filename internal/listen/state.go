@@ -41,7 +41,7 @@ func rawName(fd int) string {
 func (s *Socket) mendOptions() (repaired, fault string) {
 	_ = control(s.front(), func(fd int) error {
 		changed, stuck := s.condition().options.Restore(fd)
-		if sockopt.DetachReusePort(fd) {
+		if sockopt.Detach(fd, unix.SO_DETACH_REUSEPORT_BPF) {
 			changed = append(changed, "a program that chooses among reuse_port sockets")
 		}
 		if stuck != "" {

@@ -11,7 +11,7 @@ import (
 type State struct {
 	layers layers
 	device int    // SO_BINDTOIFINDEX, 0: none
-	record []byte // of each row its size and bytes, or unread; no unrestored ones, blind ones too
+	record []byte // of each row its size and bytes, or unread
 }
 
 // unread stands for the size of an option that this socket or kernel has not.
@@ -19,16 +19,12 @@ const unread = 0xff
 
 // Record reads the options of fd, which no service has had yet.
 func Record(fd int) State {
-	s := State{layers: layersOf(fd), device: Device(fd)}
+	s := State{layers: layersOf(fd), device: device(fd)}
 	record := make([]byte, 0, 1024)
 	var buf value
 	for i := range Table {
-		o := &Table[i]
-		if o.Form == Unrestored {
-			continue
-		}
-		now, ok := s.read(o, fd, &buf)
-		if !ok || o.Form == Blind {
+		now, ok := s.read(&Table[i], fd, &buf)
+		if !ok || Table[i].Form == Blind {
 			record = append(record, unread)
 			continue
 		}
@@ -38,14 +34,14 @@ func Record(fd int) State {
 	return s
 }
 
-// Device is the index of the interface that fd is bound to; 0: none. socket(7)
-func Device(fd int) int {
+// device is the index of the interface that fd is bound to; 0: none. socket(7)
+func device(fd int) int {
 	index, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	return index
 }
 
-// Device is the index of the interface that the socket was bound to; 0: none.
-func (s *State) Device() int { return s.device }
+// Moved reports whether fd is bound to another interface. Only CAP_NET_RAW could take that off.
+func (s *State) Moved(fd int) bool { return device(fd) != s.device }
 
 // Restore gives the options the values they had and returns the names of those
 // that were changed. Stuck is one that keeps its value. Every option is read,
@@ -55,15 +51,12 @@ func (s *State) Restore(fd int) (changed []string, stuck string) {
 		rest := s.record
 		for i := range Table {
 			o := &Table[i]
-			if o.Form == Unrestored {
-				continue
-			}
 			var before []byte
 			size := rest[0]
 			if rest = rest[1:]; size != unread {
 				before, rest = rest[:size], rest[size:]
 			}
-			was, good := s.check(fd, o, before, size != unread, pass > 0)
+			was, good := s.check(fd, o, before, pass > 0)
 			if !good {
 				return changed, o.Text
 			}
@@ -78,17 +71,17 @@ func (s *State) Restore(fd int) (changed []string, stuck string) {
 	return changed, ""
 }
 
-// check looks at one option and restores it, unless it is only to look. Good
-// is false when the option keeps another value.
-func (s *State) check(fd int, o *Option, before []byte, had, look bool) (changed, good bool) {
+// check looks at one option and restores it, unless it is only to look. Before is nil where
+// it could not be read. Good is false when the option keeps another value.
+func (s *State) check(fd int, o *Option, before []byte, look bool) (changed, good bool) {
 	var buf value
 	switch {
 	case o.Form == Blind:
 		return !look && s.has(o) && s.blank(fd, o), true
 	case o.Form == OneWay:
 		_, has := s.read(o, fd, &buf)
-		return false, had || !has
-	case !had:
+		return false, before != nil || !has
+	case before == nil:
 		return false, true
 	}
 	now, ok := s.read(o, fd, &buf)
@@ -103,9 +96,9 @@ func (s *State) check(fd int, o *Option, before []byte, had, look bool) (changed
 	return true, o.restore(fd, before)
 }
 
-// has reports whether a service could change o.
+// has reports whether o is restored on such a socket.
 func (s *State) has(o *Option) bool {
-	return s.layers.have(o) && (o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP)
+	return o.Form != Unrestored && s.layers.have(o) && (o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP)
 }
 
 func (s *State) read(o *Option, fd int, buf *value) ([]byte, bool) {
@@ -164,13 +157,6 @@ func (o *Option) forced() int {
 	return unix.SO_RCVBUFFORCE
 }
 
-// DetachFilter removes a packet filter and reports whether there was one.
-func DetachFilter(fd int) bool {
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) == nil
-}
-
-// DetachReusePort removes the program that chooses among the sockets of a reuse_port
-// group and reports whether there was one.
-func DetachReusePort(fd int) bool {
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0) == nil
-}
+// Detach removes what a service has attached, by SO_DETACH_FILTER or SO_DETACH_REUSEPORT_BPF of
+// socket(7), and reports whether there was any.
+func Detach(fd, option int) bool { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) == nil }

@@ -57,7 +57,7 @@ const (
 var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_DOMAIN, "IPV6_ADDRFORM", AsRead, Refused, 0, nil},                                                                                                               // what it changes
 	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                    // before all that is of both families, and not after bind
-	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, text("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Device
+	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, text("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
 	{unix.SOL_SOCKET, unix.SO_LOCK_FILTER, "SO_LOCK_FILTER", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", AsRead, Allowed, 0, reuseAddress},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, on("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
