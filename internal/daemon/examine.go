@@ -180,8 +180,8 @@ func (x *examination) streams(source config.Source) {
 			continue
 		}
 		if err := output.Examine(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
-			text, cure, reasoned := strings.Cut(strings.TrimPrefix(err.Error(), "open "), "; ")
-			if !reasoned {
+			text, cure := apart(err, strings.TrimPrefix(err.Error(), "open "))
+			if cure == "" {
 				cure = "its folder must exist, and the file be one that we may write"
 			}
 			x.add(source, config.Place{Key: key}, text, cure)

@@ -22,11 +22,20 @@ func socketError(source config.Source, i int, bad *listen.Error) *config.Error {
 		text = bad.Address + ": " + strings.TrimPrefix(bad.Step+": ", ": ") + text
 	}
 	if cure == "" {
-		text, cure, _ = strings.Cut(text, "; ")
+		text, cure = apart(bad.Err, text)
 	}
 	e := source.Error(config.Place{Key: "socket." + bad.Key(), Socket: i}, text, cure)
 	e.Host = bad.Occupied()
 	return e
+}
+
+// apart is what text says, which ends with err's, without what err has as a cure, and that.
+func apart(err error, text string) (without, cure string) {
+	var cured interface{ Advice() string }
+	if errors.As(err, &cured) {
+		cure = cured.Advice()
+	}
+	return strings.TrimSuffix(text, "; "+cure), cure
 }
 
 // placed gives the error of an address that could not be bound the place where that is

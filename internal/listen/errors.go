@@ -55,9 +55,17 @@ type OccupiedError struct {
 
 func (e *OccupiedError) Error() string {
 	if e.Live {
-		return fmt.Sprintf("%s: %s stands there; stop it first", e.Path, e.What)
+		return fmt.Sprintf("%s: %s stands there; %s", e.Path, e.What, e.Advice())
 	}
 	return fmt.Sprintf("%s: %s stands there and is not removed", e.Path, e.What)
+}
+
+// Advice is what helps; "" when somebody has to look first.
+func (e *OccupiedError) Advice() string {
+	if e.Live {
+		return "stop it first"
+	}
+	return ""
 }
 
 // Is lets errors.Is find what bind(2) would have said.

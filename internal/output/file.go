@@ -47,7 +47,7 @@ func OpenFile(path string) (*os.File, error) {
 // refusePlanted refuses what somebody may have put there, since it is another file of the host too.
 func refusePlanted(place *fd.Place, stat *unix.Stat_t) error {
 	if place.Foreign() && fd.Planted(uint64(stat.Nlink), stat.Uid) {
-		return fmt.Errorf("%w: the file has another name, and somebody else may write its folder; copy it, and put the copy in its place", unix.EMLINK)
+		return &fd.CuredError{Err: fmt.Errorf("%w: the file has another name, and somebody else may write its folder", unix.EMLINK), Cure: "copy it, and put the copy in its place"}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (f *Folder) Give(uid, gid int) error {
 	if !f.steady && f.uid != f.above {
 		if names, err := f.List(); err != nil || len(names) > 0 {
 			return &os.PathError{Op: "chown", Path: f.path,
-				Err: fmt.Errorf("%w: it belongs to uid %d, is not empty, and stands below %s; give it to uid %d by hand", unix.EPERM, f.uid, f.why, uid)}
+				Err: &CuredError{fmt.Errorf("%w: it belongs to uid %d, is not empty, and stands below %s", unix.EPERM, f.uid, f.why), fmt.Sprintf("give it to uid %d by hand", uid)}}
 		}
 	}
 	g := giving{uid: uid, gid: gid, from: f.uid}
@@ -81,7 +81,7 @@ func (g *giving) one(folder int, path string, depth int) error {
 		}
 	} else if Planted(uint64(s.links), s.uid, g.from, uint32(g.uid)) {
 		return &os.PathError{Op: "chown", Path: path,
-			Err: fmt.Errorf("%w: it has another name, belongs to uid %d and would be given to %d; remove it", unix.EMLINK, s.uid, g.uid)}
+			Err: &CuredError{fmt.Errorf("%w: it has another name, belongs to uid %d and would be given to %d", unix.EMLINK, s.uid, g.uid), "remove it"}}
 	}
 	return chown(fd, path, g.uid, g.gid)
 }

@@ -19,11 +19,29 @@ func (e *LinkError) Error() string { return "open " + e.Path + ": " + e.Says() }
 
 // Says names the link, and what helps.
 func (e *LinkError) Says() string {
-	return e.Link + " is a symbolic link below " + e.Why + ", and not followed; name the path that it leads to, or put that in its place"
+	return e.Link + " is a symbolic link below " + e.Why + ", and not followed; " + e.Advice()
+}
+
+// Advice is what helps.
+func (e *LinkError) Advice() string {
+	return "name the path that it leads to, or put that in its place"
 }
 
 // Unwrap is what the kernel says of a link that it may not follow.
 func (e *LinkError) Unwrap() error { return unix.ELOOP }
+
+// CuredError is an error that says what helps.
+type CuredError struct {
+	Err  error
+	Cure string
+}
+
+func (e *CuredError) Error() string { return e.Err.Error() + "; " + e.Cure }
+
+func (e *CuredError) Unwrap() error { return e.Err }
+
+// Advice is what helps.
+func (e *CuredError) Advice() string { return e.Cure }
 
 // Place is a name in a folder. Whether anything stands there is not said.
 type Place struct {
