@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,6 +123,31 @@ func TestDoctorOnOldKernels(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Where no child can be born into a control group UDP is relayed, and no start fails by it; the
+// doctor says what it is.
+func TestWithoutClone3(t *testing.T) {
+	const lacks = "clone3"
+	ktest.OldKernel(t, program(t, "oldkernel"), lacks)
+	address := fmt.Sprint("127.0.0.1:", ktest.Port(t))
+	file := configureIn(t, folder(t), "echo", "[[socket]]\nlisten = [\"udp://"+address+"\"]\n[service]\nexec = [\"ECHO\"]\n")
+	out, err := exec.Command(program(t, "oldkernel"), lacks, program(t, "activator"), "check", "-v", "--config", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "answers only: relay") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, _ := exec.Command(program(t, "oldkernel"), lacks, program(t, "activator"), "doctor").CombinedOutput(); os.Geteuid() == 0 && !strings.Contains(string(out), "clone3 is refused") {
+		t.Errorf("the doctor says\n%s", out)
+	}
+	t.Setenv("OLDKERNEL", lacks)
+	a := activate(t, "--config", file)
+	c, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answersStill(t, c)
+	a.wait("state=running")
 }
 
 // Programs that bind and connect unix paths of their own do so where no Landlock stands behind

@@ -124,6 +124,7 @@ var known = map[string][]rule{
 	"threads": {refuse(unix.SYS_PIDFD_OPEN, unix.EINVAL, condition{1, unix.PIDFD_THREAD, unix.PIDFD_THREAD})}, // Linux 6.9
 	"bpf":     {refuse(unix.SYS_BPF, unix.EPERM)},
 	"attach":  {refuse(unix.SYS_BPF, unix.EINVAL, condition{0, 0, unix.BPF_PROG_ATTACH})}, // without CONFIG_CGROUP_BPF
+	"clone3":  {refuse(unix.SYS_CLONE3, unix.ENOSYS)},                                     // container engines of before 2021
 
 	"pretend-filter":   {pretend(unix.SYS_SECCOMP, condition{0, 0, unix.SECCOMP_SET_MODE_FILTER})},
 	"pretend-landlock": {pretend(unix.SYS_LANDLOCK_RESTRICT_SELF)},
