@@ -23,20 +23,28 @@ type request struct {
 	notification
 	number   int    // the program's descriptor
 	fd       int    // our copy of it
-	sockaddr []byte // our copy; nil of listen
+	sockaddr []byte // our copy; nil of listen, and of ioctl a struct ifreq
 	domain   int
 }
 
 // answer takes what the call is about and answers it, at once or from a
 // goroutine if it may wait for the network.
 func (s *Supervisor) answer(n notification) {
+	if n.Nr == unix.SYS_SOCKET {
+		s.respond(n.ID, s.makeSocket(n))
+		return
+	}
 	r := request{notification: n, number: int(int32(n.Args[0]))}
 	var err error
 	if r.fd, err = take(n.PID, r.number); err != nil {
 		s.respond(n.ID, verdict{errno: errnoOf(err)})
 		return
 	}
-	if n.Nr != unix.SYS_LISTEN {
+	switch n.Nr {
+	case unix.SYS_LISTEN:
+	case unix.SYS_IOCTL:
+		r.sockaddr, err = address(n.PID, n.Args[2], sizeofIfreq)
+	default:
 		r.sockaddr, err = address(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
 	}
 	if err != nil || !s.valid(n.ID) {
@@ -67,8 +75,12 @@ func (s *Supervisor) decide(r *request) verdict {
 	}
 	nr := int(r.Nr)
 	switch {
+	case s.byEngine(r.PID):
+		return engineMay(r.domain)
 	case nr == unix.SYS_LISTEN:
 		return s.listen(r)
+	case nr == unix.SYS_IOCTL:
+		return s.raiseLoopback(r)
 	case nr == unix.SYS_BIND:
 		return s.bind(r)
 	case nr != unix.SYS_CONNECT:
@@ -79,7 +91,7 @@ func (s *Supervisor) decide(r *request) verdict {
 		return s.connectUnix(r)
 	case r.domain == unix.AF_NETLINK:
 		return s.netlink(r)
-	case !s.policy.IP || !s.own(r.fd, r.domain):
+	case !s.policy.IP || !s.own(r):
 		return verdict{errno: unix.EPERM}
 	}
 	return s.carryOut(r)
@@ -98,7 +110,7 @@ func (s *Supervisor) bind(r *request) verdict {
 		return s.netlink(r)
 	case r.domain == unix.AF_UNIX:
 		return s.bindUnix(r)
-	case !s.own(r.fd, r.domain) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
+	case !s.own(r) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
 		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
 	case hasPort(r.sockaddr):
 		return s.inPlace(r, (*behalf.Place).Bind)
@@ -110,7 +122,7 @@ func (s *Supervisor) bind(r *request) verdict {
 // are those of the socket's network namespace, whoever binds it.
 func (s *Supervisor) bindUnix(r *request) verdict {
 	switch {
-	case !s.sameNetns(r.fd):
+	case !s.sameNetns(r):
 		return verdict{errno: unix.EPERM}
 	case abstract(r.sockaddr):
 		return s.carryOut(r)
@@ -126,7 +138,7 @@ func (s *Supervisor) connectUnix(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
 		return verdict{pass: true}
-	case abstract(r.sockaddr) && !s.sameNetns(r.fd):
+	case abstract(r.sockaddr) && !s.sameNetns(r):
 		return verdict{errno: unix.EPERM}
 	}
 	return s.inPlace(r, (*behalf.Place).Connect)
@@ -141,7 +153,7 @@ func (s *Supervisor) netlink(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
 		return verdict{pass: true}
-	case !s.sameNetns(r.fd), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
+	case !s.sameNetns(r), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
 		return verdict{errno: unix.EPERM}
 	}
 	return s.carryOut(r)
@@ -215,7 +227,7 @@ func (s *Supervisor) listen(r *request) verdict {
 		return verdict{pass: true}
 	case target >= 0:
 		return verdict{errno: errnoOf(fd.Control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
-	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r.fd, r.domain)):
+	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r)):
 		return verdict{errno: unix.EPERM}
 	}
 	return verdict{errno: errnoOf(s.carryListen(r, r.fd))}
@@ -247,26 +259,33 @@ func (s *Supervisor) report(r *request) verdict {
 	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
 		return verdict{errno: unix.EPERM}
 	}
-	ids, err := behalf.IDsOf(int(r.PID))
-	if err != nil || !s.valid(r.ID) {
-		return verdict{errno: errnoOf(err)}
+	as := func(call func() error) error { return call() } // the node is ours, and open to all in a container
+	if s.policy.Engine == 0 {
+		ids, err := behalf.IDsOf(int(r.PID))
+		if err != nil || !s.valid(r.ID) {
+			return verdict{errno: errnoOf(err)}
+		}
+		as = ids.Do
 	}
 	return verdict{errno: errnoOf(fd.Control(s.policy.NotifyNode, func(node int) error {
 		to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}
-		return ids.Do(func() error { return unix.Connect(r.fd, to) })
+		return as(func() error { return unix.Connect(r.fd, to) })
 	}))}
 }
 
-// own reports whether fd is an IP socket of the service's own network namespace.
-func (s *Supervisor) own(fd, domain int) bool {
-	if domain != unix.AF_INET && domain != unix.AF_INET6 {
+// own reports whether it is about an IP socket of the service's own network namespace.
+func (s *Supervisor) own(r *request) bool {
+	if r.domain != unix.AF_INET && r.domain != unix.AF_INET6 {
 		return false
 	}
-	return s.sameNetns(fd)
+	return s.sameNetns(r)
 }
 
-func (s *Supervisor) sameNetns(fd int) bool {
-	cookie, err := netnsCookie(fd)
+func (s *Supervisor) sameNetns(r *request) bool {
+	if s.policy.Engine != 0 {
+		return s.policy.Free || inCallersNetwork(r)
+	}
+	cookie, err := netnsCookie(r.fd)
 	return err == nil && cookie == s.policy.Netns
 }
 

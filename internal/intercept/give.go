@@ -44,7 +44,7 @@ func (s *Supervisor) give(r *request) (v verdict, given bool) {
 		return verdict{}, false
 	case s.isOurs(r.fd) == i && i >= 0:
 		return verdict{}, true // a signal made it ask once more, before Linux 5.19
-	case !s.policy.Free && !s.sameNetns(r.fd):
+	case !s.policy.Free && !s.sameNetns(r):
 		return verdict{errno: unix.EPERM}, true
 	case isBound(r.fd):
 		return verdict{errno: unix.EINVAL}, true
@@ -116,7 +116,7 @@ func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	if i := s.isOurs(r.fd); i >= 0 {
 		return i, nil
 	}
-	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.sameNetns(r.fd) {
+	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.sameNetns(r) {
 		return -1, nil
 	}
 	kind, _ := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)

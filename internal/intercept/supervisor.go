@@ -29,6 +29,10 @@ type Policy struct {
 	// own sockets may be bound to everything else and listen there.
 	Targets []Target
 
+	// Engine is not 0 of a container engine and what it starts: the number of the mount namespace in
+	// which it works. The rest of the policy is for who calls from another one.
+	Engine uint64
+
 	Free     bool // nothing is sealed: what is no target is the kernel's to judge
 	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
 	Unsealed bool // no filter refuses to set an option of a socket

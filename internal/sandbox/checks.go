@@ -61,6 +61,9 @@ func noCoreLimitOld(*wall) verdict {
 // the netlink family that lists interfaces and routes. With CAP_NET_RAW raw
 // internet sockets too; never AF_PACKET, whose code has had too many holes.
 func families(w *wall) verdict {
+	if w.engine {
+		return engineFamilies(w)
+	}
 	raw := refuse(unix.EPERM)
 	if w.keep&(1<<unix.CAP_NET_RAW) != 0 {
 		raw = allow()
@@ -70,6 +73,19 @@ func families(w *wall) verdict {
 		unix.IPPROTO_IP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_MPTCP)...)
 	kinds := append(values(protocols, unix.SOCK_STREAM, unix.SOCK_DGRAM), values(raw, unix.SOCK_RAW, unix.SOCK_PACKET)...)
 	internet := choose(fieldArg1, kind, refuse(unix.ESOCKTNOSUPPORT), kinds...)
+	routes := choose(fieldArg2, 0, refuse(unix.EPROTONOSUPPORT), values(allow(), unix.NETLINK_ROUTE)...)
+	cases := append(values(internet, unix.AF_INET, unix.AF_INET6), values(routes, unix.AF_NETLINK)...)
+	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), append(cases, values(allow(), unix.AF_UNIX)...)...)
+}
+
+// engineFamilies is for a container engine: unix sockets, by which its parts talk, and
+// the netlink family with which its runtime brings lo up. It needs no internet socket. Where a
+// container shall have them a supervisor tells the two apart.
+func engineFamilies(w *wall) verdict {
+	internet := refuse(unix.EAFNOSUPPORT)
+	if w.internet {
+		internet = notify()
+	}
 	routes := choose(fieldArg2, 0, refuse(unix.EPROTONOSUPPORT), values(allow(), unix.NETLINK_ROUTE)...)
 	cases := append(values(internet, unix.AF_INET, unix.AF_INET6), values(routes, unix.AF_NETLINK)...)
 	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), append(cases, values(allow(), unix.AF_UNIX)...)...)
@@ -136,7 +152,13 @@ func controls(w *wall) verdict {
 		// interfaces of the socket's network, the host's, and SIOCGSKNS even opens it. Of the
 		// few that are about the socket itself the harmless ones stay.
 		const first, last = 0x8903, 0x8907 // FIOGETOWN, SIOCGPGRP, SIOCATMARK, SIOCGSTAMP, SIOCGSTAMPNS
-		cases = append(cases, one{0x8900, first - 1, refuse(unix.EPERM)}, one{last + 1, 0x8bff, refuse(unix.EPERM)})
+		cases = append(cases, one{0x8900, first - 1, refuse(unix.EPERM)})
+		rest := uint32(last + 1)
+		if w.internet { // with an internet socket crun brings lo up
+			cases = append(cases, one{rest, unix.SIOCSIFFLAGS - 1, refuse(unix.EPERM)}, one{unix.SIOCSIFFLAGS, unix.SIOCSIFFLAGS, notify()})
+			rest = unix.SIOCSIFFLAGS + 1
+		}
+		cases = append(cases, one{rest, 0x8bff, refuse(unix.EPERM)})
 	}
 	if len(cases) == 0 {
 		return allow()

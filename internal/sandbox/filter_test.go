@@ -108,6 +108,12 @@ func walls() map[string]wall {
 			}
 		}
 	}
+	for _, seal := range []bool{false, true} {
+		for _, internet := range []bool{false, true} {
+			name := strings.Join([]string{"engine, seal", strconv.FormatBool(seal), "internet", strconv.FormatBool(internet)}, " ")
+			list[name] = Engine{Seal: seal, Internet: internet}.wall(7)
+		}
+	}
 	list["bind"] = buildWall(spec.Sandbox{Seal: true, Bind: true}, 0, 7)
 	list["bind, not sealed"] = buildWall(spec.Sandbox{Bind: true, Syscalls: "any", Connect: "any"}, 0, 0)
 	list["all capabilities"] = buildWall(spec.Sandbox{Seal: true}, ^uint64(0), 7)

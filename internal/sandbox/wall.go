@@ -17,6 +17,8 @@ type wall struct {
 	connect   bool   // connect is free
 	tcp       bool   // Landlock refuses to bind and connect TCP
 	cores     bool   // core dumps are the program's own business
+	engine    bool   // of a container engine: with all, nothing but sockets
+	internet  bool   // of an engine: a supervisor says who makes internet sockets
 	keep      uint64 // capabilities that stay
 }
 
@@ -41,6 +43,8 @@ func noCores(w *wall) bool { return !w.all && !w.cores }
 func always(*wall) bool { return true }
 
 func sealed(w *wall) bool { return w.seal }
+
+func makesSockets(w *wall) bool { return !w.all || w.engine }
 
 func bound(w *wall) bool { return w.seal || w.supervise }
 
@@ -92,7 +96,7 @@ func (w *wall) verdict(m machine) verdict {
 }
 
 // open reports that nothing at all is refused.
-func (w *wall) open() bool { return w.all && !w.seal && !w.supervise && w.connect }
+func (w *wall) open() bool { return w.all && !w.seal && !w.supervise && !w.engine && w.connect }
 
 // filters keeps what has been assembled, by wall: there are few different ones, and
 // every start wants one.

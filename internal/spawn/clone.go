@@ -129,18 +129,7 @@ func (b *birth) write() error {
 	s := b.steps
 	s.root = func() string { return fmt.Sprintf("/proc/%d/root", b.pid) }
 	extra := len(b.lent)
-	var trees []int
-	for _, tree := range b.trees {
-		at := -1
-		if tree >= 0 {
-			at = b.lend(tree)
-		}
-		trees = append(trees, at)
-	}
-	notify := -1
-	if b.notify != nil && !b.plan.Bare {
-		notify = b.lend(lent(b.notify.file, b.starter.null))
-	}
+	trees, notify, process := b.lendMore()
 	if len(b.lent) > s.control {
 		return &StageError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
 	}
@@ -156,6 +145,12 @@ func (b *birth) write() error {
 			return err
 		}
 	}
+	if b.walls != nil {
+		b.walls.Build(s.Script, process)
+		s.CloseFrom(extra)
+		s.netnsCookie()
+		s.handListener(b.walls.Confine(s.Script))
+	}
 	if b.plan.Sandbox.Init {
 		s.stage()
 		return s.Finish()
@@ -168,6 +163,25 @@ func (b *birth) write() error {
 		return err
 	}
 	return s.Finish()
+}
+
+// lendMore lends what the child only needs to build; -1 is what there is none of.
+func (b *birth) lendMore() (trees []int, notify, process int) {
+	notify, process = -1, -1
+	for _, tree := range b.trees {
+		at := -1
+		if tree >= 0 {
+			at = b.lend(tree)
+		}
+		trees = append(trees, at)
+	}
+	if b.notify != nil && !b.plan.Bare {
+		notify = b.lend(lent(b.notify.file, b.starter.null))
+	}
+	if b.process != nil {
+		process = b.lend(lent(b.process, b.starter.null))
+	}
+	return trees, notify, process
 }
 
 // lend lends fd to the child, which has it by the number that is returned.

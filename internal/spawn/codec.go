@@ -30,6 +30,7 @@ func (c *codec) plan(p *plan) {
 	c.integer(&p.Sockets)
 	c.integer((*int)(&p.Handed))
 	c.flag(&p.Bare)
+	c.flag(&p.Engine)
 }
 
 func (c *codec) number(v *uint64) {

@@ -65,6 +65,10 @@ func (n *notifySocket) close() {
 // openNode opens the node of the socket in the sandbox of a child, which has bound it and
 // is not the program yet.
 func (n *notifySocket) openNode(pid int) (err error) {
+	if n.path != "" {
+		n.node, err = inside{root: "/"}.open(n.path, unix.O_PATH)
+		return err
+	}
 	n.node, err = inside{root: fmt.Sprintf("/proc/%d/root", pid)}.open(NotifyPath, unix.O_PATH)
 	return err
 }

@@ -19,10 +19,11 @@ import (
 type Process struct {
 	starter *Starter
 	pid     int
-	group   bool // bare: its session's first process group has its number
-	pidOne  bool // it is pid 1 of its own namespace
-	goes    bool // without Release
-	kept    bool // by a reaper: control stays open, its end of file ends everything
+	engine  Engine // nil: none
+	group   bool   // bare: its session's first process group has its number
+	pidOne  bool   // it is pid 1 of its own namespace
+	goes    bool   // without Release
+	kept    bool   // by a reaper: control stays open, its end of file ends everything
 	pidfd   *os.File
 	control *os.File
 	notify  *notifySocket
@@ -42,8 +43,10 @@ type Process struct {
 	steps   *steps   // what it does until it execs; nil: it has, or is gone
 	watch   *os.File // the filter's listener; nil: none, or taken
 	cookie  uint64   // of its network namespace, with a listener
-	mainFD  *os.File // pidfd of the process SetMain named; nil: pid itself
-	mainPID int
+
+	namespace uint64   // of mounts, of an engine
+	mainFD    *os.File // pidfd of the process SetMain named; nil: pid itself
+	mainPID   int
 }
 
 // Exit is how a process ended.
@@ -80,6 +83,9 @@ func (b *birth) adopt(c child) (*Process, error) {
 		control: os.NewFile(uintptr(c.control), "control"),
 		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
 	}
+	if b.engaged {
+		p.engine, b.engaged = b.engine, false
+	}
 	b.notify, b.folders, b.steps = nil, nil, nil
 	return p, nil
 }
@@ -93,7 +99,7 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 	if err := p.tell(b); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return p.broken(ctx, "start", err)
 	}
-	if b.sandbox != nil && b.sandbox.Listener {
+	if b.sandbox != nil && b.sandbox.Listener || b.walls != nil {
 		word, err := p.listener()
 		if err != nil {
 			return p.broken(ctx, "prepare", err)
@@ -112,7 +118,10 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 		return p.broken(ctx, "prepare", err)
 	}
 	if word == wordReady {
-		return nil
+		if p.engine != nil {
+			p.namespace, err = mountNamespace(p.pid)
+		}
+		return err
 	}
 	return p.refused(ctx, word, "prepare")
 }

@@ -40,6 +40,7 @@ const (
 type plan struct {
 	spec.Process
 	Sockets int
+	Engine  bool // what the program leaves behind is given time to end
 }
 
 func writePlan(w io.Writer, p *plan) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,8 +55,13 @@ func (s *stage) reaper() error {
 	}
 	go forward(signals, program)
 	go s.lifeline(program)
-	code := reap(program)
-	if s.bare() {
+	code := s.reap(program)
+	switch {
+	case s.plan.Engine:
+		if s.awaitRest(); s.ending.Load() {
+			code = exitStage // it has not cleaned up
+		}
+	case s.bare():
 		killRest()
 	}
 	os.Exit(code)
@@ -141,13 +147,18 @@ func (s *stage) lifeline(program int) {
 	if !s.bare() {
 		os.Exit(exitStage) // pid 1 of its namespace: the kernel kills the rest
 	}
+	if s.plan.Engine {
+		s.endRest() // also when the engine has ended, and only the rest is waited for
+		return
+	}
 	_ = unix.Kill(program, unix.SIGKILL)
 }
 
 // reap waits for whoever ends until the program does.
-func reap(program int) (code int) {
+func (s *stage) reap(program int) (code int) {
 	for {
 		pid, status, err := fd.Reap(-1)
+		s.reaped()
 		switch {
 		case err != nil:
 			return exitStage
@@ -159,13 +170,45 @@ func reap(program int) (code int) {
 	}
 }
 
+// restPatience is how long an engine's monitor may take to clean up.
+const restPatience = 10 * time.Second
+
+// awaitRest waits for what an engine has left behind: its monitor, which cleans up after
+// the container. What is there for longer than it may take is killed.
+func (s *stage) awaitRest() {
+	time.AfterFunc(restPatience, s.endRest)
+	for {
+		if _, _, err := fd.Reap(-1); err != nil {
+			return
+		}
+		s.reaped()
+	}
+}
+
+// endRest kills our children, and those that become ours as these are reaped.
+func (s *stage) endRest() {
+	s.ending.Store(true)
+	killChildren()
+}
+
+// reaped follows each reaping: those of the one that has ended are our children now.
+func (s *stage) reaped() {
+	if s.ending.Load() {
+		killChildren()
+	}
+}
+
+func killChildren() {
+	for _, child := range children() {
+		_ = unix.Kill(child, unix.SIGKILL)
+	}
+}
+
 // killRest kills our children until there are none: those of a killed one become
 // ours.
 func killRest() {
 	for {
-		for _, child := range children() {
-			_ = unix.Kill(child, unix.SIGKILL)
-		}
+		killChildren()
 		if _, _, err := fd.Reap(-1); err != nil {
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,7 @@ func Stage() {
 
 type stage struct {
 	control descriptor
+	ending  atomic.Bool // what an engine started is to end
 	plan    *plan
 }
 

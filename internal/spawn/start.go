@@ -25,6 +25,7 @@ type Given struct {
 	Stdio
 	Sockets []*os.File
 	Client  Client
+	Engine  Engine // says what to start in place of the program, and behind what; nil: none
 }
 
 // NotifyPath is where the notification socket stands in a sandbox.
@@ -36,8 +37,12 @@ const NotifyPath = "/run/.notify"
 // or the kernel refuses comes back as *StageError.
 func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given) (*Process, error) {
 	process.Env = withDefaults(&process)
-	b := &birth{starter: s, plan: plan{Process: process}, client: given.Client}
-	p, err := b.bear(given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
+	if given.Engine != nil {
+		process.Bare, process.Sandbox.Init = true, true
+	}
+	b := &birth{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
+	defer b.closeProcess()
+	p, err := b.bear(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
 	if err != nil {
 		b.abandon()
 		return nil, err
@@ -63,7 +68,11 @@ type birth struct {
 	id      identity
 	plan    plan
 	sandbox *sandbox.Plan // nil: bare
-	trees   []int         // ours, closed when the child has its copies
+	engine  Engine        // nil: none
+	walls   *sandbox.EnginePlan
+	process *os.File // whose namespaces an engine enters; nil: ours
+	engaged bool     // the engine waits for Ended
+	trees   []int    // ours, closed when the child has its copies
 	notify  *notifySocket
 	folders []string // runtime directories held
 	taken   taken    // from the host
@@ -74,13 +83,19 @@ type birth struct {
 
 // bear clones a child. The kernel takes half a millisecond to make namespaces, in
 // which we find out what will be in them.
-func (b *birth) bear(stdio Stdio, sockets []*os.File) (*Process, error) {
+func (b *birth) bear(ctx context.Context, stdio Stdio, sockets []*os.File) (*Process, error) {
 	if len(b.plan.Argv) == 0 {
 		return nil, nothingToRun()
 	}
 	var err error
 	if b.id, err = identify(&b.plan.Process); err != nil {
 		return nil, err
+	}
+	if b.engine != nil {
+		b.engaged = true
+		if b.process, err = b.engine.Prepare(ctx); err != nil {
+			return nil, err
+		}
 	}
 	b.own(stdio)
 	b.plan.Sandbox.Unmounted = b.plan.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
@@ -121,6 +136,9 @@ func (b *birth) resolve(sockets int) error {
 	if err == nil && p.Notify {
 		err = b.openNotify()
 	}
+	if err == nil {
+		err = b.commission()
+	}
 	return err
 }
 
@@ -157,7 +175,9 @@ func (b *birth) openNotify() error {
 	if b.plan.Bare {
 		path = b.notify.path
 	}
-	b.plan.Env = append(b.plan.Env, "NOTIFY_SOCKET="+path)
+	if b.engine == nil { // its own messages would tell of numbers that mean nothing outside
+		b.plan.Env = append(b.plan.Env, "NOTIFY_SOCKET="+path)
+	}
 	return nil
 }
 
@@ -222,6 +242,16 @@ func (b *birth) abandon() {
 		b.steps.Close()
 	}
 	b.starter.runtime.release(b.folders)
+	if b.engaged {
+		b.engine.Ended(true) // it has not been started
+	}
+}
+
+// closeProcess closes it, of whom the child has its copy.
+func (b *birth) closeProcess() {
+	if b.process != nil {
+		_ = b.process.Close()
+	}
 }
 
 // lent is the descriptor of f, which its owner keeps open until we return.

@@ -165,16 +165,19 @@ func (s *steps) confine(b *birth) error {
 	if b.sandbox.Listener {
 		s.netnsCookie()
 	}
-	listener := b.sandbox.Confine(s.Script)
-	if listener < 0 {
-		return nil
+	if listener := b.sandbox.Confine(s.Script); listener >= 0 {
+		s.handListener(listener)
 	}
+	return nil
+}
+
+// handListener hands us the descriptor on which a supervisor answers.
+func (s *steps) handListener(listener int) {
 	rights := s.Room(fdpass.Space(1))
 	copy(rights.Bytes, fdpass.Rights(listener))
 	s.step("supervisor", "", "")
 	s.Do(unix.SYS_SENDMSG, uintptr(s.control), s.message(s.Bytes([]byte{wordWatch}), rights), unix.MSG_NOSIGNAL).Failed(s.gone)
 	s.CloseFrom(listener)
-	return nil
 }
 
 // netnsCookie asks for the number of its network namespace, socket(7), which tells

@@ -26,6 +26,9 @@ func (p *Process) Wait() (Exit, error) {
 		if p.notify != nil {
 			p.notify.unlink()
 		}
+		if p.engine != nil {
+			p.engine.Ended(p.err == nil && p.exit.Signal == 0 && p.exit.Code < engineFailed)
+		}
 		p.mu.Lock()
 		if p.mainFD != nil {
 			_ = p.mainFD.Close()

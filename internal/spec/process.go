@@ -78,8 +78,7 @@ type Process struct {
 	Directories []Directory
 
 	// Bare starts the program without a sandbox: with our namespaces, files and
-	// privileges, for a container engine, which makes its own. With Sandbox.Init
-	// everything it leaves behind dies with it and with us.
+	// privileges. With Sandbox.Init everything it leaves behind dies with it and with us.
 	Bare    bool
 	Sandbox Sandbox
 }

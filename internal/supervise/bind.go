@@ -23,6 +23,9 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 	if s.spec.Notify {
 		p.Notify, p.NotifyNode = spawn.NotifyPath, child.NotifyNode()
 	}
+	if p.Engine = child.EngineNamespace(); p.Engine != 0 {
+		p.Free = !b.Seal
+	}
 	if s.spec.Handover != spec.Bind {
 		return p
 	}

@@ -158,7 +158,7 @@ func (s *Service) lend(ahead bool) ([]*os.File, error) {
 
 // live is the life of a process: made, told to go, listened to, reaped.
 func (s *Service) live(ctx context.Context, p *process, streams streams, files []*os.File) {
-	given := spawn.Given{Stdio: streams.child(), Sockets: s.inherited(files)}
+	given := spawn.Given{Stdio: streams.child(), Sockets: s.inherited(files), Engine: s.around.Engine}
 	switch {
 	case p.ahead:
 		given.Client = spawn.Absent

@@ -20,6 +20,8 @@ type Surroundings struct {
 	Watcher *listen.Watcher
 	Sink    *output.Sink
 	Turns   *Turns
+
+	Engine spawn.Engine // of this service alone, in place of its program; nil: none
 }
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].
