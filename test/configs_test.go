@@ -77,7 +77,7 @@ func TestExamplePodman(t *testing.T) {
 	answeredInTime(t, "tcp4:127.0.0.1:3000")
 	answered(t, "from podman", "tcp4:127.0.0.1:3000", "tcp6:[::1]:3000", "udp4:127.0.0.1:3000", "udp6:[::1]:3000", "unix:"+home+"/echo_stream_sock")
 	a.stop()
-	noneLeft(t, "activator-echo-podman")
+	noneLeft(t, "echo-podman")
 }
 
 // The proof of the how-to: inside, `ip -brief addr` shows lo and nothing else,

@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/reflex":        {"internal/kernel/fd"},
 	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/replyonly":     {"internal/kernel/fd", "internal/netns", "internal/spec"},
-	"internal/container":     {"internal/kernel/fd", "internal/spec"},
+	"internal/container":     {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":         {},
 	"internal/config":        {"internal/spec"},
 	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/netns", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
 	"internal/doctor": {"internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
-	"cmd/activator":   {"internal/container", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
+	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
@@ -72,7 +72,7 @@ var forbidden = []struct {
 		"net.Listen makes MPTCP sockets and a listener that cannot be watched: sockets are made by unix.Socket in package listen"},
 	{regexp.MustCompile(`^exec\.Command`), []string{"internal/container", "internal/ktest"},
 		"os/exec dies with the wrong thread and waits for pipes: package spawn starts processes (container asks podman a question before anything runs)"},
-	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn", "internal/container"},
+	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn"},
 		"package spawn starts processes"},
 	{regexp.MustCompile(`\.Fd$`), nil,
 		"Fd clears O_NONBLOCK of the description that others share: use fd.Control"},

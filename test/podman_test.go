@@ -2,12 +2,14 @@ package test
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,11 +53,10 @@ func TestPodman(t *testing.T) {
 		}
 		killed(t, pidOf(t, a, i+1))
 		a.waitN(i+2, "state=listening")
-		noneLeft(t, "activator-boxed")
 	}
 	answered(t, "warm", addrs...)
 	a.stop()
-	noneLeft(t, "activator-boxed")
+	noneLeft(t, "boxed")
 }
 
 // A container that ends by itself, and one that is killed fifty times in a row,
@@ -85,7 +86,7 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 		}
 		answered(t, "after 50 crashes", addrs...)
 		a.stop()
-		noneLeft(t, "activator-crashes")
+		noneLeft(t, "crashes")
 	})
 }
 
@@ -101,22 +102,136 @@ func answeredInTime(t *testing.T, addr string) {
 	}
 }
 
-// Killed with a container running, the activator leaves none and no monitor, and
-// the next one starts as if nothing had been.
+// Killed at any moment from a container's start on, the activator leaves no container that runs
+// and no monitor, and the next one starts as if nothing had been: what is left in the user's
+// store is replaced.
 func TestPodmanWhenActivatorIsKilled(t *testing.T) {
 	t.Parallel()
 	a, addrs, start := inPodman(t, "orphan")
 	a.stop()
-	for range 3 {
+	network, where, _ := strings.Cut(addrs[0], ":")
+	network = strings.TrimSuffix(network, "4")
+	for i := range 16 {
 		a := start()
-		answeredInTime(t, addrs[0])
+		client, err := net.Dial(network, where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.wait("service starting")
+		// Not an assertion about time: spread over a start and what comes after it.
+		time.Sleep(time.Duration(i) * 30 * time.Millisecond)
 		killed(t, a.cmd.Process.Pid)
 		<-a.ended
-		noneLeft(t, "activator-orphan")
+		client.Close()
+		noProcess(t, "orphan")
 	}
 	a = start()
+	answeredInTime(t, addrs[0])
 	answered(t, "after the kills", addrs...)
 	a.stop()
+	noneLeft(t, "orphan")
+}
+
+// Killed together with all that would clean up after it, it leaves the container running: the
+// next one replaces it.
+func TestPodmanLeftRunning(t *testing.T) {
+	a, addrs, start := inPodman(t, "left")
+	answeredInTime(t, addrs[0])
+	echo := inside(pidOf(t, a, 1))
+	if err := syscall.Kill(a.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range append(childrenOf(a.cmd.Process.Pid), strconv.Itoa(a.cmd.Process.Pid)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed(t, pid)
+	}
+	<-a.ended
+	if err := syscall.Kill(echo, 0); err != nil {
+		t.Logf("the container has ended: %v", err)
+	}
+	a = start()
+	answeredInTime(t, addrs[0])
+	if pid := inside(pidOf(t, a, 1)); pid == echo {
+		t.Errorf("answered by the one that was left, %d", pid)
+	}
+	answered(t, "after the kill", addrs...)
+	a.stop()
+	noneLeft(t, "left")
+}
+
+// To the user's own shell it is a container as any other: with and without the process that
+// keeps a user's namespaces. One that is stopped by hand is a service that has ended.
+func TestPodmanFromTheShell(t *testing.T) {
+	for _, name := range []string{"shell", "shell-first"} {
+		t.Run(name, func(t *testing.T) {
+			a, addrs, start := inPodman(t, name)
+			a.stop()
+			if name == "shell-first" {
+				forgetPause(t)
+			}
+			a = start()
+			answeredInTime(t, addrs[0])
+			said := command(t, "", "podman", "ps", "--filter=name=^"+name+"$", "--format={{.Names}} {{.Image}}")
+			if want := name + " " + podmanImage + ":latest\n"; said != want {
+				t.Errorf("podman ps says %q, want %q", said, want)
+			}
+			if said := command(t, "", "podman", "exec", name, "/echo", "--help"); !strings.HasPrefix(said, "Usage: echo") {
+				t.Errorf("podman exec says %q", said)
+			}
+			command(t, "", "podman", "logs", name)
+			command(t, "", "podman", "stop", name)
+			a.waitN(2, "state=listening")
+			answeredInTime(t, addrs[0])
+			answered(t, "after podman stop", addrs...)
+			a.stop()
+			noneLeft(t, name)
+		})
+	}
+}
+
+// forgetPause ends the process that keeps the user's namespaces, if there is one.
+func forgetPause(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "libpod/tmp/pause.pid"))
+	if os.Getuid() == 0 || err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed(t, pid)
+}
+
+// A container that somebody else has made by that name is refused and named, and stays.
+func TestPodmanStranger(t *testing.T) {
+	a, _, _ := inPodman(t, "stranger")
+	a.stop()
+	id := strings.TrimSpace(command(t, "", "podman", "create", "--name=stranger", "--network=none", podmanImage))
+	t.Cleanup(func() { command(t, "", "podman", "rm", "--force", "stranger") })
+	dir := folder(t)
+	file := configureIn(t, dir, "stranger", "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[container]\nimage = \""+podmanImage+"\"\n")
+	out, err := exec.Command(program(t, "activator"), "--config", file).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "there is a container called stranger already, "+id[:12]) || !strings.Contains(string(out), "podman rm stranger") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if said := command(t, "", "podman", "inspect", "--format={{.Id}}", "stranger"); strings.TrimSpace(said) != id {
+		t.Errorf("%q is there, want %q", said, id)
+	}
+}
+
+// What it says of itself comes to us, from behind a seal that lets it connect to nothing.
+func TestPodmanNotifies(t *testing.T) {
+	a, _, _ := inPodman(t, "notifies")
+	a.stop()
+	dir := folder(t)
+	file := configureIn(t, dir, "notifies", "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
+	a = activate(t, "--config", file)
+	answeredInTime(t, "unix:"+dir+"/s")
+	a.wait("state=running")
 }
 
 // see fails unless the echo below the process pid has lo and nothing else.
@@ -157,15 +272,23 @@ func inside(pid int) int {
 	return 0
 }
 
-// noneLeft waits until no process names the container: launcher, engine, monitor
-// and runtime all do.
+// noneLeft waits until nothing of the container is left, and fails if the engine still lists it.
 func noneLeft(t *testing.T, container string) {
+	t.Helper()
+	noProcess(t, container)
+	if said := command(t, "", "podman", "ps", "--all", "--external", "--filter=name=^"+container+"$", "--format={{.Names}} {{.Status}}"); said != "" {
+		t.Errorf("left behind: %q", said)
+	}
+}
+
+// noProcess waits until no process names the container: engine, monitor and runtime do.
+func noProcess(t *testing.T, container string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		var left []string
 		paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, path := range paths {
-			if argv, _ := os.ReadFile(path); bytes.Contains(argv, []byte("--name="+container)) || bytes.Contains(argv, []byte("-n\x00"+container)) {
+			if argv, _ := os.ReadFile(path); bytes.Contains(argv, []byte("--name="+container+"\x00")) || bytes.Contains(argv, []byte("-n\x00"+container+"\x00")) {
 				left = append(left, string(bytes.ReplaceAll(argv, []byte{0}, []byte{' '})))
 			}
 		}

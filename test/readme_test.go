@@ -116,7 +116,7 @@ func TestDemo(t *testing.T) {
 // What the README shows of the configuration is what the program says.
 func TestReadmeConfigurations(t *testing.T) {
 	toml := blocks(t, "toml")
-	if len(toml) != 5 {
+	if len(toml) != 6 {
 		t.Fatalf("%d configurations in the README", len(toml))
 	}
 	echo, err := os.ReadFile("../configs/echo.toml")
@@ -133,15 +133,22 @@ func TestReadmeConfigurations(t *testing.T) {
 	if meaning(toml[3]) != meaning(string(daemon)) {
 		t.Errorf("configs/git-daemon.toml is not what the README shows:\n%s", daemon)
 	}
+	podman, err := os.ReadFile("../configs/echo-podman.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if meaning(toml[4]) != meaning(string(podman)) {
+		t.Errorf("configs/echo-podman.toml is not what the README shows:\n%s", podman)
+	}
 	dir := folder(t)
-	for _, text := range toml[1:4] {
+	for _, text := range toml[1:5] {
 		good := filepath.Join(dir, "app.toml")
 		if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		command(t, "", program(t, "activator"), "check", "--offline", "--config", good)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[4]), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "web.toml"), []byte(toml[5]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program(t, "activator"), "check", "--config", "web.toml")

@@ -18,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"activator/internal/container"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/kernel/budget"
@@ -35,9 +34,6 @@ const (
 func main() {
 	if spawn.IsStage() {
 		spawn.Stage()
-	}
-	if container.IsStage() {
-		container.Stage()
 	}
 	if err := budget.Check(); err != nil {
 		fmt.Fprintf(os.Stderr, "activator: %v\n", err)

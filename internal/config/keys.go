@@ -2,6 +2,7 @@ package config
 
 import (
 	"io/fs"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -162,6 +163,14 @@ func ownNetwork(s *spec.Service) string {
 	return ""
 }
 
+// noNetwork: with one, a container may make sockets of it.
+func noNetwork(s *spec.Service) string {
+	if s.Sandbox.Network != "none" {
+		return "network is " + strconv.Quote(s.Sandbox.Network) + ", so they can be made"
+	}
+	return ""
+}
+
 var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 	return []field[spec.Service]{
 		key("exec", list(argument), func(s *spec.Service) *[]string { return &s.Argv }, nil).only(ownSandbox("image and command")),
@@ -198,8 +207,8 @@ var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 var sandboxKeys = sync.OnceValue(func() []field[spec.Service] {
 	return []field[spec.Service]{
 		key("network", network, func(s *spec.Service) *string { return &s.Sandbox.Network }, "none"),
-		key("seal", choice("required", "best-effort", "off"), func(s *spec.Service) *string { return &s.Seal }, "required").only(ownSandbox("an engine that has no seal: what the program inherits it can turn outward")).only(ownNetwork),
-		key("connect", choice("none", "unix", "any"), func(s *spec.Service) *string { return &s.Sandbox.Connect }, "none").only(ownSandbox("its own profile of system calls")),
+		key("seal", choice("required", "best-effort", "off"), func(s *spec.Service) *string { return &s.Seal }, "required").only(ownNetwork),
+		key("connect", choice("none", "unix", "any"), func(s *spec.Service) *string { return &s.Sandbox.Connect }, "none"),
 		key("root", hostPath, func(s *spec.Service) *string { return &s.Sandbox.Root }, "").without("the host's /usr, /bin, /sbin, /lib*, /etc and the program").only(ownSandbox("an image")),
 		key("read_only", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.ReadOnly }, nil),
 		key("writable", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.Writable }, nil),
@@ -218,5 +227,6 @@ var containerKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("image", filled, func(s *spec.Service) *string { return &s.Container.Image }, ""),
 		key("options", list(text), func(s *spec.Service) *[]string { return &s.Container.Options }, nil),
 		key("command", list(argument), func(s *spec.Service) *[]string { return &s.Container.Command }, nil),
+		key("internet_sockets", boolean, func(s *spec.Service) *bool { return &s.Container.Internet }, false).only(noNetwork),
 	}
 })

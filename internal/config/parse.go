@@ -87,7 +87,10 @@ func (p *parsed) readService(tables map[string][]*table) {
 	for _, t := range tables["sandbox"] {
 		settle(p.reading, "sandbox", sandboxKeys(), t, s)
 	}
-	if s.Container != nil || s.Sandbox.Network == "host" {
+	for _, t := range tables["container"] {
+		settle(p.reading, "container", containerKeys(), t, s)
+	}
+	if s.Sandbox.Network == "host" {
 		s.Seal = "off"
 	}
 	kinds := []string{"state", "cache", "logs", "runtime"}
@@ -175,6 +178,9 @@ func (p *parsed) check() {
 	}
 	if v, ok := p.given["service.group"]; ok && s.Container != nil && s.User == "" {
 		p.report(v.at, "service.group", "in a container a group needs a user", `write user = "NAME" beside it`)
+	}
+	if v, ok := p.given["sandbox.connect"]; ok && s.Container != nil && s.Sandbox.Connect == "any" && !s.InternetSockets() {
+		p.report(v.at, "sandbox.connect", `"any" has no meaning here: no internet socket can be made in the container`, "write internet_sockets = true below [container], or connect = \"unix\"")
 	}
 	p.checkProgram()
 	p.checkMounts()

@@ -102,6 +102,8 @@ var samples = map[string]map[string][]string{
 		"image":   {`"localhost/%n"`},
 		"options": {`["--memory=1g"]`, "[]"},
 		"command": {`["/echo", "%%", "{fdcount}"]`},
+
+		"internet_sockets": {"true", "false"},
 	},
 }
 

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
+	"activator/internal/spawn"
 )
 
 func TestMain(m *testing.M) {
-	if IsStage() {
-		Stage()
+	if spawn.IsStage() {
+		spawn.Stage()
 	}
-	// A launcher that is built for the race detector else sleeps a second at exit.
+	// A reaper that is built for the race detector else sleeps a second at exit.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	ktest.Main(m)
 }

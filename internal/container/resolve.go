@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// Engine looks for the engine and, for an ordinary user, for what maps the
+// Find looks for the engine and, for an ordinary user, for what maps the
 // container's ids, and returns the engine's path. It starts nothing.
-func Engine(name string) (string, error) {
+func Find(name string) (string, error) {
 	path, err := lookup(name)
 	if err != nil || os.Getuid() == 0 {
 		return path, err
@@ -29,6 +33,20 @@ func Engine(name string) (string, error) {
 	return path, nil
 }
 
+func lookup(program string) (string, error) {
+	if strings.Contains(program, "/") {
+		_, err := os.Stat(program)
+		return program, err
+	}
+	for _, dir := range strings.Split(os.Getenv("PATH"), ":") {
+		path := dir + "/" + program
+		if unix.Access(path, unix.X_OK) == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: not found in PATH: on Debian, apt-get install podman crun uidmap", program)
+}
+
 // ImageError is an image that the engine does not have.
 type ImageError struct {
 	Text string
@@ -37,32 +55,29 @@ type ImageError struct {
 
 func (e *ImageError) Error() string { return "container: image " + e.Text + ": " + e.Cure }
 
-// Resolve asks the engine where its images are and whether the container's is
-// among them. It takes about a tenth of a second and starts processes, which are
-// gone when it returns. Its errors say how to get what is missing.
-func Resolve(ctx context.Context, s Spec) (Store, error) {
+// Resolve returns the engine of a service. It asks whether the container's image is there, and whether its
+// name is free or was ours. It takes about a tenth of a second, and changes nothing.
+// Its errors say how to get what is missing.
+func Resolve(ctx context.Context, s Spec) (*Engine, error) {
 	if err := s.check(); err != nil {
-		return Store{}, err
+		return nil, err
 	}
-	if _, err := Engine(s.Engine); err != nil {
-		return Store{}, fmt.Errorf("container: %w", err)
+	if _, err := Find(s.Engine); err != nil {
+		return nil, fmt.Errorf("container: %w", err)
 	}
-	text, err := ask(ctx, s.Engine, "info", "--format", "{{.Store.GraphDriverName}} {{.Store.GraphRoot}}")
-	if err != nil {
-		return Store{}, err
-	}
-	driver, root, _ := strings.Cut(strings.TrimSpace(text), " ")
-	switch driver {
-	case "overlay", "vfs":
-	default:
-		return Store{}, fmt.Errorf("container: %s keeps images with the driver %q: only overlay and vfs are known: set driver in storage.conf and make the image again", s.Engine, driver)
-	}
-	_, err = ask(ctx, s.Engine, "image", "exists", s.Image)
+	_, err := ask(ctx, s.Engine, "image", "exists", s.Image)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return Store{}, &ImageError{Text: fmt.Sprintf("%s: not in %s", s.Image, root), Cure: cureImage(s)}
+		return nil, &ImageError{Text: s.Image + ": not in this user's store", Cure: cureImage(s)}
 	}
-	return Store{Driver: driver, Root: root}, err
+	var left *listed
+	if err == nil {
+		left, err = s.namesake(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{spec: s, left: left != nil}, nil
 }
 
 // cureImage says how to get an image, as the user who needs it.
@@ -73,8 +88,88 @@ func cureImage(s Spec) string {
 	return fmt.Sprintf("`%s pull %s` as this user gets it", s.Engine, s.Image)
 }
 
-// Environ returns what the engine should see of our own environment.
-func Environ() []string {
+// listed is a container in the engine's list.
+type listed struct {
+	ID      string `json:"Id"`
+	Image   string
+	Names   []string
+	Labels  map[string]string
+	Command []string
+	State   string
+}
+
+// torn reports whether its making was cut short: podman knows no more of it than its storage.
+// Others who keep containers there, buildah for one, are named as its command.
+func (l listed) torn() bool {
+	return len(l.Labels) == 0 && len(l.Command) == 1 && l.Command[0] == "storage"
+}
+
+// runs reports whether another activator looks after it. A number that is somebody else's by now
+// is told by the name of its process.
+func (l listed) runs() bool {
+	pid, err := strconv.Atoi(l.Labels[labelPID])
+	if err != nil || pid == os.Getpid() {
+		return false
+	}
+	its, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	own, ownErr := os.ReadFile("/proc/self/comm")
+	return err == nil && ownErr == nil && bytes.Equal(its, own)
+}
+
+// listTries: podman's list fails when another container goes while it is made.
+const listTries = 10
+
+// namesake returns the container that has the service's name, nil if there is none. One that
+// is not ours is an error.
+func (s Spec) namesake(ctx context.Context) (*listed, error) {
+	var text string
+	var err error
+	for range listTries {
+		text, err = ask(ctx, s.Engine, "ps", "--all", "--external", "--format=json", "--filter=name=^"+s.Name+"$")
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []listed
+	if err := json.Unmarshal([]byte(text), &found); err != nil {
+		return nil, fmt.Errorf("container: %s ps: %w", s.Engine, err)
+	}
+	for _, l := range found {
+		if !slices.Contains(l.Names, s.Name) {
+			continue // what is of the storage alone passes every filter
+		}
+		if l.Labels[label] == s.File || l.torn() {
+			return &l, nil
+		}
+		whose := "it has no label of ours"
+		if file, ours := l.Labels[label]; ours {
+			whose = "it is another service's, " + file
+		}
+		return nil, fmt.Errorf("container: there is a container called %s already, %.12s of %s (%s), and %s: `%s rm %s` removes it, or give the service's file another name",
+			s.Name, l.ID, l.Image, l.State, whose, s.Engine, s.Name)
+	}
+	return nil, nil
+}
+
+// clear removes what was left behind of a container of ours.
+func (s Spec) clear(ctx context.Context) error {
+	l, err := s.namesake(ctx)
+	if err != nil || l == nil {
+		return err
+	}
+	if l.runs() {
+		return fmt.Errorf("container: the container %s is that of an activator that runs, pid %s", s.Name, l.Labels[labelPID])
+	}
+	_, _ = ask(ctx, s.Engine, "kill", l.ID) // rm alone would wait for the container to end
+	_, err = ask(ctx, s.Engine, "rm", "--force", l.ID)
+	return err
+}
+
+// questionEnviron returns what the engine should see of our own environment.
+func questionEnviron() []string {
 	var env []string
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
@@ -87,19 +182,13 @@ func Environ() []string {
 	return env
 }
 
-// ask runs the engine for an answer, in namespaces like those of a container:
-// as an ordinary user it would otherwise leave a process of its own behind.
+// ask runs the engine for an answer, as its user would.
 func ask(ctx context.Context, argv ...string) (string, error) {
-	text, err := json.Marshal(plan{Engine: argv})
-	if err != nil {
-		return "", err
-	}
 	var out, complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, self, stageLaunch, string(text))
-	cmd.Env = Environ()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env, cmd.Dir = questionEnviron(), "/"
 	cmd.Stdout, cmd.Stderr = &out, &complaint
-	err = cmd.Run()
-	if err != nil {
+	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("container: %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(complaint.String()))
 	}
 	return out.String(), nil

@@ -6,22 +6,22 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"activator/internal/intercept"
 	"activator/internal/ktest"
+	"activator/internal/spawn"
+	"activator/internal/spec"
 )
 
 const image = "localhost/activator-test-busybox"
@@ -58,17 +58,16 @@ var busybox = sync.OnceValue(func() error {
 	}
 	// The one of the last time would stay without a name.
 	_, _ = ask(context.Background(), "podman", "image", "rm", "--force", image)
-	text, _ := json.Marshal(plan{Engine: []string{"podman", "import", "--quiet", "-", image}})
-	cmd := exec.Command(self, stageLaunch, string(text))
-	cmd.Env, cmd.Stdin = Environ(), &archive
+	cmd := exec.Command("podman", "import", "--quiet", "-", image)
+	cmd.Env, cmd.Stdin = questionEnviron(), &archive
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("podman import: %w: %s", err, out)
 	}
 	return nil
 })
 
-// prepare returns the launcher's command line for a shell script in a container.
-func prepare(t *testing.T, script string, change func(*Spec)) []string {
+// described is a shell script in a container.
+func described(t *testing.T, script string, change func(*Spec)) Spec {
 	ktest.Filters(t)
 	t.Helper()
 	if _, err := exec.LookPath("podman"); err != nil {
@@ -77,54 +76,106 @@ func prepare(t *testing.T, script string, change func(*Spec)) []string {
 	if err := busybox(); err != nil {
 		ktest.Skip(t, "%v", err)
 	}
-	s := Spec{Name: "test", Engine: "podman", Image: image, Umask: 0o22, Command: []string{"/bin/busybox", "sh", "-c", script}}
+	s := Spec{Name: "activator-test", File: t.Name(), Engine: "podman", Image: image, Umask: 0o22, Seal: true, Command: []string{"/bin/busybox", "sh", "-c", script}}
 	if change != nil {
 		change(&s)
 	}
-	store, err := Resolve(context.Background(), s)
+	return s
+}
+
+// contained is a container that runs.
+type contained struct {
+	*spawn.Process
+	t      *testing.T
+	engine *Engine
+	answer context.CancelFunc
+	out    *os.File
+}
+
+// start starts it as a service's would be, with a supervisor of its calls.
+func start(t *testing.T, s Spec, change func(*spec.Process, *spawn.Given, *intercept.Policy), sockets ...*os.File) (*contained, error) {
+	t.Helper()
+	starter, err := spawn.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
-	argv, err := s.Argv(store)
+	t.Cleanup(starter.Close)
+	c := &contained{t: t, engine: &Engine{spec: s, left: true}}
+	if c.out, err = os.CreateTemp(t.TempDir(), "output"); err != nil {
+		t.Fatal(err)
+	}
+	process := spec.Process{Name: s.Name, Argv: []string{s.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
+	given := spawn.Given{Stdio: spawn.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
+	var policy intercept.Policy
+	if change != nil {
+		change(&process, &given, &policy)
+	}
+	if c.Process, err = starter.Prepare(t.Context(), process, given); err != nil {
+		return nil, err
+	}
+	policy.Engine, policy.Notify, policy.NotifyNode = c.EngineNamespace(), NotifyPath, c.NotifyNode()
+	supervisor, err := intercept.New(c.Listener(), policy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return argv
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := supervisor.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	c.answer = func() { cancel(); <-done; _ = supervisor.Close() }
+	return c, c.Go(t.Context())
 }
 
-// start starts the launcher as spawn would.
-func start(t *testing.T, argv []string, sockets ...*os.File) (*exec.Cmd, *bytes.Buffer) {
+// end waits for its end.
+func (c *contained) end() spawn.Exit {
+	c.t.Helper()
+	exit, err := c.Wait()
+	if err != nil {
+		c.t.Error(err)
+	}
+	c.answer()
+	if err := c.Close(); err != nil {
+		c.t.Error(err)
+	}
+	return exit
+}
+
+func (c *contained) said() string {
+	text, err := os.ReadFile(c.out.Name())
+	if err != nil {
+		c.t.Error(err)
+	}
+	return string(text)
+}
+
+// output is what a container says that ends well.
+func output(t *testing.T, s Spec, change func(*spec.Process, *spawn.Given, *intercept.Policy)) string {
 	t.Helper()
-	var out bytes.Buffer
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(sockets)), "LISTEN_PID=1234", "GORACE=atexit_sleep_ms=0")
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &out, &out, sockets
-	if err := cmd.Start(); err != nil {
+	c, err := start(t, s, change)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return cmd, &out
-}
-
-func output(t *testing.T, argv []string) string {
-	t.Helper()
-	cmd, out := start(t, argv)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if exit := c.end(); !exit.OK() {
+		t.Fatalf("%v: %s", exit, c.said())
 	}
-	return out.String()
+	return c.said()
 }
 
 func TestInside(t *testing.T) {
-	got := output(t, prepare(t, `
+	got := output(t, described(t, `exec 2>&1
 		busybox ip -o addr | busybox awk '{print $2, $3, $4}'
 		busybox ip route; busybox ip -6 route show table main
 		busybox grep -E '^(NoNewPrivs|CapEff|CapBnd):' /proc/self/status
 		echo pid $$; busybox touch /forbidden || echo read-only
-		busybox hostname; umask; busybox wget -q -O - http://192.0.2.1/ || echo unreachable`, nil))
+		busybox hostname; umask; busybox wget -q -O - http://192.0.2.1/ || echo unreachable`, nil), nil)
 	const want = "lo inet 127.0.0.1/8\nlo inet6 ::1/128\n" +
 		"CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n" +
 		"pid 1\ntouch: /forbidden: Read-only file system\nread-only\n" +
-		"test\n0022\nwget: can't connect to remote host (192.0.2.1): Network is unreachable\nunreachable\n"
+		"activator-test\n0022\nwget: socket: Address family not supported by protocol\nunreachable\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -136,7 +187,7 @@ func TestHostNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := output(t, prepare(t, "busybox ls /sys/class/net | busybox wc -l; busybox cat /proc/net/dev", func(s *Spec) { s.Network = "host" }))
+	got := output(t, described(t, "busybox cat /proc/net/dev; busybox ip -o link | busybox wc -l", func(s *Spec) { s.Network, s.Internet = "host", true }), nil)
 	for _, i := range ours {
 		if !strings.Contains(got, i.Name+":") {
 			t.Errorf("%s is missing in\n%s", i.Name, got)
@@ -156,108 +207,75 @@ func TestSockets(t *testing.T) {
 		ours = append(ours, os.NewFile(uintptr(pair[0]), "ours"))
 		theirs = append(theirs, os.NewFile(uintptr(pair[1]), "theirs"))
 	}
-	argv := prepare(t, `
+	// Until podman passes on signals one ends it, and it does so before it reads the exit.
+	c, err := start(t, described(t, `
 		echo "$LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $$ $A" >&3
-		busybox sleep 1 # until podman passes on signals: before, one ends it
+		trap "exit 7" TERM
+		busybox sleep 1
 		echo second >&4
-		trap "exit 7" TERM; while :; do busybox sleep 0.1; done`,
-		func(s *Spec) { s.FDNames, s.Env = []string{"one", "two"}, []string{"A=b c"} })
-	cmd, out := start(t, argv, theirs...)
+		while :; do busybox sleep 0.1; done`,
+		func(s *Spec) { s.FDNames, s.Env = []string{"one", "two"}, []string{"A=b c"} }), nil, theirs...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, want := range []string{"2 1 one:two 1 b c\n", "second\n"} {
 		theirs[i].Close()
 		got, err := bufio.NewReader(ours[i]).ReadString('\n')
 		if err != nil || got != want {
-			t.Errorf("%d: got %q, %v, want %q; %s", i, got, err, want, out)
+			t.Errorf("%d: got %q, %v, want %q; %s", i, got, err, want, c.said())
 		}
 		ours[i].Close()
 	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if _, err := c.Stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 7 {
-		t.Errorf("exit status %d, want the container's 7: %s", code, out)
+	if exit := c.end(); exit.Code != 7 {
+		t.Errorf("%v, want the container's 7: %s", exit, c.said())
 	}
-	clean(t)
+	noneLeft(t)
 }
 
+// What it says comes to our socket itself, whatever it says and however often: sent, and
+// over a connection, though it may connect to nothing.
 func TestNotify(t *testing.T) {
-	argv := prepare(t, `busybox ls -l $NOTIFY_SOCKET; busybox cat /proc/net/unix | busybox wc -l`, nil)
-	folder := t.TempDir()
-	path := filepath.Join(folder, "notify")
-	socket, err := net.ListenPacket("unixgram", path)
+	c, err := start(t, described(t, `busybox ls -l $NOTIFY_SOCKET
+		echo READY=1 | busybox nc -u -w 1 local:$NOTIFY_SOCKET
+		busybox cat /proc/net/unix | busybox wc -l`, nil), func(p *spec.Process, _ *spawn.Given, _ *intercept.Policy) { p.Notify = true })
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close()
-	var out bytes.Buffer
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(Environ(), "NOTIFY_SOCKET="+path)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v: %s", err, &out)
-	}
-	if got := out.String(); !strings.HasPrefix(got, "srwxrwxrwx") || !strings.Contains(got, notifyInside) {
+	c.end()
+	if got := c.said(); !strings.HasPrefix(got, "srwxrwxrwx") || !strings.Contains(got, NotifyPath) {
 		t.Errorf("got %q", got)
 	}
 }
 
-// Killed at any moment, the launcher leaves nothing that runs, is mounted or
-// hinders the next start.
-func TestKilled(t *testing.T) {
-	host := ktest.MountAlone(t, "")
-	defer host.Close()
-	argv := prepare(t, `echo up; exec busybox sleep 1000`, nil)
-	before := host.List(t)
-	for i := range 12 {
-		cmd, out := start(t, argv)
-		// Not an assertion about time: spread over a start and the run after it.
-		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
-		clean(t)
-		if text := out.String(); text != "" && text != "up\n" {
-			t.Errorf("start %d: %s", i, text)
-		}
-	}
-	if now := host.List(t); !slices.Equal(now, before) {
-		t.Errorf("mounts before\n%q\nafter\n%q", before, now)
-	}
-	if got := output(t, prepare(t, "echo good", nil)); got != "good\n" {
-		t.Errorf("the next start says %q", got)
-	}
-	names, err := ask(context.Background(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}")
-	if err != nil || strings.Contains(names, "activator-") {
-		t.Errorf("containers left: %q, %v", names, err)
-	}
-}
-
-// clean waits until no process of the container's run is left, and fails if one
-// stays.
-func clean(t *testing.T) {
+// noneLeft waits until no process of the container's is left, and fails if one
+// stays, or the container in the engine's list.
+func noneLeft(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Minute)
-	for {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		left := running("activator-test")
 		if len(left) == 0 {
-			return
+			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("left behind: %q", left)
 		}
-		time.Sleep(5 * time.Millisecond)
+	}
+	names, err := ask(t.Context(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}")
+	if err != nil || strings.Contains(names, "activator-test") {
+		t.Errorf("containers left: %q, %v", names, err)
 	}
 }
 
-// running lists the command lines that hold word: launcher, engine, monitor and
+// running lists the command lines that hold word: engine, monitor and
 // runtime are all told the container's name.
 func running(word string) []string {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	var found []string
 	for _, path := range paths {
-		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(word)) && !bytes.Contains(text, []byte("podman\x00import")) {
+		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("--name="+word)) || bytes.Contains(text, []byte("-n\x00"+word)) {
 			found = append(found, path+": "+string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
 		}
 	}

@@ -3,12 +3,14 @@ package container
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 
+	"activator/internal/intercept"
 	"activator/internal/kernel/fd"
+	"activator/internal/sandbox"
+	"activator/internal/spawn"
 	"activator/internal/spec"
 )
 
@@ -39,9 +41,9 @@ func TestMounts(t *testing.T) {
 	if err := os.Symlink("ro", dir+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	got := output(t, prepare(t, "busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *Spec) {
+	got := output(t, described(t, "exec 2>&1; busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *Spec) {
 		s.ReadOnly, s.Writable = []spec.Mount{{Host: dir + "/link", Inside: "/a"}, {Host: dir + "/one", Inside: "/c/one"}}, []spec.Mount{{Host: dir + "/rw", Inside: "/b"}}
-	}))
+	}), nil)
 	if !strings.HasPrefix(got, "/ro/file\n/rw/file\n/one\n") || !strings.HasSuffix(got, "read-only\n") {
 		t.Errorf("got %s", got)
 	}
@@ -56,22 +58,40 @@ func TestMountsBelowAnothersFolder(t *testing.T) {
 	dir := folders(t, "/theirs/x/file", "/stranger/key")
 	fd.Claim(dir + "/theirs")
 	mount := func(s *Spec) { s.Writable = []spec.Mount{{Host: dir + "/theirs/x", Inside: "/data"}} }
-	argv := prepare(t, "busybox cat /data/file /data/key", mount)
-	if got := output(t, prepare(t, "busybox cat /data/file", mount)); got != "/theirs/x/file\n" {
+	spec := described(t, "busybox cat /data/file /data/key", mount)
+	if got := output(t, described(t, "busybox cat /data/file", mount), nil); got != "/theirs/x/file\n" {
 		t.Errorf("got %s", got)
 	}
 	if err := errors.Join(os.Rename(dir+"/theirs/x", dir+"/theirs/aside"), os.Symlink(dir+"/stranger", dir+"/theirs/x")); err != nil {
 		t.Fatal(err)
 	}
-	cmd, out := start(t, argv)
-	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || !strings.Contains(out.String(), "open "+dir+"/theirs/x: too many levels of symbolic links") || strings.Contains(out.String(), "key") {
-		t.Errorf("GOT OUT: %v: %s", err, out)
-	}
-	s := Spec{Name: "test", Engine: "podman", Image: image}
-	mount(&s)
-	if _, err := s.Argv(Store{"overlay", "/store"}); !errors.Is(err, syscall.ELOOP) || !strings.Contains(err.Error(), dir+"/theirs/x is a symbolic link") {
+	if _, err := start(t, spec, nil); !errors.Is(err, syscall.ELOOP) || !strings.Contains(err.Error(), dir+"/theirs/x is a symbolic link") {
 		t.Error(err)
 	}
-	clean(t)
+	noneLeft(t)
+}
+
+// Of what was walked to no link is followed later.
+func TestMountsAfterTheWalk(t *testing.T) {
+	dir := folders(t, "/x/file", "/stranger/key")
+	s := described(t, "busybox cat /data/key", func(s *Spec) { s.Writable = []spec.Mount{{Host: dir + "/x", Inside: "/data"}} })
+	late := &lateLink{Engine: &Engine{spec: s, left: true}, change: func() error {
+		return errors.Join(os.Rename(dir+"/x", dir+"/aside"), os.Symlink(dir+"/stranger", dir+"/x"))
+	}}
+	_, err := start(t, s, func(_ *spec.Process, given *spawn.Given, _ *intercept.Policy) { given.Engine = late })
+	if !errors.Is(err, syscall.ELOOP) || !strings.Contains(err.Error(), "open "+dir+"/x: too many levels of symbolic links") {
+		t.Errorf("GOT OUT: %v", err)
+	}
+	noneLeft(t)
+}
+
+// lateLink makes a link once the command line is there.
+type lateLink struct {
+	*Engine
+	change func() error
+}
+
+func (l *lateLink) Command(notify string) ([]string, sandbox.Engine, error) {
+	argv, walls, err := l.Engine.Command(notify)
+	return argv, walls, errors.Join(err, l.change())
 }

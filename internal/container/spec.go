@@ -1,10 +1,10 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -20,6 +21,7 @@ import (
 // value of every field but Name and Image is the strictest.
 type Spec struct {
 	Name    string // the service's
+	File    string // of its configuration
 	Engine  string // "podman"; a path in tests
 	Image   string
 	Options []string // of podman run
@@ -38,68 +40,31 @@ type Spec struct {
 	Capabilities []string // "CAP_NET_BIND_SERVICE"; none by default
 	NewPrivs     bool     // no_new_privileges = false
 	Init         bool     // a reaper as pid 1 inside
+
+	Seal     bool // what it inherits cannot be turned outward
+	Names    bool // with Seal: abstract unix names may be sent to
+	Internet bool // it may make internet sockets
 }
 
-// Store is where the engine keeps its images.
-type Store struct {
-	Driver string // "overlay" or "vfs"
-	Root   string // absolute
-}
-
-// Argv returns what to start for the container: this program's launcher, which
-// is told the engine's whole command line. The sockets and NOTIFY_SOCKET come
-// the usual way, through the environment and from descriptor 3 on.
-func (s Spec) Argv(store Store) ([]string, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	sources, err := s.sources()
-	if err != nil {
-		return nil, err
-	}
-	run := s.run(house(store.Root), sources)
-	text, err := json.Marshal(plan{Engine: s.global(store), Run: run, Image: s.image(), Inherited: s.inherited(), Store: store, Sources: sources})
-	if err != nil {
-		return nil, err
-	}
-	return []string{self, stageLaunch, string(text)}, nil
-}
-
-// global is the engine and its options before the word "run". The folders are
-// those that the launcher makes (see house).
-func (s Spec) global(store Store) []string {
-	h := house(store.Root)
-	argv := []string{
-		s.Engine,
-		"--storage-driver=" + store.Driver,
-		"--root=" + h.root(),
-		"--runroot=" + h.run(),
-		"--tmpdir=" + h.tmp(),
-		"--runtime-flag=root=" + h.runtime(),
-		"--cgroup-manager=cgroupfs", // the other one is systemd
-		"--events-backend=none",
-	}
-	if store.Driver == "overlay" {
-		argv = append(argv, "--storage-opt=additionalimagestore="+h.images())
-	}
-	return argv
-}
+// Labels are on what we start: the file of its configuration, and who we are.
+const (
+	label    = "activator.config"
+	labelPID = "activator.pid"
+)
 
 // run is "run" and its options.
-func (s Spec) run(h house, sources []string) []string {
+func (s Spec) run(walls sandbox.Engine) []string {
 	argv := []string{
-		"run", "--rm", "--name=activator-" + s.Name, "--hostname=" + s.Name,
-		"--network=" + s.network(h, sources),
+		"run", "--rm", "--name=" + s.Name, "--hostname=" + s.Name, "--label=" + label + "=" + s.File, "--label=" + labelPID + "=" + strconv.Itoa(os.Getpid()),
+		"--network=" + s.network(walls),
 		"--pull=never",
-		// The program has our pipes themselves: no copy, and no log file.
-		"--log-driver=passthrough",
-		// NOTIFY_SOCKET goes in as a mount of its own: the engine would tell of
-		// pids that mean nothing outside.
+		// NOTIFY_SOCKET goes in as a mount of its own: what the runtime passes on ends with
+		// READY=1, and the engine would tell of its monitor as the main process.
 		"--sdnotify=ignore",
-		// Groups of their own outlive a kill of everything, and where systemd does
-		// not run nobody delegates any. The user's options may ask for them.
-		"--cgroups=disabled",
 		"--cap-drop=all", "--read-only",
+	}
+	if !Grouped() && !slices.ContainsFunc(s.Options, func(o string) bool { return strings.HasPrefix(o, "--cgroups") }) {
+		argv = append(argv, "--cgroups=disabled")
 	}
 	if !s.NewPrivs {
 		argv = append(argv, "--security-opt=no-new-privileges")
@@ -115,10 +80,10 @@ func (s Spec) run(h house, sources []string) []string {
 		argv = append(argv, limit(l.Resource, l.Soft, l.Hard))
 	}
 	for i, m := range s.ReadOnly {
-		argv = append(argv, "--volume="+h.source(i)+":"+m.Inside+":ro")
+		argv = append(argv, "--volume="+walls.Source(i)+":"+m.Inside+":ro")
 	}
 	for i, m := range s.Writable {
-		argv = append(argv, "--volume="+h.source(len(s.ReadOnly)+i)+":"+m.Inside+":rw")
+		argv = append(argv, "--volume="+walls.Source(len(s.ReadOnly)+i)+":"+m.Inside+":rw")
 	}
 	for _, path := range s.Tmpfs {
 		argv = append(argv, "--tmpfs="+path)
@@ -129,7 +94,7 @@ func (s Spec) run(h house, sources []string) []string {
 	for _, e := range s.Env {
 		argv = append(argv, "--env="+e)
 	}
-	return append(argv, s.Options...)
+	return argv
 }
 
 // image is what stands behind the options.
@@ -137,11 +102,11 @@ func (s Spec) image() []string { return append([]string{s.Image}, s.Command...) 
 
 // network is what the engine is told. A namespace at a path is the last of the sources,
 // but for the kernel's own links: only the kernel can follow them.
-func (s Spec) network(h house, sources []string) string {
+func (s Spec) network(walls sandbox.Engine) string {
 	path := s.networkPath()
 	switch {
-	case len(sources) > len(s.ReadOnly)+len(s.Writable):
-		return "ns:" + h.source(len(sources)-1)
+	case len(walls.Sources) > len(s.ReadOnly)+len(s.Writable):
+		return "ns:" + walls.Source(len(walls.Sources)-1)
 	case path != "":
 		return "ns:" + path
 	case s.Network == "":
@@ -162,7 +127,7 @@ func (s Spec) networkPath() string {
 
 // sources are the paths of what is mounted from the host, without links: read-only, writable, and the
 // network's namespace. The engine opens what it mounts by path, of which somebody may
-// make a link meanwhile; so the launcher mounts them in its house, and names these.
+// make a link meanwhile; so they are mounted where nobody else is, and it is told these.
 func (s Spec) sources() (paths []string, err error) {
 	for _, m := range slices.Concat(s.ReadOnly, s.Writable) {
 		path, _, err := walk(m.Host)
@@ -212,7 +177,7 @@ func (s Spec) identity() []string {
 	return argv
 }
 
-// inherited are the limits that the launcher sets to its own: left alone, the
+// inherited are the limits that are set to our own: left alone, the
 // engine tries to raise them, which needs CAP_SYS_RESOURCE.
 func (s Spec) inherited() []string {
 	var all []string
@@ -241,22 +206,17 @@ type refusal struct {
 	reason string
 }
 
-// refused and volume are compiled when they are needed: at the start of the
-// program they would cost every second stage, which is the same one, 0.15 ms.
+// refused is compiled when it is needed: at the start of the program it would cost every
+// reaper, which is the same one, 0.15 ms.
 var refused = sync.OnceValue(func() []refusal {
 	return []refusal{
 		{regexp.MustCompile(`^--(network|net)(=|$)`), "[sandbox] network says what the network is"},
 		{regexp.MustCompile(`^--(pod|pod-id-file)(=|$)`), "a pod has a network of its own"},
 		{regexp.MustCompile(`^(--detach(=|$)|-[itqP]*d)`), "the activator waits for the container"},
-		{regexp.MustCompile(`^--(name|replace|cidfile|conmon-pidfile|pidfile|sdnotify|preserve-fds|log-driver)(=|$)`), "the activator sets it"},
+		{regexp.MustCompile(`^--(name|replace|rm|pull|cidfile|conmon-pidfile|pidfile|sdnotify|preserve-fds)(=|$)`), "the activator sets it"},
 		{regexp.MustCompile(`^(-[itqP]*t|--tty)(=|$)`), "there is no terminal"},
+		{regexp.MustCompile(`^(--label=|-l=?)?` + regexp.QuoteMeta(label) + `(=|$)`), "the activator sets it"},
 	}
-})
-
-// volume finds a volume by name: the engine's state is gone after the run, and
-// the data would be with it.
-var volume = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(--volume=|-v=?)([^/.~,=:][^:]*):`)
 })
 
 func (s Spec) check() error {
@@ -269,6 +229,9 @@ func (s Spec) check() error {
 	if strings.HasPrefix(s.Image, "-") {
 		return fmt.Errorf("container: image %q: an image does not begin with a dash", s.Image)
 	}
+	if strings.Contains(s.Name, "@") {
+		return fmt.Errorf("container: %q cannot be the name of a container: give the service's file one without @", s.Name)
+	}
 	if s.Group != "" && s.User == "" {
 		return errors.New("container: a group needs a user")
 	}
@@ -277,13 +240,6 @@ func (s Spec) check() error {
 			if r.option.MatchString(option) {
 				return fmt.Errorf("container: option %q: %s", option, r.reason)
 			}
-		}
-		joined := option
-		if (option == "-v" || option == "--volume") && i+1 < len(s.Options) {
-			joined = "--volume=" + s.Options[i+1]
-		}
-		if volume().MatchString(joined) {
-			return fmt.Errorf("container: option %q: a volume by name would be lost with the container: give a folder's path", joined)
 		}
 		if option == "--" || !strings.HasPrefix(option, "-") && (i == 0 || !takesValue(s.Options[i-1])) {
 			return fmt.Errorf("container: option %q: not an option: what to run stands in image and command", option)

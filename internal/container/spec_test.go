@@ -1,32 +1,30 @@
 package container
 
 import (
-	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
-// decode returns the engine's command line from what Argv told the launcher.
-func decode(t *testing.T, argv []string) []string {
-	t.Helper()
-	var p plan
-	if len(argv) != 3 || argv[1] != stageLaunch {
-		t.Fatalf("not the launcher: %q", argv)
+// commandLine returns the engine's, and what it is put behind.
+func commandLine(s Spec) ([]string, sandbox.Engine, error) {
+	e := &Engine{spec: s}
+	argv, walls, err := e.Command("")
+	if walls.Folder != "" {
+		_ = os.Remove(walls.Folder)
 	}
-	if err := json.Unmarshal([]byte(argv[2]), &p); err != nil {
-		t.Fatal(err)
-	}
-	return slices.Concat(p.Engine, p.Run, p.Image)
+	return argv, walls, err
 }
 
 func TestArgv(t *testing.T) {
-	least := Spec{Name: "web", Engine: "podman", Image: "localhost/web"}
+	least := Spec{Name: "web", File: "/etc/web.toml", Engine: "podman", Image: "localhost/web"}
 	always := []string{
-		"run", "--rm", "--name=activator-web", "--hostname=web", "--network=none",
-		"--pull=never", "--log-driver=passthrough", "--sdnotify=ignore", "--cgroups=disabled",
+		"podman", "run", "--rm", "--name=web", "--hostname=web", "--label=activator.config=/etc/web.toml", "--network=none",
+		"--pull=never", "--sdnotify=ignore",
 		"--cap-drop=all", "--read-only", "--security-opt=no-new-privileges", "--umask=0000", "localhost/web",
 	}
 	for _, tc := range []struct {
@@ -38,7 +36,7 @@ func TestArgv(t *testing.T) {
 	}{
 		{"least", func(*Spec) {}, nil, nil, []string{"nofile", "nproc"}},
 		{"host network", func(s *Spec) { s.Network = "host" }, []string{"--network=host"}, []string{"--network=none"}, nil},
-		{"named network", func(s *Spec) { s.Network = "netns:blue" }, []string{"--network=ns:/store/sources/0"}, []string{"--network=none"}, nil},
+		{"named network", func(s *Spec) { s.Network = "netns:blue" }, []string{"--network=ns:FOLDER/0"}, []string{"--network=none"}, nil},
 		{"network by path", func(s *Spec) { s.Network = "/proc/1/ns/net" }, []string{"--network=ns:/proc/1/ns/net"}, []string{"--network=none"}, nil},
 		{"privileges", func(s *Spec) { s.NewPrivs = true }, nil, []string{"--security-opt=no-new-privileges"}, nil},
 		{"init", func(s *Spec) { s.Init = true }, []string{"--init"}, nil, nil},
@@ -46,28 +44,30 @@ func TestArgv(t *testing.T) {
 		{"user and group", func(s *Spec) { s.User, s.Group = "1", "2" }, []string{"--user=1:2"}, nil, nil},
 		{"folder", func(s *Spec) { s.Dir = "/srv" }, []string{"--workdir=/srv"}, nil, nil},
 		{"limits", func(s *Spec) {
-			s.Limits = []spec.Limit{{Resource: "nofile", Soft: 5, Hard: 9}, {Resource: "core", Soft: 0, Hard: ^uint64(0)}}
+			s.Limits = []spec.Limit{{Resource: "nofile", Soft: 5, Hard: 9}, {Resource: "core", Soft: 0, Hard: spec.Unlimited}}
 		},
 			[]string{"--ulimit=nofile=5:9", "--ulimit=core=0:-1"}, nil, []string{"nproc"}},
 		{"mounts", func(s *Spec) {
 			s.ReadOnly, s.Writable, s.Tmpfs = []spec.Mount{{Host: "/a", Inside: "/b"}}, []spec.Mount{{Host: "/c", Inside: "/d"}}, []string{"/e"}
-		}, []string{"--volume=/store/sources/0:/b:ro", "--volume=/store/sources/1:/d:rw", "--tmpfs=/e"}, nil, nil},
+		}, []string{"--volume=FOLDER/0:/b:ro", "--volume=FOLDER/1:/d:rw", "--tmpfs=/e"}, nil, nil},
 		{"capabilities", func(s *Spec) { s.Capabilities = []string{"CAP_CHOWN"} }, []string{"--cap-add=CAP_CHOWN"}, nil, nil},
 		{"names", func(s *Spec) { s.FDNames = []string{"a", "b"} }, []string{"--env=LISTEN_FDNAMES=a:b"}, nil, nil},
 		{"environment", func(s *Spec) { s.Env = []string{"A=b c"} }, []string{"--env=A=b c"}, nil, nil},
 		{"options", func(s *Spec) { s.Options = []string{"--tz", "UTC", "--env=X=y"} }, []string{"--tz", "UTC", "--env=X=y"}, nil, nil},
+		{"volume by name", func(s *Spec) { s.Options = []string{"-v", "data:/data"} }, []string{"-v", "data:/data"}, nil, nil},
+		{"own log", func(s *Spec) { s.Options = []string{"--log-driver=none"} }, []string{"--log-driver=none"}, nil, nil},
 		{"folder as volume", func(s *Spec) { s.Options = []string{"-v", "/a:/b", "--volume=./c:/d"} }, []string{"-v", "/a:/b", "--volume=./c:/d"}, nil, nil},
 		{"command", func(s *Spec) { s.Command = []string{"sh", "-c", "exit"} }, []string{"sh", "-c", "exit"}, nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := least
 			tc.change(&s)
-			argv, err := s.Argv(Store{"overlay", "/store"})
+			got, walls, err := commandLine(s)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := decode(t, argv)
 			for _, want := range append(always, tc.with...) {
+				want = strings.ReplaceAll(want, "FOLDER", walls.Folder)
 				if !slices.Contains(got, want) && !slices.Contains(tc.without, want) {
 					t.Errorf("%q is missing in %q", want, got)
 				}
@@ -104,15 +104,17 @@ func TestRefused(t *testing.T) {
 		{func(s *Spec) { s.Options = []string{"--detach"} }, "waits for the container"},
 		{func(s *Spec) { s.Options = []string{"-it"} }, "no terminal"},
 		{func(s *Spec) { s.Options = []string{"--name=x"} }, "the activator sets it"},
-		{func(s *Spec) { s.Options = []string{"-v", "data:/data"} }, "a volume by name would be lost"},
-		{func(s *Spec) { s.Options = []string{"-vdata:/data"} }, "a volume by name would be lost"},
-		{func(s *Spec) { s.Options = []string{"--volume=data:/data"} }, "a volume by name would be lost"},
+		{func(s *Spec) { s.Options = []string{"--replace"} }, "the activator sets it"},
+		{func(s *Spec) { s.Options = []string{"--rm=false"} }, "the activator sets it"},
+		{func(s *Spec) { s.Options = []string{"--label=activator.config=/x"} }, "the activator sets it"},
+		{func(s *Spec) { s.Options = []string{"--label", "activator.config=/x"} }, "the activator sets it"},
+		{func(s *Spec) { s.Name = "web@1" }, "cannot be the name of a container"},
 		{func(s *Spec) { s.Options = []string{"--tz=UTC", "alpine"} }, "not an option"},
 		{func(s *Spec) { s.Options = []string{"--"} }, "not an option"},
 	} {
 		s := Spec{Name: "web", Engine: "podman", Image: "localhost/web"}
 		tc.change(&s)
-		_, err := s.Argv(Store{"overlay", "/store"})
+		_, _, err := commandLine(s)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: got %v, want %q", s, err, tc.want)
 		}
@@ -124,10 +126,6 @@ func TestParseRanges(t *testing.T) {
 	ranges, err := parseRanges(strings.NewReader(file), "tester", "1001")
 	if err != nil || !slices.Equal(ranges, []idRange{{100000, 65536}, {300000, 10}}) {
 		t.Errorf("got %v, %v", ranges, err)
-	}
-	want := strings.Fields("0 1001 1 1 100000 65536 65537 300000 10")
-	if got := mapping(1001, ranges); !slices.Equal(got, want) {
-		t.Errorf("mapping is %q, want %q", got, want)
 	}
 	for _, bad := range []string{"tester:x:1", "tester:1:", "tester:0:5", "tester:5:-1", "tester:5:0"} {
 		if _, err := parseRanges(strings.NewReader(bad), "tester", "1001"); err == nil {

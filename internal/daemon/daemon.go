@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"activator/internal/config"
+	"activator/internal/container"
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 	"activator/internal/output"
@@ -84,6 +85,9 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 }
 
 func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.Signal) error {
+	if err := clearContainers(ctx, services); err != nil {
+		return err
+	}
 	sockets, err := d.openAll(services)
 	if err != nil {
 		return err
@@ -127,6 +131,19 @@ func load(paths []string) ([]config.Source, error) {
 	return config.Load(paths, env)
 }
 
+// clearContainers takes away what an activator that was killed has left behind: it
+// may have our sockets.
+func clearContainers(ctx context.Context, services []planned) error {
+	for _, p := range services {
+		if p.engine != nil {
+			if err := p.engine.Clear(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // openAll opens the sockets of all services in order, or none.
 func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	var specs []spec.Socket
@@ -143,7 +160,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	if conf.Sandbox.Network == "host" {
 		d.log.Warn("service shares the host's network: network = \"host\"", "service", conf.Name)
 	}
-	if conf.Container != nil {
+	if conf.Container != nil && !container.Grouped() {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
 	for _, lack := range p.open.lacks {
@@ -160,7 +177,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		Turns:   d.turns,
 	}, sockets)
 	id := 0
-	if conf.User == "" && os.Geteuid() == 0 {
+	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil {
 		id = p.spec.ID
 	}
 	for _, socket := range sockets {

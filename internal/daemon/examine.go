@@ -130,7 +130,7 @@ func (x *examination) service(ctx context.Context, source config.Source) planned
 	x.streams(source)
 	x.handedOver(source)
 	if p.spec.Container != nil {
-		p.spec.Process = x.container(ctx, p)
+		p.spec.Process, p.engine = x.container(ctx, p)
 		return p
 	}
 	x.trySandbox(ctx, p.spec.Sandbox)
@@ -190,7 +190,7 @@ func (x *examination) streams(source config.Source) {
 }
 
 // container is the engine's process, and what the engine lacks.
-func (x *examination) container(ctx context.Context, p planned) spec.Process {
+func (x *examination) container(ctx context.Context, p planned) (spec.Process, *container.Engine) {
 	for _, mounts := range [][]spec.Mount{p.spec.Sandbox.ReadOnly, p.spec.Sandbox.Writable} {
 		for _, m := range mounts {
 			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
@@ -198,18 +198,18 @@ func (x *examination) container(ctx context.Context, p planned) spec.Process {
 			}
 		}
 	}
-	engine, err := containerProcess(ctx, p.spec)
+	process, engine, err := containerProcess(ctx, p.spec)
 	if err == nil {
-		return engine
+		return process, engine
 	}
 	text := strings.TrimPrefix(err.Error(), "container: ")
 	var missing *container.ImageError
 	if errors.As(err, &missing) {
 		x.add(p.source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
-		return p.spec.Process
+		return p.spec.Process, nil
 	}
 	x.add(p.source, config.Place{Key: "container.engine"}, text, "").Host = true
-	return p.spec.Process
+	return p.spec.Process, nil
 }
 
 // trialTimeout bounds a sandbox that is tried.

@@ -16,6 +16,7 @@ type planned struct {
 	source config.Source // as it is written
 	spec   spec.Service  // as it runs here: the seals, the user's id, and the engine in place of a container
 	open   openings
+	engine *container.Engine // of a container; nil: none
 }
 
 // service is a service at work, whichever room it lives in.
@@ -31,28 +32,29 @@ func (p planned) service(around supervise.Surroundings, sockets []*listen.Socket
 	if p.spec.Accept {
 		return inetd.New(p.spec, around, sockets)
 	}
+	if p.engine != nil {
+		around.Engine = p.engine
+	}
 	return supervise.New(p.spec, around, sockets)
 }
 
 // containerProcess starts a container engine in place of the program. The engine
-// makes the sandbox.
-func containerProcess(ctx context.Context, s spec.Service) (spec.Process, error) {
+// makes the sandbox, but for the seal.
+func containerProcess(ctx context.Context, s spec.Service) (spec.Process, *container.Engine, error) {
 	b := s.Sandbox
 	of := container.Spec{
-		Name: s.Name, Engine: s.Container.Engine, Image: s.Container.Image,
+		Name: s.Name, File: s.File, Engine: s.Container.Engine, Image: s.Container.Image,
 		Options: s.Container.Options, Command: s.Container.Command,
 		Network: b.Network, FDNames: s.FDNames, Env: s.Env, Dir: s.Dir,
 		User: s.User, Group: s.Group, Umask: s.Umask, Limits: s.Limits,
 		ReadOnly: b.ReadOnly, Writable: b.Writable, Tmpfs: b.Tmpfs,
 		Capabilities: b.Capabilities, NewPrivs: b.NewPrivs, Init: b.Init,
+		Seal: b.Seal, Names: b.Names, Internet: s.InternetSockets(),
 	}
-	store, err := container.Resolve(ctx, of)
-	if err != nil {
-		return spec.Process{}, err
-	}
-	argv, err := of.Argv(store)
+	engine, err := container.Resolve(ctx, of)
 	return spec.Process{
-		Name: s.Name, Argv: argv, Env: container.Environ(), Umask: 0o022,
-		FDNames: s.FDNames, Notify: s.Notify, Bare: true,
-	}, err
+		Name: s.Name, Argv: []string{of.Engine}, Env: container.Environ(), Umask: 0o022,
+		FDNames: s.FDNames, Notify: s.Notify,
+		Sandbox: spec.Sandbox{Seal: b.Seal, Connect: b.Connect, Alone: b.Alone},
+	}, engine, err
 }

@@ -211,14 +211,17 @@ func receives(s *spec.Service) bool {
 // lesser says what this kernel keeps by less than a newer one does, and what that
 // leaves open. It is no part of the seal.
 func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
-	if s.Container != nil {
-		return nil
-	}
 	refused := func(socket spec.Socket) bool {
 		return socket.Address.Unix() && socket.Seal != spec.Relayed && socket.Options.RefuseRights
 	}
 	if s.Handover != spec.Proxy && !listen.CanRefuseRights() && slices.ContainsFunc(s.Sockets, refused) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
+	}
+	if s.Container != nil {
+		if s.Sandbox.Unmounted {
+			open = append(open, "in a folder that is passed in, the files of the container's user can be read and written (under Landlock's rules for files an engine cannot mount: EPERM)")
+		}
+		return open
 	}
 	writable := len(s.Sandbox.Writable) > 0 || len(s.Directories) > 0
 	if s.Sandbox.Unmounted && s.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
@@ -250,12 +253,10 @@ func alone(s *spec.Service, kernel sandbox.Kernel) bool {
 // describe says in a few words how a socket is sealed.
 func describe(socket spec.Socket, conf spec.Service) string {
 	judge := "seccomp"
-	if conf.Sandbox.Connect != "none" {
+	if conf.Sandbox.Connect != "none" || conf.Container != nil {
 		judge = "supervisor"
 	}
 	switch {
-	case conf.Container != nil:
-		return "not sealed: a container's own walls"
 	case conf.Handover == spec.Proxy:
 		return "proxy: no socket of the host's enters"
 	case !conf.Sandbox.Seal:

@@ -57,6 +57,13 @@ type Container struct {
 	Image   string
 	Options []string
 	Command []string // none: the image's own
+
+	Internet bool // internet sockets can be made inside, to talk over its own lo
+}
+
+// InternetSockets reports whether a container's programs may make internet sockets.
+func (s *Service) InternetSockets() bool {
+	return s.Container != nil && (s.Container.Internet || s.Sandbox.Network != "none")
 }
 
 // Inherits reports whether the program starts with its sockets.
