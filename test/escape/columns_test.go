@@ -281,6 +281,36 @@ func (s sandboxed) start(t *testing.T, w *world, p wire.Probe) stage {
 	return startActivator(t, w, p, s.kernel, format, strings.ReplaceAll(s.more, "DIR", w.dir))
 }
 
+// inContainer is the activator with a container of podman's.
+type inContainer struct {
+	container string // more of its [container]
+	more      string
+}
+
+const containerConfiguration = `[[socket]]
+listen = ["tcp://127.0.0.1:%[1]s", "udp://127.0.0.1:%[1]s", "tcp://[::]:%[2]s", "udp://[::]:%[2]s",
+          "unix://%[3]s", "unixgram://%[4]s"]
+
+[container] # of what is %[5]q elsewhere
+image = "` + podmanImage + `"
+command = ["serve"]
+
+[service]
+`
+
+func (c inContainer) start(t *testing.T, w *world, p wire.Probe) stage {
+	t.Helper()
+	// Its name is the container's, and these run side by side.
+	w.service = "escape-" + strings.ToLower(w.nonce)
+	name := w.service
+	t.Cleanup(func() { // of an activator that was killed
+		if out, err := exec.Command("podman", "rm", "--force", "--ignore", "--time=0", name).CombinedOutput(); err != nil {
+			t.Errorf("podman rm: %v: %s", err, out)
+		}
+	})
+	return startActivator(t, w, p, "", strings.Replace(containerConfiguration, "\n[service]", c.container+"\n[service]", 1), c.more)
+}
+
 // startActivator starts it with a configuration that lacks the addresses and the
 // program.
 func startActivator(t *testing.T, w *world, p wire.Probe, kernel, format, more string) stage {
@@ -308,7 +338,7 @@ func startActivator(t *testing.T, w *world, p wire.Probe, kernel, format, more s
 func activate(t *testing.T, w *world, p wire.Probe, kernel, format, more string) *running {
 	t.Helper()
 	text := fmt.Sprintf(format, w.port, w.port6, w.unix, w.unixgram, w.binary)
-	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, "intruder.toml")}
+	argv := []string{program(t, "activator"), "--config", filepath.Join(w.dir, w.service+".toml")}
 	if kernel != "" {
 		argv = append([]string{program(t, "oldkernel"), kernel}, argv...)
 	}

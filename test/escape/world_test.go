@@ -30,6 +30,7 @@ type world struct {
 	secret  string // what the intruder is not to know
 	file    string // with the secret
 	binary  string // the intruder's own copy of the intruder
+	service string // what the activator calls it
 	witness map[string]string
 	*ears
 
@@ -87,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, nonce: rand.Text(), secret: (rand.Text() + rand.Text())[:32],
-		file: filepath.Join(dir, "secret"), binary: filepath.Join(dir, "intruder"),
+		file: filepath.Join(dir, "secret"), binary: filepath.Join(dir, "intruder"), service: "intruder",
 		witness: make(map[string]string), ears: &ears{heard: make(map[string]string), more: make(chan struct{})}}
 	text, err := os.ReadFile(program(t, "intruder"))
 	if err != nil {
