@@ -20,7 +20,7 @@ import (
 // Place is the user namespace and the pid namespace of a process, and its ids as it sees
 // them itself; and after See its files. Any goroutine may use it.
 type Place struct {
-	user, pids int
+	user, pids int // user -1: ours
 	uid, gid   int
 	groups     []int // as we see them
 
@@ -47,6 +47,9 @@ func OpenPlace(pid int) (*Place, error) {
 		name string
 		fd   *int
 	}{{"user", &p.user}, {"pid", &p.pids}} {
+		if o.fd == &p.user && same(pid, "user") {
+			continue // nobody enters the one that it is in (EINVAL): a container of root's has it
+		}
 		path := fmt.Sprintf("/proc/%d/ns/%s", pid, o.name)
 		if *o.fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 			p.Close()
@@ -143,7 +146,9 @@ func (p *Place) run(list *script.Script, fd int, limit time.Duration, add func()
 	}
 	list.Do(unix.SYS_SETGROUPS, uintptr(len(p.groups)), list.Bytes(groups)).Ignore(unix.EPERM) // an ordinary user has them
 	step("setns")
-	list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
+	if p.user >= 0 {
+		list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
+	}
 	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
 	p.enterRoot(list, step)
 	step("close_range")

@@ -35,7 +35,7 @@ func (p *Place) See(pid int) error {
 		flags int
 		fd    *int
 	}{{"ns/mnt", unix.O_RDONLY, &p.mounts}, {"root", unix.O_PATH | unix.O_DIRECTORY, &p.root}} {
-		if o.fd == &p.mounts && sameMounts(pid) {
+		if o.fd == &p.mounts && same(pid, "mnt") {
 			continue // it is not entered: that would take a privilege over it
 		}
 		path := fmt.Sprintf("/proc/%d/%s", pid, o.name)
@@ -48,9 +48,10 @@ func (p *Place) See(pid int) error {
 	return nil
 }
 
-func sameMounts(pid int) bool {
-	ours, err := os.Readlink("/proc/self/ns/mnt")
-	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+// same reports whether a process has a namespace of ours.
+func same(pid int, kind string) bool {
+	ours, err := os.Readlink("/proc/self/ns/" + kind)
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 	return err == nil && err2 == nil && ours == theirs
 }
 
