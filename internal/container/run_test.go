@@ -181,6 +181,27 @@ func TestInside(t *testing.T) {
 	}
 }
 
+// What talks over its own lo can, where it is told so, and connects as far as it is told.
+func TestInternetSockets(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		got := output(t, described(t, `exec 2>&1
+			busybox httpd -p 127.0.0.1:80 -h /bin && echo listens
+			busybox wget -q -O - http://127.0.0.1/sh | busybox wc -c`, func(s *Spec) { s.Internet = true }),
+			func(_ *spec.Process, _ *spawn.Given, policy *intercept.Policy) { policy.IP = may })
+		file, err := exec.LookPath("busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if whole := strings.HasSuffix(got, fmt.Sprintf("listens\n%d\n", stat.Size())); whole != may {
+			t.Errorf("may connect: %v: %s", may, got)
+		}
+	}
+}
+
 // The contrast: what the network table opens is open.
 func TestHostNetwork(t *testing.T) {
 	ours, err := net.Interfaces()
