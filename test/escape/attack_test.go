@@ -18,6 +18,9 @@ import (
 	"activator/test/escape/wire"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 )
 
 // attack runs a probe in a world of its own and finds out what it achieved: the
@@ -208,8 +211,7 @@ func (o *operator) send(line []byte, rights *os.File) error {
 		return err
 	}
 	defer rights.Close()
-	oob := unix.UnixRights(int(rights.Fd()))
-	_, _, err := o.control.WriteMsgUnix(line, oob, nil)
+	err := fdpass.SendFiles(o.control, line, []*os.File{rights})
 	if errors.Is(err, unix.EPERM) { // the socket takes none: SO_PASSRIGHTS, Linux 6.16
 		_, err = o.control.Write(line)
 	}
@@ -330,26 +332,22 @@ func (w *world) rights(what string) (*os.File, error) {
 
 // through passes something in over a socket that the intruder passes out.
 func (o *operator) through(what string) error {
-	control := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := o.another.ReadMsgUnix(make([]byte, 1), control)
-	if err != nil {
+	var message fdpass.Receiver
+	socket := -1
+	err := fd.Read(o.another, func(another int) (err error) {
+		_, socket, err = message.Receive(another, make([]byte, 1))
 		return err
-	}
-	messages, err := unix.ParseSocketControlMessage(control[:n])
-	if err != nil || len(messages) == 0 {
+	})
+	if err != nil || socket < 0 {
 		return errors.Join(err, errors.New("no descriptor"))
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fds[0])
+	defer unix.Close(socket)
 	f, err := o.w.rights(what)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return unix.Sendmsg(fds[0], []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0)
+	return unix.Sendmsg(socket, []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0)
 }
 
 // killStarter kills the starter, and reports whether anybody still answers on

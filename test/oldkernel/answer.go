@@ -6,6 +6,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/kernel/fd"
 )
 
 // A filter can answer a call with an error, and not with a version. So Landlock's version
@@ -52,38 +55,25 @@ type response struct {
 
 // answer is the process that does.
 func answer() error {
-	text, rights := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(3, text, rights, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("recvmsg", err)
-	}
-	messages, err := unix.ParseSocketControlMessage(rights[:n])
-	if err != nil || len(messages) == 0 {
+	text := make([]byte, 4)
+	var message fdpass.Receiver
+	_, listener, err := message.Receive(3, text)
+	if err != nil || listener < 0 {
 		return err // its other end is gone
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return err
-	}
-	wait := []unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}
-	for wait[0].Revents == 0 {
-		if _, err := unix.Poll(wait, -1); err != nil && err != unix.EINTR {
-			return os.NewSyscallError("poll", err)
-		}
-	}
-	if wait[0].Revents&unix.POLLIN == 0 {
-		return nil // it has ended and never asked
+	if events, err := fd.Poll(listener, unix.POLLIN, -1); err != nil || events&unix.POLLIN == 0 {
+		return err // it has ended and never asked
 	}
 	var asked notification
-	if err := ioctl(fds[0], unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)); err != nil {
+	if err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)); err != nil {
 		return os.NewSyscallError("SECCOMP_IOCTL_NOTIF_RECV", err)
 	}
 	// It stands still until the listener is closed: what it does next may need one.
 	if err := unix.Kill(int(asked.pid), unix.SIGSTOP); err != nil {
 		return os.NewSyscallError("kill", err)
 	}
-	sent := ioctl(fds[0], unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&response{id: asked.id, value: int64(binary.NativeEndian.Uint32(text))}))
-	_ = unix.Close(fds[0])
+	sent := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&response{id: asked.id, value: int64(binary.NativeEndian.Uint32(text))}))
+	_ = unix.Close(listener)
 	if err := unix.Kill(int(asked.pid), unix.SIGCONT); err != nil {
 		return os.NewSyscallError("kill", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
 )
 
 // rule answers a system call whose arguments meet all conditions; the first one of a
@@ -106,5 +108,6 @@ func (l *lacks) load() error {
 	}
 	defer func() { _ = helper.Close() }()
 	defer func() { _ = unix.Close(int(listener)) }()
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(int(helper.Fd()), binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), unix.UnixRights(int(listener)), nil, 0))
+	_, err := fdpass.Send(int(helper.Fd()), binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), int(listener))
+	return err
 }
