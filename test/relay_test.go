@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // childNames are the first words of a process's children, without folders.
@@ -49,5 +52,43 @@ func TestRelayHasNoProcess(t *testing.T) {
 	a.wait("state=running")
 	if got := childNames(a.cmd.Process.Pid); !slices.Equal(got, []string{"activator-guard", "echo"}) {
 		t.Errorf("the activator's children are %q", got)
+	}
+}
+
+// longDatagram is more than a socket sends without send_buffer, net.core.wmem_default.
+const longDatagram = 300_000
+
+// What a service may send is said by its configuration, also where another socket stands in
+// for the one that this is about.
+func TestRelayedSends(t *testing.T) {
+	dir := folder(t)
+	n := ktest.Port(t)
+	service := "[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=sender\"]\n"
+	activate(t, "--config", configureIn(t, dir, "long", fmt.Sprintf("[[socket]]\nlisten = [\"unixgram://%s/s\"]\nsend_buffer = \"1M\"\n"+service, dir)),
+		"--config", configureIn(t, dir, "broadcast", fmt.Sprintf("[[socket]]\nlisten = [\"udp://127.0.0.1:%d\"]\nbroadcast = true\n"+service, n)))
+	ask := func(network string, from, to net.Addr) []byte {
+		t.Helper()
+		c, err := (&net.Dialer{LocalAddr: from}).Dial(network, to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 2*longDatagram)
+		n, err := c.Read(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[:n]
+	}
+	if got := ask("unixgram", &net.UnixAddr{Net: "unixgram", Name: fmt.Sprintf("@activator-long-%d", os.Getpid())}, &net.UnixAddr{Net: "unixgram", Name: dir + "/s"}); len(got) != longDatagram {
+		t.Errorf("%d bytes, want %d", len(got), longDatagram)
+	}
+	// Root's socket only answers, which the kernel says otherwise.
+	if got := string(ask("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n})); got != "<nil>" && (got != syscall.EPERM.Error() || os.Geteuid() != 0) {
+		t.Errorf("a broadcast: %s", got)
 	}
 }

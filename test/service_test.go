@@ -41,6 +41,8 @@ func serve(mode string) {
 		}
 	case "rebel":
 		rebel()
+	case "sender": // sends what its options let it
+		sender()
 	case "bind flood": // binds without end, in several threads
 		for range 8 {
 			go func() {
@@ -203,4 +205,22 @@ func routes() []string {
 		}
 	}
 	return found
+}
+
+// sender answers the first datagram by a long one, or by what a broadcast ended with.
+func sender() {
+	buffer := make([]byte, 100)
+	_, from, err := syscall.Recvfrom(3, buffer, 0)
+	if err != nil {
+		os.Exit(1)
+	}
+	answer := make([]byte, longDatagram)
+	if _, ok := from.(*syscall.SockaddrUnix); !ok {
+		answer = fmt.Append(nil, syscall.Sendto(3, buffer[:1], 0, &syscall.SockaddrInet4{Port: 9, Addr: [4]byte{255, 255, 255, 255}}))
+	}
+	if err := syscall.Sendto(3, answer, 0, from); err != nil {
+		fmt.Println("answer:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
