@@ -83,7 +83,6 @@ func TestProxyPostgreSQL(t *testing.T) {
 				t.Fatal(err)
 			}
 			gone(t, pid)
-			a.waitN(run+1, "service=postgresql", " exit=") // whoever is accepted for it until then goes with it
 		}
 	}
 	for _, host := range []string{"127.0.0.1", dir} {

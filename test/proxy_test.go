@@ -214,7 +214,7 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 }
 
 // A program that lives on and listens no more is killed; the one that comes next
-// serves those who wait in the queue.
+// serves those who wait in the queue, and the client that was accepted already.
 func TestProxyEndsTheDeaf(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := ktest.Port(t)
@@ -232,8 +232,8 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 		accepted := dial()
 		a.wait("takes nobody")
 		queued := dial()
-		if _, err := talk(accepted, []byte("hello")); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("the client of a program that listens no more gets %v", err)
+		if _, err := talk(accepted, []byte("hello")); err != nil {
+			t.Errorf("the client that was accepted for a program that listens no more: %v", err)
 		}
 		a.wait("it does not listen any more")
 		if _, err := talk(queued, []byte("hello")); err != nil {
@@ -281,7 +281,7 @@ func TestProxyPython(t *testing.T) {
 
 // A service that is killed at random loses what it had taken, and nobody in our
 // queue. Until its last thread is gone it takes connections into a queue of its own,
-// also of clients that it has cut already; and one may have been accepted for it.
+// also of clients that it has cut already.
 func TestProxyLosesNobodyToKills(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
@@ -314,7 +314,7 @@ func TestProxyLosesNobodyToKills(t *testing.T) {
 		close(stop)
 		killed := <-kills
 		t.Logf("%s: %d answered, %d cut by %d kills", target, tl.answered.Load(), tl.cut.Load(), killed)
-		if tl.answered.Load()+tl.cut.Load() != workers*125 || tl.cut.Load() > int64((2*workers+1)*killed) || killed == 0 {
+		if tl.answered.Load()+tl.cut.Load() != workers*125 || tl.cut.Load() > int64(2*workers*killed) || killed == 0 {
 			t.Errorf("the count is not exact")
 		}
 	}

@@ -22,9 +22,12 @@ func (s *Socket) Refuse(most int) (refused int, err error) {
 	if err := s.usable(); err != nil {
 		return 0, err
 	}
+	early := s.aside.refuse(most)
+	most -= early
 	if err := s.setFlags(true); err != nil {
-		return 0, err
+		return early, err
 	}
+	defer func() { refused += early }()
 	defer func() { err = errors.Join(err, s.setFlags(s.spec.Options.NonBlocking)) }()
 	switch {
 	case s.spec.Address.Network == spec.FIFO:

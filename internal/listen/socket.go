@@ -31,6 +31,7 @@ type Socket struct {
 	watcher    *Watcher // that knows us; nil: none
 
 	undelivered relay.Undelivered
+	aside       Aside
 }
 
 // OpenAll opens the sockets in order, all of them or none: the first error
@@ -105,6 +106,10 @@ func (s *Socket) String() string { return s.Spec().Address.String() }
 // Undelivered shares what a relay of the socket's has taken off its queue and no service
 // has read: it waits here, and not at the socket, until the next relay takes it.
 func (s *Socket) Undelivered() *relay.Undelivered { return &s.undelivered }
+
+// Aside shares those who were accepted and are the next run's: they wait here, and not at
+// the socket.
+func (s *Socket) Aside() *Aside { return &s.aside }
 
 // Generation counts the descriptors the socket has had, from 0. It grows when
 // [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
@@ -267,6 +272,7 @@ func (s *Socket) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.aside.close()
 	if s.watcher != nil {
 		s.watcher.Forget(s)
 	}

@@ -24,13 +24,15 @@ var seed = maphash.MakeSeed()
 
 // Waiting lists who waits. Connections are listed one by one (sock_diag(7)); of
 // datagrams only the first in the queue is, and of what the kernel does not list
-// (vsock, FIFO) only that somebody waits. Nothing is taken off the queue.
+// (vsock, FIFO) only that somebody waits. Nothing is taken off the queue. Who was
+// accepted for a run that is over waits too, see [Socket.Aside].
 func (s *Socket) Waiting() (waiting []Client, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	defer func() { waiting = append(waiting, s.aside.waiting()...) }()
 	ready := false
 	err = s.control("poll", func(fd int) error {
 		ready = pollNow(fd)&unix.POLLIN != 0

@@ -27,8 +27,9 @@ type route struct {
 	backend kind // of the dialer's sockets, known after the first
 	watched bool // is in the epoll
 	batch   int
-	round   uint32 // of the last accept
-	waiting *conn  // accepted, but there is no backend for it yet
+	round   uint32  // of the last accept
+	waiting []*conn // accepted, but there is no backend for them yet
+	pending Pending
 	client  Client // of the last accept
 
 	again time.Duration // when it is tried again; 0: it did not stall
@@ -60,7 +61,7 @@ func borrow(x Route, index int32) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &route{dialer: x.Dialer, fd: int32(dup), index: index, batch: 1}
+	r := &route{dialer: x.Dialer, pending: x.Pending, fd: int32(dup), index: index, batch: 1}
 	if err := r.prepare(); err != nil {
 		r.giveBack()
 		return nil, err
@@ -126,6 +127,9 @@ func (p *Proxy) wanted(r *route) bool { return r.again == 0 && !p.leaving && !p.
 // rearm watches r again if it is wanted.
 func (p *Proxy) rearm(r *route) {
 	if r.watched || !p.wanted(r) {
+		return
+	}
+	if p.resume(r); !p.wanted(r) {
 		return
 	}
 	if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, r.fd, unix.EPOLLIN, r.index, 0); e != 0 {
@@ -201,15 +205,13 @@ func (p *Proxy) welcome(r *route, fd int32) {
 // connect gives c, the last client of its route, its backend.
 func (p *Proxy) connect(c *conn) {
 	r := c.route
-	r.waiting = nil
 	fd, err := r.dialer.Dial(&r.client)
 	switch {
 	case err == nil:
 		p.unstall(r)
 		p.join(c, int32(fd))
 	case scarce(err), errors.Is(err, unix.EAGAIN):
-		r.waiting = c
-		p.stall(r, err)
+		p.postpone(c, err)
 	default:
 		p.unstall(r)
 		p.refuse(c, err)
@@ -257,10 +259,14 @@ func (r *route) calm() { r.delay, r.again, r.said = 0, 0, false }
 // retry ends a stall, or begins the next.
 func (p *Proxy) retry(r *route) {
 	r.again = 0
-	if c := r.waiting; c != nil {
-		p.connect(c)
+	waiting := r.waiting
+	r.waiting = nil
+	for i, c := range waiting {
+		r.present(c.fd[client])
+		if p.connect(c); r.again != 0 {
+			r.waiting = append(r.waiting, waiting[i+1:]...)
+			return
+		}
 	}
-	if r.again == 0 {
-		p.rearm(r)
-	}
+	p.rearm(r)
 }

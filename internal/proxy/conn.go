@@ -89,7 +89,7 @@ func (p *Proxy) join(c *conn, fd int32) {
 	up, down := &c.half[client], &c.half[backend]
 	down.writable, c.connecting = true, true
 	up.careful, down.careful = !r.internet, r.backend == local
-	if r.backend == internet && p.options.Protocol == "" && !p.early(c) {
+	if r.backend == internet && p.options.Protocol == "" && up.block == nil && !p.early(c) {
 		return
 	}
 	e := p.watch(c, unix.EPOLL_CTL_ADD, client, events)
@@ -130,6 +130,10 @@ func (p *Proxy) early(c *conn) bool {
 		c.connecting, up.writable = false, true
 	case unix.EAGAIN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS, unix.EPIPE, unix.ECONNRESET:
 		sent = 0 // not there yet, or gone again: its first event tells
+	case unix.ECONNREFUSED:
+		p.hold(up, p.buffer[:n])
+		p.unjoin(c)
+		return false
 	default:
 		p.refuse(c, stepError("connect", e))
 		return false
@@ -186,7 +190,7 @@ func (p *Proxy) handle(c *conn, s side, ev uint32) {
 }
 
 // connected reports whether the backend is there after its first event; if not, the
-// client is turned away. One that has answered and was reset since is there.
+// client waits for another, or is turned away. One that has answered and was reset since is there.
 func (p *Proxy) connected(c *conn, ev uint32) bool {
 	if ev&unix.EPOLLERR != 0 {
 		e, _ := option(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
@@ -196,6 +200,9 @@ func (p *Proxy) connected(c *conn, ev uint32) bool {
 			c.connecting = false
 			p.broke(c, backend)
 			return true
+		case unix.ECONNREFUSED:
+			p.unjoin(c)
+			return false
 		default:
 			p.refuse(c, stepError("connect", err))
 			return false
@@ -342,6 +349,13 @@ func (p *Proxy) finish(c *conn) {
 	}
 }
 
+// renew makes c another connection to what is queued for it.
+func (c *conn) renew() {
+	if c.generation++; c.generation <= 0 {
+		c.generation = 1
+	}
+}
+
 // release closes c and makes room for the next.
 func (p *Proxy) release(c *conn) {
 	p.finish(c)
@@ -350,14 +364,10 @@ func (p *Proxy) release(c *conn) {
 			closeFD(fd)
 		}
 	}
-	if c.route.waiting == c {
-		c.route.waiting = nil
-	}
+	c.route.forget(c)
 	c.live = false
 	c.fd = [2]int32{-1, -1}
-	if c.generation++; c.generation <= 0 {
-		c.generation = 1
-	}
+	c.renew()
 	p.free = append(p.free, c)
 	p.count--
 	p.share.Give(perConn)

@@ -183,7 +183,7 @@ func TestGivesBack(t *testing.T) {
 		})
 		return flags & unix.O_NONBLOCK, delay, inline
 	}
-	p, err := New([]Route{{f, to{addr}}}, Options{})
+	p, err := New([]Route{{Listener: f, Dialer: to{addr}}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +214,8 @@ func TestNewRefuses(t *testing.T) {
 		says   string
 	}{
 		{nil, Options{}, "without a listener"},
-		{[]Route{{f, to{addr}}}, Options{Protocol: "v3"}, `PROXY protocol "v3" is unknown: use "v1" or "v2"`},
-		{[]Route{{f, to{addr}}, {deaf, to{addr}}}, Options{}, "listener deaf: is not listening"},
+		{[]Route{{Listener: f, Dialer: to{addr}}}, Options{Protocol: "v3"}, `PROXY protocol "v3" is unknown: use "v1" or "v2"`},
+		{[]Route{{Listener: f, Dialer: to{addr}}, {Listener: deaf, Dialer: to{addr}}}, Options{}, "listener deaf: is not listening"},
 	} {
 		if _, err := New(c.routes, c.o); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v, want %s", err, c.says)
@@ -240,7 +240,7 @@ func helper(limit string) int {
 		panic(err)
 	}
 	target := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
-	p, err := New([]Route{{os.NewFile(3, "listener"), to{target}}}, Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	p, err := New([]Route{{Listener: os.NewFile(3, "listener"), Dialer: to{target}}}, Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		panic(err)
 	}
@@ -371,7 +371,7 @@ func switches(t *testing.T, pid int) (n int) {
 // A listener that listens no more ends Run with an error.
 func TestListenerLost(t *testing.T) {
 	f, addr := listener(t, "tcp4", 8)
-	p, err := New([]Route{{f, to{addr}}}, Options{})
+	p, err := New([]Route{{Listener: f, Dialer: to{addr}}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

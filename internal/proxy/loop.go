@@ -99,6 +99,7 @@ func (p *Proxy) serve() error {
 	}
 	for _, r := range p.routes {
 		p.unwatch(r)
+		p.setAside(r)
 	}
 	p.cutOff()
 	return p.err
@@ -113,10 +114,7 @@ func (p *Proxy) over() bool {
 		p.leaving, p.last = true, p.now+p.options.Drain
 		for _, r := range p.routes {
 			p.unwatch(r)
-			if r.waiting != nil { // there will be no backend for it any more
-				p.refuse(r.waiting, errLeaving)
-				r.waiting = nil
-			}
+			p.setAside(r)
 		}
 	}
 	return p.leaving && (p.count == 0 || p.now >= p.last)

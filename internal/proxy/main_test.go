@@ -186,10 +186,17 @@ func start(t testing.TB, network string, target Dialer, o Options) *running {
 // startAt runs a proxy from f, which listens at addr.
 func startAt(t testing.TB, f *os.File, addr net.Addr, target Dialer, o Options) *running {
 	t.Helper()
+	return startOn(t, Route{Listener: f, Dialer: target}, addr, o)
+}
+
+// startOn runs a proxy from the listener of x, which listens at addr.
+func startOn(t testing.TB, x Route, addr net.Addr, o Options) *running {
+	t.Helper()
 	r := &running{t: t, addr: addr, ended: make(chan error, 1), log: &journal{}}
 	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	x.Dialer = counted{x.Dialer, &r.dialed}
 	var err error
-	if r.Proxy, err = New([]Route{{f, counted{target, &r.dialed}}}, o); err != nil {
+	if r.Proxy, err = New([]Route{x}, o); err != nil {
 		t.Fatal(err)
 	}
 	var ctx context.Context

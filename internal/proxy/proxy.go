@@ -22,6 +22,15 @@ var ErrClosed = errors.New("proxy is closed")
 // errLeaving is for a client that was accepted just before the end.
 var errLeaving = errors.New("the program is gone")
 
+// Pending holds the clients that were accepted and had no backend when Run ended. The
+// program has had nothing of them. Its methods may be called from any goroutine.
+type Pending interface {
+	// Put takes fd, and said, what was read from it already.
+	Put(fd int, said []byte)
+	// Take returns one that was put; without ok there is none.
+	Take() (fd int, said []byte, ok bool)
+}
+
 // Dialer makes the connections to the program.
 type Dialer interface {
 	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected
@@ -29,9 +38,10 @@ type Dialer interface {
 	// through [Prepare]. All of one dialer are of one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
 	// must not block. client is valid until it returns.
 	//
-	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full)
-	// it is called again later, and nobody else is accepted until then; with any
-	// other error the client is turned away.
+	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full), and
+	// with [Route].Pending for a socket that turns out to be refused, it is called again
+	// later, and nobody else is accepted until then; with any other error the client is
+	// turned away.
 	Dial(client *Client) (fd int, err error)
 }
 
@@ -59,6 +69,7 @@ func Prepare(fd int) error {
 type Route struct {
 	Listener *os.File // listening stream socket
 	Dialer   Dialer
+	Pending  Pending // served first, and given those who are left; nil: they are turned away
 }
 
 // Options of a proxy; zero is good.

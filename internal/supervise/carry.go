@@ -174,7 +174,8 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 		} else {
 			reach := c.program.Target(target, netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
 			defer reach.Close()
-			routes = append(routes, proxy.Route{Listener: files[i], Dialer: &dialer{target: reach, watch: deafness{service: s, child: c.child}}})
+			routes = append(routes, proxy.Route{Listener: files[i], Pending: s.sockets[i].Aside(),
+				Dialer: &dialer{target: reach, watch: deafness{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, reach)
 		}
 		if err != nil || !there {

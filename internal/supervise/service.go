@@ -286,7 +286,7 @@ func (s *Service) watch() bool {
 			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
 			all = false
 		}
-		if s.expire(socket); socket.Undelivered().Any() {
+		if s.expire(socket); socket.Undelivered().Any() || socket.Aside().Any() {
 			come()
 		}
 	}

@@ -1,0 +1,92 @@
+package listen
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Aside holds the clients that were accepted for a run of the service that ended before
+// the program had anything of them: the next run serves them first. It is a
+// [proxy.Pending]; its methods may be called from any goroutine.
+type Aside struct {
+	mu      sync.Mutex
+	clients []asideClient
+	count   int // of all there were
+	closed  bool
+}
+
+type asideClient struct {
+	fd   int
+	said []byte // read from it already
+	id   Client
+}
+
+// Put takes fd, a connection, and said, what was read from it.
+func (a *Aside) Put(fd int, said []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		reset(fd)
+		return
+	}
+	a.count++
+	a.clients = append(a.clients, asideClient{fd, said, Client(fmt.Sprint("accepted ", a.count))})
+}
+
+// Take returns the one that has waited longest; without ok there is none.
+func (a *Aside) Take() (fd int, said []byte, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.clients) == 0 {
+		return -1, nil, false
+	}
+	c := a.clients[0]
+	a.clients = a.clients[1:]
+	return c.fd, c.said, true
+}
+
+// Any reports whether somebody is there.
+func (a *Aside) Any() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.clients) > 0
+}
+
+// waiting lists them.
+func (a *Aside) waiting() (all []Client) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.clients {
+		all = append(all, c.id)
+	}
+	return all
+}
+
+// refuse turns away those who have waited longest, at most most, and returns how many.
+func (a *Aside) refuse(most int) (refused int) {
+	for ; refused < most; refused++ {
+		fd, _, ok := a.Take()
+		if !ok {
+			break
+		}
+		reset(fd)
+	}
+	return refused
+}
+
+func (a *Aside) close() {
+	a.mu.Lock()
+	a.closed = true
+	n := len(a.clients)
+	a.mu.Unlock()
+	a.refuse(n)
+}
+
+// reset closes a connection so that its client sees no end of an answer: with a reset,
+// where there is one. socket(7), SO_LINGER
+func reset(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
