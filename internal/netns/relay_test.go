@@ -111,6 +111,8 @@ func haveIPv6() bool {
 // Each is a network of its own, with a user namespace that is not ours; what was made lives
 // on, and gets more, when the owner is closed.
 func TestRelayNetworksLiveOn(t *testing.T) {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	must(t, err)
 	o := owner(t)
 	first, flows := relay(t, o, unix.AF_INET, unix.AF_INET)
 	second, _ := relay(t, o, unix.AF_INET)
@@ -129,6 +131,10 @@ func TestRelayNetworksLiveOn(t *testing.T) {
 	defer closeAll(more)
 	if netns(t, more[1]) != netns(t, first) {
 		t.Error("a flow socket is elsewhere")
+	}
+	// The children have our memory, and change their rights: prctl(2).
+	if after, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || after != before {
+		t.Errorf("we were dumpable %d, and are %d: %v", before, after, err)
 	}
 }
 

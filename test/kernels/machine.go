@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -146,7 +147,7 @@ func (m *machine) build(ctx context.Context, b boot) (string, error) {
 	}
 	built := [][]string{{"build", "activator", "./cmd/activator"}, {"build", "echo", "./cmd/echo"}, {"build", "intruder", "./test/escape/intruder"},
 		{"build", "guest", "./test/kernels/guest"}, {"test -c", "test-escape.test", "./test/escape"}}
-	if *all && *steps == "" {
+	if *all && *steps == "" || slices.Contains(strings.Split(*steps, ","), plan.Packages) {
 		for _, p := range tested {
 			built = append(built, []string{"test -c", strings.ReplaceAll(p, "/", "-") + ".test", "./" + p})
 		}
