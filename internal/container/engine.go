@@ -17,7 +17,7 @@ import (
 // Engine runs the containers of one service, one after the other. It is what package
 // spawn starts in place of a program.
 type Engine struct {
-	spec Spec
+	of service
 
 	mu     sync.Mutex
 	left   bool   // a container may have been left behind
@@ -34,7 +34,7 @@ func (e *Engine) Clear(ctx context.Context) error {
 	if !e.left {
 		return nil
 	}
-	err := e.spec.clear(ctx)
+	err := e.of.clear(ctx)
 	e.left = err != nil
 	return err
 }
@@ -51,13 +51,13 @@ func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 	if os.Geteuid() == 0 {
 		return nil, nil
 	}
-	return pauseProcess(ctx, e.spec.Engine)
+	return pauseProcess(ctx, e.of.Container.Engine)
 }
 
 // Command is the engine's command line, and what it is put behind.
 func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
-	s := e.spec
-	walls := sandbox.Engine{Seal: s.Seal, Names: s.Names, Internet: s.Internet, NewPrivs: s.NewPrivs, Cgroup2: hybrid()}
+	s := e.of
+	walls := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: hybrid()}
 	if err := s.check(); err != nil {
 		return nil, walls, err
 	}
@@ -73,7 +73,7 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 		e.folder = walls.Folder
 		e.mu.Unlock()
 	}
-	argv := append([]string{s.Engine}, s.run(walls)...)
+	argv := append([]string{s.Container.Engine}, s.run(walls)...)
 	for _, resource := range s.inherited() {
 		l, err := ownLimit(resource)
 		if err != nil {
@@ -84,7 +84,7 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 	if notify != "" {
 		argv = append(argv, "--volume="+notify+":"+NotifyPath+":rw", "--env=NOTIFY_SOCKET="+NotifyPath)
 	}
-	argv = append(argv, s.Options...)
+	argv = append(argv, s.Container.Options...)
 	return append(argv, s.image()...), walls, nil
 }
 
@@ -102,7 +102,7 @@ func (e *Engine) Ended(inOrder bool) {
 	if !inOrder {
 		ctx, cancel := context.WithTimeout(context.Background(), clearTimeout)
 		defer cancel()
-		inOrder = e.spec.clear(ctx) == nil
+		inOrder = e.of.clear(ctx) == nil
 	}
 	e.left = !inOrder
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
 // Find looks for the engine and, for an ordinary user, for what maps the
@@ -58,17 +60,18 @@ func (e *ImageError) Error() string { return "container: image " + e.Text + ": "
 // Resolve returns the engine of a service. It asks whether the container's image is there, and whether its
 // name is free or was ours. It takes about a tenth of a second, and changes nothing.
 // Its errors say how to get what is missing.
-func Resolve(ctx context.Context, s Spec) (*Engine, error) {
+func Resolve(ctx context.Context, of spec.Service) (*Engine, error) {
+	s := service{of}
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	if _, err := Find(s.Engine); err != nil {
+	if _, err := Find(s.Container.Engine); err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	_, err := ask(ctx, s.Engine, "image", "exists", s.Image)
+	_, err := ask(ctx, s.Container.Engine, "image", "exists", s.Container.Image)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return nil, &ImageError{Text: s.Image + ": not in this user's store", Cure: cureImage(s)}
+		return nil, &ImageError{Text: s.Container.Image + ": not in this user's store", Cure: cureImage(s)}
 	}
 	var left *listed
 	if err == nil {
@@ -77,15 +80,15 @@ func Resolve(ctx context.Context, s Spec) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{spec: s, left: left != nil}, nil
+	return &Engine{of: s, left: left != nil}, nil
 }
 
 // cureImage says how to get an image, as the user who needs it.
-func cureImage(s Spec) string {
-	if strings.HasPrefix(s.Image, "localhost/activator-echo") {
+func cureImage(s service) string {
+	if strings.HasPrefix(s.Container.Image, "localhost/activator-echo") {
 		return "`make image` makes it"
 	}
-	return fmt.Sprintf("`%s pull %s` as this user gets it", s.Engine, s.Image)
+	return fmt.Sprintf("`%s pull %s` as this user gets it", s.Container.Engine, s.Container.Image)
 }
 
 // listed is a container in the engine's list.
@@ -121,11 +124,11 @@ const listTries = 10
 
 // namesake returns the container that has the service's name, nil if there is none. One that
 // is not ours is an error.
-func (s Spec) namesake(ctx context.Context) (*listed, error) {
+func (s service) namesake(ctx context.Context) (*listed, error) {
 	var text string
 	var err error
 	for range listTries {
-		text, err = ask(ctx, s.Engine, "ps", "--all", "--external", "--format=json", "--filter=name=^"+s.Name+"$")
+		text, err = ask(ctx, s.Container.Engine, "ps", "--all", "--external", "--format=json", "--filter=name=^"+s.Name+"$")
 		if err == nil {
 			break
 		}
@@ -135,7 +138,7 @@ func (s Spec) namesake(ctx context.Context) (*listed, error) {
 	}
 	var found []listed
 	if err := json.Unmarshal([]byte(text), &found); err != nil {
-		return nil, fmt.Errorf("container: %s ps: %w", s.Engine, err)
+		return nil, fmt.Errorf("container: %s ps: %w", s.Container.Engine, err)
 	}
 	for _, l := range found {
 		if !slices.Contains(l.Names, s.Name) {
@@ -149,13 +152,13 @@ func (s Spec) namesake(ctx context.Context) (*listed, error) {
 			whose = "it is another service's, " + file
 		}
 		return nil, fmt.Errorf("container: there is a container called %s already, %.12s of %s (%s), and %s: `%s rm %s` removes it, or give the service's file another name",
-			s.Name, l.ID, l.Image, l.State, whose, s.Engine, s.Name)
+			s.Name, l.ID, l.Image, l.State, whose, s.Container.Engine, s.Name)
 	}
 	return nil, nil
 }
 
 // clear removes what was left behind of a container of ours.
-func (s Spec) clear(ctx context.Context) error {
+func (s service) clear(ctx context.Context) error {
 	l, err := s.namesake(ctx)
 	if err != nil || l == nil {
 		return err
@@ -163,8 +166,8 @@ func (s Spec) clear(ctx context.Context) error {
 	if l.runs() {
 		return fmt.Errorf("container: the container %s is that of an activator that runs, pid %s", s.Name, l.Labels[labelPID])
 	}
-	_, _ = ask(ctx, s.Engine, "kill", l.ID) // rm alone would wait for the container to end
-	_, err = ask(ctx, s.Engine, "rm", "--force", l.ID)
+	_, _ = ask(ctx, s.Container.Engine, "kill", l.ID) // rm alone would wait for the container to end
+	_, err = ask(ctx, s.Container.Engine, "rm", "--force", l.ID)
 	return err
 }
 

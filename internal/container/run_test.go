@@ -67,7 +67,7 @@ var busybox = sync.OnceValue(func() error {
 })
 
 // described is a shell script in a container.
-func described(t *testing.T, script string, change func(*Spec)) Spec {
+func described(t *testing.T, script string, change func(*spec.Service)) spec.Service {
 	ktest.Filters(t)
 	t.Helper()
 	if _, err := exec.LookPath("podman"); err != nil {
@@ -76,7 +76,8 @@ func described(t *testing.T, script string, change func(*Spec)) Spec {
 	if err := busybox(); err != nil {
 		ktest.Skip(t, "%v", err)
 	}
-	s := Spec{Name: "activator-test", File: t.Name(), Engine: "podman", Image: image, Umask: 0o22, Seal: true, Command: []string{"/bin/busybox", "sh", "-c", script}}
+	s := spec.Service{File: t.Name(), Process: spec.Process{Name: "activator-test", Umask: 0o22, Sandbox: spec.Sandbox{Seal: true}},
+		Container: &spec.Container{Engine: "podman", Image: image, Command: []string{"/bin/busybox", "sh", "-c", script}}}
 	if change != nil {
 		change(&s)
 	}
@@ -93,18 +94,18 @@ type contained struct {
 }
 
 // start starts it as a service's would be, with a supervisor of its calls.
-func start(t *testing.T, s Spec, change func(*spec.Process, *spawn.Given, *intercept.Policy), sockets ...*os.File) (*contained, error) {
+func start(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given, *intercept.Policy), sockets ...*os.File) (*contained, error) {
 	t.Helper()
 	starter, err := spawn.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(starter.Close)
-	c := &contained{t: t, engine: &Engine{spec: s, left: true}}
+	c := &contained{t: t, engine: &Engine{of: service{s}, left: true}}
 	if c.out, err = os.CreateTemp(t.TempDir(), "output"); err != nil {
 		t.Fatal(err)
 	}
-	process := spec.Process{Name: s.Name, Argv: []string{s.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
+	process := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
 	given := spawn.Given{Stdio: spawn.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
 	var policy intercept.Policy
 	if change != nil {
@@ -153,7 +154,7 @@ func (c *contained) said() string {
 }
 
 // output is what a container says that ends well.
-func output(t *testing.T, s Spec, change func(*spec.Process, *spawn.Given, *intercept.Policy)) string {
+func output(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given, *intercept.Policy)) string {
 	t.Helper()
 	c, err := start(t, s, change)
 	if err != nil {
@@ -186,7 +187,7 @@ func TestInternetSockets(t *testing.T) {
 	for _, may := range []bool{true, false} {
 		got := output(t, described(t, `exec 2>&1
 			busybox httpd -p 127.0.0.1:80 -h /bin && echo listens
-			busybox wget -q -O - http://127.0.0.1/sh | busybox wc -c`, func(s *Spec) { s.Internet = true }),
+			busybox wget -q -O - http://127.0.0.1/sh | busybox wc -c`, func(s *spec.Service) { s.Container.Internet = true }),
 			func(_ *spec.Process, _ *spawn.Given, policy *intercept.Policy) { policy.IP = may })
 		file, err := exec.LookPath("busybox")
 		if err != nil {
@@ -208,7 +209,7 @@ func TestHostNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := output(t, described(t, "busybox cat /proc/net/dev; busybox ip -o link | busybox wc -l", func(s *Spec) { s.Network, s.Internet = "host", true }), nil)
+	got := output(t, described(t, "busybox cat /proc/net/dev; busybox ip -o link | busybox wc -l", func(s *spec.Service) { s.Sandbox.Network, s.Container.Internet = "host", true }), nil)
 	for _, i := range ours {
 		if !strings.Contains(got, i.Name+":") {
 			t.Errorf("%s is missing in\n%s", i.Name, got)
@@ -235,7 +236,7 @@ func TestSockets(t *testing.T) {
 		busybox sleep 1
 		echo second >&4
 		while :; do busybox sleep 0.1; done`,
-		func(s *Spec) { s.FDNames, s.Env = []string{"one", "two"}, []string{"A=b c"} }), nil, theirs...)
+		func(s *spec.Service) { s.FDNames, s.Env = []string{"one", "two"}, []string{"A=b c"} }), nil, theirs...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,20 +309,20 @@ func TestMissing(t *testing.T) {
 		ktest.Skip(t, "%v", err)
 	}
 	ctx := context.Background()
-	_, err := Resolve(ctx, Spec{Name: "x", Engine: "/nowhere/podman", Image: "x"})
+	_, err := Resolve(ctx, spec.Service{Process: spec.Process{Name: "x"}, Container: &spec.Container{Engine: "/nowhere/podman", Image: "x"}})
 	if err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("engine by path: %v", err)
 	}
-	_, err = Resolve(ctx, Spec{Name: "x", Engine: "podman", Image: "localhost/not-there"})
+	_, err = Resolve(ctx, spec.Service{Process: spec.Process{Name: "x"}, Container: &spec.Container{Engine: "podman", Image: "localhost/not-there"}})
 	if err == nil || !strings.Contains(err.Error(), "podman pull localhost/not-there") {
 		t.Errorf("image: %v", err)
 	}
-	_, err = Resolve(ctx, Spec{Name: "x", Engine: "podman", Image: "localhost/activator-echo-not-there"})
+	_, err = Resolve(ctx, spec.Service{Process: spec.Process{Name: "x"}, Container: &spec.Container{Engine: "podman", Image: "localhost/activator-echo-not-there"}})
 	if err == nil || !strings.Contains(err.Error(), "make image") {
 		t.Errorf("our image: %v", err)
 	}
 	t.Setenv("PATH", "/nowhere")
-	_, err = Resolve(ctx, Spec{Name: "x", Engine: "podman", Image: "x"})
+	_, err = Resolve(ctx, spec.Service{Process: spec.Process{Name: "x"}, Container: &spec.Container{Engine: "podman", Image: "x"}})
 	if err == nil || !strings.Contains(err.Error(), "apt-get install podman") {
 		t.Errorf("engine: %v", err)
 	}

@@ -41,8 +41,8 @@ func TestMounts(t *testing.T) {
 	if err := os.Symlink("ro", dir+"/link"); err != nil {
 		t.Fatal(err)
 	}
-	got := output(t, described(t, "exec 2>&1; busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *Spec) {
-		s.ReadOnly, s.Writable = []spec.Mount{{Host: dir + "/link", Inside: "/a"}, {Host: dir + "/one", Inside: "/c/one"}}, []spec.Mount{{Host: dir + "/rw", Inside: "/b"}}
+	got := output(t, described(t, "exec 2>&1; busybox cat /a/file /b/file /c/one; echo x >/a/y || echo read-only; echo written >/b/file", func(s *spec.Service) {
+		s.Sandbox.ReadOnly, s.Sandbox.Writable = []spec.Mount{{Host: dir + "/link", Inside: "/a"}, {Host: dir + "/one", Inside: "/c/one"}}, []spec.Mount{{Host: dir + "/rw", Inside: "/b"}}
 	}), nil)
 	if !strings.HasPrefix(got, "/ro/file\n/rw/file\n/one\n") || !strings.HasSuffix(got, "read-only\n") {
 		t.Errorf("got %s", got)
@@ -57,7 +57,7 @@ func TestMounts(t *testing.T) {
 func TestMountsBelowAnothersFolder(t *testing.T) {
 	dir := folders(t, "/theirs/x/file", "/stranger/key")
 	fd.Claim(dir + "/theirs")
-	mount := func(s *Spec) { s.Writable = []spec.Mount{{Host: dir + "/theirs/x", Inside: "/data"}} }
+	mount := func(s *spec.Service) { s.Sandbox.Writable = []spec.Mount{{Host: dir + "/theirs/x", Inside: "/data"}} }
 	spec := described(t, "busybox cat /data/file /data/key", mount)
 	if got := output(t, described(t, "busybox cat /data/file", mount), nil); got != "/theirs/x/file\n" {
 		t.Errorf("got %s", got)
@@ -74,8 +74,8 @@ func TestMountsBelowAnothersFolder(t *testing.T) {
 // Of what was walked to no link is followed later.
 func TestMountsAfterTheWalk(t *testing.T) {
 	dir := folders(t, "/x/file", "/stranger/key")
-	s := described(t, "busybox cat /data/key", func(s *Spec) { s.Writable = []spec.Mount{{Host: dir + "/x", Inside: "/data"}} })
-	late := &lateLink{Engine: &Engine{spec: s, left: true}, change: func() error {
+	s := described(t, "busybox cat /data/key", func(s *spec.Service) { s.Sandbox.Writable = []spec.Mount{{Host: dir + "/x", Inside: "/data"}} })
+	late := &lateLink{Engine: &Engine{of: service{s}, left: true}, change: func() error {
 		return errors.Join(os.Rename(dir+"/x", dir+"/aside"), os.Symlink(dir+"/stranger", dir+"/x"))
 	}}
 	_, err := start(t, s, func(_ *spec.Process, given *spawn.Given, _ *intercept.Policy) { given.Engine = late })

@@ -3,7 +3,6 @@ package container
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,34 +16,8 @@ import (
 	"activator/internal/spec"
 )
 
-// Spec is a container as the configuration describes it. It is pure. The zero
-// value of every field but Name and Image is the strictest.
-type Spec struct {
-	Name    string // the service's
-	File    string // of its configuration
-	Engine  string // "podman"; a path in tests
-	Image   string
-	Options []string // of podman run
-	Command []string // empty: the image's own
-
-	Network      string   // "none" (also ""), "netns:NAME", an absolute path of a network namespace, "host"
-	FDNames      []string // LISTEN_FDNAMES
-	Env          []string // KEY=VALUE, for the program inside
-	Dir          string   // "" or "/": the image's own
-	User, Group  string   // "": the image's own
-	Umask        fs.FileMode
-	Limits       []spec.Limit
-	ReadOnly     []spec.Mount
-	Writable     []spec.Mount
-	Tmpfs        []string
-	Capabilities []string // "CAP_NET_BIND_SERVICE"; none by default
-	NewPrivs     bool     // no_new_privileges = false
-	Init         bool     // a reaper as pid 1 inside
-
-	Seal     bool // what it inherits cannot be turned outward
-	Names    bool // with Seal: abstract unix names may be sent to
-	Internet bool // it may make internet sockets
-}
+// service is what the configuration says, as the engine is told it.
+type service struct{ spec.Service }
 
 // Labels are on what we start: the file of its configuration, and who we are.
 const (
@@ -53,7 +26,7 @@ const (
 )
 
 // run is "run" and its options.
-func (s Spec) run(walls sandbox.Engine) []string {
+func (s service) run(walls sandbox.Engine) []string {
 	argv := []string{
 		"run", "--rm", "--name=" + s.Name, "--hostname=" + s.Name, "--label=" + label + "=" + s.File, "--label=" + labelPID + "=" + strconv.Itoa(os.Getpid()),
 		"--network=" + s.network(walls),
@@ -63,29 +36,29 @@ func (s Spec) run(walls sandbox.Engine) []string {
 		"--sdnotify=ignore",
 		"--cap-drop=all", "--read-only",
 	}
-	if !Grouped() && !slices.ContainsFunc(s.Options, func(o string) bool { return strings.HasPrefix(o, "--cgroups") }) {
+	if !Grouped() && !slices.ContainsFunc(s.Container.Options, func(o string) bool { return strings.HasPrefix(o, "--cgroups") }) {
 		argv = append(argv, "--cgroups=disabled")
 	}
-	if !s.NewPrivs {
+	if !s.Sandbox.NewPrivs {
 		argv = append(argv, "--security-opt=no-new-privileges")
 	}
-	if s.Init {
+	if s.Sandbox.Init {
 		argv = append(argv, "--init")
 	}
-	for _, c := range s.Capabilities {
+	for _, c := range s.Sandbox.Capabilities {
 		argv = append(argv, "--cap-add="+c)
 	}
 	argv = append(argv, s.identity()...)
 	for _, l := range s.Limits {
 		argv = append(argv, limit(l.Resource, l.Soft, l.Hard))
 	}
-	for i, m := range s.ReadOnly {
+	for i, m := range s.Sandbox.ReadOnly {
 		argv = append(argv, "--volume="+walls.Source(i)+":"+m.Inside+":ro")
 	}
-	for i, m := range s.Writable {
-		argv = append(argv, "--volume="+walls.Source(len(s.ReadOnly)+i)+":"+m.Inside+":rw")
+	for i, m := range s.Sandbox.Writable {
+		argv = append(argv, "--volume="+walls.Source(len(s.Sandbox.ReadOnly)+i)+":"+m.Inside+":rw")
 	}
-	for _, path := range s.Tmpfs {
+	for _, path := range s.Sandbox.Tmpfs {
 		argv = append(argv, "--tmpfs="+path)
 	}
 	if len(s.FDNames) > 0 {
@@ -98,29 +71,29 @@ func (s Spec) run(walls sandbox.Engine) []string {
 }
 
 // image is what stands behind the options.
-func (s Spec) image() []string { return append([]string{s.Image}, s.Command...) }
+func (s service) image() []string { return append([]string{s.Container.Image}, s.Container.Command...) }
 
 // network is what the engine is told. A namespace at a path is the last of the sources,
 // but for the kernel's own links: only the kernel can follow them.
-func (s Spec) network(walls sandbox.Engine) string {
+func (s service) network(walls sandbox.Engine) string {
 	path := s.networkPath()
 	switch {
-	case len(walls.Sources) > len(s.ReadOnly)+len(s.Writable):
+	case len(walls.Sources) > len(s.Sandbox.ReadOnly)+len(s.Sandbox.Writable):
 		return "ns:" + walls.Source(len(walls.Sources)-1)
 	case path != "":
 		return "ns:" + path
-	case s.Network == "":
+	case s.Sandbox.Network == "":
 		return "none"
 	}
-	return s.Network
+	return s.Sandbox.Network
 }
 
-func (s Spec) networkPath() string {
-	if name, ok := strings.CutPrefix(s.Network, "netns:"); ok {
+func (s service) networkPath() string {
+	if name, ok := strings.CutPrefix(s.Sandbox.Network, "netns:"); ok {
 		return filepath.Join("/run/netns", name)
 	}
-	if filepath.IsAbs(s.Network) {
-		return s.Network
+	if filepath.IsAbs(s.Sandbox.Network) {
+		return s.Sandbox.Network
 	}
 	return ""
 }
@@ -128,8 +101,8 @@ func (s Spec) networkPath() string {
 // sources are the paths of what is mounted from the host, without links: read-only, writable, and the
 // network's namespace. The engine opens what it mounts by path, of which somebody may
 // make a link meanwhile; so they are mounted where nobody else is, and it is told these.
-func (s Spec) sources() (paths []string, err error) {
-	for _, m := range slices.Concat(s.ReadOnly, s.Writable) {
+func (s service) sources() (paths []string, err error) {
+	for _, m := range slices.Concat(s.Sandbox.ReadOnly, s.Sandbox.Writable) {
 		path, _, err := walk(m.Host)
 		if err != nil {
 			return nil, err
@@ -163,7 +136,7 @@ func walk(path string) (real string, magic bool, err error) {
 	return place.Path(), place.Magic(), nil
 }
 
-func (s Spec) identity() []string {
+func (s service) identity() []string {
 	argv := []string{fmt.Sprintf("--umask=%04o", s.Umask.Perm())}
 	switch {
 	case s.User != "" && s.Group != "":
@@ -179,7 +152,7 @@ func (s Spec) identity() []string {
 
 // inherited are the limits that are set to our own: left alone, the
 // engine tries to raise them, which needs CAP_SYS_RESOURCE.
-func (s Spec) inherited() []string {
+func (s service) inherited() []string {
 	var all []string
 	for _, resource := range []string{"nofile", "nproc"} {
 		if !slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource }) {
@@ -219,15 +192,15 @@ var refused = sync.OnceValue(func() []refusal {
 	}
 })
 
-func (s Spec) check() error {
-	if filepath.Base(s.Engine) != "podman" {
-		return fmt.Errorf("container: engine %q: only \"podman\" is known", s.Engine)
+func (s service) check() error {
+	if filepath.Base(s.Container.Engine) != "podman" {
+		return fmt.Errorf("container: engine %q: only \"podman\" is known", s.Container.Engine)
 	}
-	if s.Image == "" {
+	if s.Container.Image == "" {
 		return errors.New("container: no image given")
 	}
-	if strings.HasPrefix(s.Image, "-") {
-		return fmt.Errorf("container: image %q: an image does not begin with a dash", s.Image)
+	if strings.HasPrefix(s.Container.Image, "-") {
+		return fmt.Errorf("container: image %q: an image does not begin with a dash", s.Container.Image)
 	}
 	if strings.Contains(s.Name, "@") {
 		return fmt.Errorf("container: %q cannot be the name of a container: give the service's file one without @", s.Name)
@@ -235,13 +208,13 @@ func (s Spec) check() error {
 	if s.Group != "" && s.User == "" {
 		return errors.New("container: a group needs a user")
 	}
-	for i, option := range s.Options {
+	for i, option := range s.Container.Options {
 		for _, r := range refused() {
 			if r.option.MatchString(option) {
 				return fmt.Errorf("container: option %q: %s", option, r.reason)
 			}
 		}
-		if option == "--" || !strings.HasPrefix(option, "-") && (i == 0 || !takesValue(s.Options[i-1])) {
+		if option == "--" || !strings.HasPrefix(option, "-") && (i == 0 || !takesValue(s.Container.Options[i-1])) {
 			return fmt.Errorf("container: option %q: not an option: what to run stands in image and command", option)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 )
 
 // commandLine returns the engine's, and what it is put behind.
-func commandLine(s Spec) ([]string, sandbox.Engine, error) {
-	e := &Engine{spec: s}
+func commandLine(s spec.Service) ([]string, sandbox.Engine, error) {
+	e := &Engine{of: service{s}}
 	argv, walls, err := e.Command("")
 	if walls.Folder != "" {
 		_ = os.Remove(walls.Folder)
@@ -20,8 +20,12 @@ func commandLine(s Spec) ([]string, sandbox.Engine, error) {
 	return argv, walls, err
 }
 
+// web is the least there can be.
+func web() spec.Service {
+	return spec.Service{File: "/etc/web.toml", Process: spec.Process{Name: "web"}, Container: &spec.Container{Engine: "podman", Image: "localhost/web"}}
+}
+
 func TestArgv(t *testing.T) {
-	least := Spec{Name: "web", File: "/etc/web.toml", Engine: "podman", Image: "localhost/web"}
 	always := []string{
 		"podman", "run", "--rm", "--name=web", "--hostname=web", "--label=activator.config=/etc/web.toml", "--network=none",
 		"--pull=never", "--sdnotify=ignore",
@@ -29,38 +33,38 @@ func TestArgv(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name      string
-		change    func(*Spec)
+		change    func(*spec.Service)
 		with      []string // in the command line too
 		without   []string // not in it
 		inherited []string
 	}{
-		{"least", func(*Spec) {}, nil, nil, []string{"nofile", "nproc"}},
-		{"host network", func(s *Spec) { s.Network = "host" }, []string{"--network=host"}, []string{"--network=none"}, nil},
-		{"named network", func(s *Spec) { s.Network = "netns:blue" }, []string{"--network=ns:FOLDER/0"}, []string{"--network=none"}, nil},
-		{"network by path", func(s *Spec) { s.Network = "/proc/1/ns/net" }, []string{"--network=ns:/proc/1/ns/net"}, []string{"--network=none"}, nil},
-		{"privileges", func(s *Spec) { s.NewPrivs = true }, nil, []string{"--security-opt=no-new-privileges"}, nil},
-		{"init", func(s *Spec) { s.Init = true }, []string{"--init"}, nil, nil},
-		{"user", func(s *Spec) { s.User = "www"; s.Umask = 0o27 }, []string{"--user=www", "--umask=0027"}, []string{"--umask=0000"}, nil},
-		{"user and group", func(s *Spec) { s.User, s.Group = "1", "2" }, []string{"--user=1:2"}, nil, nil},
-		{"folder", func(s *Spec) { s.Dir = "/srv" }, []string{"--workdir=/srv"}, nil, nil},
-		{"limits", func(s *Spec) {
+		{"least", func(*spec.Service) {}, nil, nil, []string{"nofile", "nproc"}},
+		{"host network", func(s *spec.Service) { s.Sandbox.Network = "host" }, []string{"--network=host"}, []string{"--network=none"}, nil},
+		{"named network", func(s *spec.Service) { s.Sandbox.Network = "netns:blue" }, []string{"--network=ns:FOLDER/0"}, []string{"--network=none"}, nil},
+		{"network by path", func(s *spec.Service) { s.Sandbox.Network = "/proc/1/ns/net" }, []string{"--network=ns:/proc/1/ns/net"}, []string{"--network=none"}, nil},
+		{"privileges", func(s *spec.Service) { s.Sandbox.NewPrivs = true }, nil, []string{"--security-opt=no-new-privileges"}, nil},
+		{"init", func(s *spec.Service) { s.Sandbox.Init = true }, []string{"--init"}, nil, nil},
+		{"user", func(s *spec.Service) { s.User = "www"; s.Umask = 0o27 }, []string{"--user=www", "--umask=0027"}, []string{"--umask=0000"}, nil},
+		{"user and group", func(s *spec.Service) { s.User, s.Group = "1", "2" }, []string{"--user=1:2"}, nil, nil},
+		{"folder", func(s *spec.Service) { s.Dir = "/srv" }, []string{"--workdir=/srv"}, nil, nil},
+		{"limits", func(s *spec.Service) {
 			s.Limits = []spec.Limit{{Resource: "nofile", Soft: 5, Hard: 9}, {Resource: "core", Soft: 0, Hard: spec.Unlimited}}
 		},
 			[]string{"--ulimit=nofile=5:9", "--ulimit=core=0:-1"}, nil, []string{"nproc"}},
-		{"mounts", func(s *Spec) {
-			s.ReadOnly, s.Writable, s.Tmpfs = []spec.Mount{{Host: "/a", Inside: "/b"}}, []spec.Mount{{Host: "/c", Inside: "/d"}}, []string{"/e"}
+		{"mounts", func(s *spec.Service) {
+			s.Sandbox.ReadOnly, s.Sandbox.Writable, s.Sandbox.Tmpfs = []spec.Mount{{Host: "/a", Inside: "/b"}}, []spec.Mount{{Host: "/c", Inside: "/d"}}, []string{"/e"}
 		}, []string{"--volume=FOLDER/0:/b:ro", "--volume=FOLDER/1:/d:rw", "--tmpfs=/e"}, nil, nil},
-		{"capabilities", func(s *Spec) { s.Capabilities = []string{"CAP_CHOWN"} }, []string{"--cap-add=CAP_CHOWN"}, nil, nil},
-		{"names", func(s *Spec) { s.FDNames = []string{"a", "b"} }, []string{"--env=LISTEN_FDNAMES=a:b"}, nil, nil},
-		{"environment", func(s *Spec) { s.Env = []string{"A=b c"} }, []string{"--env=A=b c"}, nil, nil},
-		{"options", func(s *Spec) { s.Options = []string{"--tz", "UTC", "--env=X=y"} }, []string{"--tz", "UTC", "--env=X=y"}, nil, nil},
-		{"volume by name", func(s *Spec) { s.Options = []string{"-v", "data:/data"} }, []string{"-v", "data:/data"}, nil, nil},
-		{"own log", func(s *Spec) { s.Options = []string{"--log-driver=none"} }, []string{"--log-driver=none"}, nil, nil},
-		{"folder as volume", func(s *Spec) { s.Options = []string{"-v", "/a:/b", "--volume=./c:/d"} }, []string{"-v", "/a:/b", "--volume=./c:/d"}, nil, nil},
-		{"command", func(s *Spec) { s.Command = []string{"sh", "-c", "exit"} }, []string{"sh", "-c", "exit"}, nil, nil},
+		{"capabilities", func(s *spec.Service) { s.Sandbox.Capabilities = []string{"CAP_CHOWN"} }, []string{"--cap-add=CAP_CHOWN"}, nil, nil},
+		{"names", func(s *spec.Service) { s.FDNames = []string{"a", "b"} }, []string{"--env=LISTEN_FDNAMES=a:b"}, nil, nil},
+		{"environment", func(s *spec.Service) { s.Env = []string{"A=b c"} }, []string{"--env=A=b c"}, nil, nil},
+		{"options", func(s *spec.Service) { s.Container.Options = []string{"--tz", "UTC", "--env=X=y"} }, []string{"--tz", "UTC", "--env=X=y"}, nil, nil},
+		{"volume by name", func(s *spec.Service) { s.Container.Options = []string{"-v", "data:/data"} }, []string{"-v", "data:/data"}, nil, nil},
+		{"own log", func(s *spec.Service) { s.Container.Options = []string{"--log-driver=none"} }, []string{"--log-driver=none"}, nil, nil},
+		{"folder as volume", func(s *spec.Service) { s.Container.Options = []string{"-v", "/a:/b", "--volume=./c:/d"} }, []string{"-v", "/a:/b", "--volume=./c:/d"}, nil, nil},
+		{"command", func(s *spec.Service) { s.Container.Command = []string{"sh", "-c", "exit"} }, []string{"sh", "-c", "exit"}, nil, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := least
+			s := web()
 			tc.change(&s)
 			got, walls, err := commandLine(s)
 			if err != nil {
@@ -77,10 +81,10 @@ func TestArgv(t *testing.T) {
 					t.Errorf("%q is in %q", no, got)
 				}
 			}
-			if tc.inherited != nil && !slices.Equal(s.inherited(), tc.inherited) {
-				t.Errorf("inherited %q, want %q", s.inherited(), tc.inherited)
+			if tc.inherited != nil && !slices.Equal((service{s}).inherited(), tc.inherited) {
+				t.Errorf("inherited %q, want %q", (service{s}).inherited(), tc.inherited)
 			}
-			if want := append([]string{s.Image}, s.Command...); !slices.Equal(got[len(got)-len(want):], want) {
+			if want := append([]string{s.Container.Image}, s.Container.Command...); !slices.Equal(got[len(got)-len(want):], want) {
 				t.Errorf("%q does not end with %q", got, want)
 			}
 		})
@@ -89,30 +93,30 @@ func TestArgv(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for _, tc := range []struct {
-		change func(*Spec)
+		change func(*spec.Service)
 		want   string
 	}{
-		{func(s *Spec) { s.Engine = "docker" }, `engine "docker": only "podman" is known`},
-		{func(s *Spec) { s.Image = "" }, "no image given"},
-		{func(s *Spec) { s.Image = "--privileged" }, "does not begin with a dash"},
-		{func(s *Spec) { s.Group = "www" }, "a group needs a user"},
-		{func(s *Spec) { s.Options = []string{"--network=host"} }, "[sandbox] network"},
-		{func(s *Spec) { s.Options = []string{"--net", "host"} }, "[sandbox] network"},
-		{func(s *Spec) { s.Options = []string{"--pod=x"} }, "a pod has a network of its own"},
-		{func(s *Spec) { s.Options = []string{"-d"} }, "waits for the container"},
-		{func(s *Spec) { s.Options = []string{"-itd"} }, "waits for the container"},
-		{func(s *Spec) { s.Options = []string{"--detach"} }, "waits for the container"},
-		{func(s *Spec) { s.Options = []string{"-it"} }, "no terminal"},
-		{func(s *Spec) { s.Options = []string{"--name=x"} }, "the activator sets it"},
-		{func(s *Spec) { s.Options = []string{"--replace"} }, "the activator sets it"},
-		{func(s *Spec) { s.Options = []string{"--rm=false"} }, "the activator sets it"},
-		{func(s *Spec) { s.Options = []string{"--label=activator.config=/x"} }, "the activator sets it"},
-		{func(s *Spec) { s.Options = []string{"--label", "activator.config=/x"} }, "the activator sets it"},
-		{func(s *Spec) { s.Name = "web@1" }, "cannot be the name of a container"},
-		{func(s *Spec) { s.Options = []string{"--tz=UTC", "alpine"} }, "not an option"},
-		{func(s *Spec) { s.Options = []string{"--"} }, "not an option"},
+		{func(s *spec.Service) { s.Container.Engine = "docker" }, `engine "docker": only "podman" is known`},
+		{func(s *spec.Service) { s.Container.Image = "" }, "no image given"},
+		{func(s *spec.Service) { s.Container.Image = "--privileged" }, "does not begin with a dash"},
+		{func(s *spec.Service) { s.Group = "www" }, "a group needs a user"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--network=host"} }, "[sandbox] network"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--net", "host"} }, "[sandbox] network"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--pod=x"} }, "a pod has a network of its own"},
+		{func(s *spec.Service) { s.Container.Options = []string{"-d"} }, "waits for the container"},
+		{func(s *spec.Service) { s.Container.Options = []string{"-itd"} }, "waits for the container"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--detach"} }, "waits for the container"},
+		{func(s *spec.Service) { s.Container.Options = []string{"-it"} }, "no terminal"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--name=x"} }, "the activator sets it"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--replace"} }, "the activator sets it"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--rm=false"} }, "the activator sets it"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--label=activator.config=/x"} }, "the activator sets it"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--label", "activator.config=/x"} }, "the activator sets it"},
+		{func(s *spec.Service) { s.Name = "web@1" }, "cannot be the name of a container"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--tz=UTC", "alpine"} }, "not an option"},
+		{func(s *spec.Service) { s.Container.Options = []string{"--"} }, "not an option"},
 	} {
-		s := Spec{Name: "web", Engine: "podman", Image: "localhost/web"}
+		s := web()
 		tc.change(&s)
 		_, _, err := commandLine(s)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

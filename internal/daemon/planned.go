@@ -42,18 +42,9 @@ func (p planned) service(around supervise.Surroundings, sockets []*listen.Socket
 // makes the sandbox, but for the seal.
 func containerProcess(ctx context.Context, s spec.Service) (spec.Process, *container.Engine, error) {
 	b := s.Sandbox
-	of := container.Spec{
-		Name: s.Name, File: s.File, Engine: s.Container.Engine, Image: s.Container.Image,
-		Options: s.Container.Options, Command: s.Container.Command,
-		Network: b.Network, FDNames: s.FDNames, Env: s.Env, Dir: s.Dir,
-		User: s.User, Group: s.Group, Umask: s.Umask, Limits: s.Limits,
-		ReadOnly: b.ReadOnly, Writable: b.Writable, Tmpfs: b.Tmpfs,
-		Capabilities: b.Capabilities, NewPrivs: b.NewPrivs, Init: b.Init,
-		Seal: b.Seal, Names: b.Names, Internet: s.InternetSockets(),
-	}
-	engine, err := container.Resolve(ctx, of)
+	engine, err := container.Resolve(ctx, s)
 	return spec.Process{
-		Name: s.Name, Argv: []string{of.Engine}, Env: container.Environ(), Umask: 0o022,
+		Name: s.Name, Argv: []string{s.Container.Engine}, Env: container.Environ(), Umask: 0o022,
 		FDNames: s.FDNames, Notify: s.Notify,
 		Sandbox: spec.Sandbox{Seal: b.Seal, Connect: b.Connect, Alone: b.Alone},
 	}, engine, err

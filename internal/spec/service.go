@@ -63,7 +63,7 @@ type Container struct {
 
 // InternetSockets reports whether a container's programs may make internet sockets.
 func (s *Service) InternetSockets() bool {
-	return s.Container != nil && (s.Container.Internet || s.Sandbox.Network != "none")
+	return s.Container != nil && (s.Container.Internet || !s.Sandbox.OwnNetwork())
 }
 
 // Inherits reports whether the program starts with its sockets.
