@@ -24,13 +24,13 @@ var arrows = map[string][]string{
 	"internal/kernel/budget": {},
 	"internal/kernel/fd":     {},
 	"internal/spec":          {},
-	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
+	"internal/listen":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/reflex", "internal/relay", "internal/spec"},
 	"internal/fdpass":        {"internal/kernel/fd"},
 	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/script", "internal/spec"},
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":        {"internal/kernel/fd"},
-	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/sockopt", "internal/script", "internal/spec"},
+	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":         {"internal/kernel/budget", "internal/kernel/fd"},
 	"internal/reflex":        {"internal/kernel/fd"},
@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/script"},
 
 	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/netns", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
-	"internal/doctor": {"internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
+	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
 	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
@@ -60,7 +60,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "cmd/echo"}
+	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {

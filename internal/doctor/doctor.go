@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/listen"
 	"activator/internal/replyonly"
 	"activator/internal/sandbox"
@@ -73,11 +73,7 @@ func who() string {
 }
 
 func kernel() string {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "Linux"
-	}
-	return "Linux " + string(bytes.TrimSpace(release))
+	return "Linux " + proc.Release()
 }
 
 // abilities are what the leaves know of themselves.

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
 )
 
 // Ability is something about sockets that this kernel or this user may lack.
@@ -39,7 +41,7 @@ func rights() Ability {
 	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
 		Needs: "the default works; a client that colludes can pass a service a socket, a file or a folder of its own without a detour", Cure: "Linux 6.16"}
 	if !a.OK {
-		a.Detail = "no SO_PASSRIGHTS, this is Linux " + kernelRelease()
+		a.Detail = "no SO_PASSRIGHTS, this is Linux " + proc.Release()
 	}
 	return a
 }
@@ -54,12 +56,4 @@ func family(name string, domain int, needs, cure string) Ability {
 	_ = unix.Close(fd)
 	a.OK, a.Detail = true, "sockets can be made"
 	return a
-}
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return "an older one"
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }

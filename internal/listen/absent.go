@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/spec"
 )
 
@@ -21,8 +22,8 @@ func Absent(a spec.Address) bool {
 	case !haveIPv6():
 		return true
 	}
-	off, _ := readLine("/proc/sys/net/ipv6/conf/lo/disable_ipv6") // "": it is not said to be off
-	return a.IP == netip.IPv6Loopback() && off == "1" && !binds6(a.IP)
+	off := proc.Sysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
+	return a.IP == netip.IPv6Loopback() && off && !binds6(a.IP)
 }
 
 // binds6 tries whether this machine has an address.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/spec"
 )
 
@@ -96,10 +98,7 @@ func bindCure(a spec.Address, o *spec.Options, err error) string {
 }
 
 func unprivilegedPort() string {
-	if line, err := readLine("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
-		return line
-	}
-	return "1024"
+	return cmp.Or(proc.Sysctl("net.ipv4.ip_unprivileged_port_start"), "1024")
 }
 
 func socketCure(a spec.Address, o *spec.Options, err error) string {

@@ -12,6 +12,7 @@ import (
 
 	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
@@ -160,11 +161,8 @@ func (e *examination) fifo(at *spot, st *unix.Stat_t) {
 
 // pipeSize holds what is asked for against the kernel's limit, pipe(7).
 func (e *examination) pipeSize() {
-	line, err := readLine("/proc/sys/fs/pipe-max-size")
-	if err != nil || access.Holds(unix.CAP_SYS_RESOURCE) {
-		return
-	}
-	if most, err := strconv.Atoi(line); err == nil && e.options.PipeSize > most {
+	most, err := strconv.Atoi(proc.Sysctl("fs.pipe-max-size"))
+	if err == nil && e.options.PipeSize > most && !access.Holds(unix.CAP_SYS_RESOURCE) {
 		e.add("pipe_size", unix.EPERM, curePipeSize)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/ktest"
 	"activator/internal/spec"
 )
@@ -368,9 +369,9 @@ func TestInUseByOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fscan(out, new(string), new(string))
-		comm, _ := readLine(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+		status, _ := proc.Status(cmd.Process.Pid)
 		_, err := openOne(socketSpec(t, address), Means{})
-		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, comm); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
+		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, status["Name"]); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
 		}
 		in.Close()
@@ -379,10 +380,7 @@ func TestInUseByOther(t *testing.T) {
 }
 
 func TestLowPort(t *testing.T) {
-	first, err := readLine("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := proc.Sysctl("net.ipv4.ip_unprivileged_port_start")
 	if os.Geteuid() == 0 {
 		t.Skip("root may") // not ktest.Skip: the suite also runs as an ordinary user
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -196,10 +195,4 @@ func control(file *os.File, f func(fd int) error) error {
 		return errClosed
 	}
 	return fd.Control(file, f)
-}
-
-func readLine(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	line, _, _ := strings.Cut(string(data), "\n")
-	return line, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/kernel/sockopt"
 	"activator/internal/ktest"
 	"activator/internal/spec"
@@ -160,7 +161,7 @@ func checkOption(t *testing.T, key string, tt readBack) {
 	asService(t, socket, func(fd int) {
 		got, err := unix.GetsockoptInt(fd, tt.level, tt.name)
 		if tt.name == unix.IPV6_V6ONLY && s.Options.BindIPv6Only == "default" {
-			line, _ := readLine("/proc/sys/net/ipv6/bindv6only")
+			line := proc.Sysctl("net.ipv6.bindv6only")
 			tt.want = int(line[0] - '0')
 		}
 		if err != nil || got != tt.want {
@@ -200,10 +201,7 @@ func TestCongestion(t *testing.T) {
 }
 
 func TestBacklog(t *testing.T) {
-	limit, err := readLine("/proc/sys/net/core/somaxconn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	limit := proc.Sysctl("net.core.somaxconn")
 	for _, tt := range []struct {
 		backlog int
 		want    string

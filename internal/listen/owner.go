@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/spec"
 )
 
@@ -133,21 +133,16 @@ func eachLine(path string, f func(fields []string)) {
 // these sockets and lets us look.
 func processesWith(inodes map[uint64]bool) []string {
 	var found []string
-	processes, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil
-	}
-	for _, dir := range processes {
-		if !holdsOne(dir, inodes) {
+	for _, pid := range proc.Pids() {
+		if !holdsOne(fmt.Sprintf("/proc/%d", pid), inodes) {
 			continue
 		}
-		pid := filepath.Base(dir)
-		if pid == strconv.Itoa(os.Getpid()) {
-			found = append(found, "ourselves, pid "+pid)
+		if pid == os.Getpid() {
+			found = append(found, fmt.Sprint("ourselves, pid ", pid))
 			continue
 		}
-		comm, _ := readLine(dir + "/comm")
-		found = append(found, fmt.Sprintf("pid %s (%s)", pid, comm))
+		status, _ := proc.Status(pid)
+		found = append(found, fmt.Sprintf("pid %d (%s)", pid, status["Name"]))
 	}
 	return found
 }

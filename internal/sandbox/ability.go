@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/access"
+	"activator/internal/kernel/proc"
 	"activator/internal/spec"
 )
 
@@ -46,13 +46,7 @@ func Abilities() []Ability {
 }
 
 func kernelAbility() Ability {
-	a := Ability{Name: "kernel", Needs: "nothing works", Cure: cureKernel, Required: true}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		a.Detail = err.Error()
-		return a
-	}
-	a.Detail = string(bytes.TrimRight(name.Release[:], "\x00"))
+	a := Ability{Name: "kernel", Detail: proc.Release(), Needs: "nothing works", Cure: cureKernel, Required: true}
 	var major, minor int
 	_, _ = fmt.Sscanf(a.Detail, "%d.%d", &major, &minor)
 	a.OK = major > 5 || major == 5 && minor >= 15
@@ -65,9 +59,9 @@ func userNamespaces() Ability {
 	switch {
 	case !exists("/proc/self/ns/user"):
 		a.OK, a.Detail, a.Cure = false, "no /proc/self/ns/user", "a kernel with CONFIG_USER_NS, and /proc mounted"
-	case sysctl(sysctlUsers) == "0":
+	case proc.Sysctl(sysctlUsers) == "0":
 		a.OK, a.Cure = false, cureUsers
-	case ordinary && sysctl(sysctlClone) == "0":
+	case ordinary && proc.Sysctl(sysctlClone) == "0":
 		a.OK, a.Cure = false, cureClone
 	}
 	if a.Detail == "" {
@@ -77,7 +71,7 @@ func userNamespaces() Ability {
 }
 
 func appArmorAbility() Ability {
-	restricted := os.Geteuid() != 0 && sysctl(sysctlAppArmor) == "1"
+	restricted := os.Geteuid() != 0 && proc.Sysctl(sysctlAppArmor) == "1"
 	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: sysctls(sysctlAppArmor),
 		Needs: "an ordinary user can make no sandbox, unless a profile allows it", Cure: cureAppArmor}
 	if a.Detail == "" {
@@ -163,7 +157,7 @@ func hold(name, needs string, numbers ...uint) Ability {
 func lowPorts() Ability {
 	a := hold("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
 	const name = "net.ipv4.ip_unprivileged_port_start"
-	if start := sysctl(name); !a.OK && start != "" {
+	if start := proc.Sysctl(name); !a.OK && start != "" {
 		var first int
 		_, _ = fmt.Sscan(start, &first)
 		a.OK, a.Detail = first <= 80, sysctls(name)
@@ -206,7 +200,7 @@ func exists(path string) bool {
 func sysctls(names ...string) string {
 	var shown []string
 	for _, name := range names {
-		if value := sysctl(name); value != "" {
+		if value := proc.Sysctl(name); value != "" {
 			shown = append(shown, name+"="+value)
 		}
 	}

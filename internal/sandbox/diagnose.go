@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
 )
 
 // Where the kernel and its friends say what is allowed, see user_namespaces(7),
@@ -83,7 +85,7 @@ func cureOfClone(errno syscall.Errno) string {
 // "" where there can.
 func namespacesOff() string {
 	for _, kind := range []string{"user", "net", "pid", "mnt", "ipc", "uts", "cgroup"} {
-		if name := "user.max_" + kind + "_namespaces"; sysctl(name) == "0" {
+		if name := "user.max_" + kind + "_namespaces"; proc.Sysctl(name) == "0" {
 			return kind + " namespaces are off here: sysctl -w " + name + "=10000"
 		}
 	}
@@ -94,11 +96,11 @@ func namespacesOff() string {
 // having them, with EPERM. AppArmor lets the clone pass and refuses only later.
 func refusedBy() string {
 	switch {
-	case sysctl(sysctlClone) == "0":
+	case proc.Sysctl(sysctlClone) == "0":
 		return cureClone
-	case sysctl(sysctlUsers) == "0":
+	case proc.Sysctl(sysctlUsers) == "0":
 		return cureUsers
-	case sysctl(sysctlAppArmor) == "1":
+	case proc.Sysctl(sysctlAppArmor) == "1":
 		return cureAppArmor
 	case filtered():
 		return cureSeccomp
@@ -126,15 +128,6 @@ func cureOfPath(errno syscall.Errno) string {
 		return "too many symbolic links; or one has just been put where others than we may write"
 	}
 	return ""
-}
-
-// sysctl is the value of a kernel setting; "" where the kernel has none.
-func sysctl(name string) string {
-	data, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
 }
 
 // filtered reports whether we are under a seccomp filter.

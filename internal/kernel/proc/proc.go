@@ -1,5 +1,5 @@
-// Package proc reads what the kernel tells of a process: files of /proc with a name and a value
-// in each line.
+// Package proc reads what the kernel tells of a process, and of itself: files of /proc with a
+// name and a value in each line, and settings.
 //
 //	status, err := proc.Status(pid)
 //	group := status["Gid"]
@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Status returns the fields of /proc/PID/status, of a process or a thread: proc_pid_status(5).
@@ -34,6 +36,22 @@ func fields(path string) (map[string]string, error) {
 		all[name] = strings.TrimSpace(value)
 	}
 	return all, nil
+}
+
+// Sysctl is a setting of the kernel by its name, such as "kernel.pid_max"; "": there is none.
+func Sysctl(name string) string {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// Release is the kernel's, uname(2).
+func Release() string {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // it fails for a bad address only
+	return unix.ByteSliceToString(name.Release[:])
 }
 
 // Pids lists the processes in our pid namespace.

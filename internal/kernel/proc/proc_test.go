@@ -36,3 +36,15 @@ func TestGone(t *testing.T) {
 		t.Errorf("%v, %v", status, err)
 	}
 }
+
+func TestKernel(t *testing.T) {
+	if most, err := strconv.Atoi(Sysctl("kernel.pid_max")); err != nil || most < 1 {
+		t.Error(most, err)
+	}
+	if value := Sysctl("kernel.none"); value != "" {
+		t.Error(value)
+	}
+	if release := Release(); release != Sysctl("kernel.osrelease") {
+		t.Error(release)
+	}
+}
