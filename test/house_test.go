@@ -203,7 +203,7 @@ var optionSetters = map[string]string{
 
 // What is set on a socket that services share is one row of a table: how it is set, carried and
 // restored, and whether a sealed service may set it.
-func TestSocketOptionsAreRows(t *testing.T) {
+func TestForbiddenCallsSetOptions(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range sources(t) {
 		if s.test() {

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockopt"
 )
 
 // Aside holds the clients that were accepted for a run of the service that ended before
@@ -85,8 +87,8 @@ func (a *Aside) close() {
 }
 
 // reset closes a connection so that its client sees no end of an answer: with a reset,
-// where there is one. socket(7), SO_LINGER
+// where there is one.
 func reset(fd int) {
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = sockopt.ResetOnClose(fd)
 	_ = unix.Close(fd)
 }

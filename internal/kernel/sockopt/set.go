@@ -89,6 +89,12 @@ func AddressOnly(fd int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1))
 }
 
+// ResetOnClose has the last close of a connection reset it: its client sees no end of an answer.
+// SO_LINGER of socket(7).
+func ResetOnClose(fd int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+}
+
 func setAll(fd int, s *spec.Socket, these func(*Key) bool) error {
 	domain := layersOf(fd).domain
 	for i := range Table {
