@@ -2,10 +2,12 @@ package test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +22,9 @@ const podmanImage = "localhost/activator-echo-tested"
 
 // imageMade is done once: to make an image anew takes its containers away.
 var imageMade sync.Once
+
+// ownName is the name of a service of this run: a container's name is taken once in all of a user's.
+func ownName(name string) string { return fmt.Sprintf("activator-test-%s-%d", name, os.Getpid()) }
 
 // inPodman starts an activator whose service is our echo in a container.
 func inPodman(t *testing.T, name string) (a *activator, addrs []string, start func() *activator) {
@@ -44,7 +49,7 @@ func inPodman(t *testing.T, name string) (a *activator, addrs []string, start fu
 // but lo, again after it was killed, and gone without a trace when we stop.
 func TestPodman(t *testing.T) {
 	t.Parallel()
-	a, addrs, _ := inPodman(t, "boxed")
+	a, addrs, _ := inPodman(t, ownName("boxed"))
 	for i, addr := range addrs {
 		answeredInTime(t, addr)
 		if i == 0 {
@@ -56,27 +61,27 @@ func TestPodman(t *testing.T) {
 	}
 	answered(t, "warm", addrs...)
 	a.stop()
-	noneLeft(t, "boxed")
+	noneLeft(t, ownName("boxed"))
 }
 
 // A container that ends by itself, and one that is killed fifty times in a row,
 // is followed by the next one: nobody is lost.
 func TestPodmanAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	a, _, _ := inPodman(t, "again") // makes the image, if nobody has
+	a, _, _ := inPodman(t, ownName("again")) // makes the image, if nobody has
 	a.stop()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
 	socket := "[[socket]]\n" + listen + "\n[service]\n" + quick + "[container]\nimage = \"" + podmanImage + "\"\n"
 	t.Run("exits", func(t *testing.T) {
-		a := activate(t, "--config", configureIn(t, dir, "exits", socket+"command = [\"--exit-after\", \"1\"]\n"))
+		a := activate(t, "--config", configureIn(t, dir, ownName("exits"), socket+"command = [\"--exit-after\", \"1\"]\n"))
 		for i, addr := range addrs {
 			answeredInTime(t, addr)
 			a.waitN(i+2, "state=listening")
 		}
 	})
 	t.Run("crashes", func(t *testing.T) {
-		a := activate(t, "--config", configureIn(t, dir, "crashes", socket))
+		a := activate(t, "--config", configureIn(t, dir, ownName("crashes"), socket))
 		for i := range 50 {
 			if err := ask("unix", dir+"/echo_stream_sock", i); err != nil {
 				t.Fatal(err)
@@ -86,7 +91,7 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 		}
 		answered(t, "after 50 crashes", addrs...)
 		a.stop()
-		noneLeft(t, "crashes")
+		noneLeft(t, ownName("crashes"))
 	})
 }
 
@@ -107,7 +112,7 @@ func answeredInTime(t *testing.T, addr string) {
 // store is replaced.
 func TestPodmanWhenActivatorIsKilled(t *testing.T) {
 	t.Parallel()
-	a, addrs, start := inPodman(t, "orphan")
+	a, addrs, start := inPodman(t, ownName("orphan"))
 	a.stop()
 	network, where, _ := strings.Cut(addrs[0], ":")
 	network = strings.TrimSuffix(network, "4")
@@ -123,19 +128,19 @@ func TestPodmanWhenActivatorIsKilled(t *testing.T) {
 		killed(t, a.cmd.Process.Pid)
 		<-a.ended
 		client.Close()
-		noProcess(t, "orphan")
+		noProcess(t, ownName("orphan"))
 	}
 	a = start()
 	answeredInTime(t, addrs[0])
 	answered(t, "after the kills", addrs...)
 	a.stop()
-	noneLeft(t, "orphan")
+	noneLeft(t, ownName("orphan"))
 }
 
 // Killed together with all that would clean up after it, it leaves the container running: the
 // next one replaces it.
 func TestPodmanLeftRunning(t *testing.T) {
-	a, addrs, start := inPodman(t, "left")
+	a, addrs, start := inPodman(t, ownName("left"))
 	answeredInTime(t, addrs[0])
 	echo := inside(pidOf(t, a, 1))
 	if err := syscall.Kill(a.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
@@ -159,7 +164,7 @@ func TestPodmanLeftRunning(t *testing.T) {
 	}
 	answered(t, "after the kill", addrs...)
 	a.stop()
-	noneLeft(t, "left")
+	noneLeft(t, ownName("left"))
 }
 
 // To the user's own shell it is a container as any other: with and without the process that
@@ -167,9 +172,11 @@ func TestPodmanLeftRunning(t *testing.T) {
 func TestPodmanFromTheShell(t *testing.T) {
 	for _, name := range []string{"shell", "shell-first"} {
 		t.Run(name, func(t *testing.T) {
+			first := name == "shell-first"
+			name := ownName(name)
 			a, addrs, start := inPodman(t, name)
 			a.stop()
-			if name == "shell-first" {
+			if first {
 				forgetPause(t)
 			}
 			a = start()
@@ -208,27 +215,28 @@ func forgetPause(t *testing.T) {
 
 // A container that somebody else has made by that name is refused and named, and stays.
 func TestPodmanStranger(t *testing.T) {
-	a, _, _ := inPodman(t, "stranger")
+	name := ownName("stranger")
+	a, _, _ := inPodman(t, name)
 	a.stop()
-	id := strings.TrimSpace(command(t, "", "podman", "create", "--name=stranger", "--network=none", podmanImage))
-	t.Cleanup(func() { command(t, "", "podman", "rm", "--force", "stranger") })
+	id := strings.TrimSpace(command(t, "", "podman", "create", "--name="+name, "--network=none", podmanImage))
+	t.Cleanup(func() { command(t, "", "podman", "rm", "--force", name) })
 	dir := folder(t)
-	file := configureIn(t, dir, "stranger", "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[container]\nimage = \""+podmanImage+"\"\n")
+	file := configureIn(t, dir, name, "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[container]\nimage = \""+podmanImage+"\"\n")
 	out, err := exec.Command(program(t, "activator"), "--config", file).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "there is a container called stranger already, "+id[:12]) || !strings.Contains(string(out), "podman rm stranger") {
+	if err == nil || !strings.Contains(string(out), "there is a container called "+name+" already, "+id[:12]) || !strings.Contains(string(out), "podman rm "+name) {
 		t.Errorf("%v: %s", err, out)
 	}
-	if said := command(t, "", "podman", "inspect", "--format={{.Id}}", "stranger"); strings.TrimSpace(said) != id {
+	if said := command(t, "", "podman", "inspect", "--format={{.Id}}", name); strings.TrimSpace(said) != id {
 		t.Errorf("%q is there, want %q", said, id)
 	}
 }
 
 // What it says of itself comes to us, from behind a seal that lets it connect to nothing.
 func TestPodmanNotifies(t *testing.T) {
-	a, _, _ := inPodman(t, "notifies")
+	a, _, _ := inPodman(t, ownName("notifies"))
 	a.stop()
 	dir := folder(t)
-	file := configureIn(t, dir, "notifies", "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
+	file := configureIn(t, dir, ownName("notifies"), "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
 	a = activate(t, "--config", file)
 	answeredInTime(t, "unix:"+dir+"/s")
 	a.wait("state=running")
@@ -276,7 +284,18 @@ func inside(pid int) int {
 func noneLeft(t *testing.T, container string) {
 	t.Helper()
 	noProcess(t, container)
-	if said := command(t, "", "podman", "ps", "--all", "--external", "--filter=name=^"+container+"$", "--format={{.Names}} {{.Status}}"); said != "" {
+	var said string
+	for try := range 10 { // it fails when another container goes meanwhile
+		// No filter is for what the storage alone knows.
+		out, err := exec.Command("podman", "ps", "--all", "--external", "--format={{.Names}}").Output()
+		if said = string(out); err == nil {
+			break
+		}
+		if try == 9 {
+			t.Errorf("podman ps: %v", err)
+		}
+	}
+	if slices.Contains(strings.Fields(said), container) {
 		t.Errorf("left behind: %q", said)
 	}
 }

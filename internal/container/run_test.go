@@ -26,6 +26,9 @@ import (
 
 const image = "localhost/activator-test-busybox"
 
+// ownName is the containers' name in this run.
+var ownName = fmt.Sprintf("activator-test-%d", os.Getpid())
+
 // busybox makes the image, once: a static busybox and nothing else.
 var busybox = sync.OnceValue(func() error {
 	path, err := exec.LookPath("busybox")
@@ -56,8 +59,8 @@ var busybox = sync.OnceValue(func() error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	// The one of the last time would stay without a name.
-	_, _ = ask(context.Background(), "podman", "image", "rm", "--force", image)
+	// The one of the last time would stay without a name, and does where somebody else tests with it.
+	_, _ = ask(context.Background(), "podman", "image", "rm", image)
 	cmd := exec.Command("podman", "import", "--quiet", "-", image)
 	cmd.Env, cmd.Stdin = questionEnviron(), &archive
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -76,7 +79,7 @@ func described(t *testing.T, script string, change func(*spec.Service)) spec.Ser
 	if err := busybox(); err != nil {
 		ktest.Skip(t, "%v", err)
 	}
-	s := spec.Service{File: t.Name(), Process: spec.Process{Name: "activator-test", Umask: 0o22, Sandbox: spec.Sandbox{Seal: true}},
+	s := spec.Service{File: t.Name(), Process: spec.Process{Name: ownName, Umask: 0o22, Sandbox: spec.Sandbox{Seal: true}},
 		Container: &spec.Container{Engine: "podman", Image: image, Command: []string{"/bin/busybox", "sh", "-c", script}}}
 	if change != nil {
 		change(&s)
@@ -173,10 +176,10 @@ func TestInside(t *testing.T) {
 		busybox grep -E '^(NoNewPrivs|CapEff|CapBnd):' /proc/self/status
 		echo pid $$; busybox touch /forbidden || echo read-only
 		busybox hostname; umask; busybox wget -q -O - http://192.0.2.1/ || echo unreachable`, nil), nil)
-	const want = "lo inet 127.0.0.1/8\nlo inet6 ::1/128\n" +
+	want := "lo inet 127.0.0.1/8\nlo inet6 ::1/128\n" +
 		"CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n" +
 		"pid 1\ntouch: /forbidden: Read-only file system\nread-only\n" +
-		"activator-test\n0022\nwget: socket: Address family not supported by protocol\nunreachable\n"
+		ownName + "\n0022\nwget: socket: Address family not supported by protocol\nunreachable\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -277,7 +280,7 @@ func TestNotify(t *testing.T) {
 func noneLeft(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		left := running("activator-test")
+		left := running(ownName)
 		if len(left) == 0 {
 			break
 		}
@@ -285,8 +288,14 @@ func noneLeft(t *testing.T) {
 			t.Fatalf("left behind: %q", left)
 		}
 	}
-	names, err := ask(t.Context(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}")
-	if err != nil || strings.Contains(names, "activator-test") {
+	var names string
+	var err error
+	for range listTries {
+		if names, err = ask(t.Context(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}"); err == nil {
+			break
+		}
+	}
+	if err != nil || strings.Contains(names, ownName) {
 		t.Errorf("containers left: %q, %v", names, err)
 	}
 }
