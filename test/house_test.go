@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"internal/script":        {},
 	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":        {"internal/kernel/fd"},
-	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/script", "internal/spec"},
+	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/proxy":         {"internal/kernel/budget", "internal/kernel/fd"},
 	"internal/reflex":        {"internal/kernel/fd"},
@@ -53,12 +53,14 @@ var arrows = map[string][]string{
 	"internal/kernel/access": {},
 	"internal/kernel/proc":   {},
 
+	"internal/sandbox/seccomp": {"internal/kernel/sockopt", "internal/spec"},
+
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
 	"internal/kernel/sockopt":  {"internal/spec"},
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/spawn",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
 	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/sandbox/seccomp"
 	"activator/internal/script"
 	"activator/internal/spec"
 )
@@ -44,13 +45,9 @@ func (e Engine) Resolve() *EnginePlan {
 	for _, source := range e.Sources {
 		p.sources = append(p.sources, Entry{Kind: Writable, Source: source, real: source, folder: isFolder(source)})
 	}
-	p.filter = e.wall(abi).filter()
+	p.filter = seccomp.NewEngineProfile(e.Seal, e.Internet, abi >= abiTCP).Filter()
 	p.landlock = chooseLandlock(spec.Sandbox{Seal: e.Seal, Names: e.Names, Syscalls: "any"}, abi, nil)
 	return p
-}
-
-func (e Engine) wall(landlock int) wall {
-	return wall{all: true, engine: true, seal: e.Seal, ask: true, supervise: true, internet: e.Internet, tcp: landlock >= abiTCP}
 }
 
 // isFolder looks at what stands at a path without a link. What is wrong with it the child is told.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/sandbox/seccomp"
 	"activator/internal/spec"
 )
 
@@ -160,9 +161,9 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]En
 	return slices.Concat(entries, asked, bound), nil
 }
 
-// walls computes here what the child only loads.
+// restrict computes here what the child only loads.
 func restrict(s spec.Sandbox, plan *Plan, landlock int) {
-	plan.Filter = buildWall(s, plan.Keep, landlock).filter()
+	plan.Filter = seccomp.NewProfile(s, plan.Keep, landlock >= abiTCP).Filter()
 	plan.Listener, plan.Keys = s.Supervised(), s.Syscalls == "any"
 	plan.Landlock = chooseLandlock(s, landlock, plan.Entries)
 }

@@ -1,7 +1,6 @@
-package sandbox
+package seccomp
 
 import (
-	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -136,7 +135,7 @@ func TestChecks(t *testing.T) {
 		{everything, "io_uring_setup", [6]uint64{}, ok},
 	} {
 		for _, m := range []machine{amd64, arm64} {
-			if got := askWall(test.spec, t, m, test.call, test.args, 7); got != test.want {
+			if got := askProfile(test.spec, t, m, test.call, test.args, true); got != test.want {
 				t.Errorf("%+v: %s%x: %v, not %v", test.spec, test.call, test.args, got, test.want)
 			}
 		}
@@ -147,7 +146,7 @@ func TestChecks(t *testing.T) {
 // refused.
 func TestBindWithoutLandlock(t *testing.T) {
 	for length, want := range map[uint64]unix.Errno{0: unix.EPERM, 2: unix.EPERM, 12: 0, 16: unix.EPERM, 28: unix.EPERM, 110: unix.EPERM} {
-		if got := askWall(spec.Sandbox{Seal: true}, t, amd64, "bind", [6]uint64{0, 0, length}, 3); got != want {
+		if got := askProfile(spec.Sandbox{Seal: true}, t, amd64, "bind", [6]uint64{0, 0, length}, false); got != want {
 			t.Errorf("%d: %v, not %v", length, got, want)
 		}
 	}
@@ -158,12 +157,16 @@ const askSupervisor = unix.Errno(4096)
 // saidYes: the call is told that it succeeded, and not made.
 const saidYes = unix.Errno(4097)
 
-// ask is the errno that the filter of s gives a call; 0: it passes.
-func askWall(s spec.Sandbox, t *testing.T, m machine, name string, args [6]uint64, landlock int) unix.Errno {
+// askProfile is the errno that the filter of s gives a call; 0: it passes.
+func askProfile(s spec.Sandbox, t *testing.T, m machine, name string, args [6]uint64, tcp bool) unix.Errno {
 	t.Helper()
-	keep, err := capabilityMask(s.Capabilities)
-	if err != nil {
-		t.Fatal(err)
+	var keep uint64
+	for _, capability := range s.Capabilities {
+		bit, ok := spec.ParseCapability(capability)
+		if !ok {
+			t.Fatal(capability)
+		}
+		keep |= 1 << bit
 	}
 	number := none
 	for _, g := range groups {
@@ -176,11 +179,11 @@ func askWall(s spec.Sandbox, t *testing.T, m machine, name string, args [6]uint6
 	if number == none {
 		t.Fatalf("%s: no such call", name)
 	}
-	w := buildWall(s, keep, landlock)
-	if w.open() {
+	p := NewProfile(s, keep, tcp)
+	if p.open() {
 		return 0
 	}
-	answer, _ := interpret(t, assemble(w.verdict(m)), request{number: uint32(number), machine: m.audit, args: args})
+	answer, _ := interpret(t, assemble(p.verdict(m)), request{number: uint32(number), machine: m.audit, args: args})
 	switch answer & unix.SECCOMP_RET_ACTION_FULL {
 	case unix.SECCOMP_RET_ALLOW:
 		return 0
@@ -213,81 +216,8 @@ func TestOptionsRefused(t *testing.T) {
 		{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, {unix.IPPROTO_IPV6, unix.IPV6_PKTINFO},
 		{unix.IPPROTO_UDP, unix.UDP_ENCAP}, {unix.SOL_TLS, 1},
 	} {
-		if got := askWall(spec.Sandbox{Seal: true}, t, amd64, "setsockopt", [6]uint64{0, at[0], at[1]}, 7); got != unix.ENOPROTOOPT {
+		if got := askProfile(spec.Sandbox{Seal: true}, t, amd64, "setsockopt", [6]uint64{0, at[0], at[1]}, true); got != unix.ENOPROTOOPT {
 			t.Errorf("level %d, option %d: %v", at[0], at[1], got)
-		}
-	}
-}
-
-func TestWordsOfTheSpec(t *testing.T) {
-	for _, s := range []spec.Sandbox{{Connect: "some"}, {Syscalls: "all"}} {
-		_, err := Resolve(s, "x", "true", nil)
-		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
-			t.Errorf("%+v: %v", s, err)
-		}
-	}
-}
-
-// Landlock as far as each kernel has it. Reading is refused to who may get hold of what
-// is not mounted.
-func TestLandlockByABI(t *testing.T) {
-	const reading = 0x400c
-	entries := []Entry{{Kind: Tmpfs, Path: "/tmp"}, {Kind: ReadOnly, Path: "/usr"}, {Kind: Writable, Path: "/data", Source: "/usr"}, {Kind: Writable, Path: "/file", Source: "/bin/sh"}}
-	for abi, want := range map[int][3]uint64{0: {}, 1: {}, 2: {0x3fff, 0, 0}, 3: {0x7fff, 0, 0}, 4: {0x7fff, 3, 0}, 5: {0xffff, 3, 0}, 6: {0xffff, 3, 3}, 9: {0xffff, 3, 3}} {
-		for _, s := range []spec.Sandbox{{Seal: true, Unmounted: true}, {Seal: true}} {
-			want := want
-			if !s.Unmounted {
-				want[0] &^= reading
-			}
-			l := chooseLandlock(s, abi, entries)
-			if got := [3]uint64{l.Files, l.Net, l.Scoped}; got != want {
-				t.Errorf("ABI %d: %+v: %#x, not %#x", abi, s, got, want)
-			}
-			for _, g := range l.Grants {
-				devices := g.Access & deviceRights
-				if g.Access == 0 || g.Access&^l.Files != 0 || devices != 0 || g.Path == "/usr" || g.Path == "/file" && g.Access&^writeRights != 0 || g.Path == "" && !s.Unmounted {
-					t.Errorf("ABI %d: %+v: %+v", abi, s, g)
-				}
-			}
-		}
-	}
-	// The first one refuses renames, so it is for who has nothing of his own to rename.
-	fresh := entries[:2]
-	if l := chooseLandlock(spec.Sandbox{Unmounted: true}, 1, fresh); l.Files != 0x1fff {
-		t.Errorf("ABI 1: %#x", l.Files)
-	}
-	if l := chooseLandlock(spec.Sandbox{}, 1, fresh); l.Files != 0 {
-		t.Errorf("ABI 1, nothing to get hold of: %#x", l.Files)
-	}
-	if l := chooseLandlock(spec.Sandbox{}, 7, entries); l.Net != 0 || l.Scoped != 0 || l.Files == 0 {
-		t.Errorf("unsealed: %+v", l)
-	}
-	if l := chooseLandlock(spec.Sandbox{Syscalls: "any", Seal: true, Unmounted: true}, 7, entries); l.Files != 0 || len(l.Grants) != 0 || l.Net == 0 {
-		t.Errorf("any: %+v", l)
-	}
-}
-
-func TestSealLacks(t *testing.T) {
-	for _, test := range []struct {
-		kernel Kernel
-		want   int
-	}{
-		{Kernel{true, 7}, 0},
-		{Kernel{true, 0}, 0},
-		{Kernel{false, 7}, 1},
-	} {
-		if got := test.kernel.SealLacks(); len(got) != test.want {
-			t.Errorf("%+v: %q", test, got)
-		}
-	}
-	for abi, want := range map[int]string{0: "no Landlock for files: ABI 2; here it is off", 1: "no Landlock for files: ABI 2, Linux 5.19; here it is ABI 1"} {
-		if got := (Kernel{true, abi}).WithoutFiles(); got != want {
-			t.Errorf("ABI %d: %s", abi, got)
-		}
-	}
-	for abi, want := range map[int]string{0: "off", 4: "ABI 4, without device ioctls (ABI 5, Linux 6.10), abstract unix names and signals (ABI 6, Linux 6.12)", 7: "ABI 7"} {
-		if a := landlockAbility(abi); a.Detail != want || a.OK != (abi >= 6) {
-			t.Errorf("%+v", a)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package seccomp
 
 import (
 	"encoding/binary"
@@ -94,16 +94,16 @@ func (v verdict) edges(values map[uint32][]uint64) {
 	}
 }
 
-// walls are those that differ in what they refuse.
-func walls() map[string]wall {
-	list := map[string]wall{}
+// profiles are those that differ in what they refuse.
+func profiles() map[string]Profile {
+	list := map[string]Profile{}
 	for _, seal := range []bool{false, true} {
 		for _, connect := range []string{"none", "unix", "any"} {
 			for _, syscalls := range []string{"default", "any"} {
-				for _, abi := range []int{0, 7} {
+				for _, tcp := range []bool{false, true} {
 					s := spec.Sandbox{Seal: seal, Connect: connect, Syscalls: syscalls}
-					name := strings.Join([]string{"seal", strconv.FormatBool(seal), "connect", connect, "syscalls", syscalls, "landlock", strconv.Itoa(abi)}, " ")
-					list[name] = buildWall(s, 0, abi)
+					name := strings.Join([]string{"seal", strconv.FormatBool(seal), "connect", connect, "syscalls", syscalls, "landlock", strconv.FormatBool(tcp)}, " ")
+					list[name] = NewProfile(s, 0, tcp)
 				}
 			}
 		}
@@ -111,12 +111,12 @@ func walls() map[string]wall {
 	for _, seal := range []bool{false, true} {
 		for _, internet := range []bool{false, true} {
 			name := strings.Join([]string{"engine, seal", strconv.FormatBool(seal), "internet", strconv.FormatBool(internet)}, " ")
-			list[name] = Engine{Seal: seal, Internet: internet}.wall(7)
+			list[name] = NewEngineProfile(seal, internet, true)
 		}
 	}
-	list["bind"] = buildWall(spec.Sandbox{Seal: true, Bind: true}, 0, 7)
-	list["bind, not sealed"] = buildWall(spec.Sandbox{Bind: true, Syscalls: "any", Connect: "any"}, 0, 0)
-	list["all capabilities"] = buildWall(spec.Sandbox{Seal: true}, ^uint64(0), 7)
+	list["bind"] = NewProfile(spec.Sandbox{Seal: true, Bind: true}, 0, true)
+	list["bind, not sealed"] = NewProfile(spec.Sandbox{Bind: true, Syscalls: "any", Connect: "any"}, 0, false)
+	list["all capabilities"] = NewProfile(spec.Sandbox{Seal: true}, ^uint64(0), true)
 	return list
 }
 
@@ -125,9 +125,9 @@ func walls() map[string]wall {
 // table means.
 func TestProgramMeansTheTable(t *testing.T) {
 	longest := 0
-	for name, w := range walls() {
+	for name, p := range profiles() {
 		for _, m := range []machine{amd64, arm64} {
-			v := w.verdict(m)
+			v := p.verdict(m)
 			program := assemble(v)
 			if len(program)/8 > 4096 { // BPF_MAXINSNS
 				t.Errorf("%s: %d instructions", name, len(program)/8)
@@ -156,7 +156,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("at most %d instructions for a call, %d in the default filter", longest, len(buildWall(spec.Sandbox{Seal: true}, 0, 7).filter())/8)
+	t.Logf("at most %d instructions for a call, %d in the default filter", longest, len(NewProfile(spec.Sandbox{Seal: true}, 0, true).Filter())/8)
 	if longest > 40 {
 		t.Errorf("%d instructions for one call", longest)
 	}
@@ -195,7 +195,7 @@ func combine(r request, edges map[uint32][]uint64) []request {
 // What a kernel can do with the program it must be able to do fast: a number that
 // needs no argument to be allowed takes few instructions, and so do the send calls.
 func TestHotCallsAreShort(t *testing.T) {
-	program := buildWall(spec.Sandbox{Seal: true}, 0, 7).filter()
+	program := NewProfile(spec.Sandbox{Seal: true}, 0, true).Filter()
 	for name, number := range map[string]uint32{"read": unix.SYS_READ, "write": unix.SYS_WRITE, "accept4": unix.SYS_ACCEPT4, "sendto": unix.SYS_SENDTO, "sendmsg": unix.SYS_SENDMSG, "epoll_pwait": unix.SYS_EPOLL_PWAIT} {
 		answer, steps := interpret(t, program, request{number: number, machine: ours.audit})
 		if answer != unix.SECCOMP_RET_ALLOW || steps > 16 {
@@ -272,9 +272,9 @@ func TestRefusesWhatPodmanRefuses(t *testing.T) {
 	if len(podman) < 49 {
 		t.Fatalf("only %d", len(podman))
 	}
-	w := buildWall(spec.Sandbox{}, 0, 0)
+	p := NewProfile(spec.Sandbox{}, 0, false)
 	for _, m := range []machine{amd64, arm64} {
-		v := w.verdict(m)
+		v := p.verdict(m)
 		for _, words := range podman {
 			number := m.number(numbers[words[0]])
 			if number == none {

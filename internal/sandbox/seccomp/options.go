@@ -1,4 +1,4 @@
-package sandbox
+package seccomp
 
 import (
 	"golang.org/x/sys/unix"
@@ -7,7 +7,7 @@ import (
 )
 
 // options is for setsockopt(2): level and name are ints in registers.
-func options(*wall) verdict {
+func options(*Profile) verdict {
 	refused := refuse(unix.ENOPROTOOPT)
 	allowed := map[int][]one{}
 	for _, o := range sockopt.Table {

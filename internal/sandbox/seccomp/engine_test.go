@@ -1,4 +1,4 @@
-package sandbox
+package seccomp
 
 import (
 	"testing"
@@ -40,13 +40,13 @@ func TestEngineFilter(t *testing.T) {
 		{unix.SYS_UNSHARE, [6]uint64{unix.CLONE_NEWNS}, yes, yes, yes},
 		{unix.SYS_CLONE3, [6]uint64{}, yes, yes, yes},
 	} {
-		for _, w := range []struct {
-			engine Engine
-			want   uint32
-		}{{Engine{Seal: true}, tt.sealed}, {Engine{}, tt.free}, {Engine{Seal: true, Internet: true}, tt.network}} {
+		for _, e := range []struct {
+			seal, internet bool
+			want           uint32
+		}{{true, false, tt.sealed}, {false, false, tt.free}, {true, true, tt.network}} {
 			r := request{number: uint32(tt.call), machine: ours.audit, args: tt.args}
-			if got, _ := interpret(t, w.engine.wall(7).filter(), r); got != w.want {
-				t.Errorf("%+v: call %d%v: %#x, not %#x", w.engine, tt.call, tt.args, got, w.want)
+			if got, _ := interpret(t, NewEngineProfile(e.seal, e.internet, true).Filter(), r); got != e.want {
+				t.Errorf("%+v: call %d%v: %#x, not %#x", e, tt.call, tt.args, got, e.want)
 			}
 		}
 	}

@@ -1,11 +1,11 @@
-package sandbox
+package seccomp
 
 import "golang.org/x/sys/unix"
 
 // noNamespaces is for clone and unshare, whose flags are their first argument on
 // both machines. CLONE_NEWTIME lies among the bits of clone's exit signal and is
 // only unshare's; a signal that big is none (clone(2)).
-func noNamespaces(*wall) verdict {
+func noNamespaces(*Profile) verdict {
 	const news = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 		unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWTIME
 	return choose(fieldArg0, news, refuse(unix.EPERM), values(allow(), 0)...)
@@ -13,30 +13,32 @@ func noNamespaces(*wall) verdict {
 
 // personalities allows Linux, and the question which one it is. Podman also allows
 // 32-bit Linux, for what uname(2) says; 32-bit programs do not run here.
-func personalities(*wall) verdict {
+func personalities(*Profile) verdict {
 	const ask = 0xffffffff // personality(2)
 	return choose(fieldArg0, 0, refuse(unix.EPERM), values(allow(), 0, ask)...)
 }
 
-// noSetID is for the calls whose mode is in the given field: a program that is the
+// The calls that give a file its mode, in the one or the other argument: a program that is the
 // service's user whoever starts it could be left in a folder that is the host's.
-func noSetID(mode uint32) func(*wall) verdict {
-	return func(*wall) verdict { return setID(mode) }
-}
+func changesMode(*Profile) verdict   { return setID(fieldArg1) }
+func changesModeAt(*Profile) verdict { return setID(fieldArg2) }
 
 func setID(mode uint32) verdict {
 	return choose(mode, unix.S_ISUID|unix.S_ISGID, refuse(unix.EPERM), values(allow(), 0)...)
 }
 
-// noSetIDNew is for open and openat, which have a mode only where they may make a
+// opens is for open(2), opensAt for openat(2), which have a mode only where they may make a
 // file; else the register holds anything.
-func noSetIDNew(flags, mode uint32) func(*wall) verdict {
+func opens(*Profile) verdict   { return setIDNew(fieldArg1, fieldArg2) }
+func opensAt(*Profile) verdict { return setIDNew(fieldArg2, fieldArg3) }
+
+func setIDNew(flags, mode uint32) verdict {
 	const makes = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
-	return func(*wall) verdict { return choose(flags, makes, setID(mode), values(allow(), 0)...) }
+	return choose(flags, makes, setID(mode), values(allow(), 0)...)
 }
 
 // processControls refuses three of prctl(2).
-func processControls(*wall) verdict {
+func processControls(*Profile) verdict {
 	return choose(fieldArg0, 0, allow(), values(refuse(unix.EPERM),
 		unix.PR_SET_MM,           // what /proc/PID/exe and cmdline show
 		unix.PR_SET_PTRACER,      // lets processes outside debug this one (Yama)
@@ -48,24 +50,24 @@ func processControls(*wall) verdict {
 // in core_pattern 0 still dumps (core(5), do_coredump in fs/coredump.c). Who sets
 // it wants no dump, and some end where they cannot. To ask is free: no new limit, a
 // pointer that is 0 in both halves.
-func noCoreLimit(*wall) verdict {
+func noCoreLimit(*Profile) verdict {
 	asked := choose(fieldArg2+4, 0, refuse(0), values(allow(), 0)...)
 	return choose(fieldArg1, 0, allow(), values(choose(fieldArg2, 0, refuse(0), values(asked, 0)...), unix.RLIMIT_CORE)...)
 }
 
-func noCoreLimitOld(*wall) verdict {
+func noCoreLimitOld(*Profile) verdict {
 	return choose(fieldArg0, 0, allow(), values(refuse(0), unix.RLIMIT_CORE)...)
 }
 
 // families is for socket(2): AF_UNIX, internet sockets of the common protocols, and
 // the netlink family that lists interfaces and routes. With CAP_NET_RAW raw
 // internet sockets too; never AF_PACKET, whose code has had too many holes.
-func families(w *wall) verdict {
-	if w.engine {
-		return engineFamilies(w)
+func families(p *Profile) verdict {
+	if p.engine {
+		return engineFamilies(p)
 	}
 	raw := refuse(unix.EPERM)
-	if w.keep&(1<<unix.CAP_NET_RAW) != 0 {
+	if p.keep&(1<<unix.CAP_NET_RAW) != 0 {
 		raw = allow()
 	}
 	const kind = 0xf // SOCK_TYPE_MASK of include/linux/net.h: without SOCK_CLOEXEC and SOCK_NONBLOCK
@@ -81,9 +83,9 @@ func families(w *wall) verdict {
 // engineFamilies is for a container engine: unix sockets, by which its parts talk, and
 // the netlink family with which its runtime brings lo up. It needs no internet socket. Where a
 // container shall have them a supervisor tells the two apart.
-func engineFamilies(w *wall) verdict {
+func engineFamilies(p *Profile) verdict {
 	internet := refuse(unix.EAFNOSUPPORT)
-	if w.internet {
+	if p.internet {
 		internet = notify()
 	}
 	routes := choose(fieldArg2, 0, refuse(unix.EPROTONOSUPPORT), values(allow(), unix.NETLINK_ROUTE)...)
@@ -91,15 +93,15 @@ func engineFamilies(w *wall) verdict {
 	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), append(cases, values(allow(), unix.AF_UNIX)...)...)
 }
 
-func pairs(*wall) verdict {
+func pairs(*Profile) verdict {
 	return choose(fieldArg0, 0, refuse(unix.EAFNOSUPPORT), values(allow(), unix.AF_UNIX)...)
 }
 
-func connects(w *wall) verdict {
+func connects(p *Profile) verdict {
 	switch {
-	case w.ask:
+	case p.ask:
 		return notify()
-	case w.connect:
+	case p.connect:
 		return allow()
 	}
 	return refuse(unix.EPERM)
@@ -108,11 +110,11 @@ func connects(w *wall) verdict {
 // binds leaves TCP to Landlock, where that can tell it from the rest. Elsewhere it is a
 // supervisor's; and without one only an address of 12 bytes passes: struct sockaddr_nl, and
 // too short for every internet socket, which wants 16 (inet_bind in net/ipv4/af_inet.c).
-func binds(w *wall) verdict {
+func binds(p *Profile) verdict {
 	switch {
-	case w.supervise:
+	case p.supervise:
 		return notify()
-	case w.tcp:
+	case p.tcp:
 		return allow()
 	}
 	return choose(fieldArg2, 0, refuse(unix.EPERM), values(allow(), unix.SizeofSockaddrNetlink)...)
@@ -120,8 +122,8 @@ func binds(w *wall) verdict {
 
 // listens is free where connect is refused: an accepted socket can then never
 // become an unconnected one, and inet_listen() refuses every other state.
-func listens(w *wall) verdict {
-	if w.supervise {
+func listens(p *Profile) verdict {
+	if p.supervise {
 		return notify()
 	}
 	return allow()
@@ -129,17 +131,17 @@ func listens(w *wall) verdict {
 
 // fastOpenSend is for sendto(2) and sendmmsg(2), fastOpenMessage for sendmsg(2):
 // their flags are in a register, the address is not.
-func fastOpenSend(*wall) verdict    { return fastOpen(fieldArg3) }
-func fastOpenMessage(*wall) verdict { return fastOpen(fieldArg2) }
+func fastOpenSend(*Profile) verdict    { return fastOpen(fieldArg3) }
+func fastOpenMessage(*Profile) verdict { return fastOpen(fieldArg2) }
 
 func fastOpen(flags uint32) verdict {
 	return choose(flags, unix.MSG_FASTOPEN, refuse(unix.EPERM), values(allow(), 0)...)
 }
 
 // controls is for ioctl(2), whose request is an unsigned int.
-func controls(w *wall) verdict {
+func controls(p *Profile) verdict {
 	var cases []one
-	if !w.all {
+	if !p.all {
 		cases = values(refuse(unix.EPERM),
 			unix.TIOCSTI,   // types into a terminal, for the shell that reads it next
 			unix.TIOCLINUX, // pastes into a console
@@ -147,14 +149,14 @@ func controls(w *wall) verdict {
 			unix.TIOCSETD,  // line disciplines: old drivers with many holes
 		)
 	}
-	if w.seal {
+	if p.seal {
 		// sockios.h: SIOC*, up to the wireless extensions. They read and change the
 		// interfaces of the socket's network, the host's, and SIOCGSKNS even opens it. Of the
 		// few that are about the socket itself the harmless ones stay.
 		const first, last = 0x8903, 0x8907 // FIOGETOWN, SIOCGPGRP, SIOCATMARK, SIOCGSTAMP, SIOCGSTAMPNS
 		cases = append(cases, one{0x8900, first - 1, refuse(unix.EPERM)})
 		rest := uint32(last + 1)
-		if w.internet { // with an internet socket crun brings lo up
+		if p.internet { // with an internet socket crun brings lo up
 			cases = append(cases, one{rest, unix.SIOCSIFFLAGS - 1, refuse(unix.EPERM)}, one{unix.SIOCSIFFLAGS, unix.SIOCSIFFLAGS, notify()})
 			rest = unix.SIOCSIFFLAGS + 1
 		}

@@ -1,4 +1,4 @@
-package sandbox
+package seccomp
 
 import "golang.org/x/sys/unix"
 
@@ -9,7 +9,7 @@ import "golang.org/x/sys/unix"
 //
 // A refused call fails, it does not kill: EPERM as if the privilege were missing,
 // or ENOSYS as on an older kernel, where that makes a libc fall back on something
-// else. What depends on arguments has a check (checks.go, sockopt.go). Two kept
+// else. What depends on arguments has a check (checks.go, options.go). Two kept
 // capabilities open what they are for, CAP_SYS_CHROOT and CAP_NET_RAW; no other does.
 
 // newest is the last system call this table knows (Linux 7.1); both machines number
@@ -29,9 +29,9 @@ type call struct {
 type group struct {
 	calls []call
 	why   string
-	errno unix.Errno                // the answer, when check is nil
-	check func(w *wall) verdict     // the answer by argument
-	when  func(w *wall) (used bool) // nil: part of the default profile
+	errno unix.Errno                   // the answer, when check is nil
+	check func(p *Profile) verdict     // the answer by argument
+	when  func(p *Profile) (used bool) // nil: part of the default profile
 }
 
 // It is made without a function call, and so by the compiler: the reaper and the guard, which
@@ -119,16 +119,16 @@ var groups = [...]group{
 	// Set-user-id and set-group-id files.
 	{calls: []call{
 		{"chmod", 90, none}, {"fchmod", 91, 52}, {"creat", 85, none}, {"mkdir", 83, none}, {"mknod", 133, none},
-	}, why: "a program left in a folder of the host's would be the service's user for whoever starts it", check: noSetID(fieldArg1)},
+	}, why: "a program left in a folder of the host's would be the service's user for whoever starts it", check: changesMode},
 	{calls: []call{
 		{"fchmodat", 268, 53}, {"fchmodat2", 452, 452}, {"mkdirat", 258, 34}, {"mknodat", 259, 33},
-	}, why: "the same", check: noSetID(fieldArg2)},
+	}, why: "the same", check: changesModeAt},
 	{calls: []call{
 		{"open", 2, none},
-	}, why: "the same", check: noSetIDNew(fieldArg1, fieldArg2)},
+	}, why: "the same", check: opens},
 	{calls: []call{
 		{"openat", 257, 56},
-	}, why: "the same", check: noSetIDNew(fieldArg2, fieldArg3)},
+	}, why: "the same", check: opensAt},
 	{calls: []call{
 		{"openat2", 437, 437},
 	}, why: "its mode is behind a pointer; who uses it falls back on openat", errno: unix.ENOSYS},

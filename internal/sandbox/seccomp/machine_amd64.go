@@ -1,4 +1,4 @@
-package sandbox
+package seccomp
 
 // ours is the machine this binary is for.
 var ours = &amd64
