@@ -45,7 +45,8 @@ var arrows = map[string][]string{
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/script"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/netns", "internal/output", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/seal":   {"internal/listen", "internal/netns", "internal/relay", "internal/replyonly", "internal/sandbox", "internal/spec"},
 	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/replyonly", "internal/sandbox", "internal/spawn", "internal/spec"},
 	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},

@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"activator/internal/config"
-	"activator/internal/replyonly"
+	"activator/internal/seal"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 )
@@ -37,7 +36,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 			return err
 		}
 		defer starter.Close()
-		if _, err := newExamination(starter, answering, nil).plan(ctx, sources, sources); err != nil {
+		if _, err := newExamination(starter, seal.CanAnswer, nil).plan(ctx, sources, sources); err != nil {
 			return err
 		}
 	}
@@ -68,23 +67,17 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// answering asks the kernel once, also for many sockets: each time it loads programs.
-var answering = sync.OnceValue(func() bool {
-	ok, _, _ := replyonly.Ability()
-	return ok
-})
-
 // sealed says how each socket would be sealed here, as comments, and what the
 // seal lacks.
 func sealed(conf spec.Service) (text []byte) {
-	open := seal(&conf, answering)
+	open := seal.Decide(&conf, seal.CanAnswer)
 	for _, socket := range conf.Sockets {
-		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, describe(socket, conf))
+		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, seal.Describe(socket, conf))
 	}
-	for _, l := range open.lacks {
+	for _, l := range open.Lacks {
 		text = fmt.Appendf(text, "# open here: %s\n", l)
 	}
-	for _, l := range open.lesser {
+	for _, l := range open.Lesser {
 		text = fmt.Appendf(text, "# less than on a newer kernel: %s\n", l)
 	}
 	return text

@@ -17,6 +17,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/sandbox"
+	"activator/internal/seal"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 	"activator/internal/supervise"
@@ -32,14 +33,14 @@ type Options struct {
 // Daemon is the set of services of one activator. Its fields belong to the
 // goroutine in Run.
 type Daemon struct {
-	options Options
-	sink    *output.Sink
-	log     *slog.Logger
-	starter *spawn.Starter
-	walls   *walls
-	watcher *listen.Watcher
-	turns   *supervise.Turns
-	members map[string]*member
+	options      Options
+	sink         *output.Sink
+	log          *slog.Logger
+	starter      *spawn.Starter
+	restrictions *seal.Restrictions
+	watcher      *listen.Watcher
+	turns        *supervise.Turns
+	members      map[string]*member
 }
 
 // member is one service and what belongs to it. The daemon owns the sockets, the
@@ -71,9 +72,9 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 		return err
 	}
 	defer d.starter.Close()
-	d.walls = newWalls(d.log)
-	defer d.walls.close()
-	plans, err := newExamination(d.starter, d.walls.answering, nil).plan(ctx, sources, sources)
+	d.restrictions = seal.New(d.log)
+	defer d.restrictions.Close()
+	plans, err := newExamination(d.starter, d.restrictions.Answering, nil).plan(ctx, sources, sources)
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	for _, p := range services {
 		specs = append(specs, p.spec.Sockets...)
 	}
-	sockets, err := listen.OpenAll(specs, d.walls.means())
+	sockets, err := listen.OpenAll(specs, d.restrictions.Means())
 	return sockets, placed(err, services)
 }
 
@@ -163,11 +164,11 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	if conf.Container != nil && !container.Grouped() {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
-	for _, lack := range p.open.lacks {
+	for _, lack := range p.open.Lacks {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
-	if len(p.open.lesser) > 0 {
-		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.lesser, "; "))
+	if len(p.open.Lesser) > 0 {
+		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.Lesser, "; "))
 	}
 	p.spec.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	service := p.service(supervise.Surroundings{
@@ -181,7 +182,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		id = p.spec.ID
 	}
 	for _, socket := range sockets {
-		d.walls.use(socket.Spec().Address, id)
+		d.restrictions.Use(socket.Spec().Address, id)
 		if err := d.watcher.WatchNode(socket, service.NodeTouched); err != nil {
 			d.log.Warn("node not watched: it is not put back when somebody deletes it", "service", conf.Name, "socket", socket.String(), "err", err)
 		}

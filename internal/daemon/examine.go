@@ -17,6 +17,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/sandbox"
+	"activator/internal/seal"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 )
@@ -121,9 +122,9 @@ func (x *examination) add(source config.Source, p config.Place, text, cure strin
 
 func (x *examination) service(ctx context.Context, source config.Source) planned {
 	p := planned{source: source, spec: source.Service}
-	p.open = seal(&p.spec, x.answering)
-	if len(p.open.lacks) > 0 && p.spec.Seal == "required" {
-		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
+	p.open = seal.Decide(&p.spec, x.answering)
+	if len(p.open.Lacks) > 0 && p.spec.Seal == "required" {
+		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.Lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
 	}
 	x.idle(p)
 	x.sockets(p)

@@ -7,6 +7,7 @@ import (
 	"activator/internal/container"
 	"activator/internal/inetd"
 	"activator/internal/listen"
+	"activator/internal/seal"
 	"activator/internal/spec"
 	"activator/internal/supervise"
 )
@@ -15,7 +16,7 @@ import (
 type planned struct {
 	source config.Source // as it is written
 	spec   spec.Service  // as it runs here: the seals, the user's id, and the engine in place of a container
-	open   openings
+	open   seal.Openings
 	engine *container.Engine // of a container; nil: none
 }
 

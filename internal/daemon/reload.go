@@ -33,11 +33,11 @@ func (d *Daemon) reload(ctx context.Context) {
 	}
 	sources = withoutAbsent(sources, d.tellAbsent)
 	c, changed := d.compare(sources)
-	if c.start, err = newExamination(d.starter, d.walls.answering, d.made).plan(ctx, changed, sources); err != nil {
+	if c.start, err = newExamination(d.starter, d.restrictions.Answering, d.made).plan(ctx, changed, sources); err != nil {
 		d.tellRefused(err)
 		return
 	}
-	if err = c.openFresh(d.walls.means()); err != nil {
+	if err = c.openFresh(d.restrictions.Means()); err != nil {
 		d.tellRefused(placed(err, c.start))
 		return
 	}
@@ -218,7 +218,7 @@ func (d *Daemon) keep(c change) {
 // are bound only now, since an old one was in the way. If one cannot be had, the
 // service goes on as it was.
 func (d *Daemon) restart(p planned, c change) {
-	sockets, err := c.obtain(p, d.walls.means())
+	sockets, err := c.obtain(p, d.restrictions.Means())
 	if err == nil {
 		d.start(p, sockets)
 		return
@@ -227,7 +227,7 @@ func (d *Daemon) restart(p planned, c change) {
 		if m.plan.spec.Name != p.spec.Name {
 			continue
 		}
-		if sockets, again := c.obtain(m.plan, d.walls.means()); again == nil {
+		if sockets, again := c.obtain(m.plan, d.restrictions.Means()); again == nil {
 			d.start(m.plan, sockets)
 			d.log.Error("service not reloaded: it goes on as before", serviceFinding(p, err)...)
 			return

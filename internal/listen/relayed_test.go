@@ -18,13 +18,13 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	r := &relays{t: t}
 	w := start(t)
 	var inTheWay bool
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, Means{StandIn: func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
 		x, err := r.standIn(host, spec, u)
 		if inTheWay {
 			_ = x.File().Close() // it cannot be watched
 		}
 		return x, err
-	}})
+	}))
 	arm(t, w, s)
 	inTheWay = true
 	answer := client(t, s)

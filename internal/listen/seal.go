@@ -12,31 +12,70 @@ import (
 	"activator/internal/spec"
 )
 
-// Means are ways to make sockets that are not this package's business. The zero
-// value has none: plain socket(2). A [Socket] keeps them, to bind anew. They are
-// called with it locked, and call none of its methods.
+// Restriction keeps the sockets of one seal from being turned outward by the service that
+// they are lent to. Its methods are called with a [Socket] locked, and call none of its.
+// [Plain] has them all for what needs only some.
+type Restriction interface {
+	// Make returns unbound sockets, close-on-exec and blocking, one for each of kinds in
+	// their order, or none and an error. All that are opened together are asked for
+	// together.
+	Make(kinds []spec.Kind) ([]*os.File, error)
+
+	// StandIn makes the socket that a service gets in place of bound; nil: bound itself.
+	// Lends bound until Close of what it returns, which leaves in undelivered what it has
+	// taken off bound's queue and no service has read.
+	StandIn(bound *os.File, want spec.Socket, undelivered *relay.Undelivered) (StandIn, error)
+
+	// Admit is called each time before a service may use bound. Lends bound for the call.
+	Admit(bound *os.File) error
+
+	// Admits reports whether Admit does anything.
+	Admits() bool
+
+	// Release is called before a socket that Make made is closed, whether it was admitted
+	// or not. Lends it for the call.
+	Release(made *os.File)
+}
+
+// Means are what this package asks others for. The zero value restricts nothing. A
+// [Socket] keeps them, to bind anew.
 type Means struct {
-	// MakeAll returns unbound sockets, close-on-exec and blocking, one for each
-	// of kinds in their order, or none and an error. For specs with the seal
-	// ReplyOnly; all that are opened together are asked for together.
-	MakeAll func(kinds []spec.Kind) ([]*os.File, error)
-
-	// Admit is called each time before such a socket is lent to a service.
-	// Lends f for the call. May be nil.
-	Admit func(f *os.File) error
-
-	// Release is called before such a socket is closed, whether it was admitted or
-	// not. Lends f for the call. May be nil.
-	Release func(f *os.File)
-
-	// StandIn makes the socket that a service gets in place of host, for specs
-	// with the seal Relayed. Lends host until Close of what it returns, which leaves in
-	// undelivered what it has taken off the host's queue and no service has read.
-	StandIn func(host *os.File, want spec.Socket, undelivered *relay.Undelivered) (StandIn, error)
+	Restrictions map[spec.Seal]Restriction // of the seals ReplyOnly and Relayed
 
 	// Warn is told, by Open, OpenAll and HealNode, what somebody else makes slow. May be nil.
 	Warn func(text string)
 }
+
+// restriction is that of a seal.
+func (m Means) restriction(seal spec.Seal) (Restriction, bool) {
+	if seal == spec.Unsealed || seal == spec.ReceiveOnly {
+		return Plain{}, true
+	}
+	r, ok := m.Restrictions[seal]
+	return r, ok
+}
+
+// Plain restricts nothing: plain socket(2).
+type Plain struct{}
+
+func (Plain) Make(kinds []spec.Kind) (made []*os.File, err error) {
+	for _, k := range kinds {
+		fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
+		if err != nil {
+			for _, f := range made {
+				_ = f.Close()
+			}
+			return nil, syscallError("socket", err)
+		}
+		made = append(made, os.NewFile(uintptr(fd), "socket"))
+	}
+	return made, nil
+}
+
+func (Plain) StandIn(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error) { return nil, nil }
+func (Plain) Admit(*os.File) error                                               { return nil }
+func (Plain) Admits() bool                                                       { return false }
+func (Plain) Release(*os.File)                                                   {}
 
 // StandIn is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
@@ -51,19 +90,19 @@ type StandIn interface {
 // checkSeal says which seals cannot be: nothing is ever sealed less than asked.
 func checkSeal(want spec.Socket, means Means) error {
 	datagrams := want.Address.UDP() || want.Address.Network == spec.UnixGram
+	_, can := means.restriction(want.Seal)
 	var err error
 	switch {
-	case want.Seal == spec.Unsealed:
+	case want.Seal > spec.ReceiveOnly:
+		err = errors.New("unknown")
 	case want.Seal == spec.ReplyOnly && want.Address.Network == spec.FIFO:
 		err = errors.New("a FIFO is no socket")
-	case want.Seal == spec.ReplyOnly && means.MakeAll == nil, want.Seal == spec.Relayed && means.StandIn == nil:
+	case !can:
 		err = errors.New("there are no means for it here")
 	case want.Seal == spec.Relayed && !datagrams:
 		err = errors.New("only datagram sockets can have a stand-in")
 	case want.Seal == spec.ReceiveOnly && want.Address.Network != spec.UnixGram:
 		err = errors.New("only unix datagram sockets can do nothing but receive")
-	case want.Seal > spec.ReceiveOnly:
-		err = errors.New("unknown")
 	}
 	return fail(want.Address, "seal: "+want.Seal.String(), err, "")
 }
@@ -75,66 +114,82 @@ func sendNothing(file *os.File) error {
 	return control(file, func(fd int) error { return syscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) })
 }
 
-// stock makes unbound sockets: what needs means is made ahead, all at once.
+// stock makes unbound sockets: what a restriction makes is made ahead, all at once.
 type stock struct {
 	means Means
-	made  map[spec.Kind][]*os.File
+	made  map[ahead][]*os.File
+}
+
+// ahead is what a socket is made for.
+type ahead struct {
+	seal spec.Seal
+	kind spec.Kind
 }
 
 // fill makes what opening specs will need and is not there yet. Not on a thread
-// of [exactModes]: the means may start something from theirs.
+// of [exactModes]: a restriction may start something from theirs.
 func (st *stock) fill(specs []spec.Socket) error {
-	var missing []spec.Kind
-	have := make(map[spec.Kind]int)
+	missing := make(map[spec.Seal][]spec.Kind)
+	have := make(map[ahead]int)
 	for i := range specs {
 		want := &specs[i]
 		if err := checkSeal(*want, st.means); err != nil {
 			return err
 		}
-		if want.Seal != spec.ReplyOnly {
+		if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
 			continue
 		}
-		kind := kindOf(want.Address, &want.Options, haveIPv6)
-		if have[kind]++; have[kind] > len(st.made[kind]) {
-			missing = append(missing, kind)
+		key := ahead{want.Seal, kindOf(want.Address, &want.Options, haveIPv6)}
+		if have[key]++; have[key] > len(st.made[key]) {
+			missing[want.Seal] = append(missing[want.Seal], key.kind)
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	for seal, kinds := range missing {
+		if err := st.make(seal, kinds); err != nil {
+			return fail(firstOf(seal, specs), "", err, "")
+		}
 	}
-	files, err := st.means.MakeAll(missing)
-	if err == nil && len(files) != len(missing) {
+	return nil
+}
+
+// make has a restriction make sockets.
+func (st *stock) make(seal spec.Seal, kinds []spec.Kind) error {
+	r, _ := st.means.restriction(seal)
+	files, err := r.Make(kinds)
+	if err == nil && len(files) != len(kinds) {
 		for _, f := range files {
 			_ = f.Close()
 		}
-		err = fmt.Errorf("asked for %d sockets, got %d", len(missing), len(files))
+		err = fmt.Errorf("asked for %d sockets, got %d", len(kinds), len(files))
 	}
 	if err != nil {
-		return fail(firstSealed(specs), "", err, "")
+		return err
 	}
 	if st.made == nil {
-		st.made = make(map[spec.Kind][]*os.File)
+		st.made = make(map[ahead][]*os.File)
 	}
-	for i, kind := range missing {
-		st.made[kind] = append(st.made[kind], files[i])
+	for i, kind := range kinds {
+		key := ahead{seal, kind}
+		st.made[key] = append(st.made[key], files[i])
 	}
 	return nil
 }
 
 // take returns the unbound socket for spec, for which fill was called.
 func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
-	if want.Seal != spec.ReplyOnly {
-		fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, kind.Protocol)
+	if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
+		made, err := r.Make([]spec.Kind{kind})
 		if err != nil {
-			return nil, syscallError("socket", err)
+			return nil, err
 		}
-		return os.NewFile(uintptr(fd), want.Address.String()), nil
+		return made[0], nil
 	}
-	files := st.made[kind]
+	key := ahead{want.Seal, kind}
+	files := st.made[key]
 	if len(files) == 0 {
 		return nil, errors.New("no socket was made for it")
 	}
-	st.made[kind] = files[1:]
+	st.made[key] = files[1:]
 	return files[0], nil
 }
 
@@ -148,10 +203,10 @@ func (st *stock) close() {
 	st.made = nil
 }
 
-// firstSealed names the address that an error of MakeAll is told with.
-func firstSealed(specs []spec.Socket) spec.Address {
+// firstOf names the address that an error of Make is told with.
+func firstOf(seal spec.Seal, specs []spec.Socket) spec.Address {
 	for i := range specs {
-		if specs[i].Seal == spec.ReplyOnly {
+		if specs[i].Seal == seal {
 			return specs[i].Address
 		}
 	}

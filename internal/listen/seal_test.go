@@ -37,7 +37,21 @@ type relays struct {
 	last *relayed
 }
 
-func (r *relays) means() Means { return Means{StandIn: r.standIn} }
+func (r *relays) means() Means { return withStandIn(r.standIn) }
+
+// standIns is a [Restriction] that makes stand-ins.
+type standIns struct {
+	Plain
+	make func(host *os.File, want spec.Socket, u *relay.Undelivered) (StandIn, error)
+}
+
+func (s *standIns) StandIn(host *os.File, want spec.Socket, u *relay.Undelivered) (StandIn, error) {
+	return s.make(host, want, u)
+}
+
+func withStandIn(make func(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error)) Means {
+	return Means{Restrictions: map[spec.Seal]Restriction{spec.Relayed: &standIns{make: make}}}
+}
 
 func (r *relays) standIn(host *os.File, spec spec.Socket, _ *relay.Undelivered) (StandIn, error) {
 	r.made++
@@ -263,12 +277,12 @@ func TestStandInOfLostNode(t *testing.T) {
 func TestNoStandIn(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, Means{StandIn: func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
 		if broken != nil {
 			return nil, broken
 		}
 		return r.standIn(host, spec, u)
-	}})
+	}))
 	answer := client(t, s)
 	if _, err := s.Lend(); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "listen udp://") {
 		t.Errorf("Lend: %v", err)
@@ -276,39 +290,6 @@ func TestNoStandIn(t *testing.T) {
 	broken = nil
 	serveOne(t, s)
 	answer()
-}
-
-// makers make plain sockets and note what was asked for.
-type makers struct {
-	asked   [][]spec.Kind
-	cookies []uint64
-	admits  int
-	fail    error
-
-	released []uint64
-}
-
-func (m *makers) means(t *testing.T) Means {
-	return Means{
-		MakeAll: func(kinds []spec.Kind) ([]*os.File, error) {
-			m.asked = append(m.asked, slices.Clone(kinds))
-			if m.fail != nil {
-				return nil, m.fail
-			}
-			var files []*os.File
-			for _, k := range kinds {
-				fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
-				if err != nil {
-					return nil, err
-				}
-				f := os.NewFile(uintptr(fd), "made")
-				files, m.cookies = append(files, f), append(m.cookies, cookie(t, f))
-			}
-			return files, nil
-		},
-		Admit:   func(*os.File) error { m.admits++; return m.fail },
-		Release: func(f *os.File) { m.released = append(m.released, cookie(t, f)) },
-	}
 }
 
 // ruin leaves s beyond repair.
@@ -400,8 +381,8 @@ func TestMakeAllNothing(t *testing.T) {
 	if len(m.asked) < 2 || len(m.asked[0]) != 3 || len(m.asked[1]) != 1 {
 		t.Errorf("asked for %v", m.asked)
 	}
-	few := Means{MakeAll: func(kinds []spec.Kind) ([]*os.File, error) { return m.means(t).MakeAll(kinds[:len(kinds)-1]) }}
-	if _, err := OpenAll(specs, few); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
+	less := Means{Restrictions: map[spec.Seal]Restriction{spec.ReplyOnly: few{making{m, t}}}}
+	if _, err := OpenAll(specs, less); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
 		t.Errorf("too few: %v", err)
 	}
 }
@@ -410,7 +391,7 @@ func TestMakeAllNothing(t *testing.T) {
 func TestSealNeedsMeans(t *testing.T) {
 	m, r := &makers{}, &relays{t: t}
 	both := m.means(t)
-	both.StandIn = r.standIn
+	both.Restrictions[spec.Relayed] = r.means().Restrictions[spec.Relayed]
 	for _, tt := range []struct {
 		address string
 		seal    spec.Seal

@@ -134,24 +134,27 @@ func (s *Socket) Lend() (*os.File, error) {
 }
 
 // Admit comes before a program may use what LendAhead has lent: it gives a
-// ReplyOnly socket what it takes to answer, see [Means].
+// ReplyOnly socket what it takes to answer, see [Restriction].
 func (s *Socket) Admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return err
 	}
-	if s.spec.Seal != spec.ReplyOnly || s.means.Admit == nil {
-		return nil
-	}
-	return fail(s.spec.Address, "", s.means.Admit(s.file), "")
+	return fail(s.spec.Address, "", s.restriction().Admit(s.file), "")
 }
 
 // AdmitsNothing reports whether Admit has nothing to do.
 func (s *Socket) AdmitsNothing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.spec.Seal != spec.ReplyOnly || s.means.Admit == nil
+	return !s.restriction().Admits()
+}
+
+// restriction is what keeps the socket. [checkSeal] has seen to it that it is there.
+func (s *Socket) restriction() Restriction {
+	r, _ := s.means.restriction(s.spec.Seal)
+	return r
 }
 
 // LendAhead lends the file to a process that waits for its first client. What the
@@ -162,7 +165,7 @@ func (s *Socket) LendAhead() (*os.File, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	if s.spec.Seal == spec.Relayed && s.stand == nil {
+	if s.stand == nil {
 		if err := s.putInFront(); err != nil {
 			return nil, fail(s.spec.Address, "", err, "")
 		}
@@ -181,11 +184,11 @@ func (s *Socket) front() *os.File {
 	return s.file
 }
 
-// putInFront makes the stand-in. Who waits at the host's socket is relayed to it, once it
+// putInFront makes the stand-in, if there is to be one. Who waits at the host's socket is relayed to it, once it
 // is in front.
 func (s *Socket) putInFront() error {
-	stand, err := s.means.StandIn(s.file, s.spec, &s.undelivered)
-	if err != nil {
+	stand, err := s.restriction().StandIn(s.file, s.spec, &s.undelivered)
+	if err != nil || stand == nil {
 		return err
 	}
 	err = setOptions(stand.File(), &s.spec, sockopt.SetRelayed)
@@ -319,9 +322,7 @@ func (s *Socket) replace(made opened) error {
 
 // release closes a file of ours.
 func (s *Socket) release(file *os.File) error {
-	if s.spec.Seal == spec.ReplyOnly && s.means.Release != nil {
-		s.means.Release(file)
-	}
+	s.restriction().Release(file)
 	return file.Close()
 }
 

@@ -81,16 +81,24 @@ func eachFirst(t *testing.T, test func(t *testing.T, f *first)) {
 			address := strings.NewReplacer("DIR", dir, "PORT", fmt.Sprint(ktest.Port(t))).Replace(kind.address)
 			f := &first{stand: &stand{t: t, log: make(chan string, 10000), address: address, seal: kind.seal, shut: true}}
 			t.Cleanup(func() { _ = f.relays.Close() })
-			f.means.StandIn = func(host *os.File, _ spec.Socket, u *relay.Undelivered) (listen.StandIn, error) {
-				make := func() (*relayed, error) { return f.newRelayed(host, u) }
-				if f.standIn != nil {
-					return f.standIn(host, make)
-				}
-				return make()
-			}
+			f.means.Restrictions = map[spec.Seal]listen.Restriction{spec.Relayed: &relaying{f: f}}
 			test(t, f)
 		})
 	}
+}
+
+// relaying is a [listen.Restriction].
+type relaying struct {
+	listen.Plain
+	f *first
+}
+
+func (r *relaying) StandIn(host *os.File, _ spec.Socket, u *relay.Undelivered) (listen.StandIn, error) {
+	make := func() (*relayed, error) { return r.f.newRelayed(host, u) }
+	if r.f.standIn != nil {
+		return r.f.standIn(host, make)
+	}
+	return make()
 }
 
 // relayed is a relay, as the daemon has it.

@@ -1,4 +1,4 @@
-package daemon
+package seal
 
 import (
 	"testing"
@@ -40,7 +40,7 @@ func TestReceives(t *testing.T) {
 			test.change(&conf)
 		}
 		conf.Complete()
-		seal(&conf, func() bool { return true })
+		Decide(&conf, func() bool { return true })
 		if got := conf.Sandbox.Unmounted; got != test.want {
 			t.Errorf("%s, %s: %v, want %v: %+v", test.address, test.handover, got, test.want, conf)
 		}
@@ -77,16 +77,16 @@ func TestSealOfBothKinds(t *testing.T) {
 	conf := spec.Service{Process: spec.Process{Name: "test", Sandbox: spec.Sandbox{Connect: "none"}}, Sockets: []spec.Socket{
 		socket("/x", spec.Options{RefuseRights: true, PassCredentials: true}), socket("/y", spec.Options{RefuseRights: true})}}
 	conf.Complete()
-	open := seal(&conf, func() bool { return true })
-	if got := [2]spec.Seal{conf.Sockets[0].Seal, conf.Sockets[1].Seal}; got != [2]spec.Seal{spec.ReceiveOnly, spec.Relayed} || !conf.Sandbox.Names || len(open.lesser) == 0 {
-		t.Errorf("%v, names %v, %q", got, conf.Sandbox.Names, open.lesser)
+	open := Decide(&conf, func() bool { return true })
+	if got := [2]spec.Seal{conf.Sockets[0].Seal, conf.Sockets[1].Seal}; got != [2]spec.Seal{spec.ReceiveOnly, spec.Relayed} || !conf.Sandbox.Names || len(open.Lesser) == 0 {
+		t.Errorf("%v, names %v, %q", got, conf.Sandbox.Names, open.Lesser)
 	}
 	conf.Sockets = conf.Sockets[1:]
-	if seal(&conf, func() bool { return true }); !conf.Sandbox.Names {
+	if Decide(&conf, func() bool { return true }); !conf.Sandbox.Names {
 		t.Error("a relay's clients cannot be answered")
 	}
 	conf.Sockets[0].Options.PassCredentials = true
-	if seal(&conf, func() bool { return true }); conf.Sandbox.Names {
+	if Decide(&conf, func() bool { return true }); conf.Sandbox.Names {
 		t.Error("no scope, and nothing needs a name")
 	}
 }

@@ -1,148 +1,23 @@
-package daemon
+package seal
 
 import (
-	"context"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
-	"sync"
-	"time"
 
 	"activator/internal/listen"
-	"activator/internal/netns"
-	"activator/internal/relay"
-	"activator/internal/replyonly"
 	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
-// walls are what keeps the sockets of sealed services from being turned outward.
-// Each is made when the first service needs it.
-type walls struct {
-	log      *slog.Logger
-	relays   netns.Owner         // of the network namespaces of relays
-	programs *replyonly.Programs // nil: not asked for yet, or refused
-	refusal  error               // why there are no programs
-
-	mu  sync.Mutex
-	ids map[spec.Address]int
+// Openings are what is open, a sentence each.
+type Openings struct {
+	Lacks  []string // what of the seal cannot be had here
+	Lesser []string // what is no part of the seal, and is kept by less here than by a newer kernel
 }
 
-func newWalls(log *slog.Logger) *walls {
-	return &walls{log: log, ids: make(map[spec.Address]int)}
-}
-
-// answering reports whether UDP sockets can be made that only answer, by trying,
-// once.
-func (w *walls) answering() bool {
-	if w.programs == nil && w.refusal == nil {
-		w.programs, w.refusal = replyonly.Open(0)
-	}
-	return w.refusal == nil
-}
-
-func (w *walls) close() {
-	if w.programs != nil {
-		_ = w.programs.Close()
-	}
-	_ = w.relays.Close()
-}
-
-// means are the walls as package listen wants them.
-func (w *walls) means() listen.Means {
-	return listen.Means{
-		MakeAll: func(kinds []spec.Kind) ([]*os.File, error) { return w.programs.Sockets(kinds) },
-		Admit:   func(f *os.File) error { return w.programs.Admit(f) },
-		Release: func(f *os.File) {
-			if err := w.programs.Forget(f); err != nil {
-				w.log.Warn("table of a UDP socket's clients not given back", "err", err)
-			}
-		},
-		StandIn: w.standIn,
-		Warn:    func(text string) { w.log.Warn(text) },
-	}
-}
-
-// use says which user and group a relay's answers are from, 0: ours, before anybody is lent
-// the socket.
-func (w *walls) use(address spec.Address, id int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ids[address] = id
-}
-
-func (w *walls) idOf(address spec.Address) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ids[address]
-}
-
-// standIn makes a relay of what comes to host.
-func (w *walls) standIn(host *os.File, socket spec.Socket, undelivered *relay.Undelivered) (listen.StandIn, error) {
-	id := w.idOf(socket.Address)
-	log := w.log.With("socket", socket.Address.String())
-	flows, err := relay.Open(&w.relays, host, relay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
-	if err != nil {
-		return nil, err
-	}
-	s := &standIn{Datagrams: flows, log: log}
-	s.ctx, s.stop = context.WithCancel(context.Background())
-	return s, nil
-}
-
-// standIn is a relay, at work from Run on.
-type standIn struct {
-	*relay.Datagrams
-	log     *slog.Logger
-	ctx     context.Context
-	stop    context.CancelFunc
-	running sync.WaitGroup
-}
-
-// Run implements [listen.StandIn]. It relays until Close.
-func (s *standIn) Run() {
-	s.running.Go(func() {
-		keepRunning(s.ctx, s.Datagrams.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
-	})
-}
-
-// holdUp is how long a relay rests that the kernel has refused something it never refuses.
-var holdUp = time.Second
-
-// keepRunning runs until ctx ends; what run keeps goes on after an error.
-func keepRunning(ctx context.Context, run func(context.Context) error, failed func(error)) {
-	for {
-		err := run(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		failed(err)
-		select {
-		case <-time.After(holdUp):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (s *standIn) File() *os.File { return s.Inner() }
-
-func (s *standIn) Close() error {
-	s.stop()
-	err := s.Datagrams.Close()
-	s.running.Wait()
-	return err
-}
-
-// openings are what is open, a sentence each.
-type openings struct {
-	lacks  []string // what of the seal cannot be had here
-	lesser []string // what is no part of the seal, and is kept by less here than by a newer kernel
-}
-
-// seal says in s how each of its sockets is kept from being turned outward here, and what
+// Decide says in s how each of its sockets is kept from being turned outward here, and what
 // of that its sandbox has to see to.
-func seal(s *spec.Service, answering func() bool) (open openings) {
+func Decide(s *spec.Service, answering func() bool) (open Openings) {
 	sealed := s.Sandbox.Seal
 	kernel := sandbox.Running()
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
@@ -157,14 +32,14 @@ func seal(s *spec.Service, answering func() bool) (open openings) {
 		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == spec.Unsealed
 	}
 	if sealed {
-		open.lacks = kernel.SealLacks()
+		open.Lacks = kernel.SealLacks()
 	}
 	s.Sandbox.Alone = (sealed || s.Sandbox.Connect == "unix") && alone(s, kernel)
 	s.Sandbox.Unmounted = receives(s)
 	// A socket that is passed in may reach names of the host too, so the scope is there wherever
 	// nothing needs a name: no relay, and nothing that the service connects to.
 	s.Sandbox.Names = named || !direct && s.Sandbox.Connect != "none"
-	open.lesser = lesser(s, kernel)
+	open.Lesser = lesser(s, kernel)
 	return open
 }
 
@@ -250,8 +125,8 @@ func alone(s *spec.Service, kernel sandbox.Kernel) bool {
 		slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool { return socket.Options.MPTCP || socket.Address.Network == spec.VSock })
 }
 
-// describe says in a few words how a socket is sealed.
-func describe(socket spec.Socket, conf spec.Service) string {
+// Describe says in a few words how a socket is sealed.
+func Describe(socket spec.Socket, conf spec.Service) string {
 	judge := "seccomp"
 	if conf.Sandbox.Connect != "none" || conf.Container != nil {
 		judge = "supervisor"

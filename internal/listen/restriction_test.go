@@ -1,0 +1,58 @@
+package listen
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"activator/internal/relay"
+	"activator/internal/spec"
+)
+
+// makers make plain sockets and note what was asked for.
+type makers struct {
+	asked   [][]spec.Kind
+	cookies []uint64
+	admits  int
+	fail    error
+
+	released []uint64
+}
+
+func (m *makers) means(t *testing.T) Means {
+	return Means{Restrictions: map[spec.Seal]Restriction{spec.ReplyOnly: making{m, t}}}
+}
+
+// making is a [Restriction] of makers.
+type making struct {
+	*makers
+	t *testing.T
+}
+
+func (m making) Make(kinds []spec.Kind) ([]*os.File, error) {
+	m.asked = append(m.asked, slices.Clone(kinds))
+	if m.fail != nil {
+		return nil, m.fail
+	}
+	files, err := Plain{}.Make(kinds)
+	for _, f := range files {
+		m.cookies = append(m.cookies, cookie(m.t, f))
+	}
+	return files, err
+}
+
+func (m making) StandIn(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error) { return nil, nil }
+
+func (m making) Admit(*os.File) error {
+	m.admits++
+	return m.fail
+}
+
+func (m making) Admits() bool { return true }
+
+func (m making) Release(f *os.File) { m.released = append(m.released, cookie(m.t, f)) }
+
+// few makes one less than it was asked for.
+type few struct{ making }
+
+func (f few) Make(kinds []spec.Kind) ([]*os.File, error) { return f.making.Make(kinds[:len(kinds)-1]) }

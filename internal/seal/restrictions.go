@@ -1,0 +1,169 @@
+package seal
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/netns"
+	"activator/internal/relay"
+	"activator/internal/replyonly"
+	"activator/internal/spec"
+)
+
+// Restrictions keep the sockets of sealed services from being turned outward, all of an
+// activator. Each is made when the first socket needs it.
+type Restrictions struct {
+	log    *slog.Logger
+	filter udpFilter
+	relays relays
+}
+
+// New returns restrictions that nothing has been made for yet.
+func New(log *slog.Logger) *Restrictions {
+	return &Restrictions{log: log, filter: udpFilter{log: log}, relays: relays{log: log, ids: make(map[spec.Address]int)}}
+}
+
+// Answering reports whether UDP sockets can be made that only answer, by trying, once.
+func (r *Restrictions) Answering() bool { return r.filter.open() == nil }
+
+// CanAnswer reports whether UDP sockets can be made here that only answer. It asks the
+// kernel once, also for many sockets: each time it loads programs.
+var CanAnswer = sync.OnceValue(func() bool {
+	ok, _, _ := replyonly.Ability()
+	return ok
+})
+
+// Means are the restrictions as package listen wants them.
+func (r *Restrictions) Means() listen.Means {
+	return listen.Means{
+		Restrictions: map[spec.Seal]listen.Restriction{spec.ReplyOnly: &r.filter, spec.Relayed: &r.relays},
+		Warn:         func(text string) { r.log.Warn(text) },
+	}
+}
+
+// Use says which user and group a relay's answers are from, 0: ours, before anybody is lent
+// the socket.
+func (r *Restrictions) Use(address spec.Address, id int) { r.relays.use(address, id) }
+
+// Close closes what was made. The sockets must be closed before.
+func (r *Restrictions) Close() {
+	r.filter.close()
+	_ = r.relays.namespaces.Close()
+}
+
+// udpFilter has the kernel's programs see to it that UDP sockets only answer. It is a
+// [listen.Restriction].
+type udpFilter struct {
+	listen.Plain
+	log      *slog.Logger
+	programs *replyonly.Programs // nil: not asked for yet, or refused
+	refusal  error               // why there are no programs
+}
+
+func (f *udpFilter) open() error {
+	if f.programs == nil && f.refusal == nil {
+		f.programs, f.refusal = replyonly.Open(0)
+	}
+	return f.refusal
+}
+
+func (f *udpFilter) Make(kinds []spec.Kind) ([]*os.File, error) { return f.programs.Sockets(kinds) }
+
+func (f *udpFilter) Admit(bound *os.File) error { return f.programs.Admit(bound) }
+
+func (f *udpFilter) Admits() bool { return true }
+
+func (f *udpFilter) Release(made *os.File) {
+	if err := f.programs.Forget(made); err != nil {
+		f.log.Warn("table of a UDP socket's clients not given back", "err", err)
+	}
+}
+
+func (f *udpFilter) close() {
+	if f.programs != nil {
+		_ = f.programs.Close()
+	}
+}
+
+// relays lend a socket of another network namespace in a host's place, and carry between
+// the two. They are a [listen.Restriction].
+type relays struct {
+	listen.Plain
+	log        *slog.Logger
+	namespaces netns.Owner
+
+	mu  sync.Mutex
+	ids map[spec.Address]int
+}
+
+func (r *relays) use(address spec.Address, id int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ids[address] = id
+}
+
+func (r *relays) idOf(address spec.Address) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ids[address]
+}
+
+// StandIn makes a relay of what comes to bound.
+func (r *relays) StandIn(bound *os.File, want spec.Socket, undelivered *relay.Undelivered) (listen.StandIn, error) {
+	id := r.idOf(want.Address)
+	log := r.log.With("socket", want.Address.String())
+	flows, err := relay.Open(&r.namespaces, bound, relay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s := &standIn{Datagrams: flows, log: log}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// standIn is a relay, at work from Run on.
+type standIn struct {
+	*relay.Datagrams
+	log     *slog.Logger
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// Run implements [listen.StandIn]. It relays until Close.
+func (s *standIn) Run() {
+	s.running.Go(func() {
+		keepRunning(s.ctx, s.Datagrams.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
+	})
+}
+
+// holdUp is how long a relay rests that the kernel has refused something it never refuses.
+var holdUp = time.Second
+
+// keepRunning runs until ctx ends; what run keeps goes on after an error.
+func keepRunning(ctx context.Context, run func(context.Context) error, failed func(error)) {
+	for {
+		err := run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		failed(err)
+		select {
+		case <-time.After(holdUp):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *standIn) File() *os.File { return s.Inner() }
+
+func (s *standIn) Close() error {
+	s.stop()
+	err := s.Datagrams.Close()
+	s.running.Wait()
+	return err
+}
