@@ -28,11 +28,11 @@ var arrows = map[string][]string{
 	"internal/fdpass":        {"internal/kernel/fd"},
 	"internal/netns":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/script", "internal/spec"},
 	"internal/script":        {},
-	"internal/intercept":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
+	"internal/usernotif":     {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":        {"internal/kernel/fd"},
 	"internal/sandbox":       {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/script", "internal/spec"},
 	"internal/output":        {"internal/kernel/access", "internal/kernel/fd"},
-	"internal/proxy":         {"internal/kernel/budget", "internal/kernel/fd"},
+	"internal/tcpproxy":      {"internal/kernel/budget", "internal/kernel/fd"},
 	"internal/reflex":        {"internal/kernel/fd"},
 	"internal/relay":         {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/replyonly":     {"internal/kernel/fd", "internal/netns", "internal/spec"},
@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"internal/ktest":         {},
 	"internal/config":        {"internal/spec"},
 	"internal/spawn":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spec"},
-	"internal/supervise":     {"internal/intercept", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/proxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
+	"internal/supervise":     {"internal/usernotif", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/tcpproxy", "internal/reflex", "internal/relay", "internal/spawn", "internal/spec"},
 	"internal/inetd":         {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/spec", "internal/supervise"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/script"},
@@ -63,7 +63,7 @@ var arrows = map[string][]string{
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/spawn",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/relay", "internal/replyonly",
-	"internal/proxy", "internal/netns", "internal/intercept", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
+	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {
@@ -197,7 +197,7 @@ func TestForbiddenCalls(t *testing.T) {
 var optionSetters = map[string]string{
 	"internal/kernel/sockopt": "it has the table",
 	"internal/netns":          "what it makes is ours, in a program's network",
-	"internal/proxy":          "what it carries is ours; of a listener it borrows two options, and gives them back",
+	"internal/tcpproxy":       "what it carries is ours; of a listener it borrows two options, and gives them back",
 	"internal/relay":          "flows are ours; of the host's socket it borrows what it is told with a datagram, and gives that back",
 	"internal/notify":         "who has sent a message is asked of the kernel",
 	"internal/spawn":          "the same",

@@ -11,7 +11,7 @@ import (
 
 // Aside holds the clients that were accepted for a run of the service that ended before
 // the program had anything of them: the next run serves them first. It is a
-// [proxy.Pending]; its methods may be called from any goroutine.
+// [tcpproxy.Pending]; its methods may be called from any goroutine.
 type Aside struct {
 	mu      sync.Mutex
 	clients []asideClient

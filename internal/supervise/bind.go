@@ -3,9 +3,9 @@ package supervise
 import (
 	"os"
 
-	"activator/internal/intercept"
 	"activator/internal/spawn"
 	"activator/internal/spec"
+	"activator/internal/usernotif"
 )
 
 // inherited are the files that the program starts with.
@@ -17,9 +17,9 @@ func (s *Service) inherited(files []*os.File) []*os.File {
 }
 
 // policy says how the program's calls are answered. Lends files and what is the child's.
-func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Policy {
+func (s *Service) policy(child *spawn.Process, files []*os.File) usernotif.Policy {
 	b := s.spec.Sandbox
-	p := intercept.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
+	p := usernotif.Policy{Netns: child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
 	if s.spec.Notify {
 		p.Notify, p.NotifyNode = spawn.NotifyPath, child.NotifyNode()
 	}
@@ -32,14 +32,14 @@ func (s *Service) policy(child *spawn.Process, files []*os.File) intercept.Polic
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	p.Warn = func(text string) { s.log.Warn("program bound: " + text) }
 	for i, socket := range s.spec.Sockets {
-		p.Targets = append(p.Targets, intercept.Target{Address: socket.Target, File: files[i]})
+		p.Targets = append(p.Targets, usernotif.Target{Address: socket.Target, File: files[i]})
 	}
 	return p
 }
 
 // awaitServing reports when the program listens at all its targets, until the function
 // it returns is called. A program that says so itself is believed instead.
-func (s *Service) awaitServing(p *process, calls *intercept.Supervisor) (end func()) {
+func (s *Service) awaitServing(p *process, calls *usernotif.Supervisor) (end func()) {
 	if calls == nil || s.spec.Handover != spec.Bind || s.spec.Notify {
 		return func() {}
 	}

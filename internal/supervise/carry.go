@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"activator/internal/netns"
-	"activator/internal/proxy"
 	"activator/internal/relay"
 	"activator/internal/spawn"
 	"activator/internal/spec"
+	"activator/internal/tcpproxy"
 )
 
 // carrier carries the connections of one run of the program. Its methods may be
@@ -154,7 +154,7 @@ func (s *Service) carry(c *carrier, p *process, files []*os.File) {
 // ready: many listen before that, and turn away who comes too early. Then it carries.
 func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	bounds := make([]*netns.Bound, len(files))
-	var routes []proxy.Route
+	var routes []tcpproxy.Route
 	defer func() {
 		for _, b := range bounds {
 			if b != nil {
@@ -172,9 +172,9 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			bounds[i], err = c.await(target)
 			there = bounds[i] != nil
 		} else {
-			reach := c.program.Target(target, netns.Options{Prepare: proxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
+			reach := c.program.Target(target, netns.Options{Prepare: tcpproxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
 			defer reach.Close()
-			routes = append(routes, proxy.Route{Listener: files[i], Pending: s.sockets[i].Aside(),
+			routes = append(routes, tcpproxy.Route{Listener: files[i], Pending: s.sockets[i].Aside(),
 				Dialer: &dialer{target: reach, watch: deafness{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, reach)
 		}
@@ -205,7 +205,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 }
 
 // carryOn carries what comes to a program that listens.
-func (s *Service) carryOn(c *carrier, routes []proxy.Route) error {
+func (s *Service) carryOn(c *carrier, routes []tcpproxy.Route) error {
 	delivered := s.deliver(c)
 	err := s.carryStreams(c, routes)
 	if err != nil {
@@ -221,19 +221,19 @@ func (s *Service) carryOn(c *carrier, routes []proxy.Route) error {
 }
 
 // carryStreams carries until nobody is to be accepted, and the last one has left.
-func (s *Service) carryStreams(c *carrier, routes []proxy.Route) error {
+func (s *Service) carryStreams(c *carrier, routes []tcpproxy.Route) error {
 	if len(routes) == 0 {
 		<-c.ctx.Done()
 		return nil
 	}
-	carrying, err := proxy.New(routes, proxy.Options{MaxConns: s.spec.MaxConns, Idle: s.spec.ConnTimeout, Protocol: s.spec.ProxyProtocol,
+	carrying, err := tcpproxy.New(routes, tcpproxy.Options{MaxConns: s.spec.MaxConns, Idle: s.spec.ConnTimeout, Protocol: s.spec.ProxyProtocol,
 		Drain: s.drain(), Log: s.log})
 	if err != nil {
 		return err
 	}
 	defer carrying.Close()
 	defer context.AfterFunc(c.over, func() { _ = carrying.Close() })()
-	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, proxy.ErrClosed) {
+	if err := carrying.Run(c.ctx); err != nil && !errors.Is(err, tcpproxy.ErrClosed) {
 		return err
 	}
 	return nil
@@ -299,10 +299,10 @@ func (d *deafness) see(deaf bool) {
 	}
 }
 
-// Dial implements [proxy.Dialer]. A program that does not listen, any more or for a
+// Dial implements [tcpproxy.Dialer]. A program that does not listen, any more or for a
 // moment, makes its next client wait, and nobody else is accepted then. Mostly it is
 // about to end.
-func (d *dialer) Dial(client *proxy.Client) (int, error) {
+func (d *dialer) Dial(client *tcpproxy.Client) (int, error) {
 	fd, err := d.target.Dial(client.Addr())
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
 		d.watch.see(false)

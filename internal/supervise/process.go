@@ -9,10 +9,10 @@ import (
 	"syscall"
 	"time"
 
-	"activator/internal/intercept"
 	"activator/internal/notify"
 	"activator/internal/spawn"
 	"activator/internal/spec"
+	"activator/internal/usernotif"
 )
 
 // process is one run of the program, from the first system call for it to its
@@ -26,7 +26,7 @@ type process struct {
 	stands  *spawn.Process        // the sandbox, with ahead; nil until it is built
 	outputs []outputFile          // files it prints to
 	running *spawn.Process        // nil until the program was exec'ed
-	answers *intercept.Supervisor // of its calls; nil: none
+	answers *usernotif.Supervisor // of its calls; nil: none
 	carrier *carrier              // of its connections; nil: none
 	up      bool                  // it ran, with notify: it said so
 	failed  bool                  // it crashed, or never ran
@@ -39,7 +39,7 @@ type report struct {
 	of      *process
 	stands  *spawn.Process        // the sandbox is built, and waits for the word
 	running *spawn.Process        // the program was exec'ed
-	answers *intercept.Supervisor // with running
+	answers *usernotif.Supervisor // with running
 	carrier *carrier              // with running
 	serving bool                  // it listens at all its targets
 	told    *notify.Message       // it said something
@@ -222,12 +222,12 @@ func (s *Service) tell(r report) {
 
 // answerCalls answers the system calls that the program's filter hands over, if it
 // does, until the function it returns is called. Lends files until then.
-func (s *Service) answerCalls(child *spawn.Process, files []*os.File) (supervisor *intercept.Supervisor, end func()) {
+func (s *Service) answerCalls(child *spawn.Process, files []*os.File) (supervisor *usernotif.Supervisor, end func()) {
 	listener := child.Listener()
 	if listener == nil {
 		return nil, func() {}
 	}
-	supervisor, err := intercept.New(listener, s.policy(child, files))
+	supervisor, err := usernotif.New(listener, s.policy(child, files))
 	if err != nil {
 		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
 		return nil, func() {}

@@ -1,0 +1,272 @@
+package tcpproxy
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
+)
+
+const maxBatch = 32 // clients accepted in one go
+
+const perConn = 2 // descriptors: of the client, and to the program
+
+// route is a listener in the loop.
+type route struct {
+	dialer   Dialer
+	fd       int32 // duplicate
+	index    int32
+	internet bool // the listener's sockets are TCP
+	before   []before
+	nonblock bool // as it was
+
+	backend kind // of the dialer's sockets, known after the first
+	watched bool // is in the epoll
+	batch   int
+	round   uint32  // of the last accept
+	waiting []*conn // accepted, but there is no backend for them yet
+	pending Pending
+	client  Client // of the last accept
+
+	again time.Duration // when it is tried again; 0: it did not stall
+	delay time.Duration // the next stall's
+	short bool          // it stalls for want of descriptors or memory
+	said  bool          // the log knows
+}
+
+// before is an option as it was.
+type before struct{ level, name, value int }
+
+type kind int8
+
+const (
+	unknown kind = iota
+	internet
+	local
+)
+
+// inherited by accepted sockets. Without SO_OOBINLINE urgent bytes are taken out of
+// the stream, tcp(7).
+var inherited = [...]struct{ level, name int }{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY},
+	{unix.SOL_SOCKET, unix.SO_OOBINLINE},
+}
+
+func borrow(x Route, index int32) (*route, error) {
+	dup, err := fd.Dup(x.Listener)
+	if err != nil {
+		return nil, err
+	}
+	r := &route{dialer: x.Dialer, pending: x.Pending, fd: int32(dup), index: index, batch: 1}
+	if err := r.prepare(); err != nil {
+		r.giveBack()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *route) prepare() error {
+	if listens, e := option(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); e != 0 {
+		return stepError("getsockopt", e)
+	} else if listens == 0 {
+		return errors.New("is not listening")
+	}
+	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	r.nonblock = flags&unix.O_NONBLOCK != 0
+	if err := unix.SetNonblock(int(r.fd), true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	r.internet = kindOf(r.fd) == internet
+	if !r.internet {
+		return nil
+	}
+	for _, o := range inherited {
+		value, e := option(r.fd, o.level, o.name)
+		if e == 0 {
+			e = setOption(r.fd, o.level, o.name, 1)
+		}
+		if e != 0 {
+			return stepError("setsockopt", e)
+		}
+		r.before = append(r.before, before{o.level, o.name, value})
+	}
+	return nil
+}
+
+func (r *route) giveBack() {
+	for _, o := range r.before {
+		setOption(r.fd, o.level, o.name, int32(o.value))
+	}
+	if !r.nonblock {
+		_ = unix.SetNonblock(int(r.fd), false)
+	}
+	closeFD(r.fd)
+}
+
+func kindOf(fd int32) kind {
+	switch domain, _ := option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); domain {
+	case unix.AF_INET, unix.AF_INET6:
+		return internet
+	}
+	return local
+}
+
+// full: the next client has to wait.
+func (p *Proxy) full() bool { return p.options.MaxConns > 0 && p.count >= p.options.MaxConns }
+
+// wanted reports whether clients of r are to be accepted now.
+func (p *Proxy) wanted(r *route) bool { return r.again == 0 && !p.leaving && !p.full() }
+
+// rearm watches r again if it is wanted.
+func (p *Proxy) rearm(r *route) {
+	if r.watched || !p.wanted(r) {
+		return
+	}
+	if p.resume(r); !p.wanted(r) {
+		return
+	}
+	if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, r.fd, unix.EPOLLIN, r.index, 0); e != 0 {
+		p.err = stepError("epoll_ctl", e)
+		return
+	}
+	r.watched = true
+}
+
+// unwatch: a listener that is ready and not wanted would keep the loop awake.
+func (p *Proxy) unwatch(r *route) {
+	if r.watched {
+		r.watched = false
+		epollControl(p.epoll, unix.EPOLL_CTL_DEL, r.fd, 0, 0, 0)
+	}
+}
+
+// acceptFrom accepts as many clients as seem to wait. An accept4 in vain is dear
+// (the kernel makes the socket first), so it tries for more than one only after
+// rounds without a pause.
+func (p *Proxy) acceptFrom(r *route) {
+	if p.round != r.round+1 {
+		r.batch = 1
+	}
+	r.round = p.round
+	for n := 0; n < r.batch; n++ {
+		if !p.wanted(r) {
+			p.unwatch(r)
+			return
+		}
+		if p.share.Room() < perConn {
+			p.stall(r, budget.ErrNone)
+			p.share.Await(perConn, p.hasRoom)
+			return
+		}
+		fd, e := accept(r.fd, &r.client.peer)
+		switch e {
+		case 0:
+			p.welcome(r, fd)
+		case unix.EAGAIN:
+			r.batch = 1
+			return
+		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK:
+			p.err = stepError("accept", e)
+			return
+		case unix.ECONNABORTED, unix.ECONNRESET, unix.ETIMEDOUT, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP,
+			unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EINTR:
+			// An error of that connection: on to the next. accept(2)
+		default:
+			p.stall(r, e)
+			return
+		}
+	}
+	r.batch = min(r.batch+1, maxBatch)
+}
+
+// scarce: the machine or the process is out of something, for now.
+func scarce(err error) bool {
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
+		return true
+	}
+	return false
+}
+
+// welcome takes fd, a new client.
+func (p *Proxy) welcome(r *route, fd int32) {
+	r.client.fd = fd
+	c := p.newConn(r, fd)
+	p.connect(c)
+}
+
+// connect gives c, the last client of its route, its backend.
+func (p *Proxy) connect(c *conn) {
+	r := c.route
+	fd, err := r.dialer.Dial(&r.client)
+	switch {
+	case err == nil:
+		p.unstall(r)
+		p.join(c, int32(fd))
+	case scarce(err), errors.Is(err, unix.EAGAIN):
+		p.postpone(c, err)
+	default:
+		p.unstall(r)
+		p.refuse(c, err)
+	}
+}
+
+// hasRoom has the loop try again: others have given descriptors back. Any goroutine
+// may call it.
+func (p *Proxy) hasRoom() {
+	p.given.Store(true)
+	p.wakeUp()
+}
+
+// stall: nobody of r is accepted for a while. A descriptor that we close ends it at
+// once; for all others a timer looks, at first after 100 ms (1 ms where the
+// program's queue is full), at last every second (100 ms).
+func (p *Proxy) stall(r *route, err error) {
+	p.unwatch(r)
+	p.pipes.trim()
+	r.short = !errors.Is(err, unix.EAGAIN)
+	least, most := time.Millisecond, 100*time.Millisecond
+	text := "the program takes nobody for now, clients wait"
+	if r.short {
+		least, most = 100*time.Millisecond, time.Second
+		text = "nobody is accepted for now"
+	}
+	if r.delay == 0 {
+		r.said = p.now >= p.shortage.next
+		p.shortage.say(p.now, p.options.Log, text, "err", err)
+	}
+	r.delay = min(max(2*r.delay, least), most)
+	r.again = p.now + r.delay
+}
+
+// unstall: it went well.
+func (p *Proxy) unstall(r *route) {
+	if r.delay != 0 && r.said {
+		p.options.Log.Info("clients are accepted again")
+	}
+	r.calm()
+}
+
+func (r *route) calm() { r.delay, r.again, r.said = 0, 0, false }
+
+// retry ends a stall, or begins the next.
+func (p *Proxy) retry(r *route) {
+	r.again = 0
+	waiting := r.waiting
+	r.waiting = nil
+	for i, c := range waiting {
+		r.present(c.fd[client])
+		if p.connect(c); r.again != 0 {
+			r.waiting = append(r.waiting, waiting[i+1:]...)
+			return
+		}
+	}
+	p.rearm(r)
+}

@@ -1,0 +1,379 @@
+package tcpproxy
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// side is an end of a connection.
+type side int32
+
+const (
+	client side = iota
+	backend
+)
+
+// conn is a client and its backend.
+type conn struct {
+	route      *route
+	half       [2]half  // half[s] carries what comes from s
+	fd         [2]int32 // -1: none
+	slot       int32
+	generation int32         // changes when the conn is used for the next client; never 0
+	moved      time.Duration // when something last did
+	queued     int32         // see drains
+	broken     uint8         // 1<<side: that side was reset
+	room       uint8         // 1<<side: the epoll tells when there is room again
+	live       bool
+	connecting bool
+	ending     bool // only the rest of the kernel's queue is to be taken before the reset
+}
+
+// half is one direction of a connection.
+type half struct {
+	block    *[copySize]byte // read and not written: block[at:end]
+	at, end  int32
+	pipe     *pipe // the same, spliced
+	readable bool  // its source has something, or may have
+	writable bool  // its target has room, or may have
+	careful  bool  // a short read does not mean that the source is empty
+	ends     bool  // an end of file is behind what there is
+	eof      bool  // the source has ended
+	done     bool  // so has the target: nothing moves here any more
+	queued   bool  // in loop.ready
+	copies   bool  // splice is of no use here
+	score    int8  // at bulk or above it splices
+}
+
+// What the epoll tells of a side. Room is of interest only after there was none.
+const (
+	events     = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+	roomEvents = events | unix.EPOLLOUT
+)
+
+// newConn takes fd.
+func (p *Proxy) newConn(r *route, fd int32) *conn {
+	if len(p.free) == 0 {
+		p.grow()
+	}
+	c := p.free[len(p.free)-1]
+	p.free = p.free[:len(p.free)-1]
+	*c = conn{slot: c.slot, generation: c.generation, route: r, fd: [2]int32{fd, -1}, live: true, moved: p.now}
+	p.count++
+	p.share.Take(perConn)
+	if p.options.Idle > 0 && p.nextIdle == 0 {
+		p.nextIdle = p.now + p.options.Idle
+	}
+	return c
+}
+
+// grow makes slots, a page's worth.
+func (p *Proxy) grow() {
+	chunk := make([]conn, 32)
+	for i := range chunk {
+		c := &chunk[i]
+		c.slot, c.generation = int32(len(p.slots)), 1
+		p.slots = append(p.slots, c)
+		p.free = append(p.free, c)
+	}
+}
+
+// join takes fd, the backend of c.
+func (p *Proxy) join(c *conn, fd int32) {
+	c.fd[backend] = fd
+	r := c.route
+	if r.backend == unknown {
+		r.backend = kindOf(fd)
+	}
+	up, down := &c.half[client], &c.half[backend]
+	down.writable, c.connecting = true, true
+	up.careful, down.careful = !r.internet, r.backend == local
+	if r.backend == internet && p.options.Protocol == "" && up.block == nil && !p.early(c) {
+		return
+	}
+	e := p.watch(c, unix.EPOLL_CTL_ADD, client, events)
+	switch {
+	case e != 0:
+	case c.connecting:
+		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, roomEvents)
+	default:
+		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, events)
+	}
+	switch {
+	case e != 0:
+		p.refuse(c, stepError("epoll_ctl", e))
+	case !c.connecting:
+		p.pump(c, client) // what early could not write
+	}
+}
+
+// early carries what the client has said already: most programs are there by now,
+// and its words go with the segment that ends the handshake, see [Prepare]. It
+// reports whether c still lives.
+func (p *Proxy) early(c *conn) bool {
+	n, e := recv(c.fd[client], p.buffer)
+	if e != 0 || n == 0 {
+		if e != 0 && e != unix.EAGAIN && e != unix.EINTR {
+			p.reset(c) // the client was
+			return false
+		}
+		// The program may be the first to speak, and has to hear that we are there.
+		setOption(c.fd[backend], unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		return true
+	}
+	up := &c.half[client]
+	up.tally(n)
+	sent, e := send(c.fd[backend], p.buffer[:n], 0)
+	switch e {
+	case 0:
+		c.connecting, up.writable = false, true
+	case unix.EAGAIN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS, unix.EPIPE, unix.ECONNRESET:
+		sent = 0 // not there yet, or gone again: its first event tells
+	case unix.ECONNREFUSED:
+		p.hold(up, p.buffer[:n])
+		p.unjoin(c)
+		return false
+	default:
+		p.refuse(c, stepError("connect", e))
+		return false
+	}
+	if sent < n {
+		p.hold(up, p.buffer[sent:n])
+	}
+	return true
+}
+
+// watch tells the epoll what is of interest of side s.
+func (p *Proxy) watch(c *conn, op int, s side, events uint32) unix.Errno {
+	if events&unix.EPOLLOUT != 0 {
+		c.room |= 1 << s
+	}
+	return epollControl(p.epoll, op, c.fd[s], events, c.slot<<1|int32(s), c.generation)
+}
+
+// refuse turns the client of c away: the program cannot be had.
+func (p *Proxy) refuse(c *conn, err error) {
+	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
+	p.refusal.say(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
+	p.reset(c)
+}
+
+// handle is what an event of side s means.
+func (p *Proxy) handle(c *conn, s side, ev uint32) {
+	if c.ending {
+		return
+	}
+	if c.connecting && s == backend && !p.connected(c, ev) {
+		return
+	}
+	generation := c.generation
+	if to := &c.half[1-s]; ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 && !to.writable {
+		to.writable = true
+		p.pump(c, 1-s)
+	}
+	if c.generation != generation || c.ending || ev&^unix.EPOLLOUT == 0 {
+		return
+	}
+	from := &c.half[s]
+	from.readable = true
+	from.ends = from.ends || ev&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
+	from.careful = from.careful || ev&^(unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP) != 0
+	if !from.done {
+		p.pump(c, s)
+	} else if ev&unix.EPOLLERR != 0 {
+		// It had ended its half and now is gone: nobody reads there to notice.
+		if e, _ := option(c.fd[s], unix.SOL_SOCKET, unix.SO_ERROR); e != 0 {
+			p.broke(c, s)
+		}
+	}
+}
+
+// connected reports whether the backend is there after its first event; if not, the
+// client waits for another, or is turned away. One that has answered and was reset since is there.
+func (p *Proxy) connected(c *conn, ev uint32) bool {
+	if ev&unix.EPOLLERR != 0 {
+		e, _ := option(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
+		switch err := unix.Errno(e); err {
+		case 0: // something else is in its error queue
+		case unix.ECONNRESET, unix.EPIPE:
+			c.connecting = false
+			p.broke(c, backend)
+			return true
+		case unix.ECONNREFUSED:
+			p.unjoin(c)
+			return false
+		default:
+			p.refuse(c, stepError("connect", err))
+			return false
+		}
+	}
+	if ev&(unix.EPOLLOUT|unix.EPOLLHUP) != 0 {
+		c.connecting = false
+		p.announce(c)
+	}
+	return true
+}
+
+// announce sends the header of the PROXY protocol.
+func (p *Proxy) announce(c *conn) {
+	if p.options.Protocol == "" {
+		return
+	}
+	who := Client{fd: c.fd[client]}
+	who.peer = nameOf(who.fd, unix.SYS_GETPEERNAME)
+	p.hold(&c.half[client], appendHeader(p.buffer[:0], p.options.Protocol, who.Addr(), who.Local()))
+}
+
+// broke: side s was reset. What came from it is still carried, then the other
+// side is reset too; what was to go there is lost.
+func (p *Proxy) broke(c *conn, s side) {
+	c.broken |= 1 << s
+	dead, rest := &c.half[1-s], &c.half[s]
+	p.drop(dead)
+	dead.done = true
+	if rest.done || c.broken == 1<<client|1<<backend {
+		p.abort(c)
+		return
+	}
+	rest.readable, rest.careful = true, true
+	p.queue(c, s)
+}
+
+// ended: the direction from s has carried everything.
+func (p *Proxy) ended(c *conn, s side) {
+	if c.broken != 0 {
+		p.abort(c)
+		return
+	}
+	c.half[s].done = true
+	if c.half[1-s].done {
+		p.release(c)
+		return
+	}
+	if e := shutdown(c.fd[1-s]); e != 0 {
+		p.broke(c, 1-s)
+	}
+}
+
+// abort resets both sides, but lets the one that was not reset have what is written:
+// a reset makes the kernel forget its queue.
+func (p *Proxy) abort(c *conn) {
+	for s, fd := range c.fd {
+		if c.broken&(1<<s) == 0 && queued(fd) > 0 {
+			p.finish(c)
+			c.ending = true
+			c.queued = int32(queued(fd))
+			c.moved = p.now
+			p.ending = append(p.ending, c)
+			if p.nextEnd == 0 {
+				p.nextEnd = p.now + endingTick
+			}
+			return
+		}
+	}
+	p.reset(c)
+}
+
+// endingPatience is how long a queue may stand still before the reset.
+const endingPatience = 10 * time.Second
+
+// endThem resets those whose queue is taken.
+func (p *Proxy) endThem() {
+	left := p.ending[:0]
+	for _, c := range p.ending {
+		n := int32(0)
+		for s, fd := range c.fd {
+			if c.broken&(1<<s) == 0 {
+				n += int32(queued(fd))
+			}
+		}
+		if n != c.queued {
+			c.queued, c.moved = n, p.now
+		}
+		if n == 0 || p.now-c.moved >= endingPatience {
+			p.reset(c)
+		} else {
+			left = append(left, c)
+		}
+	}
+	clear(p.ending[len(left):])
+	p.ending, p.nextEnd = left, 0
+	if len(left) > 0 {
+		p.nextEnd = p.now + endingTick
+	}
+}
+
+// cut ends c from our side. A stream that is not carried to its end must not look as
+// if it were: its reader gets a reset.
+func (p *Proxy) cut(c *conn) {
+	if c.ending || c.connecting || c.fd[backend] < 0 || c.broken != 0 {
+		p.reset(c)
+		return
+	}
+	for s := range c.half {
+		h := &c.half[s]
+		if h.done {
+			continue
+		}
+		unread, e := 0, unix.Errno(0)
+		holds := h.block != nil || h.pipe != nil
+		if !holds && !h.eof {
+			unread, e = peek(c.fd[s])
+		}
+		if holds || unread > 0 || e != 0 && e != unix.EAGAIN {
+			lingerNot(c.fd[1-s])
+		}
+	}
+	p.release(c)
+}
+
+// lingerNot makes close(2) a reset. socket(7), SO_LINGER
+func lingerNot(fd int32) { setOption(fd, unix.SOL_SOCKET, unix.SO_LINGER, 1, 0) }
+
+// reset closes both sides with a reset, where there is such a thing.
+func (p *Proxy) reset(c *conn) {
+	for _, fd := range c.fd {
+		if fd >= 0 {
+			lingerNot(fd)
+		}
+	}
+	p.release(c)
+}
+
+// finish: nothing moves any more.
+func (p *Proxy) finish(c *conn) {
+	for s := range c.half {
+		p.drop(&c.half[s])
+		c.half[s].done = true
+	}
+}
+
+// renew makes c another connection to what is queued for it.
+func (c *conn) renew() {
+	if c.generation++; c.generation <= 0 {
+		c.generation = 1
+	}
+}
+
+// release closes c and makes room for the next.
+func (p *Proxy) release(c *conn) {
+	p.finish(c)
+	for _, fd := range c.fd {
+		if fd >= 0 {
+			closeFD(fd)
+		}
+	}
+	c.route.forget(c)
+	c.live = false
+	c.fd = [2]int32{-1, -1}
+	c.renew()
+	p.free = append(p.free, c)
+	p.count--
+	p.share.Give(perConn)
+	p.freed = true
+	if p.count == 0 {
+		p.pipes.trim()
+		p.nextIdle = 0
+	}
+}

@@ -1,0 +1,314 @@
+package tcpproxy
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Events of the epoll that belong to no connection have generation 0, and this slot
+// or a route's number.
+const wakeSlot = -1
+
+const (
+	copySize   = 64 << 10  // bytes read at once
+	turnBytes  = 512 << 10 // what a direction may move before it is the others' turn
+	yieldEvery = 5 * time.Millisecond
+
+	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
+)
+
+// What load is, and what is done about it.
+const (
+	briefSleep = 500 * time.Microsecond
+	loaded     = 16 // brief sleeps
+	longSleep  = 8  // brief sleeps that any other outweighs: a few messages now and then are no load
+	lookFor    = 100 * time.Microsecond
+	wanted     = 30 * time.Microsecond // a look that takes so long was somebody else's time
+)
+
+// loop is the state of Run's goroutine. Times are on its own clock, 0 is never.
+type loop struct {
+	began   time.Time
+	now     time.Duration // since began, taken once a round
+	leaving bool
+	last    time.Duration // when connections are cut off; with leaving
+	err     error
+
+	slots    []*conn
+	free     []*conn
+	count    int
+	freed    bool // a descriptor is free since the last look
+	nextIdle time.Duration
+	ending   []*conn
+	nextEnd  time.Duration
+
+	ready, turn []ready // directions whose turn was over before their data
+	round       uint32
+	load        int // up by each brief sleep, down by longSleep for any other
+	nextYield   time.Duration
+	pipes       pipes
+	blocks      []*[copySize]byte // spare
+	buffer      []byte            // of copySize: what is read, and written right after
+	events      []unix.EpollEvent
+	callers     []*route // have clients
+	shortage    notice
+	refusal     notice
+}
+
+// ready is a direction that can move on.
+type ready struct {
+	c          *conn
+	generation int32
+	from       side
+}
+
+func (p *Proxy) serve() error {
+	p.loop = loop{
+		began:  time.Now(),
+		buffer: make([]byte, copySize),
+		events: make([]unix.EpollEvent, 256),
+		pipes:  pipes{share: &p.share},
+	}
+	defer func() { p.loop = loop{} }()
+	for _, r := range p.routes {
+		r.calm()
+		p.rearm(r)
+	}
+	for !p.over() {
+		n := p.wait()
+		p.now = time.Since(p.began)
+		p.round++
+		for i := range p.events[:n] {
+			p.dispatch(&p.events[i])
+		}
+		for _, r := range p.callers {
+			p.acceptFrom(r) // last: they may have said something by now
+		}
+		p.callers = p.callers[:0]
+		p.takeTurns()
+		p.onTime()
+		if p.now >= p.nextYield {
+			// Whoever else waits for the processor: the scheduler sees a loop that
+			// never sleeps, and would let it go on for 10 ms.
+			runtime.Gosched()
+			p.nextYield = p.now + yieldEvery
+		}
+	}
+	for _, r := range p.routes {
+		p.unwatch(r)
+		p.setAside(r)
+	}
+	p.cutOff()
+	return p.err
+}
+
+// over reports whether Run ends, and begins its end.
+func (p *Proxy) over() bool {
+	if p.err != nil || p.quit.Load() {
+		return true
+	}
+	if !p.leaving && p.leave.Load() {
+		p.leaving, p.last = true, p.now+p.options.Drain
+		for _, r := range p.routes {
+			p.unwatch(r)
+			p.setAside(r)
+		}
+	}
+	return p.leaving && (p.count == 0 || p.now >= p.last)
+}
+
+// wait fills events. It sleeps only if there is nothing to do, and tells the
+// scheduler only if it sleeps.
+func (p *Proxy) wait() int {
+	n, e := epollWaitHere(p.epoll, p.events, 0)
+	if n == 0 && p.load >= loaded && len(p.ready) == 0 {
+		n, e = p.look()
+	}
+	timeout := p.timeout()
+	if n > 0 || e != 0 || timeout == 0 {
+		return p.filled(n, e)
+	}
+	began := time.Now()
+	n, e = p.sleep(timeout)
+	if time.Since(began) < briefSleep {
+		p.load = min(p.load+1, 2*loaded)
+	} else {
+		p.load = max(p.load-longSleep, 0)
+	}
+	return p.filled(n, e)
+}
+
+// filled is how many events there are.
+func (p *Proxy) filled(n int, e unix.Errno) int {
+	if e != 0 && e != unix.EINTR {
+		p.err = stepError("epoll_wait", e)
+	}
+	return n
+}
+
+// dozing is how many loops sleep without the scheduler knowing.
+var dozing atomic.Int32
+
+// sleep waits for events. Under load it does not tell the scheduler, whose monitor
+// would look every 20 us whether the processor may be given away, and would have it
+// taken from us. But that is for a moment only, and never all processors sleep so.
+func (p *Proxy) sleep(timeout int) (int, unix.Errno) {
+	if p.load < loaded {
+		return epollWait(p.epoll, p.events, timeout)
+	}
+	defer dozing.Add(-1)
+	if dozing.Add(1) >= int32(runtime.GOMAXPROCS(0)) {
+		return epollWait(p.epoll, p.events, timeout)
+	}
+	if uint(timeout) > 1 { // also -1
+		timeout = 1
+	}
+	return epollWaitHere(p.epoll, p.events, timeout)
+}
+
+// look looks for events for a moment. Under load the next one comes sooner than a
+// sleep would cost: us, and more so who wakes us, on another processor.
+// Whoever else wants this one gets it, and then there is no more looking for a while:
+// one who slept is preferred to one who yields.
+func (p *Proxy) look() (n int, e unix.Errno) {
+	began := time.Now()
+	for last := time.Duration(0); n == 0 && e == 0; {
+		yieldProcessor()
+		n, e = epollWaitHere(p.epoll, p.events, 0)
+		now := time.Since(began)
+		if now-last > wanted {
+			p.load = max(p.load-longSleep, 0)
+			break
+		}
+		if last = now; now >= lookFor {
+			break
+		}
+	}
+	return n, e
+}
+
+// timeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
+func (p *Proxy) timeout() int {
+	if len(p.ready) > 0 {
+		return 0
+	}
+	next := p.nextIdle
+	sooner := func(t time.Duration) {
+		if t != 0 && (next == 0 || t < next) {
+			next = t
+		}
+	}
+	sooner(p.nextEnd)
+	if p.leaving {
+		sooner(p.last)
+	}
+	for _, r := range p.routes {
+		sooner(r.again)
+	}
+	if next == 0 {
+		return -1
+	}
+	left := next - time.Since(p.began)
+	return int(max(0, (left+time.Millisecond-1)/time.Millisecond))
+}
+
+func (p *Proxy) dispatch(e *unix.EpollEvent) {
+	switch {
+	case e.Pad != 0:
+		if c := p.slots[e.Fd>>1]; c.generation == e.Pad {
+			p.handle(c, side(e.Fd&1), e.Events)
+		}
+	case e.Fd == wakeSlot:
+		var count [8]byte
+		_, _ = unix.Read(int(p.wake), count[:])
+		p.freed = p.given.Swap(false) || p.freed
+	default:
+		p.callers = append(p.callers, p.routes[e.Fd])
+	}
+}
+
+// takeTurns moves every direction on that had to stop for the others.
+func (p *Proxy) takeTurns() {
+	p.ready, p.turn = p.turn[:0], p.ready
+	for _, x := range p.turn {
+		if x.c.generation == x.generation {
+			x.c.half[x.from].queued = false
+			p.pump(x.c, x.from)
+		}
+	}
+	clear(p.turn)
+}
+
+// queue lets the direction from s of c go on after the others.
+func (p *Proxy) queue(c *conn, s side) {
+	if h := &c.half[s]; !h.queued {
+		h.queued = true
+		p.ready = append(p.ready, ready{c, c.generation, s})
+	}
+}
+
+// onTime does what is due.
+func (p *Proxy) onTime() {
+	if p.nextEnd != 0 && p.now >= p.nextEnd {
+		p.endThem()
+	}
+	if p.nextIdle != 0 && p.now >= p.nextIdle {
+		p.expire()
+	}
+	for _, r := range p.routes {
+		if r.again != 0 && (p.now >= r.again || p.freed && r.short) {
+			p.retry(r)
+		}
+		if p.freed {
+			p.rearm(r)
+		}
+	}
+	p.freed = false
+}
+
+// expire closes what was idle for too long. It looks at all, at most sixteen times in
+// Options.Idle.
+func (p *Proxy) expire() {
+	oldest := p.now
+	for _, c := range p.slots {
+		if !c.live || c.ending {
+			continue
+		}
+		if p.now-c.moved >= p.options.Idle && !p.drains(c) {
+			p.cut(c)
+			continue
+		}
+		oldest = min(oldest, c.moved)
+	}
+	p.nextIdle = 0
+	if p.count > 0 {
+		p.nextIdle = max(oldest+p.options.Idle, p.now+p.options.Idle/16+time.Millisecond)
+	}
+}
+
+// drains reports whether somebody still takes what we wrote, out of the kernel's
+// queue, since the last time it was asked.
+func (p *Proxy) drains(c *conn) bool {
+	for s := range c.half {
+		if h := &c.half[s]; !h.done && !h.writable && c.fd[1-s] >= 0 && !c.connecting {
+			if q := int32(queued(c.fd[1-s])); q != c.queued {
+				c.queued, c.moved = q, p.now
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cutOff ends what is left.
+func (p *Proxy) cutOff() {
+	for _, c := range p.slots {
+		if c.live {
+			p.cut(c)
+		}
+	}
+	p.pipes.trim()
+}

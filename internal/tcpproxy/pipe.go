@@ -1,0 +1,72 @@
+package tcpproxy
+
+import (
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+)
+
+const (
+	pipeSize  = 1 << 20 // bytes: asked for, an ordinary user may get less. pipe(7), fcntl(2) F_SETPIPE_SZ
+	maxPipes  = 16      // at once; a direction that gets none copies
+	keptPipes = 4       // empty, while there are connections
+)
+
+// pipe is where spliced bytes are between two sockets. A direction has one only
+// while it holds something.
+type pipe struct {
+	read, write int32
+	holds       int // bytes
+}
+
+// pipes is the pool. A reader that is slow keeps its pipe: when all are taken, the
+// others copy, and nobody waits.
+type pipes struct {
+	share *budget.Share // each takes two
+	spare []*pipe
+	open  int
+}
+
+// take returns an empty pipe, or nil.
+func (p *pipes) take() *pipe {
+	if last := len(p.spare) - 1; last >= 0 {
+		x := p.spare[last]
+		p.spare = p.spare[:last]
+		return x
+	}
+	if p.open >= maxPipes || p.share.Room() < 2 {
+		return nil
+	}
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		return nil
+	}
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
+	p.open++
+	p.share.Take(2)
+	return &pipe{read: int32(fds[0]), write: int32(fds[1])}
+}
+
+// put takes x back; one that holds something is closed.
+func (p *pipes) put(x *pipe) {
+	if x.holds == 0 && len(p.spare) < keptPipes {
+		p.spare = append(p.spare, x)
+		return
+	}
+	p.close(x)
+}
+
+func (p *pipes) close(x *pipe) {
+	closeFD(x.read)
+	closeFD(x.write)
+	p.open--
+	p.share.Give(2)
+}
+
+// trim closes what is not in use.
+func (p *pipes) trim() {
+	for _, x := range p.spare {
+		p.close(x)
+	}
+	p.spare = p.spare[:0]
+}

@@ -1,0 +1,196 @@
+package tcpproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
+)
+
+// ErrClosed is the error of a proxy that was closed.
+var ErrClosed = errors.New("proxy is closed")
+
+// errLeaving is for a client that was accepted just before the end.
+var errLeaving = errors.New("the program is gone")
+
+// Pending holds the clients that were accepted and had no backend when Run ended. The
+// program has had nothing of them. Its methods may be called from any goroutine.
+type Pending interface {
+	// Put takes fd, and said, what was read from it already.
+	Put(fd int, said []byte)
+	// Take returns one that was put; without ok there is none.
+	Take() (fd int, said []byte, ok bool)
+}
+
+// Dialer makes the connections to the program.
+type Dialer interface {
+	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected
+	// to the program or is connecting; the proxy closes it. An internet socket has been
+	// through [Prepare]. All of one dialer are of one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
+	// must not block. client is valid until it returns.
+	//
+	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full), and
+	// with [Route].Pending for a socket that turns out to be refused, it is called again
+	// later, and nobody else is accepted until then; with any other error the client is
+	// turned away.
+	Dial(client *Client) (fd int, err error)
+}
+
+// Prepare sets what a TCP socket to the program should have before it connects (or
+// long before, where sockets are made in advance): TCP_NODELAY, SO_OOBINLINE, and no
+// TCP_QUICKACK until something is sent or the proxy sets it, so that the last segment
+// of the handshake is the first with data. tcp(7)
+func Prepare(fd int) error {
+	for _, o := range [...]struct {
+		level, name int
+		value       int32
+	}{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0},
+	} {
+		if e := setOption(int32(fd), o.level, o.name, o.value); e != 0 {
+			return stepError("setsockopt", e)
+		}
+	}
+	return nil
+}
+
+// Route is where clients come from and where they go.
+type Route struct {
+	Listener *os.File // listening stream socket
+	Dialer   Dialer
+	Pending  Pending // served first, and given those who are left; nil: they are turned away
+}
+
+// Options of a proxy; zero is good.
+type Options struct {
+	MaxConns int           // at most so many clients at once, the others wait in the listener's queue; 0: no limit
+	Idle     time.Duration // a connection on which nothing moved for so long is closed; 0: never
+	Drain    time.Duration // how long connections may go on after Run's context ends; 0: they are cut off
+	Protocol string        // header to the program: "" none, "v1" or "v2" of the PROXY protocol
+	Log      *slog.Logger  // nil: slog.Default()
+}
+
+// Proxy carries connections from its routes' listeners to their dialers.
+type Proxy struct {
+	options Options
+	routes  []*route
+	epoll   int32
+	wake    int32 // eventfd: look at leave, quit and given
+	share   budget.Share
+
+	life   sync.Mutex  // held by Run
+	quit   atomic.Bool // Close was called
+	leave  atomic.Bool // Run's context has ended
+	given  atomic.Bool // there is room in share again
+	wakeMu sync.Mutex  // guards wake against Close
+	closed bool
+
+	loop // Run's
+}
+
+// New returns a proxy for routes. It borrows their listeners, through duplicates of
+// its own, until Close: it shares their open file descriptions, on which it sets
+// O_NONBLOCK and, for accepted sockets to inherit, TCP_NODELAY and SO_OOBINLINE.
+// Close sets them back.
+func New(routes []Route, o Options) (*Proxy, error) {
+	if err := checkProtocol(o.Protocol); err != nil {
+		return nil, err
+	}
+	if len(routes) == 0 {
+		return nil, errors.New("a proxy without a listener")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	p := &Proxy{options: o, epoll: -1, wake: -1}
+	if err := p.open(routes); err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Proxy) open(routes []Route) error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	p.epoll = int32(fd)
+	if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	p.wake = int32(fd)
+	if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, p.wake, unix.EPOLLIN, wakeSlot, 0); e != 0 {
+		return stepError("epoll_ctl", e)
+	}
+	for i, x := range routes {
+		r, err := borrow(x, int32(i))
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", x.Listener.Name(), err)
+		}
+		p.routes = append(p.routes, r)
+	}
+	return nil
+}
+
+// Run carries until ctx ends, which is no error, or Close is called. When ctx ends,
+// nobody is accepted any more and connections have Options.Drain to end. Those that
+// are left are closed; a client whose answer is cut off gets a reset. It returns an
+// error when a listener is none any more. It may be called again.
+func (p *Proxy) Run(ctx context.Context) error {
+	p.life.Lock()
+	defer p.life.Unlock()
+	if p.quit.Load() {
+		return ErrClosed
+	}
+	p.leave.Store(false)
+	defer fd.AfterFunc(ctx, func() {
+		p.leave.Store(true)
+		p.wakeUp()
+	})()
+	return p.serve()
+}
+
+// Close ends Run at once, waits for it, and gives the listeners back. Twice is fine.
+func (p *Proxy) Close() error {
+	p.quit.Store(true)
+	p.wakeUp()
+	p.life.Lock()
+	defer p.life.Unlock()
+	p.share.Close() // before wakeMu: it calls those that wait
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, r := range p.routes {
+		r.giveBack()
+	}
+	for _, fd := range []int32{p.epoll, p.wake} {
+		if fd >= 0 {
+			closeFD(fd)
+		}
+	}
+	return nil
+}
+
+// wakeUp makes the loop look at what it is told. eventfd(2)
+func (p *Proxy) wakeUp() {
+	p.wakeMu.Lock()
+	defer p.wakeMu.Unlock()
+	if !p.closed && p.wake >= 0 {
+		_, _ = unix.Write(int(p.wake), []byte{0, 0, 0, 0, 0, 0, 0, 1}) // any number but 0
+	}
+}

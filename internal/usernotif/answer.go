@@ -1,0 +1,350 @@
+package usernotif
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/behalf"
+	"activator/internal/kernel/fd"
+)
+
+// verdict is the answer to a call: its errno, 0 for success, or that the kernel
+// may carry it out itself.
+type verdict struct {
+	errno unix.Errno
+	pass  bool
+}
+
+// request is a call that waits for its answer, with what we hold of it.
+type request struct {
+	notification
+	number   int    // the program's descriptor
+	fd       int    // our copy of it
+	sockaddr []byte // our copy; nil of listen, and of ioctl a struct ifreq
+	domain   int
+}
+
+// answer takes what the call is about and answers it, at once or from a
+// goroutine if it may wait for the network.
+func (s *Supervisor) answer(n notification) {
+	if n.Nr == unix.SYS_SOCKET {
+		s.respond(n.ID, s.makeSocket(n))
+		return
+	}
+	r := request{notification: n, number: int(int32(n.Args[0]))}
+	var err error
+	if r.fd, err = take(n.PID, r.number); err != nil {
+		s.respond(n.ID, verdict{errno: errnoOf(err)})
+		return
+	}
+	switch n.Nr {
+	case unix.SYS_LISTEN:
+	case unix.SYS_IOCTL:
+		r.sockaddr, err = address(n.PID, n.Args[2], sizeofIfreq)
+	default:
+		r.sockaddr, err = address(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
+	}
+	if err != nil || !s.valid(n.ID) {
+		_ = unix.Close(r.fd)
+		s.respond(n.ID, verdict{errno: errnoOf(err)})
+		return
+	}
+	if n.Nr == unix.SYS_CONNECT && s.mayBlock(r.fd) {
+		s.connectAside(r)
+		return
+	}
+	defer func() { _ = unix.Close(r.fd) }()
+	s.respond(n.ID, s.decide(&r))
+}
+
+// decide judges a call by the descriptor and the address we hold, and carries
+// it out where it is about the service's own network namespace.
+//
+// What is passed on to the kernel is read by it once more, and the program may
+// have put another socket or address there: that must be harmless. A TCP socket of
+// the host's can then be dissolved, but neither connected nor bound, which Landlock
+// refuses, nor listened on, which is never passed on where it could be dissolved. Where
+// Landlock does not refuse it (Policy.Alone), nothing is passed on.
+func (s *Supervisor) decide(r *request) verdict {
+	var err error
+	if r.domain, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	nr := int(r.Nr)
+	switch {
+	case s.byEngine(r.PID):
+		return engineMay(r.domain)
+	case nr == unix.SYS_LISTEN:
+		return s.listen(r)
+	case nr == unix.SYS_IOCTL:
+		return s.raiseLoopback(r)
+	case nr == unix.SYS_BIND:
+		return s.bind(r)
+	case nr != unix.SYS_CONNECT:
+		return verdict{errno: unix.ENOSYS}
+	case r.domain == unix.AF_UNIX && !s.policy.Unix:
+		return s.report(r)
+	case r.domain == unix.AF_UNIX:
+		return s.connectUnix(r)
+	case r.domain == unix.AF_NETLINK:
+		return s.netlink(r)
+	case !s.policy.IP || !s.own(r):
+		return verdict{errno: unix.EPERM}
+	}
+	return s.carryOut(r)
+}
+
+// bind gives the service the target that it asks for. What matches none stays in its
+// own namespaces.
+func (s *Supervisor) bind(r *request) verdict {
+	if v, given := s.give(r); given {
+		return v
+	}
+	switch {
+	case s.policy.Free:
+		return verdict{pass: true}
+	case r.domain == unix.AF_NETLINK:
+		return s.netlink(r)
+	case r.domain == unix.AF_UNIX:
+		return s.bindUnix(r)
+	case !s.own(r) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
+		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
+	case hasPort(r.sockaddr):
+		return s.inPlace(r, (*behalf.Place).Bind)
+	}
+	return s.carryOut(r)
+}
+
+// bindUnix passes paths on: its own root and mount namespace decide. Abstract names
+// are those of the socket's network namespace, whoever binds it.
+func (s *Supervisor) bindUnix(r *request) verdict {
+	switch {
+	case !s.sameNetns(r):
+		return verdict{errno: unix.EPERM}
+	case abstract(r.sockaddr):
+		return s.carryOut(r)
+	case s.policy.Alone:
+		return s.inPlace(r, (*behalf.Place).Bind)
+	}
+	return verdict{pass: true}
+}
+
+// connectUnix passes all on: its own root and mount namespace decide, and of abstract names
+// the socket's network namespace, or Landlock.
+func (s *Supervisor) connectUnix(r *request) verdict {
+	switch {
+	case !s.policy.Alone:
+		return verdict{pass: true}
+	case abstract(r.sockaddr) && !s.sameNetns(r):
+		return verdict{errno: unix.EPERM}
+	}
+	return s.inPlace(r, (*behalf.Place).Connect)
+}
+
+func abstract(sockaddr []byte) bool { return len(sockaddr) > 2 && sockaddr[2] == 0 }
+
+// netlink carries out, where nothing may be passed on, what gets no right from being called by
+// us: bind(2), whose groups of NETLINK_ROUTE are everybody's, and a connect(2) to the
+// kernel, netlink(7).
+func (s *Supervisor) netlink(r *request) verdict {
+	switch {
+	case !s.policy.Alone:
+		return verdict{pass: true}
+	case !s.sameNetns(r), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
+		return verdict{errno: unix.EPERM}
+	}
+	return s.carryOut(r)
+}
+
+// inPlace has a child make the call, with the service's ids and in its root.
+func (s *Supervisor) inPlace(r *request, call func(p *behalf.Place, fd int, sockaddr []byte) error) verdict {
+	place, err := s.openPlace(r)
+	if err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	defer place.Close()
+	if err := place.See(int(r.PID)); err != nil || !s.valid(r.ID) {
+		return verdict{errno: errnoOf(err)}
+	}
+	errno := errnoOf(call(place, r.fd, r.sockaddr))
+	// Before Linux 5.19 a signal has the thread ask once more, of what was done the first time.
+	switch {
+	case errno == unix.EADDRINUSE && hasName(r, boundTo), errno == unix.EISCONN && hasName(r, connectedTo):
+		errno = 0
+	}
+	return verdict{errno: errno}
+}
+
+func hasName(r *request, name func(fd int) ([]byte, error)) bool {
+	at, err := name(r.fd)
+	return err == nil && pathOf(at) != "" && pathOf(at) == pathOf(r.sockaddr)
+}
+
+// openPlace returns where the thread is that calls. The caller closes it.
+func (s *Supervisor) openPlace(r *request) (*behalf.Place, error) {
+	place, err := behalf.OpenPlace(int(r.PID))
+	if err == nil && !s.valid(r.ID) {
+		place.Close()
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return nil, err
+	}
+	return place, nil
+}
+
+func (s *Supervisor) carryOut(r *request) verdict {
+	return verdict{errno: errnoOf(call(uintptr(r.Nr), r.fd, r.sockaddr))}
+}
+
+// hasPort reports whether a port is asked for: some need a right, which the service may
+// not have.
+func hasPort(sockaddr []byte) bool {
+	return len(sockaddr) >= 4 && (sockaddr[2] != 0 || sockaddr[3] != 0)
+}
+
+// listen never lets the kernel look again where connect is ours to answer: a
+// dissolved connection of the host's would listen on a new port there. A socket that
+// listens already gets its backlog. Where connect is never passed on nothing can be dissolved, and what has
+// been connected cannot listen (inet_listen in net/ipv4/af_inet.c).
+func (s *Supervisor) listen(r *request) verdict {
+	listening, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return verdict{errno: errnoOf(err)}
+	}
+	target, err := s.giveLate(r)
+	switch {
+	case err != nil:
+		return verdict{errno: errnoOf(err)}
+	case target >= 0:
+		s.serve(target)
+	}
+	switch {
+	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:
+		return verdict{pass: true}
+	case target >= 0:
+		return verdict{errno: errnoOf(fd.Control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
+	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r)):
+		return verdict{errno: unix.EPERM}
+	}
+	return verdict{errno: errnoOf(s.carryListen(r, r.fd))}
+}
+
+// carryListen makes fd listen for the service. The clients of a unix socket see who has called, in
+// SO_PEERCRED: that is the service, and not us.
+func (s *Supervisor) carryListen(r *request, fd int) error {
+	backlog := int(int32(r.Args[1]))
+	if r.domain != unix.AF_UNIX {
+		return unix.Listen(fd, backlog)
+	}
+	place, err := s.openPlace(r)
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	return place.Listen(fd, backlog)
+}
+
+// mayListen: with targets what the service binds beside them stays its own too.
+func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
+
+// report connects a datagram socket to where services report to, sd_notify(3), and to
+// nothing that the service may have put there. A datagram socket has no peer that would
+// take us for its owner.
+func (s *Supervisor) report(r *request) verdict {
+	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
+		return verdict{errno: unix.EPERM}
+	}
+	as := func(call func() error) error { return call() } // the node is ours, and open to all in a container
+	if s.policy.Engine == 0 {
+		ids, err := behalf.IDsOf(int(r.PID))
+		if err != nil || !s.valid(r.ID) {
+			return verdict{errno: errnoOf(err)}
+		}
+		as = ids.Do
+	}
+	return verdict{errno: errnoOf(fd.Control(s.policy.NotifyNode, func(node int) error {
+		to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}
+		return as(func() error { return unix.Connect(r.fd, to) })
+	}))}
+}
+
+// own reports whether it is about an IP socket of the service's own network namespace.
+func (s *Supervisor) own(r *request) bool {
+	if r.domain != unix.AF_INET && r.domain != unix.AF_INET6 {
+		return false
+	}
+	return s.sameNetns(r)
+}
+
+func (s *Supervisor) sameNetns(r *request) bool {
+	if s.policy.Engine != 0 {
+		return s.policy.Free || inCallersNetwork(r)
+	}
+	cookie, err := netnsCookie(r.fd)
+	return err == nil && cookie == s.policy.Netns
+}
+
+func datagram(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && kind == unix.SOCK_DGRAM
+}
+
+// mayBlock: connect(2) of a stream socket that is not non-blocking waits for the
+// other side, and a child takes its time.
+func (s *Supervisor) mayBlock(fd int) bool {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil || domain == unix.AF_UNIX {
+		return err == nil && s.policy.Alone
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	flags, flagsErr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flagsErr == nil && kind == unix.SOCK_STREAM && flags&unix.O_NONBLOCK == 0
+}
+
+// connectAside takes r's descriptor. There are no more of these than threads that wait in the
+// service, and no more than mostBlocked of them have a thread of ours.
+func (s *Supervisor) connectAside(r request) {
+	s.calls.Go(func() {
+		s.slots <- struct{}{}
+		defer func() { <-s.slots }()
+		defer func() { _ = unix.Close(r.fd) }()
+		if !s.begin(r.fd) {
+			return // nobody waits for the answer any more
+		}
+		v := s.decide(&r)
+		s.end(r.fd)
+		s.respond(r.ID, v)
+	})
+}
+
+func (s *Supervisor) begin(fd int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.pending[fd] = true
+	return true
+}
+
+func (s *Supervisor) end(fd int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, fd)
+}
+
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &errno):
+		return errno
+	}
+	return unix.EIO
+}

@@ -1,0 +1,79 @@
+package usernotif
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A container engine, its monitor and its runtime make the calls that a container makes, and
+// are behind the same filter. They are told apart by the namespace of mounts: the engine's is known,
+// and what has come to a container has another one, and no way back.
+
+// byEngine reports whether it is the engine itself that calls.
+func (s *Supervisor) byEngine(thread uint32) bool {
+	if s.policy.Engine == 0 {
+		return false
+	}
+	number, err := namespaceOf(thread, "mnt")
+	return err == nil && number == s.policy.Engine
+}
+
+// engineMay: its parts talk over unix sockets, and by netlink with the kernel. Of other
+// sockets it has none but those that it hands over.
+func engineMay(domain int) verdict {
+	if domain == unix.AF_UNIX || domain == unix.AF_NETLINK {
+		return verdict{pass: true}
+	}
+	return verdict{errno: unix.EPERM}
+}
+
+// makeSocket is for internet sockets, where a container may make them. All arguments are in
+// registers, and the thread stands still: nothing can change until the kernel makes it.
+func (s *Supervisor) makeSocket(n notification) verdict {
+	if s.policy.Engine == 0 || s.byEngine(n.PID) || !s.valid(n.ID) {
+		return verdict{errno: unix.EAFNOSUPPORT}
+	}
+	return verdict{pass: true}
+}
+
+const sizeofIfreq = 40 // netdevice(7)
+
+// raiseLoopback brings lo up in the network of its caller. Whoever asks for it: there is
+// nothing to gain by it.
+func (s *Supervisor) raiseLoopback(r *request) verdict {
+	name, _, _ := bytes.Cut(r.sockaddr[:unix.IFNAMSIZ], []byte{0})
+	flags := binary.NativeEndian.Uint16(r.sockaddr[unix.IFNAMSIZ:])
+	if s.policy.Engine == 0 || string(name) != "lo" || flags&unix.IFF_UP == 0 || !inCallersNetwork(r) {
+		return verdict{errno: unix.EPERM}
+	}
+	return verdict{errno: errnoOf(ioctl(r.fd, unix.SIOCSIFFLAGS, unsafe.Pointer(&r.sockaddr[0])))}
+}
+
+// inCallersNetwork reports whether a socket is of the network namespace that its thread is in. A
+// container's comes to be long after its filter, and so its cookie is not known.
+func inCallersNetwork(r *request) bool {
+	number, err := namespaceOf(r.PID, "net")
+	if err != nil {
+		return false
+	}
+	// SIOCGSKNS of netdevice.h: to who has CAP_NET_ADMIN there. Over the host's an ordinary user
+	// has it not, over that of his container he has.
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(r.fd), unix.SIOCGSKNS, 0)
+	if errno != 0 {
+		return false
+	}
+	defer func() { _ = unix.Close(int(fd)) }()
+	var stat unix.Stat_t
+	return unix.Fstat(int(fd), &stat) == nil && stat.Ino == number
+}
+
+// namespaceOf is the number of a thread's, namespaces(7).
+func namespaceOf(thread uint32, kind string) (uint64, error) {
+	var stat unix.Stat_t
+	err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", thread, kind), &stat)
+	return stat.Ino, err
+}

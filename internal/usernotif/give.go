@@ -1,0 +1,243 @@
+package usernotif
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
+)
+
+// given is a target, and how far the service has got with it.
+type given struct {
+	Target
+	cookie uint64 // of its socket
+	domain int    // of its socket
+	bound  bool   // the service has it
+	warned bool
+	served bool // it has called listen, or has no need to
+}
+
+// give puts the target's socket in the place of the one that the service binds. It
+// is false if no target is meant.
+//
+// It is put at a number, in whatever stands there by now: another thread may have
+// put a third socket there. That is harmless, as the service takes it off itself,
+// and what it gets depends on nothing but that it asked: every process under this
+// filter may have every target, as often as it likes.
+//
+// A path is not answered here but when the service listens, see giveLate: the node it
+// makes inside belongs to it.
+func (s *Supervisor) give(r *request) (v verdict, given bool) {
+	n, ok := s.asked(r)
+	if !ok {
+		return verdict{}, false
+	}
+	i := best(s.list, n)
+	switch {
+	case i < 0:
+		s.note(n)
+		return verdict{}, false
+	case s.isOurs(r.fd) == i && i >= 0:
+		return verdict{}, true // a signal made it ask once more, before Linux 5.19
+	case !s.policy.Free && !s.sameNetns(r):
+		return verdict{errno: unix.EPERM}, true
+	case isBound(r.fd):
+		return verdict{errno: unix.EINVAL}, true
+	case late(n):
+		return verdict{}, false
+	}
+	if err := s.put(r, i); err != nil {
+		return verdict{errno: errnoOf(err)}, true
+	}
+	s.warn(i, n, r.domain)
+	if n.kind == unix.SOCK_DGRAM {
+		s.serve(i)
+	}
+	return verdict{}, true
+}
+
+// asked says what a bind is about, of sockets that targets are like.
+func (s *Supervisor) asked(r *request) (name, bool) {
+	if len(s.targets) == 0 {
+		return name{}, false
+	}
+	kind, ok := likeTarget(r.fd, r.domain)
+	if !ok {
+		return name{}, false
+	}
+	v6Only := 0
+	if r.domain == unix.AF_INET6 {
+		v6Only, _ = unix.GetsockoptInt(r.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	}
+	n, ok := parseName(r.domain, kind, v6Only != 0, r.sockaddr)
+	return n.absolute(func() string { return workingDirectory(r.PID) }), ok
+}
+
+// likeTarget is the type of a unix, TCP (of several paths too: what Go programs
+// listen with) or UDP socket.
+func likeTarget(fd, domain int) (kind int, ok bool) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || domain == unix.AF_UNIX {
+		return kind, err == nil
+	}
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
+		return kind, false
+	}
+	return kind, protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP || protocol == unix.IPPROTO_UDP
+}
+
+// late: connections by path.
+func late(n name) bool {
+	return n.path != "" && n.path[0] == '/' && n.kind != unix.SOCK_DGRAM
+}
+
+// isBound: an internet socket with a port, a unix socket with a name.
+func isBound(fd int) bool {
+	at, err := boundTo(fd)
+	if err != nil || len(at) <= 2 {
+		return false
+	}
+	return binary.NativeEndian.Uint16(at) == unix.AF_UNIX || len(at) >= 4 && (at[2] != 0 || at[3] != 0)
+}
+
+// giveLate finds the target of a socket that shall listen: one that we gave, or by
+// the path the socket is bound to, which nobody can change any more. Then it gets ours
+// only now. -1: none.
+func (s *Supervisor) giveLate(r *request) (target int, err error) {
+	if len(s.targets) == 0 {
+		return -1, nil
+	}
+	if i := s.isOurs(r.fd); i >= 0 {
+		return i, nil
+	}
+	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.sameNetns(r) {
+		return -1, nil
+	}
+	kind, _ := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	at, err := boundTo(r.fd)
+	if err != nil {
+		return -1, nil
+	}
+	n, ok := parseName(r.domain, kind, false, at)
+	n = n.absolute(func() string { return workingDirectory(r.PID) })
+	i := best(s.list, n)
+	if !ok || i < 0 || !late(n) {
+		return -1, nil
+	}
+	return i, s.put(r, i)
+}
+
+// put replaces the service's descriptor by the socket of target i, with its
+// close-on-exec flag, its O_NONBLOCK (which all who have our socket share: the last
+// word counts) and what it had set.
+func (s *Supervisor) put(r *request, i int) error {
+	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	add := addition{ID: r.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SETFD, Target: uint32(r.number)}
+	if closeOnExec(r.PID, r.number) {
+		add.FileFlag = unix.O_CLOEXEC
+	}
+	err = fd.Control(s.targets[i].File, func(ours int) error {
+		if err := unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0); err != nil {
+			return err
+		}
+		sockopt.Carry(r.fd, ours, !s.policy.Unsealed)
+		add.Source = uint32(ours)
+		return s.addFD(&add)
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.targets[i].bound = true
+	return nil
+}
+
+// isOurs is the target whose socket fd is; -1: none.
+func (s *Supervisor) isOurs(fd int) int {
+	cookie, err := cookieOf(fd)
+	if err != nil {
+		return -1
+	}
+	for i := range s.targets {
+		if s.targets[i].cookie == cookie {
+			return i
+		}
+	}
+	return -1
+}
+
+// serve remembers that the service answers at target i.
+func (s *Supervisor) serve(i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.targets[i]
+	if t.served {
+		return
+	}
+	t.served = true
+	if s.missing--; s.missing == 0 {
+		close(s.serving)
+	}
+}
+
+// warn tells of a program that may not know what to make of its clients' addresses:
+// it made room for those of IPv4.
+func (s *Supervisor) warn(i int, n name, domain int) {
+	t := &s.targets[i]
+	if s.policy.Warn == nil || t.warned || domain != unix.AF_INET || t.domain != unix.AF_INET6 {
+		return
+	}
+	t.warned = true // only Run's goroutine comes here
+	s.policy.Warn("it binds " + n.String() + ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen")
+}
+
+// Serving is closed when the service listens at every target, or has bound it for
+// datagrams.
+func (s *Supervisor) Serving() <-chan struct{} { return s.serving }
+
+// mostNoted bounds what is told of a service that binds something else.
+const mostNoted = 8
+
+// note remembers what the service bound in its own namespaces.
+func (s *Supervisor) note(n name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.noted) < mostNoted {
+		s.noted[n.String()] = true
+	}
+}
+
+// Missing says what the service has not bound, or does not listen at, and what it
+// has bound instead; "" when it serves every target.
+func (s *Supervisor) Missing() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lacks []string
+	for i := range s.targets {
+		switch t := &s.targets[i]; {
+		case t.served:
+		case t.bound:
+			lacks = append(lacks, "it does not listen at "+t.Address.String())
+		default:
+			lacks = append(lacks, "it has not bound "+t.Address.String())
+		}
+	}
+	if len(lacks) == 0 {
+		return ""
+	}
+	text := strings.Join(lacks, ", ")
+	if len(s.noted) > 0 {
+		text += "; it has bound " + strings.Join(slices.Sorted(maps.Keys(s.noted)), ", ") + ", which is no target"
+	}
+	return text
+}

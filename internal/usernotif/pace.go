@@ -1,0 +1,48 @@
+package usernotif
+
+import (
+	"context"
+	"time"
+)
+
+// pace slows a service down that binds and listens without end: each call is work
+// of ours, and the processors are the other services' too. Only the service itself
+// waits. The zero value is ready.
+type pace struct {
+	left  int           // calls before the next one has to wait
+	since time.Time     // when left was counted
+	every time.Duration // how long a call waits then, by what the last one cost us
+}
+
+const (
+	paceBurst = 1000 // calls at once: more than programs with many addresses and workers make
+	paceEvery = 2 * time.Millisecond
+	paceShare = 4 // times as long as a call took the next one waits: a fifth of a processor at most
+	paceMost  = 100 * time.Millisecond
+)
+
+// spend notes what a call has cost. It is not the same on every host, nor for every call:
+// one that a child makes takes a hundred times as long as another.
+func (p *pace) spend(took time.Duration) { p.every = min(paceShare*took, paceMost) }
+
+// wait lets one call through, and is false if ctx was done first.
+func (p *pace) wait(ctx context.Context) bool {
+	every := max(p.every, paceEvery)
+	if p.left == 0 {
+		now := time.Now()
+		p.left = int(min(now.Sub(p.since)/every, paceBurst))
+		p.since = now
+	}
+	if p.left > 0 {
+		p.left--
+		return true
+	}
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

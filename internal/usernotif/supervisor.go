@@ -1,0 +1,187 @@
+package usernotif
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+)
+
+// Policy says what the service may do with sockets of its own.
+type Policy struct {
+	Netns  uint64 // SO_NETNS_COOKIE of the service's own network namespace
+	Unix   bool   // its unix sockets may connect to what its own root has
+	IP     bool   // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
+	Notify string // a unix datagram socket may connect to this path, whatever Unix says; "": none
+
+	// NotifyNode is what that means, whatever stands at the path by now: opened with O_PATH, lent
+	// until Run has returned.
+	NotifyNode *os.File
+
+	// Targets are what the service binds and gets sockets of the host's for. With any, its
+	// own sockets may be bound to everything else and listen there.
+	Targets []Target
+
+	// Engine is not 0 of a container engine and what it starts: the number of the mount namespace in
+	// which it works. The rest of the policy is for who calls from another one.
+	Engine uint64
+
+	Free     bool // nothing is sealed: what is no target is the kernel's to judge
+	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
+	Unsealed bool // no filter refuses to set an option of a socket
+
+	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody
+}
+
+// Supervisor answers the calls of one service.
+type Supervisor struct {
+	listener *os.File // in the runtime's poller
+	policy   Policy
+	list     []Target      // the policy's
+	slots    chan struct{} // of calls that may block
+	calls    sync.WaitGroup
+	pace     pace
+	serving  chan struct{} // closed when missing is 0
+
+	mu      sync.Mutex
+	targets []given // their number and cookies never change
+	missing int     // targets that are not served yet
+	noted   map[string]bool
+	pending map[int]bool // sockets in a call that may block
+	ended   bool
+	closed  bool
+}
+
+// mostBlocked bounds the calls of one service that wait for the network at a
+// time: each has a thread of ours. The next ones are answered when one is done.
+const mostBlocked = 16
+
+// New takes listener, the descriptor that seccomp(2) returned with
+// SECCOMP_FILTER_FLAG_NEW_LISTENER, as a file of the runtime's poller: it was O_NONBLOCK
+// when that was made.
+func New(listener *os.File, policy Policy) (*Supervisor, error) {
+	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
+		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
+	for _, t := range policy.Targets {
+		g := given{Target: t}
+		err := fd.Control(t.File, func(fd int) (err error) {
+			if g.cookie, err = cookieOf(fd); err == nil {
+				g.domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+			}
+			return err
+		})
+		if err != nil {
+			_ = listener.Close()
+			return nil, fmt.Errorf("target %s: %w", t.Address, os.NewSyscallError("getsockopt", err))
+		}
+		s.targets = append(s.targets, g)
+	}
+	return s, nil
+}
+
+// Run answers until the last process under the filter is gone, or ctx is done:
+// then what is asked is answered with ENOSYS by the kernel, once the supervisor
+// is closed.
+func (s *Supervisor) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.Close()
+		s.interrupt()
+	})
+	defer stop()
+	defer s.calls.Wait()
+	defer s.interrupt()
+	for {
+		var n notification
+		gone := false
+		err := fd.Read(s.listener, func(fd int) error {
+			var ready bool
+			if ready, gone = poll(fd); gone && !ready {
+				return nil
+			} else if !ready {
+				return unix.EAGAIN
+			}
+			return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+		})
+		switch {
+		case gone || s.closing():
+			return nil
+		case err != nil:
+			return fmt.Errorf("seccomp listener: %w", err)
+		}
+		if n.ID == 0 { // whoever called was killed meanwhile
+			continue
+		}
+		if n.Nr != unix.SYS_CONNECT && !s.pace.wait(ctx) {
+			return nil
+		}
+		start := time.Now()
+		s.answer(n)
+		if n.Nr != unix.SYS_CONNECT {
+			s.pace.spend(time.Since(start))
+		}
+	}
+}
+
+// poll asks without waiting: whether a call waits to be answered, and whether
+// nobody is left who could make one.
+func poll(listener int) (ready, gone bool) {
+	events, _ := fd.Poll(listener, unix.POLLIN, 0)
+	return events&unix.POLLIN != 0, events&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// Close ends Run. Twice is fine.
+func (s *Supervisor) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	err := s.listener.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Supervisor) closing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// interrupt ends the calls that wait for the network: shutdown(2) of a socket
+// that is connecting makes its connect return.
+func (s *Supervisor) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for fd := range s.pending {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+	}
+}
+
+// valid reports whether the call is still waiting: only then what we took from
+// its thread was that thread's, and not that of a later one with its number.
+func (s *Supervisor) valid(id uint64) bool {
+	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
+}
+
+func (s *Supervisor) addFD(a *addition) error {
+	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
+}
+
+func (s *Supervisor) respond(id uint64, v verdict) {
+	r := response{ID: id}
+	if v.pass {
+		r.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
+	} else {
+		r.Error = -int32(v.errno)
+	}
+	// ENOENT: the caller is gone.
+	_ = fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
+}
