@@ -12,8 +12,8 @@ import (
 
 	"activator/internal/kernel/proc"
 	"activator/internal/listen"
-	"activator/internal/replyonly"
 	"activator/internal/sandbox"
+	"activator/internal/seal/udpfilter"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 )
@@ -101,7 +101,7 @@ func seal() finding {
 // answering tells how UDP sockets are sealed.
 func answering() finding {
 	f := finding{name: "UDP sockets that only answer", needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
-	f.ok, f.detail, f.cure = replyonly.Ability()
+	f.ok, f.detail, f.cure = udpfilter.Ability()
 	return f
 }
 

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -18,7 +18,7 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	r := &relays{t: t}
 	w := start(t)
 	var inTheWay bool
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
 		x, err := r.standIn(host, spec, u)
 		if inTheWay {
 			_ = x.File().Close() // it cannot be watched

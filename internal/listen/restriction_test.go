@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -41,7 +41,9 @@ func (m making) Make(kinds []spec.Kind) ([]*os.File, error) {
 	return files, err
 }
 
-func (m making) StandIn(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error) { return nil, nil }
+func (m making) StandIn(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error) {
+	return nil, nil
+}
 
 func (m making) Admit(*os.File) error {
 	m.admits++

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -24,7 +24,7 @@ type Restriction interface {
 	// StandIn makes the socket that a service gets in place of bound; nil: bound itself.
 	// Lends bound until Close of what it returns, which leaves in undelivered what it has
 	// taken off bound's queue and no service has read.
-	StandIn(bound *os.File, want spec.Socket, undelivered *relay.Undelivered) (StandIn, error)
+	StandIn(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (StandIn, error)
 
 	// Admit is called each time before a service may use bound. Lends bound for the call.
 	Admit(bound *os.File) error
@@ -72,10 +72,10 @@ func (Plain) Make(kinds []spec.Kind) (made []*os.File, err error) {
 	return made, nil
 }
 
-func (Plain) StandIn(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error) { return nil, nil }
-func (Plain) Admit(*os.File) error                                               { return nil }
-func (Plain) Admits() bool                                                       { return false }
-func (Plain) Release(*os.File)                                                   {}
+func (Plain) StandIn(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error) { return nil, nil }
+func (Plain) Admit(*os.File) error                                                  { return nil }
+func (Plain) Admits() bool                                                          { return false }
+func (Plain) Release(*os.File)                                                      {}
 
 // StandIn is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.

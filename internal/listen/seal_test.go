@@ -14,7 +14,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -42,18 +42,18 @@ func (r *relays) means() Means { return withStandIn(r.standIn) }
 // standIns is a [Restriction] that makes stand-ins.
 type standIns struct {
 	Plain
-	make func(host *os.File, want spec.Socket, u *relay.Undelivered) (StandIn, error)
+	make func(host *os.File, want spec.Socket, u *udprelay.Undelivered) (StandIn, error)
 }
 
-func (s *standIns) StandIn(host *os.File, want spec.Socket, u *relay.Undelivered) (StandIn, error) {
+func (s *standIns) StandIn(host *os.File, want spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
 	return s.make(host, want, u)
 }
 
-func withStandIn(make func(*os.File, spec.Socket, *relay.Undelivered) (StandIn, error)) Means {
+func withStandIn(make func(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error)) Means {
 	return Means{Restrictions: map[spec.Seal]Restriction{spec.Relayed: &standIns{make: make}}}
 }
 
-func (r *relays) standIn(host *os.File, spec spec.Socket, _ *relay.Undelivered) (StandIn, error) {
+func (r *relays) standIn(host *os.File, spec spec.Socket, _ *udprelay.Undelivered) (StandIn, error) {
 	r.made++
 	inner, outer := udpPair(r.t)
 	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}}
@@ -277,7 +277,7 @@ func TestStandInOfLostNode(t *testing.T) {
 func TestNoStandIn(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *relay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
 		if broken != nil {
 			return nil, broken
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/sockopt"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -30,7 +30,7 @@ type Socket struct {
 	generation int
 	watcher    *Watcher // that knows us; nil: none
 
-	undelivered relay.Undelivered
+	undelivered udprelay.Undelivered
 	aside       Aside
 }
 
@@ -105,7 +105,7 @@ func (s *Socket) String() string { return s.Spec().Address.String() }
 
 // Undelivered shares what a relay of the socket's has taken off its queue and no service
 // has read: it waits here, and not at the socket, until the next relay takes it.
-func (s *Socket) Undelivered() *relay.Undelivered { return &s.undelivered }
+func (s *Socket) Undelivered() *udprelay.Undelivered { return &s.undelivered }
 
 // Aside shares those who were accepted and are the next run's: they wait here, and not at
 // the socket.

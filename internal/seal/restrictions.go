@@ -9,8 +9,8 @@ import (
 
 	"activator/internal/listen"
 	"activator/internal/netns"
-	"activator/internal/relay"
-	"activator/internal/replyonly"
+	"activator/internal/seal/udpfilter"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -33,7 +33,7 @@ func (r *Restrictions) Answering() bool { return r.filter.open() == nil }
 // CanAnswer reports whether UDP sockets can be made here that only answer. It asks the
 // kernel once, also for many sockets: each time it loads programs.
 var CanAnswer = sync.OnceValue(func() bool {
-	ok, _, _ := replyonly.Ability()
+	ok, _, _ := udpfilter.Ability()
 	return ok
 })
 
@@ -60,13 +60,13 @@ func (r *Restrictions) Close() {
 type udpFilter struct {
 	listen.Plain
 	log      *slog.Logger
-	programs *replyonly.Programs // nil: not asked for yet, or refused
+	programs *udpfilter.Programs // nil: not asked for yet, or refused
 	refusal  error               // why there are no programs
 }
 
 func (f *udpFilter) open() error {
 	if f.programs == nil && f.refusal == nil {
-		f.programs, f.refusal = replyonly.Open(0)
+		f.programs, f.refusal = udpfilter.Open(0)
 	}
 	return f.refusal
 }
@@ -113,10 +113,10 @@ func (r *relays) idOf(address spec.Address) int {
 }
 
 // StandIn makes a relay of what comes to bound.
-func (r *relays) StandIn(bound *os.File, want spec.Socket, undelivered *relay.Undelivered) (listen.StandIn, error) {
+func (r *relays) StandIn(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.StandIn, error) {
 	id := r.idOf(want.Address)
 	log := r.log.With("socket", want.Address.String())
-	flows, err := relay.Open(&r.namespaces, bound, relay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
+	flows, err := udprelay.Open(&r.namespaces, bound, udprelay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (r *relays) StandIn(bound *os.File, want spec.Socket, undelivered *relay.Un
 
 // standIn is a relay, at work from Run on.
 type standIn struct {
-	*relay.Datagrams
+	*udprelay.Datagrams
 	log     *slog.Logger
 	ctx     context.Context
 	stop    context.CancelFunc

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"activator/internal/netns"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spawn"
 	"activator/internal/spec"
 	"activator/internal/tcpproxy"
@@ -35,8 +35,8 @@ type carrier struct {
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
 	retired atomic.Pointer[retirement]
 
-	couriers []*courier                        // of the goroutine
-	traffic  []atomic.Pointer[relay.Datagrams] // for each socket; nil: of a stream, or not carried yet
+	couriers []*courier                           // of the goroutine
+	traffic  []atomic.Pointer[udprelay.Datagrams] // for each socket; nil: of a stream, or not carried yet
 }
 
 // lastWords is how long clients may still take, after the program's end, what it
@@ -69,7 +69,7 @@ func (s *Service) newCarrier(child *spawn.Process) (*carrier, error) {
 	if err := program.NoCongestion(); err != nil {
 		s.log.Debug("the program's connections may be slower than they could be", "err", err)
 	}
-	c := &carrier{child: child, program: program, ready: make(chan struct{}), traffic: make([]atomic.Pointer[relay.Datagrams], len(s.spec.Sockets))}
+	c := &carrier{child: child, program: program, ready: make(chan struct{}), traffic: make([]atomic.Pointer[udprelay.Datagrams], len(s.spec.Sockets))}
 	c.exited, c.exit = context.WithCancel(context.Background())
 	c.over, c.cut = context.WithCancel(context.Background())
 	c.ctx, c.leaving = context.WithCancel(c.over)

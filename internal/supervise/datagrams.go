@@ -9,13 +9,13 @@ import (
 
 	"activator/internal/listen"
 	"activator/internal/netns"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
 // courier carries the datagrams of one socket to the program and its answers back.
 type courier struct {
-	*relay.Datagrams
+	*udprelay.Datagrams
 	n     int // of the socket
 	bound *netns.Bound
 }
@@ -38,8 +38,8 @@ func (c *carrier) await(target spec.Address) (*netns.Bound, error) {
 // newCourier makes the courier of socket n, which takes bound.
 func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *netns.Bound) error {
 	s.expire(s.sockets[n])
-	d, err := relay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
-		relay.Options{Expire: s.spec.ConnTimeout, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
+	d, err := udprelay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
+		udprelay.Options{Expire: s.spec.ConnTimeout, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
 	if err != nil {
 		bound.Close()
 		return err
@@ -54,7 +54,7 @@ func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *netns.Boun
 func (c *courier) run(over context.Context) error {
 	err := c.Run(over)
 	c.end()
-	if errors.Is(err, relay.ErrClosed) {
+	if errors.Is(err, udprelay.ErrClosed) {
 		return nil
 	}
 	return err
@@ -121,13 +121,13 @@ func (c *carrier) carriedSince(seen []uint64) (more bool) {
 	return more
 }
 
-// post is [relay.Inside].
+// post is [udprelay.Inside].
 type post struct {
 	*netns.Bound
 	watch deafness
 }
 
-// Queue implements [relay.Inside]. It is asked when there is something for the program.
+// Queue implements [udprelay.Inside]. It is asked when there is something for the program.
 func (p *post) Queue() (spec.Queue, error) {
 	q, err := p.Bound.Queue()
 	p.watch.see(err == nil && !q.There)

@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
-// near is a [relay.Inside] on our own loopback.
+// near is a [udprelay.Inside] on our own loopback.
 type near struct{ program net.PacketConn }
 
 func (n near) Sockets(domain, _ int) ([]int, error) {
@@ -46,7 +46,7 @@ func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrie
 		t.Fatal(err)
 	}
 	defer f.Close()
-	d, err := relay.Carry(f, near{program}, relay.Options{})
+	d, err := udprelay.Carry(f, near{program}, udprelay.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

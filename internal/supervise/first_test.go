@@ -18,7 +18,7 @@ import (
 	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/netns"
-	"activator/internal/relay"
+	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
 
@@ -93,7 +93,7 @@ type relaying struct {
 	f *first
 }
 
-func (r *relaying) StandIn(host *os.File, _ spec.Socket, u *relay.Undelivered) (listen.StandIn, error) {
+func (r *relaying) StandIn(host *os.File, _ spec.Socket, u *udprelay.Undelivered) (listen.StandIn, error) {
 	make := func() (*relayed, error) { return r.f.newRelayed(host, u) }
 	if r.f.standIn != nil {
 		return r.f.standIn(host, make)
@@ -103,21 +103,21 @@ func (r *relaying) StandIn(host *os.File, _ spec.Socket, u *relay.Undelivered) (
 
 // relayed is a relay, as the daemon has it.
 type relayed struct {
-	*relay.Datagrams
+	*udprelay.Datagrams
 	t    *testing.T
 	once sync.Once
 	done sync.WaitGroup
 }
 
-func (f *first) newRelayed(host *os.File, u *relay.Undelivered) (*relayed, error) {
-	d, err := relay.Open(&f.relays, host, relay.Options{Undelivered: u})
+func (f *first) newRelayed(host *os.File, u *udprelay.Undelivered) (*relayed, error) {
+	d, err := udprelay.Open(&f.relays, host, udprelay.Options{Undelivered: u})
 	return &relayed{Datagrams: d, t: f.t}, err
 }
 
 func (r *relayed) Run() {
 	r.once.Do(func() {
 		r.done.Go(func() {
-			if err := r.Datagrams.Run(context.Background()); err != nil && !errors.Is(err, relay.ErrClosed) {
+			if err := r.Datagrams.Run(context.Background()); err != nil && !errors.Is(err, udprelay.ErrClosed) {
 				r.t.Error(err)
 			}
 		})

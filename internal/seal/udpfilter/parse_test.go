@@ -1,0 +1,110 @@
+package udpfilter
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOwnGroup(t *testing.T) {
+	for _, tt := range []struct {
+		name, text, want string // "": an error
+	}{
+		{"root", "0::/\n", "."},
+		{"unified", "0::/system.slice/activator.service\n", "system.slice/activator.service"},
+		{"hybrid", "9:name=systemd:/\n4:memory:/a\n0::/user.slice\n", "user.slice"},
+		{"a colon in the name", "0::/a:b\n", "a:b"},
+		{"a name with a space", "0::/a b\n", "a b"},
+		{"no newline", "0::/a", "a"},
+		{"two dots in a name", "0::/..a\n", "..a"},
+		{"v1 only", "2:cpu:/\n1:name=systemd:/\n", ""},
+		{"nothing", "", ""},
+		{"removed", "0::/a (deleted)\n", ""},
+		{"outside", "0::/../a\n", ""},
+		{"the one outside", "0::/..\n", ""},
+		{"another hierarchy", "10::/a\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ownGroup(tt.text)
+			if got != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func FuzzOwnGroup(f *testing.F) {
+	f.Add("0::/\n")
+	f.Add("4:memory:/a\n0::/user.slice/b (deleted)\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		path, err := ownGroup(text)
+		if err != nil {
+			if path != "" {
+				t.Errorf("%q and %v", path, err)
+			}
+			return
+		}
+		if path == "" || path == ".." || strings.HasPrefix(path, "../") || strings.Contains(path, "\n") {
+			t.Errorf("%q of %q", path, text)
+		}
+	})
+}
+
+// The bytes are those of the kernel's own macros in linux/filter.h.
+func TestAssembler(t *testing.T) {
+	p := newProgram()
+	p.move(r6, r1)                    // BPF_MOV64_REG(BPF_REG_6, BPF_REG_1)
+	p.load(half, r1, r10, -46)        // BPF_LDX_MEM(BPF_H, BPF_REG_1, BPF_REG_10, -46)
+	p.store(doubleWord, r10, -32, r0) // BPF_STX_MEM(BPF_DW, BPF_REG_10, BPF_REG_0, -32)
+	p.loadMap(r1, 5)                  // BPF_LD_MAP_FD(BPF_REG_1, 5)
+	p.ifEqual(r0, 0, "end")           // BPF_JMP_IMM(BPF_JEQ, BPF_REG_0, 0, 1)
+	p.call(mapLookup)                 // BPF_CALL_FUNC(BPF_FUNC_map_lookup_elem)
+	p.label("end")
+	p.result(1) // BPF_MOV64_IMM(BPF_REG_0, 1), BPF_EXIT_INSN()
+	want := []instruction{
+		{0xbf, registers(6, 1), 0, 0}, {0x69, registers(1, 10), -46, 0}, {0x7b, registers(10, 0), -32, 0},
+		{0x18, registers(1, 1), 0, 5}, {}, {0x15, 0, 1, 0}, {0x85, 0, 0, 1}, {0xb7, 0, 0, 1}, {0x95, 0, 0, 0},
+	}
+	code, err := p.bytes()
+	if err != nil || len(code) != instructionSize*len(want) || !slices.Equal(p.code, want) {
+		t.Errorf("got %x, %v, %v", code, p.code, err)
+	}
+	p.jump("nowhere")
+	if _, err := p.bytes(); err == nil {
+		t.Error("a jump to nowhere is no error")
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		step string
+		err  error
+		cure string
+	}{
+		{stepMount, unix.EPERM, "CAP_SYS_ADMIN"},
+		{stepMount, unix.ENODEV, "CONFIG_CGROUPS"},
+		{stepTables, unix.EPERM, "CAP_BPF"},
+		{stepPrograms, unix.EINVAL, "5.15"},
+		{stepTables, unix.ENOMEM, "memory"},
+		{stepAttach, unix.EPERM, "CAP_NET_ADMIN"},
+		{stepAttach, unix.EINVAL, "CONFIG_CGROUP_BPF"},
+		{stepRoom, unix.EAGAIN, "cgroup.max.descendants"},
+		{stepRoom, unix.EACCES, "Delegate=yes"},
+		{stepSockets, unix.EAGAIN, "pids.max"},
+		{stepSockets, unix.EMFILE, "ulimit -n"},
+	} {
+		err := failed(tt.step, tt.err)
+		if !errors.Is(err, tt.err) || !strings.HasPrefix(err.Error(), tt.step+": ") || !strings.Contains(err.Error(), tt.cure) {
+			t.Errorf("%v", err)
+		}
+		if again := failed(stepTrial, err); again != err {
+			t.Errorf("%v became %v", err, again)
+		}
+	}
+	if err := failed(stepRoom, nil); err != nil {
+		t.Errorf("of nothing: %v", err)
+	}
+}

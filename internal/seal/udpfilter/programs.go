@@ -1,0 +1,241 @@
+package udpfilter
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/netns"
+	"activator/internal/spec"
+)
+
+// defaultPeers is how many clients a socket remembers.
+const defaultPeers = 8192
+
+// Programs are what seals sockets, loaded once.
+type Programs struct {
+	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
+	groups   *hierarchy
+	slots    *os.File   // cookie of a socket -> number of its table
+	rooms    *os.File   // number -> table
+	programs []*os.File // as hooks
+	supply   *supply
+
+	mu       sync.Mutex
+	admitted map[uint64]uint32 // as slots
+	closed   bool
+}
+
+// Open loads the programs, tries whether they seal a socket, and removes what an activator that was killed has left
+// behind. Each socket will remember peers clients, 0: [defaultPeers]; a table of
+// the default takes 0.8 MB of the kernel's memory.
+//
+// The error is an *[Error], and says in a sentence what is missing.
+func Open(peers int) (*Programs, error) {
+	if peers == 0 {
+		peers = defaultPeers
+	}
+	p, err := load(uint32(peers))
+	if err != nil {
+		return nil, err
+	}
+	if err = p.groups.sweep(); err == nil {
+		err = p.try()
+	}
+	if err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	p.supply = newSupply(p.rooms, uint32(peers))
+	return p, nil
+}
+
+// load makes all that is shared by the sockets.
+func load(peers uint32) (*Programs, error) {
+	if err := rights(); err != nil {
+		return nil, err
+	}
+	p := &Programs{make: netns.SocketsInGroup, admitted: map[uint64]uint32{}}
+	err := p.loadAll()
+	if err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Programs) loadAll() (err error) {
+	if p.groups, err = openHierarchy(); err != nil {
+		return err
+	}
+	// BPF_F_NO_PREALLOC: what is not there takes no memory.
+	p.slots, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_HASH, key: 8, value: 4, entries: maxTables, flags: unix.BPF_F_NO_PREALLOC})
+	if err != nil {
+		return failed(stepTables, err)
+	}
+	sample, err := createTable(1)
+	if err != nil {
+		return failed(stepTables, err)
+	}
+	defer func() { _ = sample.Close() }()
+	_, err = withFD(sample, func(fd int) (_ int, err error) {
+		p.rooms, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, key: 4, value: 4, entries: maxTables, inner: uint32(fd)})
+		return 0, err
+	})
+	if err != nil {
+		return failed(stepTables, err)
+	}
+	_, err = withFD(p.slots, func(slots int) (int, error) {
+		return withFD(p.rooms, func(rooms int) (int, error) { return 0, p.loadPrograms(tables{slots, rooms}) })
+	})
+	return err
+}
+
+func (p *Programs) loadPrograms(t tables) error {
+	for _, h := range hooks() {
+		program, err := loadProgram(h, t)
+		if err != nil {
+			return failed(stepPrograms, fmt.Errorf("%s: %w", h.name, err))
+		}
+		p.programs = append(p.programs, program)
+	}
+	return nil
+}
+
+// Admit gives a socket its table, so that it can answer; before, it can send to
+// nobody. A socket that has one keeps it, with the clients in it. The socket is
+// lent for the call.
+//
+// A few tables are kept ready, so that it mostly takes microseconds: to make one
+// takes the kernel about ten milliseconds.
+func (p *Programs) Admit(socket *os.File) error {
+	cookie, err := cookieOf(socket)
+	if err != nil {
+		return err
+	}
+	if p.has(cookie) {
+		return nil
+	}
+	slot, err := p.supply.take() // not under the lock: it may take its time
+	if err != nil {
+		return failed(stepTables, err)
+	}
+	if err := p.give(cookie, slot); err != nil {
+		p.supply.release(slot)
+		return failed(stepTables, err)
+	}
+	return nil
+}
+
+func (p *Programs) has(cookie uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, has := p.admitted[cookie]
+	return has
+}
+
+// give publishes a table as that of a socket, unless it has got one meanwhile.
+func (p *Programs) give(cookie uint64, slot uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return os.ErrClosed
+	}
+	if _, has := p.admitted[cookie]; has {
+		p.supply.release(slot)
+		return nil
+	}
+	_, err := withFD(p.slots, func(fd int) (int, error) { return 0, set(fd, cookie, slot) })
+	if err == nil {
+		p.admitted[cookie] = slot
+	}
+	return err
+}
+
+// Forget takes the table of a socket away: it can send to nobody any more. It is
+// for a socket that will be closed, and lent for the call.
+func (p *Programs) Forget(socket *os.File) error {
+	cookie, err := cookieOf(socket)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	slot, has := p.admitted[cookie]
+	if !has || p.closed {
+		return nil
+	}
+	_, err = withFD(p.slots, func(fd int) (int, error) { return 0, remove(fd, cookie) })
+	if err != nil {
+		return failed(stepTables, err)
+	}
+	delete(p.admitted, cookie)
+	p.supply.release(slot)
+	return nil
+}
+
+// Close gives back what only we use. Sockets that are open stay sealed and keep
+// their tables.
+func (p *Programs) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	if p.supply != nil {
+		p.supply.close()
+	}
+	if p.groups != nil {
+		p.groups.close()
+	}
+	closeAll(p.programs)
+	for _, f := range []*os.File{p.slots, p.rooms} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	return nil
+}
+
+// cookieOf returns the number that a socket alone has ever had, SO_COOKIE of
+// socket(7).
+func cookieOf(socket *os.File) (cookie uint64, err error) {
+	_, err = withFD(socket, func(fd int) (_ int, err error) {
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return 0, os.NewSyscallError("getsockopt SO_COOKIE", err)
+	})
+	return cookie, err
+}
+
+// Ability tries all that sealing needs, leaves nothing
+// behind, and reports whether it can be had, what was seen, and how to get it.
+func Ability() (ok bool, detail, cure string) {
+	err := tryAlone()
+	known, is := err.(*Error)
+	switch {
+	case err == nil:
+		return true, "programs loaded and attached", ""
+	case is:
+		return false, known.Step + ": " + known.Err.Error(), known.Cure
+	}
+	return false, err.Error(), ""
+}
+
+func tryAlone() error {
+	p, err := load(1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.Close() }()
+	return p.try()
+}
+
+// try seals a socket that nobody gets.
+func (p *Programs) try() error {
+	sockets, err := p.Sockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
+	closeAll(sockets)
+	return err
+}

@@ -1,0 +1,105 @@
+package udpfilter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
+)
+
+// Sockets returns one UDP socket for each kind, in order, blocking and with
+// FD_CLOEXEC, or none. Nothing is done to them yet; they may be bound, and given
+// options, anywhere.
+//
+// It takes a child for all of them, and the directory of a cgroup below our own
+// that is gone at the end.
+func (p *Programs) Sockets(kinds []spec.Kind) ([]*os.File, error) {
+	for _, k := range kinds {
+		if err := checkKind(k); err != nil {
+			return nil, err
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, nil
+	}
+	r, err := p.groups.room()
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if err := p.attach(r); err != nil {
+		return nil, err
+	}
+	sockets, err := p.makeIn(r, kinds)
+	if err == nil {
+		err = tryAll(sockets, kinds)
+	}
+	if err != nil {
+		closeAll(sockets)
+		return nil, err
+	}
+	return sockets, nil
+}
+
+// makeIn makes the sockets in a room.
+func (p *Programs) makeIn(r *room, kinds []spec.Kind) (sockets []*os.File, err error) {
+	var fds []int
+	_, err = withFD(r.dir, func(cgroup int) (_ int, err error) {
+		fds, err = p.make(cgroup, kinds)
+		return 0, err
+	})
+	for _, fd := range fds {
+		sockets = append(sockets, os.NewFile(uintptr(fd), "udp socket"))
+	}
+	return sockets, failed(stepSockets, err)
+}
+
+// checkKind refuses what the programs have no answer for: to them, a TCP handshake
+// is a packet to nobody they know.
+func checkKind(k spec.Kind) error {
+	if k.Family != unix.AF_INET && k.Family != unix.AF_INET6 || k.Type != unix.SOCK_DGRAM || k.Protocol != 0 && k.Protocol != unix.IPPROTO_UDP {
+		return fmt.Errorf("socket of family %d, type %d, protocol %d: only UDP can be sealed", k.Family, k.Type, k.Protocol)
+	}
+	return nil
+}
+
+// attach makes our programs those of the room.
+func (p *Programs) attach(r *room) error {
+	for i, h := range hooks() {
+		_, err := withFD(r.dir, func(cgroup int) (int, error) {
+			return withFD(p.programs[i], func(program int) (int, error) { return 0, attach(cgroup, program, h) })
+		})
+		if err != nil {
+			return failed(stepAttach, fmt.Errorf("%s: %w", h.name, err))
+		}
+	}
+	return nil
+}
+
+// tryAll tries the seal of sockets that have no table yet: a connect, which sends
+// nothing, must be refused. It would not be where a kernel has lost the cgroup of
+// its sockets.
+func tryAll(sockets []*os.File, kinds []spec.Kind) error {
+	for i, s := range sockets {
+		var to unix.Sockaddr = &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}
+		if kinds[i].Family == unix.AF_INET6 {
+			to = &unix.SockaddrInet6{Port: 9, Addr: [16]byte{15: 1}}
+		}
+		_, err := withFD(s, func(fd int) (int, error) {
+			return 0, unix.Connect(fd, to) // of UDP: nothing waits
+		})
+		if !errors.Is(err, unix.EPERM) {
+			return &Error{Step: stepTrial, Err: fmt.Errorf("connect of a sealed socket: %v, want %v", err, unix.EPERM)}
+		}
+	}
+	return nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}

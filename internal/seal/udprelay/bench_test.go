@@ -1,0 +1,211 @@
+package udprelay
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/netns"
+)
+
+// BenchmarkUDPEcho compares an echo through the relay with the same echo
+// without, alternately. The echo and the clients are processes of their own, as a
+// service is. "ratio" is relayed/direct of the answers per second.
+func BenchmarkUDPEcho(b *testing.B) {
+	for _, row := range []struct{ clients, window, size int }{{1, 1, 64}, {1, 32, 64}, {1, 32, 1200}, {16, 8, 64}, {1000, 1, 64}} {
+		b.Run(fmt.Sprintf("clients=%d/window=%d/size=%d", row.clients, row.window, row.size), func(b *testing.B) {
+			m := newOwner(b)
+			var sum, cpu [2]float64
+			for range b.N {
+				for i, relayed := range []bool{false, true} {
+					rate, used := measure(b, m, relayed, row.clients, row.window, row.size)
+					sum[i] += rate
+					cpu[i] += used
+				}
+			}
+			b.ReportMetric(cpu[1]/float64(b.N), "relay-µs/answer")
+			b.ReportMetric(sum[0]/float64(b.N), "direct/s")
+			b.ReportMetric(sum[1]/float64(b.N), "relayed/s")
+			b.ReportMetric(sum[1]/sum[0], "ratio")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkOpen is a relay, of an owner that has made one.
+func BenchmarkOpen(b *testing.B) {
+	m := newOwner(b)
+	host, _ := hostSocket(b, "udp", "[::]:0")
+	standIn(b, m, host, Options{}).Close()
+	for b.Loop() {
+		d, err := Open(m, host, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = d.Close()
+	}
+}
+
+// BenchmarkOwner is a relay with a user namespace of its own.
+func BenchmarkOwner(b *testing.B) {
+	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
+	for b.Loop() {
+		m := new(netns.Owner)
+		d, err := Open(m, host, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = d.Close()
+		_ = m.Close()
+	}
+}
+
+// BenchmarkNewClient is the first datagram of a client.
+func BenchmarkNewClient(b *testing.B) {
+	m := newOwner(b)
+	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
+	d := standIn(b, m, host, Options{})
+	for n := 0; b.Loop(); n++ {
+		name := inetAddr(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), uint16(1+n>>16), 0)
+		if err := d.open(d.newFlow(&name, nil)); err != nil {
+			b.Fatal(err)
+		}
+		if len(d.byClient) > 4000 {
+			b.StopTimer()
+			for d.oldest != nil {
+				d.drop(d.oldest)
+			}
+			b.StartTimer()
+		}
+	}
+}
+
+const measureTime = 500 * time.Millisecond
+
+func measure(b *testing.B, m *netns.Owner, relayed bool, clients, window, size int) (rate, cpu float64) {
+	host, conn := hostSocket(b, "udp4", "127.0.0.1:0")
+	given := host
+	stop := func() {}
+	if relayed {
+		d := standIn(b, m, host, Options{})
+		stop = run(b, d)
+		given = d.Inner()
+	}
+	echo := exec.Command("/proc/self/exe", "helper", "echo")
+	echo.ExtraFiles = []*os.File{given}
+	echo.Stderr = os.Stderr
+	if err := echo.Start(); err != nil {
+		b.Fatal(err)
+	}
+	port := conn.LocalAddr().(*net.UDPAddr).Port
+	load := exec.Command("/proc/self/exe", "helper", "load", strconv.Itoa(port), strconv.Itoa(clients), strconv.Itoa(window), strconv.Itoa(size))
+	load.Stderr = os.Stderr
+	before := ownTime()
+	text, err := load.Output()
+	after := ownTime()
+	_ = echo.Process.Kill()
+	_ = echo.Wait()
+	stop()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if rate, err = strconv.ParseFloat(string(text), 64); err != nil {
+		b.Fatal(err)
+	}
+	return rate, float64((after - before).Microseconds()) / (rate * measureTime.Seconds())
+}
+
+// ownTime is the processor time of the relay: this process does nothing else.
+func ownTime() time.Duration {
+	var r unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// helper is the echo or the load of the benchmark, in a process of its own.
+func helper(args []string) {
+	switch args[0] {
+	case "echo":
+		echo(3)
+	case "client":
+		askOnce(args[1:])
+	case "parent":
+		parent()
+	case "load":
+		numbers := make([]int, 4)
+		for i := range numbers {
+			numbers[i], _ = strconv.Atoi(args[1+i])
+		}
+		load(numbers[0], numbers[1], numbers[2], numbers[3])
+	}
+	os.Exit(0)
+}
+
+// echo answers as a simple service does: one at a time, blocking.
+func echo(fd int) {
+	_ = unix.SetNonblock(fd, false)
+	b := make([]byte, 1<<16)
+	a := rawAddr{}
+	for {
+		n, err := echoOne(fd, b, &a)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "echo:", n, err)
+			os.Exit(1)
+		}
+	}
+}
+
+// load keeps window questions of each client on their way and prints the answers
+// per second.
+func load(port, clients, window, size int) {
+	fds := make([]unix.PollFd, clients)
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+		fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	text := make([]byte, size)
+	room := make([]byte, 1<<16)
+	for range window {
+		for i := range fds {
+			_, _ = unix.Write(int(fds[i].Fd), text)
+		}
+	}
+	answers := 0
+	begin := time.Now()
+	for time.Since(begin) < measureTime {
+		n, _ := unix.Poll(fds, 100)
+		if n == 0 {
+			for i := range fds { // some were lost: begin anew
+				_, _ = unix.Write(int(fds[i].Fd), text)
+			}
+		}
+		for i := range fds {
+			if fds[i].Revents == 0 {
+				continue
+			}
+			for {
+				n, err := unix.Read(int(fds[i].Fd), room)
+				if err != nil || n < 0 {
+					break
+				}
+				answers++
+				_, _ = unix.Write(int(fds[i].Fd), text)
+			}
+		}
+	}
+	fmt.Print(float64(answers) / time.Since(begin).Seconds())
+}

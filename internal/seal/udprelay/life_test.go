@@ -1,0 +1,402 @@
+package udprelay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+	"activator/internal/ktest"
+	"activator/internal/netns"
+)
+
+// TestExpire changes the time while nobody relays, so that no flow expires before
+// its answer has come, however slow the machine is.
+func TestExpire(t *testing.T) {
+	m := newOwner(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{Expire: time.Hour})
+	inner := service(t, d)
+	c := client(t, "udp4", "127.0.0.1:0")
+	for range 3 {
+		stop := run(t, d)
+		exchange(t, c, host.LocalAddr(), inner)
+		stop()
+		n := budget.Taken()
+		d.options.Expire = 20 * time.Millisecond
+		stop = run(t, d)
+		eventually(t, "the flow has expired", func() bool { return budget.Taken() < n })
+		stop()
+		d.options.Expire = time.Hour
+	}
+	if d.oldest != nil || !d.alarm().IsZero() || d.armed.After(time.Now()) {
+		t.Errorf("without clients it wakes up at %v, armed for %v", d.alarm(), d.armed)
+	}
+}
+
+// TestAnswerBeforeExpiry: an answer that came in time is carried also when we look
+// only after the flow's time: the processors may have been busy.
+func TestAnswerBeforeExpiry(t *testing.T) {
+	for name, at := range map[string][2]string{
+		"udp4":     {"127.0.0.1:0", "127.0.0.1:0"},
+		"unixgram": {"@relay-test-expiry-host", "@relay-test-expiry-client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, host := hostSocket(t, name, at[0])
+			d := standIn(t, newOwner(t), f, Options{Expire: time.Hour})
+			inner := service(t, d)
+			c := client(t, name, at[1])
+			stop := run(t, d)
+			ask(t, c, host.LocalAddr(), "question")
+			_, from := receive(t, inner)
+			stop()
+			ask(t, inner, from, "answer")
+			d.options.Expire = time.Nanosecond
+			n := budget.Taken()
+			run(t, d)
+			if text, _ := receive(t, c); text != "answer" {
+				t.Errorf("the client received %q", text)
+			}
+			eventually(t, "the flow has expired", func() bool { return budget.Taken() < n })
+		})
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestTableFull(t *testing.T) {
+	var log lines
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newOwner(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	run(t, d)
+	inner := service(t, d)
+	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
+	exchange(t, first, host.LocalAddr(), inner)
+	exchange(t, second, host.LocalAddr(), inner)
+	for range 5 {
+		ask(t, third, host.LocalAddr(), "no room")
+	}
+	exchange(t, first, host.LocalAddr(), inner) // nothing of the third before it
+	eventually(t, "it says so", func() bool { return strings.Contains(log.String(), "table of flows is full") })
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, host.LocalAddr().String()) || !strings.Contains(text, "flows=2") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
+// TestDescriptorsFull: stand-ins share the limit of descriptors.
+func TestDescriptorsFull(t *testing.T) {
+	var log lines
+	m := newOwner(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	var others budget.Share
+	defer others.Close()
+	for d.share.Room() > 0 {
+		others.Take(d.share.Room())
+	}
+	run(t, d)
+	inner := service(t, d)
+	for range firstFlows {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+	ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "no room")
+	eventually(t, "it says so", func() bool {
+		return strings.Contains(log.String(), "table of flows is full") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
+	})
+	others.Give(20)
+	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+}
+
+// TestTableMakesRoom: clients that ask once do not keep others out.
+func TestTableMakesRoom(t *testing.T) {
+	defer func(before time.Duration) { silence = before }(silence)
+	silence = 0
+	var log lines
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newOwner(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	stop := run(t, d)
+	defer stop()
+	inner := service(t, d)
+	first := client(t, "udp4", "127.0.0.1:0")
+	exchange(t, first, host.LocalAddr(), inner)
+	for range 20 {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+	exchange(t, first, host.LocalAddr(), inner)
+	stop()
+	if n := len(d.byClient); n != 3 {
+		t.Errorf("%d flows", n)
+	}
+	if text := log.String(); !strings.Contains(text, "make room") {
+		t.Errorf("the log says %q", text)
+	}
+}
+
+func TestThousands(t *testing.T) {
+	const many = 4000
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 2*many+2000 {
+		ktest.Skip(t, "RLIMIT_NOFILE is %d", limit.Cur)
+	}
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newOwner(t), f, Options{})
+	run(t, d)
+	inner := service(t, d)
+	go func() { // ends when inner is closed
+		b := make([]byte, 2048)
+		for {
+			n, from, err := inner.ReadFrom(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = inner.WriteTo(fmt.Appendf(nil, "%s for %v", b[:n], from), from)
+			}
+		}
+	}()
+	clients := make([]net.PacketConn, many)
+	for i := range clients {
+		clients[i] = client(t, "udp4", fmt.Sprintf("127.0.%d.%d:0", i%5, 1+i%7))
+	}
+	for round := range 3 {
+		for at := 0; at < many; at += 50 { // as many as the queues have room for
+			for i, c := range clients[at : at+50] {
+				ask(t, c, host.LocalAddr(), fmt.Sprint(round, " ", at+i))
+			}
+			for i, c := range clients[at : at+50] {
+				if text, _ := receive(t, c); text != fmt.Sprint(round, " ", at+i, " for ", c.LocalAddr()) {
+					t.Fatalf("client %d received %q", at+i, text)
+				}
+			}
+		}
+	}
+}
+
+// TestOwnerCloses: a relay that there is serves whom it has, and everybody who comes, when
+// no other one can be made any more.
+func TestOwnerCloses(t *testing.T) {
+	m := newOwner(t)
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, m, f, Options{})
+	run(t, d)
+	inner := service(t, d)
+	old := client(t, "udp4", "127.0.0.1:0")
+	exchange(t, old, host.LocalAddr(), inner)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f2, _ := hostSocket(t, "udp4", "127.0.0.1:0")
+	if _, err := Open(m, f2, Options{}); !errors.Is(err, netns.ErrClosed) {
+		t.Errorf("another one: %v", err)
+	}
+	exchange(t, old, host.LocalAddr(), inner)
+	for range 3 * firstFlows {
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
+}
+
+func TestCloseWhileRunning(t *testing.T) {
+	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
+	d := standIn(t, newOwner(t), f, Options{})
+	done := make(chan error, 1)
+	go func() { done <- d.Run(context.Background()) }()
+	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), service(t, d))
+	for range 2 {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := d.Run(context.Background()); !errors.Is(err, ErrClosed) {
+		t.Errorf("run after close: %v", err)
+	}
+}
+
+// TestNothingIsLeft counts descriptors: realms die with their sockets.
+func TestNothingIsLeft(t *testing.T) {
+	m := newOwner(t)
+	f, _ := hostSocket(t, "udp", "[::]:0")
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	standIn(t, m, f, Options{}).Close() // the owner stays
+	before := count()
+	for range 20 {
+		d := standIn(t, m, f, Options{})
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
+	if n := budget.Taken(); n != 0 {
+		t.Errorf("%d flow sockets are counted", n)
+	}
+	if on, err := unix.GetsockoptInt(descriptor(t, f), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO); err != nil || on != 0 {
+		t.Errorf("IPV6_RECVPKTINFO of the host's socket is %d, %v", on, err)
+	}
+}
+
+func TestStandInRefuses(t *testing.T) {
+	m := newOwner(t)
+	for name, make := range map[string]func() (int, error){
+		"a stream":        func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) },
+		"not bound":       func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) },
+		"not bound, unix": func() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) },
+		"multicast": func() (int, error) {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{224, 0, 0, 99}, Port: 5999})
+			}
+			return fd, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, err := make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "host")
+			defer f.Close()
+			d, err := Open(m, f, Options{})
+			if err == nil {
+				d.Close()
+				t.Fatal("it stands in")
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// helperParent starts a process that relays, and returns it and the address.
+func helperParent(t *testing.T) (c *exec.Cmd, host *net.UDPAddr) {
+	t.Helper()
+	c = exec.Command("/proc/self/exe", "helper", "parent")
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	host = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	if _, err := fmt.Fscanln(out, &host.Port); err != nil {
+		t.Fatal(err)
+	}
+	return c, host
+}
+
+// parent is the helper: it relays to an echo of its own.
+func parent() {
+	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err == nil {
+		var f *os.File
+		var d *Datagrams
+		m := new(netns.Owner)
+		if f, err = host.(*net.UDPConn).File(); err == nil {
+			d, err = Open(m, f, Options{})
+		}
+		if err == nil {
+			fmt.Println(host.LocalAddr().(*net.UDPAddr).Port)
+			go echo(d.innerFD)
+			err = d.Run(context.Background())
+		}
+	}
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// TestNobodyElse: a relay has no process, and ends with ours.
+func TestNobodyElse(t *testing.T) {
+	c, host := helperParent(t)
+	client := client(t, "udp4", "127.0.0.1:0")
+	ask(t, client, host, "hello")
+	receive(t, client)
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Process.Pid))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	for _, path := range paths {
+		if text, err := os.ReadFile(path); err == nil && len(text) > 0 { // a thread may end
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	eventually(t, "the host's address is free", func() bool {
+		c, err := net.ListenUDP("udp4", host)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+}
+
+// TestIdle: nobody wakes up while nobody comes, also with a client in the table.
+func TestIdle(t *testing.T) {
+	c, host := helperParent(t)
+	client := client(t, "udp4", "127.0.0.1:0")
+	ask(t, client, host, "hello")
+	receive(t, client)
+	eventually(t, "half a second without a switch", func() bool {
+		before := switches(t, c.Process.Pid)
+		time.Sleep(500 * time.Millisecond)
+		return switches(t, c.Process.Pid) == before
+	})
+}
+
+// switches counts how often a thread of a process went to sleep.
+func switches(t *testing.T, pid int) (sum int) {
+	t.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("process %d is gone: %v", pid, err)
+	}
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // a thread may end
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+				n, _ := strconv.Atoi(strings.TrimSpace(value))
+				sum += n
+			}
+		}
+	}
+	return sum
+}
