@@ -218,7 +218,7 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 func TestProxyEndsTheDeaf(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := ktest.Port(t)
-		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "hold = \"500ms\"\n", "0s", "once")
+		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "hold = \"500ms\"\nmax_connections = 1\n", "0s", "once")
 		dial := func() net.Conn {
 			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
 			if err != nil {
@@ -239,7 +239,7 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 		if _, err := talk(queued, []byte("hello")); err != nil {
 			t.Errorf("who waited in the queue: %v", err)
 		}
-		a.waitN(2, "state=running")
+		a.waitN(3, "state=running") // the second one listens no more, too, when it comes to the queue
 	}
 }
 

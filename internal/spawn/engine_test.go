@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"activator/internal/ktest"
 	"activator/internal/sandbox"
@@ -18,11 +21,37 @@ import (
 // shellEngine is an engine that is a shell script.
 type shellEngine struct {
 	script string
+	pause  *exec.Cmd // whose namespaces are entered; nil: nobody's
 	ended  []bool
 }
 
-func (e *shellEngine) Prepare(context.Context) (*os.File, error) { return nil, nil }
-func (e *shellEngine) Ended(inOrder bool)                        { e.ended = append(e.ended, inOrder) }
+// Prepare has an ordinary user's engine enter a namespace of that user's, as podman's do:
+// without one nobody but root may ask where the reaper works, which is not dumpable.
+func (e *shellEngine) Prepare(context.Context) (*os.File, error) {
+	if e.pause == nil {
+		return nil, nil
+	}
+	fd, err := unix.PidfdOpen(e.pause.Process.Pid, 0)
+	return os.NewFile(uintptr(fd), "pidfd"), err
+}
+
+func (e *shellEngine) Ended(inOrder bool) { e.ended = append(e.ended, inOrder) }
+
+// startPause starts a process that stands in namespaces of its own.
+func startPause(t *testing.T) *exec.Cmd {
+	t.Helper()
+	pause := exec.Command("sleep", "1000")
+	ids := func(id int) []syscall.SysProcIDMap {
+		return []syscall.SysProcIDMap{{ContainerID: id, HostID: id, Size: 1}}
+	}
+	pause.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL,
+		UidMappings: ids(os.Getuid()), GidMappings: ids(os.Getgid())}
+	if err := pause.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pause.Process.Kill(); _ = pause.Wait() })
+	return pause
+}
 
 func (e *shellEngine) Command(string) ([]string, sandbox.Engine, error) {
 	return []string{"/bin/sh", "-c", e.script}, sandbox.Engine{Seal: true}, nil
@@ -32,6 +61,9 @@ func startEngine(t *testing.T, script string) (*Process, *shellEngine) {
 	t.Helper()
 	ktest.Filters(t)
 	engine := &shellEngine{script: script}
+	if os.Getuid() != 0 {
+		engine.pause = startPause(t)
+	}
 	process := spec.Process{Name: "engine", Argv: []string{"engine"}, Env: []string{"PATH=" + os.Getenv("PATH")}}
 	starter := starterFor()
 	t.Cleanup(starter.Close)
