@@ -112,7 +112,8 @@ func (p *Proxy) join(c *conn, fd int32) {
 // and its words go with the segment that ends the handshake, see [Prepare]. It
 // reports whether c still lives.
 func (p *Proxy) early(c *conn) bool {
-	n, e := recv(c.fd[client], p.buffer)
+	// The next run may have to put a header before it.
+	n, e := recv(c.fd[client], p.buffer[:copySize-mostHeader])
 	if e != 0 || n == 0 {
 		if e != 0 && e != unix.EAGAIN && e != unix.EINTR {
 			p.reset(c) // the client was
@@ -215,14 +216,21 @@ func (p *Proxy) connected(c *conn, ev uint32) bool {
 	return true
 }
 
-// announce sends the header of the PROXY protocol.
+// announce sends the header of the PROXY protocol, before what the client has said to a
+// run that ended, see early.
 func (p *Proxy) announce(c *conn) {
 	if p.options.Protocol == "" {
 		return
 	}
 	who := Client{fd: c.fd[client]}
 	who.peer = nameOf(who.fd, unix.SYS_GETPEERNAME)
-	p.hold(&c.half[client], appendHeader(p.buffer[:0], p.options.Protocol, who.Addr(), who.Local()))
+	first := appendHeader(p.buffer[:0], p.options.Protocol, who.Addr(), who.Local())
+	up := &c.half[client]
+	if up.block != nil {
+		first = append(first, up.block[up.at:up.end]...)
+		p.drop(up)
+	}
+	p.hold(up, first)
 }
 
 // broke: side s was reset. What came from it is still carried, then the other

@@ -10,6 +10,9 @@ import (
 // The PROXY protocol tells the program who the client is: a header before the
 // first byte. https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
 
+// mostHeader is more bytes than any header has: 107 of version 1, section 2.1.
+const mostHeader = 128
+
 // checkProtocol is the reading of Options.Protocol.
 func checkProtocol(version string) error {
 	switch version {

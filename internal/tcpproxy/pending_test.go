@@ -1,11 +1,16 @@
 package tcpproxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // aside is a [Pending].
@@ -119,5 +124,34 @@ func TestRefusedLate(t *testing.T) {
 	_ = c.CloseWrite()
 	if answer, err := io.ReadAll(c); string(answer) != "hello" || err != nil || dialer.n.Load() < 2 {
 		t.Errorf("%q, %v after %d:\n%s", answer, err, dialer.n.Load(), p.log)
+	}
+}
+
+// The run that serves him may have a header to send, which the last one had not.
+func TestPendingBehindHeader(t *testing.T) {
+	f, addr := listener(t, "tcp4", 512)
+	pending := make(aside, 1)
+	c, err := net.Dial("tcp4", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	said := bytes.Repeat([]byte("hello"), (copySize-mostHeader)/5) // as much as is read at once
+	err = fd.Control(f, func(socket int) error {
+		accepted, _, err := unix.Accept4(socket, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		pending.Put(accepted, said)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	startOn(t, Route{Listener: f, Dialer: echoing(t, "tcp4"), Pending: pending}, addr, Options{Protocol: "v2"})
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	const header = 16 + 12 // of IPv4, section 2.2
+	answer, err := io.ReadAll(c)
+	if len(answer) != header+len(said) || !bytes.HasSuffix(answer, said) || err != nil {
+		t.Errorf("%d bytes of %d, %v: %.20q", len(answer), header+len(said), err, answer)
 	}
 }
