@@ -2,6 +2,7 @@ package listen
 
 import (
 	"fmt"
+	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -78,12 +79,14 @@ func (a *Aside) refuse(most int) (refused int) {
 	return refused
 }
 
+// TurnAway turns all of them away, and returns how many.
+func (a *Aside) TurnAway() int { return a.refuse(math.MaxInt) }
+
 func (a *Aside) close() {
 	a.mu.Lock()
 	a.closed = true
-	n := len(a.clients)
 	a.mu.Unlock()
-	a.refuse(n)
+	a.TurnAway()
 }
 
 // reset closes a connection so that its client sees no end of an answer: with a reset,

@@ -140,3 +140,20 @@ func (s *Service) expire(socket *listen.Socket) {
 		s.log.Warn("clients turned away: no run of the service has read what they sent for as long as hold", "socket", socket.String(), "datagrams", n, "hold", s.spec.Hold)
 	}
 }
+
+// disown turns away who was taken off a socket's queue for a service that was configured
+// otherwise, if no run of this one can take him: he would wake it for nothing, for ever.
+func (s *Service) disown() {
+	if s.spec.Handover == spec.Proxy {
+		return
+	}
+	for _, socket := range s.sockets {
+		n := socket.Aside().TurnAway()
+		if socket.Spec().Seal != spec.Relayed {
+			n += socket.Undelivered().Expire(1)
+		}
+		if n > 0 {
+			s.log.Warn("clients turned away: they were accepted for the service before the reload, which was a proxied one", "socket", socket.String(), "clients", n)
+		}
+	}
+}

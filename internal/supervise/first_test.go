@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/netns"
@@ -305,4 +307,34 @@ func (s *sleepy) Ask() {
 	if readable(s.host) {
 		s.relayed.Run()
 	}
+}
+
+// Who was accepted for a proxied service, before a reload, cannot be had by a program that
+// inherits the socket: he is turned away, and wakes nobody.
+func TestAcceptedBeforeReload(t *testing.T) {
+	var client net.Conn
+	s := &stand{t: t, log: make(chan string, 10000)}
+	s.before = func(socket *listen.Socket) {
+		client = s.ask()
+		file, err := socket.Lend()
+		if err == nil {
+			err = fd.Control(file, func(listener int) error {
+				accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+				socket.Aside().Put(accepted, []byte("hello"))
+				return err
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.up("once", nil)
+	s.await("clients turned away", "clients=1")
+	if text, err := io.ReadAll(client); len(text) > 0 {
+		t.Errorf("answer %q, %v", text, err)
+	}
+	if s.service.sockets[0].Aside().Any() {
+		t.Error("somebody is aside still")
+	}
+	s.answered(s.ask())
 }

@@ -90,6 +90,7 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.unwatch()
 	defer close(s.over)
 	defer s.dropReflex()
+	s.disown()
 	s.queue()
 	s.say(slog.LevelInfo)
 	for done := ctx.Done(); s.state != ended; {

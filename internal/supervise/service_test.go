@@ -119,7 +119,8 @@ type stand struct {
 	address string // "": a unix socket at path
 	seal    spec.Seal
 	means   listen.Means
-	shut    bool // nobody is told yet to build a sandbox
+	shut    bool                 // nobody is told yet to build a sandbox
+	before  func(*listen.Socket) // what has happened to its socket; nil: nothing
 	turns   *Turns
 	service *Service
 	t       *testing.T
@@ -237,6 +238,9 @@ func (s *stand) open() *listen.Socket {
 	sockets, err := listen.OpenAll([]spec.Socket{{Address: address, Name: "test", Seal: s.seal}}, s.means)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if s.before != nil {
+		s.before(sockets[0])
 	}
 	return sockets[0]
 }
