@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"strings"
 
+	subid "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/access"
@@ -175,17 +176,14 @@ func subordinateIDs() Ability {
 	a.OK, a.Detail = false, "no entry in /etc/subuid"
 	a.Cure = "apt install uidmap && usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
 	u, err := user.Current()
-	data, readErr := os.ReadFile("/etc/subuid")
-	if err != nil || readErr != nil {
+	if err != nil {
 		return a
 	}
-	for line := range strings.Lines(string(data)) {
-		if who, _, _ := strings.Cut(line, ":"); who == u.Username || who == u.Uid {
-			_, err := exec.LookPath("newuidmap")
-			a.OK, a.Detail = err == nil, strings.TrimSpace(line)
-			if err != nil {
-				a.Detail = "no newuidmap in PATH"
-			}
+	ranges, _ := subid.ParseSubIDFileFilter("/etc/subuid", func(r subid.SubID) bool { return r.Name == u.Username || r.Name == u.Uid })
+	for _, r := range ranges {
+		a.OK, a.Detail = true, fmt.Sprintf("%s:%d:%d", r.Name, r.SubID, r.Count)
+		if _, err := exec.LookPath("newuidmap"); err != nil {
+			a.OK, a.Detail = false, "no newuidmap in PATH"
 		}
 	}
 	return a

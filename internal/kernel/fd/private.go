@@ -2,11 +2,10 @@ package fd
 
 import (
 	"os"
-	"os/user"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 
+	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,36 +29,20 @@ func listed(path string) bool {
 
 // alone looks at group(5) and passwd(5), once.
 var alone = sync.OnceValue(func() bool {
-	gid := strconv.Itoa(os.Getegid())
-	us, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	uid, gid := os.Geteuid(), os.Getegid()
+	us, err := user.LookupUid(uid)
 	if err != nil || us.Gid != gid {
 		return false
 	}
-	found := false
-	for _, line := range lines("/etc/group") { // name:password:gid:members
-		if len(line) < 4 || line[2] != gid {
-			continue
-		}
-		if line[0] != us.Username || line[3] != "" && line[3] != us.Username {
-			return false
-		}
-		found = true
+	groups, err := user.ParseGroupFileFilter("/etc/group", func(g user.Group) bool { return g.Gid == gid })
+	if err != nil || len(groups) == 0 {
+		return false
 	}
-	for _, line := range lines("/etc/passwd") { // name:password:uid:gid:...
-		if len(line) > 3 && line[3] == gid && line[2] != us.Uid {
+	for _, g := range groups {
+		if g.Name != us.Name || slices.ContainsFunc(g.List, func(member string) bool { return member != us.Name }) {
 			return false
 		}
 	}
-	return found
+	others, err := user.ParsePasswdFileFilter("/etc/passwd", func(u user.User) bool { return u.Gid == gid && u.Uid != uid })
+	return err == nil && len(others) == 0
 })
-
-func lines(path string) (all [][]string) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(text)) {
-		all = append(all, strings.Split(strings.TrimSpace(line), ":"))
-	}
-	return all
-}
