@@ -105,7 +105,7 @@ func (p *Process) Reflex() (*reflex.Reflex, error) {
 	for _, i := range p.taken.few() {
 		r.Same(i.path, i.Inode)
 	}
-	if !p.starter.guard.guards(p, r) || !p.Fresh() {
+	if !p.armGuard(r) || !p.Fresh() {
 		r.Close()
 		return nil, nil
 	}

@@ -21,7 +21,7 @@ import (
 // is already in the environment by the same name is replaced. An error says that
 // the process is gone.
 func (p *Process) Hand(connection *os.File, env []string) error {
-	if err := p.starter.guard.check(p); err != nil {
+	if err := p.checkGuard(); err != nil {
 		return err
 	}
 	if !p.kept {

@@ -162,7 +162,7 @@ func (p *Process) Go(ctx context.Context) error {
 // Release says to the waiting process that it may go on to exec the program. It
 // waits for nobody: one that is gone is no error of Release, but of Started.
 func (p *Process) Release() error {
-	if err := p.starter.guard.check(p); err != nil {
+	if err := p.checkGuard(); err != nil {
 		return err
 	}
 	if p.goes {

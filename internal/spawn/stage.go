@@ -13,6 +13,7 @@ import (
 
 	"activator/internal/fdpass"
 	"activator/internal/kernel/fd"
+	"activator/internal/spawn/guard"
 )
 
 // exitStage is the status of a child that could not become the program; we know
@@ -28,15 +29,15 @@ func init() {
 }
 
 // IsStage reports whether this process was started as a reaper, or as the guard.
-func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == stageName || isGuard() }
+func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == stageName || guard.Is() }
 
 // Stage is a reaper: it is shut in already, is told a plan, waits for the word to
 // go, and has the program for a child. It never returns, and logs nothing. It must
 // be the first statement of main. The guard goes the same way: a binary that knew
 // only one of the two would start itself without end.
 func Stage() {
-	if isGuard() {
-		standGuard()
+	if guard.Is() {
+		guard.Stand()
 	}
 	control, err := strconv.Atoi(os.Args[1])
 	if err != nil {

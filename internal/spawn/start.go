@@ -49,7 +49,7 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given
 	}
 	defer b.closeLent()
 	// Before it gets what it needs to go on.
-	if err = s.guard.hold(p); err == nil {
+	if err = p.hold(); err == nil {
 		err = p.ready(ctx, b)
 	}
 	if err != nil {

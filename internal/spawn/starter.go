@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/sandbox"
+	"activator/internal/spawn/guard"
 )
 
 // Starter starts every child of the activator from a few threads of its own. The
@@ -21,7 +22,7 @@ type Starter struct {
 	threads  sync.WaitGroup
 	close    sync.Once
 	runtime  runtimeFolders
-	guard    guard
+	guard    *guard.Guard
 	null     int      // /dev/null, lent to children
 	slots    chan int // descriptors at which a child finds its end of the conversation; who takes one returns it
 	mounts   mountTable
@@ -36,7 +37,6 @@ const atOnce = 4
 // need no process can be started, and the error says what is missing.
 func NewStarter() (*Starter, error) {
 	s := &Starter{requests: make(chan func()), slots: make(chan int, atOnce), quit: make(chan struct{}), done: make(chan struct{})}
-	s.guard.starter, s.guard.patience, s.guard.held = s, guardPatience, make(map[*Process]struct{})
 	if err := s.openDescriptors(); err != nil {
 		s.closeDescriptors()
 		return nil, err
@@ -48,10 +48,8 @@ func NewStarter() (*Starter, error) {
 		s.threads.Wait()
 		close(s.done)
 	}()
-	s.guard.mu.Lock()
-	err := s.guard.renew()
-	s.guard.mu.Unlock()
-	if err != nil {
+	var err error
+	if s.guard, err = guard.Start(s.startGuard); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -66,7 +64,7 @@ func (s *Starter) Close() {
 		close(s.quit)
 	})
 	<-s.done
-	s.guard.close()
+	s.guard.Close()
 	s.mounts.close()
 	s.closeDescriptors()
 }

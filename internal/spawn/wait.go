@@ -20,7 +20,7 @@ func (p *Process) Wait() (Exit, error) {
 		if p.err = readable(p.pidfd); p.err == nil {
 			p.err = p.reap()
 		}
-		p.starter.guard.forget(p)
+		p.starter.guard.Forget(p.pidfd)
 		p.starter.restock()
 		p.starter.runtime.release(p.folders)
 		if p.notify != nil {

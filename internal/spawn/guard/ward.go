@@ -1,7 +1,8 @@
-package spawn
+package guard
 
 import (
 	"os"
+	"os/signal"
 	"slices"
 	"time"
 
@@ -11,31 +12,31 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// guardSocket is the guard's end of the socketpair.
-const guardSocket = 3
+const (
+	wardSocket = 3   // its end of the socketpair
+	wardFailed = 125 // exit status of a guard that has to be replaced
+)
 
-func isGuard() bool { return len(os.Args) == 1 && os.Args[0] == guardName }
+// Is reports whether this process was started as the guard.
+func Is() bool { return len(os.Args) == 1 && os.Args[0] == name }
 
-// standGuard is the guard: it collects pidfds until the activator is gone, kills
-// who is left, and never returns. Meanwhile it stands in one recvmsg(2).
-func standGuard() {
+// Stand is the guard: it collects pidfds until the activator is gone, kills
+// what is left, and never returns. Meanwhile it stands in one recvmsg(2).
+func Stand() {
 	// The end of a group or a session, and a manager that stops everything in a
 	// cgroup, mean the activator: its end is ours, after it, and not before.
-	ignore := sigaction{handler: 1} // SIG_IGN
-	for _, sig := range []uintptr{uintptr(unix.SIGHUP), uintptr(unix.SIGINT), uintptr(unix.SIGQUIT), uintptr(unix.SIGTERM)} {
-		_ = sigactionOf(sig, &ignore, nil)
-	}
-	w := newWard(guardSocket)
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	w := newWard(wardSocket)
 	for w.receive() == nil {
 	}
 	if !w.orphaned {
-		os.Exit(exitStage) // the activator starts another one, and tells it of everybody
+		os.Exit(wardFailed) // the activator starts another one, and tells it of everybody
 	}
 	w.kill()
 	os.Exit(0)
 }
 
-// ward is what the guard holds. It has no collector (see stageEnv) and lives
+// ward is what the guard holds. It has no collector (its starter turns that off) and lives
 // long, so receive allocates nothing but room for more.
 type ward struct {
 	held     []int32 // pidfds
