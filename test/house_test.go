@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
-	"internal/spawn":          {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spawn/guard", "internal/spec"},
+	"internal/spawn":          {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spawn/guard", "internal/spawn/reaper", "internal/spec"},
 	"internal/supervise":      {"internal/usernotif", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/tcpproxy", "internal/reflex", "internal/seal/udprelay", "internal/spawn", "internal/spec"},
 	"internal/inetd":          {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/spec", "internal/supervise"},
 
@@ -55,6 +55,7 @@ var arrows = map[string][]string{
 	"internal/kernel/proc":   {},
 
 	"internal/spawn/guard":     {"internal/fdpass", "internal/kernel/fd", "internal/reflex", "internal/sandbox"},
+	"internal/spawn/reaper":    {"internal/kernel/fd", "internal/kernel/proc"},
 	"internal/sandbox/seccomp": {"internal/kernel/sockopt", "internal/spec"},
 
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
@@ -62,7 +63,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/spawn", "internal/spawn/guard",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/spawn", "internal/spawn/guard", "internal/spawn/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

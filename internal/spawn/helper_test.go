@@ -259,6 +259,15 @@ func starterFor() *Starter {
 	return s
 }
 
+// children lists our own.
+func children() []int {
+	self := strconv.Itoa(os.Getpid())
+	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
+		status, err := proc.Status(pid)
+		return err != nil || status["PPid"] != self
+	})
+}
+
 // awaitEnd waits for the end of a process, by its pidfd.
 func awaitEnd(pidfd int, limit time.Duration) error {
 	events, err := fd.Poll(pidfd, unix.POLLIN, limit)

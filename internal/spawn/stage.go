@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +52,6 @@ func Stage() {
 
 type stage struct {
 	control descriptor
-	ending  atomic.Bool // what an engine started is to end
 	plan    *plan
 }
 
@@ -77,7 +75,7 @@ func (s *stage) run() error {
 	if err := s.await(); err != nil {
 		return err
 	}
-	return s.reaper()
+	return s.keepProgram()
 }
 
 // fail tells the parent.

@@ -1,0 +1,163 @@
+package reaper
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
+)
+
+// exitFailed is the exit status of a reaper whose program's is not known.
+const exitFailed = 125
+
+// Reaper passes on signals to a program, waits for everything that has nobody else, and ends as the
+// program did.
+type Reaper struct {
+	bare    bool // pid 1 of no namespace: what is left is ours to kill
+	engine  bool // bare, and what a container engine leaves behind is given time to end
+	signals chan os.Signal
+	ending  atomic.Bool // what an engine started is to end
+}
+
+// New makes this process a reaper. Signals are kept from now on, for a program that it
+// starts next.
+func New(bare, engine bool) (*Reaper, error) {
+	r := &Reaper{bare: bare, engine: engine, signals: make(chan os.Signal, 64)}
+	signal.Notify(r.signals)
+	if !bare {
+		return r, nil
+	}
+	// What the program leaves behind comes to us; and we must outlive the
+	// activator for as long as it takes to end it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
+	return r, os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0))
+}
+
+// Abandon kills what is left of a program that was not started after all.
+func (r *Reaper) Abandon() {
+	if r.bare {
+		killRest()
+	}
+}
+
+// Keep waits until the program has ended, and all that it left behind, and returns the status to
+// exit with: the program's, or 128+n for signal n. A byte from lifeline, or its end of file, ends
+// everything.
+func (r *Reaper) Keep(program int, lifeline io.Reader) (code int) {
+	go forward(r.signals, program)
+	go r.hold(lifeline, program)
+	code = r.reap(program)
+	switch {
+	case r.engine:
+		if r.awaitRest(); r.ending.Load() {
+			code = exitFailed // it has not cleaned up
+		}
+	case r.bare:
+		killRest()
+	}
+	return code
+}
+
+// forward passes on what we are sent. SIGURG is the Go runtime's own.
+func forward(signals <-chan os.Signal, program int) {
+	for received := range signals {
+		if sig, ok := received.(syscall.Signal); ok && sig != syscall.SIGCHLD && sig != syscall.SIGURG {
+			_ = unix.Kill(program, sig)
+		}
+	}
+}
+
+// hold ends everything when the activator says so or is gone.
+func (r *Reaper) hold(lifeline io.Reader, program int) {
+	var word [1]byte
+	_, _ = lifeline.Read(word[:])
+	if !r.bare {
+		os.Exit(exitFailed) // pid 1 of its namespace: the kernel kills the rest
+	}
+	if r.engine {
+		r.endRest() // also when the engine has ended, and only the rest is waited for
+		return
+	}
+	_ = unix.Kill(program, unix.SIGKILL)
+}
+
+// reap waits for all that end until the program does.
+func (r *Reaper) reap(program int) (code int) {
+	for {
+		pid, status, err := fd.Reap(-1)
+		r.reaped()
+		switch {
+		case err != nil:
+			return exitFailed
+		case pid == program && status.Exited():
+			return status.ExitStatus()
+		case pid == program && status.Signaled():
+			return 128 + int(status.Signal())
+		}
+	}
+}
+
+// restTimeout is how long an engine's monitor may take to clean up.
+const restTimeout = 10 * time.Second
+
+// awaitRest waits for what an engine has left behind: its monitor, which cleans up after
+// the container. What is there for longer than it may take is killed.
+func (r *Reaper) awaitRest() {
+	time.AfterFunc(restTimeout, r.endRest)
+	for {
+		if _, _, err := fd.Reap(-1); err != nil {
+			return
+		}
+		r.reaped()
+	}
+}
+
+// endRest kills our children, and those that become ours as these are reaped.
+func (r *Reaper) endRest() {
+	r.ending.Store(true)
+	killChildren()
+}
+
+// reaped follows each reaping: those of the one that has ended are our children now.
+func (r *Reaper) reaped() {
+	if r.ending.Load() {
+		killChildren()
+	}
+}
+
+func killChildren() {
+	for _, child := range children() {
+		_ = unix.Kill(child, unix.SIGKILL)
+	}
+}
+
+// killRest kills our children until there are none: those of a killed one become
+// ours.
+func killRest() {
+	for {
+		killChildren()
+		if _, _, err := fd.Reap(-1); err != nil {
+			return
+		}
+	}
+}
+
+// children lists our own.
+func children() []int {
+	self := strconv.Itoa(os.Getpid())
+	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
+		status, err := proc.Status(pid)
+		return err != nil || status["PPid"] != self
+	})
+}

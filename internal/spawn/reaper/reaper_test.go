@@ -1,0 +1,86 @@
+package reaper
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "reaper" {
+		beReaper(os.Args[2])
+	}
+	ktest.Main(m)
+}
+
+// beReaper keeps a shell, and never returns. Its standard input is its lifeline.
+func beReaper(script string) {
+	r, err := New(true, false)
+	if err != nil {
+		panic(err)
+	}
+	child := exec.Command("sh", "-c", script)
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+	os.Exit(r.Keep(child.Process.Pid, os.Stdin))
+}
+
+// A reaper ends as its program does, after everything that this has left behind.
+func TestKeep(t *testing.T) {
+	hangUp := func(_ *exec.Cmd, lifeline *os.File) { _ = lifeline.Close() }
+	terminate := func(reaper *exec.Cmd, _ *os.File) { _ = reaper.Process.Signal(syscall.SIGTERM) }
+	for _, test := range []struct {
+		script string // says the number of a process that it leaves behind
+		then   func(reaper *exec.Cmd, lifeline *os.File)
+		want   int
+	}{
+		{"sleep 1000 & echo $!; exit 3", nil, 3},
+		{"sleep 1000 & echo $!; kill -TERM $$", nil, 128 + 15},
+		{"(sleep 1000 & echo $!); sh -c 'exit 1'; exit 4", nil, 4},
+		{"sleep 1000 & echo $!; wait", hangUp, 128 + 9},
+		{"trap 'exit 5' TERM; sleep 1000 & echo $!; wait", terminate, 5},
+	} {
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, lifeline, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command(exe, "reaper", test.script)
+		command.Stdin, command.Stderr = theirs, os.Stderr
+		command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+		out, err := command.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		left := 0
+		if _, err := fmt.Fscan(bufio.NewReader(out), &left); err != nil {
+			t.Error(err)
+		}
+		if test.then != nil {
+			test.then(command, lifeline)
+		}
+		_ = command.Wait()
+		if got := command.ProcessState.ExitCode(); got != test.want {
+			t.Errorf("%s: %d, not %d", test.script, got, test.want)
+		}
+		if err := unix.Kill(left, 0); err != unix.ESRCH {
+			t.Errorf("%s: process %d is left: %v", test.script, left, err)
+		}
+		_, _ = theirs.Close(), lifeline.Close()
+	}
+}
