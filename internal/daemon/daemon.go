@@ -39,7 +39,7 @@ type Daemon struct {
 	starter      *spawn.Starter
 	restrictions *seal.Restrictions
 	watcher      *listen.Watcher
-	turns        *supervise.Turns
+	slots        *supervise.StartSlots
 	members      map[string]*member
 }
 
@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
-	d.turns = supervise.NewTurns(warmAtOnce(), warmRoom())
+	d.slots = supervise.NewStartSlots(warmAtOnce(), warmRoom())
 	if d.starter, err = spawn.NewStarter(); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	debug.FreeOSMemory() // now, instead of by and by while nobody comes
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	budget.Keep(len(services))
-	d.turns.Open()
+	d.slots.Open()
 	for {
 		select {
 		case <-ctx.Done():
@@ -175,7 +175,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,
-		Turns:   d.turns,
+		Slots:   d.slots,
 	}, sockets)
 	id := 0
 	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil {

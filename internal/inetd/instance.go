@@ -14,12 +14,12 @@ import (
 // instance is one run of the program, for one client.
 type instance struct {
 	*sandbox
-	client  *client
-	cancel  context.CancelFunc // gives up the start
-	started time.Time
-	hurry   *supervise.Place // from the client to the exec
-	running bool             // it was exec'ed
-	asked   bool             // we asked it to end: how it does is no failure
+	client   *client
+	cancel   context.CancelFunc // gives up the start
+	started  time.Time
+	starting *supervise.StartSlot // from the client to the exec
+	running  bool                 // it was exec'ed
+	asked    bool                 // we asked it to end: how it does is no failure
 }
 
 // start gives a client the sandbox that has stood longest, and leaves the rest
@@ -36,7 +36,7 @@ func (s *Service) start(c *client) {
 	i := &instance{sandbox: one, client: c, cancel: cancel, started: now}
 	s.instances[i] = true
 	s.starting++
-	i.hurry = s.around.Turns.Hurry()
+	i.starting = s.around.Slots.StartNow()
 	handed := one.child.Hand(c.File, environ(c)) // here and now: another goroutine may wait for its turn
 	s.working.Go(func() {
 		defer cancel()
@@ -90,7 +90,7 @@ type unstarted struct {
 func (u unstarted) to(s *Service) {
 	delete(s.instances, u.instance)
 	s.starting--
-	u.hurry.End()
+	u.starting.End()
 	c := u.client
 	if s.leaving {
 		s.drop(c)
@@ -119,7 +119,7 @@ func (r running) to(s *Service) {
 	i := r.instance
 	i.running = true
 	s.starting--
-	i.hurry.End()
+	i.starting.End()
 	if s.quiet == nil {
 		s.quiet = time.NewTimer(quiet)
 	}

@@ -68,8 +68,8 @@ func (s *Service) fill() {
 	if want == 0 && s.waiting() {
 		want = 1
 	}
-	if s.spec.Warm && s.place == nil && !s.pool.failed {
-		s.place = s.around.Turns.QueueUp()
+	if s.spec.Warm && s.slot == nil && !s.pool.failed {
+		s.slot = s.around.Slots.Queue()
 	}
 	free := min(cmp.Or(s.spec.MaxConns, maxConnections)-len(s.instances), s.share.Room()/perClient+len(s.returned))
 	for n := len(s.pool.ready) + len(s.pool.making); n < min(want, free); n++ {
@@ -158,8 +158,8 @@ func (m made) to(s *Service) {
 	default:
 		s.log.Error("sandbox not made", "err", m.err)
 		if s.placed {
-			s.place.End()
-			s.place, s.placed = nil, false
+			s.slot.End()
+			s.slot, s.placed = nil, false
 		}
 		if s.pool.failed = true; s.waiting() {
 			s.rest()

@@ -28,30 +28,30 @@ type Service struct {
 	reports  chan report   // from the goroutines
 	working  sync.WaitGroup
 
-	callers   []bool             // by socket: clients wait, as far as we know; not watched then
-	next      int                // the socket whose turn it is
-	pool      pool               // sandboxes
-	place     *supervise.Place   // for the sandbox that stands while nobody comes, kept once it is ours; nil: not asked for
-	placed    bool               // it is ours
-	instances map[*instance]bool // that have a client
-	starting  int                // those on their way to exec
-	sources   map[string]int     // how many of them, by source
-	returned  []*client          // whose instance did not start; they are first
-	history   supervise.History  // of starts
-	queues    supervise.Queues   // of who waits while nothing starts
-	resting   *time.Timer        // after a start that failed; nil: none runs
-	hold      *time.Timer        // of who waits while nothing starts; nil: none runs
-	calm      *time.Timer        // till the pool may be made smaller; nil: none runs
-	quiet     *time.Timer        // till the next sandbox may be made; nil: none runs
-	ending    *time.Timer        // stop_timeout; nil: none runs
-	due       []*instance        // to be ended in their turn
-	do        func(*instance)    // how
-	turn      *time.Timer        // of the next of them; nil: none runs
-	leaving   bool               // to be gone
-	turned    turnedAway         // by max_connections_per_source
-	share     budget.Share       // of who is taken off a queue
-	room      chan struct{}      // there is room in share again
-	scarce    turnedAway         // how often there was none
+	callers   []bool               // by socket: clients wait, as far as we know; not watched then
+	next      int                  // the socket whose turn it is
+	pool      pool                 // sandboxes
+	slot      *supervise.StartSlot // for the sandbox that stands while nobody comes, kept once it is ours; nil: not asked for
+	placed    bool                 // it is ours
+	instances map[*instance]bool   // that have a client
+	starting  int                  // those on their way to exec
+	sources   map[string]int       // how many of them, by source
+	returned  []*client            // whose instance did not start; they are first
+	history   supervise.History    // of starts
+	queues    supervise.Queues     // of who waits while nothing starts
+	resting   *time.Timer          // after a start that failed; nil: none runs
+	hold      *time.Timer          // of who waits while nothing starts; nil: none runs
+	calm      *time.Timer          // till the pool may be made smaller; nil: none runs
+	quiet     *time.Timer          // till the next sandbox may be made; nil: none runs
+	ending    *time.Timer          // stop_timeout; nil: none runs
+	due       []*instance          // to be ended in their turn
+	do        func(*instance)      // how
+	turn      *time.Timer          // of the next of them; nil: none runs
+	leaving   bool                 // to be gone
+	turned    turnedAway           // by max_connections_per_source
+	share     budget.Share         // of who is taken off a queue
+	room      chan struct{}        // there is room in share again
+	scarce    turnedAway           // how often there was none
 }
 
 // client is a connection on its way to an instance.
@@ -108,7 +108,7 @@ func (s *Service) Run(ctx context.Context) {
 		case i := <-s.readable:
 			s.callers[i] = true
 			s.called()
-		case <-s.place.Called():
+		case <-s.slot.Given():
 			s.placed = true
 		case <-s.healing:
 			s.heal()
@@ -135,11 +135,11 @@ func (s *Service) Run(ctx context.Context) {
 		}
 		s.serve()
 		if s.placed && len(s.pool.making) == 0 {
-			s.place.Stand() // or could not be built now: nobody has to wait for that
+			s.slot.Stand() // or could not be built now: nobody has to wait for that
 		}
 	}
 	s.stopTimers()
-	s.place.End()
+	s.slot.End()
 	s.log.Info("service ended", "state", "ended")
 }
 

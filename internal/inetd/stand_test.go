@@ -232,8 +232,8 @@ func (s *stand) run(service spec.Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := supervise.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Turns: supervise.NewTurns(2, 100)}
-	around.Turns.Open()
+	around := supervise.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: supervise.NewStartSlots(2, 100)}
+	around.Slots.Open()
 	s.service = New(service, around, sockets)
 	for _, socket := range sockets {
 		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {

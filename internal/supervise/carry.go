@@ -35,8 +35,8 @@ type carrier struct {
 	awaited atomic.Pointer[string] // the target that it does not listen at yet
 	retired atomic.Pointer[retirement]
 
-	couriers []*courier                           // of the goroutine
-	traffic  []atomic.Pointer[udprelay.Datagrams] // for each socket; nil: of a stream, or not carried yet
+	datagrams []*datagrams                         // of the goroutine
+	traffic   []atomic.Pointer[udprelay.Datagrams] // for each socket; nil: of a stream, or not carried yet
 }
 
 // lastWords is how long clients may still take, after the program's end, what it
@@ -175,7 +175,7 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 			reach := c.program.Target(target, netns.Options{Prepare: tcpproxy.Prepare, OwnAddress: s.spec.ProxyProtocol == ""})
 			defer reach.Close()
 			routes = append(routes, tcpproxy.Route{Listener: files[i], Pending: s.sockets[i].Aside(),
-				Dialer: &dialer{target: reach, watch: deafness{service: s, child: c.child}}})
+				Dialer: &dialer{target: reach, backend: backend{service: s, child: c.child}}})
 			there, err = awaitListening(c.ctx, reach)
 		}
 		if err != nil || !there {
@@ -193,9 +193,9 @@ func (s *Service) carryAll(c *carrier, p *process, files []*os.File) error {
 	}
 	for i, bound := range bounds {
 		if bound != nil {
-			if err := s.newCourier(c, i, files[i], bound); err != nil {
-				for _, courier := range c.couriers {
-					courier.end()
+			if err := s.openDatagrams(c, i, files[i], bound); err != nil {
+				for _, d := range c.datagrams {
+					d.end()
 				}
 				return err
 			}
@@ -270,50 +270,49 @@ func awaitListening(ctx context.Context, at interface{ Look() (bool, error) }) (
 
 // dialer connects clients to the program.
 type dialer struct {
-	target *netns.Target
-	watch  deafness
-	told   bool // the log knows that the target leads elsewhere
+	target  *netns.Target
+	backend backend
+	told    bool // the log knows that the target leads elsewhere
 }
 
-// deafness is how long a program has not listened, while somebody wanted something of
-// it. One that lives on and has listened to nobody for as long as a client may wait is
-// killed.
-type deafness struct {
+// backend is a program that may have stopped listening. One that lives on, and has not
+// listened for as long as a client may wait while there was one, is killed.
+type backend struct {
 	service *Service
 	child   *spawn.Process
-	since   time.Time // zero: it listens
+	silent  time.Time // since when it has not listened; zero: it listens
 }
 
-func (d *deafness) see(deaf bool) {
-	if !deaf {
-		d.since = time.Time{}
+func (b *backend) noteListening(listens bool) {
+	if listens {
+		b.silent = time.Time{}
 		return
 	}
-	if d.since.IsZero() {
-		d.since = time.Now()
+	if b.silent.IsZero() {
+		b.silent = time.Now()
 	}
-	if hold := d.service.spec.Hold; hold > 0 && time.Since(d.since) > hold {
-		d.service.log.Error("service killed: it does not listen any more", "pid", d.child.Pid(), "hold", hold)
-		d.since = time.Now()
-		d.child.Kill()
+	if hold := b.service.spec.Hold; hold > 0 && time.Since(b.silent) > hold {
+		b.service.log.Error("service killed: it does not listen any more", "pid", b.child.Pid(), "hold", hold)
+		b.silent = time.Now()
+		b.child.Kill()
 	}
 }
 
 // Dial implements [tcpproxy.Dialer]. A program that does not listen, any more or for a
-// moment, makes its next client wait, and nobody else is accepted then. Mostly it is
+// moment, makes its next client wait, and no other client is accepted then. Mostly it is
 // about to end.
 func (d *dialer) Dial(client *tcpproxy.Client) (int, error) {
 	fd, err := d.target.Dial(client.Addr())
 	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
-		d.watch.see(false)
+		d.backend.noteListening(true)
 		return fd, err
 	}
 	if errors.Is(err, netns.ErrForeign) && !d.told {
 		d.told = true
-		d.watch.service.log.Warn("nobody is connected: the target leads to a socket that is not the program's", "pid", d.watch.child.Pid(), "err", err)
+		d.backend.service.log.Warn("nobody is connected: the target leads to a socket that is not the program's", "pid", d.backend.child.Pid(), "err", err)
 	}
-	d.watch.see(true)
-	return -1, errDeaf
+	d.backend.noteListening(false)
+	return -1, errNotListening
 }
 
-var errDeaf = fmt.Errorf("it does not listen: %w", syscall.EAGAIN)
+var errNotListening = fmt.Errorf("it does not listen: %w", syscall.EAGAIN)

@@ -13,8 +13,8 @@ import (
 	"activator/internal/spec"
 )
 
-// courier carries the datagrams of one socket to the program and its answers back.
-type courier struct {
+// datagrams carries the datagrams of one socket to the program and its answers back.
+type datagrams struct {
 	*udprelay.Datagrams
 	n     int // of the socket
 	bound *netns.Bound
@@ -35,51 +35,51 @@ func (c *carrier) await(target spec.Address) (*netns.Bound, error) {
 	return bound, nil
 }
 
-// newCourier makes the courier of socket n, which takes bound.
-func (s *Service) newCourier(c *carrier, n int, file *os.File, bound *netns.Bound) error {
+// openDatagrams makes the relay of socket n, which takes bound.
+func (s *Service) openDatagrams(c *carrier, n int, file *os.File, bound *netns.Bound) error {
 	s.expire(s.sockets[n])
-	d, err := udprelay.Carry(file, &post{Bound: bound, watch: deafness{service: s, child: c.child}},
+	d, err := udprelay.Carry(file, &boundQueue{Bound: bound, backend: backend{service: s, child: c.child}},
 		udprelay.Options{Expire: s.spec.ConnTimeout, Log: s.log, Undelivered: s.sockets[n].Undelivered()})
 	if err != nil {
 		bound.Close()
 		return err
 	}
-	c.couriers = append(c.couriers, &courier{d, n, bound})
+	c.datagrams = append(c.datagrams, &datagrams{d, n, bound})
 	c.traffic[n].Store(d)
 	return nil
 }
 
 // run carries until the program is gone. What it has not read is kept for the next
 // one.
-func (c *courier) run(over context.Context) error {
-	err := c.Run(over)
-	c.end()
+func (d *datagrams) run(over context.Context) error {
+	err := d.Run(over)
+	d.end()
 	if errors.Is(err, udprelay.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
-func (c *courier) end() {
-	_ = c.Close()
-	c.bound.Close()
+func (d *datagrams) end() {
+	_ = d.Close()
+	d.bound.Close()
 }
 
-// deliver starts the couriers; the first error ends the program. The function that it
+// deliver starts the relays of datagrams; the first error ends the program. The function that it
 // returns waits until they have ended.
 func (s *Service) deliver(c *carrier) (wait func() error) {
 	var all sync.WaitGroup
-	failed := make([]error, len(c.couriers))
-	for i, courier := range c.couriers {
+	failed := make([]error, len(c.datagrams))
+	for i, d := range c.datagrams {
 		all.Go(func() {
-			if failed[i] = courier.run(c.exited); failed[i] != nil {
+			if failed[i] = d.run(c.exited); failed[i] != nil {
 				c.child.Kill()
 			}
 		})
 	}
 	stop := context.AfterFunc(c.ctx, func() {
-		for _, courier := range c.couriers {
-			courier.Leave()
+		for _, d := range c.datagrams {
+			d.Leave()
 		}
 	})
 	return func() error {
@@ -91,9 +91,9 @@ func (s *Service) deliver(c *carrier) (wait func() error) {
 
 // emptied waits until nothing is on its way to the program any more, or it is gone.
 func (c *carrier) emptied() {
-	for _, courier := range c.couriers {
+	for _, d := range c.datagrams {
 		select {
-		case <-courier.Left():
+		case <-d.Left():
 		case <-c.exited.Done():
 		}
 	}
@@ -113,24 +113,24 @@ func (c *carrier) answered(r retirement) {
 
 // carriedSince reports whether more has been carried than seen, and notes it there.
 func (c *carrier) carriedSince(seen []uint64) (more bool) {
-	for _, courier := range c.couriers {
-		now := courier.Carried()
-		more = more || now != seen[courier.n]
-		seen[courier.n] = now
+	for _, d := range c.datagrams {
+		now := d.Carried()
+		more = more || now != seen[d.n]
+		seen[d.n] = now
 	}
 	return more
 }
 
-// post is [udprelay.Inside].
-type post struct {
+// boundQueue is [udprelay.Inside]: the socket that the program has bound.
+type boundQueue struct {
 	*netns.Bound
-	watch deafness
+	backend backend
 }
 
 // Queue implements [udprelay.Inside]. It is asked when there is something for the program.
-func (p *post) Queue() (spec.Queue, error) {
+func (p *boundQueue) Queue() (spec.Queue, error) {
 	q, err := p.Bound.Queue()
-	p.watch.see(err == nil && !q.There)
+	p.backend.noteListening(err != nil || q.There)
 	return q, err
 }
 

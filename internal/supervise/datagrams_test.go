@@ -50,7 +50,7 @@ func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrie
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &carrier{couriers: []*courier{{Datagrams: d}}}
+	c := &carrier{datagrams: []*datagrams{{Datagrams: d}}}
 	c.exited, c.exit = context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- d.Run(c.exited) }()
@@ -68,7 +68,7 @@ func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrie
 func TestAnsweredBeforeTheEnd(t *testing.T) {
 	host, program, client := loopback(t), loopback(t), loopback(t)
 	c := carrierFor(t, host, program)
-	looked := []uint64{c.couriers[0].Carried()}
+	looked := []uint64{c.datagrams[0].Carried()}
 	c.answered(retirement{seen: []uint64{looked[0]}, quiet: time.Hour}) // nobody came: it is not waited
 
 	if _, err := client.WriteTo([]byte("question"), host.LocalAddr()); err != nil {
@@ -84,7 +84,7 @@ func TestAnsweredBeforeTheEnd(t *testing.T) {
 		answered.Store(true)
 		_, _ = program.WriteTo([]byte("answer"), from)
 	})
-	c.couriers[0].Leave()
+	c.datagrams[0].Leave()
 	c.emptied()
 	c.answered(retirement{seen: looked, quiet: 3 * time.Second})
 	if !answered.Load() {

@@ -170,11 +170,11 @@ func (f *first) ask() (answered func()) {
 // function that is returned is called.
 func (f *first) open() (stands func()) {
 	f.t.Helper()
-	f.await("state=listening") // it has asked for its turn
-	f.turns.mu.Lock()
-	f.turns.open = true
-	f.turns.serve()
-	stands = sync.OnceFunc(f.turns.mu.Unlock)
+	f.await("state=listening") // it has asked for its slot
+	f.slots.mu.Lock()
+	f.slots.open = true
+	f.slots.giveSlots()
+	stands = sync.OnceFunc(f.slots.mu.Unlock)
 	f.t.Cleanup(stands) // before the service is stopped
 	return stands
 }
@@ -193,7 +193,7 @@ func (f *first) until(what string, is func() bool) {
 // and its reflex is not armed.
 func aboutToStand() bool {
 	stacks := make([]byte, 1<<20)
-	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "supervise.(*turn).stand(")
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "supervise.(*StartSlot).Stand(")
 }
 
 // The first client comes while nobody has built anything.

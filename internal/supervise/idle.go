@@ -54,7 +54,7 @@ func (s *Service) serve() (event, bool) {
 		_, _ = s.used() // from now on the kernel notes when datagrams come
 		s.limit(s.spec.IdleTimeout / looks)
 	}
-	return onOutdated, s.unwell && s.heal()
+	return onOutdated, s.healPending && s.heal()
 }
 
 // lookForClients looks whether anybody uses the service.

@@ -29,11 +29,11 @@ func TestReflexIsFirst(t *testing.T) {
 // whether he was answered then, and not only afterwards.
 func (s *stand) askAlone() bool {
 	s.t.Helper()
-	s.turns.mu.Lock()
+	s.slots.mu.Lock()
 	c := s.ask()
 	_ = c.SetReadDeadline(time.Now().Add(time.Second))
 	text, err := io.ReadAll(c)
-	s.turns.mu.Unlock()
+	s.slots.mu.Unlock()
 	if err == nil && string(text) == "pid 1\n" {
 		return true
 	}

@@ -19,7 +19,7 @@ type Surroundings struct {
 	Starter *spawn.Starter
 	Watcher *listen.Watcher
 	Sink    *output.Sink
-	Turns   *Turns
+	Slots   *StartSlots
 
 	Engine spawn.Engine // of this service alone, in place of its program; nil: none
 }
@@ -38,22 +38,22 @@ type Service struct {
 	over    chan struct{}       // closed when nobody receives them any more
 	working sync.WaitGroup      // those goroutines
 
-	state   state
-	watched state          // in which the sockets were asked last; ended: in none since the service has waited last
-	caller  *listen.Socket // who woke the service
-	process *process       // nil: none
-	reflex  *reflex.Reflex // says go to the sandbox that stands; nil: the service does
-	history history
-	losses  history // of sandboxes that stood for nobody
-	turn    *turn   // to build the next sandbox, and its place while it stands; nil: none
-	hurry   *turn   // from a client to the exec; nil: none
-	queues  queues
-	idle    idleness
-	timer   *time.Timer // of the state; nil: none runs
-	until   time.Time   // when it fires
-	hold    *time.Timer // of the client that has waited longest; nil: none runs
-	unwell  bool        // a node was touched while its socket was being handed over
-	said    []any       // attributes for the next line about a state
+	state       state
+	watched     state          // in which the sockets were asked last; ended: in none since the service has waited last
+	caller      *listen.Socket // who woke the service
+	process     *process       // nil: none
+	reflex      *reflex.Reflex // says go to the sandbox that stands; nil: the service does
+	history     history
+	losses      history    // of sandboxes that stood for nobody
+	slot        *StartSlot // to build the next sandbox, and its place while it stands; nil: none
+	starting    *StartSlot // from a client to the exec; nil: none
+	queues      queues
+	idle        idleness
+	timer       *time.Timer // of the state; nil: none runs
+	until       time.Time   // when it fires
+	hold        *time.Timer // of the client that has waited longest; nil: none runs
+	healPending bool        // a node was touched while its socket was being handed over
+	said        []any       // attributes for the next line about a state
 }
 
 // New makes a service of sockets, which are lent until Run has returned.
@@ -134,8 +134,8 @@ func (s *Service) next(done *<-chan struct{}) func() {
 		return func() { s.called(socket) }
 	case <-s.gone:
 		return func() {} // and so disarm has found
-	case <-s.turn.called():
-		return func() { s.handle(onTurn) }
+	case <-s.slot.Given():
+		return func() { s.handle(onSlot) }
 	case <-s.healing:
 		return func() {
 			if s.heal() {
@@ -245,7 +245,7 @@ func (s *Service) act(a action) (next event, follows bool) {
 		s.stop(&s.timer)
 		s.stop(&s.hold)
 		s.leaveQueue()
-		s.hurry.end()
+		s.starting.End()
 	}
 	return 0, false
 }
@@ -326,7 +326,7 @@ func (s *Service) receive(r report) {
 		s.process.stands = r.stands
 		s.handle(onPrepared)
 	case r.failed != nil:
-		s.hurry.end()
+		s.starting.End()
 		switch {
 		case waits(s.state):
 			s.lost(r.failed)
@@ -339,7 +339,7 @@ func (s *Service) receive(r report) {
 		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
 		s.handle(onExited)
 	case r.running != nil:
-		s.hurry.end()
+		s.starting.End()
 		s.process.running, s.process.answers, s.process.carrier = r.running, r.answers, r.carrier
 		if s.state == ending || s.state == aborting {
 			s.handle(onUp) // it came too late, and goes at once
@@ -387,7 +387,7 @@ func (s *Service) hear(m notify.Message) {
 // counted, and the clients who are still there are looked at.
 func (s *Service) rest() (event, bool) {
 	s.stop(&s.timer)
-	s.hurry.end()
+	s.starting.End()
 	var ran time.Duration
 	up, failed := false, true
 	if p := s.process; p != nil {
@@ -395,7 +395,7 @@ func (s *Service) rest() (event, bool) {
 		s.process = nil
 	}
 	s.mend()
-	if s.unwell {
+	if s.healPending {
 		s.heal()
 	}
 	if up && ran >= s.spec.Hold {
@@ -431,8 +431,8 @@ func (s *Service) mend() {
 // socket had to be bound anew for it. While a socket is being handed over it must
 // not change, so the look is put off till then.
 func (s *Service) heal() (anew bool) {
-	s.unwell = s.state == starting || s.state == warming
-	if s.unwell {
+	s.healPending = s.state == starting || s.state == warming
+	if s.healPending {
 		return false
 	}
 	for _, socket := range s.sockets {

@@ -97,34 +97,3 @@ func AnswerCalls(child *spawn.Process, service spec.Process, log *slog.Logger) (
 	_, end = s.answerCalls(child, nil)
 	return end
 }
-
-// Place is one in [Turns]. Its methods do nothing on nil.
-type Place struct{ turn *turn }
-
-// QueueUp asks for a turn to build a sandbox that stands for nobody yet.
-func (t *Turns) QueueUp() *Place { return &Place{t.queueUp()} }
-
-// Hurry says that a client waits for a start, until End.
-func (t *Turns) Hurry() *Place { return &Place{t.hurry()} }
-
-// Called is readable, once, when the turn has come.
-func (p *Place) Called() <-chan struct{} {
-	if p == nil {
-		return nil
-	}
-	return p.turn.called()
-}
-
-// Stand says that the sandbox is built.
-func (p *Place) Stand() {
-	if p != nil {
-		p.turn.stand()
-	}
-}
-
-// End gives the place back. Twice is fine.
-func (p *Place) End() {
-	if p != nil {
-		p.turn.end()
-	}
-}

@@ -28,7 +28,7 @@ type event uint8
 // The events.
 const (
 	onClient      event = iota // a socket is readable
-	onTurn                     // it is the service's turn to build its next sandbox
+	onSlot                     // a slot is given: the service may build its next sandbox
 	onPrepared                 // the sandbox stands
 	onUp                       // the program runs; with notify: it said READY=1
 	onStartFailed              // no program: the sandbox or the execve was refused, the sandbox is gone, or a socket is broken
@@ -41,7 +41,7 @@ const (
 	onEnd                      // stop for good
 )
 
-var eventNames = [...]string{"client", "turn", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "idle", "outdated", "end"}
+var eventNames = [...]string{"client", "slot", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "idle", "outdated", "end"}
 
 func (e event) String() string { return eventNames[e] }
 
@@ -52,12 +52,12 @@ type action uint8
 // The actions.
 const (
 	doNothing action = iota
-	doWatch          // wait for a client on every socket, and for a turn
-	doQueue          // wait for a turn
+	doWatch          // wait for a client on every socket, and for a slot
+	doQueue          // wait for a slot
 	doPrepare        // build a sandbox, which then waits
-	doKeep           // the sandbox stands: its turn is over
+	doKeep           // the sandbox stands: its slot is another's
 	doDefer          // there is no sandbox: wait before the next attempt
-	doDiscard        // the sandbox is of no use: kill it, and wait for a turn
+	doDiscard        // the sandbox is of no use: kill it, and wait for a slot
 	doClaim          // a client is there for the sandbox that is being built; start_timeout runs
 	doGo             // let the sandbox's process exec the program; start_timeout runs
 	doStart          // make a process that waits for nobody; start_timeout runs
@@ -86,7 +86,7 @@ type step struct {
 // happen, or comes too late to matter: it stays where it is and does nothing.
 var table = [ended + 1][onEnd + 1]step{
 	listening: {
-		onClient: {starting, doStart}, onTurn: {warming, doPrepare}, onStartFailed: {resting, doRest},
+		onClient: {starting, doStart}, onSlot: {warming, doPrepare}, onStartFailed: {resting, doRest},
 		onTimeout: {listening, doQueue}, onHoldOver: {listening, doRefuse}, onEnd: {ended, doRelease},
 	},
 	warming: {

@@ -20,17 +20,17 @@ const (
 	warmMaxDelay = 10 * time.Minute
 )
 
-// queue asks for a turn to build the next sandbox.
+// queue asks for a slot to build the next sandbox.
 func (s *Service) queue() {
-	if s.spec.Warm && s.turn == nil {
-		s.turn = s.around.Turns.queueUp()
+	if s.spec.Warm && s.slot == nil {
+		s.slot = s.around.Slots.Queue()
 	}
 }
 
-// leaveQueue gives the turn, or the place of the sandbox that stands, back.
+// leaveQueue gives the slot, or that of the sandbox that stands, back.
 func (s *Service) leaveQueue() {
-	s.turn.end()
-	s.turn = nil
+	s.slot.End()
+	s.slot = nil
 }
 
 // prepare makes a process that waits for its first client.
@@ -46,11 +46,11 @@ func (s *Service) prepare() (event, bool) {
 // keep lets the sandbox stand.
 func (s *Service) keep() (event, bool) {
 	s.stop(&s.timer)
-	s.turn.stand()
+	s.slot.Stand()
 	s.process.started = time.Now()
 	s.said = append(s.said, "pid", s.process.stands.Pid())
 	s.makeReflex()
-	return onOutdated, s.unwell && s.heal()
+	return onOutdated, s.healPending && s.heal()
 }
 
 // lost says why there is no sandbox: once, and again only after one has stood for
@@ -71,7 +71,7 @@ func (s *Service) postpone() {
 	}
 	s.process = nil
 	s.leaveQueue()
-	if s.unwell {
+	if s.healPending {
 		s.heal()
 	}
 	limits := spec.Timeouts{RestartDelay: max(s.spec.RestartDelay, warmDelay), RestartMaxDelay: warmMaxDelay}
@@ -92,7 +92,7 @@ func (s *Service) claim() {
 	s.said = append(s.said, "socket", s.caller.String())
 	s.limit(s.spec.StartTimeout)
 	s.leaveQueue()
-	s.hurry = s.around.Turns.hurry()
+	s.starting = s.around.Slots.StartNow()
 	if s.process != nil {
 		s.process.claimed, s.process.started = true, time.Now()
 		if !s.process.went.IsZero() {

@@ -2,57 +2,57 @@ package supervise
 
 import "testing"
 
-func TestTurns(t *testing.T) {
-	come := func(o *turn) bool {
+func TestStartSlots(t *testing.T) {
+	given := func(o *StartSlot) bool {
 		select {
-		case <-o.called():
+		case <-o.Given():
 			return true
 		default:
 			return false
 		}
 	}
-	turns := NewTurns(2, 3)
-	var all []*turn
+	slots := NewStartSlots(2, 3)
+	var all []*StartSlot
 	for range 6 {
-		all = append(all, turns.queueUp())
+		all = append(all, slots.Queue())
 	}
 	expect := func(when string, want ...int) {
 		t.Helper()
 		var got []int
 		for i, o := range all {
-			if come(o) {
+			if given(o) {
 				got = append(got, i)
 			}
 		}
 		if len(got) != len(want) || len(got) > 0 && got[0] != want[0] || len(got) > 1 && got[1] != want[1] {
-			t.Errorf("%s: the turns of %v, want %v", when, got, want)
+			t.Errorf("%s: slots for %v, want %v", when, got, want)
 		}
 	}
 	expect("before it is open")
-	turns.Open()
+	slots.Open()
 	expect("open: two at once, in order", 0, 1)
-	all[0].stand()
+	all[0].Stand()
 	expect("one stands", 2)
-	all[1].stand()
+	all[1].Stand()
 	expect("two stand and one is built: no room")
-	all[2].end()
+	all[2].End()
 	expect("one was given up", 3)
-	all[4].end() // while it waits
-	client := turns.hurry()
-	all[0].end()
-	all[0].end()
-	all[3].stand()
+	all[4].End() // while it waits
+	client := slots.StartNow()
+	all[0].End()
+	all[0].End()
+	all[3].Stand()
 	expect("a client waits for a start")
-	client.end()
+	client.End()
 	expect("and has got it", 5)
 	for _, o := range all {
-		o.end()
+		o.End()
 	}
-	if turns.building != 0 || turns.standing != 0 || turns.urgent != 0 {
-		t.Errorf("left: %+v", turns)
+	if slots.building != 0 || slots.standing != 0 || slots.urgent != 0 {
+		t.Errorf("left: %+v", slots)
 	}
-	(*turn)(nil).end()
-	if come(nil) {
-		t.Error("nobody's turn has come")
+	(*StartSlot)(nil).End()
+	if given(nil) {
+		t.Error("no slot was given")
 	}
 }
