@@ -124,8 +124,8 @@ func connectedUnix(fd int) (int, error) {
 // lastData tells by its mark when data came last.
 func (s *Socket) lastData(fd int) (uint64, error) {
 	switch {
-	case s.stand != nil:
-		return s.stand.Carried(), nil
+	case s.relay != nil:
+		return s.relay.Carried(), nil
 	case s.spec.Address.Network == spec.FIFO:
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st) // its mtime is the last write(2)

@@ -164,8 +164,8 @@ func mark(t *testing.T, s *Socket, waiting int) uint64 {
 	return a.Mark
 }
 
-// A stand-in knows itself what it carries.
-func TestActivityOfStandIn(t *testing.T) {
+// A relay socket knows itself what it carries.
+func TestActivityOfRelaySocket(t *testing.T) {
 	r := &relays{t: t}
 	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	if _, err := s.Lend(); err != nil {

@@ -83,9 +83,9 @@ func dissolve(fd int) error {
 
 // bindAnew closes the descriptor, so that its address is free, and opens the
 // spec again. Who waited in the old queue is lost. What a service did to a
-// stand-in costs only that: the host's socket keeps its queue.
+// relay socket costs only that: the host's socket keeps its queue.
 func (s *Socket) bindAnew(fault string) (string, error) {
-	if s.stand != nil {
+	if s.relay != nil {
 		return s.retire(fault)
 	}
 	if s.node != nil {
@@ -109,7 +109,7 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 	return fault + "; bound anew", nil
 }
 
-// retire drops a stand-in that a service has ruined; the next Lend makes
+// retire drops a relay socket that a service has ruined; the next Lend makes
 // another one over the same socket of the host, which is watched until then. Who waits in
 // its queue is [Socket.Undelivered], and comes first there.
 func (s *Socket) retire(fault string) (string, error) {
@@ -119,10 +119,10 @@ func (s *Socket) retire(fault string) (string, error) {
 		}
 	}
 	s.generation++
-	if err := s.dropStandIn(); err != nil {
-		return fault, fail(s.spec.Address, "stand-in", err, "")
+	if err := s.dropRelaySocket(); err != nil {
+		return fault, fail(s.spec.Address, "relay socket", err, "")
 	}
-	return fault + "; its stand-in is made anew", nil
+	return fault + "; its relay socket is made anew", nil
 }
 
 func (s *Socket) openAgain() (made opened, err error) {
@@ -217,8 +217,8 @@ func (s *Socket) boundRight(fd int) bool { return rawName(fd) == s.condition().n
 
 // condition is what the front was like when it was made.
 func (s *Socket) condition() *state {
-	if s.stand != nil {
-		return &s.standing
+	if s.relay != nil {
+		return &s.relayState
 	}
 	return &s.state
 }

@@ -18,8 +18,8 @@ func TestRelayTakesNothingBeforeItIsInFront(t *testing.T) {
 	r := &relays{t: t}
 	w := start(t)
 	var inTheWay bool
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
-		x, err := r.standIn(host, spec, u)
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withRelaySocket(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (RelaySocket, error) {
+		x, err := r.relaySocket(host, spec, u)
 		if inTheWay {
 			_ = x.File().Close() // it cannot be watched
 		}

@@ -41,7 +41,7 @@ func (m making) Make(kinds []spec.Kind) ([]*os.File, error) {
 	return files, err
 }
 
-func (m making) StandIn(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error) {
+func (m making) RelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
 	return nil, nil
 }
 

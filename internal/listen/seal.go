@@ -21,10 +21,10 @@ type Restriction interface {
 	// together.
 	Make(kinds []spec.Kind) ([]*os.File, error)
 
-	// StandIn makes the socket that a service gets in place of bound; nil: bound itself.
+	// RelaySocket makes the socket that a service gets in place of bound; nil: bound itself.
 	// Lends bound until Close of what it returns, which leaves in undelivered what it has
 	// taken off bound's queue and no service has read.
-	StandIn(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (StandIn, error)
+	RelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (RelaySocket, error)
 
 	// Admit is called each time before a service may use bound. Lends bound for the call.
 	Admit(bound *os.File) error
@@ -72,14 +72,16 @@ func (Plain) Make(kinds []spec.Kind) (made []*os.File, err error) {
 	return made, nil
 }
 
-func (Plain) StandIn(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error) { return nil, nil }
-func (Plain) Admit(*os.File) error                                                  { return nil }
-func (Plain) Admits() bool                                                          { return false }
-func (Plain) Release(*os.File)                                                      {}
+func (Plain) RelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
+	return nil, nil
+}
+func (Plain) Admit(*os.File) error { return nil }
+func (Plain) Admits() bool         { return false }
+func (Plain) Release(*os.File)     {}
 
-// StandIn is a bound datagram socket elsewhere, to which what comes to the
+// RelaySocket is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
-type StandIn interface {
+type RelaySocket interface {
 	File() *os.File  // lends it until Close
 	Run()            // begins to relay, once: nothing is taken off the host's queue before
 	Carried() uint64 // changes with every datagram that is relayed, either way
@@ -100,7 +102,7 @@ func checkSeal(want spec.Socket, means Means) error {
 	case !can:
 		err = errors.New("there are no means for it here")
 	case want.Seal == spec.Relayed && !datagrams:
-		err = errors.New("only datagram sockets can have a stand-in")
+		err = errors.New("only datagram sockets can have a relay socket")
 	case want.Seal == spec.ReceiveOnly && want.Address.Network != spec.UnixGram:
 		err = errors.New("only unix datagram sockets can do nothing but receive")
 	}

@@ -18,7 +18,7 @@ import (
 	"activator/internal/spec"
 )
 
-// relayed is a stand-in on loopback: what comes to the host's socket is sent on
+// relayed is a relay socket on loopback: what comes to the host's socket is sent on
 // to inner by outer, and the answer goes to whoever came last.
 type relayed struct {
 	t            *testing.T
@@ -30,30 +30,30 @@ type relayed struct {
 	asked        atomic.Int64
 }
 
-// relays counts what its StandIn makes.
+// relays counts what its RelaySocket makes.
 type relays struct {
 	t    *testing.T
 	made int
 	last *relayed
 }
 
-func (r *relays) means() Means { return withStandIn(r.standIn) }
+func (r *relays) means() Means { return withRelaySocket(r.relaySocket) }
 
-// standIns is a [Restriction] that makes stand-ins.
-type standIns struct {
+// relaySockets is a [Restriction] that makes relay sockets.
+type relaySockets struct {
 	Plain
-	make func(host *os.File, want spec.Socket, u *udprelay.Undelivered) (StandIn, error)
+	make func(host *os.File, want spec.Socket, u *udprelay.Undelivered) (RelaySocket, error)
 }
 
-func (s *standIns) StandIn(host *os.File, want spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
+func (s *relaySockets) RelaySocket(host *os.File, want spec.Socket, u *udprelay.Undelivered) (RelaySocket, error) {
 	return s.make(host, want, u)
 }
 
-func withStandIn(make func(*os.File, spec.Socket, *udprelay.Undelivered) (StandIn, error)) Means {
-	return Means{Restrictions: map[spec.Seal]Restriction{spec.Relayed: &standIns{make: make}}}
+func withRelaySocket(make func(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error)) Means {
+	return Means{Restrictions: map[spec.Seal]Restriction{spec.Relayed: &relaySockets{make: make}}}
 }
 
-func (r *relays) standIn(host *os.File, spec spec.Socket, _ *udprelay.Undelivered) (StandIn, error) {
+func (r *relays) relaySocket(host *os.File, spec spec.Socket, _ *udprelay.Undelivered) (RelaySocket, error) {
 	r.made++
 	inner, outer := udpPair(r.t)
 	x := &relayed{t: r.t, host: host, inner: os.NewFile(uintptr(inner), spec.Address.String()), outer: [2]int{outer}}
@@ -123,7 +123,7 @@ func (x *relayed) Ask()            { x.asked.Add(1) }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {
-		x.t.Errorf("the host's socket went before its stand-in: %v", err)
+		x.t.Errorf("the host's socket went before its relay socket: %v", err)
 	}
 	_, _ = unix.Write(x.pipes[1], []byte{0})
 	if x.done != nil {
@@ -161,7 +161,7 @@ func cookie(t *testing.T, f *os.File) (n uint64) {
 	return n
 }
 
-// A relayed socket wakes by the host's queue, serves through its stand-in, and
+// A relayed socket wakes by the host's queue, serves through its relay socket, and
 // is watched, mended and refused there from then on.
 func TestRelayed(t *testing.T) {
 	w := start(t)
@@ -174,25 +174,25 @@ func TestRelayed(t *testing.T) {
 			client(t, s)
 			expect(t, "the host's queue", fired)
 			if n, err := s.Refuse(maxRefused); n != 1 || err != nil || r.made != 0 {
-				t.Errorf("Refuse: %d, %v; %d stand-ins", n, err, r.made)
+				t.Errorf("Refuse: %d, %v; %d relay sockets", n, err, r.made)
 			}
 			live(t, w, s) // closes it
 			if r.made != 1 {
-				t.Errorf("%d stand-ins", r.made)
+				t.Errorf("%d relay sockets", r.made)
 			}
 
 			s = openWith(t, address, spec.Relayed, r.means())
 			if cookie(t, s.file) == host {
 				t.Fatal("the same socket after Close")
 			}
-			// Armed at the host's, it fires for what the stand-in gets.
+			// Armed at the host's, it fires for what the relay socket gets.
 			fired = arm(t, w, s)
 			lent, err := s.Lend()
 			if err != nil || lent == s.file {
 				t.Fatalf("Lend: %v", err)
 			}
 			answer := client(t, s)
-			expect(t, "the stand-in's queue", fired)
+			expect(t, "the relay socket's queue", fired)
 			if waiting, err := s.Waiting(); len(waiting) != 1 || err != nil {
 				t.Errorf("Waiting: %q, %v", waiting, err)
 			}
@@ -200,7 +200,7 @@ func TestRelayed(t *testing.T) {
 			answer()
 			fired = arm(t, w, s)
 			client(t, s)
-			expect(t, "the stand-in's queue", fired)
+			expect(t, "the relay socket's queue", fired)
 			if n, err := s.Refuse(maxRefused); n != 1 || err != nil {
 				t.Errorf("Refuse: %d, %v", n, err)
 			}
@@ -208,9 +208,9 @@ func TestRelayed(t *testing.T) {
 	}
 }
 
-// TestMendStandIn lets a service ruin a stand-in in every way: the host's socket
+// TestMendRelaySocket lets a service ruin a relay socket in every way: the host's socket
 // stays the same.
-func TestMendStandIn(t *testing.T) {
+func TestMendRelaySocket(t *testing.T) {
 	for _, how := range sabotages {
 		t.Run(how.name, func(t *testing.T) {
 			r := &relays{t: t}
@@ -219,21 +219,21 @@ func TestMendStandIn(t *testing.T) {
 				return
 			}
 			host := cookie(t, s.file)
-			how.says = strings.ReplaceAll(how.says, "bound anew", "stand-in is made anew")
+			how.says = strings.ReplaceAll(how.says, "bound anew", "relay socket is made anew")
 			breakAndMend(t, start(t), s, how)
 			if cookie(t, s.file) != host {
 				t.Error("another socket of the host")
 			}
 			if want := 1 + s.Generation(); r.made != want {
-				t.Errorf("%d stand-ins, want %d", r.made, want)
+				t.Errorf("%d relay sockets, want %d", r.made, want)
 			}
 		})
 	}
 }
 
 // Who comes after the last service and before the next Lend waits in the host's
-// queue for the new stand-in.
-func TestStandInKeepsQueue(t *testing.T) {
+// queue for the new relay socket.
+func TestRelaySocketKeepsQueue(t *testing.T) {
 	r := &relays{t: t}
 	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	ruin(t, s)
@@ -248,8 +248,8 @@ func TestStandInKeepsQueue(t *testing.T) {
 	answer()
 }
 
-// A node that is bound anew takes the stand-in along: it relays for the old one.
-func TestStandInOfLostNode(t *testing.T) {
+// A node that is bound anew takes the relay socket along: it relays for the old one.
+func TestRelaySocketOfLostNode(t *testing.T) {
 	path := t.TempDir() + "/g"
 	r := &relays{t: t}
 	s := openWith(t, "unixgram://"+path, spec.Relayed, r.means())
@@ -269,19 +269,19 @@ func TestStandInOfLostNode(t *testing.T) {
 	serveOne(t, s)
 	answer()
 	if r.made != 2 {
-		t.Errorf("%d stand-ins", r.made)
+		t.Errorf("%d relay sockets", r.made)
 	}
 }
 
-// A stand-in that cannot be made fails the Lend, and the next one tries again.
-func TestNoStandIn(t *testing.T) {
+// A relay socket that cannot be made fails the Lend, and the next one tries again.
+func TestNoRelaySocket(t *testing.T) {
 	r := &relays{t: t}
 	broken := errors.New("no room for a relay")
-	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withStandIn(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (StandIn, error) {
+	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, withRelaySocket(func(host *os.File, spec spec.Socket, u *udprelay.Undelivered) (RelaySocket, error) {
 		if broken != nil {
 			return nil, broken
 		}
-		return r.standIn(host, spec, u)
+		return r.relaySocket(host, spec, u)
 	}))
 	answer := client(t, s)
 	if _, err := s.Lend(); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "listen udp://") {

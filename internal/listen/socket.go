@@ -22,9 +22,9 @@ type Socket struct {
 
 	spec       spec.Socket
 	means      Means
-	opened             // file is nil when closed, or when binding anew went wrong
-	stand      StandIn // what services get in place of file; nil: file itself, or none was lent yet
-	standing   state   // of stand
+	opened                 // file is nil when closed, or when binding anew went wrong
+	relay      RelaySocket // what services get in place of file; nil: file itself, or none was lent yet
+	relayState state       // of relay
 	closed     bool
 	links      []string // symlinks we made or took over
 	generation int
@@ -113,7 +113,7 @@ func (s *Socket) Aside() *Aside { return &s.aside }
 
 // Generation counts the descriptors the socket has had, from 0. It grows when
 // [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
-// an earlier one is not reached by new clients. That Lend puts a stand-in in
+// an earlier one is not reached by new clients. That Lend puts a relay socket in
 // front does not count.
 func (s *Socket) Generation() int {
 	s.mu.Lock()
@@ -122,7 +122,7 @@ func (s *Socket) Generation() int {
 }
 
 // Lend lends the file to hand over, valid until the next Mend, HealNode or
-// Close: of a Relayed socket its stand-in, which the first Lend makes. Its status
+// Close: of a Relayed socket its relay socket, which the first Lend makes. Its status
 // flags are set to what the spec says (whoever had it before may have changed
 // them): they are shared with every process that holds it. It is [Socket.LendAhead]
 // and [Socket.Admit].
@@ -165,8 +165,8 @@ func (s *Socket) LendAhead() (*os.File, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	if s.stand == nil {
-		if err := s.putInFront(); err != nil {
+	if s.relay == nil {
+		if err := s.openRelaySocket(); err != nil {
 			return nil, fail(s.spec.Address, "", err, "")
 		}
 	}
@@ -178,41 +178,41 @@ func (s *Socket) LendAhead() (*os.File, error) {
 
 // front is what services have: what is watched, mended, looked at and refused.
 func (s *Socket) front() *os.File {
-	if s.stand != nil {
-		return s.stand.File()
+	if s.relay != nil {
+		return s.relay.File()
 	}
 	return s.file
 }
 
-// putInFront makes the stand-in, if there is to be one. Who waits at the host's socket is relayed to it, once it
+// openRelaySocket makes the relay socket, if there is to be one. Who waits at the host's socket is relayed to it, once it
 // is in front.
-func (s *Socket) putInFront() error {
-	stand, err := s.restriction().StandIn(s.file, s.spec, &s.undelivered)
-	if err != nil || stand == nil {
+func (s *Socket) openRelaySocket() error {
+	relay, err := s.restriction().RelaySocket(s.file, s.spec, &s.undelivered)
+	if err != nil || relay == nil {
 		return err
 	}
-	err = setOptions(stand.File(), &s.spec, sockopt.SetRelayed)
+	err = setOptions(relay.File(), &s.spec, sockopt.SetRelayed)
 	if err == nil && s.watcher != nil {
-		err = s.watcher.move(s, stand.File())
+		err = s.watcher.move(s, relay.File())
 	}
 	if err != nil {
-		_ = stand.Close()
+		_ = relay.Close()
 		return err
 	}
-	s.stand, s.standing = stand, stateOf(stand.File())
-	stand.Run()
+	s.relay, s.relayState = relay, stateOf(relay.File())
+	relay.Run()
 	return nil
 }
 
-// dropStandIn ends the relaying; the host's socket, with its queue, is in front
-// again, and who was in the stand-in's is undelivered. The watcher must have left the
-// stand-in before.
-func (s *Socket) dropStandIn() error {
-	if s.stand == nil {
+// dropRelaySocket ends the relaying; the host's socket, with its queue, is in front
+// again, and who was in the relay socket's is undelivered. The watcher must have left the
+// relay socket before.
+func (s *Socket) dropRelaySocket() error {
+	if s.relay == nil {
 		return nil
 	}
-	err := s.stand.Close()
-	s.stand, s.standing = nil, state{}
+	err := s.relay.Close()
+	s.relay, s.relayState = nil, state{}
 	return err
 }
 
@@ -279,7 +279,7 @@ func (s *Socket) Close() error {
 	if s.watcher != nil {
 		s.watcher.Forget(s)
 	}
-	failed := s.dropStandIn() // it has our descriptor until then
+	failed := s.dropRelaySocket() // it has our descriptor until then
 	// Before the descriptor: it keeps the inode ours. See inode.
 	if s.node != nil && s.spec.Options.KeepOnStop {
 		s.node.removeSpare()
@@ -311,7 +311,7 @@ func (s *Socket) replace(made opened) error {
 			return err
 		}
 	}
-	_ = s.dropStandIn()
+	_ = s.dropRelaySocket()
 	s.opened = made
 	s.generation++
 	if old != nil {

@@ -191,8 +191,8 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	if w.closed {
 		return fail(s.spec.Address, "watcher", errClosed, "")
 	}
-	if s.stand != nil {
-		defer s.stand.Ask()
+	if s.relay != nil {
+		defer s.relay.Ask()
 	}
 	if x := w.byOwn[s]; x != nil {
 		x.ready = ready

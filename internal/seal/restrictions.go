@@ -112,21 +112,21 @@ func (r *relays) idOf(address spec.Address) int {
 	return r.ids[address]
 }
 
-// StandIn makes a relay of what comes to bound.
-func (r *relays) StandIn(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.StandIn, error) {
+// RelaySocket makes a relay of what comes to bound.
+func (r *relays) RelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.RelaySocket, error) {
 	id := r.idOf(want.Address)
 	log := r.log.With("socket", want.Address.String())
 	flows, err := udprelay.Open(&r.namespaces, bound, udprelay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s := &standIn{Datagrams: flows, log: log}
+	s := &relaySocket{Datagrams: flows, log: log}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// standIn is a relay, at work from Run on.
-type standIn struct {
+// relaySocket is a relay, at work from Run on.
+type relaySocket struct {
 	*udprelay.Datagrams
 	log     *slog.Logger
 	ctx     context.Context
@@ -134,8 +134,8 @@ type standIn struct {
 	running sync.WaitGroup
 }
 
-// Run implements [listen.StandIn]. It relays until Close.
-func (s *standIn) Run() {
+// Run implements [listen.RelaySocket]. It relays until Close.
+func (s *relaySocket) Run() {
 	s.running.Go(func() {
 		keepRunning(s.ctx, s.Datagrams.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
 	})
@@ -159,9 +159,9 @@ func keepRunning(ctx context.Context, run func(context.Context) error, failed fu
 	}
 }
 
-func (s *standIn) File() *os.File { return s.Inner() }
+func (s *relaySocket) File() *os.File { return s.Inner() }
 
-func (s *standIn) Close() error {
+func (s *relaySocket) Close() error {
 	s.stop()
 	err := s.Datagrams.Close()
 	s.running.Wait()

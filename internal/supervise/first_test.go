@@ -56,9 +56,9 @@ func answerOne(file *os.File) {
 // them to.
 type first struct {
 	*stand
-	standIn func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) // in place of a relay that runs
-	clients int
-	relays  netns.Owner
+	relaySocket func(host *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) // in place of a relay that runs
+	clients     int
+	relays      netns.Owner
 }
 
 // firstKinds are the kinds of sockets, and how they are lent.
@@ -95,10 +95,10 @@ type relaying struct {
 	f *first
 }
 
-func (r *relaying) StandIn(host *os.File, _ spec.Socket, u *udprelay.Undelivered) (listen.StandIn, error) {
+func (r *relaying) RelaySocket(host *os.File, _ spec.Socket, u *udprelay.Undelivered) (listen.RelaySocket, error) {
 	make := func() (*relayed, error) { return r.f.newRelayed(host, u) }
-	if r.f.standIn != nil {
-		return r.f.standIn(host, make)
+	if r.f.relaySocket != nil {
+		return r.f.relaySocket(host, make)
 	}
 	return make()
 }
@@ -209,7 +209,7 @@ func TestFirstWhileListening(t *testing.T) {
 func TestFirstBeforeRelay(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
 		answered := make(chan func(), 1)
-		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+		f.relaySocket = func(_ *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) {
 			answered <- f.ask()
 			return make()
 		}
@@ -225,7 +225,7 @@ func TestFirstBeforeRelay(t *testing.T) {
 func TestFirstInRelay(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
 		answered := make(chan func(), 1)
-		f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+		f.relaySocket = func(_ *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) {
 			r, err := make()
 			r.Run()
 			answered <- f.ask()
@@ -276,7 +276,7 @@ func TestFirstBeforeArmed(t *testing.T) {
 func TestFirstUntold(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
 		if f.seal == spec.Relayed {
-			f.standIn = func(host *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+			f.relaySocket = func(host *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) {
 				r, err := make()
 				return &sleepy{relayed: r, host: host}, err
 			}

@@ -38,7 +38,7 @@ func TestWhoWaitsInRuinedSocket(t *testing.T) {
 			f.say("ruin")
 			f.await("state=running")
 			f.ask()()
-			f.await("socket mended", "its stand-in is made anew")
+			f.await("socket mended", "its relay socket is made anew")
 		}
 	})
 }
@@ -71,7 +71,7 @@ func TestRelayThatIsNotInFront(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachRelayed(t, func(t *testing.T, f *first) {
 				answered, tries := make(chan func(), 1), 0
-				f.standIn = func(_ *os.File, make func() (*relayed, error)) (listen.StandIn, error) {
+				f.relaySocket = func(_ *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) {
 					r, err := make()
 					if tries++; tries > 1 || err != nil {
 						return r, err

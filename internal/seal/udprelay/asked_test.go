@@ -15,7 +15,7 @@ func TestAsk(t *testing.T) {
 				address, from = "@"+t.Name(), "@client of "+t.Name()
 			}
 			f, host := hostSocket(t, network, address)
-			d := standIn(t, newOwner(t), f, Options{})
+			d := relaySocket(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			client := client(t, network, from)

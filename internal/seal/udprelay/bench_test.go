@@ -43,7 +43,7 @@ func BenchmarkUDPEcho(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	m := newOwner(b)
 	host, _ := hostSocket(b, "udp", "[::]:0")
-	standIn(b, m, host, Options{}).Close()
+	relaySocket(b, m, host, Options{}).Close()
 	for b.Loop() {
 		d, err := Open(m, host, Options{})
 		if err != nil {
@@ -71,7 +71,7 @@ func BenchmarkOwner(b *testing.B) {
 func BenchmarkNewClient(b *testing.B) {
 	m := newOwner(b)
 	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
-	d := standIn(b, m, host, Options{})
+	d := relaySocket(b, m, host, Options{})
 	for n := 0; b.Loop(); n++ {
 		name := inetAddr(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), uint16(1+n>>16), 0)
 		if err := d.open(d.newFlow(&name, nil)); err != nil {
@@ -94,7 +94,7 @@ func measure(b *testing.B, m *netns.Owner, relayed bool, clients, window, size i
 	given := host
 	stop := func() {}
 	if relayed {
-		d := standIn(b, m, host, Options{})
+		d := relaySocket(b, m, host, Options{})
 		stop = run(b, d)
 		given = d.Inner()
 	}

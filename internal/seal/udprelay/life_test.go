@@ -28,7 +28,7 @@ import (
 func TestExpire(t *testing.T) {
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, m, f, Options{Expire: time.Hour})
+	d := relaySocket(t, m, f, Options{Expire: time.Hour})
 	inner := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
 	for range 3 {
@@ -56,7 +56,7 @@ func TestAnswerBeforeExpiry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, host := hostSocket(t, name, at[0])
-			d := standIn(t, newOwner(t), f, Options{Expire: time.Hour})
+			d := relaySocket(t, newOwner(t), f, Options{Expire: time.Hour})
 			inner := service(t, d)
 			c := client(t, name, at[1])
 			stop := run(t, d)
@@ -96,7 +96,7 @@ func (l *lines) String() string {
 func TestTableFull(t *testing.T) {
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := relaySocket(t, newOwner(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	run(t, d)
 	inner := service(t, d)
 	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
@@ -112,12 +112,12 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
-// TestDescriptorsFull: stand-ins share the limit of descriptors.
+// TestDescriptorsFull: relay sockets share the limit of descriptors.
 func TestDescriptorsFull(t *testing.T) {
 	var log lines
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := relaySocket(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	var others budget.Share
 	defer others.Close()
 	for d.share.Room() > 0 {
@@ -142,7 +142,7 @@ func TestTableMakesRoom(t *testing.T) {
 	silence = 0
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := relaySocket(t, newOwner(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	stop := run(t, d)
 	defer stop()
 	inner := service(t, d)
@@ -168,7 +168,7 @@ func TestThousands(t *testing.T) {
 		ktest.Skip(t, "RLIMIT_NOFILE is %d", limit.Cur)
 	}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	go func() { // ends when inner is closed
@@ -206,7 +206,7 @@ func TestThousands(t *testing.T) {
 func TestOwnerCloses(t *testing.T) {
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, m, f, Options{})
+	d := relaySocket(t, m, f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	old := client(t, "udp4", "127.0.0.1:0")
@@ -226,7 +226,7 @@ func TestOwnerCloses(t *testing.T) {
 
 func TestCloseWhileRunning(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	done := make(chan error, 1)
 	go func() { done <- d.Run(context.Background()) }()
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), service(t, d))
@@ -254,10 +254,10 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		return len(entries)
 	}
-	standIn(t, m, f, Options{}).Close() // the owner stays
+	relaySocket(t, m, f, Options{}).Close() // the owner stays
 	before := count()
 	for range 20 {
-		d := standIn(t, m, f, Options{})
+		d := relaySocket(t, m, f, Options{})
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-func TestStandInRefuses(t *testing.T) {
+func TestRelaySocketRefuses(t *testing.T) {
 	m := newOwner(t)
 	for name, make := range map[string]func() (int, error){
 		"a stream":        func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) },

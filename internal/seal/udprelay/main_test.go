@@ -58,8 +58,8 @@ func hostSocket(t testing.TB, network, address string) (*os.File, net.PacketConn
 	return f, c
 }
 
-// standIn relays for f until the test ends.
-func standIn(t testing.TB, m *netns.Owner, f *os.File, o Options) *Datagrams {
+// relaySocket relays for f until the test ends.
+func relaySocket(t testing.TB, m *netns.Owner, f *os.File, o Options) *Datagrams {
 	t.Helper()
 	d, err := Open(m, f, o)
 	if err != nil {

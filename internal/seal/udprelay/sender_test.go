@@ -117,7 +117,7 @@ func TestUnixOneAfterTheOther(t *testing.T) {
 	if err := os.Chmod(dir+"/host", 0o666); err != nil {
 		t.Fatal(err)
 	}
-	d := standIn(t, newOwner(t), f, Options{UID: 61233, GID: 61233})
+	d := relaySocket(t, newOwner(t), f, Options{UID: 61233, GID: 61233})
 	run(t, d)
 	inner := service(t, d)
 	uids := []int{os.Geteuid(), os.Geteuid()}

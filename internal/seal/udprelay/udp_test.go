@@ -36,7 +36,7 @@ func TestUDPAddresses(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f, host := hostSocket(t, row.network, row.host)
-			d := standIn(t, m, f, Options{})
+			d := relaySocket(t, m, f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			if inner.LocalAddr().String() != host.LocalAddr().String() {
@@ -69,7 +69,7 @@ func TestUDPAddresses(t *testing.T) {
 // nobody.
 func TestUDPRepliesOnly(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
@@ -92,7 +92,7 @@ func TestUDPSizes(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
 		t.Run(address, func(t *testing.T) {
 			f, host := hostSocket(t, "udp", address)
-			d := standIn(t, newOwner(t), f, Options{})
+			d := relaySocket(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			to := *host.LocalAddr().(*net.UDPAddr)
@@ -128,7 +128,7 @@ func pattern(size int) string {
 // after one another, which the relay hands to the kernel together.
 func TestUDPSegments(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	stop := run(t, d)
 	inner := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
@@ -180,7 +180,7 @@ func TestUDPSegments(t *testing.T) {
 // takes more; the next one gets everything, in order.
 func TestUDPQueue(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	stop := run(t, d)
 	first := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
@@ -234,7 +234,7 @@ func TestUDPFlood(t *testing.T) {
 	for _, size := range []int{0, 64, 1400, 60000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-			d := standIn(t, newOwner(t), f, Options{})
+			d := relaySocket(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			c := client(t, "udp4", "127.0.0.1:0")
@@ -288,7 +288,7 @@ func TestUDPFarClients(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row.host, " ", row.client, " ", row.own, " ", row.asked), func(t *testing.T) {
 			f, host := hostSocket(t, "udp", row.host)
-			d := standIn(t, newOwner(t), f, Options{})
+			d := relaySocket(t, newOwner(t), f, Options{})
 			inner := service(t, d)
 			port := uint16(1023) // a low one: the client's, not ours
 			if row.own {
@@ -332,7 +332,7 @@ func TestUDPFarClients(t *testing.T) {
 // TestUDPNoFlow: who cannot be answered gets no flow, and our own address no loop.
 func TestUDPNoFlow(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	port := uint16(host.LocalAddr().(*net.UDPAddr).Port)
 	for _, row := range []struct {
 		ip   string
@@ -348,7 +348,7 @@ func TestUDPNoFlow(t *testing.T) {
 // TestUDPSameAddressTwice: two links may have the same link-local client.
 func TestUDPSameAddressTwice(t *testing.T) {
 	f, _ := hostSocket(t, "udp6", "[::1]:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	inner := service(t, d)
 	seen := map[string]bool{}
 	for scope := range uint32(2) {
@@ -373,7 +373,7 @@ func TestUDPSameAddressTwice(t *testing.T) {
 // gets it, and may answer from another one.
 func TestUDPServiceChooses(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "0.0.0.0:0")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	fd := descriptor(t, inner)
@@ -407,7 +407,7 @@ func TestUDPQueuedBefore(t *testing.T) {
 	c := client(t, "udp4", "127.0.0.1:0")
 	to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 6), Port: host.LocalAddr().(*net.UDPAddr).Port}
 	ask(t, c, to, "early")
-	d := standIn(t, newOwner(t), f, Options{})
+	d := relaySocket(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	text, from := receive(t, inner)
@@ -424,7 +424,7 @@ func TestUDPQueuedBefore(t *testing.T) {
 func TestUDPNoAllocations(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		f, host := hostSocket(t, "udp4", address)
-		d := standIn(t, newOwner(t), f, Options{})
+		d := relaySocket(t, newOwner(t), f, Options{})
 		c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: host.LocalAddr().(*net.UDPAddr).Port})
 		if err != nil {
 			t.Fatal(err)

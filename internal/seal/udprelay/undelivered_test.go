@@ -87,7 +87,7 @@ func TestOwnerClosesNobodyIsLost(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
 		m := newOwner(t)
-		d := standIn(t, m, f, Options{Undelivered: &kept})
+		d := relaySocket(t, m, f, Options{Undelivered: &kept})
 		for domain, fds := range d.spare { // as if so many had come
 			closeAll(fds)
 			d.share.Give(len(fds))
@@ -110,7 +110,7 @@ func TestOwnerClosesNobodyIsLost(t *testing.T) {
 		if !kept.Any() {
 			t.Error("nobody is undelivered")
 		}
-		next := standIn(t, newOwner(t), f, Options{Undelivered: &kept})
+		next := relaySocket(t, newOwner(t), f, Options{Undelivered: &kept})
 		run(t, next)
 		answers(t, service(t, next), clients)
 	})
@@ -122,7 +122,7 @@ func TestInnerQueueIsKept(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
 		m := newOwner(t)
-		d := standIn(t, m, f, Options{Undelivered: &kept})
+		d := relaySocket(t, m, f, Options{Undelivered: &kept})
 		inner := service(t, d)
 		stop := run(t, d)
 		many := 2*batchSize + 3
@@ -142,7 +142,7 @@ func TestInnerQueueIsKept(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
-		next := standIn(t, m, f, Options{Undelivered: &kept})
+		next := relaySocket(t, m, f, Options{Undelivered: &kept})
 		run(t, next)
 		answers(t, service(t, next), clients)
 	})
@@ -153,7 +153,7 @@ func TestInnerQueueInOne(t *testing.T) {
 	var kept Undelivered
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, m, f, Options{Undelivered: &kept})
+	d := relaySocket(t, m, f, Options{Undelivered: &kept})
 	inner := service(t, d)
 	if err := unix.SetsockoptInt(descriptor(t, inner), unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestInnerQueueInOne(t *testing.T) {
 	eventually(t, "they are carried", func() bool { return d.Carried() != carried })
 	stop()
 	_ = d.Close()
-	next := standIn(t, m, f, Options{Undelivered: &kept})
+	next := relaySocket(t, m, f, Options{Undelivered: &kept})
 	run(t, next)
 	again := service(t, next)
 	for i := range 11 {
@@ -256,7 +256,7 @@ func TestLostIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text, log := logged()
 			f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-			d := standIn(t, newOwner(t), f, Options{Log: log})
+			d := relaySocket(t, newOwner(t), f, Options{Log: log})
 			says := lose(t, d, host)
 			run(t, d)
 			for _, want := range append(says, "dropped=1") {
@@ -270,7 +270,7 @@ func TestLostIsSaid(t *testing.T) {
 func TestLostIsSaidLater(t *testing.T) {
 	text, log := logged()
 	f, _ := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := standIn(t, newOwner(t), f, Options{Log: log})
+	d := relaySocket(t, newOwner(t), f, Options{Log: log})
 	d.lose(1, lostInside, unix.EPERM)
 	d.lose(2, lostInside, unix.EPERM)
 	d.lose(4, lostInside, unix.EACCES)
