@@ -125,7 +125,7 @@ func vanished(t *testing.T, name string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		left := stagesAndServices(t)
+		left := leftovers(t)
 		if len(left) == 0 {
 			return
 		}
@@ -136,9 +136,9 @@ func vanished(t *testing.T, name string) {
 	}
 }
 
-// stagesAndServices lists guards, second stages and services of the programs under
+// leftovers lists guards, reapers and services of the programs under
 // test: the caller runs none.
-func stagesAndServices(t *testing.T) []string {
+func leftovers(t *testing.T) []string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

@@ -30,11 +30,11 @@ func TestWarmSandboxes(t *testing.T) {
 	t.Logf("ready after %v", time.Since(begin).Round(time.Millisecond))
 	a.waitN(services, "state=warm ")
 	t.Logf("%d sandboxes stand after %v", services, time.Since(begin).Round(time.Millisecond))
-	stages := stagesOf(t, a)
-	if len(stages) != services {
-		t.Fatalf("%d sandboxes stand, want %d", len(stages), services)
+	sandboxes := sandboxesOf(t, a)
+	if len(sandboxes) != services {
+		t.Fatalf("%d sandboxes stand, want %d", len(sandboxes), services)
 	}
-	quiet(t, append(stages, a.cmd.Process.Pid, guardOf(t, a.cmd.Process.Pid))...)
+	quiet(t, append(sandboxes, a.cmd.Process.Pid, guardOf(t, a.cmd.Process.Pid))...)
 	warm := pssOf(t, a.cmd.Process.Pid)
 	each := (warm - pssOfCold(t, services)) / services
 	t.Logf("a sandbox takes %d KiB, the activator with them %d", each, warm)
@@ -45,7 +45,7 @@ func TestWarmSandboxes(t *testing.T) {
 		answered(t, "one that was warm", fmt.Sprintf("unix:%s/%d", dir, i))
 	}
 	a.stop()
-	for _, pid := range stages {
+	for _, pid := range sandboxes {
 		gone(t, pid)
 	}
 }
@@ -104,8 +104,8 @@ func TestReloadRebuildsWarm(t *testing.T) {
 	}
 }
 
-// stagesOf lists the sandboxes of an activator that wait.
-func stagesOf(t *testing.T, a *activator) (pids []int) {
+// sandboxesOf lists the sandboxes of an activator that wait.
+func sandboxesOf(t *testing.T, a *activator) (pids []int) {
 	t.Helper()
 	for _, child := range childrenOf(a.cmd.Process.Pid) {
 		name, _ := os.ReadFile("/proc/" + child + "/comm")

@@ -32,7 +32,7 @@ func runIdle(b *Bench, p *report.Part) error {
 	if _, err := a.Next("state=warm "); err != nil {
 		return err
 	}
-	pids := []int{a.PID(), stand.Guard(a.PID()), stand.Stage(a.PID())}
+	pids := []int{a.PID(), stand.Guard(a.PID()), stand.Sandbox(a.PID())}
 	if err := rest(pids[0]); err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func TestParseTraceWantsAll(t *testing.T) {
 		}
 	}
 	if _, err := parseTrace(trace, "301"); err == nil {
-		t.Error("a stage that is not there has been seen")
+		t.Error("a sandbox that is not there has been seen")
 	}
 }
 

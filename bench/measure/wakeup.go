@@ -29,8 +29,8 @@ const (
 	connects  = iota // the client calls connect(2)
 	readable         // the kernel wakes a thread of the activator
 	scheduled        // that thread has a processor
-	gone             // the activator wrote "go" to the stage
-	execs            // the stage calls execve(2)
+	gone             // the activator wrote "go" to the sandbox that waits
+	execs            // the sandbox calls execve(2)
 	replaced         // the kernel is done: the program's first instruction
 	answered         // the client has its byte
 	moments
@@ -185,8 +185,8 @@ func (t *tracer) activations(a *ourActivation, n int) ([][moments]float64, error
 // A line of a trace: TASK-PID [CPU] FLAGS SECONDS: EVENT: ...
 var traceLine = regexp.MustCompile(`^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): (\w+)(.*)`)
 
-// parseTrace finds the moments of the activation of stage, in microseconds.
-func parseTrace(text, stage string) ([moments]float64, error) {
+// parseTrace finds the moments of the activation of a sandbox, in microseconds.
+func parseTrace(text, sandbox string) ([moments]float64, error) {
 	var m [moments]float64
 	woken, client := "", ""
 	for line := range strings.Lines(text) {
@@ -219,11 +219,11 @@ func parseTrace(text, stage string) ([moments]float64, error) {
 		case "sys_epoll_pwait": // Linux 6.18 does not always trace that the idle task makes way
 			set(scheduled, task == woken)
 		case "sys_write", "sys_sendto":
-			set(gone, task != client && task != stage)
+			set(gone, task != client && task != sandbox)
 		case "sys_execve":
-			set(execs, task == stage)
+			set(execs, task == sandbox)
 		case "sched_process_exec":
-			set(replaced, fieldOf(rest, "pid") == stage)
+			set(replaced, fieldOf(rest, "pid") == sandbox)
 		case "sys_read":
 			set(answered, true)
 		}

@@ -54,8 +54,8 @@ func (w *World) check(dir string) error {
 // Guard is the pid of an activator's guard; 0: there is none.
 func Guard(activator int) int { return child(activator, "activator-guard") }
 
-// Stage is the pid of the sandbox that waits; 0: there is none.
-func Stage(activator int) int {
+// Sandbox is the pid of the sandbox that waits; 0: there is none.
+func Sandbox(activator int) int {
 	for _, pid := range Children(activator) {
 		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "activator-stage\n" {
 			return pid

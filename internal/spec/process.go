@@ -21,8 +21,7 @@ const Unlimited = ^uint64(0)
 // they may have.
 const SoftDescriptors = 1024
 
-// resources are the names of limits.conf(5), with the rest of getrlimit(2). No
-// map: the reaper and the guard would fill it at every start.
+// resources are the names of limits.conf(5), with the rest of getrlimit(2), sorted.
 var resources = [...]struct {
 	name   string
 	number int

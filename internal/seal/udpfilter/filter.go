@@ -56,8 +56,7 @@ type hook struct {
 	build  func(tables) *program
 }
 
-// hooks returns all of them; a function, because a package variable would be
-// made at every start of the reaper and the guard.
+// hooks returns all of them.
 func hooks() []hook {
 	const address = unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR
 	return []hook{
