@@ -1,10 +1,10 @@
 package sandbox
 
 import (
-	"os"
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/proc"
@@ -139,18 +139,14 @@ func filtered() bool {
 // overProc lists what is mounted over parts of /proc. The kernel does not mind
 // two directories that are always empty (mnt_already_visible in fs/namespace.c).
 func overProc() []string {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter("/proc"))
 	if err != nil {
 		return nil
 	}
 	var over []string
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || !strings.HasPrefix(fields[4], "/proc/") {
-			continue
-		}
-		if fields[4] != "/proc/sys/fs/binfmt_misc" && fields[4] != "/proc/fs/nfsd" {
-			over = append(over, fields[4])
+	for _, m := range mounts {
+		if m.Mountpoint != "/proc" && m.Mountpoint != "/proc/sys/fs/binfmt_misc" && m.Mountpoint != "/proc/fs/nfsd" {
+			over = append(over, m.Mountpoint)
 		}
 	}
 	return over
