@@ -156,7 +156,7 @@ func (b *birth) write() error {
 		return s.Finish()
 	}
 	s.say(wordReady)
-	if b.client != There {
+	if b.waits() {
 		s.await(b.plan.Handed)
 	}
 	if err := s.enter(&b.plan); err != nil {

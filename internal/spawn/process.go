@@ -78,7 +78,7 @@ func (b *birth) adopt(c child) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, kept: b.plan.Sandbox.Init, goes: b.client == There && !b.plan.Sandbox.Init,
+		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, kept: b.plan.Sandbox.Init, goes: !b.waits() && !b.plan.Sandbox.Init,
 		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control: os.NewFile(uintptr(c.control), "control"),
 		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
@@ -89,6 +89,16 @@ func (b *birth) adopt(c child) (*Process, error) {
 	b.notify, b.folders, b.steps = nil, nil, nil
 	return p, nil
 }
+
+// waits reports whether the child waits for Release: for its client, or for us to open what
+// the service reports to, before the program can put something else at that path.
+func (b *birth) waits() bool {
+	reports := b.notify != nil && (b.walls != nil || b.sandbox != nil && b.sandbox.Listener)
+	return b.client != There || reports
+}
+
+// beforeNode is for a test.
+var beforeNode = func() {}
 
 // ready gives the child what it needs, and waits until it is built.
 func (p *Process) ready(ctx context.Context, b *birth) error {
@@ -108,6 +118,7 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 			return p.refused(ctx, word, "prepare")
 		}
 		if p.notify != nil {
+			beforeNode()
 			if err := p.notify.openNode(p.pid); err != nil {
 				return p.broken(ctx, "notify", err)
 			}

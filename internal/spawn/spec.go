@@ -10,7 +10,7 @@ type Client uint8
 // Without a word it is waited for [Process.Release].
 const (
 	Expected Client = iota // soon
-	There                  // the process does not wait for Release
+	There                  // the process does not wait for Release, but where it reports behind a supervisor
 	Absent                 // it may be long until Release: what is taken from the host is noted, for [Process.Fresh]
 )
 
