@@ -93,9 +93,11 @@ func (b *birth) adopt(c child) (*Process, error) {
 // waits reports whether the child waits for Release: for its client, or for us to open what
 // the service reports to, before the program can put something else at that path.
 func (b *birth) waits() bool {
-	reports := b.notify != nil && (b.walls != nil || b.sandbox != nil && b.sandbox.Listener)
-	return b.client != There || reports
+	return b.client != There || b.notify != nil && b.supervised()
 }
+
+// supervised reports whether the child has a filter that asks a supervisor.
+func (b *birth) supervised() bool { return b.walls != nil || b.sandbox != nil && b.sandbox.Listener }
 
 // beforeNode is for a test.
 var beforeNode = func() {}
@@ -109,7 +111,7 @@ func (p *Process) ready(ctx context.Context, b *birth) error {
 	if err := p.tell(b); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return p.broken(ctx, "start", err)
 	}
-	if b.sandbox != nil && b.sandbox.Listener || b.walls != nil {
+	if b.supervised() {
 		word, err := p.listener()
 		if err != nil {
 			return p.broken(ctx, "prepare", err)

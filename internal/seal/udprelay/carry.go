@@ -2,7 +2,6 @@ package udprelay
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -42,18 +41,7 @@ func Carry(host *os.File, in Inside, o Options) (*Datagrams, error) {
 	if err == nil && d.family == unix.AF_UNIX {
 		err = unix.EAFNOSUPPORT
 	}
-	if err == nil {
-		err = d.openEpoll()
-	}
-	if err == nil {
-		err = d.prepareHost()
-	}
-	if err != nil {
-		_ = d.Close()
-		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
-	}
-	d.first = o.Undelivered.take()
-	return d, nil
+	return d.begin(err)
 }
 
 // mostTries is how many programs may end with a datagram: it may be what ends them.

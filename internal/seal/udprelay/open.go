@@ -25,6 +25,11 @@ func Open(owner *netns.Owner, host *os.File, o Options) (*Datagrams, error) {
 	if err == nil {
 		err = d.settle(owner)
 	}
+	return d.begin(err)
+}
+
+// begin makes ready what has its sockets, unless err has come in between; then d is closed.
+func (d *Datagrams) begin(err error) (*Datagrams, error) {
 	if err == nil {
 		err = d.openEpoll()
 	}
@@ -35,7 +40,7 @@ func Open(owner *netns.Owner, host *os.File, o Options) (*Datagrams, error) {
 		_ = d.Close()
 		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
 	}
-	d.first = o.Undelivered.take()
+	d.first = d.options.Undelivered.take()
 	return d, nil
 }
 
