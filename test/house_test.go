@@ -24,38 +24,38 @@ var arrows = map[string][]string{
 	"internal/kernel/budget":  {},
 	"internal/kernel/fd":      {},
 	"internal/spec":           {},
-	"internal/listen":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/reflex", "internal/seal/udprelay", "internal/spec"},
+	"internal/listen":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/epoll", "internal/seal/udprelay", "internal/spec"},
 	"internal/fdpass":         {"internal/kernel/fd"},
-	"internal/netns":          {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/script", "internal/spec"},
-	"internal/script":         {},
+	"internal/netns":          {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/process/vfork", "internal/spec"},
+	"internal/process/vfork":  {},
 	"internal/usernotif":      {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":         {"internal/kernel/fd"},
-	"internal/sandbox":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/script", "internal/spec"},
+	"internal/sandbox":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/process/vfork", "internal/spec"},
 	"internal/output":         {"internal/kernel/access", "internal/kernel/fd"},
 	"internal/tcpproxy":       {"internal/kernel/budget", "internal/kernel/fd"},
-	"internal/reflex":         {"internal/kernel/fd"},
+	"internal/epoll":          {"internal/kernel/fd"},
 	"internal/seal/udprelay":  {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/seal/udpfilter": {"internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
-	"internal/spawn":          {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/reflex", "internal/sandbox", "internal/script", "internal/spawn/guard", "internal/spawn/reaper", "internal/spec"},
-	"internal/supervise":      {"internal/usernotif", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/tcpproxy", "internal/reflex", "internal/seal/udprelay", "internal/spawn", "internal/spec"},
-	"internal/inetd":          {"internal/kernel/budget", "internal/listen", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/reaper", "internal/spec"},
+	"internal/service":        {"internal/usernotif", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
+	"internal/inetd":          {"internal/kernel/budget", "internal/listen", "internal/process", "internal/spec", "internal/service"},
 
-	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/script"},
+	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/spawn", "internal/spec", "internal/supervise"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
 	"internal/seal":   {"internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter", "internal/sandbox", "internal/spec"},
-	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/spawn", "internal/spec"},
-	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/spawn"},
+	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/process", "internal/spec"},
+	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
 	"internal/kernel/proc":   {},
 
-	"internal/spawn/guard":     {"internal/fdpass", "internal/kernel/fd", "internal/reflex", "internal/sandbox"},
-	"internal/spawn/reaper":    {"internal/kernel/fd", "internal/kernel/proc"},
+	"internal/process/guard":   {"internal/fdpass", "internal/kernel/fd", "internal/epoll", "internal/sandbox"},
+	"internal/process/reaper":  {"internal/kernel/fd", "internal/kernel/proc"},
 	"internal/sandbox/seccomp": {"internal/kernel/sockopt", "internal/spec"},
 
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
@@ -63,9 +63,9 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/spawn", "internal/spawn/guard", "internal/spawn/reaper",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
-	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/reflex", "internal/script", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
+	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.
 var forbidden = []struct {
@@ -76,9 +76,9 @@ var forbidden = []struct {
 	{regexp.MustCompile(`^net\.(Listen|FileListener|FilePacketConn)`), []string{"internal/ktest"},
 		"net.Listen makes MPTCP sockets and a listener that cannot be watched: sockets are made by unix.Socket in package listen"},
 	{regexp.MustCompile(`^exec\.Command`), []string{"internal/container", "internal/ktest"},
-		"os/exec dies with the wrong thread and waits for pipes: package spawn starts processes (container asks podman a question before anything runs)"},
-	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/spawn"},
-		"package spawn starts processes"},
+		"os/exec dies with the wrong thread and waits for pipes: package process starts processes (container asks podman a question before anything runs)"},
+	{regexp.MustCompile(`^(os\.StartProcess|syscall\.(ForkExec|StartProcess))$`), []string{"internal/process"},
+		"package process starts processes"},
 	{regexp.MustCompile(`\.Fd$`), nil,
 		"Fd clears O_NONBLOCK of the description that others share: use fd.Control"},
 	{regexp.MustCompile(`\.SyscallConn$`), []string{"internal/kernel/fd", "internal/seal/udprelay"},
@@ -202,7 +202,7 @@ var optionSetters = map[string]string{
 	"internal/tcpproxy":       "what it carries is ours; of a listener it borrows two options, and gives them back",
 	"internal/seal/udprelay":  "flows are ours; of the host's socket it borrows what it is told with a datagram, and gives that back",
 	"internal/notify":         "who has sent a message is asked of the kernel",
-	"internal/spawn":          "the same",
+	"internal/process":        "the same",
 	"cmd/echo":                "it is a program of its own",
 }
 

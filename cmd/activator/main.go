@@ -21,7 +21,7 @@ import (
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/kernel/budget"
-	"activator/internal/spawn"
+	"activator/internal/process"
 )
 
 // Exit codes.
@@ -32,14 +32,14 @@ const (
 )
 
 func main() {
-	if spawn.IsStage() {
-		spawn.Stage()
+	if process.IsStage() {
+		process.Stage()
 	}
 	if err := budget.Check(); err != nil {
 		fmt.Fprintf(os.Stderr, "activator: %v\n", err)
 		os.Exit(exitFailed)
 	}
-	spawn.CloseInherited()
+	process.CloseInherited()
 	os.Exit(run(os.Args[1:]))
 }
 

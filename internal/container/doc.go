@@ -2,7 +2,7 @@
 // (Podman), so that the same sockets reach a container instead of our own
 // sandbox:
 //
-//	engine, err := container.Resolve(ctx, spec)  // for spawn, Spec.Engine: image there, and the name free?
+//	engine, err := container.Resolve(ctx, spec)  // for process, Spec.Engine: image there, and the name free?
 //
 // The container is in the user's own store, by the service's name and with a label of
 // ours: an ordinary one, which `podman ps`, `logs`, `exec` and `stop` know. What bears

@@ -15,7 +15,7 @@ import (
 )
 
 // Engine runs the containers of one service, one after the other. It is what package
-// spawn starts in place of a program.
+// process starts in place of a program.
 type Engine struct {
 	of service
 

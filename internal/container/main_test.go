@@ -5,12 +5,12 @@ import (
 	"testing"
 
 	"activator/internal/ktest"
-	"activator/internal/spawn"
+	"activator/internal/process"
 )
 
 func TestMain(m *testing.M) {
-	if spawn.IsStage() {
-		spawn.Stage()
+	if process.IsStage() {
+		process.Stage()
 	}
 	// A reaper that is built for the race detector else sleeps a second at exit.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"activator/internal/ktest"
-	"activator/internal/spawn"
+	"activator/internal/process"
 	"activator/internal/spec"
 	"activator/internal/usernotif"
 )
@@ -89,7 +89,7 @@ func described(t *testing.T, script string, change func(*spec.Service)) spec.Ser
 
 // contained is a container that runs.
 type contained struct {
-	*spawn.Process
+	*process.Process
 	t      *testing.T
 	engine *Engine
 	answer context.CancelFunc
@@ -97,9 +97,9 @@ type contained struct {
 }
 
 // start starts it as a service's would be, with a supervisor of its calls.
-func start(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given, *usernotif.Policy), sockets ...*os.File) (*contained, error) {
+func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Given, *usernotif.Policy), sockets ...*os.File) (*contained, error) {
 	t.Helper()
-	starter, err := spawn.NewStarter()
+	starter, err := process.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,13 +108,13 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given
 	if c.out, err = os.CreateTemp(t.TempDir(), "output"); err != nil {
 		t.Fatal(err)
 	}
-	process := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
-	given := spawn.Given{Stdio: spawn.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
+	conf := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
+	given := process.Given{Stdio: process.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
 	var policy usernotif.Policy
 	if change != nil {
-		change(&process, &given, &policy)
+		change(&conf, &given, &policy)
 	}
-	if c.Process, err = starter.Prepare(t.Context(), process, given); err != nil {
+	if c.Process, err = starter.Prepare(t.Context(), conf, given); err != nil {
 		return nil, err
 	}
 	policy.Engine, policy.Notify, policy.NotifyNode = c.EngineNamespace(), NotifyPath, c.NotifyNode()
@@ -135,7 +135,7 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given
 }
 
 // end waits for its end.
-func (c *contained) end() spawn.Exit {
+func (c *contained) end() process.Exit {
 	c.t.Helper()
 	exit, err := c.Wait()
 	if err != nil {
@@ -157,7 +157,7 @@ func (c *contained) said() string {
 }
 
 // output is what a container says that ends well.
-func output(t *testing.T, s spec.Service, change func(*spec.Process, *spawn.Given, *usernotif.Policy)) string {
+func output(t *testing.T, s spec.Service, change func(*spec.Process, *process.Given, *usernotif.Policy)) string {
 	t.Helper()
 	c, err := start(t, s, change)
 	if err != nil {
@@ -191,7 +191,7 @@ func TestInternetSockets(t *testing.T) {
 		got := output(t, described(t, `exec 2>&1
 			busybox httpd -p 127.0.0.1:80 -h /bin && echo listens
 			busybox wget -q -O - http://127.0.0.1/sh | busybox wc -c`, func(s *spec.Service) { s.Container.Internet = true }),
-			func(_ *spec.Process, _ *spawn.Given, policy *usernotif.Policy) { policy.IP = may })
+			func(_ *spec.Process, _ *process.Given, policy *usernotif.Policy) { policy.IP = may })
 		file, err := exec.LookPath("busybox")
 		if err != nil {
 			t.Fatal(err)
@@ -265,7 +265,7 @@ func TestSockets(t *testing.T) {
 func TestNotify(t *testing.T) {
 	c, err := start(t, described(t, `busybox ls -l $NOTIFY_SOCKET
 		echo READY=1 | busybox nc -u -w 1 local:$NOTIFY_SOCKET
-		busybox cat /proc/net/unix | busybox wc -l`, nil), func(p *spec.Process, _ *spawn.Given, _ *usernotif.Policy) { p.Notify = true })
+		busybox cat /proc/net/unix | busybox wc -l`, nil), func(p *spec.Process, _ *process.Given, _ *usernotif.Policy) { p.Notify = true })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,8 @@ import (
 	"io"
 
 	"activator/internal/config"
+	"activator/internal/process"
 	"activator/internal/seal"
-	"activator/internal/spawn"
 	"activator/internal/spec"
 )
 
@@ -31,7 +31,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 		sources = withoutAbsent(sources, func(conf spec.Service, address spec.Address) {
 			text = fmt.Appendf(text, "# service %s without %s: this machine has no IPv6\n", conf.Name, address)
 		})
-		starter, err := spawn.NewStarter()
+		starter, err := process.NewStarter()
 		if err != nil {
 			return err
 		}

@@ -16,11 +16,11 @@ import (
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 	"activator/internal/output"
+	"activator/internal/process"
 	"activator/internal/sandbox"
 	"activator/internal/seal"
-	"activator/internal/spawn"
+	"activator/internal/service"
 	"activator/internal/spec"
-	"activator/internal/supervise"
 )
 
 // Options are what the command line says.
@@ -36,10 +36,10 @@ type Daemon struct {
 	options      Options
 	sink         *output.Sink
 	log          *slog.Logger
-	starter      *spawn.Starter
+	starter      *process.Starter
 	restrictions *seal.Restrictions
 	watcher      *listen.Watcher
-	slots        *supervise.StartSlots
+	slots        *service.StartSlots
 	members      map[string]*member
 }
 
@@ -67,8 +67,8 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
-	d.slots = supervise.NewStartSlots(warmAtOnce(), warmRoom())
-	if d.starter, err = spawn.NewStarter(); err != nil {
+	d.slots = service.NewStartSlots(warmAtOnce(), warmRoom())
+	if d.starter, err = process.NewStarter(); err != nil {
 		return err
 	}
 	defer d.starter.Close()
@@ -171,7 +171,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.Lesser, "; "))
 	}
 	p.spec.ID = sandbox.ServiceID(conf.Name, d.hasID)
-	service := p.service(supervise.Surroundings{
+	running := p.newRunner(service.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,
@@ -183,7 +183,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	}
 	for _, socket := range sockets {
 		d.restrictions.Use(socket.Spec().Address, id)
-		if err := d.watcher.WatchNode(socket, service.NodeTouched); err != nil {
+		if err := d.watcher.WatchNode(socket, running.NodeTouched); err != nil {
 			d.log.Warn("node not watched: it is not put back when somebody deletes it", "service", conf.Name, "socket", socket.String(), "err", err)
 		}
 	}
@@ -192,7 +192,7 @@ func (d *Daemon) start(p planned, sockets []*listen.Socket) {
 	d.members[conf.Name] = m
 	go func() {
 		defer close(m.done)
-		service.Run(ctx)
+		running.Run(ctx)
 	}()
 }
 

@@ -16,9 +16,9 @@ import (
 	"activator/internal/kernel/fd"
 	"activator/internal/listen"
 	"activator/internal/output"
+	"activator/internal/process"
 	"activator/internal/sandbox"
 	"activator/internal/seal"
-	"activator/internal/spawn"
 	"activator/internal/spec"
 )
 
@@ -26,16 +26,16 @@ import (
 // configuration cannot work there: the same for the start, for a reload and for
 // `activator check`. It makes nothing but a sandbox in which nothing runs.
 type examination struct {
-	starter   *spawn.Starter
+	starter   *process.Starter
 	answering func() bool            // UDP sockets can be made that only answer
 	ours      func(path string) bool // what stands there is a socket's of ours
 
-	programs spawn.Examiner
+	programs process.Examiner
 	tried    map[string]bool // sandboxes
 	found    config.Errors
 }
 
-func newExamination(starter *spawn.Starter, answering func() bool, ours func(string) bool) *examination {
+func newExamination(starter *process.Starter, answering func() bool, ours func(string) bool) *examination {
 	return &examination{starter: starter, answering: answering, ours: ours, tried: make(map[string]bool)}
 }
 
@@ -44,7 +44,7 @@ func newExamination(starter *spawn.Starter, answering func() bool, ours func(str
 func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([]planned, error) {
 	plans := make([]planned, 0, len(sources))
 	for _, source := range sources {
-		spawn.Claim(source.Service.Process) // of a container too
+		process.Claim(source.Service.Process) // of a container too
 	}
 	x.programs.Later = later(all)
 	x.descriptors(all)
@@ -71,7 +71,7 @@ func (x *examination) descriptors(all []config.Source) {
 
 // host notes what only the host can cure, and is about no file.
 func (x *examination) host(key string, err error) {
-	var refused *spawn.StageError
+	var refused *process.StageError
 	if !errors.As(err, &refused) || refused.Passing() && key == "sandbox" {
 		return
 	}
@@ -97,7 +97,7 @@ func later(all []config.Source) map[string]bool {
 			}
 		}
 		for _, d := range source.Service.Directories {
-			if path := spawn.Place(d); path != "" {
+			if path := process.Place(d); path != "" {
 				paths[path] = true
 			}
 		}
@@ -231,7 +231,7 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	x.tried[key] = true
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
-	p, err := x.starter.Prepare(ctx, spec.Process{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, spawn.Given{})
+	p, err := x.starter.Prepare(ctx, spec.Process{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, process.Given{})
 	if err == nil {
 		_ = p.Close()
 		return
@@ -245,10 +245,10 @@ func (x *examination) folders(all []config.Source) {
 	fates := make(map[string]string)
 	for _, source := range all {
 		conf := source.Service
-		gives := os.Geteuid() == 0 && spawn.Gives(conf.Process)
+		gives := os.Geteuid() == 0 && process.Gives(conf.Process)
 		for _, d := range conf.Directories {
 			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
-			switch path := spawn.Place(d); {
+			switch path := process.Place(d); {
 			case path == "":
 			case d.Kind == "runtime":
 				fates[fd.Resolve(path)] = key + ", which is removed with everything in it when that ends"

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"activator/internal/config"
-	"activator/internal/spawn"
+	"activator/internal/process"
 )
 
 // bench is a folder in which a test puts what a configuration names.
@@ -57,7 +57,7 @@ func (b bench) examine(text string) config.Errors {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	starter, err := spawn.NewStarter()
+	starter, err := process.NewStarter()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func TestExamineCures(t *testing.T) {
 // What is used up for the moment is no finding.
 func TestPassing(t *testing.T) {
 	for errno, want := range map[syscall.Errno]bool{syscall.EAGAIN: true, syscall.ENOMEM: true, syscall.EPERM: false, syscall.EINVAL: false} {
-		if got := (&spawn.StageError{Step: "clone", Errno: errno}).Passing(); got != want {
+		if got := (&process.StageError{Step: "clone", Errno: errno}).Passing(); got != want {
 			t.Errorf("%v: %v", errno, got)
 		}
 	}

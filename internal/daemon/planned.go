@@ -3,13 +3,14 @@ package daemon
 import (
 	"context"
 
+	"activator/internal/service"
+
 	"activator/internal/config"
 	"activator/internal/container"
 	"activator/internal/inetd"
 	"activator/internal/listen"
 	"activator/internal/seal"
 	"activator/internal/spec"
-	"activator/internal/supervise"
 )
 
 // planned is a service that nothing is wrong with but what the kernel says.
@@ -20,23 +21,23 @@ type planned struct {
 	engine *container.Engine // of a container; nil: none
 }
 
-// service is a service at work, whichever room it lives in.
-type service interface {
+// runner is a service at work, whichever room it lives in.
+type runner interface {
 	// Run serves until ctx is done, and everything it started is gone.
 	Run(ctx context.Context)
 	// NodeTouched tells it that a socket's node may have been deleted or replaced.
 	NodeTouched()
 }
 
-// service chooses the room: one program for all clients, or one for each.
-func (p planned) service(around supervise.Surroundings, sockets []*listen.Socket) service {
+// newRunner chooses the room: one program for all clients, or one for each.
+func (p planned) newRunner(around service.Surroundings, sockets []*listen.Socket) runner {
 	if p.spec.Accept {
 		return inetd.New(p.spec, around, sockets)
 	}
 	if p.engine != nil {
 		around.Engine = p.engine
 	}
-	return supervise.New(p.spec, around, sockets)
+	return service.New(p.spec, around, sockets)
 }
 
 // containerProcess starts a container engine in place of the program. The engine

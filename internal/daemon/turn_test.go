@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"activator/internal/ktest"
-	"activator/internal/spawn"
+	"activator/internal/process"
 )
 
 func TestMain(m *testing.M) {
-	if spawn.IsStage() {
-		spawn.Stage()
+	if process.IsStage() {
+		process.Stage()
 	}
 	ktest.Main(m)
 }

@@ -12,9 +12,9 @@ import (
 
 	"activator/internal/kernel/proc"
 	"activator/internal/listen"
+	"activator/internal/process"
 	"activator/internal/sandbox"
 	"activator/internal/seal/udpfilter"
-	"activator/internal/spawn"
 	"activator/internal/spec"
 )
 
@@ -127,12 +127,12 @@ func sandboxed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	starter, err := spawn.NewStarter()
+	starter, err := process.NewStarter()
 	if err != nil {
 		return err
 	}
 	defer starter.Close()
-	p, err := starter.Prepare(ctx, spec.Process{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, spawn.Given{})
+	p, err := starter.Prepare(ctx, spec.Process{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, process.Given{})
 	if err != nil {
 		return err
 	}

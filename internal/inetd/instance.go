@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"activator/internal/spawn"
-	"activator/internal/supervise"
+	"activator/internal/process"
+	"activator/internal/service"
 )
 
 // instance is one run of the program, for one client.
@@ -17,9 +17,9 @@ type instance struct {
 	client   *client
 	cancel   context.CancelFunc // gives up the start
 	started  time.Time
-	starting *supervise.StartSlot // from the client to the exec
-	running  bool                 // it was exec'ed
-	asked    bool                 // we asked it to end: how it does is no failure
+	starting *service.StartSlot // from the client to the exec
+	running  bool               // it was exec'ed
+	asked    bool               // we asked it to end: how it does is no failure
 }
 
 // start gives a client the sandbox that has stood longest, and leaves the rest
@@ -55,7 +55,7 @@ func (s *Service) live(ctx context.Context, i *instance, err error) {
 		s.reports <- unstarted{i, err}
 		return
 	}
-	answered := supervise.AnswerCalls(i.child, s.spec.Process, s.log)
+	answered := service.AnswerCalls(i.child, s.spec.Process, s.log)
 	_ = i.client.File.Close() // the program has its own copy
 	s.reports <- running{i}
 	exit, err := i.child.Wait()
@@ -102,13 +102,13 @@ func (u unstarted) to(s *Service) {
 		s.log.Warn("sandbox was gone before its client came", "err", u.err)
 		return
 	}
-	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", spawn.Cured(u.err))
+	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", process.Cured(u.err))
 	s.rest()
 }
 
 // gone tells the end of a waiting sandbox from a program that cannot be started.
 func gone(err error) bool {
-	var refused *spawn.StageError
+	var refused *process.StageError
 	return errors.As(err, &refused) && (refused.Step == "hand" || refused.Step == "go")
 }
 
@@ -123,7 +123,7 @@ func (r running) to(s *Service) {
 	if s.quiet == nil {
 		s.quiet = time.NewTimer(quiet)
 	}
-	s.history, s.queues = supervise.History{}, supervise.Queues{}
+	s.history, s.queues = service.History{}, service.Queues{}
 	s.log.Info("instance running", "socket", i.client.socket.String(), "pid", i.child.Pid(), "remote", i.client.Peer.Addr, "after", time.Since(i.started).Round(time.Microsecond))
 	if s.leaving {
 		s.stop(i)
@@ -133,14 +133,14 @@ func (r running) to(s *Service) {
 // exited says how an instance has ended.
 type exited struct {
 	*instance
-	exit spawn.Exit
+	exit process.Exit
 }
 
 func (e exited) to(s *Service) {
 	delete(s.instances, e.instance)
 	s.release(e.client)
 	attrs := []any{"pid", e.child.Pid(), "exit", e.exit.String(), "ran", time.Since(e.started).Round(time.Microsecond)}
-	if supervise.Clean(e.exit) || e.asked {
+	if service.Clean(e.exit) || e.asked {
 		s.log.Info("instance ended", attrs...)
 		return
 	}

@@ -5,8 +5,8 @@ import (
 	"context"
 	"time"
 
-	"activator/internal/spawn"
-	"activator/internal/supervise"
+	"activator/internal/process"
+	"activator/internal/service"
 )
 
 // pool are the sandboxes that stand ready, each for one client to come.
@@ -26,8 +26,8 @@ const calmAfter = 5 * time.Second
 
 // sandbox is a process that waits for its client.
 type sandbox struct {
-	child  *spawn.Process
-	output *supervise.Output
+	child  *process.Process
+	output *service.Output
 }
 
 // wanted is how many sandboxes should stand ready: as many as clients came within
@@ -96,12 +96,12 @@ func (s *Service) make() {
 
 // prepare builds a sandbox up to the word to go.
 func (s *Service) prepare(ctx context.Context, one *sandbox) error {
-	output, err := supervise.OpenOutput(s.spec.Stdout, s.spec.Stderr)
+	output, err := service.OpenOutput(s.spec.Stdout, s.spec.Stderr)
 	if err != nil {
 		return err
 	}
 	stdout, stderr := output.Child()
-	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, spawn.Given{Stdio: spawn.Stdio{Out: stdout, Err: stderr}, Client: spawn.Absent})
+	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, process.Given{Stdio: process.Stdio{Out: stdout, Err: stderr}, Client: process.Absent})
 	output.HandedOver()
 	if err != nil {
 		output.Close()

@@ -9,8 +9,8 @@ import (
 
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
+	"activator/internal/service"
 	"activator/internal/spec"
-	"activator/internal/supervise"
 )
 
 // maxConnections is how many instances there are at a time, where nothing is said.
@@ -19,7 +19,7 @@ const maxConnections = 64
 // Service is one service at work. Its fields belong to the goroutine in [Run].
 type Service struct {
 	spec    spec.Service
-	around  supervise.Surroundings
+	around  service.Surroundings
 	sockets []*listen.Socket
 	log     *slog.Logger
 
@@ -28,30 +28,30 @@ type Service struct {
 	reports  chan report   // from the goroutines
 	working  sync.WaitGroup
 
-	callers   []bool               // by socket: clients wait, as far as we know; not watched then
-	next      int                  // the socket whose turn it is
-	pool      pool                 // sandboxes
-	slot      *supervise.StartSlot // for the sandbox that stands while nobody comes, kept once it is ours; nil: not asked for
-	placed    bool                 // it is ours
-	instances map[*instance]bool   // that have a client
-	starting  int                  // those on their way to exec
-	sources   map[string]int       // how many of them, by source
-	returned  []*client            // whose instance did not start; they are first
-	history   supervise.History    // of starts
-	queues    supervise.Queues     // of who waits while nothing starts
-	resting   *time.Timer          // after a start that failed; nil: none runs
-	hold      *time.Timer          // of who waits while nothing starts; nil: none runs
-	calm      *time.Timer          // till the pool may be made smaller; nil: none runs
-	quiet     *time.Timer          // till the next sandbox may be made; nil: none runs
-	ending    *time.Timer          // stop_timeout; nil: none runs
-	due       []*instance          // to be ended in their turn
-	do        func(*instance)      // how
-	turn      *time.Timer          // of the next of them; nil: none runs
-	leaving   bool                 // to be gone
-	turned    turnedAway           // by max_connections_per_source
-	share     budget.Share         // of who is taken off a queue
-	room      chan struct{}        // there is room in share again
-	scarce    turnedAway           // how often there was none
+	callers   []bool             // by socket: clients wait, as far as we know; not watched then
+	next      int                // the socket whose turn it is
+	pool      pool               // sandboxes
+	slot      *service.StartSlot // for the sandbox that stands while nobody comes, kept once it is ours; nil: not asked for
+	placed    bool               // it is ours
+	instances map[*instance]bool // that have a client
+	starting  int                // those on their way to exec
+	sources   map[string]int     // how many of them, by source
+	returned  []*client          // whose instance did not start; they are first
+	history   service.History    // of starts
+	queues    service.Queues     // of who waits while nothing starts
+	resting   *time.Timer        // after a start that failed; nil: none runs
+	hold      *time.Timer        // of who waits while nothing starts; nil: none runs
+	calm      *time.Timer        // till the pool may be made smaller; nil: none runs
+	quiet     *time.Timer        // till the next sandbox may be made; nil: none runs
+	ending    *time.Timer        // stop_timeout; nil: none runs
+	due       []*instance        // to be ended in their turn
+	do        func(*instance)    // how
+	turn      *time.Timer        // of the next of them; nil: none runs
+	leaving   bool               // to be gone
+	turned    turnedAway         // by max_connections_per_source
+	share     budget.Share       // of who is taken off a queue
+	room      chan struct{}      // there is room in share again
+	scarce    turnedAway         // how often there was none
 }
 
 // client is a connection on its way to an instance.
@@ -63,7 +63,7 @@ type client struct {
 }
 
 // New makes a service of sockets, which are lent until Run has returned.
-func New(spec spec.Service, around supervise.Surroundings, sockets []*listen.Socket) *Service {
+func New(spec spec.Service, around service.Surroundings, sockets []*listen.Socket) *Service {
 	return &Service{
 		spec:      spec,
 		around:    around,

@@ -18,17 +18,18 @@ import (
 	"testing"
 	"time"
 
+	"activator/internal/service"
+
 	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/output"
-	"activator/internal/spawn"
+	"activator/internal/process"
 	"activator/internal/spec"
-	"activator/internal/supervise"
 )
 
 func TestMain(m *testing.M) {
-	if spawn.IsStage() {
-		spawn.Stage()
+	if process.IsStage() {
+		process.Stage()
 	}
 	if len(os.Args) == 3 && os.Args[1] == "instance" {
 		instanceOf(os.Args[2])
@@ -164,7 +165,7 @@ func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := spec.Service{
+	conf := spec.Service{
 		Timeouts:   spec.Timeouts{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
 		Process:    spec.Process{Name: "test", Argv: []string{self, "instance", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0", "REMOTE_ADDR=nobody"}, Umask: 0o22, Handed: spec.LaterStdio},
 		MaxConns:   64,
@@ -172,10 +173,10 @@ func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 		StopSignal: syscall.SIGTERM,
 	}
 	if change != nil {
-		change(&service)
+		change(&conf)
 	}
 	s := &stand{t: t, path: filepath.Join(dir, "s"), log: make(chan string, 10000)}
-	s.run(service)
+	s.run(conf)
 	t.Cleanup(s.stop)
 	return s
 }
@@ -215,7 +216,7 @@ var nextPort atomic.Uint32
 func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 // run makes everything a service needs, and stop takes it all down again.
-func (s *stand) run(service spec.Service) {
+func (s *stand) run(conf spec.Service) {
 	t := s.t
 	t.Helper()
 	sockets := s.open()
@@ -228,13 +229,13 @@ func (s *stand) run(service spec.Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starter, err := spawn.NewStarter()
+	starter, err := process.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := supervise.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: supervise.NewStartSlots(2, 100)}
+	around := service.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: service.NewStartSlots(2, 100)}
 	around.Slots.Open()
-	s.service = New(service, around, sockets)
+	s.service = New(conf, around, sockets)
 	for _, socket := range sockets {
 		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
 			t.Fatal(err)

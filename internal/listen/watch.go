@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/epoll"
 	"activator/internal/kernel/fd"
-	"activator/internal/reflex"
 )
 
 // Watcher tells when sockets become readable and when their nodes change, for
@@ -22,43 +22,43 @@ import (
 // the runtime's own poller is woken by every client of a socket that a running
 // service serves; here a socket that is not armed is in no poller at all.
 type Watcher struct {
-	loop *reflex.Loop
+	loop *epoll.Loop
 	log  *slog.Logger // nil: says nothing
 
 	mu      sync.Mutex
 	closed  bool
-	running bool                   // in Run, which closes the loop then
-	armed   map[reflex.ID]*waiting // by the id in the event
+	running bool                  // in Run, which closes the loop then
+	armed   map[epoll.ID]*waiting // by the id in the event
 	byOwn   map[*Socket]*waiting
 	tree    tree
-	treeID  reflex.ID
+	treeID  epoll.ID
 	clock   *os.File // a timer, while there are nodes that cannot be watched
-	clockID reflex.ID
+	clockID epoll.ID
 }
 
 // waiting is a socket that somebody waits for, once.
 type waiting struct {
-	id       reflex.ID
+	id       epoll.ID
 	s        *Socket
 	file     *os.File // registered in epoll; nil while the socket has none
 	ready    func()
-	answered func() // instead of ready, when the reflex has been carried out
+	answered func() // instead of ready, when the fast path has been carried out
 }
 
 // NewWatcher makes an idle watcher; [Watcher.Run] brings it to life. It says in the
 // log, which may be nil, when nodes cannot be watched.
 func NewWatcher(log *slog.Logger) (*Watcher, error) {
-	loop, err := reflex.NewLoop()
+	loop, err := epoll.NewLoop()
 	if err != nil {
 		return nil, fmt.Errorf("watcher: %w", err)
 	}
 	return &Watcher{
 		loop:    loop,
 		log:     log,
-		armed:   make(map[reflex.ID]*waiting),
+		armed:   make(map[epoll.ID]*waiting),
 		byOwn:   make(map[*Socket]*waiting),
-		treeID:  loop.New(),
-		clockID: loop.New(),
+		treeID:  loop.NewID(),
+		clockID: loop.NewID(),
 	}, nil
 }
 
@@ -70,7 +70,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.end()
-	defer fd.AfterFunc(ctx, w.loop.Ring)()
+	defer fd.AfterFunc(ctx, w.loop.WakeUp)()
 	for {
 		events, err := w.loop.Wait()
 		if ctx.Err() != nil {
@@ -108,34 +108,34 @@ func (w *Watcher) end() {
 	}
 }
 
-// Arm has r carried out, once and at once, when one of the sockets that are waited
+// ArmFastPath has r carried out, once and at once, when one of the sockets that are waited
 // for has a client, until Disarm. It lends r. A few milliseconds after it has been,
 // answered is called from the goroutine of Run, and ready not. Where it cannot be
 // carried out ready is called, as without it.
-func (w *Watcher) Arm(r *reflex.Reflex, sockets []*Socket, answered func()) {
+func (w *Watcher) ArmFastPath(r *epoll.FastPath, sockets []*Socket, answered func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ids := make([]reflex.ID, len(sockets))
+	ids := make([]epoll.ID, len(sockets))
 	for i, s := range sockets {
 		if x := w.byOwn[s]; x != nil {
 			ids[i], x.answered = x.id, answered
 		}
 	}
-	w.loop.Arm(r, ids...)
+	w.loop.ArmFastPath(r, ids...)
 }
 
-// Disarm ends that, and reports whether r has been carried out, when, and for a
+// DisarmFastPath ends that, and reports whether r has been carried out, when, and for a
 // client of which of the sockets that Arm was given.
-func (w *Watcher) Disarm(r *reflex.Reflex, sockets []*Socket) (by int, at time.Time, fired bool) {
+func (w *Watcher) DisarmFastPath(r *epoll.FastPath, sockets []*Socket) (by int, at time.Time, fired bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var ids []reflex.ID
+	var ids []epoll.ID
 	for _, s := range sockets {
 		if x := w.byOwn[s]; x != nil {
 			ids = append(ids, x.id)
 		}
 	}
-	by, at, fired = w.loop.Disarm(r, ids...)
+	by, at, fired = w.loop.DisarmFastPath(r, ids...)
 	if fired {
 		if x := w.byOwn[sockets[by]]; x != nil {
 			w.drop(x) // it will not fire again, and need not be told of
@@ -145,7 +145,7 @@ func (w *Watcher) Disarm(r *reflex.Reflex, sockets []*Socket) (by int, at time.T
 }
 
 // collect disarms what fired and returns whom to call.
-func (w *Watcher) collect(events []reflex.Event) ([]func(), error) {
+func (w *Watcher) collect(events []epoll.Event) ([]func(), error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -198,9 +198,9 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 		x.ready = ready
 		return fail(s.spec.Address, "", w.ask(x), "")
 	}
-	x := &waiting{id: w.loop.New(), s: s, ready: ready}
+	x := &waiting{id: w.loop.NewID(), s: s, ready: ready}
 	if err := w.ask(x); err != nil {
-		w.loop.Free(x.id)
+		w.loop.FreeID(x.id)
 		return fail(s.spec.Address, "", err, "")
 	}
 	w.armed[x.id], w.byOwn[s] = x, x
@@ -230,7 +230,7 @@ const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
 // register adds, modifies or removes file. Removing matters: a description that a service
 // still holds stays in the epoll when our descriptor is closed. epoll(7), Q6.
-func (w *Watcher) register(op int, file *os.File, id reflex.ID, events uint32) error {
+func (w *Watcher) register(op int, file *os.File, id epoll.ID, events uint32) error {
 	if file == nil {
 		return errClosed
 	}
@@ -240,7 +240,7 @@ func (w *Watcher) register(op int, file *os.File, id reflex.ID, events uint32) e
 // drop takes x out; with w.mu.
 func (w *Watcher) drop(x *waiting) {
 	w.park(x)
-	w.loop.Free(x.id)
+	w.loop.FreeID(x.id)
 	delete(w.armed, x.id)
 	delete(w.byOwn, x.s)
 }
@@ -340,7 +340,7 @@ func (w *Watcher) Close() error {
 	w.tree.close()
 	w.stopClock()
 	if w.running {
-		w.loop.Ring()
+		w.loop.WakeUp()
 	} else {
 		w.loop.Close()
 	}

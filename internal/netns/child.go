@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 	"activator/internal/spec"
 )
 
@@ -16,13 +16,13 @@ import (
 // descriptors, for those that it opens. It is a process of its own, since only one with a
 // single thread may enter a user namespace, setns(2).
 type child struct {
-	list   *script.Script
-	opened []script.Call
+	list   *vfork.CallList
+	opened []vfork.Call
 }
 
 // newChild returns a child that does nothing yet. The caller closes it.
 func newChild() (*child, error) {
-	list, err := script.New()
+	list, err := vfork.New()
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func newChild() (*child, error) {
 func (c *child) close() { c.list.Close() }
 
 // do adds a system call. When it fails the child ends, and the error has its name.
-func (c *child) do(name string, number uintptr, args ...uintptr) script.Call {
+func (c *child) do(name string, number uintptr, args ...uintptr) vfork.Call {
 	c.list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	return c.list.Do(number, args...)
 }
@@ -44,7 +44,7 @@ func (c *child) open(name string, number uintptr, args ...uintptr) {
 
 // openFile is open of a file, openat(2).
 func (c *child) openFile(path string, flags int) {
-	c.open("open "+path, unix.SYS_OPENAT, script.Here, c.list.Text(path), uintptr(flags|unix.O_CLOEXEC))
+	c.open("open "+path, unix.SYS_OPENAT, vfork.Here, c.list.Text(path), uintptr(flags|unix.O_CLOEXEC))
 }
 
 // socket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.

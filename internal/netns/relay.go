@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 	"activator/internal/spec"
 )
 
@@ -133,14 +133,14 @@ func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, er
 	c.do("chroot", unix.SYS_CHROOT, c.list.Text("."))
 	for i := 1; i < len(path); i++ {
 		if path[i] == '/' {
-			c.do("mkdir", unix.SYS_MKDIRAT, script.Here, c.list.Text(path[:i]), 0o700).Ignore(unix.EEXIST)
+			c.do("mkdir", unix.SYS_MKDIRAT, vfork.Here, c.list.Text(path[:i]), 0o700).Ignore(unix.EEXIST)
 		}
 	}
 	name := c.list.Text(path)
-	c.do("unlink", unix.SYS_UNLINKAT, script.Here, name, 0).Ignore(unix.ENOENT) // of a time when no descriptor was left
+	c.do("unlink", unix.SYS_UNLINKAT, vfork.Here, name, 0).Ignore(unix.ENOENT) // of a time when no descriptor was left
 	c.do("bind", unix.SYS_BIND, uintptr(socket), c.list.Bytes(sockaddr), uintptr(len(sockaddr)))
 	c.openFile(path, unix.O_PATH|unix.O_NOFOLLOW)
-	c.do("unlink", unix.SYS_UNLINKAT, script.Here, name, 0)
+	c.do("unlink", unix.SYS_UNLINKAT, vfork.Here, name, 0)
 	fds, err := c.run(unix.CLONE_VFORK)
 	if err != nil {
 		return -1, err

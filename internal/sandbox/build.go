@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 )
 
 // Build adds to s what turns the child's namespaces into what p says; there is no way
@@ -19,8 +19,8 @@ import (
 // Order: the sources first, while the host's files can still be seen; then the
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
-func (p *Plan) Build(s *script.Script, trees []int) {
-	b, first := builder{Script: s, entries: p.Entries}, s.Free()
+func (p *Plan) Build(s *vfork.CallList, trees []int) {
+	b, first := builder{CallList: s, entries: p.Entries}, s.Free()
 	b.step("hostname", p.Hostname)
 	// Podman's default filter refuses it where it lets all else pass. The name is
 	// then the container's.
@@ -50,9 +50,9 @@ func (p *Plan) Build(s *script.Script, trees []int) {
 	b.CloseFrom(first)
 }
 
-// builder is a script that fills a new root.
+// builder is a call list that fills a new root.
 type builder struct {
-	*script.Script
+	*vfork.CallList
 	entries []Entry
 }
 
@@ -61,14 +61,14 @@ func (b *builder) step(step, path string) {
 	b.Explain(func(errno unix.Errno) error { return stepError(step, path, errno) })
 }
 
-func (b *builder) mount(source, target, kind string, flags uintptr, options string) script.Call {
+func (b *builder) mount(source, target, kind string, flags uintptr, options string) vfork.Call {
 	return b.Do(unix.SYS_MOUNT, b.Text(source), b.Text(target), b.Text(kind), flags, b.Text(options))
 }
 
 // LoopbackUp adds to s what brings lo up in a network of its own, [CloneFlags]; the
 // kernel gives it 127.0.0.1 and ::1 itself. It needs neither a user nor a plan.
-func LoopbackUp(s *script.Script) {
-	b := builder{Script: s}
+func LoopbackUp(s *vfork.CallList) {
+	b := builder{CallList: s}
 	b.step("network", "lo")
 	only6, made := b.Label(), b.Label()
 	fd := b.Free()
@@ -77,7 +77,7 @@ func LoopbackUp(s *script.Script) {
 	b.Place(only6) // a kernel with only IPv6; netdevice(7) takes any socket
 	b.Open(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	b.Place(made)
-	request := b.Room(40) // struct ifreq
+	request := b.NewBuffer(40) // struct ifreq
 	copy(request.Bytes, "lo")
 	request.Bytes[unix.IFNAMSIZ] = unix.IFF_UP | unix.IFF_RUNNING
 	b.Do(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, request.Address)
@@ -96,7 +96,7 @@ func (b *builder) newRoot() {
 	b.moveMount(root, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
 	b.Do(unix.SYS_FCHDIR, uintptr(root))
 	b.step("root", "/proc")
-	b.Do(unix.SYS_MKDIRAT, script.Here, b.Text("proc"), 0o555)
+	b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text("proc"), 0o555)
 	b.step("mount", "/proc")
 	b.mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	// pivot_root(2): with "." twice the old root ends up on top of the new one.
@@ -121,7 +121,7 @@ func (b *builder) newTmpfs(mode string) int {
 }
 
 func (b *builder) moveMount(tree int, path string, flags uintptr) {
-	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.Text(""), script.Here, b.Text(path), flags)
+	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.Text(""), vfork.Here, b.Text(path), flags)
 }
 
 // put puts an entry at its path; a bind is a tree.
@@ -129,9 +129,9 @@ func (b *builder) put(e Entry, tree int) {
 	b.step("root", e.Path)
 	switch e.Kind {
 	case Folder:
-		b.Do(unix.SYS_MKDIRAT, script.Here, b.Text(e.Path), uintptr(e.Mode))
+		b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text(e.Path), uintptr(e.Mode))
 	case Link:
-		b.Do(unix.SYS_SYMLINKAT, b.Text(e.Source), script.Here, b.Text(e.Path))
+		b.Do(unix.SYS_SYMLINKAT, b.Text(e.Source), vfork.Here, b.Text(e.Path))
 	case Tmpfs:
 		b.mountPoint(e, true)
 		b.step("mount", e.Path)
@@ -175,8 +175,8 @@ func (b *builder) mountPoint(e Entry, folder bool) {
 }
 
 // ifThere goes on at l if something stands at the path.
-func (b *builder) ifThere(path string, l script.Label) {
-	b.Do(unix.SYS_FACCESSAT, script.Here, b.Text(path), unix.F_OK).Zero(l).Ignore()
+func (b *builder) ifThere(path string, l vfork.Label) {
+	b.Do(unix.SYS_FACCESSAT, vfork.Here, b.Text(path), unix.F_OK).Zero(l).Ignore()
 }
 
 // parents makes the folders down to folder that are missing.
@@ -231,9 +231,9 @@ func (b *builder) resolve(folder string) string {
 func (b *builder) create(name string, folder bool) {
 	b.step("mount point", name)
 	if folder {
-		b.Do(unix.SYS_MKDIRAT, script.Here, b.Text(name), 0o755)
+		b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text(name), 0o755)
 		return
 	}
-	fd := b.Open(unix.SYS_OPENAT, script.Here, b.Text(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	fd := b.Open(unix.SYS_OPENAT, vfork.Here, b.Text(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	b.CloseFrom(fd)
 }

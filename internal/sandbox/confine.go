@@ -5,13 +5,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 )
 
 // Confine adds to s what takes from the child, and from what it will exec, everything
 // that p does not keep: capabilities, the right to get new ones, files, system calls.
 // Nothing of it can be undone. With [Plan.Listener] it returns the descriptor on
-// which a supervisor answers (seccomp_unotify(2)), which the script closes; else -1.
+// which a supervisor answers (seccomp_unotify(2)), which the call list closes; else -1.
 //
 // Order: the bounding set first, it needs CAP_SETPCAP. The
 // keyring, while its call is not refused yet. no_new_privs, without which Landlock and the
@@ -22,8 +22,8 @@ import (
 //
 // All of that before the wait for the first client, who does not pay for it: what
 // comes afterwards needs nothing that is refused.
-func (p *Plan) Confine(s *script.Script) (listener int) {
-	b := &builder{Script: s}
+func (p *Plan) Confine(s *vfork.CallList) (listener int) {
+	b := &builder{CallList: s}
 	b.step("capabilities", "bounding set")
 	for number := range lastCapability() + 1 {
 		if p.Keep&(1<<number) == 0 {
@@ -68,8 +68,8 @@ func (b *builder) leaveKeyring(reachable bool) {
 }
 
 // Narrow adds to s what leaves the child no capabilities but those of mask.
-func Narrow(s *script.Script, mask uint64) {
-	b := builder{Script: s}
+func Narrow(s *vfork.CallList, mask uint64) {
+	b := builder{CallList: s}
 	b.step("capabilities", "")
 	b.capset(mask)
 }
@@ -104,7 +104,7 @@ func (b *builder) filter(p *Plan) (listener int) {
 	// foreign code, and slows it down for good (Speculative Store Bypass, prctl(2)).
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
 	program := b.Words(uintptr(len(p.Filter)/unix.SizeofSockFilter), b.Bytes(p.Filter)) // struct sock_fprog
-	load := func(flags uintptr) script.Call {
+	load := func(flags uintptr) vfork.Call {
 		return b.Do(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, program.Address)
 	}
 	if !p.Listener {

@@ -3,5 +3,5 @@
 // falls into two halves, what the kernel does at clone ([CloneFlags]) and what
 // its list of calls does before exec ([Plan.Build], [Plan.Confine]).
 //
-// It starts no process; package spawn does.
+// It starts no process; package process does.
 package sandbox

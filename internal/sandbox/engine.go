@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/process/vfork"
 	"activator/internal/sandbox/seccomp"
-	"activator/internal/script"
 	"activator/internal/spec"
 )
 
@@ -63,8 +63,8 @@ func isFolder(path string) bool {
 
 // Build adds to s what takes the child to where the engine works. process is a
 // descriptor of a process whose user and mount namespace it enters, -1: it stays in ours.
-func (p *EnginePlan) Build(s *script.Script, process int) {
-	b := builder{Script: s}
+func (p *EnginePlan) Build(s *vfork.CallList, process int) {
+	b := builder{CallList: s}
 	if process >= 0 {
 		b.step("user namespace", "")
 		b.Do(unix.SYS_SETNS, uintptr(process), unix.CLONE_NEWUSER|unix.CLONE_NEWNS)
@@ -107,9 +107,9 @@ func (b *builder) putSources(p *EnginePlan) {
 func (e Engine) Source(i int) string { return e.Folder + "/" + strconv.Itoa(i) }
 
 // Confine adds to s what takes the sockets from the child, and from all that comes of it. It returns
-// the descriptor on which a supervisor answers, which the script closes.
-func (p *EnginePlan) Confine(s *script.Script) (listener int) {
-	b := &builder{Script: s}
+// the descriptor on which a supervisor answers, which the call list closes.
+func (p *EnginePlan) Confine(s *vfork.CallList) (listener int) {
+	b := &builder{CallList: s}
 	if !p.engine.NewPrivs {
 		b.step("no_new_privileges", "")
 		b.Do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

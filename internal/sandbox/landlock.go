@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 	"activator/internal/spec"
 )
 
@@ -173,9 +173,9 @@ func (g *Grant) add(b *builder, ruleset int) {
 	fd := g.FD
 	if g.Path != "" {
 		fd = b.Free()
-		b.Do(unix.SYS_OPENAT, script.Here, b.Text(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
+		b.Do(unix.SYS_OPENAT, vfork.Here, b.Text(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
-	rule := b.Room(12) // struct landlock_path_beneath_attr, packed
+	rule := b.NewBuffer(12) // struct landlock_path_beneath_attr, packed
 	binary.NativeEndian.PutUint64(rule.Bytes, g.Access)
 	binary.NativeEndian.PutUint32(rule.Bytes[8:], uint32(fd))
 	c := b.Do(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, rule.Address, 0)

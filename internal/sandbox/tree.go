@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 )
 
 // OpenTrees clones the mounts that p binds, with everything mounted below them,
@@ -112,10 +112,10 @@ func (b *builder) openTrees(p *Plan) []int {
 // a path without links is.
 func (b *builder) openTree(e Entry, flags uint) int {
 	if e.real == "" {
-		return b.Open(unix.SYS_OPEN_TREE, script.Here, b.Text(e.Source), uintptr(flags))
+		return b.Open(unix.SYS_OPEN_TREE, vfork.Here, b.Text(e.Source), uintptr(flags))
 	}
 	how := b.Words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_SYMLINKS)
-	source := b.Open(unix.SYS_OPENAT2, script.Here, b.Text(e.real), how.Address, unix.SizeofOpenHow)
+	source := b.Open(unix.SYS_OPENAT2, vfork.Here, b.Text(e.real), how.Address, unix.SizeofOpenHow)
 	tree := b.Open(unix.SYS_OPEN_TREE, uintptr(source), b.Text(""), uintptr(flags|unix.AT_EMPTY_PATH))
 	// In the place of source: there are no more descriptors than mounts.
 	b.Do(unix.SYS_DUP3, uintptr(tree), uintptr(source), unix.O_CLOEXEC)

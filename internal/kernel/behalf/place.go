@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 )
 
 // Place is the user namespace and the pid namespace of a process, and its ids as it sees
@@ -93,12 +93,12 @@ func inside(pid int, file string, id int) (int, error) {
 // Listen is listen(2) of a unix socket, in which the kernel keeps the ids of who calls:
 // they are the process's, and the pid is one of its namespace.
 func (p *Place) Listen(fd, backlog int) error {
-	list, err := script.New()
+	list, err := vfork.New()
 	if err != nil {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, callTimeout, func() script.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
+	return p.run(list, fd, callTimeout, func() vfork.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
 }
 
 // HasListener reports whether fd, a unix socket that is connected, is connected to a
@@ -110,13 +110,13 @@ func (p *Place) Listen(fd, backlog int) error {
 // by now. But the kernel keeps the process itself, dead or alive, and tells its number to
 // those only in whose pid namespace it is, or was.
 func (p *Place) HasListener(fd int) (bool, error) {
-	list, err := script.New()
+	list, err := vfork.New()
 	if err != nil {
 		return false, err
 	}
 	defer list.Close()
-	ucred, size := list.Room(unix.SizeofUcred), list.Words(unix.SizeofUcred)
-	err = p.run(list, fd, callTimeout, func() script.Call {
+	ucred, size := list.NewBuffer(unix.SizeofUcred), list.Words(unix.SizeofUcred)
+	err = p.run(list, fd, callTimeout, func() vfork.Call {
 		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
 	})
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
@@ -134,7 +134,7 @@ func (p *Place) HasListener(fd int) (bool, error) {
 //
 // They have a copy of our memory that nobody may look into who is not root of our own user
 // namespace (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
-func (p *Place) run(list *script.Script, fd int, limit time.Duration, add func() script.Call) error {
+func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
 	step := func(name string) {
 		list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	}
@@ -180,7 +180,7 @@ func (p *Place) run(list *script.Script, fd int, limit time.Duration, add func()
 
 // protect adds what keeps the child's memory from others, and has it end with the thread that
 // waits for it. Both are undone when a process changes its ids, prctl(2).
-func protect(list *script.Script, step func(name string)) {
+func protect(list *vfork.CallList, step func(name string)) {
 	step("prctl")
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
@@ -188,7 +188,7 @@ func protect(list *script.Script, step func(name string)) {
 
 // become adds what gives the child the ids of the process as its effective ones, and no capability
 // but for low ports, in the place's user namespace, which has the process's own network and no other.
-func (p *Place) become(list *script.Script, step func(name string)) {
+func (p *Place) become(list *vfork.CallList, step func(name string)) {
 	const same = ^uintptr(0)
 	step("setresgid")
 	list.Do(unix.SYS_SETRESGID, same, uintptr(p.gid), same)
@@ -210,7 +210,7 @@ var openPidfd = unix.PidfdOpen // tests have it fail
 
 // startAndWait returns when both children have ended. The second one is known by what the kernel has
 // written there before it ran; nobody but us reaps it, so the number is not another one's.
-func startAndWait(list *script.Script, second script.Room, limit time.Duration) error {
+func startAndWait(list *vfork.CallList, second vfork.Buffer, limit time.Duration) error {
 	if err := list.Finish(); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/proc"
-	"activator/internal/script"
+	"activator/internal/process/vfork"
 )
 
 // See makes the files of the place those that the process sees, as they are now: a path is then
@@ -56,7 +56,7 @@ func same(pid int, kind string) bool {
 }
 
 // enterRoot adds what has the child see the files of the place.
-func (p *Place) enterRoot(list *script.Script, step func(name string)) {
+func (p *Place) enterRoot(list *vfork.CallList, step func(name string)) {
 	if p.root < 0 {
 		return
 	}
@@ -85,12 +85,12 @@ func (p *Place) Bind(fd int, sockaddr []byte) error {
 }
 
 func (p *Place) name(number uintptr, fd int, limit time.Duration, sockaddr []byte) error {
-	list, err := script.New()
+	list, err := vfork.New()
 	if err != nil {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, limit, func() script.Call {
+	return p.run(list, fd, limit, func() vfork.Call {
 		return list.Do(number, uintptr(fd), list.Bytes(sockaddr), uintptr(len(sockaddr)))
 	})
 }

@@ -1,0 +1,214 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+	"activator/internal/sandbox"
+	"activator/internal/spec"
+)
+
+// directoryKind is one of the four: its name, its variable, root's base and an
+// ordinary user's, as in systemd.exec(5).
+type directoryKind struct {
+	name, variable, base string
+	users                func() (string, error)
+}
+
+var directoryKinds = [...]directoryKind{
+	{"state", "STATE_DIRECTORY", "/var/lib", stateHome},
+	{"cache", "CACHE_DIRECTORY", "/var/cache", cacheHome},
+	{"logs", "LOGS_DIRECTORY", "/var/log", logsHome},
+	{"runtime", "RUNTIME_DIRECTORY", "/run", runtimeHome},
+}
+
+// baseOf is the folder that d is below, and what kind it is.
+func baseOf(d spec.Directory) (string, directoryKind, error) {
+	at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
+	if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
+		return "", directoryKind{}, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
+	}
+	kind := directoryKinds[at]
+	if os.Geteuid() == 0 {
+		return kind.base, kind, nil
+	}
+	base, err := kind.users()
+	if err != nil {
+		return "", kind, &StageError{Step: "directory", Path: d.Name, Errno: errnoOf(err), Cure: err.Error()}
+	}
+	return base, kind, nil
+}
+
+// Claim tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
+// before any service starts that it is started with.
+func Claim(s spec.Process) {
+	var paths []string
+	for _, m := range s.Sandbox.Writable {
+		paths = append(paths, m.Host)
+	}
+	for _, d := range s.Directories {
+		if base, _, err := baseOf(d); err == nil {
+			paths = append(paths, filepath.Join(base, d.Name))
+		}
+	}
+	fd.Claim(paths...)
+}
+
+// directories makes the service's own directories on the host and returns where
+// they are seen inside, at the same path, and the variables that say so.
+func (b *birth) directories() (mounts []spec.Mount, env []string, err error) {
+	values := map[string]string{}
+	for _, d := range b.plan.Directories {
+		base, kind, err := baseOf(d)
+		if err != nil {
+			return nil, nil, err
+		}
+		path := filepath.Join(base, d.Name)
+		if d.Kind == "runtime" {
+			b.starter.runtime.hold(path)
+			b.folders = append(b.folders, path)
+		}
+		made, err := makeDirectory(base, d.Name, b.id)
+		if err != nil {
+			return nil, nil, directoryError(path, err)
+		}
+		b.starter.runtime.made(path, made)
+		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
+		if values[kind.variable] != "" {
+			path = values[kind.variable] + ":" + path
+		}
+		values[kind.variable] = path
+	}
+	for _, kind := range directoryKinds {
+		if value := values[kind.variable]; value != "" {
+			env = append(env, kind.variable+"="+value)
+		}
+	}
+	return mounts, env, nil
+}
+
+// directoryError says what is wrong with a service's own directory.
+func directoryError(path string, err error) error {
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return sandbox.LinkError("directory", path, link)
+	}
+	return &StageError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
+}
+
+// makeDirectory makes base/name, gives it to the service, and says which folder it
+// is. Those in between may be another service's.
+func makeDirectory(base, name string, id identity) (made fd.ID, err error) {
+	top, err := fd.MakeFolder(base, 0o700)
+	if err != nil {
+		return made, err
+	}
+	top.Close()
+	folder, err := fd.MakeFolder(filepath.Join(base, name), 0o755)
+	if err != nil {
+		return made, err
+	}
+	defer folder.Close()
+	if as := fd.ClaimedAs(folder.ID()); !folder.Steady() && as != "" && as != folder.Path() {
+		// Moved here by the service whose folder is around it.
+		return made, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(folder.FD(), &stat); err != nil {
+		return made, os.NewSyscallError("fstat", err)
+	}
+	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
+		return folder.ID(), nil
+	}
+	return folder.ID(), folder.Give(id.uid, id.gid)
+}
+
+// The folders of the XDG base directory specification; logs as systemd has them.
+
+func stateHome() (string, error) { return xdg("XDG_STATE_HOME", ".local/state") }
+
+func cacheHome() (string, error) { return xdg("XDG_CACHE_HOME", ".cache") }
+
+func logsHome() (string, error) {
+	state, err := stateHome()
+	return filepath.Join(state, "log"), err
+}
+
+func runtimeHome() (string, error) {
+	if folder := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(folder) {
+		return folder, nil
+	}
+	folder := fmt.Sprintf("/run/user/%d", os.Geteuid())
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("XDG_RUNTIME_DIR is not set, and there is no %s: %w", folder, syscall.ENOENT)
+	}
+	return folder, nil
+}
+
+func xdg(variable, below string) (string, error) {
+	if folder := os.Getenv(variable); filepath.IsAbs(folder) {
+		return folder, nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, below), err
+}
+
+// runtimeFolders counts who uses the runtime directories, which go with the
+// last process that has them.
+type runtimeFolders struct {
+	mu   sync.Mutex
+	used map[string]*runtimeFolder
+}
+
+// runtimeFolder is a runtime directory that processes have.
+type runtimeFolder struct {
+	users int
+	id    fd.ID // zero: it is not there yet
+}
+
+func (r *runtimeFolders) hold(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.used == nil {
+		r.used = map[string]*runtimeFolder{}
+	}
+	if r.used[path] == nil {
+		r.used[path] = &runtimeFolder{}
+	}
+	r.used[path].users++
+}
+
+// made notes which folder it is, if the path is a runtime directory's.
+func (r *runtimeFolders) made(path string, id fd.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.used[path]; f != nil {
+		f.id = id
+	}
+}
+
+// release removes what nobody uses any more: the folders that we made, not what
+// somebody has put in their place.
+func (r *runtimeFolders) release(paths []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, path := range paths {
+		f := r.used[path]
+		if f.users--; f.users > 0 {
+			continue
+		}
+		delete(r.used, path)
+		if place, err := fd.Walk(path); err == nil {
+			_ = place.RemoveFolder(place.Name, f.id)
+			place.Close()
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/access"
+	"activator/internal/kernel/fd"
+	"activator/internal/sandbox"
+	"activator/internal/spec"
+)
+
+// Examiner says before anything is started what of a specification cannot work on
+// this host. What many services have alike it looks at once; so it is for one moment.
+// It makes and changes nothing. The zero value is ready.
+type Examiner struct {
+	// Later are paths on the host that will be there before anything is started, should
+	// they not be yet; true: folders.
+	Later map[string]bool
+
+	known map[string][]*StageError
+}
+
+// Examine returns everything that a start of spec would certainly be refused, in the
+// words of the start. What cannot be told it does not mention.
+func (e *Examiner) Examine(process spec.Process) []*StageError {
+	if process.Bare {
+		return nil // the engine knows
+	}
+	if len(process.Argv) == 0 {
+		return []*StageError{nothingToRun()}
+	}
+	process.Env = withDefaults(&process)
+	id, err := e.identify(&process)
+	found := refusals(err)
+	directories, bad := examineDirectories(&process, id)
+	found = append(append(found, bad...), examineLimits(&process)...)
+	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Notify)
+	if id.uid != sandbox.NoID || len(directories) > 0 {
+		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
+	}
+	seen, known := e.known[key]
+	if !known {
+		seen = examineInside(&process, directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
+		if e.known == nil {
+			e.known = make(map[string][]*StageError)
+		}
+		e.known[key] = seen
+	}
+	return append(found, seen...)
+}
+
+// identify is who the service will be; without an id that files of the host's can
+// have, where it has one of its own.
+func (e *Examiner) identify(process *spec.Process) (identity, error) {
+	id, err := identify(process)
+	switch {
+	case err != nil:
+	case id.change && process.User == "":
+		id.uid = sandbox.NoID
+		if process.Group == "" {
+			id.gid = sandbox.NoID
+		}
+	case id.change && (!mapped("/proc/self/uid_map", id.uid) || !mapped("/proc/self/gid_map", id.gid)):
+		err = &StageError{Step: "user", Path: process.User, Errno: syscall.EINVAL,
+			Cure: "this id is not among those of the user namespace we are in: give the container more of them"}
+	case !id.change:
+		id.uid, id.gid = id.host()
+		id.groups, _ = os.Getgroups()
+	}
+	if err != nil && id.uid == 0 {
+		id.uid, id.gid = sandbox.NoID, sandbox.NoID
+	}
+	return id, err
+}
+
+// refusals are err as a list, of what is a refusal.
+func refusals(err error) []*StageError {
+	var refused *StageError
+	if errors.As(err, &refused) {
+		return []*StageError{refused}
+	}
+	return nil
+}
+
+// examineLimits finds what raiseLimits would be refused. Only the machine's root may
+// raise a hard limit, and nobody that of descriptors beyond the kernel's.
+func examineLimits(s *spec.Process) (found []*StageError) {
+	for _, limit := range s.Limits {
+		number, err := resource(limit)
+		var now unix.Rlimit
+		if err != nil || unix.Getrlimit(number, &now) != nil || limit.Hard <= now.Max {
+			found = append(found, refusals(err)...)
+			continue
+		}
+		if !access.Holds(unix.CAP_SYS_RESOURCE) {
+			found = append(found, limitRefused(limit.Resource, unix.EPERM, now.Max))
+		}
+	}
+	return found
+}
+
+// Place is where a directory of a service is on the host; "" where there can be none.
+func Place(d spec.Directory) string {
+	base, _, err := baseOf(d)
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(base, d.Name)
+}
+
+// Gives reports whether the service is somebody else than we, to whom its directories
+// are given.
+func Gives(s spec.Process) bool {
+	id, err := identify(&s)
+	return err == nil && id.change && id.uid != os.Geteuid()
+}
+
+// examineDirectories finds those of the service's own directories that cannot be
+// made, and returns where the others will be.
+func examineDirectories(s *spec.Process, id identity) (mounts []spec.Mount, found []*StageError) {
+	for _, d := range s.Directories {
+		base, _, err := baseOf(d)
+		if err != nil {
+			found = append(found, refusals(err)...)
+			continue
+		}
+		path := filepath.Join(base, d.Name)
+		if err := canMake(path); err != nil {
+			found = append(found, refusals(directoryError(path, err))...)
+			continue
+		}
+		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
+	}
+	return mounts, found
+}
+
+// canMake says why a folder cannot be made; nil where that is not certain.
+func canMake(path string) error {
+	folder, err := fd.OpenFolder(path)
+	switch {
+	case err == nil:
+		folder.Close()
+		return nil
+	case errors.Is(err, unix.ENOENT):
+		if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+			return &os.PathError{Op: "mkdir", Path: path, Err: errno}
+		}
+		return nil
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EACCES):
+		return err
+	}
+	return nil
+}
+
+// examineInside looks at what the service will find in its root.
+func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Viewer) []*StageError {
+	found := refusals(sandbox.ExamineNetwork(s.Sandbox.Network))
+	view, refused := sandbox.Examine(s.Sandbox, s.Argv[0], directories, viewer)
+	found = append(found, refused...)
+	if view == nil {
+		return found
+	}
+	look := inside{view: view, dir: s.Dir}
+	// A program whose own mount is refused has been told.
+	if !slices.ContainsFunc(refused, func(r *StageError) bool { return r.Path == s.Argv[0] }) {
+		found = append(found, refusals(look.examineProgram(s.Argv[0], s.Env))...)
+	}
+	found = append(found, refusals(look.examineFolder(s.Dir))...)
+	if run, err := view.Find(filepath.Dir(NotifyPath)); s.Notify && err == nil && run.Locked {
+		found = append(found, &StageError{Step: "notify", Path: NotifyPath, Errno: unix.EROFS, Cure: cureNotify})
+	}
+	return found
+}
+
+// examineFolder looks at the working directory.
+func (i inside) examineFolder(dir string) error {
+	spot, err := i.view.Find(dir)
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return i.explainFolder(dir, errno)
+	case err != nil:
+		return nil // it cannot be told
+	case !spot.Folder():
+		return i.explainFolder(dir, unix.ENOTDIR)
+	case !i.view.Allows(spot, 1):
+		return i.explainFolder(dir, unix.EACCES)
+	}
+	return nil
+}

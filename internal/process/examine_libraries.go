@@ -1,0 +1,164 @@
+package process
+
+import (
+	"bytes"
+	"io"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// libraries is a search for what a program needs, as wide as any loader's would be: it
+// finds too much rather than too little. ld.so(8), and musl's own.
+type libraries struct {
+	inside
+	musl    bool
+	folders []string // in which to look; grows with what libraries say
+	cache   []byte   // of ldconfig(8)
+	seen    map[string]bool
+	unsure  bool // something is said that we do not understand
+}
+
+// machineFolders are of Debian's kind, by architecture.
+var machineFolders = []string{"", "/x86_64-linux-gnu", "/aarch64-linux-gnu", "/x86_64-linux-musl", "/aarch64-linux-musl"}
+
+// examineLibraries says which library of a program is nowhere inside.
+func (i inside) examineLibraries(program, loader string, env []string) error {
+	name := filepath.Base(loader)
+	l := &libraries{inside: i, musl: strings.HasPrefix(name, "ld-musl-"), seen: map[string]bool{name: true}}
+	if !l.musl && !strings.HasPrefix(name, "ld-linux") {
+		return nil // another system's, which may look anywhere
+	}
+	for _, entry := range env {
+		if strings.HasPrefix(entry, "LD_PRELOAD=") || strings.HasPrefix(entry, "LD_AUDIT=") {
+			return nil
+		}
+		if paths, ok := strings.CutPrefix(entry, "LD_LIBRARY_PATH="); ok {
+			l.add(program, strings.FieldsFunc(paths, func(r rune) bool { return r == ':' || r == ';' }))
+		}
+	}
+	for _, top := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", path.Dir(loader)} {
+		for _, machine := range machineFolders {
+			l.folders = append(l.folders, top+machine)
+		}
+	}
+	if l.musl {
+		l.add(program, strings.FieldsFunc(string(l.text("/etc/"+strings.TrimSuffix(name, ".so.1")+".path")), func(r rune) bool { return r == ':' || r == '\n' }))
+	}
+	l.cache = l.text("/etc/ld.so.cache")
+	missing := l.missing(program)
+	if missing == "" || l.unsure {
+		return nil
+	}
+	return &StageError{Step: "exec", Path: program, Errno: syscall.ENOENT,
+		Cure: "its library " + missing + " is not there inside; mount it with read_only, or install it"}
+}
+
+// text is a whole file inside; nil where there is none.
+func (l *libraries) text(name string) []byte {
+	f, err := l.open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, 16<<20))
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// missing is the first library that file needs, directly or not, and that is nowhere.
+func (l *libraries) missing(file string) string {
+	f, err := l.open(file, unix.O_RDONLY)
+	if err != nil {
+		l.unsure = true
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	d, ok := dynamicOf(f)
+	l.unsure = l.unsure || !ok
+	l.add(file, d.paths)
+	for _, name := range d.needed {
+		if l.seen[name] || l.musl && muslOwn(name) {
+			continue
+		}
+		l.seen[name] = true
+		found := l.search(name)
+		if found == "" {
+			return name
+		}
+		if missing := l.missing(found); missing != "" || l.unsure {
+			return missing
+		}
+	}
+	return ""
+}
+
+// muslOwn reports whether musl's loader is this library itself.
+func muslOwn(name string) bool {
+	return slices.ContainsFunc([]string{"libc.", "libpthread.", "librt.", "libm.", "libdl.", "libutil.", "libxnet."},
+		func(own string) bool { return strings.HasPrefix(name, own) })
+}
+
+// add adds folders that file names.
+func (l *libraries) add(file string, folders []string) {
+	for _, folder := range folders {
+		spot, err := l.view.Find(file)
+		if err != nil {
+			l.unsure = true
+			return
+		}
+		for _, origin := range []string{path.Dir(file), path.Dir(spot.Path)} {
+			at := strings.NewReplacer("${ORIGIN}", origin, "$ORIGIN", origin).Replace(folder)
+			if strings.Contains(at, "$") || !path.IsAbs(at) {
+				l.unsure = true
+			}
+			l.folders = append(l.folders, at)
+		}
+	}
+}
+
+// search is where a library is; "": nowhere.
+func (l *libraries) search(name string) string {
+	if strings.Contains(name, "/") {
+		l.unsure = l.unsure || !path.IsAbs(name)
+		return l.there(name)
+	}
+	for _, folder := range l.folders {
+		for _, variant := range []string{"", "/glibc-hwcaps/x86-64-v2", "/glibc-hwcaps/x86-64-v3", "/glibc-hwcaps/x86-64-v4"} {
+			if found := l.there(folder + variant + "/" + name); found != "" {
+				return found
+			}
+		}
+	}
+	// Paths stand in the cache as texts that end with NUL.
+	end := []byte("/" + name + "\x00")
+	for rest := l.cache; ; {
+		at := bytes.Index(rest, end)
+		if at < 0 {
+			return ""
+		}
+		start := bytes.LastIndexByte(rest[:at], 0) + 1
+		if found := l.there(string(rest[start : at+len(end)-1])); found != "" {
+			return found
+		}
+		rest = rest[at+len(end):]
+	}
+}
+
+// there is the path, if a file is.
+func (l *libraries) there(name string) string {
+	spot, err := l.view.Find(name)
+	if _, isErrno := err.(syscall.Errno); err != nil && !isErrno { //nolint:errorlint // Find wraps nothing
+		l.unsure = true
+	}
+	if err != nil || spot.Stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,82 @@
+package process
+
+import (
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
+)
+
+// freezePatience is how long a process may take to stand still.
+const freezePatience = 50 * time.Millisecond
+
+// StopIf is [Process.Stop] if still says so while the process stands still: what it
+// sees then does not change until the signal is there. In particular a program that
+// has no handler, and is killed, has not taken a client meanwhile. Where it cannot be
+// held (a reaper, a container's engine, another main process, more than one process),
+// it may have, and what it does with him after the signal is its own affair.
+func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed bool, err error) {
+	// Before it stands still: what is blocked then for the moment of a fork stays so.
+	heard := p.hears(sig)
+	if !p.freeze() {
+		return false, false, nil
+	}
+	defer p.thaw()
+	if !still() {
+		return false, false, nil
+	}
+	killed, err = p.stop(sig, func(sig syscall.Signal) bool {
+		status, err := proc.Status(p.pid)
+		return heard || err != nil || catches(status, sig)
+	})
+	return err == nil, killed, err
+}
+
+func (p *Process) hears(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running && !p.reaped && p.heard(sig)
+}
+
+// freezes reports whether the program is the process that we started; with mu held.
+func (p *Process) freezes() bool {
+	return p.running && !p.reaped && !p.group && !p.kept && p.mainFD == nil
+}
+
+// freeze stops all threads of the process, and is true when they have stopped, or
+// need not.
+func (p *Process) freeze() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.freezes() {
+		return true
+	}
+	if status, err := proc.Status(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
+		return false // somebody else has stopped it, and means it to stay so
+	}
+	// pid_namespaces(7): from outside SIGSTOP works on pid 1, too.
+	if unix.Kill(p.pid, unix.SIGSTOP) != nil {
+		return true // it is gone
+	}
+	for deadline := time.Now().Add(freezePatience); time.Now().Before(deadline); {
+		// Without WEXITED: its end is Wait's.
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, p.pid, &info, unix.WSTOPPED|unix.WNOHANG, nil)
+		if err == nil && info.Signo != 0 || err == unix.ECHILD || p.ends(time.Millisecond) { // a thread may be on its way out of the kernel
+			return true
+		}
+	}
+	_ = unix.Kill(p.pid, unix.SIGCONT)
+	return false
+}
+
+func (p *Process) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.freezes() {
+		_ = unix.Kill(p.pid, unix.SIGCONT)
+	}
+}

@@ -1,0 +1,171 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/epoll"
+	"activator/internal/sandbox"
+)
+
+// taken is what a sandbox took from the host when it was built, so that much
+// later one can tell whether it would take the same again. A mount of a single file
+// is that inode: a program that is replaced, by rename(2) as package managers do,
+// stays the old one in it. What happens inside a folder that is mounted, and what
+// is written to a file, is seen by itself.
+type taken struct {
+	mounts *mountTable
+	table  []mount // at that time; shared, never changed
+	stats  []inode
+}
+
+// inode says what stood at a path. Its number is nobody else's as long as the
+// sandbox has it.
+type inode struct {
+	path     string
+	dev, ino uint64 // 0, 0: nothing
+	mtime    unix.Timespec
+	listed   bool // what it lists counts, links among it: so its mtime does
+}
+
+// from notes what Resolve will look at, before it does.
+func (t *taken) from(b *birth) {
+	t.mounts = &b.starter.mounts
+	t.table = t.mounts.now()
+	top := b.plan.Sandbox.Root
+	if top == "" {
+		top = "/" // of which /lib* are taken
+	}
+	t.note(top, true)
+	if path := sandbox.NetworkPath(b.plan.Sandbox.Network); path != "" {
+		t.note(path, false)
+	}
+}
+
+// sources notes what the plan's mounts are of, before they are opened.
+func (t *taken) sources(plan *sandbox.Plan) {
+	for _, entry := range plan.Entries {
+		if entry.Kind == sandbox.ReadOnly || entry.Kind == sandbox.Writable {
+			t.note(entry.Source, false)
+		}
+	}
+}
+
+func (t *taken) note(path string, listed bool) {
+	t.stats = append(t.stats, statOf(path, listed))
+}
+
+func statOf(path string, listed bool) inode {
+	i := inode{path: path, listed: listed}
+	var stat unix.Stat_t
+	if unix.Stat(path, &stat) == nil {
+		i.dev, i.ino = uint64(stat.Dev), stat.Ino //nolint:unconvert // 32 bits elsewhere
+		if listed {
+			i.mtime = stat.Mtim
+		}
+	}
+	return i
+}
+
+// Fresh reports whether a process that waits, prepared for an [Absent] client, would be
+// prepared with the same files and mounts of the host again. It takes a few
+// microseconds; false makes the process of no use: Close it and prepare another. What
+// is mounted was opened long ago: a path that somebody bends now can only make it false.
+func (p *Process) Fresh() bool {
+	t := &p.taken
+	for i := range t.stats {
+		if statOf(t.stats[i].path, t.stats[i].listed) != t.stats[i] {
+			return false
+		}
+	}
+	return t.mounts == nil || t.sameMounts(t.mounts.now())
+}
+
+// NewFastPath is what Fresh and Release do of a process that waits, as far as it takes
+// neither another thread nor waiting; nil: it has to be done by them. The caller
+// closes it.
+func (p *Process) NewFastPath() (*epoll.FastPath, error) {
+	r, err := epoll.NewFastPath(p.control, wordGo)
+	if err != nil {
+		return nil, err
+	}
+	if p.taken.mounts != nil {
+		// One of its own: what has changed is told once. Before it is asked whether
+		// anything has until now.
+		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			r.Close()
+			return nil, &os.PathError{Op: "open", Path: mountinfo, Err: err}
+		}
+		r.AddQuiet(fd, unix.POLLPRI)
+	}
+	for _, i := range p.taken.few() {
+		r.AddPath(i.path, i.Inode)
+	}
+	if !p.addGuard(r) || !p.Fresh() {
+		r.Close()
+		return nil, nil
+	}
+	return r, nil
+}
+
+// seen is an inode as a fast path compares it.
+type seen struct {
+	path string
+	epoll.Inode
+}
+
+// few is what has to be compared from now on. What stands directly in the folder
+// that is listed is the same for as long as the time of the folder's last change is,
+// which nobody can set; mounts are looked at by themselves.
+func (t *taken) few() (all []seen) {
+	folder := ""
+	for _, i := range t.stats {
+		s := seen{i.path, epoll.Inode{Dev: i.dev, Ino: i.ino, Mtime: i.mtime}}
+		var stat unix.Stat_t
+		switch {
+		case i.listed && unix.Stat(i.path, &stat) == nil && time.Since(time.Unix(stat.Ctim.Unix())) > 3*time.Second:
+			// Later than the tick of any clock that it was noted with.
+			folder, s.Ctime = i.path, stat.Ctim
+		case folder != "" && filepath.Dir(i.path) == folder && i.ino != 0 &&
+			unix.Lstat(i.path, &stat) == nil && stat.Mode&unix.S_IFMT != unix.S_IFLNK:
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// sameMounts reports whether the mounts below the sources are the same.
+func (t *taken) sameMounts(now []mount) bool {
+	if len(now) == len(t.table) && (len(now) == 0 || &now[0] == &t.table[0]) {
+		return true
+	}
+	before, after := t.below(t.table), t.below(now)
+	if len(before) != len(after) {
+		return false
+	}
+	for i := range before {
+		if before[i] != after[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// below picks the mounts that came along with a source. Those above are in the
+// device numbers of what is noted.
+func (t *taken) below(table []mount) (found []mount) {
+	for _, m := range table {
+		for i := range t.stats {
+			if !t.stats[i].listed && isBelow(m.point, t.stats[i].path) {
+				found = append(found, m)
+				break
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,43 @@
+package process
+
+import (
+	"syscall"
+
+	"activator/internal/epoll"
+)
+
+// startGuard is a [guard.Starter].
+func (s *Starter) startGuard(name string, socket int) (pid int, err error) {
+	null := uintptr(s.null)
+	return s.startSelf([]string{name}, &syscall.ProcAttr{
+		Dir: "/", Env: stageEnv(), Files: []uintptr{null, null, null, uintptr(socket)},
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+}
+
+// keepsItself reports whether the process must not be killed at our end: a bare
+// reaper is our own program, which nobody else's exec or prctl changes, and has
+// to outlive us until it has killed its program and what that left behind. A
+// reaper in a sandbox is pid 1, and the kernel does that work.
+func (p *Process) keepsItself() bool { return p.group && p.kept }
+
+// hold puts the process under guard, until it has been reaped.
+func (p *Process) hold() error {
+	if p.keepsItself() {
+		return nil
+	}
+	return p.starter.guard.Hold(p.pidfd)
+}
+
+// checkGuard makes sure that the process is under guard still.
+func (p *Process) checkGuard() error {
+	if p.keepsItself() {
+		return nil
+	}
+	return p.starter.guard.Check()
+}
+
+// addGuard has a fast path do nothing once checkGuard would have to start another guard.
+func (p *Process) addGuard(r *epoll.FastPath) bool {
+	return p.keepsItself() || p.starter.guard.AddTo(r)
+}

@@ -1,0 +1,179 @@
+package process
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"activator/internal/sandbox"
+	"activator/internal/spec"
+)
+
+// identity is who the service runs as.
+type identity struct {
+	uid, gid   int
+	groups     []int // supplementary
+	name, home string
+	change     bool // it is not who we are: needs root
+	asRoot     bool // 0 inside is ourselves outside, who are not root
+}
+
+// host is the id outside that the id inside stands for.
+func (id identity) host() (uid, gid int) {
+	if id.asRoot {
+		return os.Geteuid(), os.Getegid()
+	}
+	return id.uid, id.gid
+}
+
+// identify says who the service runs as: as root the user it names or an id of
+// its own, else ourselves.
+func identify(s *spec.Process) (identity, error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	own := s.ID
+	if own == 0 {
+		own = sandbox.ServiceID(s.Name, nil)
+	}
+	switch {
+	case s.User != "":
+		return lookUpUser(s, uid)
+	case uid == 0 && !s.Bare && mapped("/proc/self/uid_map", own) && mapped("/proc/self/gid_map", own):
+		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
+		return id, setGroup(s, &id)
+	}
+	id := identity{uid: uid, gid: gid, name: strconv.Itoa(uid), home: "/"}
+	if u, err := user.LookupId(id.name); err == nil {
+		id.name, id.home = u.Username, u.HomeDir
+	}
+	return id, setGroup(s, &id)
+}
+
+// named looks up spec.User and the groups it is in.
+func lookUpUser(s *spec.Process, own int) (identity, error) {
+	u, err := user.Lookup(s.User)
+	if err != nil {
+		u, err = user.LookupId(s.User)
+	}
+	id := identity{name: s.User, home: "/", change: true}
+	if err != nil {
+		// A number needs no entry in passwd(5).
+		number, bad := strconv.ParseUint(s.User, 10, 31)
+		if bad != nil {
+			return id, &StageError{Step: "user", Path: s.User, Cure: "no such user; create it, or give a number"}
+		}
+		id.uid, id.gid = int(number), int(number)
+	} else {
+		id.uid, _ = strconv.Atoi(u.Uid)
+		id.gid, _ = strconv.Atoi(u.Gid)
+		id.name, id.home = u.Username, u.HomeDir
+		id.groups = groupsOf(u, id.gid)
+	}
+	if own != 0 && id.uid == 0 && !s.Bare {
+		// Some programs want to be root whatever they may do. Inside they can be
+		// told so: it gives them nothing that the user has not.
+		id.change, id.groups, id.asRoot = false, nil, true
+		return id, setGroup(s, &id)
+	}
+	if own != 0 && id.uid != own {
+		return id, &StageError{Step: "user", Path: s.User, Errno: syscall.EPERM,
+			Cure: "only root starts services as another user; run the activator as root, or as this user and leave user away"}
+	}
+	if id.uid == own {
+		id.change, id.groups = own == 0, nil
+	}
+	return id, setGroup(s, &id)
+}
+
+func groupsOf(u *user.User, primary int) []int {
+	texts, err := u.GroupIds()
+	if err != nil {
+		return nil
+	}
+	var groups []int
+	for _, text := range texts {
+		if gid, err := strconv.Atoi(text); err == nil && gid != primary {
+			groups = append(groups, gid)
+		}
+	}
+	return groups
+}
+
+func setGroup(s *spec.Process, id *identity) error {
+	if s.Group == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(s.Group)
+	if err != nil {
+		g, err = user.LookupGroupId(s.Group)
+	}
+	number := s.Group
+	if err == nil {
+		number = g.Gid
+	}
+	gid, bad := strconv.ParseUint(number, 10, 31)
+	if bad != nil {
+		return &StageError{Step: "group", Path: s.Group, Cure: "no such group; create it, or give a number"}
+	}
+	if !id.change && int(gid) != id.gid {
+		return &StageError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
+			Cure: "only root starts services as another group; run the activator as root"}
+	}
+	id.gid = int(gid)
+	return nil
+}
+
+// mapped reports whether our own user namespace has the id: in one with a
+// single id a service can only be that id.
+func mapped(file string, id int) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return true // no /proc: let the kernel say it
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var inside, outside, count int64
+		_, err := fmt.Sscan(lines.Text(), &inside, &outside, &count)
+		if err == nil && int64(id) >= inside && int64(id) < inside+count {
+			return true
+		}
+	}
+	return false
+}
+
+// The environment of a program has these by default, and nothing else but HOME and USER.
+var environment = []string{
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"LANG=C.UTF-8",
+}
+
+// withDefaults adds the defaults that a program without a sandbox of ours brings itself.
+func withDefaults(process *spec.Process) []string {
+	if process.Bare {
+		return process.Env
+	}
+	return appendMissing(process.Env, environment...)
+}
+
+// environ adds HOME and USER, where the specification has none.
+func (id identity) environ(env []string) []string {
+	return appendMissing(env, "HOME="+id.home, "USER="+id.name)
+}
+
+// appendMissing is env, and those of more whose names it has not: of two entries with one
+// name getenv(3) finds the first.
+func appendMissing(env []string, more ...string) []string {
+	env = slices.Clone(env)
+	for _, entry := range more {
+		name, _, _ := strings.Cut(entry, "=")
+		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			env = append(env, entry)
+		}
+	}
+	return env
+}

@@ -1,0 +1,102 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
+)
+
+// SetMain makes another process of the service its main one: innerPid is its
+// number as the service itself sees it (MAINPID= of sd_notify(3)). Stop
+// signals it from now on, and when it ends the whole service does.
+func (p *Process) SetMain(innerPid int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped || p.mainFD != nil && innerPid == p.mainPID {
+		return nil
+	}
+	if status, err := proc.Status(p.pid); err == nil && inner(status) == innerPid {
+		return nil // it is the main one already
+	}
+	pid, err := p.find(innerPid)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	if again, err := p.find(innerPid); err != nil || again != pid {
+		_ = unix.Close(fd)
+		return fmt.Errorf("main process %d: %w", innerPid, syscall.ESRCH)
+	}
+	if p.mainFD != nil {
+		_ = p.mainFD.Close()
+	}
+	p.mainFD, p.mainPID = os.NewFile(uintptr(fd), "pidfd"), innerPid
+	p.main.Add(1)
+	go p.watchMain(p.mainFD)
+	return nil
+}
+
+// watchMain ends the service with its main process. It ends when main is closed.
+func (p *Process) watchMain(main *os.File) {
+	defer p.main.Done()
+	if readable(main) == nil {
+		p.Kill()
+	}
+}
+
+func (p *Process) signalMain(sig syscall.Signal) error {
+	err := fd.Control(p.mainFD, func(pidfd int) error { return unix.PidfdSendSignal(pidfd, sig, nil, 0) })
+	if errors.Is(err, os.ErrClosed) || err == unix.ESRCH {
+		return nil // it has ended, and so will the service
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// find translates a pid of the service's namespace to ours: a descendant of the
+// process whose last NSpid it is.
+func (p *Process) find(innerPid int) (int, error) {
+	for _, pid := range proc.Pids() {
+		status, err := proc.Status(pid)
+		if err == nil && inner(status) == innerPid && p.ancestor(status) {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("main process %d is not of this service: %w", innerPid, syscall.ESRCH)
+}
+
+func (p *Process) ancestor(status map[string]string) bool {
+	for range 64 { // generations; a loop cannot be, but pids are reused while we look
+		parent, err := strconv.Atoi(status["PPid"])
+		if err != nil || parent <= 1 && parent != p.pid {
+			return false
+		}
+		if parent == p.pid {
+			return true
+		}
+		if status, err = proc.Status(parent); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// inner is the pid in the innermost namespace, the last one of NSpid.
+func inner(status map[string]string) int {
+	fields := strings.Fields(status["NSpid"])
+	if len(fields) == 0 {
+		return 0
+	}
+	pid, _ := strconv.Atoi(fields[len(fields)-1])
+	return pid
+}

@@ -1,0 +1,116 @@
+package process
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+)
+
+// mount is one line of /proc/PID/mountinfo, proc_pid_mountinfo(5).
+type mount struct {
+	id    int // nobody else's as long as the mount is there
+	point string
+}
+
+const mountinfo = "/proc/self/mountinfo"
+
+// mountTable is what is mounted on the host, read anew when it has changed: the
+// kernel counts changes, and poll(2) of the file tells whether there were any since
+// the last one (mounts_poll in fs/proc_namespace.c). The zero value is ready.
+type mountTable struct {
+	mu    sync.Mutex
+	file  *os.File
+	known []mount
+}
+
+// now returns the mounts, in memory that is never changed; the same memory if
+// nothing has changed. Without /proc it is empty.
+func (t *mountTable) now() []mount {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := t.file == nil
+	if first {
+		// Not in the runtime's poller: it would be woken by every mount.
+		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil
+		}
+		t.file = os.NewFile(uintptr(fd), "mountinfo")
+	}
+	// Asked also the first time, before it is read: what changes meanwhile shows at
+	// the next.
+	if changed(t.file) || first {
+		t.known = readMounts(t.file)
+	}
+	return t.known
+}
+
+func changed(file *os.File) bool {
+	events, _ := fd.PollFile(file, unix.POLLPRI, 0)
+	return events != 0
+}
+
+func readMounts(file *os.File) []mount {
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
+	if err != nil {
+		return nil
+	}
+	return parseMounts(text)
+}
+
+// parseMounts reads the first and the fifth field of every line.
+func parseMounts(text []byte) (all []mount) {
+	for line := range bytes.Lines(text) {
+		fields := strings.Fields(string(line))
+		if len(fields) < 5 {
+			continue
+		}
+		id, err := strconv.Atoi(fields[0])
+		if err == nil {
+			all = append(all, mount{id, unescape(fields[4])})
+		}
+	}
+	return all
+}
+
+// unescape undoes mangle of the kernel: a blank is \040.
+func unescape(text string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(text, `\`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		octal := after[:min(3, len(after))]
+		if c, err := strconv.ParseUint(octal, 8, 8); err == nil && len(octal) == 3 {
+			b.WriteByte(byte(c))
+			text = after[3:]
+			continue
+		}
+		b.WriteByte('\\')
+		text = after
+	}
+}
+
+// isBelow reports whether path lies in folder, or is it.
+func isBelow(path, folder string) bool {
+	rest, found := strings.CutPrefix(path, folder)
+	return found && (rest == "" || rest[0] == '/' || folder == "/")
+}
+
+func (t *mountTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file != nil {
+		_ = t.file.Close()
+		t.file = nil
+	}
+}

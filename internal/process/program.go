@@ -1,0 +1,102 @@
+package process
+
+import (
+	"io"
+	"os"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/process/reaper"
+	"activator/internal/sandbox"
+)
+
+// keepProgram stays as pid 1 of the sandbox (or, bare, as subreaper) and execs the program in a
+// child, so that LISTEN_PID is the program's own. The control socket stays open: its end of
+// file is the order, or the activator's death, that ends everything.
+//
+// In a sandbox the restrictions are up already, around all threads of the reaper too, and the program
+// gets them from it. So pid 1 is worth nothing to a program that takes it over, which may not debug us:
+// we are not dumpable, so that takes CAP_SYS_PTRACE and syscalls = "any".
+func (s *stage) keepProgram() error {
+	debug.SetGCPercent(100) // our environment turned it off
+	r, err := reaper.New(s.plan.Bare, s.plan.Engine)
+	if err != nil {
+		return &StageError{Step: "init", Errno: errnoOf(err)}
+	}
+	program, err := s.startProgram()
+	if err == nil {
+		_, err = s.control.Write([]byte{wordKept})
+		if err != nil { // the activator died in between
+			err = io.EOF
+		}
+	}
+	if err != nil {
+		r.Abandon()
+		return err
+	}
+	os.Exit(r.Keep(program, s.control))
+	return nil
+}
+
+// startProgram starts the program, and returns its pid once it has exec'ed.
+func (s *stage) startProgram() (int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, sandbox.OpenError("init: socketpair", "", err)
+	}
+	inside := descriptor(pair[0])
+	defer func() { _ = unix.Close(pair[0]) }()
+	list, pid, err := s.cloneProgram(pair[1])
+	_ = unix.Close(pair[1])
+	if err != nil {
+		return 0, err
+	}
+	defer list.Close()
+	for socket := 3; socket < 3+s.plan.Sockets; socket++ {
+		_ = unix.Close(socket)
+	}
+	if _, err := inside.Write([]byte{wordGo}); err != nil {
+		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+	}
+	var word [1]byte
+	if _, err := inside.Read(word[:]); closed(err) && list.execed() {
+		return pid, nil
+	}
+	if err := list.Failure(); err != nil {
+		return 0, err
+	}
+	return 0, &StageError{Step: "init", Errno: syscall.ECHILD, Cure: "the program was killed before it began"}
+}
+
+// cloneProgram starts the child, which waits for a word at its end of the conversation,
+// and tells it what is known only now.
+func (s *stage) cloneProgram(theirs int) (*steps, int, error) {
+	list, err := newSteps()
+	if err != nil {
+		return nil, 0, err
+	}
+	list.root = func() string { return "/" }
+	list.moveControl(theirs)
+	list.hear()
+	if err = list.enter(s.plan); err == nil {
+		err = list.Finish()
+	}
+	pid, pidfd := 0, -1
+	if err == nil {
+		pid, pidfd, err = list.Start(unix.CLONE_VM)
+	}
+	if err == nil {
+		defer func() { _ = unix.Close(pidfd) }()
+		var env []string
+		if env, err = s.plan.environ(pid, pidfd); err == nil {
+			err = list.tell(env)
+		}
+	}
+	if err != nil { // who waits already ends with us
+		list.Close()
+		return nil, 0, err
+	}
+	return list, pid, nil
+}

@@ -1,0 +1,124 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
+)
+
+// Stop sends sig to the process, or to the one SetMain named. A program that is pid 1
+// of its namespace ignores every signal it has no handler for
+// (pid_namespaces(7)), also one that would end any other process: such a program
+// is killed at once, and killed says so.
+func (p *Process) Stop(sig syscall.Signal) (killed bool, err error) {
+	return p.stop(sig, p.heard)
+}
+
+// stop is Stop, and asks heard whether the signal means anything to the program.
+func (p *Process) stop(sig syscall.Signal, heard func(syscall.Signal) bool) (killed bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.reaped:
+		return false, nil
+	case !p.running || sig == syscall.SIGKILL:
+		return true, p.signal(syscall.SIGKILL)
+	case p.mainFD != nil:
+		return false, p.signalMain(sig)
+	case p.pidOne && fatal(sig) && !heard(sig):
+		return true, p.signal(syscall.SIGKILL)
+	}
+	return false, p.signal(sig)
+}
+
+// Lapsed reports whether a program that Stop sent sig to has given up its handler since.
+// It may have raised the signal once more for the default action, as Node.js does, which
+// pid 1 of a namespace does not have: then it goes on for ever. It may as well just want
+// a second signal to end it, and be at work on its last clients: nobody can tell.
+func (p *Process) Lapsed(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running && !p.reaped && p.pidOne && p.mainFD == nil && fatal(sig) && !p.heard(sig)
+}
+
+// Kill ends the process and everything in its pid namespace.
+func (p *Process) Kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		_ = p.signal(syscall.SIGKILL)
+	}
+}
+
+// signal is called with mu held and before the process is reaped, so that the
+// number cannot be somebody else's.
+func (p *Process) signal(sig syscall.Signal) error {
+	if p.group && sig == syscall.SIGKILL {
+		if p.kept && p.running {
+			// Killed itself, the reaper could not kill the rest.
+			_ = p.control.Close()
+			sig = syscall.SIGCONT
+		} else {
+			_ = unix.Kill(-p.pid, sig)
+		}
+	}
+	err := unix.Kill(p.pid, sig)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("kill", err)
+}
+
+// fatal reports whether the default action of sig is to end the process,
+// signal(7).
+func fatal(sig syscall.Signal) bool {
+	switch sig {
+	case syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGWINCH,
+		syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
+		return false
+	}
+	return true
+}
+
+// heard reports whether sig means anything to the process: it is caught, ignored
+// on purpose, or blocked for long, to be read from a signalfd(2). Whoever forks
+// blocks everything for a moment: that is looked at again, for 20 ms in all.
+// Unreadable is heard.
+func (p *Process) heard(sig syscall.Signal) bool {
+	for range 20 {
+		status, err := proc.Status(p.pid)
+		if err != nil || catches(status, sig) {
+			return true
+		}
+		if !has(status["SigBlk"], sig) {
+			return false
+		}
+		if p.ends(time.Millisecond) {
+			return true
+		}
+	}
+	return true
+}
+
+func catches(status map[string]string, sig syscall.Signal) bool {
+	return has(status["SigCgt"], sig) || has(status["SigIgn"], sig)
+}
+
+// has reports whether a mask of /proc/PID/status has sig.
+func has(mask string, sig syscall.Signal) bool {
+	bits, err := strconv.ParseUint(mask, 16, 64)
+	return err != nil || bits&(1<<(uint(sig)-1)) != 0
+}
+
+// ends waits for the end of the process, for limit at most.
+func (p *Process) ends(limit time.Duration) bool {
+	events, err := fd.PollFile(p.pidfd, unix.POLLIN, limit)
+	return events != 0 || err != nil
+}

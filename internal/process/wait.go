@@ -1,0 +1,70 @@
+package process
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+)
+
+// Wait returns how the process ended, once it has, as often as it is asked. It
+// blocks in the runtime's poller and costs no thread.
+//
+// Order: the end is seen; the rest of what it started is killed (for pid 1 of a
+// namespace the kernel has done that); then it is reaped, and from then on its
+// number is never used again.
+func (p *Process) Wait() (Exit, error) {
+	p.wait.Do(func() {
+		if p.err = readable(p.pidfd); p.err == nil {
+			p.err = p.reap()
+		}
+		p.starter.guard.Forget(p.pidfd)
+		p.starter.restock()
+		p.starter.runtime.release(p.folders)
+		if p.notify != nil {
+			p.notify.unlink()
+		}
+		if p.engine != nil {
+			p.engine.Ended(p.err == nil && p.exit.Signal == 0 && p.exit.Code < engineFailed)
+		}
+		p.mu.Lock()
+		if p.mainFD != nil {
+			_ = p.mainFD.Close()
+		}
+		p.mu.Unlock()
+		p.main.Wait()
+	})
+	return p.exit, p.err
+}
+
+func (p *Process) reap() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.group {
+		_ = unix.Kill(-p.pid, unix.SIGKILL) // ESRCH: nobody left
+	}
+	// The layout of waitid's siginfo_t differs between architectures; wait4 of a
+	// child that has ended and is not reaped cannot meet another one.
+	_, status, err := fd.Reap(p.pid)
+	p.reaped = true
+	if err != nil {
+		return err
+	}
+	p.exit = Exit{Code: status.ExitStatus()}
+	if status.Signaled() {
+		p.exit = Exit{Signal: syscall.Signal(status.Signal()), Core: status.CoreDump()}
+	}
+	return nil
+}
+
+// readable blocks until a pidfd says that its process has ended, pidfd_open(2).
+func readable(pidfd *os.File) error {
+	return fd.Read(pidfd, func(pidfd int) error {
+		if ready, _ := fd.Poll(pidfd, unix.POLLIN, 0); ready == 0 {
+			return unix.EAGAIN
+		}
+		return nil
+	})
+}

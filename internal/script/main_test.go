@@ -1,9 +1,0 @@
-package script
-
-import (
-	"testing"
-
-	"activator/internal/ktest"
-)
-
-func TestMain(m *testing.M) { ktest.Main(m) }

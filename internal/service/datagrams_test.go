@@ -1,0 +1,99 @@
+package service
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/seal/udprelay"
+	"activator/internal/spec"
+)
+
+// near is a [udprelay.Inside] on our own loopback.
+type near struct{ program net.PacketConn }
+
+func (n near) Sockets(domain, _ int) ([]int, error) {
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return []int{fd}, err
+}
+
+func (n near) Queue() (spec.Queue, error) { return spec.Queue{There: true, Room: 1 << 16}, nil }
+
+func (n near) Toward(netip.Addr, netip.Addr) (to netip.AddrPort, own bool) {
+	return n.program.LocalAddr().(*net.UDPAddr).AddrPort(), false
+}
+
+func loopback(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// carrierFor makes a carrier of one socket, to a program on our own loopback.
+func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrier {
+	t.Helper()
+	f, err := host.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, err := udprelay.Carry(f, near{program}, udprelay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &carrier{datagrams: []*datagrams{{Datagrams: d}}}
+	c.exited, c.exit = context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- d.Run(c.exited) }()
+	t.Cleanup(func() {
+		c.exit()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		_ = d.Close()
+	})
+	return c
+}
+
+// Who was carried after the look that saw nobody is answered before the end.
+func TestAnsweredBeforeTheEnd(t *testing.T) {
+	host, program, client := loopback(t), loopback(t), loopback(t)
+	c := carrierFor(t, host, program)
+	looked := []uint64{c.datagrams[0].Carried()}
+	c.answered(retirement{seen: []uint64{looked[0]}, quiet: time.Hour}) // nobody came: it is not waited
+
+	if _, err := client.WriteTo([]byte("question"), host.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	_, from, err := program.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answered atomic.Bool
+	time.AfterFunc(50*time.Millisecond, func() {
+		answered.Store(true)
+		_, _ = program.WriteTo([]byte("answer"), from)
+	})
+	c.datagrams[0].Leave()
+	c.emptied()
+	c.answered(retirement{seen: looked, quiet: 3 * time.Second})
+	if !answered.Load() {
+		t.Error("the end came before the answer")
+	}
+	if size, _, err := client.ReadFrom(buf); err != nil || string(buf[:size]) != "answer" {
+		t.Errorf("answer %q, %v", buf[:size], err)
+	}
+
+	c.exit() // and of a program that has ended nothing is expected
+	c.answered(retirement{seen: []uint64{0}, quiet: time.Hour})
+}

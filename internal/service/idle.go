@@ -1,0 +1,128 @@
+package service
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"activator/internal/listen"
+)
+
+// A service that nobody uses is stopped, and the next client starts it. Who uses it
+// is seen from outside, by looks that are far between: it was handed the sockets
+// themselves, and tells nobody.
+
+// looks is how many looks there are in an idle_timeout.
+const looks = 4
+
+// mostPatience is how many idle_timeouts a run lasts at least when stopping the one
+// before was not worth it, over and over.
+const mostPatience = 16
+
+// idleness is what is known of who uses the service.
+type idleness struct {
+	since time.Time // nobody was seen from then on
+	marks []uint64  // of the sockets, at the last look
+	blind bool      // it has been said that nobody can be seen
+
+	least   time.Duration // that a run lasts; 0: no longer than idle_timeout
+	ran     time.Duration // the run that was ended since nobody was there
+	stopped time.Time     // and when; zero: it ended otherwise
+}
+
+// leastRun is how long the next run has to last, when the last one of ran was ended
+// for idleness and the next client came after away. Who comes now and then, and is
+// gone before a look sees him, would have the service stopped and started all the
+// time: a stop that saved less than the run before it doubles the time.
+func leastRun(least, idle, ran, away time.Duration) time.Duration {
+	if away >= ran {
+		return 0
+	}
+	return min(2*max(least, idle), mostPatience*idle)
+}
+
+// serve begins a run: the first look comes a quarter of idle_timeout later.
+func (s *Service) serve() (event, bool) {
+	s.stop(&s.timer)
+	if s.spec.IdleTimeout > 0 {
+		i := &s.idle
+		if !i.stopped.IsZero() {
+			i.least = leastRun(i.least, s.spec.IdleTimeout, i.ran, s.process.started.Sub(i.stopped))
+			i.stopped = time.Time{}
+		}
+		i.marks, i.since = make([]uint64, len(s.sockets)), time.Now()
+		_, _ = s.used() // from now on the kernel notes when datagrams come
+		s.limit(s.spec.IdleTimeout / looks)
+	}
+	return onOutdated, s.healPending && s.heal()
+}
+
+// lookForClients looks whether anybody uses the service.
+func (s *Service) lookForClients() (event, bool) {
+	used, err := s.used()
+	now := time.Now()
+	if err != nil && !s.idle.blind {
+		s.idle.blind = true
+		s.log.Warn("service not stopped when idle", "err", err)
+	}
+	if used || err != nil {
+		s.idle.since = now
+	}
+	idle := now.Sub(s.idle.since)
+	if idle < s.spec.IdleTimeout || now.Sub(s.process.started) < s.idle.least || !s.stopUnused() {
+		s.limit(s.spec.IdleTimeout / looks)
+		return 0, false
+	}
+	s.idle.ran, s.idle.stopped = now.Sub(s.process.started), now
+	s.said = append(s.said, "idle", idle.Round(time.Millisecond))
+	return onIdle, true
+}
+
+// stopUnused asks the program to end, if nobody uses it even now.
+func (s *Service) stopUnused() bool {
+	p := s.process
+	if p.carrier == nil {
+		return p.stopIf(s.spec.StopSignal, s.unused, s.log)
+	}
+	p.asked = true
+	p.carrier.retire(retirement{
+		end:   func() { p.signal(s.spec.StopSignal, s.log) },
+		seen:  slices.Clone(s.idle.marks),
+		quiet: min(s.spec.IdleTimeout, lastWords),
+	})
+	return true
+}
+
+// unused looks once more, while the program stands still.
+func (s *Service) unused() bool {
+	used, err := s.used()
+	if used || err != nil {
+		s.idle.since = time.Now()
+		return false
+	}
+	return true
+}
+
+// activity is who uses a socket: of a carried one of UDP its clients and what it
+// answers them.
+func (s *Service) activity(n int) (listen.Activity, error) {
+	if c := s.process.carrier; c != nil && c.traffic[n].Load() != nil {
+		return listen.Activity{Mark: c.traffic[n].Load().Carried()}, nil
+	}
+	return s.sockets[n].Activity()
+}
+
+// used reports whether anybody is connected to a socket, waits at it, or has sent
+// something to it since the last look.
+func (s *Service) used() (used bool, err error) {
+	for n := range s.sockets {
+		a, failed := s.activity(n)
+		if failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		used = used || a.Clients > 0 || a.Mark != s.idle.marks[n]
+		s.idle.marks[n] = a.Mark
+	}
+	return used, err
+}

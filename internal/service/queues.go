@@ -1,0 +1,109 @@
+package service
+
+import (
+	"log/slog"
+	"time"
+
+	"activator/internal/listen"
+)
+
+// queues knows, for each socket, since when every waiting client has waited
+// without anything moving. It is what `hold` is counted by: a client may wait
+// for long in a queue that moves, and no client is turned away because another
+// one came early.
+type queues []map[listen.Client]time.Time
+
+func newQueues(sockets int) queues { return make(queues, sockets) }
+
+// see takes in who waits at socket i now. If somebody who was there is gone,
+// somebody was served: the time of all the others starts anew.
+func (q queues) see(i int, waiting []listen.Client, now time.Time) {
+	before := q[i]
+	present := make(map[listen.Client]time.Time, len(waiting))
+	for _, c := range waiting {
+		present[c] = now
+	}
+	for c := range before {
+		if _, still := present[c]; !still {
+			q[i] = present
+			return
+		}
+	}
+	for c, since := range before {
+		present[c] = since
+	}
+	q[i] = present
+}
+
+// expired is how many clients of socket i have waited for hold.
+func (q queues) expired(i int, hold time.Duration, now time.Time) int {
+	n := 0
+	for _, since := range q[i] {
+		if !now.Before(since.Add(hold)) {
+			n++
+		}
+	}
+	return n
+}
+
+// oldest is the earliest time since which somebody waits, at any socket.
+func (q queues) oldest() (oldest time.Time, any bool) {
+	for _, waiting := range q {
+		for _, since := range waiting {
+			if !any || since.Before(oldest) {
+				oldest, any = since, true
+			}
+		}
+	}
+	return oldest, any
+}
+
+// look reads who waits at the sockets, after a run has ended.
+func (q queues) look(sockets []*listen.Socket, log *slog.Logger) {
+	now := time.Now()
+	for i, socket := range sockets {
+		waiting, err := socket.Waiting()
+		if err != nil {
+			log.Warn("queue not read", "socket", socket.String(), "err", err)
+		}
+		q.see(i, waiting, now)
+	}
+}
+
+// refuse turns away those who have waited for hold.
+func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.Logger) {
+	now := time.Now()
+	for i, socket := range sockets {
+		n := q.expired(i, hold, now)
+		if n == 0 {
+			continue
+		}
+		away, err := socket.Refuse(n)
+		if err != nil {
+			log.Error("clients not turned away", "socket", socket.String(), "err", err)
+		}
+		log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", hold)
+	}
+}
+
+// look reads who waits and sets the time at which the first of them will have
+// waited for long enough.
+func (s *Service) look() {
+	if s.spec.Hold == 0 {
+		return
+	}
+	s.queues.look(s.sockets, s.log)
+	s.stop(&s.hold)
+	if oldest, any := s.queues.oldest(); any {
+		s.hold = time.NewTimer(time.Until(oldest.Add(s.spec.Hold)))
+	}
+}
+
+// refuse turns away those whose time is over. Nobody else takes from the
+// sockets now: a sandbox that waits only has them.
+func (s *Service) refuse() {
+	s.look()
+	s.queues.refuse(s.sockets, s.spec.Hold, s.log)
+	s.look()
+	s.watch()
+}

@@ -1,3 +1,0 @@
-// Package supervise runs one service: a total state table, one goroutine that
-// owns the state, and the limits on starting, stopping, resting and holding.
-package supervise
