@@ -40,8 +40,9 @@ var arrows = map[string][]string{
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
 	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/reaper", "internal/spec"},
-	"internal/service":        {"internal/usernotif", "internal/listen", "internal/netns", "internal/notify", "internal/output", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
-	"internal/inetd":          {"internal/kernel/budget", "internal/listen", "internal/process", "internal/spec", "internal/service"},
+	"internal/handover":       {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
+	"internal/service":        {"internal/handover", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
+	"internal/inetd":          {"internal/handover", "internal/kernel/budget", "internal/listen", "internal/process", "internal/spec", "internal/service"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 

@@ -37,7 +37,7 @@ func (s *Service) start(c *client) {
 	s.instances[i] = true
 	s.starting++
 	i.starting = s.around.Slots.StartNow()
-	handed := one.child.Hand(c.File, environ(c)) // here and now: another goroutine may wait for its turn
+	handed := one.handover.Go(c.Connection) // here and now: another goroutine may wait for its turn
 	s.working.Go(func() {
 		defer cancel()
 		s.live(ctx, i, handed)
@@ -55,28 +55,17 @@ func (s *Service) live(ctx context.Context, i *instance, err error) {
 		s.reports <- unstarted{i, err}
 		return
 	}
-	answered := service.AnswerCalls(i.child, s.spec.Process, s.log)
+	i.handover.Serve(func() {})
 	_ = i.client.File.Close() // the program has its own copy
 	s.reports <- running{i}
 	exit, err := i.child.Wait()
 	if err != nil {
 		s.log.Error("instance not waited for", "pid", i.child.Pid(), "err", err)
 	}
-	answered()
+	i.handover.End()
 	s.reports <- exited{i, exit}
 	i.output.Close()
 	_ = i.child.Close()
-}
-
-// environ is what the program is told of its client, as in systemd.socket(5),
-// Accept=.
-func environ(c *client) (env []string) {
-	for _, v := range [...]struct{ name, value string }{{"REMOTE_ADDR", c.Peer.Addr}, {"REMOTE_PORT", c.Peer.Port}} {
-		if v.value != "" {
-			env = append(env, v.name+"="+v.value)
-		}
-	}
-	return env
 }
 
 // unstarted says that an instance has not become the program.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"activator/internal/handover"
 	"activator/internal/process"
 	"activator/internal/service"
 )
@@ -26,8 +27,9 @@ const calmAfter = 5 * time.Second
 
 // sandbox is a process that waits for its client.
 type sandbox struct {
-	child  *process.Process
-	output *service.Output
+	child    *process.Process
+	handover handover.Handover
+	output   *service.Output
 }
 
 // wanted is how many sandboxes should stand ready: as many as clients came within
@@ -100,9 +102,18 @@ func (s *Service) prepare(ctx context.Context, one *sandbox) error {
 	if err != nil {
 		return err
 	}
-	stdout, stderr := output.Child()
-	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, process.Given{Stdio: process.Stdio{Out: stdout, Err: stderr}, Client: process.Absent})
+	one.handover, err = s.handover.Begin(process.Absent)
+	if err != nil {
+		output.Close()
+		return err
+	}
+	given := one.handover.Given()
+	given.Out, given.Err = output.Child()
+	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
 	output.HandedOver()
+	if err == nil {
+		err = one.handover.Attach(child)
+	}
 	if err != nil {
 		output.Close()
 		return err

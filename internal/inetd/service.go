@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"activator/internal/handover"
 	"activator/internal/kernel/budget"
 	"activator/internal/listen"
 	"activator/internal/service"
@@ -23,6 +24,7 @@ type Service struct {
 	sockets []*listen.Socket
 	log     *slog.Logger
 
+	handover handover.Service
 	readable chan int      // from the watcher: which socket has clients
 	healing  chan struct{} // from the watcher: a node was touched
 	reports  chan report   // from the goroutines
@@ -64,7 +66,7 @@ type client struct {
 
 // New makes a service of sockets, which are lent until Run has returned.
 func New(spec spec.Service, around service.Surroundings, sockets []*listen.Socket) *Service {
-	return &Service{
+	s := &Service{
 		spec:      spec,
 		around:    around,
 		sockets:   sockets,
@@ -77,6 +79,8 @@ func New(spec spec.Service, around service.Surroundings, sockets []*listen.Socke
 		instances: make(map[*instance]bool),
 		sources:   make(map[string]int),
 	}
+	s.handover = handover.Service{Spec: &s.spec, Sockets: sockets, Log: s.log}
+	return s
 }
 
 // NodeTouched tells the service that the node of one of its sockets may have

@@ -168,6 +168,7 @@ func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 	conf := spec.Service{
 		Timeouts:   spec.Timeouts{RestartDelay: time.Millisecond, RestartMaxDelay: 20 * time.Millisecond, Hold: 30 * time.Second, StartTimeout: 30 * time.Second, StopTimeout: 30 * time.Second},
 		Process:    spec.Process{Name: "test", Argv: []string{self, "instance", behaviour}, Env: []string{"GORACE=atexit_sleep_ms=0", "REMOTE_ADDR=nobody"}, Umask: 0o22, Handed: spec.LaterStdio},
+		Accept:     true,
 		MaxConns:   64,
 		Warm:       true,
 		StopSignal: syscall.SIGTERM,

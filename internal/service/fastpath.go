@@ -1,11 +1,6 @@
 package service
 
-import (
-	"slices"
-
-	"activator/internal/epoll"
-	"activator/internal/listen"
-)
+import "activator/internal/epoll"
 
 // To have the service's goroutine run takes longer than all that it has to do for a
 // client while a sandbox stands: compare what the sandbox was made of, and say go.
@@ -16,10 +11,7 @@ import (
 // makeFastPath makes the fast path of the sandbox that stands. Without one the service
 // does what is to be done.
 func (s *Service) makeFastPath() {
-	if slices.ContainsFunc(s.sockets, func(socket *listen.Socket) bool { return !socket.AdmitsNothing() }) {
-		return // it takes memory of the kernel's
-	}
-	r, err := s.process.stands.NewFastPath()
+	r, err := s.process.handover.NewFastPath()
 	if err != nil {
 		s.log.Debug("no fast path: clients are served a little later", "err", err)
 	}
@@ -60,7 +52,7 @@ func (s *Service) disarmFastPath() {
 	}
 	by, at, fired := s.around.Watcher.DisarmFastPath(s.fastPath, s.sockets)
 	if fired {
-		s.process.went = at
+		s.process.stage, s.process.started = stageReleased, at
 		s.called(s.sockets[by])
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"activator/internal/listen"
+	"activator/internal/handover"
 )
 
 // A service that nobody uses is stopped, and the next client starts it. Who uses it
@@ -80,17 +80,19 @@ func (s *Service) lookForClients() (event, bool) {
 
 // stopUnused asks the program to end, if nobody uses it even now.
 func (s *Service) stopUnused() bool {
-	p := s.process
-	if p.carrier == nil {
-		return p.stopIf(s.spec.StopSignal, s.unused, s.log)
-	}
-	p.asked = true
-	p.carrier.retire(retirement{
-		end:   func() { p.signal(s.spec.StopSignal, s.log) },
-		seen:  slices.Clone(s.idle.marks),
-		quiet: min(s.spec.IdleTimeout, lastWords),
+	p, signal := s.process, s.spec.StopSignal
+	stopping := p.handover.Retire(handover.Retirement{
+		Stop: func() { p.signal(signal, s.log) },
+		StopIf: func() bool {
+			stopped, killed, err := p.child.StopIf(signal, s.unused)
+			p.noteSignal(signal, killed, err, s.log)
+			return stopped
+		},
+		Seen:  slices.Clone(s.idle.marks),
+		Quiet: s.spec.IdleTimeout,
 	})
-	return true
+	p.asked = p.asked || stopping
+	return stopping
 }
 
 // unused looks once more, while the program stands still.
@@ -103,20 +105,11 @@ func (s *Service) unused() bool {
 	return true
 }
 
-// activity is who uses a socket: of a carried one of UDP its clients and what it
-// answers them.
-func (s *Service) activity(n int) (listen.Activity, error) {
-	if c := s.process.carrier; c != nil && c.traffic[n].Load() != nil {
-		return listen.Activity{Mark: c.traffic[n].Load().Carried()}, nil
-	}
-	return s.sockets[n].Activity()
-}
-
 // used reports whether anybody is connected to a socket, waits at it, or has sent
 // something to it since the last look.
 func (s *Service) used() (used bool, err error) {
 	for n := range s.sockets {
-		a, failed := s.activity(n)
+		a, failed := s.process.handover.Activity(n)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue

@@ -3,106 +3,100 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"syscall"
 	"time"
 
-	"activator/internal/process"
-
+	"activator/internal/handover"
 	"activator/internal/notify"
-	"activator/internal/spec"
-	"activator/internal/usernotif"
+	"activator/internal/process"
+)
+
+// stage is how far an instance has come.
+type stage uint8
+
+const (
+	stageBuilding stage = iota // its sandbox is being built
+	stageStanding              // its sandbox waits for the word to go
+	stageReleased              // the word is said, by the service or by the fast path
+	stageRunning               // the program has been exec'ed
+	stageUp                    // and serves; with notify: it has said so
 )
 
 // instance is one run of the program, from the first system call for it to its
 // reaping.
 type instance struct {
-	cancel  context.CancelFunc // gives up a start that is under way
-	started time.Time
-	ahead   bool                  // it was made before a client was there, and waits for the word to go
-	claimed bool                  // a client is there
-	went    time.Time             // the fast path has said go; zero: it has not
-	stands  *process.Process      // the sandbox, with ahead; nil until it is built
-	outputs []outputFile          // files it prints to
-	running *process.Process      // nil until the program was exec'ed
-	answers *usernotif.Supervisor // of its calls; nil: none
-	carrier *carrier              // of its connections; nil: none
-	up      bool                  // it ran, with notify: it said so
-	failed  bool                  // it crashed, or never ran
-	asked   bool                  // we asked it to end: how it does is no failure
+	stage    stage
+	handover handover.Handover
+	child    *process.Process        // from stageStanding on
+	cancel   context.CancelCauseFunc // gives up a start that is under way
+	started  time.Time               // for its client; until there is one: to be built, or to stand
+	outputs  []outputFile            // files it prints to
+	failed   bool                    // it crashed, or never ran
+	asked    bool                    // we asked it to end: how it does is no failure
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
-// of the pointers is set.
+// of what follows the first is set.
 type report struct {
-	of      *instance
-	stands  *process.Process      // the sandbox is built, and waits for the word
-	running *process.Process      // the program was exec'ed
-	answers *usernotif.Supervisor // with running
-	carrier *carrier              // with running
-	serving bool                  // it listens at all its targets
-	told    *notify.Message       // it said something
-	failed  error                 // there is no program, and no process left
-	exited  *process.Exit         // it is gone and reaped
+	of       *instance
+	prepared *process.Process // the sandbox is built
+	running  bool             // the program has been exec'ed
+	serving  bool             // the program has the sockets, or listens
+	told     *notify.Message  // it said something
+	failed   error            // there is no program, and no process left
+	exited   *process.Exit    // it is gone and reaped
 }
 
 func (p *instance) pid() int {
-	if p == nil || p.running == nil {
+	if p == nil || p.stage < stageRunning {
 		return 0
 	}
-	return p.running.Pid()
+	return p.child.Pid()
 }
 
 // stop asks the program to end; a start under way is given up.
 func (p *instance) stop(sig syscall.Signal, log *slog.Logger) {
 	p.asked = true
-	if p.running == nil {
-		p.cancel()
+	if p.stage < stageRunning {
+		p.cancel(nil)
 		return
 	}
-	p.carrier.leave() // before it stops listening
+	p.handover.Leave() // before it stops listening
 	p.signal(sig, log)
 }
 
 func (p *instance) signal(sig syscall.Signal, log *slog.Logger) {
-	killed, err := p.running.Stop(sig)
-	if err != nil {
-		log.Error("service not signalled", "pid", p.pid(), "err", err)
-	} else if killed {
-		log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.pid(), "signal", sig.String())
-	}
+	killed, err := p.child.Stop(sig)
+	p.noteSignal(sig, killed, err, log)
 }
 
-// stopIf asks a program that runs to end, if still is true while it stands still.
-func (p *instance) stopIf(sig syscall.Signal, still func() bool, log *slog.Logger) bool {
-	stopped, killed, err := p.running.StopIf(sig, still)
+// noteSignal logs what came of a signal, if it is not the usual.
+func (p *instance) noteSignal(sig syscall.Signal, killed bool, err error, log *slog.Logger) {
 	if err != nil {
-		log.Error("service not signalled", "pid", p.pid(), "err", err)
+		log.Error("service not signalled", "pid", p.child.Pid(), "err", err)
 	}
 	if killed {
-		log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.pid(), "signal", sig.String())
+		log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.child.Pid(), "signal", sig.String())
 	}
-	p.asked = p.asked || stopped
-	return stopped
 }
 
 // kill ends a program that did not end by sig, or a start.
 func (p *instance) kill(sig syscall.Signal, log *slog.Logger) {
-	lapsed := p.asked && p.running != nil && p.running.Lapsed(sig)
-	p.asked = false
-	switch {
-	case p.running == nil:
-		p.cancel()
+	if p.stage < stageRunning {
+		p.asked = false
+		p.cancel(nil)
 		return
-	case lapsed:
+	}
+	if p.asked && p.child.Lapsed(sig) {
 		log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
 			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", sig.String())
-	default:
+	} else {
 		log.Warn("service killed: its time is over", "pid", p.pid())
 	}
-	p.running.Kill()
+	p.asked = false
+	p.child.Kill()
 }
 
 // clean tells a run that ended as a program ends: exit 0, or by one of the
@@ -118,96 +112,63 @@ func clean(e process.Exit) bool {
 }
 
 // launch lends the sockets to a new process and starts the goroutine that sees it
-// through. Ahead of a client the process waits for [process.Process.Release].
-func (s *Service) launch(ahead bool) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &instance{cancel: cancel, started: time.Now(), failed: true, ahead: ahead}
+// through. The process is told to go by letGo.
+func (s *Service) launch(client process.Client) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	p := &instance{cancel: cancel, started: time.Now(), failed: true}
 	s.process = p
-	files, err := s.lend(ahead)
-	if err != nil {
-		cancel()
-		return process.Cured(err)
-	}
 	streams, err := s.open()
+	if err == nil {
+		p.outputs = streams.outputs()
+		if p.handover, err = s.handover.Begin(client); err != nil {
+			streams.handedOver()
+			streams.close()
+		}
+	}
 	if err != nil {
-		cancel()
+		cancel(nil)
 		return process.Cured(err)
 	}
-	p.outputs = streams.outputs()
 	s.working.Go(func() {
-		defer cancel()
-		s.live(ctx, p, streams, files)
+		defer cancel(nil)
+		s.live(ctx, p, streams)
 	})
 	return nil
 }
 
-func (s *Service) lend(ahead bool) ([]*os.File, error) {
-	files := make([]*os.File, len(s.sockets))
-	for i, socket := range s.sockets {
-		lend := socket.Lend
-		if ahead {
-			lend = socket.LendAhead
-		}
-		f, err := lend()
-		if err != nil {
-			return nil, fmt.Errorf("%v: %w", socket, err)
-		}
-		files[i] = f
-	}
-	return files, nil
-}
-
-// live is the life of a process: made, told to go, listened to, reaped.
-func (s *Service) live(ctx context.Context, p *instance, streams streams, files []*os.File) {
-	given := process.Given{Stdio: streams.child(), Sockets: s.inherited(files), Engine: s.around.Engine}
-	switch {
-	case p.ahead:
-		given.Client = process.Absent
-	case s.spec.Handover != spec.Proxy:
-		given.Client = process.There
-	}
+// live is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
+func (s *Service) live(ctx context.Context, p *instance, streams streams) {
+	given := p.handover.Given()
+	given.Stdio, given.Engine = streams.child(), s.around.Engine
 	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
 	streams.handedOver()
-	var carrier *carrier
-	if err == nil {
-		if carrier, err = s.newCarrier(child); err != nil {
-			_ = child.Close()
-		}
-	}
 	if err != nil {
 		streams.close()
+		p.handover.End()
 		s.tell(report{of: p, failed: process.Cured(err)})
 		return
 	}
-	if p.ahead {
-		s.tell(report{of: p, stands: child})
-	} else if err = child.Release(); err != nil {
-		child.Kill()
-	}
-	if started := child.Started(ctx); err == nil {
-		err = started
+	if err = process.Cured(p.handover.Attach(child)); err == nil {
+		s.tell(report{of: p, prepared: child})
+		err = child.Started(ctx)
 	}
 	pumps := streams.copy(s.around.Sink, s.spec.Name, child.Pid())
 	if err != nil {
 		_ = child.Close()
-		carrier.end()
+		p.handover.End()
 		pumps.wait()
 		s.tell(report{of: p, failed: err})
 		return
 	}
-	calls, answered := s.answerCalls(child, files)
-	s.tell(report{of: p, running: child, answers: calls, carrier: carrier})
-	s.carry(carrier, p, files)
+	s.tell(report{of: p, running: true})
+	p.handover.Serve(func() { s.tell(report{of: p, serving: true}) })
 	heard := s.listenTo(p, child)
-	served := s.awaitServing(p, calls)
 	exit, err := child.Wait()
 	if err != nil {
 		s.log.Error("service not waited for", "pid", child.Pid(), "err", err)
 	}
 	heard()
-	served()
-	carrier.end()
-	answered()
+	p.handover.End()
 	pumps.wait()
 	s.tell(report{of: p, exited: &exit})
 	_ = child.Close()
@@ -218,33 +179,6 @@ func (s *Service) tell(r report) {
 	select {
 	case s.reports <- r:
 	case <-s.over:
-	}
-}
-
-// answerCalls answers the system calls that the program's filter hands over, if it
-// does, until the function it returns is called. Lends files until then.
-func (s *Service) answerCalls(child *process.Process, files []*os.File) (supervisor *usernotif.Supervisor, end func()) {
-	listener := child.Listener()
-	if listener == nil {
-		return nil, func() {}
-	}
-	supervisor, err := usernotif.New(listener, s.policy(child, files))
-	if err != nil {
-		s.log.Error("calls not answered", "pid", child.Pid(), "err", err)
-		return nil, func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		if err := supervisor.Run(ctx); err != nil {
-			s.log.Error("calls not answered any more", "pid", child.Pid(), "err", err)
-		}
-	}()
-	return supervisor, func() {
-		cancel()
-		<-gone
-		_ = supervisor.Close()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"activator/internal/epoll"
+	"activator/internal/handover"
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/output"
@@ -26,10 +27,11 @@ type Surroundings struct {
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].
 type Service struct {
-	spec    spec.Service
-	around  Surroundings
-	sockets []*listen.Socket
-	log     *slog.Logger
+	spec     spec.Service
+	around   Surroundings
+	sockets  []*listen.Socket
+	handover handover.Service // of them
+	log      *slog.Logger
 
 	clients chan *listen.Socket // from the watcher: the first that became readable
 	gone    chan struct{}       // from the watcher: the fast path has said go
@@ -58,7 +60,7 @@ type Service struct {
 
 // New makes a service of sockets, which are lent until Run has returned.
 func New(service spec.Service, around Surroundings, sockets []*listen.Socket) *Service {
-	return &Service{
+	s := &Service{
 		spec:    service,
 		around:  around,
 		sockets: sockets,
@@ -71,6 +73,8 @@ func New(service spec.Service, around Surroundings, sockets []*listen.Socket) *S
 		watched: ended,
 		queues:  newQueues(len(sockets)),
 	}
+	s.handover = handover.Service{Spec: &s.spec, Sockets: sockets, Log: s.log}
+	return s
 }
 
 // NodeTouched tells the service that the node of one of its sockets may have
@@ -90,7 +94,7 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.unwatch()
 	defer close(s.over)
 	defer s.dropFastPath()
-	s.disown()
+	s.handover.Disown()
 	s.queue()
 	s.say(slog.LevelInfo)
 	for done := ctx.Done(); s.state != ended; {
@@ -116,7 +120,7 @@ func (s *Service) attend() {
 			return
 		}
 		if s.process != nil {
-			s.process.cancel() // and so StartFailed will be reported: a rest, and a mend
+			s.process.cancel(nil) // and so StartFailed will be reported: a rest, and a mend
 			return
 		}
 		s.handle(onStartFailed)
@@ -216,7 +220,7 @@ func (s *Service) act(a action) (next event, follows bool) {
 		s.discard()
 		s.queue()
 	case doClaim:
-		s.claim()
+		return s.claim()
 	case doGo:
 		return s.letGo()
 	case doStart:
@@ -227,7 +231,7 @@ func (s *Service) act(a action) (next event, follows bool) {
 		return s.lookForClients()
 	case doAwait:
 		s.limit(s.spec.StopTimeout)
-		s.process.carrier.leave()
+		s.process.handover.Leave()
 	case doStop:
 		s.limit(s.spec.StopTimeout)
 		s.process.stop(s.spec.StopSignal, s.log)
@@ -287,7 +291,7 @@ func (s *Service) watch() bool {
 			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
 			all = false
 		}
-		if s.expire(socket); socket.Undelivered().Any() || socket.Aside().Any() {
+		if s.handover.ExpireUndelivered(socket); socket.Undelivered().Any() || socket.Aside().Any() {
 			come()
 		}
 	}
@@ -303,12 +307,12 @@ func (s *Service) unwatch() {
 // start makes a process for a client and leaves the rest of its birth to a
 // goroutine.
 func (s *Service) start() (event, bool) {
-	s.claim()
+	_, _ = s.claim()
 	return s.launchNow()
 }
 
 func (s *Service) launchNow() (event, bool) {
-	if err := s.launch(false); err != nil {
+	if err := s.launch(process.There); err != nil {
 		s.log.Error("service not started", "err", err)
 		s.said = append(s.said, "err", err)
 		return onStartFailed, true
@@ -322,8 +326,8 @@ func (s *Service) receive(r report) {
 		return
 	}
 	switch {
-	case r.stands != nil:
-		s.process.stands = r.stands
+	case r.prepared != nil:
+		s.process.stage, s.process.child = stageStanding, r.prepared
 		s.handle(onPrepared)
 	case r.failed != nil:
 		s.starting.End()
@@ -338,26 +342,24 @@ func (s *Service) receive(r report) {
 		s.process.failed = !clean(*r.exited) && !s.process.asked
 		s.said = append(s.said, "pid", s.process.pid(), "exit", r.exited.String(), "ran", time.Since(s.process.started).Round(time.Microsecond))
 		s.handle(onExited)
-	case r.running != nil:
+	case r.running:
 		s.starting.End()
-		s.process.running, s.process.answers, s.process.carrier = r.running, r.answers, r.carrier
+		s.process.stage = stageRunning
 		if s.state == ending || s.state == aborting {
 			s.handle(onUp) // it came too late, and goes at once
-		} else if !s.spec.Notify && s.spec.Inherits() {
-			s.up()
 		}
 	case r.told != nil:
 		s.hear(*r.told)
 	case r.serving:
-		if s.state == starting {
+		if s.state == starting && !s.spec.Notify {
 			s.up()
 		}
 	}
 }
 
 func (s *Service) up() {
-	s.process.up = true
-	s.process.carrier.up()
+	s.process.stage = stageUp
+	s.process.handover.Up()
 	s.said = append(s.said, "pid", s.process.pid(), "after", time.Since(s.process.started).Round(time.Microsecond))
 	s.handle(onUp)
 }
@@ -368,7 +370,7 @@ func (s *Service) hear(m notify.Message) {
 		s.log.Info("service status", "pid", s.process.pid(), "status", m.Status)
 	}
 	if m.MainPID > 0 {
-		if err := s.process.running.SetMain(m.MainPID); err != nil {
+		if err := s.process.child.SetMain(m.MainPID); err != nil {
 			s.log.Warn("main process not followed", "pid", s.process.pid(), "err", err)
 		}
 	}
@@ -391,7 +393,7 @@ func (s *Service) rest() (event, bool) {
 	var ran time.Duration
 	up, failed := false, true
 	if p := s.process; p != nil {
-		ran, up, failed = time.Since(p.started), p.up, p.failed
+		ran, up, failed = time.Since(p.started), p.stage == stageUp, p.failed
 		s.process = nil
 	}
 	s.mend()
@@ -449,4 +451,14 @@ func (s *Service) heal() (anew bool) {
 		s.watched = ended // another descriptor, and perhaps somebody who is undelivered
 	}
 	return anew
+}
+
+// sayMissing says why the program is not up, of one whose time is over.
+func (s *Service) sayMissing() {
+	if s.state != aborting {
+		return
+	}
+	if missing := s.process.handover.Missing(); missing != "" {
+		s.log.Error("service not started: "+missing, "pid", s.process.pid())
+	}
 }

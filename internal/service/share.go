@@ -89,11 +89,3 @@ func (o *Output) Close() {
 	}
 	o.pumps.wait()
 }
-
-// AnswerCalls answers the system calls that the program's filter hands over, if it
-// does, until the function it returns is called.
-func AnswerCalls(child *process.Process, service spec.Process, log *slog.Logger) (end func()) {
-	s := Service{spec: spec.Service{Process: service}, log: log}
-	_, end = s.answerCalls(child, nil)
-	return end
-}

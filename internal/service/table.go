@@ -58,8 +58,8 @@ const (
 	doKeep           // the sandbox stands: its slot is another's
 	doDefer          // there is no sandbox: wait before the next attempt
 	doDiscard        // the sandbox is of no use: kill it, and wait for a slot
-	doClaim          // a client is there for the sandbox that is being built; start_timeout runs
-	doGo             // let the sandbox's process exec the program; start_timeout runs
+	doClaim          // a client is there for the sandbox; start_timeout runs
+	doGo             // let the sandbox's process exec the program
 	doStart          // make a process that waits for nobody; start_timeout runs
 	doServe          // the start is over: its timer stops, and the one of the first look runs
 	doLook           // look whether anybody uses the service; if not, send stop_signal
@@ -95,7 +95,7 @@ var table = [ended + 1][onEnd + 1]step{
 		onEnd: {ending, doStop},
 	},
 	warm: {
-		onClient: {starting, doGo}, onStartFailed: {listening, doDefer}, onExited: {listening, doDefer},
+		onClient: {starting, doClaim}, onStartFailed: {listening, doDefer}, onExited: {listening, doDefer},
 		onHoldOver: {warm, doRefuse}, onOutdated: {listening, doDiscard}, onEnd: {ending, doStop},
 	},
 	starting: {

@@ -3,8 +3,10 @@ package service
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
+	"activator/internal/process"
 	"activator/internal/spec"
 )
 
@@ -36,7 +38,7 @@ func (s *Service) leaveQueue() {
 // prepare makes a process that waits for its first client.
 func (s *Service) prepare() (event, bool) {
 	s.limit(prepareTimeout)
-	if err := s.launch(true); err != nil {
+	if err := s.launch(process.Absent); err != nil {
 		s.lost(err)
 		return onStartFailed, true
 	}
@@ -48,7 +50,7 @@ func (s *Service) keep() (event, bool) {
 	s.stop(&s.timer)
 	s.slot.Stand()
 	s.process.started = time.Now()
-	s.said = append(s.said, "pid", s.process.stands.Pid())
+	s.said = append(s.said, "pid", s.process.child.Pid())
 	s.makeFastPath()
 	return onOutdated, s.healPending && s.heal()
 }
@@ -66,7 +68,7 @@ func (s *Service) lost(err error) {
 // postpone lets some time pass before the next sandbox is built.
 func (s *Service) postpone() {
 	var stood time.Duration
-	if p := s.process; p != nil && p.stands != nil {
+	if p := s.process; p != nil && p.stage >= stageStanding {
 		stood = time.Since(p.started)
 	}
 	s.process = nil
@@ -82,33 +84,33 @@ func (s *Service) postpone() {
 
 // discard leaves a sandbox that is of no use to its goroutine, which ends it.
 func (s *Service) discard() {
-	s.process.cancel()
+	s.process.cancel(nil)
 	s.process = nil
 	s.leaveQueue()
 }
 
-// claim notes that there is a client: from now on the time of the start counts.
-func (s *Service) claim() {
+// claim notes that there is a client: from now on the time of the start counts. A sandbox
+// that stands already is told to go.
+func (s *Service) claim() (event, bool) {
 	s.said = append(s.said, "socket", s.caller.String())
 	s.limit(s.spec.StartTimeout)
 	s.leaveQueue()
 	s.starting = s.around.Slots.StartNow()
-	if s.process != nil {
-		s.process.claimed, s.process.started = true, time.Now()
-		if !s.process.went.IsZero() {
-			s.process.started = s.process.went
-		}
+	p := s.process
+	if p == nil {
+		return 0, false
 	}
+	if p.stage != stageReleased {
+		p.started = time.Now()
+	}
+	return onPrepared, p.stage >= stageStanding
 }
 
-// letGo says go to the sandbox that stands, if it is still what would be built now;
-// else another one is.
+// letGo says go to the sandbox that is built, if it is still what would be built now;
+// else another one is. It is the only one who does, but for the fast path.
 func (s *Service) letGo() (event, bool) {
 	p := s.process
-	if !p.claimed {
-		s.claim()
-	}
-	if !p.went.IsZero() {
+	if p.stage == stageReleased {
 		return 0, false
 	}
 	if !p.fresh() {
@@ -116,33 +118,16 @@ func (s *Service) letGo() (event, bool) {
 		s.discard()
 		return s.launchNow()
 	}
-	err := s.admit()
-	if err == nil {
-		err = p.stands.Release()
-	}
-	if err != nil {
+	p.stage = stageReleased
+	if err := p.handover.Go(nil); err != nil {
 		s.log.Error("service not started", "err", err)
-		p.cancel() // and so it will be reported
+		p.cancel(err) // and so it will be reported
+		p.child.Kill()
 	}
 	return 0, false
 }
 
-// admit does what [listen.Socket.LendAhead] has put off.
-func (s *Service) admit() error {
-	for _, socket := range s.sockets {
-		if err := socket.Admit(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // fresh reports whether the process would be made like this again.
 func (p *instance) fresh() bool {
-	for _, f := range p.outputs {
-		if !f.same() {
-			return false
-		}
-	}
-	return p.stands.Fresh()
+	return p.child.Fresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
 }

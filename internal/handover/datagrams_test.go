@@ -1,4 +1,4 @@
-package service
+package handover
 
 import (
 	"context"
@@ -10,9 +10,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/ktest"
 	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
+
+func TestMain(m *testing.M) { ktest.Main(m) }
 
 // near is a [udprelay.Inside] on our own loopback.
 type near struct{ program net.PacketConn }
@@ -38,8 +41,8 @@ func loopback(t *testing.T) *net.UDPConn {
 	return c
 }
 
-// carrierFor makes a carrier of one socket, to a program on our own loopback.
-func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrier {
+// proxyFor makes a proxy of one socket, to a program on our own loopback.
+func proxyFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *proxy {
 	t.Helper()
 	f, err := host.File()
 	if err != nil {
@@ -50,12 +53,12 @@ func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrie
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &carrier{datagrams: []*datagrams{{Datagrams: d}}}
-	c.exited, c.exit = context.WithCancel(t.Context())
+	c := &proxy{datagrams: []*datagrams{{Datagrams: d}}}
+	c.living, c.die = context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- d.Run(c.exited) }()
+	go func() { ended <- d.Run(c.living) }()
 	t.Cleanup(func() {
-		c.exit()
+		c.die()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -67,9 +70,9 @@ func carrierFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *carrie
 // Who was carried after the look that saw nobody is answered before the end.
 func TestAnsweredBeforeTheEnd(t *testing.T) {
 	host, program, client := loopback(t), loopback(t), loopback(t)
-	c := carrierFor(t, host, program)
+	c := proxyFor(t, host, program)
 	looked := []uint64{c.datagrams[0].Carried()}
-	c.answered(retirement{seen: []uint64{looked[0]}, quiet: time.Hour}) // nobody came: it is not waited
+	c.awaitAnswers(Retirement{Seen: []uint64{looked[0]}, Quiet: time.Hour}) // nobody came: it is not waited
 
 	if _, err := client.WriteTo([]byte("question"), host.LocalAddr()); err != nil {
 		t.Fatal(err)
@@ -85,8 +88,8 @@ func TestAnsweredBeforeTheEnd(t *testing.T) {
 		_, _ = program.WriteTo([]byte("answer"), from)
 	})
 	c.datagrams[0].Leave()
-	c.emptied()
-	c.answered(retirement{seen: looked, quiet: 3 * time.Second})
+	c.awaitRead()
+	c.awaitAnswers(Retirement{Seen: looked, Quiet: 3 * time.Second})
 	if !answered.Load() {
 		t.Error("the end came before the answer")
 	}
@@ -94,6 +97,6 @@ func TestAnsweredBeforeTheEnd(t *testing.T) {
 		t.Errorf("answer %q, %v", buf[:size], err)
 	}
 
-	c.exit() // and of a program that has ended nothing is expected
-	c.answered(retirement{seen: []uint64{0}, quiet: time.Hour})
+	c.die() // and of a program that has ended nothing is expected
+	c.awaitAnswers(Retirement{Seen: []uint64{0}, Quiet: time.Hour})
 }

@@ -1,0 +1,72 @@
+package handover
+
+import (
+	"context"
+
+	"activator/internal/process"
+	"activator/internal/usernotif"
+)
+
+// answers are the answers to the system calls that a program's filter hands over.
+type answers interface {
+	// Serving is closed when the program listens at all its targets.
+	Serving() <-chan struct{}
+	// Missing says at which it does not.
+	Missing() string
+	end()
+}
+
+// unasked is a program whose filter hands over nothing.
+type unasked struct{}
+
+func (unasked) Serving() <-chan struct{} { return nil }
+func (unasked) Missing() string          { return "" }
+func (unasked) end()                     {}
+
+// supervisor answers until its end.
+type supervisor struct {
+	*usernotif.Supervisor
+	cancel context.CancelFunc
+	gone   chan struct{}
+}
+
+func (s *supervisor) end() {
+	s.cancel()
+	<-s.gone
+	_ = s.Close()
+}
+
+// answerCalls begins to answer the calls of the program, if its filter hands over any.
+func (h *inherit) answerCalls(policy usernotif.Policy) answers {
+	listener := h.child.Listener()
+	if listener == nil {
+		return unasked{}
+	}
+	calls, err := usernotif.New(listener, policy)
+	if err != nil {
+		h.Log.Error("calls not answered", "pid", h.child.Pid(), "err", err)
+		return unasked{}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &supervisor{calls, cancel, make(chan struct{})}
+	go func() {
+		defer close(s.gone)
+		if err := calls.Run(ctx); err != nil {
+			h.Log.Error("calls not answered any more", "pid", h.child.Pid(), "err", err)
+		}
+	}()
+	return s
+}
+
+// policy says how the program's calls are answered. It lends what is the child's.
+func (h *inherit) policy() usernotif.Policy {
+	b := h.Spec.Sandbox
+	p := usernotif.Policy{Netns: h.child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
+	if h.Spec.Notify {
+		p.Notify, p.NotifyNode = process.NotifyPath, h.child.NotifyNode()
+	}
+	if p.Engine = h.child.EngineNamespace(); p.Engine != 0 {
+		p.Free = !b.Seal
+	}
+	return p
+}

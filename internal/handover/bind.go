@@ -1,0 +1,59 @@
+package handover
+
+import (
+	"sync"
+
+	"activator/internal/process"
+	"activator/internal/usernotif"
+)
+
+// bind is [Handover] to a program that binds its sockets itself, and has ours in answer.
+type bind struct {
+	inherit
+	mu      sync.Mutex // guards answers: Missing is asked meanwhile
+	ended   chan struct{}
+	waiting sync.WaitGroup
+}
+
+func (h *bind) Given() process.Given { return h.given() }
+
+// Serve waits until the program listens at all its targets.
+func (h *bind) Serve(serving func()) {
+	h.ended = make(chan struct{})
+	answers := h.answerCalls(h.policy())
+	h.mu.Lock()
+	h.answers = answers
+	h.mu.Unlock()
+	h.waiting.Go(func() {
+		select {
+		case <-answers.Serving():
+			serving()
+		case <-h.ended:
+		}
+	})
+}
+
+// policy answers bind with the sockets, which it lends.
+func (h *bind) policy() usernotif.Policy {
+	p, b := h.inherit.policy(), h.Spec.Sandbox
+	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
+	p.Warn = func(text string) { h.Log.Warn("program bound: " + text) }
+	for i, socket := range h.Spec.Sockets {
+		p.Targets = append(p.Targets, usernotif.Target{Address: socket.Target, File: h.files[i]})
+	}
+	return p
+}
+
+func (h *bind) Missing() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answers.Missing()
+}
+
+func (h *bind) End() {
+	if h.ended != nil {
+		close(h.ended)
+		h.waiting.Wait()
+	}
+	h.answers.end()
+}
