@@ -13,7 +13,7 @@ import (
 
 // datagrams carries the datagrams of one socket to the program and its answers back.
 type datagrams struct {
-	*udprelay.Datagrams
+	*udprelay.ProgramRelay
 	n     int // of the socket
 	bound *netns.Bound
 }
@@ -36,7 +36,7 @@ func (h *proxy) awaitBound(target spec.Address) (*netns.Bound, error) {
 // openDatagrams makes the relay of socket n, which takes bound.
 func (h *proxy) openDatagrams(n int, bound *netns.Bound) error {
 	h.ExpireUndelivered(h.Sockets[n])
-	d, err := udprelay.Carry(h.files[n], &boundQueue{Bound: bound, backend: backend{of: h}},
+	d, err := udprelay.OpenProgramRelay(h.files[n], &boundQueue{Bound: bound, backend: backend{of: h}},
 		udprelay.Options{Expire: h.Spec.ConnTimeout, Log: h.Log, Undelivered: h.Sockets[n].Undelivered()})
 	if err != nil {
 		bound.Close()
@@ -120,15 +120,15 @@ func (h *proxy) carriedSince(seen []uint64) (more bool) {
 	return more
 }
 
-// boundQueue is [udprelay.Inside]: the socket that the program has bound.
+// boundQueue is [udprelay.Program]: the socket that the program has bound.
 type boundQueue struct {
 	*netns.Bound
 	backend backend
 }
 
-// Queue implements [udprelay.Inside]. It is asked when there is something for the program.
-func (p *boundQueue) Queue() (spec.Queue, error) {
-	q, err := p.Bound.Queue()
+// ReadQueue implements [udprelay.Program]. It is asked when there is something for the program.
+func (p *boundQueue) ReadQueue() (spec.Queue, error) {
+	q, err := p.Bound.ReadQueue()
 	p.backend.noteListening(err != nil || q.There)
 	return q, err
 }

@@ -17,17 +17,17 @@ import (
 
 func TestMain(m *testing.M) { ktest.Main(m) }
 
-// near is a [udprelay.Inside] on our own loopback.
+// near is a [udprelay.Program] on our own loopback.
 type near struct{ program net.PacketConn }
 
-func (n near) Sockets(domain, _ int) ([]int, error) {
+func (n near) MakeSockets(domain, _ int) ([]int, error) {
 	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	return []int{fd}, err
 }
 
-func (n near) Queue() (spec.Queue, error) { return spec.Queue{There: true, Room: 1 << 16}, nil }
+func (n near) ReadQueue() (spec.Queue, error) { return spec.Queue{There: true, Room: 1 << 16}, nil }
 
-func (n near) Toward(netip.Addr, netip.Addr) (to netip.AddrPort, own bool) {
+func (n near) FindAddress(netip.Addr, netip.Addr) (to netip.AddrPort, own bool) {
 	return n.program.LocalAddr().(*net.UDPAddr).AddrPort(), false
 }
 
@@ -49,11 +49,11 @@ func proxyFor(t *testing.T, host *net.UDPConn, program net.PacketConn) *proxy {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	d, err := udprelay.Carry(f, near{program}, udprelay.Options{})
+	d, err := udprelay.OpenProgramRelay(f, near{program}, udprelay.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &proxy{datagrams: []*datagrams{{Datagrams: d}}}
+	c := &proxy{datagrams: []*datagrams{{ProgramRelay: d}}}
 	c.living, c.die = context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- d.Run(c.living) }()

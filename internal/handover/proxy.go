@@ -35,8 +35,8 @@ type proxy struct {
 	awaited atomic.Pointer[string] // the target that the program does not listen at yet
 	retired atomic.Pointer[Retirement]
 
-	datagrams []*datagrams                         // of the goroutine that carries
-	traffic   []atomic.Pointer[udprelay.Datagrams] // for each socket; nil: of a stream, or not carried yet
+	datagrams []*datagrams                            // of the goroutine that carries
+	traffic   []atomic.Pointer[udprelay.ProgramRelay] // for each socket; nil: of a stream, or not carried yet
 }
 
 // lastWords is how long clients may still take, after the program's end, what it
@@ -44,7 +44,7 @@ type proxy struct {
 const lastWords = time.Second
 
 func newProxy(base inherit) *proxy {
-	h := &proxy{inherit: base, ready: make(chan struct{}), traffic: make([]atomic.Pointer[udprelay.Datagrams], len(base.files))}
+	h := &proxy{inherit: base, ready: make(chan struct{}), traffic: make([]atomic.Pointer[udprelay.ProgramRelay], len(base.files))}
 	h.living, h.die = context.WithCancel(context.Background())
 	h.carrying, h.cut = context.WithCancel(context.Background())
 	h.accepting, h.stopAccepting = context.WithCancel(h.carrying)

@@ -20,7 +20,7 @@ type Bound struct {
 	diag    int
 	sockets []bound   // as of the last look
 	gone    int       // those that the program has closed
-	seen    time.Time // the last look in Toward
+	seen    time.Time // the last look in FindAddress
 }
 
 // bound is a socket of the program.
@@ -110,9 +110,9 @@ func (s bound) covers(four bool) bool {
 	return s.ip.IsUnspecified() && (s.ip.Is4() == four || four && !s.only)
 }
 
-// Queue asks for what the program has not read. It costs some microseconds for one
+// ReadQueue asks for what the program has not read. It costs some microseconds for one
 // socket of a family. For more of them the kernel walks its table of all.
-func (b *Bound) Queue() (spec.Queue, error) {
+func (b *Bound) ReadQueue() (spec.Queue, error) {
 	if n := len(b.sockets); n == 0 || n > 2 || !b.askAgain() {
 		if _, err := b.Look(); err != nil {
 			return spec.Queue{}, err
@@ -151,30 +151,30 @@ func (b *Bound) askAgain() bool {
 	return true
 }
 
-// Toward is where to send the datagrams of a client that has asked an address of the
+// FindAddress is where to send the datagrams of a client that has asked an address of the
 // host, not valid where that is not known; and whether they can have the client's own
 // address. A program that has bound every address sees what the client asked.
-func (b *Bound) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {
+func (b *Bound) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	client, asked = client.Unmap(), asked.Unmap()
 	four := client.Is4()
-	ip := b.toward(four, asked)
+	ip := b.findAddress(four, asked)
 	if !ip.IsValid() && time.Since(b.seen) > lookPause {
 		b.seen = time.Now()
 		if _, err := b.Look(); err == nil { // it may have bound it since
-			ip = b.toward(four, asked)
+			ip = b.findAddress(four, asked)
 		}
 	}
 	if ip.IsValid() {
 		return netip.AddrPortFrom(ip, uint16(b.address.Port)), true
 	}
-	if ip = b.toward(!four, netip.Addr{}); !ip.IsValid() {
+	if ip = b.findAddress(!four, netip.Addr{}); !ip.IsValid() {
 		return to, false
 	}
 	return netip.AddrPortFrom(ip, uint16(b.address.Port)), false
 }
 
-// toward is the address for one family, not valid if there is none.
-func (b *Bound) toward(four bool, asked netip.Addr) (ip netip.Addr) {
+// findAddress is the address for one family, not valid if there is none.
+func (b *Bound) findAddress(four bool, asked netip.Addr) (ip netip.Addr) {
 	for _, s := range b.sockets {
 		want, all := b.address.IP, s.covers(four)
 		switch {
@@ -196,8 +196,8 @@ func (b *Bound) toward(four bool, asked netip.Addr) (ip netip.Addr) {
 	return ip
 }
 
-// Sockets makes n datagram sockets of a family inside, or fewer, close-on-exec and
+// MakeSockets makes n datagram sockets of a family inside, or fewer, close-on-exec and
 // non-blocking, that may have any client's address, ip(7). The caller closes them.
-func (b *Bound) Sockets(family, n int) ([]int, error) {
+func (b *Bound) MakeSockets(family, n int) ([]int, error) {
 	return b.program.datagrams(family, min(n, mostAhead))
 }

@@ -24,7 +24,7 @@ func boundAt(t testing.TB, r *Program, a spec.Address) *Bound {
 // returns whom the program has seen.
 func sendAs(t *testing.T, b *Bound, client netip.AddrPort, asked netip.Addr) (seen string) {
 	t.Helper()
-	to, own := b.Toward(client.Addr(), asked)
+	to, own := b.FindAddress(client.Addr(), asked)
 	if !to.IsValid() {
 		t.Fatal("there is nowhere to send it")
 	}
@@ -35,7 +35,7 @@ func sendAs(t *testing.T, b *Bound, client netip.AddrPort, asked netip.Addr) (se
 	if !own {
 		source = netip.AddrPortFrom(to.Addr(), 0)
 	}
-	fds, err := b.Sockets(domain, 1)
+	fds, err := b.MakeSockets(domain, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestBound(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := boundAt(t, r, tt.target)
-			if q, err := b.Queue(); q.There || err != nil {
+			if q, err := b.ReadQueue(); q.There || err != nil {
 				t.Fatalf("before it has bound: %+v, %v", q, err)
 			}
 			i.told(tt.binds, "listens")
@@ -97,7 +97,7 @@ func TestBound(t *testing.T) {
 			if tt.asked != "" {
 				asked = netip.MustParseAddr(tt.asked)
 			}
-			if to, own := b.Toward(client.Addr(), asked); to.String() != tt.toward || own != tt.own {
+			if to, own := b.FindAddress(client.Addr(), asked); to.String() != tt.toward || own != tt.own {
 				t.Fatalf("toward %v, own address %v, want %s, %v", to, own, tt.toward, tt.own)
 			}
 			seen := sendAs(t, b, client, asked)
@@ -120,17 +120,17 @@ func TestBoundQueue(t *testing.T) {
 			other.told("silent 127.0.0.1:5300", "listens")
 			i.told("tcp 127.0.0.1:5300", "listens")
 			i.told("silent 127.0.0.1:5301", "listens")
-			if q, err := b.Queue(); q.There || err != nil {
+			if q, err := b.ReadQueue(); q.There || err != nil {
 				t.Fatalf("somebody else's is found: %+v, %v", q, err)
 			}
 			for n := range sockets {
 				i.told(fmt.Sprintf("silent 127.0.0.%d:5300", n+1), "listens")
 			}
-			q, err := b.Queue()
+			q, err := b.ReadQueue()
 			if !q.There || q.Unread != 0 || q.Room <= 0 || q.Gone != 0 || err != nil {
 				t.Fatalf("it has read everything: %+v, %v", q, err)
 			}
-			fds, err := b.Sockets(unix.AF_INET, 1)
+			fds, err := b.MakeSockets(unix.AF_INET, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,16 +141,16 @@ func TestBoundQueue(t *testing.T) {
 			if err := unix.Sendto(fds[0], make([]byte, 1000), 0, sockaddr(addrPort("127.0.0.1:5300"))); err != nil {
 				t.Fatal(err)
 			}
-			full, err := b.Queue()
+			full, err := b.ReadQueue()
 			if full.Unread < 1000 || full.Room >= q.Room || err != nil {
 				t.Errorf("with a datagram: %+v, and %+v without: %v", full, q, err)
 			}
 			i.told("read 127.0.0.1:5300", "hello")
-			if q, err := b.Queue(); q.Unread != 0 || q.Gone != 0 || err != nil {
+			if q, err := b.ReadQueue(); q.Unread != 0 || q.Gone != 0 || err != nil {
 				t.Errorf("it has read it: %+v, %v", q, err)
 			}
 			i.told("gone 127.0.0.1:5300", "closed")
-			if q, err := b.Queue(); q.Gone != 1 || err != nil {
+			if q, err := b.ReadQueue(); q.Gone != 1 || err != nil {
 				t.Errorf("it has closed one: %+v, %v", q, err)
 			}
 		})
@@ -166,7 +166,7 @@ func BenchmarkQueue(b *testing.B) {
 				i.told(fmt.Sprintf("silent 127.0.0.%d:5300", n+1), "listens")
 			}
 			for b.Loop() {
-				if q, err := bound.Queue(); !q.There || err != nil {
+				if q, err := bound.ReadQueue(); !q.There || err != nil {
 					b.Fatal(q, err)
 				}
 			}

@@ -116,18 +116,18 @@ func (r *relays) idOf(address spec.Address) int {
 func (r *relays) RelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.RelaySocket, error) {
 	id := r.idOf(want.Address)
 	log := r.log.With("socket", want.Address.String())
-	flows, err := udprelay.Open(&r.namespaces, bound, udprelay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
+	flows, err := udprelay.OpenSocketRelay(&r.namespaces, bound, udprelay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	s := &relaySocket{Datagrams: flows, log: log}
+	s := &relaySocket{SocketRelay: flows, log: log}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
 
 // relaySocket is a relay, at work from Run on.
 type relaySocket struct {
-	*udprelay.Datagrams
+	*udprelay.SocketRelay
 	log     *slog.Logger
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -137,7 +137,7 @@ type relaySocket struct {
 // Run implements [listen.RelaySocket]. It relays until Close.
 func (s *relaySocket) Run() {
 	s.running.Go(func() {
-		keepRunning(s.ctx, s.Datagrams.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
+		keepRunning(s.ctx, s.SocketRelay.Run, func(err error) { s.log.Error("relay held up: it goes on", "err", err) })
 	})
 }
 
@@ -159,11 +159,9 @@ func keepRunning(ctx context.Context, run func(context.Context) error, failed fu
 	}
 }
 
-func (s *relaySocket) File() *os.File { return s.Inner() }
-
 func (s *relaySocket) Close() error {
 	s.stop()
-	err := s.Datagrams.Close()
+	err := s.SocketRelay.Close()
 	s.running.Wait()
 	return err
 }

@@ -105,31 +105,29 @@ func (r *relaying) RelaySocket(host *os.File, _ spec.Socket, u *udprelay.Undeliv
 
 // relayed is a relay, as the daemon has it.
 type relayed struct {
-	*udprelay.Datagrams
+	*udprelay.SocketRelay
 	t    *testing.T
 	once sync.Once
 	done sync.WaitGroup
 }
 
 func (f *first) newRelayed(host *os.File, u *udprelay.Undelivered) (*relayed, error) {
-	d, err := udprelay.Open(&f.relays, host, udprelay.Options{Undelivered: u})
-	return &relayed{Datagrams: d, t: f.t}, err
+	d, err := udprelay.OpenSocketRelay(&f.relays, host, udprelay.Options{Undelivered: u})
+	return &relayed{SocketRelay: d, t: f.t}, err
 }
 
 func (r *relayed) Run() {
 	r.once.Do(func() {
 		r.done.Go(func() {
-			if err := r.Datagrams.Run(context.Background()); err != nil && !errors.Is(err, udprelay.ErrClosed) {
+			if err := r.SocketRelay.Run(context.Background()); err != nil && !errors.Is(err, udprelay.ErrClosed) {
 				r.t.Error(err)
 			}
 		})
 	})
 }
 
-func (r *relayed) File() *os.File { return r.Inner() }
-
 func (r *relayed) Close() error {
-	err := r.Datagrams.Close()
+	err := r.SocketRelay.Close()
 	r.done.Wait()
 	return err
 }
@@ -229,7 +227,7 @@ func TestFirstInRelay(t *testing.T) {
 			r, err := make()
 			r.Run()
 			answered <- f.ask()
-			f.until("the datagram is inside", func() bool { return readable(r.Inner()) })
+			f.until("the datagram is inside", func() bool { return readable(r.File()) })
 			return r, err
 		}
 		f.up("any once", warmed)

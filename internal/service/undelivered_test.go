@@ -79,7 +79,7 @@ func TestRelayThatIsNotInFront(t *testing.T) {
 					answered <- f.ask()
 					if take {
 						r.Run()
-						f.until("the datagram is inside", func() bool { return readable(r.Inner()) })
+						f.until("the datagram is inside", func() bool { return readable(r.File()) })
 					}
 					null, err := os.Open(os.DevNull)
 					if err != nil {

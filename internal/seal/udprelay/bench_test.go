@@ -45,7 +45,7 @@ func BenchmarkOpen(b *testing.B) {
 	host, _ := hostSocket(b, "udp", "[::]:0")
 	relaySocket(b, m, host, Options{}).Close()
 	for b.Loop() {
-		d, err := Open(m, host, Options{})
+		d, err := OpenSocketRelay(m, host, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func BenchmarkOwner(b *testing.B) {
 	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
 	for b.Loop() {
 		m := new(netns.Owner)
-		d, err := Open(m, host, Options{})
+		d, err := OpenSocketRelay(m, host, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func measure(b *testing.B, m *netns.Owner, relayed bool, clients, window, size i
 	if relayed {
 		d := relaySocket(b, m, host, Options{})
 		stop = run(b, d)
-		given = d.Inner()
+		given = d.File()
 	}
 	echo := exec.Command("/proc/self/exe", "helper", "echo")
 	echo.ExtraFiles = []*os.File{given}

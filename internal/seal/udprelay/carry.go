@@ -13,35 +13,41 @@ import (
 	"activator/internal/spec"
 )
 
-// Inside is the network of a program that has bound sockets of its own there. Its
+// Program is the network of a program that has bound sockets of its own there. Its
 // methods are called from the goroutine of Run.
-type Inside interface {
-	// Sockets makes at least one and at most n datagram sockets of a domain, close-on-exec and
+type Program interface {
+	// MakeSockets makes at least one and at most n datagram sockets of a domain, close-on-exec and
 	// non-blocking, that may have any client's address. The caller closes them.
-	Sockets(domain, n int) ([]int, error)
-	// Queue is what the program has not read yet.
-	Queue() (spec.Queue, error)
-	// Toward is where to send the datagrams of a client that has asked an address of the
+	MakeSockets(domain, n int) ([]int, error)
+	// ReadQueue is what the program has not read yet.
+	ReadQueue() (spec.Queue, error)
+	// FindAddress is where to send the datagrams of a client that has asked an address of the
 	// host, and whether they can have the client's own address. Not valid: nowhere.
-	Toward(client, asked netip.Addr) (to netip.AddrPort, own bool)
+	FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bool)
 }
 
-// Carry relays what comes to host, a bound UDP socket, lent for the call as for
-// [Open], to a program that has a socket of its own.
+// ProgramRelay carries datagrams between a UDP socket of the host and a program that has
+// bound a socket of its own.
 //
 // A program's queue ends with it. So a batch stays here until the program has read
 // it, and nothing more is taken off the host's queue until then. What a program has
 // not read when it ends is [Undelivered], for the next one; what it has read and
 // not answered between our last look and its end is among that, too: it may
 // see a datagram twice, but no more than mostTries times.
-func Carry(host *os.File, in Inside, o Options) (*Datagrams, error) {
-	d := newDatagrams(o)
+type ProgramRelay struct{ *relay }
+
+// OpenProgramRelay relays what comes to host, lent for the call as for [OpenSocketRelay].
+func OpenProgramRelay(host *os.File, in Program, o Options) (*ProgramRelay, error) {
+	d := newRelay(o)
 	d.carry.inside, d.carry.left = in, make(chan struct{})
 	err := d.adopt(host)
 	if err == nil && d.family == unix.AF_UNIX {
 		err = unix.EAFNOSUPPORT
 	}
-	return d.begin(err)
+	if err = d.begin(err); err != nil {
+		return nil, err
+	}
+	return &ProgramRelay{d}, nil
 }
 
 // mostTries is how many programs may end with a datagram: it may be what ends them.
@@ -49,11 +55,11 @@ const mostTries = 3
 
 // carry is what is known of a program with sockets of its own.
 type carry struct {
-	inside Inside // nil: there is an inner socket of ours
-	gone   int    // Queue.Gone when the last batch was sent
-	read   int    // how many datagrams of the batch the program has read
-	glance int    // looks in a row that have found the batch unread
-	round  int    // counts the times that it has read everything, or was seen to be gone
+	inside Program // nil: there is an inner socket of ours
+	gone   int     // Queue.Gone when the last batch was sent
+	read   int     // how many datagrams of the batch the program has read
+	glance int     // looks in a row that have found the batch unread
+	round  int     // counts the times that it has read everything, or was seen to be gone
 	leave  atomic.Bool
 	heard  bool          // of leave
 	left   chan struct{} // closed when nothing is on its way in any more
@@ -62,7 +68,7 @@ type carry struct {
 
 // Leave says that nothing more is to be taken off the host's queue. Answers are
 // carried on until Run ends. Any goroutine may call it.
-func (d *Datagrams) Leave() {
+func (d *ProgramRelay) Leave() {
 	if !d.carry.leave.Swap(true) && !d.closed.Load() {
 		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
@@ -70,7 +76,7 @@ func (d *Datagrams) Leave() {
 
 // Left is closed when, after Leave, everything that was taken has been read, or the
 // program is gone.
-func (d *Datagrams) Left() <-chan struct{} { return d.carry.left }
+func (d *ProgramRelay) Left() <-chan struct{} { return d.carry.left }
 
 // toldToLeave reports whether Leave was called and has not been heard.
 func (c *carry) toldToLeave() bool { return !c.heard && c.leave.Load() }
@@ -84,15 +90,15 @@ func (c *carry) hurry(s *stall, now time.Duration) {
 }
 
 // unread reports whether a part of the batch was sent and may not have been read.
-func (d *Datagrams) unread() bool {
+func (d *relay) unread() bool {
 	return d.carry.inside != nil && d.in != nil && d.in.next > d.carry.read
 }
 
 // inboundCarried carries a batch to the program, when it has read the one before.
-func (d *Datagrams) inboundCarried() error {
+func (d *relay) inboundCarried() error {
 	d.inStall.until = 0
 	d.carry.heard = d.carry.leave.Load()
-	q, err := d.carry.inside.Queue()
+	q, err := d.carry.inside.ReadQueue()
 	switch {
 	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
 		d.inStall.begin(d.now)
@@ -128,7 +134,7 @@ func (d *Datagrams) inboundCarried() error {
 
 // takeBatch takes a batch off the host's queue, or what was taken before; false: there is
 // nothing.
-func (d *Datagrams) takeBatch() (bool, error) {
+func (d *relay) takeBatch() (bool, error) {
 	if d.in == nil {
 		d.in = d.borrowBatch()
 	}
@@ -157,7 +163,7 @@ func (d *Datagrams) takeBatch() (bool, error) {
 
 // credit takes in what the program has read, or that it has closed the socket that
 // it was sent to.
-func (d *Datagrams) credit(q spec.Queue) {
+func (d *relay) credit(q spec.Queue) {
 	c := &d.carry
 	if d.unread() {
 		switch {
@@ -180,7 +186,7 @@ const (
 )
 
 // awaitRead waits for the program to read.
-func (d *Datagrams) awaitRead() {
+func (d *relay) awaitRead() {
 	if d.carry.glance++; !d.hostReady || d.carry.glance > glances {
 		d.inStall.begin(d.now)
 		return
@@ -189,7 +195,7 @@ func (d *Datagrams) awaitRead() {
 }
 
 // deaf waits for the program to bind the address again, if a client does.
-func (d *Datagrams) deaf(holds bool) {
+func (d *relay) deaf(holds bool) {
 	switch {
 	case d.carry.heard:
 		d.goAway()
@@ -206,7 +212,7 @@ func readable(socket int) bool {
 }
 
 // goAway says that nothing is on its way in.
-func (d *Datagrams) goAway() {
+func (d *relay) goAway() {
 	if !d.carry.away {
 		d.carry.away = true
 		close(d.carry.left)
@@ -214,7 +220,7 @@ func (d *Datagrams) goAway() {
 }
 
 // owe notes that the next datagrams up to before end are sent for f.
-func (d *Datagrams) owe(b *batch, f *flow, end int) {
+func (d *relay) owe(b *batch, f *flow, end int) {
 	if d.carry.inside == nil {
 		return
 	}
@@ -228,7 +234,7 @@ func (d *Datagrams) owe(b *batch, f *flow, end int) {
 
 // takeBack makes what was sent and not read the next to be sent. Whoever has been
 // answered since had been read.
-func (d *Datagrams) takeBack() {
+func (d *relay) takeBack() {
 	b, c := d.in, &d.carry
 	for i := c.read; i < b.next; i++ {
 		f := b.flows[i]
@@ -249,8 +255,8 @@ func (d *Datagrams) takeBack() {
 }
 
 // aim finds where f's datagrams go; false: nowhere, or not from where it stands.
-func (d *Datagrams) aim(f *flow) bool {
-	to, own := d.carry.inside.Toward(f.client.ip(), f.asks)
+func (d *relay) aim(f *flow) bool {
+	to, own := d.carry.inside.FindAddress(f.client.ip(), f.asks)
 	if !to.IsValid() {
 		return false
 	}
@@ -280,7 +286,7 @@ func (f *flow) stands() rawAddr {
 
 // outboundCarried carries answers, and has the program looked at if somebody waits: it
 // has read what it answers.
-func (d *Datagrams) outboundCarried() error {
+func (d *relay) outboundCarried() error {
 	err := d.outbound()
 	if d.hostReady && d.unread() && d.inStall.until != 0 {
 		d.inStall.until = d.now
@@ -289,7 +295,7 @@ func (d *Datagrams) outboundCarried() error {
 }
 
 // lastWords carries what a program that is gone has answered.
-func (d *Datagrams) lastWords() {
+func (d *relay) lastWords() {
 	for d.carry.inside != nil && d.outStall.until == 0 {
 		d.polled(0)
 		d.note()

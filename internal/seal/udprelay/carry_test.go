@@ -16,8 +16,8 @@ import (
 	"activator/internal/spec"
 )
 
-// house is an [Inside] on our own loopback: nobody has his own address there.
-type house struct {
+// network is an [Program] on our own loopback: nobody has his own address there.
+type network struct {
 	t       *testing.T
 	mu      sync.Mutex
 	program net.PacketConn // nil: nobody has bound the address
@@ -25,7 +25,7 @@ type house struct {
 }
 
 // enter has a program bind its address.
-func (h *house) enter() net.PacketConn {
+func (h *network) enter() net.PacketConn {
 	h.t.Helper()
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -39,7 +39,7 @@ func (h *house) enter() net.PacketConn {
 }
 
 // leave ends the program.
-func (h *house) leave() {
+func (h *network) leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_ = h.program.Close()
@@ -47,7 +47,7 @@ func (h *house) leave() {
 	h.gone++
 }
 
-func (h *house) Sockets(domain, n int) (fds []int, err error) {
+func (h *network) MakeSockets(domain, n int) (fds []int, err error) {
 	for range n {
 		fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
@@ -58,7 +58,7 @@ func (h *house) Sockets(domain, n int) (fds []int, err error) {
 	return fds, nil
 }
 
-func (h *house) Queue() (spec.Queue, error) {
+func (h *network) ReadQueue() (spec.Queue, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.program == nil {
@@ -72,7 +72,7 @@ func (h *house) Queue() (spec.Queue, error) {
 	return spec.Queue{There: true, Unread: used, Room: int(info[unix.SK_MEMINFO_RCVBUF])/2 - used, Gone: h.gone}, errnoOrNil(e)
 }
 
-func (h *house) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {
+func (h *network) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.program != nil {
@@ -81,9 +81,9 @@ func (h *house) Toward(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	return to, false
 }
 
-func carryFor(t *testing.T, f *os.File, h *house, u *Undelivered) *Datagrams {
+func carryFor(t *testing.T, f *os.File, h *network, u *Undelivered) *ProgramRelay {
 	t.Helper()
-	d, err := Carry(f, h, Options{Undelivered: u})
+	d, err := OpenProgramRelay(f, h, Options{Undelivered: u})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,14 +122,14 @@ func reads(t *testing.T, c net.PacketConn, n, answers int) (texts []string) {
 // What a program has not read when it ends is the next one's, once, with what comes
 // later behind it; who was answered is not asked for again.
 func TestCarryKeepsWhatIsNotRead(t *testing.T) {
-	h := &house{t: t}
+	h := &network{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	var kept Undelivered
 	first := carryFor(t, f, h, &kept)
 	stop := run(t, first)
 	clients := asks(t, host.LocalAddr(), 5)
 	time.Sleep(20 * time.Millisecond)
-	if q, err := h.Queue(); q.There || err != nil || kept.Any() {
+	if q, err := h.ReadQueue(); q.There || err != nil || kept.Any() {
 		t.Fatal("somebody is there")
 	}
 	program := h.enter()
@@ -162,7 +162,7 @@ func TestCarryKeepsWhatIsNotRead(t *testing.T) {
 
 // One that ends a program each time it is sent is not sent for ever.
 func TestCarryGivesUp(t *testing.T) {
-	h := &house{t: t}
+	h := &network{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	asks(t, host.LocalAddr(), 1)
 	var kept Undelivered
@@ -170,7 +170,7 @@ func TestCarryGivesUp(t *testing.T) {
 		h.enter()
 		d := carryFor(t, f, h, &kept)
 		stop := run(t, d)
-		eventually(t, "it is sent", func() bool { q, err := h.Queue(); return q.Unread > 0 || err != nil })
+		eventually(t, "it is sent", func() bool { q, err := h.ReadQueue(); return q.Unread > 0 || err != nil })
 		h.leave()
 		stop()
 		_ = d.Close()
@@ -182,13 +182,13 @@ func TestCarryGivesUp(t *testing.T) {
 
 // After Leave nothing is taken off the host's queue, and answers still come.
 func TestCarryLeaves(t *testing.T) {
-	h := &house{t: t}
+	h := &network{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := carryFor(t, f, h, nil)
 	program := h.enter()
 	run(t, d)
 	client := asks(t, host.LocalAddr(), 1)[0]
-	eventually(t, "it is sent", func() bool { q, err := h.Queue(); return q.Unread > 0 || err != nil })
+	eventually(t, "it is sent", func() bool { q, err := h.ReadQueue(); return q.Unread > 0 || err != nil })
 	d.Leave()
 	select {
 	case <-d.Left():
@@ -216,7 +216,7 @@ func TestCarryLeaves(t *testing.T) {
 // now and then: each comes once, in the order of the client.
 func TestCarryManyOfOneClient(t *testing.T) {
 	const n = 2000
-	h := &house{t: t}
+	h := &network{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	if err := host.(*net.UDPConn).SetReadBuffer(8 << 20); err != nil {
 		t.Fatal(err)

@@ -35,13 +35,8 @@ const (
 	defaultExpire = 2 * time.Minute
 )
 
-// Datagrams stands between a datagram socket of the host and the inner one.
-//
-// Both queues hold what a service has not read: while the inner one is well
-// filled, nothing is taken off the host's. Nothing is lost between two instances
-// of a service that are lent the same inner socket; and what it holds when it is closed
-// is [Undelivered], for the next one.
-type Datagrams struct {
+// relay carries datagrams between a socket of the host and what is inside.
+type relay struct {
 	options Options
 	name    string
 
@@ -51,7 +46,7 @@ type Datagrams struct {
 	wildcard bool // the clients may have asked different addresses of the host
 	restore  []func()
 
-	inner   *os.File // lent by Inner
+	inner   *os.File // lent by File
 	innerFD int      // its number, valid until Close
 	node    int      // unix: O_PATH descriptor of the inner socket's node; -1: none
 	target  rawAddr  // unix: what flow sockets connect to
@@ -74,7 +69,7 @@ type Datagrams struct {
 	spare      map[int][]int // flow sockets, unbound, by their domain
 	in, out    *batch
 	first      []datagram // of Options.Undelivered: before what the host's queue has
-	carry      carry      // of [Carry]
+	carry      carry      // of [ProgramRelay]
 	gram       gram       // unix
 	sweep      sweep      // unix
 	hostReady  bool
@@ -110,17 +105,13 @@ func (s *stall) begin(now time.Duration) {
 // over reports whether there is no stall, or its time has come.
 func (s *stall) over(now time.Duration) bool { return s.until == 0 || s.until <= now }
 
-// Inner lends the socket for the service, until Close. It is blocking; status
-// flags are shared with whoever holds it.
-func (d *Datagrams) Inner() *os.File { return d.inner }
-
 // String returns what is relayed: "relay udp 127.0.0.1:3000".
-func (d *Datagrams) String() string { return d.name }
+func (d *relay) String() string { return d.name }
 
 // Run relays until ctx ends, which is no error, or Close. It wakes for nothing
 // but datagrams, and a timer while there are flows. It may be called again: flows
 // and what is on its way stay.
-func (d *Datagrams) Run(ctx context.Context) error {
+func (d *relay) Run(ctx context.Context) error {
 	d.running.Lock()
 	defer d.running.Unlock()
 	if d.closed.Load() {
@@ -155,7 +146,7 @@ func (d *Datagrams) Run(ctx context.Context) error {
 
 // Ask has Run look at the host's queue once more: it is told of each datagram only once.
 // Any goroutine may call it, but not while another one calls Close.
-func (d *Datagrams) Ask() {
+func (d *relay) Ask() {
 	if !d.asked.Swap(true) && !d.closed.Load() {
 		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
@@ -163,16 +154,16 @@ func (d *Datagrams) Ask() {
 
 // Carried changes with every datagram that is carried, either way. Any goroutine
 // may ask.
-func (d *Datagrams) Carried() uint64 { return d.carried.Load() }
+func (d *relay) Carried() uint64 { return d.carried.Load() }
 
 // touch notes that f carries something now.
-func (d *Datagrams) touch(f *flow, now, grain time.Duration) {
+func (d *relay) touch(f *flow, now, grain time.Duration) {
 	d.carried.Add(1)
 	d.table.touch(f, now, grain)
 }
 
 // round carries one batch each way, and reports whether there is more to do.
-func (d *Datagrams) round() (busy bool, err error) {
+func (d *relay) round() (busy bool, err error) {
 	d.expire()
 	d.sweepInTime()
 	d.tellLost(false)
@@ -201,7 +192,7 @@ func (d *Datagrams) round() (busy bool, err error) {
 // collect notes who is ready; if nothing is to be done meanwhile it waits for
 // that, or for the time of whatever comes first. The runtime waits for the epoll
 // itself to become readable, see epoll(7) on nesting.
-func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled func(uintptr) bool, busy bool) error {
+func (d *relay) collect(ctx context.Context, conn syscall.RawConn, polled func(uintptr) bool, busy bool) error {
 	if busy {
 		d.polled(0)
 	} else {
@@ -228,7 +219,7 @@ func (d *Datagrams) collect(ctx context.Context, conn syscall.RawConn, polled fu
 }
 
 // note notes who is ready.
-func (d *Datagrams) note() {
+func (d *relay) note() {
 	for i := range d.events[:max(d.found, 0)] {
 		if e := &d.events[i]; e.Fd == hostSlot {
 			d.hostReady = true
@@ -243,7 +234,7 @@ func (d *Datagrams) note() {
 }
 
 // polled asks who is ready, as the runtime's poller wants it: true when done.
-func (d *Datagrams) polled(uintptr) bool {
+func (d *relay) polled(uintptr) bool {
 	d.pollErr = fd.Again(func() (err error) {
 		d.found, err = unix.EpollWait(d.epfd, d.events, 0)
 		return err
@@ -252,7 +243,7 @@ func (d *Datagrams) polled(uintptr) bool {
 }
 
 // alarm is the time of the next thing to do without a datagram; zero: nothing.
-func (d *Datagrams) alarm() time.Time {
+func (d *relay) alarm() time.Time {
 	next := time.Duration(0)
 	first := func(t time.Duration) {
 		if next == 0 || t < next {
@@ -283,7 +274,7 @@ func (d *Datagrams) alarm() time.Time {
 
 // arm sets the deadline of epoll, if the one that it has would come too late. One that
 // comes too early costs less than to set it anew for every datagram.
-func (d *Datagrams) arm(t time.Time) {
+func (d *relay) arm(t time.Time) {
 	if d.armed.Equal(t) || !d.armed.IsZero() && d.armed.After(d.start.Add(d.now)) && (t.IsZero() || t.After(d.armed)) {
 		return
 	}
@@ -292,10 +283,10 @@ func (d *Datagrams) arm(t time.Time) {
 }
 
 // grain is how exactly flows expire.
-func (d *Datagrams) grain() time.Duration { return min(d.options.Expire/16, time.Second) }
+func (d *relay) grain() time.Duration { return min(d.options.Expire/16, time.Second) }
 
 // expire closes the flows of clients that were silent for so long.
-func (d *Datagrams) expire() {
+func (d *relay) expire() {
 	if d.inStall.until != 0 {
 		return // they may wait in the queue inside
 	}
@@ -317,7 +308,7 @@ func answered(f *flow) bool {
 }
 
 // drop ends a flow.
-func (d *Datagrams) drop(f *flow) {
+func (d *relay) drop(f *flow) {
 	if f.held != nil {
 		d.lose(1, lostExpired, nil)
 	}
@@ -328,7 +319,7 @@ func (d *Datagrams) drop(f *flow) {
 
 // watch puts a descriptor into the epoll, edge-triggered: each of them is read
 // until it has no more.
-func (d *Datagrams) watch(fd int, slot, generation int32, events uint32) error {
+func (d *relay) watch(fd int, slot, generation int32, events uint32) error {
 	e := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: slot, Pad: generation}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(d.epfd, unix.EPOLL_CTL_ADD, fd, &e))
 }
@@ -338,7 +329,7 @@ const hostSlot = -1
 
 // Close ends Run and closes everything. Clients and their datagrams are
 // forgotten; the host's socket stays as it was. Twice is fine.
-func (d *Datagrams) Close() error {
+func (d *relay) Close() error {
 	if !d.closed.Swap(true) && d.epoll != nil {
 		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
 	}
@@ -383,7 +374,7 @@ var silence = 3 * time.Second
 
 // hasRoom reports whether there may be another flow, if need be in place of the
 // one that was not used for longest.
-func (d *Datagrams) hasRoom() bool {
+func (d *relay) hasRoom() bool {
 	if len(d.byClient) < d.options.Flows && (d.spares() > 0 || d.share.Room() > 0) {
 		return true
 	}

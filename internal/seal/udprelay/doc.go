@@ -2,9 +2,9 @@
 // service holds in its place, for services that must not hold the host's.
 //
 //	var owner netns.Owner
-//	datagrams, err := udprelay.Open(&owner, host, udprelay.Options{})
+//	datagrams, err := udprelay.OpenSocketRelay(&owner, host, udprelay.Options{})
 //	go datagrams.Run(ctx)
-//	lend(datagrams.Inner()) // same family, type and address as the host's
+//	lend(datagrams.File()) // same family, type and address as the host's
 //
 // The relay socket lives in a relay network namespace: with nothing in it but
 // lo, on which every address is local. For each client a flow socket stands there
@@ -13,7 +13,7 @@
 //
 // Package netns makes that namespace, as one of ours: nobody needs a privilege.
 //
-// A program that binds a socket of its own network gets the datagrams there: [Carry].
+// A program that binds a socket of its own network gets the datagrams there: [ProgramRelay].
 // Then the flows stand in that network, and what the program has not read when it ends
 // is kept for the next one.
 //

@@ -26,14 +26,14 @@ type sweep struct {
 
 // crowded reports whether there are unix clients to be looked at: the relay has more
 // flows than it may still have.
-func (d *Datagrams) crowded() bool {
+func (d *relay) crowded() bool {
 	n := len(d.byClient)
 	return d.family == unix.AF_UNIX && d.inStall.until == 0 && n > firstFlows &&
 		(n > d.options.Flows/2 || d.share.Taken() > d.share.Room())
 }
 
 // sweepInTime looks at some, if it is time.
-func (d *Datagrams) sweepInTime() {
+func (d *relay) sweepInTime() {
 	if d.now < d.sweep.next || !d.crowded() {
 		return
 	}
@@ -45,7 +45,7 @@ func (d *Datagrams) sweepInTime() {
 }
 
 // sweepForRoom reports whether it has made room for a new client.
-func (d *Datagrams) sweepForRoom() (some bool) {
+func (d *relay) sweepForRoom() (some bool) {
 	if d.family != unix.AF_UNIX || d.now < d.sweep.full {
 		return false
 	}
@@ -57,7 +57,7 @@ func (d *Datagrams) sweepForRoom() (some bool) {
 
 // sweepGone looks at most flows and drops those whose client is gone: whether there were
 // some, and whether nobody was in a whole round.
-func (d *Datagrams) sweepGone(most int) (some, whole bool) {
+func (d *relay) sweepGone(most int) (some, whole bool) {
 	s := &d.sweep
 	for range min(most, len(d.slots)) {
 		if s.slot >= len(d.slots) {

@@ -215,7 +215,7 @@ func TestOwnerCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	f2, _ := hostSocket(t, "udp4", "127.0.0.1:0")
-	if _, err := Open(m, f2, Options{}); !errors.Is(err, netns.ErrClosed) {
+	if _, err := OpenSocketRelay(m, f2, Options{}); !errors.Is(err, netns.ErrClosed) {
 		t.Errorf("another one: %v", err)
 	}
 	exchange(t, old, host.LocalAddr(), inner)
@@ -294,7 +294,7 @@ func TestRelaySocketRefuses(t *testing.T) {
 			}
 			f := os.NewFile(uintptr(fd), "host")
 			defer f.Close()
-			d, err := Open(m, f, Options{})
+			d, err := OpenSocketRelay(m, f, Options{})
 			if err == nil {
 				d.Close()
 				t.Fatal("it stands in")
@@ -328,10 +328,10 @@ func parent() {
 	host, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err == nil {
 		var f *os.File
-		var d *Datagrams
+		var d *SocketRelay
 		m := new(netns.Owner)
 		if f, err = host.(*net.UDPConn).File(); err == nil {
-			d, err = Open(m, f, Options{})
+			d, err = OpenSocketRelay(m, f, Options{})
 		}
 		if err == nil {
 			fmt.Println(host.LocalAddr().(*net.UDPAddr).Port)

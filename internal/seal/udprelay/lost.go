@@ -54,7 +54,7 @@ const (
 var lostEnds = fmt.Sprintf("datagrams are dropped: the service has ended %d times before it had read one", mostTries)
 
 // lose notes that n datagrams are dropped; err says why, nil: the text alone does.
-func (d *Datagrams) lose(n int, text string, err error) {
+func (d *relay) lose(n int, text string, err error) {
 	if n <= 0 {
 		return
 	}
@@ -72,7 +72,7 @@ func (d *Datagrams) lose(n int, text string, err error) {
 }
 
 // sayLost says what was not said, if it is time.
-func (d *Datagrams) sayLost(r *reason) {
+func (d *relay) sayLost(r *reason) {
 	if d.options.Log == nil || r.n == 0 || d.now < r.next {
 		return
 	}
@@ -85,7 +85,7 @@ func (d *Datagrams) sayLost(r *reason) {
 }
 
 // tellLost says what its time has come for; at the end all of it.
-func (d *Datagrams) tellLost(end bool) {
+func (d *relay) tellLost(end bool) {
 	for _, r := range d.lost.reasons {
 		if end {
 			r.next = 0
@@ -105,7 +105,7 @@ func (l *lostLog) untilTold() (next time.Duration) {
 }
 
 // seeDropped looks whether what was sent last has been dropped, before nobody comes for long.
-func (d *Datagrams) seeDropped() {
+func (d *relay) seeDropped() {
 	if d.sent && d.family != unix.AF_UNIX && d.carry.inside == nil {
 		_, _, _ = d.lookInside()
 	}
@@ -113,7 +113,7 @@ func (d *Datagrams) seeDropped() {
 
 // lookInside asks how full the inner queue is, and what it has dropped since: what was sent and
 // finds no room, or a filter of the service's, is lost without an error.
-func (d *Datagrams) lookInside() (used, buffer int, err error) {
+func (d *relay) lookInside() (used, buffer int, err error) {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(d.innerFD), unix.SOL_SOCKET, unix.SO_MEMINFO,

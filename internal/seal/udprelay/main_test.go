@@ -59,9 +59,9 @@ func hostSocket(t testing.TB, network, address string) (*os.File, net.PacketConn
 }
 
 // relaySocket relays for f until the test ends.
-func relaySocket(t testing.TB, m *netns.Owner, f *os.File, o Options) *Datagrams {
+func relaySocket(t testing.TB, m *netns.Owner, f *os.File, o Options) *SocketRelay {
 	t.Helper()
-	d, err := Open(m, f, o)
+	d, err := OpenSocketRelay(m, f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,8 +69,11 @@ func relaySocket(t testing.TB, m *netns.Owner, f *os.File, o Options) *Datagrams
 	return d
 }
 
+// runner is a relay of either kind.
+type runner interface{ Run(context.Context) error }
+
 // run runs d; the function it returns ends that.
-func run(t testing.TB, d *Datagrams) (stop func()) {
+func run(t testing.TB, d runner) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -90,9 +93,9 @@ func run(t testing.TB, d *Datagrams) (stop func()) {
 }
 
 // service is the inner socket as a service has it: a copy of its own.
-func service(t testing.TB, d *Datagrams) net.PacketConn {
+func service(t testing.TB, d *SocketRelay) net.PacketConn {
 	t.Helper()
-	c, err := net.FilePacketConn(d.Inner())
+	c, err := net.FilePacketConn(d.File())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,21 +15,37 @@ import (
 // nobody is the kernel's overflow id, proc_sys_kernel(5).
 const nobody = 65534
 
-// Open makes a relay socket for host, a bound UDP or unixgram socket, lent for
+// SocketRelay stands between a datagram socket of the host and a relay socket, which a
+// service has in its place.
+//
+// Both queues hold what a service has not read: while the inner one is well
+// filled, nothing is taken off the host's. Nothing is lost between two instances
+// of a service that are lent the same relay socket; and what it holds when it is closed
+// is [Undelivered], for the next one.
+type SocketRelay struct{ *relay }
+
+// OpenSocketRelay makes a relay socket for host, a bound UDP or unixgram socket, lent for
 // the call: we keep a descriptor of our own that shares its open file description,
 // so the address stays taken until Close. Meanwhile nobody else is to read it. The relay
 // socket is in a new network namespace of owner's.
-func Open(owner *netns.Owner, host *os.File, o Options) (*Datagrams, error) {
-	d := newDatagrams(o)
+func OpenSocketRelay(owner *netns.Owner, host *os.File, o Options) (*SocketRelay, error) {
+	d := newRelay(o)
 	err := d.adopt(host)
 	if err == nil {
 		err = d.settle(owner)
 	}
-	return d.begin(err)
+	if err = d.begin(err); err != nil {
+		return nil, err
+	}
+	return &SocketRelay{d}, nil
 }
 
+// File lends the relay socket for the service, until Close. It is blocking; status
+// flags are shared with whoever holds it.
+func (d *SocketRelay) File() *os.File { return d.inner }
+
 // begin makes ready what has its sockets, unless err has come in between; then d is closed.
-func (d *Datagrams) begin(err error) (*Datagrams, error) {
+func (d *relay) begin(err error) error {
 	if err == nil {
 		err = d.openEpoll()
 	}
@@ -38,13 +54,13 @@ func (d *Datagrams) begin(err error) (*Datagrams, error) {
 	}
 	if err != nil {
 		_ = d.Close()
-		return nil, fmt.Errorf("relay %s: %w", d.self.String(), err)
+		return fmt.Errorf("relay %s: %w", d.self.String(), err)
 	}
 	d.first = d.options.Undelivered.take()
-	return d, nil
+	return nil
 }
 
-func newDatagrams(o Options) *Datagrams {
+func newRelay(o Options) *relay {
 	if o.Flows <= 0 {
 		o.Flows = defaultFlows
 	}
@@ -54,12 +70,12 @@ func newDatagrams(o Options) *Datagrams {
 	if o.UID == 0 {
 		o.UID, o.GID = nobody, nobody
 	}
-	return &Datagrams{options: o, node: -1, host: -1, start: time.Now(),
+	return &relay{options: o, node: -1, host: -1, start: time.Now(),
 		events: make([]unix.EpollEvent, 256), spare: make(map[int][]int)}
 }
 
 // adopt looks at the host's socket.
-func (d *Datagrams) adopt(host *os.File) (err error) {
+func (d *relay) adopt(host *os.File) (err error) {
 	if d.host, err = fd.Dup(host); err != nil {
 		return err
 	}
@@ -93,7 +109,7 @@ func (d *Datagrams) adopt(host *os.File) (err error) {
 const firstFlows = 8
 
 // settle makes the relay socket, and the first flow sockets.
-func (d *Datagrams) settle(owner *netns.Owner) error {
+func (d *relay) settle(owner *netns.Owner) error {
 	v6only, err := d.isV6Only()
 	if err != nil {
 		return err
@@ -133,7 +149,7 @@ func (d *Datagrams) settle(owner *netns.Owner) error {
 }
 
 // isV6Only reports whether the host's socket takes IPv6 alone.
-func (d *Datagrams) isV6Only() (bool, error) {
+func (d *relay) isV6Only() (bool, error) {
 	if d.family != unix.AF_INET6 {
 		return false, nil
 	}
@@ -144,8 +160,8 @@ func (d *Datagrams) isV6Only() (bool, error) {
 // prepareInner sets the options of a relay socket. The ones of the internet let it bind
 // addresses of the host, and answer from them when the service names one
 // (IPV6_PKTINFO). SO_REUSEADDR is for clients with the port of the service, see
-// [Datagrams] and bindFlow.
-func (d *Datagrams) prepareInner(v6only bool) error {
+// [SocketRelay] and bindFlow.
+func (d *relay) prepareInner(v6only bool) error {
 	size, err := unix.GetsockoptInt(d.host, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err != nil {
 		return os.NewSyscallError("getsockopt SO_RCVBUF", err)
@@ -176,7 +192,7 @@ func (d *Datagrams) prepareInner(v6only bool) error {
 }
 
 // stock takes flow sockets.
-func (d *Datagrams) stock(domains, fds []int) {
+func (d *relay) stock(domains, fds []int) {
 	for i, fd := range fds {
 		d.spare[domains[i]] = append(d.spare[domains[i]], fd)
 	}
@@ -184,7 +200,7 @@ func (d *Datagrams) stock(domains, fds []int) {
 }
 
 // spares is how many unbound flow sockets there are.
-func (d *Datagrams) spares() (n int) {
+func (d *relay) spares() (n int) {
 	for _, fds := range d.spare {
 		n += len(fds)
 	}
@@ -192,7 +208,7 @@ func (d *Datagrams) spares() (n int) {
 }
 
 // take returns an unbound flow socket, which the caller closes.
-func (d *Datagrams) take(domain int) (int, error) {
+func (d *relay) take(domain int) (int, error) {
 	if len(d.spare[domain]) == 0 {
 		if err := d.order(domain); err != nil {
 			return -1, err
@@ -212,7 +228,7 @@ var errFull = errors.New("no room for another flow")
 const mostOrdered = 128
 
 // order makes as many more as there are flows already, which keeps orders rare.
-func (d *Datagrams) order(domain int) error {
+func (d *relay) order(domain int) error {
 	if d.now < d.noOrder {
 		return errFull
 	}
@@ -238,14 +254,14 @@ func (d *Datagrams) order(domain int) error {
 }
 
 // make makes n flow sockets of a domain; where they are the program's, perhaps fewer.
-func (d *Datagrams) make(domain, n int) ([]int, error) {
+func (d *relay) make(domain, n int) ([]int, error) {
 	if d.carry.inside != nil {
-		return d.carry.inside.Sockets(domain, n)
+		return d.carry.inside.MakeSockets(domain, n)
 	}
 	return netns.Flows(d.innerFD, domain, n)
 }
 
-func (d *Datagrams) openEpoll() error {
+func (d *relay) openEpoll() error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -264,7 +280,7 @@ func (d *Datagrams) openEpoll() error {
 
 // prepareHost asks for what is needed with each datagram, and remembers how it
 // was: the address that was asked, or who asked, and when.
-func (d *Datagrams) prepareHost() (err error) {
+func (d *relay) prepareHost() (err error) {
 	type option struct{ level, name int }
 	var wanted []option
 	switch {

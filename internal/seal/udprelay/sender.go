@@ -48,7 +48,7 @@ func senderOf(ctl []byte) sender {
 }
 
 // key tells clients apart: a path is that of one process.
-func (d *Datagrams) key(client *rawAddr, s *sender) []byte {
+func (d *relay) key(client *rawAddr, s *sender) []byte {
 	d.gram.key = append(d.gram.key[:0], client.bytes()...)
 	if text, abstract := client.path(); !abstract && len(text) > 0 {
 		d.gram.key = binary.NativeEndian.AppendUint32(append(d.gram.key, 0), uint32(s.pid))
@@ -58,13 +58,13 @@ func (d *Datagrams) key(client *rawAddr, s *sender) []byte {
 
 // abstract reports whether the host's socket has an abstract name: then all its clients
 // are of its network, and their names too.
-func (d *Datagrams) abstract() bool {
+func (d *relay) abstract() bool {
 	_, is := d.self.path()
 	return is
 }
 
 // reach finds out how the client of f is answered, if at all.
-func (d *Datagrams) reach(f *flow) {
+func (d *relay) reach(f *flow) {
 	path, abstract := f.client.path()
 	var err error
 	switch {
@@ -151,7 +151,7 @@ func (s *sender) view() (root int, ids behalf.IDs, err error) {
 
 // stranger is view of a sender that we cannot look into: what we see, where it can only be a
 // socket of a user who is neither the service nor we.
-func (d *Datagrams) stranger(s *sender, why error) (root int, ids behalf.IDs, err error) {
+func (d *relay) stranger(s *sender, why error) (root int, ids behalf.IDs, err error) {
 	if s.uid < 0 || s.uid == nobody || s.uid == os.Geteuid() || s.uid == d.options.UID {
 		return -1, ids, why
 	}
@@ -166,7 +166,7 @@ func (d *Datagrams) stranger(s *sender, why error) (root int, ids behalf.IDs, er
 }
 
 // openNode opens, with O_PATH, the node of a client with a path. The caller closes it.
-func (d *Datagrams) openNode(s *sender, path string) (node int, err error) {
+func (d *relay) openNode(s *sender, path string) (node int, err error) {
 	if path[0] != '/' {
 		return -1, errors.New("its path is relative")
 	}

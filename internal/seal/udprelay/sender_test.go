@@ -52,7 +52,7 @@ func TestOpenNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Datagrams{options: Options{UID: 61234}}
+	d := &relay{options: Options{UID: 61234}}
 	open := func(s sender, path string) error {
 		node, err := d.openNode(&s, path)
 		if err == nil {

@@ -11,7 +11,7 @@ import (
 
 // inbound carries a batch from the host's queue to the relay socket, or what is left
 // of the last one.
-func (d *Datagrams) inbound() error {
+func (d *relay) inbound() error {
 	d.inStall.until = 0
 	if d.in == nil || !d.in.holds() {
 		if more, err := d.takeBatch(); !more || err != nil {
@@ -35,7 +35,7 @@ func fatal(err error) bool {
 const longestInside = 16 << 10
 
 // forward sends what b holds, while there is room for it inside.
-func (d *Datagrams) forward(b *batch, room int, empty bool) error {
+func (d *relay) forward(b *batch, room int, empty bool) error {
 	for b.holds() {
 		if b.done[b.next] {
 			b.next++
@@ -75,7 +75,7 @@ func (d *Datagrams) forward(b *batch, room int, empty bool) error {
 
 // fitting counts the next datagrams of one client that there is room for: up to
 // before end, at cost.
-func (d *Datagrams) fitting(b *batch, room int) (end, cost int) {
+func (d *relay) fitting(b *batch, room int) (end, cost int) {
 	for end = b.next; end < b.n && !b.done[end] && (end == b.next || d.sameClient(b, end)); end++ {
 		c := charge(int(b.in[end].n))
 		if cost+c > room {
@@ -87,7 +87,7 @@ func (d *Datagrams) fitting(b *batch, room int) (end, cost int) {
 }
 
 // sendInside sends what is packed; false: there is no room now.
-func (d *Datagrams) sendInside(b *batch, f *flow) bool {
+func (d *relay) sendInside(b *batch, f *flow) bool {
 	again := false
 	for at := 0; at < b.outN; {
 		n, err := mmsg(unix.SYS_SENDMMSG, f.fd, b.out[at:b.outN])
@@ -121,9 +121,9 @@ func charge(n int) int { return 1280 + 2*n }
 // of it stays free: what is on its way is not counted yet, and a datagram that
 // finds it full is lost. An empty queue takes one datagram of any size,
 // __udp_enqueue_schedule_skb.
-func (d *Datagrams) room() (room int, empty bool, err error) {
+func (d *relay) room() (room int, empty bool, err error) {
 	if d.carry.inside != nil {
-		q, err := d.carry.inside.Queue()
+		q, err := d.carry.inside.ReadQueue()
 		return q.Room, q.Unread == 0, err
 	}
 	used, buffer, err := d.lookInside()
@@ -132,7 +132,7 @@ func (d *Datagrams) room() (room int, empty bool, err error) {
 
 // sameClient reports whether datagram i is from the same client to the same
 // address as the next one.
-func (d *Datagrams) sameClient(b *batch, i int) bool {
+func (d *relay) sameClient(b *batch, i int) bool {
 	return bytes.Equal(b.names[i].bytes(), b.names[b.next].bytes()) &&
 		(!d.wildcard || bytes.Equal(b.control(i), b.control(b.next)))
 }
@@ -142,7 +142,7 @@ func (b *batch) control(i int) []byte { return b.ctl[i][:min(int(b.in[i].Control
 
 // flowOf returns the flow of the next datagram, a new one where its client is
 // new; nil: the datagram is to be dropped.
-func (d *Datagrams) flowOf(b *batch) *flow {
+func (d *relay) flowOf(b *batch) *flow {
 	name, asked := &b.names[b.next], b.control(b.next)
 	if f := d.byClient[string(name.bytes())]; f != nil {
 		if d.wildcard && !bytes.Equal(f.asked[:f.askN], asked) {
@@ -165,7 +165,7 @@ func (d *Datagrams) flowOf(b *batch) *flow {
 }
 
 // refuse drops a datagram whose flow cannot be had.
-func (d *Datagrams) refuse(err error) {
+func (d *relay) refuse(err error) {
 	if errors.Is(err, errFull) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		d.lose(1, lostFull, nil)
 	} else {
@@ -176,7 +176,7 @@ func (d *Datagrams) refuse(err error) {
 // newFlow is the flow of a new client, without a socket; nil where a client has
 // no address that could be answered: port or address 0, or our own, which would
 // be an endless loop.
-func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
+func (d *relay) newFlow(name *rawAddr, asked []byte) *flow {
 	ip := name.ip().Unmap()
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || name.port() == 0 {
 		d.lose(1, lostNowhere, nil)
@@ -200,7 +200,7 @@ func (d *Datagrams) newFlow(name *rawAddr, asked []byte) *flow {
 }
 
 // open gives f its socket, bound to the client's own address and watched.
-func (d *Datagrams) open(f *flow) error {
+func (d *relay) open(f *flow) error {
 	if !d.hasRoom() {
 		return errFull
 	}
@@ -247,7 +247,7 @@ func (f *flow) way() *rawAddr {
 // wildcard (then SO_REUSEADDR, which the inner socket has, lets both have it, and
 // the more exact one gets what is sent to it). The latter is not for an address
 // of our own host: other clients ask that one.
-func (d *Datagrams) bindFlow(f *flow, a *rawAddr) error {
+func (d *relay) bindFlow(f *flow, a *rawAddr) error {
 	err := bind(f.fd, a)
 	if err != unix.EADDRINUSE {
 		return err
@@ -281,7 +281,7 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // ask notes which address of the host the client asked: answers leave from it,
 // and the service that looks (IP_PKTINFO) sees it.
-func (d *Datagrams) ask(f *flow, asked []byte) {
+func (d *relay) ask(f *flow, asked []byte) {
 	f.askN = copy(f.asked[:], asked)
 	f.fromN = 0
 	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -336,7 +336,7 @@ func appendFrom6(b []byte, ip netip.Addr, link uint32) []byte {
 const longestOutside = 1472
 
 // outbound carries a batch of answers to their clients.
-func (d *Datagrams) outbound() error {
+func (d *relay) outbound() error {
 	d.outStall.until = 0
 	if d.out == nil {
 		d.out = d.borrowBatch()
@@ -354,7 +354,7 @@ func (d *Datagrams) outbound() error {
 }
 
 // gather takes answers from the first ready flow.
-func (d *Datagrams) gather(b *batch) {
+func (d *relay) gather(b *batch) {
 	f, first := d.ready[0], b.n
 	most := min(f.burst, batchSize-b.n)
 	n, err := b.receive(f.fd, most, d.wildcard, false)
@@ -378,7 +378,7 @@ func (d *Datagrams) gather(b *batch) {
 }
 
 // answer sends what it can of b; false: there is no room now.
-func (d *Datagrams) answer(b *batch) bool {
+func (d *relay) answer(b *batch) bool {
 	b.outN = 0
 	for at := b.next; at < b.n; {
 		f, end := b.flows[at], at+1
@@ -417,7 +417,7 @@ func (d *Datagrams) answer(b *batch) bool {
 // from is the control message for an answer that came from source inside: the
 // address that the client asked, or another one if the service says so. Where it
 // does not say, the kernel takes the client's own (IPv4) or ::1 (IPv6) inside.
-func (d *Datagrams) from(f *flow, source *rawAddr, b []byte) []byte {
+func (d *relay) from(f *flow, source *rawAddr, b []byte) []byte {
 	if !d.wildcard {
 		return nil
 	}
@@ -431,7 +431,7 @@ func (d *Datagrams) from(f *flow, source *rawAddr, b []byte) []byte {
 	return appendFrom6(b, ip, 0)
 }
 
-func (d *Datagrams) borrowBatch() *batch {
+func (d *relay) borrowBatch() *batch {
 	if b, ok := batches.Get().(*batch); ok {
 		return b
 	}
@@ -439,7 +439,7 @@ func (d *Datagrams) borrowBatch() *batch {
 }
 
 // returnBatches gives back what is empty.
-func (d *Datagrams) returnBatches() {
+func (d *relay) returnBatches() {
 	for _, b := range []**batch{&d.in, &d.out} {
 		if *b != nil && !(*b).holds() && (b != &d.in || !d.unread()) {
 			(*b).flows = [batchSize]*flow{}

@@ -92,7 +92,7 @@ func (b *batch) load(all []datagram) (rest []datagram) {
 
 // keep leaves what no program has read for the next relay, in the order in which it came. The
 // flows are still there.
-func (d *Datagrams) keep() {
+func (d *relay) keep() {
 	if d.options.Undelivered == nil {
 		return
 	}
@@ -126,7 +126,7 @@ const (
 // readInner takes what lies in the queue of the inner socket: with the flows goes the way to
 // answer it. What a service has done to the socket does not keep its queue from being read,
 // but a unix one that was connected and is not any more has lost it, unix_dgram_disconnected.
-func (d *Datagrams) readInner() (all []datagram) {
+func (d *relay) readInner() (all []datagram) {
 	if d.inner == nil {
 		return nil
 	}
@@ -169,7 +169,7 @@ func (d *Datagrams) readInner() (all []datagram) {
 }
 
 // flowsInside returns the flows by the address that a program sees.
-func (d *Datagrams) flowsInside() map[string]*flow {
+func (d *relay) flowsInside() map[string]*flow {
 	flows := make(map[string]*flow, len(d.byClient))
 	for _, f := range d.byClient {
 		if a, err := localAddr(f.fd); err == nil {
@@ -190,7 +190,7 @@ func insideKey(a *rawAddr) string {
 
 // sentBy is a datagram of the client of f. Without flow, which has expired, a client of UDP
 // has the address that it has inside; one of a unix socket cannot be answered.
-func (d *Datagrams) sentBy(inside *rawAddr, f *flow) datagram {
+func (d *relay) sentBy(inside *rawAddr, f *flow) datagram {
 	switch {
 	case f != nil:
 		return datagram{name: f.client, sender: f.sender, ctl: bytes.Clone(f.asked[:f.askN])}

@@ -212,15 +212,15 @@ func logged() (*lines, *slog.Logger) {
 
 // Every datagram that is dropped on the way is counted, and said with the errno.
 func TestLostIsSaid(t *testing.T) {
-	for name, lose := range map[string]func(t *testing.T, d *Datagrams, host net.PacketConn) (says []string){
-		"the service is connected to another client": func(t *testing.T, d *Datagrams, host net.PacketConn) []string {
+	for name, lose := range map[string]func(t *testing.T, d *SocketRelay, host net.PacketConn) (says []string){
+		"the service is connected to another client": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			if err := unix.Connect(d.innerFD, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 9}, Port: 9}); err != nil {
 				t.Fatal(err)
 			}
 			ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "lost")
 			return []string{lostRefused, "connection refused"}
 		},
-		"a filter of the service's": func(t *testing.T, d *Datagrams, host net.PacketConn) []string {
+		"a filter of the service's": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 			if err := unix.SetsockoptSockFprog(d.innerFD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop}); err != nil {
 				t.Fatal(err)
@@ -228,7 +228,7 @@ func TestLostIsSaid(t *testing.T) {
 			ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "lost")
 			return []string{lostQueue}
 		},
-		"longer than the realm carries": func(t *testing.T, d *Datagrams, host net.PacketConn) []string {
+		"longer than the realm carries": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			d.self.setPort(9) // it is not looked for
 			f := &flow{}
 			b := newBatch()
@@ -242,11 +242,11 @@ func TestLostIsSaid(t *testing.T) {
 			d.sendInside(b, f)
 			return []string{lostInside, "message too long"}
 		},
-		"a client at our own address": func(t *testing.T, d *Datagrams, host net.PacketConn) []string {
+		"a client at our own address": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			ask(t, host, host.LocalAddr(), "to ourselves")
 			return []string{lostNowhere}
 		},
-		"an answer that cannot be sent": func(t *testing.T, d *Datagrams, host net.PacketConn) []string {
+		"an answer that cannot be sent": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			b := newBatch()
 			b.n, b.in[0].n, b.flows[0] = 1, 1<<16-1, &flow{client: d.self}
 			d.answer(b)

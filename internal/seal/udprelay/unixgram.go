@@ -31,7 +31,7 @@ const usual = 256 << 10
 // turns is how many datagrams go one way before it is the other one's turn.
 const turns = 32
 
-func (d *Datagrams) inboundUnix() error {
+func (d *relay) inboundUnix() error {
 	d.inStall.until = 0
 	for range turns {
 		if d.gram.held == nil {
@@ -48,7 +48,7 @@ func (d *Datagrams) inboundUnix() error {
 
 // fetch takes a datagram off the host's queue, or what was taken before; false: there is
 // none. One whose client cannot have a flow is dropped.
-func (d *Datagrams) fetch() (bool, error) {
+func (d *relay) fetch() (bool, error) {
 	one, err := d.takeUnix()
 	switch {
 	case err == unix.EAGAIN:
@@ -77,7 +77,7 @@ func (d *Datagrams) fetch() (bool, error) {
 }
 
 // takeUnix takes one; its data may be in the buffer.
-func (d *Datagrams) takeUnix() (one datagram, err error) {
+func (d *relay) takeUnix() (one datagram, err error) {
 	if len(d.first) > 0 {
 		one, d.first = d.first[0], d.first[1:]
 		return one, nil
@@ -93,7 +93,7 @@ const announced = time.Second
 
 // push sends what is held; false: the inner queue is full. Then the flow becomes
 // writable when the service has read, see unix_dgram_poll.
-func (d *Datagrams) push() bool {
+func (d *relay) push() bool {
 	f := d.gram.to
 	err := sendUnix(f.fd, d.gram.held, nil, nil)
 	if err == unix.ECONNRESET { // the service was connected to this one: said once
@@ -227,7 +227,7 @@ func credentialsOf(uid, gid int) ([]byte, error) {
 // openUnix makes the flow of a new client. An abstract name is the same inside; a
 // path becomes the abstract name of the same text, so that the service, which does
 // not see the host's paths, can answer; all that have no name share a flow.
-func (d *Datagrams) openUnix(client *rawAddr, who sender) (*flow, error) {
+func (d *relay) openUnix(client *rawAddr, who sender) (*flow, error) {
 	if !d.hasRoom() {
 		return nil, errFull
 	}
@@ -259,7 +259,7 @@ func (d *Datagrams) openUnix(client *rawAddr, who sender) (*flow, error) {
 
 // bindName binds an abstract name, or any where this one is too long or taken: by a
 // client that is still there.
-func (d *Datagrams) bindName(f *flow, text []byte) error {
+func (d *relay) bindName(f *flow, text []byte) error {
 	a, ok := unixAddr(text, true, false)
 	err := error(unix.EADDRINUSE)
 	if ok {
@@ -275,7 +275,7 @@ func (d *Datagrams) bindName(f *flow, text []byte) error {
 }
 
 // dropGone drops the flow of a process that has had f's name and is gone.
-func (d *Datagrams) dropGone(f *flow) bool {
+func (d *relay) dropGone(f *flow) bool {
 	for _, old := range d.byClient {
 		if old.client == f.client {
 			if unix.Kill(old.sender.pid, 0) != unix.ESRCH {
@@ -290,7 +290,7 @@ func (d *Datagrams) dropGone(f *flow) bool {
 
 // outboundUnix carries answers; a client that does not read holds up only his
 // own, as without a relay: his flow's queue fills, and the service waits.
-func (d *Datagrams) outboundUnix() error {
+func (d *relay) outboundUnix() error {
 	if d.outStall.until != 0 && d.outStall.over(d.now) {
 		d.outStall.until = 0
 		d.retryStuck()
@@ -316,7 +316,7 @@ func (d *Datagrams) outboundUnix() error {
 }
 
 // deliver sends an answer, or holds it where the client has no room.
-func (d *Datagrams) deliver(f *flow, text []byte) {
+func (d *relay) deliver(f *flow, text []byte) {
 	if !f.reached {
 		d.lose(1, lostUnreached, nil)
 		return
@@ -341,7 +341,7 @@ func (d *Datagrams) deliver(f *flow, text []byte) {
 }
 
 // sendTo sends an answer to the client of f.
-func (d *Datagrams) sendTo(f *flow, text []byte) error {
+func (d *relay) sendTo(f *flow, text []byte) error {
 	to := f.answerTo()
 	return sendUnix(d.host, text, &to, d.creds)
 }
@@ -355,7 +355,7 @@ func (f *flow) answerTo() rawAddr {
 	return to
 }
 
-func (d *Datagrams) forgetNode(f *flow) {
+func (d *relay) forgetNode(f *flow) {
 	f.reached = false
 	if f.node >= 0 {
 		_ = unix.Close(f.node)
@@ -365,7 +365,7 @@ func (d *Datagrams) forgetNode(f *flow) {
 }
 
 // sayUnanswered tells of a client whom no answer can reach, now and then.
-func (d *Datagrams) sayUnanswered(f *flow, err error) {
+func (d *relay) sayUnanswered(f *flow, err error) {
 	if d.options.Log != nil && d.now >= d.unanswered {
 		d.options.Log.Warn("a client is not answered", "addr", d.self.String(), "client", f.client.String(), "pid", f.sender.pid, "err", err)
 		d.unanswered = d.now + lostEvery
@@ -373,7 +373,7 @@ func (d *Datagrams) sayUnanswered(f *flow, err error) {
 }
 
 // retryStuck tries again what clients had no room for.
-func (d *Datagrams) retryStuck() {
+func (d *relay) retryStuck() {
 	stuck := d.gram.stuck
 	d.gram.stuck = nil
 	for _, f := range stuck {
