@@ -32,8 +32,8 @@ const (
 )
 
 func main() {
-	if process.IsStage() {
-		process.Stage()
+	if process.IsHelper() {
+		process.RunHelper()
 	}
 	if err := budget.Check(); err != nil {
 		fmt.Fprintf(os.Stderr, "activator: %v\n", err)

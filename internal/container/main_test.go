@@ -9,8 +9,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if process.IsStage() {
-		process.Stage()
+	if process.IsHelper() {
+		process.RunHelper()
 	}
 	// A reaper that is built for the race detector else sleeps a second at exit.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")

@@ -97,7 +97,7 @@ type contained struct {
 }
 
 // start starts it as a service's would be, with a supervisor of its calls.
-func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Given, *usernotif.Policy), sockets ...*os.File) (*contained, error) {
+func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Inputs, *usernotif.Policy), sockets ...*os.File) (*contained, error) {
 	t.Helper()
 	starter, err := process.NewStarter()
 	if err != nil {
@@ -109,7 +109,7 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Giv
 		t.Fatal(err)
 	}
 	conf := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
-	given := process.Given{Stdio: process.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
+	given := process.Inputs{Stdio: process.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
 	var policy usernotif.Policy
 	if change != nil {
 		change(&conf, &given, &policy)
@@ -118,7 +118,7 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Giv
 		return nil, err
 	}
 	policy.Engine, policy.Notify, policy.NotifyNode = c.EngineNamespace(), NotifyPath, c.NotifyNode()
-	supervisor, err := usernotif.New(c.Listener(), policy)
+	supervisor, err := usernotif.New(c.TakeListener(), policy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func (c *contained) said() string {
 }
 
 // output is what a container says that ends well.
-func output(t *testing.T, s spec.Service, change func(*spec.Process, *process.Given, *usernotif.Policy)) string {
+func output(t *testing.T, s spec.Service, change func(*spec.Process, *process.Inputs, *usernotif.Policy)) string {
 	t.Helper()
 	c, err := start(t, s, change)
 	if err != nil {
@@ -191,7 +191,7 @@ func TestInternetSockets(t *testing.T) {
 		got := output(t, described(t, `exec 2>&1
 			busybox httpd -p 127.0.0.1:80 -h /bin && echo listens
 			busybox wget -q -O - http://127.0.0.1/sh | busybox wc -c`, func(s *spec.Service) { s.Container.Internet = true }),
-			func(_ *spec.Process, _ *process.Given, policy *usernotif.Policy) { policy.IP = may })
+			func(_ *spec.Process, _ *process.Inputs, policy *usernotif.Policy) { policy.IP = may })
 		file, err := exec.LookPath("busybox")
 		if err != nil {
 			t.Fatal(err)
@@ -265,7 +265,7 @@ func TestSockets(t *testing.T) {
 func TestNotify(t *testing.T) {
 	c, err := start(t, described(t, `busybox ls -l $NOTIFY_SOCKET
 		echo READY=1 | busybox nc -u -w 1 local:$NOTIFY_SOCKET
-		busybox cat /proc/net/unix | busybox wc -l`, nil), func(p *spec.Process, _ *process.Given, _ *usernotif.Policy) { p.Notify = true })
+		busybox cat /proc/net/unix | busybox wc -l`, nil), func(p *spec.Process, _ *process.Inputs, _ *usernotif.Policy) { p.Notify = true })
 	if err != nil {
 		t.Fatal(err)
 	}

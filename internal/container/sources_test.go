@@ -78,7 +78,7 @@ func TestMountsAfterTheWalk(t *testing.T) {
 	late := &lateLink{Engine: &Engine{of: service{s}, left: true}, change: func() error {
 		return errors.Join(os.Rename(dir+"/x", dir+"/aside"), os.Symlink(dir+"/stranger", dir+"/x"))
 	}}
-	_, err := start(t, s, func(_ *spec.Process, given *process.Given, _ *usernotif.Policy) { given.Engine = late })
+	_, err := start(t, s, func(_ *spec.Process, given *process.Inputs, _ *usernotif.Policy) { given.Engine = late })
 	if !errors.Is(err, syscall.ELOOP) || !strings.Contains(err.Error(), "open "+dir+"/x: too many levels of symbolic links") {
 		t.Errorf("GOT OUT: %v", err)
 	}

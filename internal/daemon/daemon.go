@@ -58,7 +58,7 @@ type member struct {
 // error that is a [config.Errors] means that nothing was opened: it has everything
 // that is wrong, as [Check] says it.
 func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
-	defer func() { err = sandbox.Cured(err) }()
+	defer func() { err = sandbox.AddCure(err) }()
 	sources, err := load(o.Paths)
 	if err != nil {
 		return err

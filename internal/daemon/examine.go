@@ -44,7 +44,7 @@ func newExamination(starter *process.Starter, answering func() bool, ours func(s
 func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([]planned, error) {
 	plans := make([]planned, 0, len(sources))
 	for _, source := range sources {
-		process.Claim(source.Service.Process) // of a container too
+		process.ClaimDirectories(source.Service.Process) // of a container too
 	}
 	x.programs.Later = later(all)
 	x.descriptors(all)
@@ -71,7 +71,7 @@ func (x *examination) descriptors(all []config.Source) {
 
 // host notes what only the host can cure, and is about no file.
 func (x *examination) host(key string, err error) {
-	var refused *process.StageError
+	var refused *process.StepError
 	if !errors.As(err, &refused) || refused.Passing() && key == "sandbox" {
 		return
 	}
@@ -97,7 +97,7 @@ func later(all []config.Source) map[string]bool {
 			}
 		}
 		for _, d := range source.Service.Directories {
-			if path := process.Place(d); path != "" {
+			if path := process.DirectoryPath(d); path != "" {
 				paths[path] = true
 			}
 		}
@@ -231,7 +231,7 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	x.tried[key] = true
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
-	p, err := x.starter.Prepare(ctx, spec.Process{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, process.Given{})
+	p, err := x.starter.Prepare(ctx, spec.Process{Name: "trial", Argv: []string{"trial"}, Sandbox: kind}, process.Inputs{})
 	if err == nil {
 		_ = p.Close()
 		return
@@ -245,10 +245,10 @@ func (x *examination) folders(all []config.Source) {
 	fates := make(map[string]string)
 	for _, source := range all {
 		conf := source.Service
-		gives := os.Geteuid() == 0 && process.Gives(conf.Process)
+		gives := os.Geteuid() == 0 && process.ChangesUser(conf.Process)
 		for _, d := range conf.Directories {
 			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
-			switch path := process.Place(d); {
+			switch path := process.DirectoryPath(d); {
 			case path == "":
 			case d.Kind == "runtime":
 				fates[fd.Resolve(path)] = key + ", which is removed with everything in it when that ends"

@@ -344,7 +344,7 @@ func TestExamineCures(t *testing.T) {
 // What is used up for the moment is no finding.
 func TestPassing(t *testing.T) {
 	for errno, want := range map[syscall.Errno]bool{syscall.EAGAIN: true, syscall.ENOMEM: true, syscall.EPERM: false, syscall.EINVAL: false} {
-		if got := (&process.StageError{Step: "clone", Errno: errno}).Passing(); got != want {
+		if got := (&process.StepError{Step: "clone", Errno: errno}).Passing(); got != want {
 			t.Errorf("%v: %v", errno, got)
 		}
 	}

@@ -42,7 +42,7 @@ func apart(err error, text string) (without, cure string) {
 // written. Only the host can be changed: the text has been examined.
 func placed(err error, services []planned) error {
 	var bad *listen.Error
-	if !errors.As(err, &bad) || sandbox.Cured(err) != err { //nolint:errorlint // the very one
+	if !errors.As(err, &bad) || sandbox.AddCure(err) != err { //nolint:errorlint // the very one
 		return err
 	}
 	for _, p := range services {
@@ -59,7 +59,7 @@ func placed(err error, services []planned) error {
 
 // refused notes a step on the way to the program that will be refused, at the key that
 // asks for it.
-func (x *examination) refused(source config.Source, e *process.StageError) {
+func (x *examination) refused(source config.Source, e *process.StepError) {
 	text, cure := words(e)
 	found := x.add(source, placeOf(source.Service, e), text, cure)
 	// Of a service's own directories the configuration has only the name.
@@ -68,7 +68,7 @@ func (x *examination) refused(source config.Source, e *process.StageError) {
 
 // words are what is wrong, and the cure. A cure whose first half is a reason says more
 // than the errno.
-func words(e *process.StageError) (text, cure string) {
+func words(e *process.StepError) (text, cure string) {
 	text, cure = e.Errno.Error(), e.Cure
 	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
 		text, cure = reason, rest
@@ -85,7 +85,7 @@ func words(e *process.StageError) (text, cure string) {
 }
 
 // placeOf finds the key that a step is about.
-func placeOf(conf spec.Service, e *process.StageError) config.Place {
+func placeOf(conf spec.Service, e *process.StepError) config.Place {
 	switch e.Step {
 	case "user", "group", "working_directory", "notify":
 		return config.Place{Key: "service." + e.Step}
@@ -108,7 +108,7 @@ func placeOf(conf spec.Service, e *process.StageError) config.Place {
 // placeOfMount finds the key that a folder on the host, or a mount point, is of.
 func placeOfMount(conf spec.Service, path string) (config.Place, bool) {
 	for _, d := range conf.Directories {
-		if path == process.Place(d) || path == d.Name {
+		if path == process.DirectoryPath(d) || path == d.Name {
 			return config.Place{Key: "service." + d.Kind + "_directory"}, true
 		}
 	}

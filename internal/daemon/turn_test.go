@@ -11,8 +11,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if process.IsStage() {
-		process.Stage()
+	if process.IsHelper() {
+		process.RunHelper()
 	}
 	ktest.Main(m)
 }

@@ -79,7 +79,7 @@ func kernel() string {
 // abilities are what the leaves know of themselves.
 func abilities() []finding {
 	var all []finding
-	for _, a := range sandbox.Abilities() {
+	for _, a := range sandbox.ListAbilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
 	}
 	for _, a := range listen.Abilities() {
@@ -92,7 +92,7 @@ func abilities() []finding {
 func seal() finding {
 	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
 		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a kernel configured with what is missing"}
-	if lacks := sandbox.Running().SealLacks(); len(lacks) > 0 {
+	if lacks := sandbox.RunningKernel().SealLacks(); len(lacks) > 0 {
 		f.ok, f.detail = false, strings.Join(lacks, "; ")
 	}
 	return f
@@ -132,7 +132,7 @@ func sandboxed(ctx context.Context) error {
 		return err
 	}
 	defer starter.Close()
-	p, err := starter.Prepare(ctx, spec.Process{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, process.Given{})
+	p, err := starter.Prepare(ctx, spec.Process{Name: "doctor", Argv: []string{self, "version"}, Sandbox: spec.Sandbox{Seal: true}}, process.Inputs{})
 	if err != nil {
 		return err
 	}

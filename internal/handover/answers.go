@@ -38,7 +38,7 @@ func (s *supervisor) end() {
 
 // answerCalls begins to answer the calls of the program, if its filter hands over any.
 func (h *inherit) answerCalls(policy usernotif.Policy) answers {
-	listener := h.child.Listener()
+	listener := h.child.TakeListener()
 	if listener == nil {
 		return unasked{}
 	}

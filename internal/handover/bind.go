@@ -15,7 +15,7 @@ type bind struct {
 	waiting sync.WaitGroup
 }
 
-func (h *bind) Given() process.Given { return h.given() }
+func (h *bind) Given() process.Inputs { return h.given() }
 
 // Serve waits until the program listens at all its targets.
 func (h *bind) Serve(serving func()) {

@@ -11,10 +11,10 @@ import (
 // enter its sandbox.
 type connection struct{ inherit }
 
-func (h *connection) Given() process.Given { return h.given() }
+func (h *connection) Given() process.Inputs { return h.given() }
 
 func (h *connection) Go(client *listen.Connection) error {
-	return h.child.Hand(client.File, environ(client.Peer))
+	return h.child.ReleaseWith(client.File, environ(client.Peer))
 }
 
 func (h *connection) NewFastPath() (*epoll.FastPath, error) { return nil, nil }

@@ -2,7 +2,7 @@
 // them, has them in answer to its own bind(2), or listens in a network of its own,
 // where clients are carried to it. A program with one client is given the client's connection.
 //
-//	run, err := handover.Service{Spec: &spec, Sockets: sockets, Log: log}.Begin(process.Absent)
+//	run, err := handover.Service{Spec: &spec, Sockets: sockets, Log: log}.Begin(process.ClientAbsent)
 //	child, err := starter.Prepare(ctx, spec.Process, run.Given())
 //	err = run.Attach(child)
 //	err = run.Go(nil)
@@ -33,7 +33,7 @@ type Service struct {
 type Handover interface {
 	// Given is what the process starts with. The files are lent until the next
 	// Begin.
-	Given() process.Given
+	Given() process.Inputs
 	// Attach takes in the process, which waits for Go unless its client is there. It lends
 	// child until End.
 	Attach(child *process.Process) error
@@ -64,7 +64,7 @@ type Handover interface {
 }
 
 // Begin lends the sockets to a process that is about to be made. What a socket needs only
-// when there is a client is done by Go for one that is [process.Absent].
+// when there is a client is done by Go for one that is [process.ClientAbsent].
 func (s Service) Begin(client process.Client) (Handover, error) {
 	base := inherit{Service: s, client: client, answers: unasked{}}
 	if s.Spec.Accept {
@@ -73,7 +73,7 @@ func (s Service) Begin(client process.Client) (Handover, error) {
 	base.files = make([]*os.File, len(s.Sockets))
 	for i, socket := range s.Sockets {
 		lend := socket.Lend
-		if client == process.Absent {
+		if client == process.ClientAbsent {
 			lend = socket.LendAhead
 		}
 		f, err := lend()

@@ -21,14 +21,14 @@ type inherit struct {
 	answers answers
 }
 
-func (h *inherit) Given() process.Given {
+func (h *inherit) Given() process.Inputs {
 	given := h.given()
 	given.Sockets = h.files
 	return given
 }
 
 // given is what every process starts with. One whose client is there does not wait for Go.
-func (h *inherit) given() process.Given { return process.Given{Client: h.client} }
+func (h *inherit) given() process.Inputs { return process.Inputs{Client: h.client} }
 
 func (h *inherit) Attach(child *process.Process) error {
 	h.child = child

@@ -52,10 +52,10 @@ func newProxy(base inherit) *proxy {
 }
 
 // Given has the process wait for Go in any case: its network is entered before.
-func (h *proxy) Given() process.Given {
+func (h *proxy) Given() process.Inputs {
 	given := h.given()
-	if given.Client == process.There {
-		given.Client = process.Expected
+	if given.Client == process.ClientWaiting {
+		given.Client = process.ClientExpected
 	}
 	return given
 }

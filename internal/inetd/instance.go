@@ -47,7 +47,7 @@ func (s *Service) start(c *client) {
 // live is the life of an instance that was told of its client: exec'ed, reaped.
 func (s *Service) live(ctx context.Context, i *instance, err error) {
 	if err == nil {
-		err = i.child.Started(ctx)
+		err = i.child.AwaitExec(ctx)
 	}
 	if err != nil {
 		_ = i.child.Close()
@@ -91,13 +91,13 @@ func (u unstarted) to(s *Service) {
 		s.log.Warn("sandbox was gone before its client came", "err", u.err)
 		return
 	}
-	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", process.Cured(u.err))
+	s.log.Error("instance not started", "socket", c.socket.String(), "remote", c.Peer.Addr, "err", process.AddCure(u.err))
 	s.rest()
 }
 
 // gone tells the end of a waiting sandbox from a program that cannot be started.
 func gone(err error) bool {
-	var refused *process.StageError
+	var refused *process.StepError
 	return errors.As(err, &refused) && (refused.Step == "hand" || refused.Step == "go")
 }
 

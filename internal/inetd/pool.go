@@ -102,7 +102,7 @@ func (s *Service) prepare(ctx context.Context, one *sandbox) error {
 	if err != nil {
 		return err
 	}
-	one.handover, err = s.handover.Begin(process.Absent)
+	one.handover, err = s.handover.Begin(process.ClientAbsent)
 	if err != nil {
 		output.Close()
 		return err
@@ -128,7 +128,7 @@ func (s *Service) prepare(ctx context.Context, one *sandbox) error {
 func (s *Service) standing() bool {
 	for len(s.pool.ready) > 0 {
 		one := s.pool.ready[0]
-		if one.child.Fresh() && one.output.Fresh() {
+		if one.child.IsFresh() && one.output.Fresh() {
 			return true
 		}
 		s.log.Debug("sandbox built anew: what it was made of has changed")

@@ -28,8 +28,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if process.IsStage() {
-		process.Stage()
+	if process.IsHelper() {
+		process.RunHelper()
 	}
 	if len(os.Args) == 3 && os.Args[1] == "instance" {
 		instanceOf(os.Args[2])

@@ -33,7 +33,7 @@ func (c *child) close() { c.list.Close() }
 
 // do adds a system call. When it fails the child ends, and the error has its name.
 func (c *child) do(name string, number uintptr, args ...uintptr) vfork.Call {
-	c.list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
+	c.list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	return c.list.Do(number, args...)
 }
 
@@ -44,7 +44,7 @@ func (c *child) open(name string, number uintptr, args ...uintptr) {
 
 // openFile is open of a file, openat(2).
 func (c *child) openFile(path string, flags int) {
-	c.open("open "+path, unix.SYS_OPENAT, vfork.Here, c.list.Text(path), uintptr(flags|unix.O_CLOEXEC))
+	c.open("open "+path, unix.SYS_OPENAT, vfork.WorkingDirectory, c.list.AddText(path), uintptr(flags|unix.O_CLOEXEC))
 }
 
 // socket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.

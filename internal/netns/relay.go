@@ -130,17 +130,17 @@ func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, er
 	defer c.close()
 	c.do("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
 	c.do("chdir", unix.SYS_FCHDIR, uintptr(o.root))
-	c.do("chroot", unix.SYS_CHROOT, c.list.Text("."))
+	c.do("chroot", unix.SYS_CHROOT, c.list.AddText("."))
 	for i := 1; i < len(path); i++ {
 		if path[i] == '/' {
-			c.do("mkdir", unix.SYS_MKDIRAT, vfork.Here, c.list.Text(path[:i]), 0o700).Ignore(unix.EEXIST)
+			c.do("mkdir", unix.SYS_MKDIRAT, vfork.WorkingDirectory, c.list.AddText(path[:i]), 0o700).IgnoreErrors(unix.EEXIST)
 		}
 	}
-	name := c.list.Text(path)
-	c.do("unlink", unix.SYS_UNLINKAT, vfork.Here, name, 0).Ignore(unix.ENOENT) // of a time when no descriptor was left
-	c.do("bind", unix.SYS_BIND, uintptr(socket), c.list.Bytes(sockaddr), uintptr(len(sockaddr)))
+	name := c.list.AddText(path)
+	c.do("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0).IgnoreErrors(unix.ENOENT) // of a time when no descriptor was left
+	c.do("bind", unix.SYS_BIND, uintptr(socket), c.list.AddBytes(sockaddr), uintptr(len(sockaddr)))
 	c.openFile(path, unix.O_PATH|unix.O_NOFOLLOW)
-	c.do("unlink", unix.SYS_UNLINKAT, vfork.Here, name, 0)
+	c.do("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0)
 	fds, err := c.run(unix.CLONE_VFORK)
 	if err != nil {
 		return -1, err
@@ -173,8 +173,8 @@ func (o *Owner) ready() error {
 	c.openFile("/proc/self/ns/user", unix.O_RDONLY)
 	// Its mounts go nowhere else, mount_namespaces(7), and with it; what is open stays.
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	proc, tmpfs := c.list.Text("/proc"), c.list.Text("tmpfs")
-	c.do("mount tmpfs", unix.SYS_MOUNT, tmpfs, proc, tmpfs, flags, c.list.Text("size=1M,mode=0700"))
+	proc, tmpfs := c.list.AddText("/proc"), c.list.AddText("tmpfs")
+	c.do("mount tmpfs", unix.SYS_MOUNT, tmpfs, proc, tmpfs, flags, c.list.AddText("size=1M,mode=0700"))
 	c.openFile("/proc", unix.O_PATH|unix.O_DIRECTORY)
 	fds, err := c.run(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
 	if err != nil {

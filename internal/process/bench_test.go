@@ -22,7 +22,7 @@ func BenchmarkStart(b *testing.B) {
 			var prepare, start time.Duration
 			for b.Loop() {
 				from := time.Now()
-				p, err := s.Prepare(b.Context(), process, Given{})
+				p, err := s.Prepare(b.Context(), process, Inputs{})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -42,9 +42,9 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// BenchmarkWalls is the same life with the filter and Landlock and without them, in
+// BenchmarkRestrictions is the same life with the filter and Landlock and without them, in
 // turn, so that both meet the same machine. Medians; take -benchtime 400x or so.
-func BenchmarkWalls(b *testing.B) {
+func BenchmarkRestrictions(b *testing.B) {
 	s := starterFor()
 	defer s.Close()
 	boxes := map[string]spec.Sandbox{"walls": {Seal: true}, "open": {Syscalls: "any", Connect: "any"}}
@@ -52,7 +52,7 @@ func BenchmarkWalls(b *testing.B) {
 	for b.Loop() {
 		for name, box := range boxes {
 			from := time.Now()
-			p, err := s.Prepare(b.Context(), spec.Process{Name: "bench", Argv: []string{"/bin/true"}, Sandbox: box}, Given{})
+			p, err := s.Prepare(b.Context(), spec.Process{Name: "bench", Argv: []string{"/bin/true"}, Sandbox: box}, Inputs{})
 			if err != nil {
 				b.Fatal(err)
 			}

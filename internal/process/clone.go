@@ -20,8 +20,8 @@ type child struct {
 	err        error
 }
 
-// discard ends it, and closes what it has.
-func (c child) discard() {
+// endChild ends it, and closes what it has.
+func (c child) endChild() {
 	if c.err != nil {
 		return
 	}
@@ -31,32 +31,32 @@ func (c child) discard() {
 	_ = unix.Close(c.pidfd)
 }
 
-// clone has a child cloned on one of the starter's threads, which does meanwhile what
+// cloneChild has a child cloned on one of the starter's threads, which does meanwhile what
 // takes no plan; or it takes the one that is spare. It returns at once; the child comes
 // later, to be discarded or adopted.
-func (b *birth) clone() (<-chan child, error) {
-	e := b.embryo()
+func (b *preparation) cloneChild() (<-chan child, error) {
+	e := b.describeChild()
 	cloned := make(chan child, 1)
-	if spare, ok := b.takeSpare(e); ok {
-		b.steps = spare.steps
+	if spare, ok := b.takeReserve(e); ok {
+		b.calls = spare.calls
 		if err := b.mapIDs(spare.pid); err != nil {
-			spare.discard()
+			spare.endChild()
 			return nil, err
 		}
 		cloned <- spare.child
 		return cloned, nil
 	}
-	list, slot, err := b.starter.conceive(e)
+	list, slot, err := b.starter.beginCalls(e)
 	if err != nil {
 		return nil, err
 	}
-	b.steps = list
-	go func() { cloned <- b.starter.clone(e, list, slot, b.mapIDs) }()
+	b.calls = list
+	go func() { cloned <- b.starter.cloneOnThread(e, list, slot, b.mapIDs) }()
 	return cloned, nil
 }
 
-// embryo is a child that knows nothing of its service yet.
-type embryo struct {
+// childShape is a child that knows nothing of its service yet.
+type childShape struct {
 	flags    uintptr
 	network  string // to be born in
 	loopback bool   // it has one of its own
@@ -70,8 +70,8 @@ const lowControl = 255
 // rootMounts is more than the root has mounts by default.
 const rootMounts = 32
 
-func (b *birth) embryo() embryo {
-	e := embryo{flags: b.flags(), control: lowControl}
+func (b *preparation) describeChild() childShape {
+	e := childShape{flags: b.cloneFlags(), control: lowControl}
 	// So many descriptors are lent or opened at the most: every mount may be one.
 	most := len(b.lent) + len(b.plan.Directories) + len(b.plan.Sandbox.ReadOnly) + len(b.plan.Sandbox.Writable) + rootMounts
 	var limit unix.Rlimit
@@ -90,17 +90,17 @@ func (b *birth) embryo() embryo {
 	return e
 }
 
-// conceive writes down what is done before anything is known, and takes a slot.
-func (s *Starter) conceive(e embryo) (list *steps, slot int, err error) {
-	if list, err = newSteps(); err != nil {
+// beginCalls writes down what is done before anything is known, and takes a slot.
+func (s *Starter) beginCalls(e childShape) (list *callList, slot int, err error) {
+	if list, err = newCallList(); err != nil {
 		return nil, -1, err
 	}
 	if slot, err = s.takeSlot(); err == nil {
-		list.arrive(slot, e.control)
+		list.separate(slot, e.control)
 		if e.loopback {
 			sandbox.LoopbackUp(list.CallList)
 		}
-		list.receive()
+		list.receiveDescriptors()
 		if err = list.Finish(); err != nil {
 			s.slots <- slot
 		}
@@ -112,9 +112,9 @@ func (s *Starter) conceive(e embryo) (list *steps, slot int, err error) {
 	return list, slot, nil
 }
 
-// clone clones a child on one of our threads, has its ids mapped, and gives slot back.
-func (s *Starter) clone(e embryo, list *steps, slot int, ids func(pid int) error) (c child) {
-	closed := s.do(func() { c = s.cloneHere(e, list, slot, ids) })
+// cloneOnThread clones a child on one of our threads, has its ids mapped, and gives slot back.
+func (s *Starter) cloneOnThread(e childShape, list *callList, slot int, ids func(pid int) error) (c child) {
+	closed := s.runOnThread(func() { c = s.cloneHere(e, list, slot, ids) })
 	if closed != nil {
 		c.err = closed
 	}
@@ -122,78 +122,78 @@ func (s *Starter) clone(e embryo, list *steps, slot int, ids func(pid int) error
 	return c
 }
 
-// write writes the rest of the call list down. The child's descriptors are what it is
+// writeCalls writes the rest of the call list down. The child's descriptors are what it is
 // lent, by their places: 0 to 2, the sockets from 3 on where the program wants them,
 // what it only needs to build; and far above control.
-func (b *birth) write() error {
-	s := b.steps
+func (b *preparation) writeCalls() error {
+	s := b.calls
 	s.root = func() string { return fmt.Sprintf("/proc/%d/root", b.pid) }
 	extra := len(b.lent)
 	trees, notify, process := b.lendMore()
 	if len(b.lent) > s.control {
-		return &StageError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
+		return &StepError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
 	}
 	s.receiveMore(len(b.lent))
-	s.become(b)
+	s.changeUser(b)
 	if b.sandbox != nil {
 		b.sandbox.Build(s.CallList, trees)
 		if notify >= 0 {
 			s.bindNotify(notify)
 		}
 		s.CloseFrom(extra)
-		if err := s.confine(b); err != nil {
+		if err := s.addRestrictions(b); err != nil {
 			return err
 		}
 	}
-	if b.walls != nil {
-		b.walls.Build(s.CallList, process)
+	if b.restrictions != nil {
+		b.restrictions.Build(s.CallList, process)
 		s.CloseFrom(extra)
 		s.netnsCookie()
-		s.handListener(b.walls.Confine(s.CallList))
+		s.sendListener(b.restrictions.Confine(s.CallList))
 	}
 	if b.plan.Sandbox.Init {
-		s.stage()
+		s.execReaper()
 		return s.Finish()
 	}
-	s.say(wordReady)
-	if b.waits() {
-		s.await(b.plan.Handed)
+	s.sendMessage(msgReady)
+	if b.waitsForRelease() {
+		s.awaitRelease(b.plan.Handed)
 	}
-	if err := s.enter(&b.plan); err != nil {
+	if err := s.execProgram(&b.plan); err != nil {
 		return err
 	}
 	return s.Finish()
 }
 
 // lendMore lends what the child only needs to build; -1 is what there is none of.
-func (b *birth) lendMore() (trees []int, notify, process int) {
+func (b *preparation) lendMore() (trees []int, notify, process int) {
 	notify, process = -1, -1
 	for _, tree := range b.trees {
 		at := -1
 		if tree >= 0 {
-			at = b.lend(tree)
+			at = b.lendDescriptor(tree)
 		}
 		trees = append(trees, at)
 	}
 	if b.notify != nil && !b.plan.Bare {
-		notify = b.lend(lent(b.notify.file, b.starter.null))
+		notify = b.lendDescriptor(fdOf(b.notify.file, b.starter.null))
 	}
-	if b.process != nil {
-		process = b.lend(lent(b.process, b.starter.null))
+	if b.joined != nil {
+		process = b.lendDescriptor(fdOf(b.joined, b.starter.null))
 	}
 	return trees, notify, process
 }
 
-// lend lends fd to the child, which has it by the number that is returned.
-func (b *birth) lend(fd int) int {
+// lendDescriptor lends fd to the child, which has it by the number that is returned.
+func (b *preparation) lendDescriptor(fd int) int {
 	b.lent = append(b.lent, fd)
 	return len(b.lent) - 1
 }
 
 // cloneHere clones a child of this thread, and sees it take a table of descriptors of
 // its own.
-func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) error) child {
-	leave, err := sandbox.Join(e.network)
+func (s *Starter) cloneHere(e childShape, list *callList, slot int, ids func(pid int) error) child {
+	leave, err := sandbox.JoinNetwork(e.network)
 	if err != nil {
 		return child{err: err}
 	}
@@ -210,12 +210,12 @@ func (s *Starter) cloneHere(e embryo, list *steps, slot int, ids func(pid int) e
 	}
 	if err == nil {
 		if err = ids(c.pid); err == nil {
-			err = list.arrived(c)
+			err = list.awaitSeparation(c)
 		} else if failed := list.Failure(); failed != nil {
 			err = failed // a process that has ended has no maps
 		}
 		if err != nil {
-			c.discard()
+			c.endChild()
 		}
 	}
 	_ = unix.Dup3(s.null, slot, unix.O_CLOEXEC)
@@ -240,12 +240,12 @@ func openControl(slot int) (ours int, err error) {
 	return pair[0], nil
 }
 
-// flags are what the child shares with us and what it does not: it has our memory,
+// cloneFlags are what the child shares with us and what it does not: it has our memory,
 // in which the call list is, and at first our descriptors.
 //
 // As another user and without namespaces it has a copy of the memory: others of that
 // user could look into it.
-func (b *birth) flags() uintptr {
+func (b *preparation) cloneFlags() uintptr {
 	flags := uintptr(unix.CLONE_FILES)
 	if !b.plan.Bare {
 		return flags | unix.CLONE_VM | sandbox.CloneFlags(b.plan.Sandbox)
@@ -256,30 +256,30 @@ func (b *birth) flags() uintptr {
 	return flags
 }
 
-// arrived waits until the child needs no descriptor of ours any more. It does not
+// awaitSeparation waits until the child needs no descriptor of ours any more. It does not
 // wait for anything itself before it says so, but it may be killed.
-func (s *steps) arrived(c child) error {
+func (s *callList) awaitSeparation(c child) error {
 	either := []unix.PollFd{{Fd: int32(c.control), Events: unix.POLLIN}, {Fd: int32(c.pidfd), Events: unix.POLLIN}}
 	if err := fd.PollAny(either, -1); err != nil {
-		return &StageError{Step: "start", Errno: errnoOf(err)}
+		return &StepError{Step: "start", Errno: errnoOf(err)}
 	}
 	var word [1]byte
-	if n, _, err := unix.Recvfrom(c.control, word[:], unix.MSG_DONTWAIT); err == nil && n == 1 && word[0] == wordAlone {
+	if n, _, err := unix.Recvfrom(c.control, word[:], unix.MSG_DONTWAIT); err == nil && n == 1 && word[0] == msgSeparate {
 		return nil
 	}
 	if err := s.Failure(); err != nil {
 		return err
 	}
-	return &StageError{Step: "start", Errno: unix.ECHILD, Cure: "the new process was killed at once"}
+	return &StepError{Step: "start", Errno: unix.ECHILD, Cure: "the new process was killed at once"}
 }
 
 // mapIDs gives the child's user namespace its ids, user_namespaces(7): the order is
 // the kernel's, which wants to know of setgroups(2) before it allows groups.
-func (b *birth) mapIDs(pid int) error {
+func (b *preparation) mapIDs(pid int) error {
 	if b.plan.Bare {
 		return nil
 	}
-	uid, gid := b.id.host()
+	uid, gid := b.id.hostIDs()
 	groups := []string{fmt.Sprintf("%d %d 1\n", b.id.gid, gid)}
 	for _, gid := range b.id.groups {
 		if gid != b.id.gid {
@@ -319,10 +319,10 @@ func writeOnce(name, text string) error {
 	return os.NewSyscallError("write", err)
 }
 
-// send gives the child what was lent for it.
-func (b *birth) send(control int) error {
+// sendDescriptors gives the child what was lent for it.
+func (b *preparation) sendDescriptors(control int) error {
 	for some := range slices.Chunk(b.lent, fdpass.MaxFiles) {
-		if _, err := fdpass.Send(control, []byte{wordFiles}, some...); err != nil {
+		if _, err := fdpass.Send(control, []byte{msgFiles}, some...); err != nil {
 			return err
 		}
 	}

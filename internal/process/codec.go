@@ -16,24 +16,24 @@ type codec struct {
 	broken  bool // read past the end, or nonsense
 }
 
-func (c *codec) plan(p *plan) {
-	c.list(&p.Argv)
-	c.list(&p.Env)
-	c.text(&p.Dir)
-	c.mode(&p.Umask)
-	each(c, &p.Limits, func(l *spec.Limit) {
-		c.text(&l.Resource)
-		c.number(&l.Soft)
-		c.number(&l.Hard)
+func (c *codec) codePlan(p *plan) {
+	c.codeTexts(&p.Argv)
+	c.codeTexts(&p.Env)
+	c.codeText(&p.Dir)
+	c.codeMode(&p.Umask)
+	codeList(c, &p.Limits, func(l *spec.Limit) {
+		c.codeText(&l.Resource)
+		c.codeNumber(&l.Soft)
+		c.codeNumber(&l.Hard)
 	})
-	c.list(&p.FDNames)
-	c.integer(&p.Sockets)
-	c.integer((*int)(&p.Handed))
-	c.flag(&p.Bare)
-	c.flag(&p.Engine)
+	c.codeTexts(&p.FDNames)
+	c.codeInt(&p.Sockets)
+	c.codeInt((*int)(&p.Handed))
+	c.codeBool(&p.Bare)
+	c.codeBool(&p.Engine)
 }
 
-func (c *codec) number(v *uint64) {
+func (c *codec) codeNumber(v *uint64) {
 	if !c.reading {
 		c.data = binary.AppendUvarint(c.data, *v)
 		return
@@ -46,31 +46,31 @@ func (c *codec) number(v *uint64) {
 	*v, c.data = value, c.data[n:]
 }
 
-// integer may be negative: its two's complement.
-func (c *codec) integer(v *int) {
+// codeInt may be negative: its two's complement.
+func (c *codec) codeInt(v *int) {
 	value := uint64(*v)
-	c.number(&value)
+	c.codeNumber(&value)
 	*v = int(value)
 }
 
-func (c *codec) mode(v *fs.FileMode) {
+func (c *codec) codeMode(v *fs.FileMode) {
 	value := uint64(*v)
-	c.number(&value)
+	c.codeNumber(&value)
 	*v = fs.FileMode(value)
 }
 
-func (c *codec) flag(v *bool) {
+func (c *codec) codeBool(v *bool) {
 	var value uint64
 	if *v {
 		value = 1
 	}
-	c.number(&value)
+	c.codeNumber(&value)
 	*v = value != 0
 }
 
-func (c *codec) text(v *string) {
+func (c *codec) codeText(v *string) {
 	size := uint64(len(*v))
-	c.number(&size)
+	c.codeNumber(&size)
 	switch {
 	case !c.reading:
 		c.data = append(c.data, *v...)
@@ -81,16 +81,16 @@ func (c *codec) text(v *string) {
 	}
 }
 
-func (c *codec) list(v *[]string) { each(c, v, c.text) }
+func (c *codec) codeTexts(v *[]string) { codeList(c, v, c.codeText) }
 
-// each is a slice: nil stays nil.
-func each[T any](c *codec, v *[]T, item func(*T)) {
+// codeList is a slice: nil stays nil.
+func codeList[T any](c *codec, v *[]T, item func(*T)) {
 	present := *v != nil
-	if c.flag(&present); !present {
+	if c.codeBool(&present); !present {
 		return
 	}
 	size := uint64(len(*v))
-	c.number(&size)
+	c.codeNumber(&size)
 	if c.reading {
 		if size > uint64(len(c.data)) { // every item has a byte
 			c.broken, c.data = true, nil

@@ -34,7 +34,7 @@ var directoryKinds = [...]directoryKind{
 func baseOf(d spec.Directory) (string, directoryKind, error) {
 	at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
 	if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
-		return "", directoryKind{}, &StageError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
+		return "", directoryKind{}, &StepError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
 	}
 	kind := directoryKinds[at]
 	if os.Geteuid() == 0 {
@@ -42,14 +42,14 @@ func baseOf(d spec.Directory) (string, directoryKind, error) {
 	}
 	base, err := kind.users()
 	if err != nil {
-		return "", kind, &StageError{Step: "directory", Path: d.Name, Errno: errnoOf(err), Cure: err.Error()}
+		return "", kind, &StepError{Step: "directory", Path: d.Name, Errno: errnoOf(err), Cure: err.Error()}
 	}
 	return base, kind, nil
 }
 
-// Claim tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
+// ClaimDirectories tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
 // before any service starts that it is started with.
-func Claim(s spec.Process) {
+func ClaimDirectories(s spec.Process) {
 	var paths []string
 	for _, m := range s.Sandbox.Writable {
 		paths = append(paths, m.Host)
@@ -62,9 +62,9 @@ func Claim(s spec.Process) {
 	fd.Claim(paths...)
 }
 
-// directories makes the service's own directories on the host and returns where
+// makeDirectories makes the service's own directories on the host and returns where
 // they are seen inside, at the same path, and the variables that say so.
-func (b *birth) directories() (mounts []spec.Mount, env []string, err error) {
+func (b *preparation) makeDirectories() (mounts []spec.Mount, env []string, err error) {
 	values := map[string]string{}
 	for _, d := range b.plan.Directories {
 		base, kind, err := baseOf(d)
@@ -73,14 +73,14 @@ func (b *birth) directories() (mounts []spec.Mount, env []string, err error) {
 		}
 		path := filepath.Join(base, d.Name)
 		if d.Kind == "runtime" {
-			b.starter.runtime.hold(path)
+			b.starter.runtime.addUser(path)
 			b.folders = append(b.folders, path)
 		}
 		made, err := makeDirectory(base, d.Name, b.id)
 		if err != nil {
 			return nil, nil, directoryError(path, err)
 		}
-		b.starter.runtime.made(path, made)
+		b.starter.runtime.noteFolder(path, made)
 		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
 			path = values[kind.variable] + ":" + path
@@ -101,7 +101,7 @@ func directoryError(path string, err error) error {
 	if errors.As(err, &link) {
 		return sandbox.LinkError("directory", path, link)
 	}
-	return &StageError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
+	return &StepError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
 }
 
 // makeDirectory makes base/name, gives it to the service, and says which folder it
@@ -133,9 +133,9 @@ func makeDirectory(base, name string, id identity) (made fd.ID, err error) {
 
 // The folders of the XDG base directory specification; logs as systemd has them.
 
-func stateHome() (string, error) { return xdg("XDG_STATE_HOME", ".local/state") }
+func stateHome() (string, error) { return xdgFolder("XDG_STATE_HOME", ".local/state") }
 
-func cacheHome() (string, error) { return xdg("XDG_CACHE_HOME", ".cache") }
+func cacheHome() (string, error) { return xdgFolder("XDG_CACHE_HOME", ".cache") }
 
 func logsHome() (string, error) {
 	state, err := stateHome()
@@ -153,7 +153,7 @@ func runtimeHome() (string, error) {
 	return folder, nil
 }
 
-func xdg(variable, below string) (string, error) {
+func xdgFolder(variable, below string) (string, error) {
 	if folder := os.Getenv(variable); filepath.IsAbs(folder) {
 		return folder, nil
 	}
@@ -174,7 +174,7 @@ type runtimeFolder struct {
 	id    fd.ID // zero: it is not there yet
 }
 
-func (r *runtimeFolders) hold(path string) {
+func (r *runtimeFolders) addUser(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.used == nil {
@@ -186,8 +186,8 @@ func (r *runtimeFolders) hold(path string) {
 	r.used[path].users++
 }
 
-// made notes which folder it is, if the path is a runtime directory's.
-func (r *runtimeFolders) made(path string, id fd.ID) {
+// noteFolder notes which folder it is, if the path is a runtime directory's.
+func (r *runtimeFolders) noteFolder(path string, id fd.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f := r.used[path]; f != nil {
@@ -195,9 +195,9 @@ func (r *runtimeFolders) made(path string, id fd.ID) {
 	}
 }
 
-// release removes what nobody uses any more: the folders that we made, not what
+// removeUsers removes what nobody uses any more: the folders that we made, not what
 // somebody has put in their place.
-func (r *runtimeFolders) release(paths []string) {
+func (r *runtimeFolders) removeUsers(paths []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, path := range paths {

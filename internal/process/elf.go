@@ -20,9 +20,9 @@ type segment struct {
 	offset, addr, size uint64
 }
 
-// segments reads the program headers of a 64-bit little-endian program: both machines
+// readSegments reads the program headers of a 64-bit little-endian program: both machines
 // we build for. It is nil of anything else.
-func segments(r io.ReaderAt) (all []segment) {
+func readSegments(r io.ReaderAt) (all []segment) {
 	const headerSize, class64, littleEndian = 64, 2, 1
 	head := make([]byte, headerSize)
 	if _, err := r.ReadAt(head, 0); err != nil || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != littleEndian {
@@ -58,8 +58,8 @@ const mostDynamic = 1 << 20 // bytes: no table is larger
 
 // dynamicOf reads the dynamic section; ok is false where it cannot be told.
 func dynamicOf(r io.ReaderAt) (d dynamic, ok bool) {
-	all := segments(r)
-	table := read(r, find(all, ptDynamic))
+	all := readSegments(r)
+	table := readSegment(r, findSegment(all, ptDynamic))
 	if all == nil || table == nil {
 		return d, all != nil
 	}
@@ -79,7 +79,7 @@ func dynamicOf(r io.ReaderAt) (d dynamic, ok bool) {
 	var texts []byte
 	for _, s := range all {
 		if s.kind == ptLoad && at >= s.addr && at-s.addr <= s.size && size <= s.size-(at-s.addr) {
-			texts = read(r, segment{offset: s.offset + at - s.addr, size: size})
+			texts = readSegment(r, segment{offset: s.offset + at - s.addr, size: size})
 		}
 	}
 	if texts == nil {
@@ -94,7 +94,7 @@ func dynamicOf(r io.ReaderAt) (d dynamic, ok bool) {
 	return d, true
 }
 
-func find(all []segment, kind uint32) segment {
+func findSegment(all []segment, kind uint32) segment {
 	for _, s := range all {
 		if s.kind == kind {
 			return s
@@ -103,8 +103,8 @@ func find(all []segment, kind uint32) segment {
 	return segment{}
 }
 
-// read is nil of what is empty, or cannot be read.
-func read(r io.ReaderAt, s segment) []byte {
+// readSegment is nil of what is empty, or cannot be read.
+func readSegment(r io.ReaderAt, s segment) []byte {
 	if s.size == 0 || s.size > mostDynamic {
 		return nil
 	}
@@ -127,7 +127,7 @@ func textsAt(table []byte, places []uint64) (all []string) {
 
 // elfInterpreter reads PT_INTERP.
 func elfInterpreter(r io.ReaderAt) string {
-	s := find(segments(r), ptInterp)
+	s := findSegment(readSegments(r), ptInterp)
 	s.size = min(s.size, 4096)
-	return string(bytes.TrimRight(read(r, s), "\x00"))
+	return string(bytes.TrimRight(readSegment(r, s), "\x00"))
 }

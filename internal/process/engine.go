@@ -29,8 +29,8 @@ type Engine interface {
 // engineFailed is the least exit status that is not the container's alone, podman-run(1).
 const engineFailed = 125
 
-// commission asks the engine what to start.
-func (b *birth) commission() error {
+// askEngine asks the engine what to start.
+func (b *preparation) askEngine() error {
 	if b.engine == nil {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (b *birth) commission() error {
 		// The folder that it stands in is closed to everybody else; the user inside may be
 		// anybody.
 		if err := os.Chmod(path, 0o777); err != nil {
-			return &StageError{Step: "notify", Path: path, Errno: errnoOf(err)}
+			return &StepError{Step: "notify", Path: path, Errno: errnoOf(err)}
 		}
 	}
 	argv, walls, err := b.engine.Command(path)
@@ -48,7 +48,7 @@ func (b *birth) commission() error {
 		return err
 	}
 	b.plan.Argv, b.plan.Engine = argv, true
-	b.walls = walls.Resolve()
+	b.restrictions = walls.NewPlan()
 	return nil
 }
 

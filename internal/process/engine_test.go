@@ -67,14 +67,14 @@ func startEngine(t *testing.T, script string) (*Process, *shellEngine) {
 	process := spec.Process{Name: "engine", Argv: []string{"engine"}, Env: []string{"PATH=" + os.Getenv("PATH")}}
 	starter := starterFor()
 	t.Cleanup(starter.Close)
-	p, err := starter.Prepare(t.Context(), process, Given{Engine: engine})
+	p, err := starter.Prepare(t.Context(), process, Inputs{Engine: engine})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.EngineNamespace() == 0 {
 		t.Error("no namespace to tell it by")
 	}
-	t.Cleanup(func() { _ = p.Listener().Close(); _ = p.Close() })
+	t.Cleanup(func() { _ = p.TakeListener().Close(); _ = p.Close() })
 	if err := p.Go(t.Context()); err != nil {
 		t.Fatal(err)
 	}

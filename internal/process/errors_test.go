@@ -104,14 +104,14 @@ func TestRefusals(t *testing.T) {
 			process.Sandbox.Init = init
 			test.change(&process)
 			if init && process.Sandbox.Root != "" {
-				continue // the test binary may be dynamic; the reaper's inner stage would miss its loader first
+				continue // the test binary may be dynamic; the reaper would miss its loader first
 			}
 			t.Run(test.name+map[bool]string{true: ", init"}[init], func(t *testing.T) {
 				s, err := prepare(t, process)
 				if err == nil {
 					err = s.Go(t.Context())
 				}
-				var refusal *StageError
+				var refusal *StepError
 				if !errors.As(err, &refusal) {
 					t.Fatalf("%v", err)
 				}
@@ -125,7 +125,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // checkFound wants that an examination finds what the start was refused.
-func checkFound(t *testing.T, process spec.Process, refusal *StageError) {
+func checkFound(t *testing.T, process spec.Process, refusal *StepError) {
 	t.Helper()
 	var e Examiner
 	found := e.Examine(process)
@@ -145,7 +145,7 @@ func TestHardLimitAboveOurs(t *testing.T) {
 	process := helperSpec("view")
 	process.Limits = []spec.Limit{{Resource: "nofile", Soft: 100, Hard: 1 << 19}}
 	s, err := prepare(t, process)
-	var refusal *StageError
+	var refusal *StepError
 	if errors.As(err, &refusal) {
 		if refusal.Errno != syscall.EPERM || !strings.Contains(refusal.Cure, "CAP_SYS_RESOURCE") {
 			t.Errorf("%#v", refusal)
@@ -169,7 +169,7 @@ func TestPrepareEndsWithItsContext(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Prepare(ctx, helperSpec("view"), Given{}); !errors.Is(err, context.Canceled) {
+	if _, err := s.Prepare(ctx, helperSpec("view"), Inputs{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

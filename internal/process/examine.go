@@ -24,21 +24,21 @@ type Examiner struct {
 	// they not be yet; true: folders.
 	Later map[string]bool
 
-	known map[string][]*StageError
+	known map[string][]*StepError
 }
 
 // Examine returns everything that a start of spec would certainly be refused, in the
 // words of the start. What cannot be told it does not mention.
-func (e *Examiner) Examine(process spec.Process) []*StageError {
+func (e *Examiner) Examine(process spec.Process) []*StepError {
 	if process.Bare {
 		return nil // the engine knows
 	}
 	if len(process.Argv) == 0 {
-		return []*StageError{nothingToRun()}
+		return []*StepError{nothingToRun()}
 	}
 	process.Env = withDefaults(&process)
-	id, err := e.identify(&process)
-	found := refusals(err)
+	id, err := e.findIdentity(&process)
+	found := listRefusal(err)
 	directories, bad := examineDirectories(&process, id)
 	found = append(append(found, bad...), examineLimits(&process)...)
 	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Notify)
@@ -49,17 +49,17 @@ func (e *Examiner) Examine(process spec.Process) []*StageError {
 	if !known {
 		seen = examineInside(&process, directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
 		if e.known == nil {
-			e.known = make(map[string][]*StageError)
+			e.known = make(map[string][]*StepError)
 		}
 		e.known[key] = seen
 	}
 	return append(found, seen...)
 }
 
-// identify is who the service will be; without an id that files of the host's can
+// findIdentity is who the service will be; without an id that files of the host's can
 // have, where it has one of its own.
-func (e *Examiner) identify(process *spec.Process) (identity, error) {
-	id, err := identify(process)
+func (e *Examiner) findIdentity(process *spec.Process) (identity, error) {
+	id, err := findIdentity(process)
 	switch {
 	case err != nil:
 	case id.change && process.User == "":
@@ -67,11 +67,11 @@ func (e *Examiner) identify(process *spec.Process) (identity, error) {
 		if process.Group == "" {
 			id.gid = sandbox.NoID
 		}
-	case id.change && (!mapped("/proc/self/uid_map", id.uid) || !mapped("/proc/self/gid_map", id.gid)):
-		err = &StageError{Step: "user", Path: process.User, Errno: syscall.EINVAL,
+	case id.change && (!isMapped("/proc/self/uid_map", id.uid) || !isMapped("/proc/self/gid_map", id.gid)):
+		err = &StepError{Step: "user", Path: process.User, Errno: syscall.EINVAL,
 			Cure: "this id is not among those of the user namespace we are in: give the container more of them"}
 	case !id.change:
-		id.uid, id.gid = id.host()
+		id.uid, id.gid = id.hostIDs()
 		id.groups, _ = os.Getgroups()
 	}
 	if err != nil && id.uid == 0 {
@@ -80,23 +80,23 @@ func (e *Examiner) identify(process *spec.Process) (identity, error) {
 	return id, err
 }
 
-// refusals are err as a list, of what is a refusal.
-func refusals(err error) []*StageError {
-	var refused *StageError
+// listRefusal are err as a list, of what is a refusal.
+func listRefusal(err error) []*StepError {
+	var refused *StepError
 	if errors.As(err, &refused) {
-		return []*StageError{refused}
+		return []*StepError{refused}
 	}
 	return nil
 }
 
 // examineLimits finds what raiseLimits would be refused. Only the machine's root may
 // raise a hard limit, and nobody that of descriptors beyond the kernel's.
-func examineLimits(s *spec.Process) (found []*StageError) {
+func examineLimits(s *spec.Process) (found []*StepError) {
 	for _, limit := range s.Limits {
-		number, err := resource(limit)
+		number, err := resourceNumber(limit)
 		var now unix.Rlimit
 		if err != nil || unix.Getrlimit(number, &now) != nil || limit.Hard <= now.Max {
-			found = append(found, refusals(err)...)
+			found = append(found, listRefusal(err)...)
 			continue
 		}
 		if !access.Holds(unix.CAP_SYS_RESOURCE) {
@@ -106,8 +106,8 @@ func examineLimits(s *spec.Process) (found []*StageError) {
 	return found
 }
 
-// Place is where a directory of a service is on the host; "" where there can be none.
-func Place(d spec.Directory) string {
+// DirectoryPath is where a directory of a service is on the host; "" where there can be none.
+func DirectoryPath(d spec.Directory) string {
 	base, _, err := baseOf(d)
 	if err != nil {
 		return ""
@@ -115,25 +115,25 @@ func Place(d spec.Directory) string {
 	return filepath.Join(base, d.Name)
 }
 
-// Gives reports whether the service is somebody else than we, to whom its directories
+// ChangesUser reports whether the service is somebody else than we, to whom its directories
 // are given.
-func Gives(s spec.Process) bool {
-	id, err := identify(&s)
+func ChangesUser(s spec.Process) bool {
+	id, err := findIdentity(&s)
 	return err == nil && id.change && id.uid != os.Geteuid()
 }
 
 // examineDirectories finds those of the service's own directories that cannot be
 // made, and returns where the others will be.
-func examineDirectories(s *spec.Process, id identity) (mounts []spec.Mount, found []*StageError) {
+func examineDirectories(s *spec.Process, id identity) (mounts []spec.Mount, found []*StepError) {
 	for _, d := range s.Directories {
 		base, _, err := baseOf(d)
 		if err != nil {
-			found = append(found, refusals(err)...)
+			found = append(found, listRefusal(err)...)
 			continue
 		}
 		path := filepath.Join(base, d.Name)
 		if err := canMake(path); err != nil {
-			found = append(found, refusals(directoryError(path, err))...)
+			found = append(found, listRefusal(directoryError(path, err))...)
 			continue
 		}
 		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
@@ -160,21 +160,21 @@ func canMake(path string) error {
 }
 
 // examineInside looks at what the service will find in its root.
-func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Viewer) []*StageError {
-	found := refusals(sandbox.ExamineNetwork(s.Sandbox.Network))
-	view, refused := sandbox.Examine(s.Sandbox, s.Argv[0], directories, viewer)
+func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Viewer) []*StepError {
+	found := listRefusal(sandbox.ExamineNetwork(s.Sandbox.Network))
+	view, refused := sandbox.NewView(s.Sandbox, s.Argv[0], directories, viewer)
 	found = append(found, refused...)
 	if view == nil {
 		return found
 	}
 	look := inside{view: view, dir: s.Dir}
 	// A program whose own mount is refused has been told.
-	if !slices.ContainsFunc(refused, func(r *StageError) bool { return r.Path == s.Argv[0] }) {
-		found = append(found, refusals(look.examineProgram(s.Argv[0], s.Env))...)
+	if !slices.ContainsFunc(refused, func(r *StepError) bool { return r.Path == s.Argv[0] }) {
+		found = append(found, listRefusal(look.examineProgram(s.Argv[0], s.Env))...)
 	}
-	found = append(found, refusals(look.examineFolder(s.Dir))...)
+	found = append(found, listRefusal(look.examineFolder(s.Dir))...)
 	if run, err := view.Find(filepath.Dir(NotifyPath)); s.Notify && err == nil && run.Locked {
-		found = append(found, &StageError{Step: "notify", Path: NotifyPath, Errno: unix.EROFS, Cure: cureNotify})
+		found = append(found, &StepError{Step: "notify", Path: NotifyPath, Errno: unix.EROFS, Cure: cureNotify})
 	}
 	return found
 }

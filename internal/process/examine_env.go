@@ -72,7 +72,7 @@ func (i inside) missingSearch(s search, script, cure string) string {
 		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, script)
 	case cure != "":
 		return fmt.Sprintf("env gets one argument, %q, and finds nothing of that name; %s", name, cure)
-	case slices.ContainsFunc(candidates(name, s.env), i.onHost):
+	case slices.ContainsFunc(listCandidates(name, s.env), i.onHost):
 		return "its interpreter " + name + " is not found inside in PATH=" + pathOf(s.env) + "; mount it with read_only"
 	}
 	return "its interpreter " + name + " is not found in PATH=" + pathOf(s.env) + ", neither inside nor on the host; install it"

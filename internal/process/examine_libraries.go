@@ -38,7 +38,7 @@ func (i inside) examineLibraries(program, loader string, env []string) error {
 			return nil
 		}
 		if paths, ok := strings.CutPrefix(entry, "LD_LIBRARY_PATH="); ok {
-			l.add(program, strings.FieldsFunc(paths, func(r rune) bool { return r == ':' || r == ';' }))
+			l.addFolders(program, strings.FieldsFunc(paths, func(r rune) bool { return r == ':' || r == ';' }))
 		}
 	}
 	for _, top := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", path.Dir(loader)} {
@@ -47,20 +47,20 @@ func (i inside) examineLibraries(program, loader string, env []string) error {
 		}
 	}
 	if l.musl {
-		l.add(program, strings.FieldsFunc(string(l.text("/etc/"+strings.TrimSuffix(name, ".so.1")+".path")), func(r rune) bool { return r == ':' || r == '\n' }))
+		l.addFolders(program, strings.FieldsFunc(string(l.readText("/etc/"+strings.TrimSuffix(name, ".so.1")+".path")), func(r rune) bool { return r == ':' || r == '\n' }))
 	}
-	l.cache = l.text("/etc/ld.so.cache")
-	missing := l.missing(program)
+	l.cache = l.readText("/etc/ld.so.cache")
+	missing := l.findMissing(program)
 	if missing == "" || l.unsure {
 		return nil
 	}
-	return &StageError{Step: "exec", Path: program, Errno: syscall.ENOENT,
+	return &StepError{Step: "exec", Path: program, Errno: syscall.ENOENT,
 		Cure: "its library " + missing + " is not there inside; mount it with read_only, or install it"}
 }
 
-// text is a whole file inside; nil where there is none.
-func (l *libraries) text(name string) []byte {
-	f, err := l.open(name, unix.O_RDONLY)
+// readText is a whole file inside; nil where there is none.
+func (l *libraries) readText(name string) []byte {
+	f, err := l.openFile(name, unix.O_RDONLY)
 	if err != nil {
 		return nil
 	}
@@ -72,9 +72,9 @@ func (l *libraries) text(name string) []byte {
 	return data
 }
 
-// missing is the first library that file needs, directly or not, and that is nowhere.
-func (l *libraries) missing(file string) string {
-	f, err := l.open(file, unix.O_RDONLY)
+// findMissing is the first library that file needs, directly or not, and that is nowhere.
+func (l *libraries) findMissing(file string) string {
+	f, err := l.openFile(file, unix.O_RDONLY)
 	if err != nil {
 		l.unsure = true
 		return ""
@@ -82,17 +82,17 @@ func (l *libraries) missing(file string) string {
 	defer func() { _ = f.Close() }()
 	d, ok := dynamicOf(f)
 	l.unsure = l.unsure || !ok
-	l.add(file, d.paths)
+	l.addFolders(file, d.paths)
 	for _, name := range d.needed {
 		if l.seen[name] || l.musl && muslOwn(name) {
 			continue
 		}
 		l.seen[name] = true
-		found := l.search(name)
+		found := l.searchLibrary(name)
 		if found == "" {
 			return name
 		}
-		if missing := l.missing(found); missing != "" || l.unsure {
+		if missing := l.findMissing(found); missing != "" || l.unsure {
 			return missing
 		}
 	}
@@ -105,8 +105,8 @@ func muslOwn(name string) bool {
 		func(own string) bool { return strings.HasPrefix(name, own) })
 }
 
-// add adds folders that file names.
-func (l *libraries) add(file string, folders []string) {
+// addFolders adds folders that file names.
+func (l *libraries) addFolders(file string, folders []string) {
 	for _, folder := range folders {
 		spot, err := l.view.Find(file)
 		if err != nil {
@@ -123,15 +123,15 @@ func (l *libraries) add(file string, folders []string) {
 	}
 }
 
-// search is where a library is; "": nowhere.
-func (l *libraries) search(name string) string {
+// searchLibrary is where a library is; "": nowhere.
+func (l *libraries) searchLibrary(name string) string {
 	if strings.Contains(name, "/") {
 		l.unsure = l.unsure || !path.IsAbs(name)
-		return l.there(name)
+		return l.pathOfFile(name)
 	}
 	for _, folder := range l.folders {
 		for _, variant := range []string{"", "/glibc-hwcaps/x86-64-v2", "/glibc-hwcaps/x86-64-v3", "/glibc-hwcaps/x86-64-v4"} {
-			if found := l.there(folder + variant + "/" + name); found != "" {
+			if found := l.pathOfFile(folder + variant + "/" + name); found != "" {
 				return found
 			}
 		}
@@ -144,15 +144,15 @@ func (l *libraries) search(name string) string {
 			return ""
 		}
 		start := bytes.LastIndexByte(rest[:at], 0) + 1
-		if found := l.there(string(rest[start : at+len(end)-1])); found != "" {
+		if found := l.pathOfFile(string(rest[start : at+len(end)-1])); found != "" {
 			return found
 		}
 		rest = rest[at+len(end):]
 	}
 }
 
-// there is the path, if a file is.
-func (l *libraries) there(name string) string {
+// pathOfFile is the path, if a file is.
+func (l *libraries) pathOfFile(name string) string {
 	spot, err := l.view.Find(name)
 	if _, isErrno := err.(syscall.Errno); err != nil && !isErrno { //nolint:errorlint // Find wraps nothing
 		l.unsure = true

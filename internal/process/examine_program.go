@@ -21,18 +21,18 @@ const mostScripts = 5
 // examineProgram finds out as execve(2) would why a program cannot be started, with
 // its interpreter and its libraries; nil where it can, or where that cannot be told.
 func (i inside) examineProgram(name string, env []string) error {
-	names := candidates(name, env)
+	names := listCandidates(name, env)
 	for _, candidate := range names {
 		err := i.examineFile(candidate, env, 0)
-		if strings.Contains(name, "/") || !absent(err) {
+		if strings.Contains(name, "/") || !goesOn(err) {
 			return err
 		}
 	}
 	return i.notFound(name, env)
 }
 
-// absent reports whether a search in PATH goes on after err, execvp(3).
-func absent(err error) bool {
+// goesOn reports whether a search in PATH goes on after err, execvp(3).
+func goesOn(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EACCES)
 }
 
@@ -43,11 +43,11 @@ func (i inside) examineFile(program string, env []string, depth int) error {
 	case errno == unknown:
 		return nil
 	case errno != 0:
-		return i.explain(program, errno)
+		return i.explainExec(program, errno)
 	case depth > mostScripts:
-		return &StageError{Step: "exec", Path: program, Errno: unix.ELOOP, Cure: "scripts that are each other's interpreters"}
+		return &StepError{Step: "exec", Path: program, Errno: unix.ELOOP, Cure: "scripts that are each other's interpreters"}
 	}
-	f, err := i.open(program, unix.O_RDONLY)
+	f, err := i.openFile(program, unix.O_RDONLY)
 	if err != nil {
 		return nil
 	}
@@ -61,17 +61,17 @@ func (i inside) examineFile(program string, env []string, depth int) error {
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")) && interpreterOf(f) != "":
 		if !i.view.Allows(spot, 4) {
-			return &StageError{Step: "exec", Path: program, Errno: unix.EACCES, Cure: "a script, which the service's user may execute but its interpreter could not read; chmod +r"}
+			return &StepError{Step: "exec", Path: program, Errno: unix.EACCES, Cure: "a script, which the service's user may execute but its interpreter could not read; chmod +r"}
 		}
 		return i.examineScript(program, interpreterOf(f), head, env, depth)
 	case forThisMachine(head):
 		return i.examineBinary(program, f, env)
-	case bytes.HasPrefix(head, []byte("\x7fELF")) && alien(head) == "":
+	case bytes.HasPrefix(head, []byte("\x7fELF")) && foreignMachine(head) == "":
 		return nil // of 32 bits, or cut off
-	case otherwise(program, head):
+	case hasFormat(program, head):
 		return nil
 	}
-	return i.explain(program, unix.ENOEXEC)
+	return i.explainExec(program, unix.ENOEXEC)
 }
 
 // examineScript looks at what a script names after #!.
@@ -83,22 +83,22 @@ func (i inside) examineScript(script, interpreter string, head []byte, env []str
 	if search.name == "" {
 		return nil
 	}
-	if spot, err := i.view.Find(i.at(interpreter)); err != nil || cure == "" && path.Base(spot.Path) == "busybox" {
+	if spot, err := i.view.Find(i.absolutePath(interpreter)); err != nil || cure == "" && path.Base(spot.Path) == "busybox" {
 		return nil // whose env does not split
 	}
-	for _, candidate := range candidates(search.name, search.env) {
-		if !absent(i.examineFile(i.at(candidate), search.env, depth+1)) {
+	for _, candidate := range listCandidates(search.name, search.env) {
+		if !goesOn(i.examineFile(i.absolutePath(candidate), search.env, depth+1)) {
 			return nil
 		}
 	}
-	return &StageError{Step: "exec", Path: script, Errno: syscall.ENOENT, Cure: i.missingSearch(search, script, cure)}
+	return &StepError{Step: "exec", Path: script, Errno: syscall.ENOENT, Cure: i.missingSearch(search, script, cure)}
 }
 
 // examineInterpreter says of the file whose interpreter is missing that it is.
 func (i inside) examineInterpreter(file, interpreter string, env []string, depth int) error {
-	place := i.at(interpreter)
+	place := i.absolutePath(interpreter)
 	err := i.examineFile(place, env, depth+1)
-	var refused *StageError
+	var refused *StepError
 	if !errors.As(err, &refused) || refused.Path != place {
 		return err
 	}
@@ -106,7 +106,7 @@ func (i inside) examineInterpreter(file, interpreter string, env []string, depth
 	if missing == nil && spot.Stat.Mode&unix.S_IFMT == unix.S_IFREG && refused.Errno != unix.EACCES {
 		return err // it is there, and lacks something itself
 	}
-	return i.explain(file, refused.Errno)
+	return i.explainExec(file, refused.Errno)
 }
 
 // examineBinary looks at the loader and the libraries that a program needs.
@@ -121,7 +121,7 @@ func (i inside) examineBinary(program string, f *os.File, env []string) error {
 	case 0:
 		return i.examineLibraries(program, loader, env)
 	default:
-		return i.explain(program, errno)
+		return i.explainExec(program, errno)
 	}
 }
 

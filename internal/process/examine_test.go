@@ -93,7 +93,7 @@ func TestExamineLibraries(t *testing.T) {
 // hostView is what a service sees in the default root.
 func hostView(t *testing.T) inside {
 	t.Helper()
-	view, refused := sandbox.Examine(spec.Sandbox{}, "sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
+	view, refused := sandbox.NewView(spec.Sandbox{}, "sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
 	if len(refused) > 0 {
 		t.Fatal(refused)
 	}
@@ -112,7 +112,7 @@ func (l *libraries) find(name string) string {
 			l.folders = append(l.folders, top+machine)
 		}
 	}
-	return l.search(name)
+	return l.searchLibrary(name)
 }
 
 // What is installed here, and works, has nothing that could be found: static and dynamic
@@ -199,7 +199,7 @@ func TestFormats(t *testing.T) {
 		{"/a", "\x7fELF\x02...", true}, {"/a", "\x7fELF\x03", true}, {"/a", "\x7fELF\x01", false}, {"/a", "\x7fELF", false},
 		{"/a", "..hi", true}, {"/a", "hi", false}, {"/a.py", "", true}, {"/apy", "", false}, {"/a", "of", false},
 	} {
-		if got := slices.ContainsFunc(all, func(f format) bool { return f.takes(test.name, []byte(test.head)) }); got != test.want {
+		if got := slices.ContainsFunc(all, func(f format) bool { return f.isFor(test.name, []byte(test.head)) }); got != test.want {
 			t.Errorf("%q %q: %v", test.name, test.head, got)
 		}
 	}

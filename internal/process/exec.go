@@ -16,8 +16,8 @@ import (
 	"activator/internal/sandbox"
 )
 
-// candidates is what a program may be, as execvp(3) looks for it in the PATH of env.
-func candidates(name string, env []string) (names []string) {
+// listCandidates is what a program may be, as execvp(3) looks for it in the PATH of env.
+func listCandidates(name string, env []string) (names []string) {
 	if strings.Contains(name, "/") {
 		return []string{name}
 	}
@@ -45,16 +45,16 @@ type inside struct {
 	dir  string        // the working directory; "": /
 }
 
-// at is a path inside from the root.
-func (i inside) at(name string) string {
+// absolutePath is a path inside from the root.
+func (i inside) absolutePath(name string) string {
 	if filepath.IsAbs(name) {
 		return name
 	}
 	return i.dir + "/" + name
 }
 
-// open opens a file as the process would see it, links and all.
-func (i inside) open(name string, flags uint64) (*os.File, error) {
+// openFile opens a file as the process would see it, links and all.
+func (i inside) openFile(name string, flags uint64) (*os.File, error) {
 	if i.view != nil {
 		return i.view.Open(name, flags)
 	}
@@ -77,9 +77,9 @@ func (i inside) open(name string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(found), name), nil
 }
 
-// stat is what stands at a path.
-func (i inside) stat(name string) (stat unix.Stat_t, err error) {
-	f, err := i.open(name, unix.O_PATH)
+// statFile is what stands at a path.
+func (i inside) statFile(name string) (stat unix.Stat_t, err error) {
+	f, err := i.openFile(name, unix.O_PATH)
 	if err != nil {
 		return stat, err
 	}
@@ -89,44 +89,44 @@ func (i inside) stat(name string) (stat unix.Stat_t, err error) {
 }
 
 func (i inside) isFile(name string) bool {
-	stat, err := i.stat(name)
+	stat, err := i.statFile(name)
 	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
-func (i inside) executable(name string) bool {
-	stat, err := i.stat(name)
+func (i inside) isExecutable(name string) bool {
+	stat, err := i.statFile(name)
 	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG && stat.Mode&0o111 != 0
 }
 
 // notFound is what there is to say when none of the candidates could be exec'ed.
 func (i inside) notFound(name string, env []string) error {
-	for _, candidate := range candidates(name, env) {
-		if i.executable(candidate) {
-			return i.explain(candidate, syscall.ENOENT)
+	for _, candidate := range listCandidates(name, env) {
+		if i.isExecutable(candidate) {
+			return i.explainExec(candidate, syscall.ENOENT)
 		}
 	}
-	return &StageError{Step: "exec", Path: name, Errno: syscall.ENOENT, Cure: i.notInPath(name, env)}
+	return &StepError{Step: "exec", Path: name, Errno: syscall.ENOENT, Cure: i.notInPath(name, env)}
 }
 
 // notInPath says where a program has been looked for, and what helps.
 func (i inside) notInPath(name string, env []string) string {
-	if slices.ContainsFunc(candidates(name, env), i.onHost) {
+	if slices.ContainsFunc(listCandidates(name, env), i.onHost) {
 		return "not found inside in PATH=" + pathOf(env) + "; give its absolute path, or mount where it is"
 	}
 	return "not found in PATH=" + pathOf(env) + ", neither inside nor on the host; install it, or give its absolute path"
 }
 
-// explain turns execve's errno, which says the same for a missing program and
+// explainExec turns execve's errno, which says the same for a missing program and
 // its missing interpreter, into what is missing.
-func (i inside) explain(program string, errno unix.Errno) error {
-	refusal := &StageError{Step: "exec", Path: program, Errno: errno}
+func (i inside) explainExec(program string, errno unix.Errno) error {
+	refusal := &StepError{Step: "exec", Path: program, Errno: errno}
 	switch errno {
 	case syscall.ENOENT:
-		refusal.Cure = i.missing(program)
+		refusal.Cure = i.explainMissing(program)
 	case syscall.EACCES:
-		refusal.Cure = i.inaccessible(program)
+		refusal.Cure = i.explainAccess(program)
 	case syscall.ENOEXEC:
-		refusal.Cure = i.unknown(program)
+		refusal.Cure = i.explainFormat(program)
 	case syscall.E2BIG:
 		refusal.Cure = "arguments and environment are too long"
 	case syscall.EAGAIN:
@@ -135,14 +135,14 @@ func (i inside) explain(program string, errno unix.Errno) error {
 	return refusal
 }
 
-func (i inside) missing(program string) string {
+func (i inside) explainMissing(program string) string {
 	if !i.isFile(program) {
 		if !i.onHost(program) {
 			return "not there inside, nor on the host; correct the path, or install it"
 		}
 		return "not there inside; mount it with read_only, or correct the path"
 	}
-	name := i.interpreter(program)
+	name := i.findInterpreter(program)
 	if name == "" {
 		return "it is there, but what it needs to start is not"
 	}
@@ -155,7 +155,7 @@ func (i inside) missingInterpreter(program, name string) string {
 	case strings.HasSuffix(name, "\r"):
 		return fmt.Sprintf("its interpreter %q is not there: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, program)
 	case !filepath.IsAbs(name):
-		return fmt.Sprintf("its interpreter %s counts from the working directory, and %s is not there inside; write its absolute path after #!", name, filepath.Clean(i.at(name)))
+		return fmt.Sprintf("its interpreter %s counts from the working directory, and %s is not there inside; write its absolute path after #!", name, filepath.Clean(i.absolutePath(name)))
 	case !i.onHost(name):
 		return "its interpreter " + name + " does not exist on the host; install it, or correct the path"
 	}
@@ -171,8 +171,8 @@ func (i inside) onHost(name string) bool {
 	return err != unix.ENOENT && err != unix.ENOTDIR
 }
 
-func (i inside) inaccessible(program string) string {
-	stat, err := i.stat(program)
+func (i inside) explainAccess(program string) string {
+	stat, err := i.statFile(program)
 	if err != nil {
 		return "a folder on its path cannot be searched by the service's user"
 	}
@@ -182,15 +182,15 @@ func (i inside) inaccessible(program string) string {
 	if stat.Mode&0o111 == 0 {
 		return "not executable: chmod +x"
 	}
-	if name := i.interpreter(program); name != "" && !i.executable(i.at(name)) {
+	if name := i.findInterpreter(program); name != "" && !i.isExecutable(i.absolutePath(name)) {
 		return "its interpreter " + name + " is not executable by the service's user"
 	}
 	return "the service's user may not reach or execute it, or its file system is mounted noexec"
 }
 
-// interpreter is what the kernel starts a program with; "" is none.
-func (i inside) interpreter(program string) string {
-	f, err := i.open(program, unix.O_RDONLY)
+// findInterpreter is what the kernel starts a program with; "" is none.
+func (i inside) findInterpreter(program string) string {
+	f, err := i.openFile(program, unix.O_RDONLY)
 	if err != nil {
 		return ""
 	}
@@ -227,5 +227,5 @@ func (i inside) explainFolder(dir string, errno unix.Errno) error {
 	case errno == unix.ENOENT && !i.onHost(dir):
 		cure = "it is neither inside nor on the host; create it and mount it, or correct the path"
 	}
-	return &StageError{Step: "working_directory", Path: dir, Errno: errno, Cure: cure}
+	return &StepError{Step: "working_directory", Path: dir, Errno: errno, Cure: cure}
 }

@@ -27,8 +27,8 @@ type format struct {
 	magic, mask []byte
 }
 
-// takes reports whether the entry is for a file with this name, that begins with head.
-func (f format) takes(name string, head []byte) bool {
+// isFor reports whether the entry is for a file with this name, that begins with head.
+func (f format) isFor(name string, head []byte) bool {
 	if f.extension != "" {
 		return strings.HasSuffix(name, "."+f.extension)
 	}
@@ -132,16 +132,16 @@ func otherFormats() (all []format, known bool) {
 	return readFormats(fd.Link(tree))
 }
 
-// otherwise reports whether a file of a format that is not the kernel's own may be
+// hasFormat reports whether a file of a format that is not the kernel's own may be
 // executed all the same. Where the entries cannot be read, nobody has one for text
 // without an extension.
-func otherwise(name string, head []byte) bool {
+func hasFormat(name string, head []byte) bool {
 	all, known := otherFormats()
 	if !known {
 		return strings.Contains(filepath.Base(name), ".") || bytes.ContainsFunc(head, func(r rune) bool { return r < '\t' || 0x0e <= r && r < ' ' })
 	}
 	for _, f := range all {
-		if f.takes(name, head) {
+		if f.isFor(name, head) {
 			return true
 		}
 	}
@@ -151,9 +151,9 @@ func otherwise(name string, head []byte) bool {
 // machines are the names of e_machine, elf(5), as Go's tools write them.
 var machines = map[uint16]string{3: "386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 258: "loong64"}
 
-// alien is the machine that a program is built for, if it is certainly not this one; "" if
+// foreignMachine is the machine that a program is built for, if it is certainly not this one; "" if
 // it is, or where the kernel may execute it too: 32 bits beside 64.
-func alien(head []byte) string {
+func foreignMachine(head []byte) string {
 	if len(head) < 20 || !bytes.HasPrefix(head, []byte("\x7fELF")) {
 		return ""
 	}
@@ -172,17 +172,17 @@ func alien(head []byte) string {
 	return name
 }
 
-// unknown says why the kernel knows no way to execute a file.
-func (i inside) unknown(program string) string {
+// explainFormat says why the kernel knows no way to execute a file.
+func (i inside) explainFormat(program string) string {
 	const what = "neither a program for this machine nor a script that starts with #!"
-	f, err := i.open(program, unix.O_RDONLY)
+	f, err := i.openFile(program, unix.O_RDONLY)
 	if err != nil {
 		return what
 	}
 	defer func() { _ = f.Close() }()
 	head := make([]byte, headSize)
 	n, err := f.ReadAt(head, 0)
-	switch machine := alien(head[:n]); {
+	switch machine := foreignMachine(head[:n]); {
 	case n == 0 && err != nil:
 		return what + "; the file is empty"
 	case bytes.HasPrefix(head, []byte("\ufeff")), bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):

@@ -10,8 +10,8 @@ import (
 	"activator/internal/kernel/proc"
 )
 
-// freezePatience is how long a process may take to stand still.
-const freezePatience = 50 * time.Millisecond
+// freezeTimeout is how long a process may take to stand still.
+const freezeTimeout = 50 * time.Millisecond
 
 // StopIf is [Process.Stop] if still says so while the process stands still: what it
 // sees then does not change until the signal is there. In particular a program that
@@ -20,38 +20,38 @@ const freezePatience = 50 * time.Millisecond
 // it may have, and what it does with him after the signal is its own affair.
 func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed bool, err error) {
 	// Before it stands still: what is blocked then for the moment of a fork stays so.
-	heard := p.hears(sig)
-	if !p.freeze() {
+	heard := p.hearsSignal(sig)
+	if !p.stopThreads() {
 		return false, false, nil
 	}
-	defer p.thaw()
+	defer p.continueThreads()
 	if !still() {
 		return false, false, nil
 	}
-	killed, err = p.stop(sig, func(sig syscall.Signal) bool {
+	killed, err = p.stopUnless(sig, func(sig syscall.Signal) bool {
 		status, err := proc.Status(p.pid)
-		return heard || err != nil || catches(status, sig)
+		return heard || err != nil || catchesSignal(status, sig)
 	})
 	return err == nil, killed, err
 }
 
-func (p *Process) hears(sig syscall.Signal) bool {
+func (p *Process) hearsSignal(sig syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.running && !p.reaped && p.heard(sig)
+	return p.running && !p.reaped && p.handles(sig)
 }
 
-// freezes reports whether the program is the process that we started; with mu held.
-func (p *Process) freezes() bool {
-	return p.running && !p.reaped && !p.group && !p.kept && p.mainFD == nil
+// canFreeze reports whether the program is the process that we started; with mu held.
+func (p *Process) canFreeze() bool {
+	return p.running && !p.reaped && !p.group && !p.hasReaper && p.mainFD == nil
 }
 
-// freeze stops all threads of the process, and is true when they have stopped, or
+// stopThreads stops all threads of the process, and is true when they have stopped, or
 // need not.
-func (p *Process) freeze() bool {
+func (p *Process) stopThreads() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.freezes() {
+	if !p.canFreeze() {
 		return true
 	}
 	if status, err := proc.Status(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
@@ -61,11 +61,11 @@ func (p *Process) freeze() bool {
 	if unix.Kill(p.pid, unix.SIGSTOP) != nil {
 		return true // it is gone
 	}
-	for deadline := time.Now().Add(freezePatience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(freezeTimeout); time.Now().Before(deadline); {
 		// Without WEXITED: its end is Wait's.
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_PID, p.pid, &info, unix.WSTOPPED|unix.WNOHANG, nil)
-		if err == nil && info.Signo != 0 || err == unix.ECHILD || p.ends(time.Millisecond) { // a thread may be on its way out of the kernel
+		if err == nil && info.Signo != 0 || err == unix.ECHILD || p.awaitEnd(time.Millisecond) { // a thread may be on its way out of the kernel
 			return true
 		}
 	}
@@ -73,10 +73,10 @@ func (p *Process) freeze() bool {
 	return false
 }
 
-func (p *Process) thaw() {
+func (p *Process) continueThreads() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.freezes() {
+	if p.canFreeze() {
 		_ = unix.Kill(p.pid, unix.SIGCONT)
 	}
 }

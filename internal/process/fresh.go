@@ -11,12 +11,12 @@ import (
 	"activator/internal/sandbox"
 )
 
-// taken is what a sandbox took from the host when it was built, so that much
+// hostState is what a sandbox took from the host when it was built, so that much
 // later one can tell whether it would take the same again. A mount of a single file
 // is that inode: a program that is replaced, by rename(2) as package managers do,
 // stays the old one in it. What happens inside a folder that is mounted, and what
 // is written to a file, is seen by itself.
-type taken struct {
+type hostState struct {
 	mounts *mountTable
 	table  []mount // at that time; shared, never changed
 	stats  []inode
@@ -31,30 +31,30 @@ type inode struct {
 	listed   bool // what it lists counts, links among it: so its mtime does
 }
 
-// from notes what Resolve will look at, before it does.
-func (t *taken) from(b *birth) {
+// noteHost notes what Resolve will look at, before it does.
+func (t *hostState) noteHost(b *preparation) {
 	t.mounts = &b.starter.mounts
-	t.table = t.mounts.now()
+	t.table = t.mounts.currentMounts()
 	top := b.plan.Sandbox.Root
 	if top == "" {
 		top = "/" // of which /lib* are taken
 	}
-	t.note(top, true)
+	t.notePath(top, true)
 	if path := sandbox.NetworkPath(b.plan.Sandbox.Network); path != "" {
-		t.note(path, false)
+		t.notePath(path, false)
 	}
 }
 
-// sources notes what the plan's mounts are of, before they are opened.
-func (t *taken) sources(plan *sandbox.Plan) {
+// noteSources notes what the plan's mounts are of, before they are opened.
+func (t *hostState) noteSources(plan *sandbox.Plan) {
 	for _, entry := range plan.Entries {
 		if entry.Kind == sandbox.ReadOnly || entry.Kind == sandbox.Writable {
-			t.note(entry.Source, false)
+			t.notePath(entry.Source, false)
 		}
 	}
 }
 
-func (t *taken) note(path string, listed bool) {
+func (t *hostState) notePath(path string, listed bool) {
 	t.stats = append(t.stats, statOf(path, listed))
 }
 
@@ -70,29 +70,29 @@ func statOf(path string, listed bool) inode {
 	return i
 }
 
-// Fresh reports whether a process that waits, prepared for an [Absent] client, would be
+// IsFresh reports whether a process that waits, prepared for an absent client, would be
 // prepared with the same files and mounts of the host again. It takes a few
 // microseconds; false makes the process of no use: Close it and prepare another. What
 // is mounted was opened long ago: a path that somebody bends now can only make it false.
-func (p *Process) Fresh() bool {
-	t := &p.taken
+func (p *Process) IsFresh() bool {
+	t := &p.host
 	for i := range t.stats {
 		if statOf(t.stats[i].path, t.stats[i].listed) != t.stats[i] {
 			return false
 		}
 	}
-	return t.mounts == nil || t.sameMounts(t.mounts.now())
+	return t.mounts == nil || t.sameMounts(t.mounts.currentMounts())
 }
 
-// NewFastPath is what Fresh and Release do of a process that waits, as far as it takes
+// NewFastPath is what IsFresh and Release do of a process that waits, as far as it takes
 // neither another thread nor waiting; nil: it has to be done by them. The caller
 // closes it.
 func (p *Process) NewFastPath() (*epoll.FastPath, error) {
-	r, err := epoll.NewFastPath(p.control, wordGo)
+	r, err := epoll.NewFastPath(p.control, msgGo)
 	if err != nil {
 		return nil, err
 	}
-	if p.taken.mounts != nil {
+	if p.host.mounts != nil {
 		// One of its own: what has changed is told once. Before it is asked whether
 		// anything has until now.
 		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -102,10 +102,10 @@ func (p *Process) NewFastPath() (*epoll.FastPath, error) {
 		}
 		r.AddQuiet(fd, unix.POLLPRI)
 	}
-	for _, i := range p.taken.few() {
+	for _, i := range p.host.listInodes() {
 		r.AddPath(i.path, i.Inode)
 	}
-	if !p.addGuard(r) || !p.Fresh() {
+	if !p.addGuard(r) || !p.IsFresh() {
 		r.Close()
 		return nil, nil
 	}
@@ -118,10 +118,10 @@ type seen struct {
 	epoll.Inode
 }
 
-// few is what has to be compared from now on. What stands directly in the folder
+// listInodes is what has to be compared from now on. What stands directly in the folder
 // that is listed is the same for as long as the time of the folder's last change is,
 // which nobody can set; mounts are looked at by themselves.
-func (t *taken) few() (all []seen) {
+func (t *hostState) listInodes() (all []seen) {
 	folder := ""
 	for _, i := range t.stats {
 		s := seen{i.path, epoll.Inode{Dev: i.dev, Ino: i.ino, Mtime: i.mtime}}
@@ -140,11 +140,11 @@ func (t *taken) few() (all []seen) {
 }
 
 // sameMounts reports whether the mounts below the sources are the same.
-func (t *taken) sameMounts(now []mount) bool {
+func (t *hostState) sameMounts(now []mount) bool {
 	if len(now) == len(t.table) && (len(now) == 0 || &now[0] == &t.table[0]) {
 		return true
 	}
-	before, after := t.below(t.table), t.below(now)
+	before, after := t.mountsBelow(t.table), t.mountsBelow(now)
 	if len(before) != len(after) {
 		return false
 	}
@@ -156,9 +156,9 @@ func (t *taken) sameMounts(now []mount) bool {
 	return true
 }
 
-// below picks the mounts that came along with a source. Those above are in the
+// mountsBelow picks the mounts that came along with a source. Those above are in the
 // device numbers of what is noted.
-func (t *taken) below(table []mount) (found []mount) {
+func (t *hostState) mountsBelow(table []mount) (found []mount) {
 	for _, m := range table {
 		for i := range t.stats {
 			if !t.stats[i].listed && isBelow(m.point, t.stats[i].path) {

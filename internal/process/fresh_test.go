@@ -45,13 +45,13 @@ func TestFresh(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p, folder := waiting(t)
-			if !p.Fresh() {
+			if !p.IsFresh() {
 				t.Fatal("it is stale from the beginning")
 			}
 			if err := test.does(folder); err != nil {
 				t.Fatal(err)
 			}
-			if got := p.Fresh(); got != test.fresh {
+			if got := p.IsFresh(); got != test.fresh {
 				t.Errorf("Fresh is %v", got)
 			}
 		})
@@ -83,7 +83,7 @@ func waiting(t *testing.T) (*service, string) {
 	}
 	process.Sandbox.ReadOnly = []spec.Mount{{Host: folder + "/read", Inside: "/read"}, {Host: folder + "/link", Inside: "/link"}}
 	process.Sandbox.Writable = append(process.Sandbox.Writable, spec.Mount{Host: folder + "/write", Inside: "/write"})
-	p, err := prepareFor(t, process, Given{Client: Absent})
+	p, err := prepareFor(t, process, Inputs{Client: ClientAbsent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestFreshMounts(t *testing.T) {
 		if err != nil {
 			ktest.Skip(t, "mount: %v", err)
 		}
-		if got := p.Fresh(); got != want {
+		if got := p.IsFresh(); got != want {
 			t.Errorf("Fresh is %v", got)
 		}
 	}
@@ -122,17 +122,17 @@ func TestFreshMounts(t *testing.T) {
 // The table is read again only when something has been mounted.
 func TestMountTableRemembers(t *testing.T) {
 	var table mountTable
-	defer table.close()
-	first := table.now()
+	defer table.closeTable()
+	first := table.currentMounts()
 	if !slices.ContainsFunc(first, func(m mount) bool { return m.point == "/" }) {
 		t.Fatalf("no root in %v", first)
 	}
-	if again := table.now(); &again[0] != &first[0] {
+	if again := table.currentMounts(); &again[0] != &first[0] {
 		t.Error("read again, and nothing has changed")
 	}
 }
 
-// A stage that waits ends by itself when it is told to, or is killed.
+// A child that waits ends by itself when it is told to, or is killed.
 func TestStartedWithoutRelease(t *testing.T) {
 	p, err := prepare(t, spec.Process{Name: "waits", Argv: []string{"/bin/true"}})
 	if err != nil {
@@ -141,7 +141,7 @@ func TestStartedWithoutRelease(t *testing.T) {
 	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Started(t.Context()); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+	if err := p.AwaitExec(t.Context()); err == nil || !strings.Contains(err.Error(), "signal: killed") {
 		t.Errorf("started: %v", err)
 	}
 	if err := p.Release(); err != nil {

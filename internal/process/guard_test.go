@@ -56,7 +56,7 @@ func holdRebels(ways []string) {
 			killAndSee(guardPid())
 			continue
 		}
-		p, err := s.Prepare(context.Background(), helperSpec("rebel", way), Given{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
+		p, err := s.Prepare(context.Background(), helperSpec("rebel", way), Inputs{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
 		if err == nil {
 			err = p.Go(context.Background())
 		}
@@ -287,7 +287,7 @@ func TestGuardOutlivesSignals(t *testing.T) {
 
 func prepared(t *testing.T, s *Starter, process spec.Process) *Process {
 	t.Helper()
-	p, err := s.Prepare(t.Context(), process, Given{})
+	p, err := s.Prepare(t.Context(), process, Inputs{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -219,7 +219,7 @@ func beActivator(args []string) {
 	}
 	fmt.Println("ready")
 	for {
-		p, err := s.Prepare(context.Background(), process, Given{})
+		p, err := s.Prepare(context.Background(), process, Inputs{})
 		if err == nil {
 			err = p.Go(context.Background())
 		}
@@ -227,7 +227,7 @@ func beActivator(args []string) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		if _, err = s.Prepare(context.Background(), process, Given{}); err != nil {
+		if _, err = s.Prepare(context.Background(), process, Inputs{}); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -238,7 +238,7 @@ func beActivator(args []string) {
 // nested starts a sandbox from where it is, and shows what came of it.
 func nested() {
 	s := starterFor()
-	p, err := s.Prepare(context.Background(), helperSpec("view"), Given{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
+	p, err := s.Prepare(context.Background(), helperSpec("view"), Inputs{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
 	if err == nil {
 		err = p.Go(context.Background())
 	}

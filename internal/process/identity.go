@@ -23,17 +23,17 @@ type identity struct {
 	asRoot     bool // 0 inside is ourselves outside, who are not root
 }
 
-// host is the id outside that the id inside stands for.
-func (id identity) host() (uid, gid int) {
+// hostIDs is the id outside that the id inside stands for.
+func (id identity) hostIDs() (uid, gid int) {
 	if id.asRoot {
 		return os.Geteuid(), os.Getegid()
 	}
 	return id.uid, id.gid
 }
 
-// identify says who the service runs as: as root the user it names or an id of
+// findIdentity says who the service runs as: as root the user it names or an id of
 // its own, else ourselves.
-func identify(s *spec.Process) (identity, error) {
+func findIdentity(s *spec.Process) (identity, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	own := s.ID
 	if own == 0 {
@@ -42,7 +42,7 @@ func identify(s *spec.Process) (identity, error) {
 	switch {
 	case s.User != "":
 		return lookUpUser(s, uid)
-	case uid == 0 && !s.Bare && mapped("/proc/self/uid_map", own) && mapped("/proc/self/gid_map", own):
+	case uid == 0 && !s.Bare && isMapped("/proc/self/uid_map", own) && isMapped("/proc/self/gid_map", own):
 		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
 		return id, setGroup(s, &id)
 	}
@@ -64,7 +64,7 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 		// A number needs no entry in passwd(5).
 		number, bad := strconv.ParseUint(s.User, 10, 31)
 		if bad != nil {
-			return id, &StageError{Step: "user", Path: s.User, Cure: "no such user; create it, or give a number"}
+			return id, &StepError{Step: "user", Path: s.User, Cure: "no such user; create it, or give a number"}
 		}
 		id.uid, id.gid = int(number), int(number)
 	} else {
@@ -80,7 +80,7 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 		return id, setGroup(s, &id)
 	}
 	if own != 0 && id.uid != own {
-		return id, &StageError{Step: "user", Path: s.User, Errno: syscall.EPERM,
+		return id, &StepError{Step: "user", Path: s.User, Errno: syscall.EPERM,
 			Cure: "only root starts services as another user; run the activator as root, or as this user and leave user away"}
 	}
 	if id.uid == own {
@@ -117,19 +117,19 @@ func setGroup(s *spec.Process, id *identity) error {
 	}
 	gid, bad := strconv.ParseUint(number, 10, 31)
 	if bad != nil {
-		return &StageError{Step: "group", Path: s.Group, Cure: "no such group; create it, or give a number"}
+		return &StepError{Step: "group", Path: s.Group, Cure: "no such group; create it, or give a number"}
 	}
 	if !id.change && int(gid) != id.gid {
-		return &StageError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
+		return &StepError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
 			Cure: "only root starts services as another group; run the activator as root"}
 	}
 	id.gid = int(gid)
 	return nil
 }
 
-// mapped reports whether our own user namespace has the id: in one with a
+// isMapped reports whether our own user namespace has the id: in one with a
 // single id a service can only be that id.
-func mapped(file string, id int) bool {
+func isMapped(file string, id int) bool {
 	f, err := os.Open(file)
 	if err != nil {
 		return true // no /proc: let the kernel say it
@@ -160,8 +160,8 @@ func withDefaults(process *spec.Process) []string {
 	return appendMissing(process.Env, environment...)
 }
 
-// environ adds HOME and USER, where the specification has none.
-func (id identity) environ(env []string) []string {
+// completeEnv adds HOME and USER, where the specification has none.
+func (id identity) completeEnv(env []string) []string {
 	return appendMissing(env, "HOME="+id.home, "USER="+id.name)
 }
 

@@ -10,10 +10,10 @@ import (
 	"activator/internal/spec"
 )
 
-func resource(l spec.Limit) (number int, err error) {
+func resourceNumber(l spec.Limit) (number int, err error) {
 	number, known := l.Number()
 	if !known {
-		return 0, &StageError{Step: "limit", Path: l.Resource, Cure: "no such resource, see limits.conf(5)"}
+		return 0, &StepError{Step: "limit", Path: l.Resource, Cure: "no such resource, see limits.conf(5)"}
 	}
 	return number, nil
 }
@@ -23,13 +23,13 @@ func resource(l spec.Limit) (number int, err error) {
 // because a small limit would already hinder it.
 func raiseLimits(pid int, limits []spec.Limit) error {
 	for _, limit := range limits {
-		number, err := resource(limit)
+		number, err := resourceNumber(limit)
 		if err != nil {
 			return err
 		}
 		var now unix.Rlimit
 		if err := unix.Prlimit(pid, number, nil, &now); err != nil {
-			return &StageError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err)}
+			return &StepError{Step: "limit", Path: limit.Resource, Errno: errnoOf(err)}
 		}
 		if limit.Hard <= now.Max {
 			continue
@@ -42,9 +42,9 @@ func raiseLimits(pid int, limits []spec.Limit) error {
 	return nil
 }
 
-func limitRefused(resource string, errno syscall.Errno, most uint64) *StageError {
-	return &StageError{Step: "limit", Path: resource, Errno: errno,
-		Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", amount(most))}
+func limitRefused(resource string, errno syscall.Errno, most uint64) *StepError {
+	return &StepError{Step: "limit", Path: resource, Errno: errno,
+		Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", limitText(most))}
 }
 
 // limits adds two, where the specification says nothing of them.
@@ -74,7 +74,7 @@ func completeLimits(s *spec.Process) []spec.Limit {
 	return append(limits, spec.Limit{Resource: "core", Soft: most, Hard: most})
 }
 
-func amount(n uint64) string {
+func limitText(n uint64) string {
 	if n == spec.Unlimited {
 		return "unlimited"
 	}

@@ -12,16 +12,16 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// Listener returns the descriptor on which the process's supervised calls are
+// TakeListener returns the descriptor on which the process's supervised calls are
 // answered, see [spec.Sandbox.Supervised] and seccomp_unotify(2): it is readable
 // when one waits, and at end of file (POLLHUP) when nobody is left who could ask. The
 // caller closes it; from then on the calls fail with ENOSYS. nil without
 // supervision, and at the second call. It is there after Prepare.
-func (p *Process) Listener() *os.File {
+func (p *Process) TakeListener() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	listener := p.watch
-	p.watch = nil
+	listener := p.listener
+	p.listener = nil
 	return listener
 }
 
@@ -29,8 +29,8 @@ func (p *Process) Listener() *os.File {
 // has another one is not of its own making. 0 without supervision.
 func (p *Process) NetnsCookie() uint64 { return p.cookie }
 
-// listener reads a word, and if it is wordWatch what comes with it.
-func (p *Process) listener() (byte, error) {
+// receiveListener reads a word, and if it is msgListener what comes with it.
+func (p *Process) receiveListener() (byte, error) {
 	var word [1]byte
 	var message fdpass.Receiver
 	n, listener := 0, -1
@@ -43,7 +43,7 @@ func (p *Process) listener() (byte, error) {
 		return 0, err
 	case n == 0:
 		return 0, io.EOF
-	case word[0] != wordWatch:
+	case word[0] != msgListener:
 		return word[0], nil
 	case listener < 0:
 		return 0, syscall.EPROTO
@@ -52,7 +52,7 @@ func (p *Process) listener() (byte, error) {
 		_ = unix.Close(listener)
 		return 0, os.NewSyscallError("fcntl", err)
 	}
-	p.watch = os.NewFile(uintptr(listener), "seccomp listener")
-	p.cookie = binary.NativeEndian.Uint64(p.steps.cookie.Bytes)
+	p.listener = os.NewFile(uintptr(listener), "seccomp listener")
+	p.cookie = binary.NativeEndian.Uint64(p.calls.cookie.Bytes)
 	return word[0], nil
 }

@@ -23,10 +23,10 @@ func (p *Process) SetMain(innerPid int) error {
 	if p.reaped || p.mainFD != nil && innerPid == p.mainPID {
 		return nil
 	}
-	if status, err := proc.Status(p.pid); err == nil && inner(status) == innerPid {
+	if status, err := proc.Status(p.pid); err == nil && pidInside(status) == innerPid {
 		return nil // it is the main one already
 	}
-	pid, err := p.find(innerPid)
+	pid, err := p.findPid(innerPid)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (p *Process) SetMain(innerPid int) error {
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
 	}
-	if again, err := p.find(innerPid); err != nil || again != pid {
+	if again, err := p.findPid(innerPid); err != nil || again != pid {
 		_ = unix.Close(fd)
 		return fmt.Errorf("main process %d: %w", innerPid, syscall.ESRCH)
 	}
@@ -50,7 +50,7 @@ func (p *Process) SetMain(innerPid int) error {
 // watchMain ends the service with its main process. It ends when main is closed.
 func (p *Process) watchMain(main *os.File) {
 	defer p.main.Done()
-	if readable(main) == nil {
+	if awaitReadable(main) == nil {
 		p.Kill()
 	}
 }
@@ -63,19 +63,19 @@ func (p *Process) signalMain(sig syscall.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
-// find translates a pid of the service's namespace to ours: a descendant of the
+// findPid translates a pid of the service's namespace to ours: a descendant of the
 // process whose last NSpid it is.
-func (p *Process) find(innerPid int) (int, error) {
+func (p *Process) findPid(innerPid int) (int, error) {
 	for _, pid := range proc.Pids() {
 		status, err := proc.Status(pid)
-		if err == nil && inner(status) == innerPid && p.ancestor(status) {
+		if err == nil && pidInside(status) == innerPid && p.isAncestor(status) {
 			return pid, nil
 		}
 	}
 	return 0, fmt.Errorf("main process %d is not of this service: %w", innerPid, syscall.ESRCH)
 }
 
-func (p *Process) ancestor(status map[string]string) bool {
+func (p *Process) isAncestor(status map[string]string) bool {
 	for range 64 { // generations; a loop cannot be, but pids are reused while we look
 		parent, err := strconv.Atoi(status["PPid"])
 		if err != nil || parent <= 1 && parent != p.pid {
@@ -91,8 +91,8 @@ func (p *Process) ancestor(status map[string]string) bool {
 	return false
 }
 
-// inner is the pid in the innermost namespace, the last one of NSpid.
-func inner(status map[string]string) int {
+// pidInside is the pid in the innermost namespace, the last one of NSpid.
+func pidInside(status map[string]string) int {
 	fields := strings.Fields(status["NSpid"])
 	if len(fields) == 0 {
 		return 0

@@ -8,8 +8,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if IsStage() {
-		Stage()
+	if IsHelper() {
+		RunHelper()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "helper" {
 		helper(os.Args[2:])

@@ -145,8 +145,8 @@ func TestNotifySocketHasNoPathOnTheHost(t *testing.T) {
 		process := helperSpec("notify", "READY=1")
 		process.Notify, process.Bare = true, bare
 		s := start(t, process)
-		socket := s.NotifySocket()
-		if s.NotifySocket() != nil {
+		socket := s.TakeNotifySocket()
+		if s.TakeNotifySocket() != nil {
 			t.Error("returned twice")
 		}
 		conn, err := socket.SyscallConn()

@@ -30,9 +30,9 @@ type mountTable struct {
 	known []mount
 }
 
-// now returns the mounts, in memory that is never changed; the same memory if
+// currentMounts returns the mounts, in memory that is never changed; the same memory if
 // nothing has changed. Without /proc it is empty.
-func (t *mountTable) now() []mount {
+func (t *mountTable) currentMounts() []mount {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first := t.file == nil
@@ -46,13 +46,13 @@ func (t *mountTable) now() []mount {
 	}
 	// Asked also the first time, before it is read: what changes meanwhile shows at
 	// the next.
-	if changed(t.file) || first {
+	if haveChanged(t.file) || first {
 		t.known = readMounts(t.file)
 	}
 	return t.known
 }
 
-func changed(file *os.File) bool {
+func haveChanged(file *os.File) bool {
 	events, _ := fd.PollFile(file, unix.POLLPRI, 0)
 	return events != 0
 }
@@ -74,14 +74,14 @@ func parseMounts(text []byte) (all []mount) {
 		}
 		id, err := strconv.Atoi(fields[0])
 		if err == nil {
-			all = append(all, mount{id, unescape(fields[4])})
+			all = append(all, mount{id, unescapePath(fields[4])})
 		}
 	}
 	return all
 }
 
-// unescape undoes mangle of the kernel: a blank is \040.
-func unescape(text string) string {
+// unescapePath undoes mangle of the kernel: a blank is \040.
+func unescapePath(text string) string {
 	var b strings.Builder
 	for {
 		before, after, found := strings.Cut(text, `\`)
@@ -106,7 +106,7 @@ func isBelow(path, folder string) bool {
 	return found && (rest == "" || rest[0] == '/' || folder == "/")
 }
 
-func (t *mountTable) close() {
+func (t *mountTable) closeTable() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.file != nil {

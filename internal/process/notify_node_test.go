@@ -15,7 +15,7 @@ func TestNodeBeforeProgram(t *testing.T) {
 	defer starter.Close()
 	process := helperSpec("exit", "0")
 	process.Notify, process.Sandbox.Seal = true, true
-	p, err := starter.Prepare(t.Context(), process, Given{Client: There})
+	p, err := starter.Prepare(t.Context(), process, Inputs{Client: ClientWaiting})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestNodeBeforeProgram(t *testing.T) {
 	if p.NotifyNode() == nil {
 		t.Error("nobody answers for where it reports: the test proves nothing")
 	}
-	if listener := p.Listener(); listener != nil {
+	if listener := p.TakeListener(); listener != nil {
 		defer listener.Close()
 	}
 	if err := p.Go(t.Context()); err != nil {

@@ -29,8 +29,8 @@ func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
 	n := &notifySocket{file: os.NewFile(uintptr(fd), "notify")}
 	// Before bind: the first message already tells who sent it.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
-		n.close()
-		return nil, &StageError{Step: "notify", Errno: errnoOf(err)}
+		n.closeSocket()
+		return nil, &StepError{Step: "notify", Errno: errnoOf(err)}
 	}
 	if !bare {
 		return n, nil
@@ -46,34 +46,34 @@ func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
 		}
 	}
 	if err != nil {
-		n.close()
-		return nil, &StageError{Step: "notify", Path: n.path, Errno: errnoOf(err)}
+		n.closeSocket()
+		return nil, &StepError{Step: "notify", Path: n.path, Errno: errnoOf(err)}
 	}
 	return n, nil
 }
 
-func (n *notifySocket) close() {
+func (n *notifySocket) closeSocket() {
 	if n.file != nil {
 		_ = n.file.Close()
 	}
 	if n.node != nil {
 		_ = n.node.Close()
 	}
-	n.unlink()
+	n.removeFolder()
 }
 
 // openNode opens the node of the socket in the sandbox of a child, which has bound it and
 // is not the program yet.
 func (n *notifySocket) openNode(pid int) (err error) {
 	if n.path != "" {
-		n.node, err = inside{root: "/"}.open(n.path, unix.O_PATH)
+		n.node, err = inside{root: "/"}.openFile(n.path, unix.O_PATH)
 		return err
 	}
-	n.node, err = inside{root: fmt.Sprintf("/proc/%d/root", pid)}.open(NotifyPath, unix.O_PATH)
+	n.node, err = inside{root: fmt.Sprintf("/proc/%d/root", pid)}.openFile(NotifyPath, unix.O_PATH)
 	return err
 }
 
-func (n *notifySocket) unlink() {
+func (n *notifySocket) removeFolder() {
 	if n.folder != "" {
 		_ = os.RemoveAll(n.folder)
 	}

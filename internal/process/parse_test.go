@@ -43,7 +43,7 @@ func TestPlanTravels(t *testing.T) {
 func FuzzReadPlan(f *testing.F) {
 	f.Add([]byte{})
 	c := codec{}
-	c.plan(&plan{Process: spec.Process{Argv: []string{"a"}, Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: 2}}}})
+	c.codePlan(&plan{Process: spec.Process{Argv: []string{"a"}, Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: 2}}}})
 	f.Add(c.data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		wire := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))

@@ -17,32 +17,32 @@ import (
 // Process is one child, from its clone to its end. All methods may be
 // called from any goroutine.
 type Process struct {
-	starter *Starter
-	pid     int
-	engine  Engine // nil: none
-	group   bool   // bare: its session's first process group has its number
-	pidOne  bool   // it is pid 1 of its own namespace
-	goes    bool   // without Release
-	kept    bool   // by a reaper: control stays open, its end of file ends everything
-	pidfd   *os.File
-	control *os.File
-	notify  *notifySocket
-	folders []string
-	env     []string // that it will have, as far as it is known
-	taken   taken    // from the host, when it was prepared
+	starter        *Starter
+	pid            int
+	engine         Engine // nil: none
+	group          bool   // bare: its session's first process group has its number
+	pidOne         bool   // it is pid 1 of its own namespace
+	needsNoRelease bool   // without Release
+	hasReaper      bool   // by a reaper: control stays open, its end of file ends everything
+	pidfd          *os.File
+	control        *os.File
+	notify         *notifySocket
+	folders        []string
+	env            []string  // that it will have, as far as it is known
+	host           hostState // from the host, when it was prepared
 
 	wait sync.Once // reaps
 	exit Exit
 	err  error
 	main sync.WaitGroup // the watch of SetMain
 
-	mu      sync.Mutex
-	running bool // execve succeeded
-	reaped  bool // pid is nobody's any more
-	closed  bool
-	steps   *steps   // what it does until it execs; nil: it has, or is gone
-	watch   *os.File // the filter's listener; nil: none, or taken
-	cookie  uint64   // of its network namespace, with a listener
+	mu       sync.Mutex
+	running  bool // execve succeeded
+	reaped   bool // pid is nobody's any more
+	closed   bool
+	calls    *callList // what it does until it execs; nil: it has, or is gone
+	listener *os.File  // the filter's listener; nil: none, or taken
+	cookie   uint64    // of its network namespace, with a listener
 
 	namespace uint64   // of mounts, of an engine
 	mainFD    *os.File // pidfd of the process SetMain named; nil: pid itself
@@ -69,130 +69,132 @@ func (e Exit) String() string {
 	return "signal: " + e.Signal.String()
 }
 
-// adopt takes the child.
-func (b *birth) adopt(c child) (*Process, error) {
+// adoptChild takes the child.
+func (b *preparation) adoptChild(c child) (*Process, error) {
 	for _, fd := range []int{c.pidfd, c.control} {
 		if err := unix.SetNonblock(fd, true); err != nil {
-			c.discard()
-			return nil, &StageError{Step: "start", Errno: errnoOf(err), Cure: "this kernel has no pidfds, Linux 5.15 is needed"}
+			c.endChild()
+			return nil, &StepError{Step: "start", Errno: errnoOf(err), Cure: "this kernel has no pidfds, Linux 5.15 is needed"}
 		}
 	}
 	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, kept: b.plan.Sandbox.Init, goes: !b.waits() && !b.plan.Sandbox.Init,
+		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, hasReaper: b.plan.Sandbox.Init, needsNoRelease: !b.waitsForRelease() && !b.plan.Sandbox.Init,
 		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control: os.NewFile(uintptr(c.control), "control"),
-		notify:  b.notify, folders: b.folders, taken: b.taken, steps: b.steps,
+		notify:  b.notify, folders: b.folders, host: b.taken, calls: b.calls,
 	}
-	if b.engaged {
-		p.engine, b.engaged = b.engine, false
+	if b.mustEnd {
+		p.engine, b.mustEnd = b.engine, false
 	}
-	b.notify, b.folders, b.steps = nil, nil, nil
+	b.notify, b.folders, b.calls = nil, nil, nil
 	return p, nil
 }
 
-// waits reports whether the child waits for Release: for its client, or for us to open what
+// waitsForRelease reports whether the child waits for Release: for its client, or for us to open what
 // the service reports to, before the program can put something else at that path.
-func (b *birth) waits() bool {
-	return b.client != There || b.notify != nil && b.supervised()
+func (b *preparation) waitsForRelease() bool {
+	return b.client != ClientWaiting || b.notify != nil && b.isSupervised()
 }
 
-// supervised reports whether the child has a filter that asks a supervisor.
-func (b *birth) supervised() bool { return b.walls != nil || b.sandbox != nil && b.sandbox.Listener }
+// isSupervised reports whether the child has a filter that asks a supervisor.
+func (b *preparation) isSupervised() bool {
+	return b.restrictions != nil || b.sandbox != nil && b.sandbox.Listener
+}
 
 // beforeNode is for a test.
 var beforeNode = func() {}
 
-// ready gives the child what it needs, and waits until it is built.
-func (p *Process) ready(ctx context.Context, b *birth) error {
+// buildChild gives the child what it needs, and waits until it is built.
+func (p *Process) buildChild(ctx context.Context, b *preparation) error {
 	if err := raiseLimits(p.pid, b.plan.Limits); err != nil {
 		return err
 	}
 	defer fd.EndWith(ctx, p.control.SetDeadline)()
-	if err := p.tell(b); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return p.broken(ctx, "start", err)
+	if err := p.sendInputs(b); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return p.explainEnd(ctx, "start", err)
 	}
-	if b.supervised() {
-		word, err := p.listener()
+	if b.isSupervised() {
+		word, err := p.receiveListener()
 		if err != nil {
-			return p.broken(ctx, "prepare", err)
+			return p.explainEnd(ctx, "prepare", err)
 		}
-		if word != wordWatch {
-			return p.refused(ctx, word, "prepare")
+		if word != msgListener {
+			return p.readRefusal(ctx, word, "prepare")
 		}
 		if p.notify != nil {
 			beforeNode()
 			if err := p.notify.openNode(p.pid); err != nil {
-				return p.broken(ctx, "notify", err)
+				return p.explainEnd(ctx, "notify", err)
 			}
 		}
 	}
-	word, err := p.word()
+	word, err := p.readMessage()
 	if err != nil {
-		return p.broken(ctx, "prepare", err)
+		return p.explainEnd(ctx, "prepare", err)
 	}
-	if word == wordReady {
+	if word == msgReady {
 		if p.engine != nil {
 			p.namespace, err = mountNamespace(p.pid)
 		}
 		return err
 	}
-	return p.refused(ctx, word, "prepare")
+	return p.readRefusal(ctx, word, "prepare")
 }
 
-// tell says what is known only now: to a reaper its plan, to the others what
+// sendInputs says what is known only now: to a reaper its plan, to the others what
 // their environment will be.
-func (p *Process) tell(b *birth) error {
-	if !p.kept {
+func (p *Process) sendInputs(b *preparation) error {
+	if !p.hasReaper {
 		pid := 1
 		if !p.pidOne {
 			pid = p.pid
 		}
 		var err error
-		if p.env, err = b.plan.environ(pid, lent(p.pidfd, -1)); err != nil {
+		if p.env, err = b.plan.completeEnv(pid, fdOf(p.pidfd, -1)); err != nil {
 			return err
 		}
-		if err := p.steps.tell(p.env); err != nil {
+		if err := p.calls.writeEnv(p.env); err != nil {
 			return err
 		}
 	}
-	err := fd.Control(p.control, b.send)
-	if err == nil && p.kept {
+	err := fd.Control(p.control, b.sendDescriptors)
+	if err == nil && p.hasReaper {
 		err = writePlan(p.control, &b.plan)
 	}
 	return err
 }
 
-// Go is [Process.Release] and [Process.Started].
+// Go is [Process.Release] and [Process.AwaitExec].
 func (p *Process) Go(ctx context.Context) error {
 	if err := p.Release(); err != nil {
 		p.Kill()
 		_, _ = p.Wait()
 		return err
 	}
-	return p.Started(ctx)
+	return p.AwaitExec(ctx)
 }
 
 // Release says to the waiting process that it may go on to exec the program. It
-// waits for nobody: one that is gone is no error of Release, but of Started.
+// waits for nobody: one that is gone is no error of Release, but of AwaitExec.
 func (p *Process) Release() error {
 	if err := p.checkGuard(); err != nil {
 		return err
 	}
-	if p.goes {
+	if p.needsNoRelease {
 		return nil
 	}
-	_, err := p.control.Write([]byte{wordGo})
+	_, err := p.control.Write([]byte{msgGo})
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
-		return &StageError{Step: "go", Errno: errnoOf(err)}
+		return &StepError{Step: "go", Errno: errnoOf(err)}
 	}
 	return nil
 }
 
-// Started waits, for as long as nobody calls Release, and returns nil once the
+// AwaitExec waits, for as long as nobody calls Release, and returns nil once the
 // process has exec'ed the program. After any error, the end of a process that waits
 // is one, the process is dead and reaped.
-func (p *Process) Started(ctx context.Context) error {
-	if err := p.execed(ctx); err != nil {
+func (p *Process) AwaitExec(ctx context.Context) error {
+	if err := p.waitExec(ctx); err != nil {
 		p.Kill()
 		_, _ = p.Wait()
 		return err
@@ -200,66 +202,66 @@ func (p *Process) Started(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running = true
-	p.forgetSteps()
-	if !p.kept {
+	p.closeCalls()
+	if !p.hasReaper {
 		_ = p.control.Close()
 	}
 	return nil
 }
 
-func (p *Process) execed(ctx context.Context) error {
+func (p *Process) waitExec(ctx context.Context) error {
 	defer fd.EndWith(ctx, p.control.SetDeadline)()
-	word, err := p.word()
+	word, err := p.readMessage()
 	switch {
-	case closed(err) && !p.kept && p.became(), err == nil && p.kept && word == wordKept:
+	case isClosed(err) && !p.hasReaper && p.hasExeced(), err == nil && p.hasReaper && word == msgRunning:
 		return nil
 	case err != nil:
-		return p.broken(ctx, "go", err)
+		return p.explainEnd(ctx, "go", err)
 	}
-	return p.refused(ctx, word, "exec")
+	return p.readRefusal(ctx, word, "exec")
 }
 
-// closed reports whether the other end is. It may be with a word in it.
-func closed(err error) bool { return err == io.EOF || errors.Is(err, syscall.ECONNRESET) }
+// isClosed reports whether the other end is. It may be with a word in it.
+func isClosed(err error) bool { return err == io.EOF || errors.Is(err, syscall.ECONNRESET) }
 
-// became reports whether the child came to its execve.
-func (p *Process) became() bool {
+// hasExeced reports whether the child came to its execve.
+func (p *Process) hasExeced() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.steps != nil && p.steps.execed()
+	return p.calls != nil && p.calls.hasExeced()
 }
 
-// failure is what one of its calls failed with.
-func (p *Process) failure() error {
+// callFailure is what one of its calls failed with.
+func (p *Process) callFailure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.steps == nil {
+	if p.calls == nil {
 		return nil
 	}
-	return p.steps.Failure()
+	return p.calls.Failure()
 }
 
-func (p *Process) word() (byte, error) {
+func (p *Process) readMessage() (byte, error) {
 	var word [1]byte
 	_, err := io.ReadFull(p.control, word[:])
 	return word[0], err
 }
 
-// refused is what an answer that is not the expected one says.
-func (p *Process) refused(ctx context.Context, word byte, step string) error {
-	if err := p.failure(); err != nil {
+// readRefusal is what an answer that is not the expected one says.
+func (p *Process) readRefusal(ctx context.Context, word byte, step string) error {
+	if err := p.callFailure(); err != nil {
 		return err
 	}
 	text, err := io.ReadAll(p.control)
 	if err != nil {
-		return p.broken(ctx, step, err)
+		return p.explainEnd(ctx, step, err)
 	}
 	return decodeRefusal(word, text, step)
 }
 
-// broken explains a conversation that ended: we were told to stop, or the child
+// explainEnd explains a conversation that ended: we were told to stop, or the child
 // died.
-func (p *Process) broken(ctx context.Context, step string, err error) error {
+func (p *Process) explainEnd(ctx context.Context, step string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -268,27 +270,27 @@ func (p *Process) broken(ctx context.Context, step string, err error) error {
 	if waitErr != nil {
 		return waitErr
 	}
-	if failed := p.failure(); failed != nil { // it could not say so itself
+	if failed := p.callFailure(); failed != nil { // it could not say so itself
 		return failed
 	}
-	return &StageError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
+	return &StepError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
 }
 
-// forgetSteps gives back the memory of the call list, which nobody reads any more; with
+// closeCalls gives back the memory of the call list, which nobody reads any more; with
 // mu held.
-func (p *Process) forgetSteps() {
-	if p.steps != nil {
-		p.steps.Close()
-		p.steps = nil
+func (p *Process) closeCalls() {
+	if p.calls != nil {
+		p.calls.Close()
+		p.calls = nil
 	}
 }
 
 // Pid is the process's number in our pid namespace.
 func (p *Process) Pid() int { return p.pid }
 
-// NotifySocket returns the bound datagram socket the service reports to; nil
+// TakeNotifySocket returns the bound datagram socket the service reports to; nil
 // without Notify in its spec, and at the second call.
-func (p *Process) NotifySocket() *os.File {
+func (p *Process) TakeNotifySocket() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.notify == nil {
@@ -321,12 +323,12 @@ func (p *Process) Close() error {
 	p.closed = true
 	_ = p.control.Close()
 	_ = p.pidfd.Close()
-	if p.watch != nil {
-		_ = p.watch.Close()
+	if p.listener != nil {
+		_ = p.listener.Close()
 	}
-	p.forgetSteps()
+	p.closeCalls()
 	if p.notify != nil {
-		p.notify.close()
+		p.notify.closeSocket()
 	}
 	return err
 }

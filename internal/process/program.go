@@ -19,29 +19,29 @@ import (
 // In a sandbox the restrictions are up already, around all threads of the reaper too, and the program
 // gets them from it. So pid 1 is worth nothing to a program that takes it over, which may not debug us:
 // we are not dumpable, so that takes CAP_SYS_PTRACE and syscalls = "any".
-func (s *stage) keepProgram() error {
+func (s *reaperProcess) keepProgram() error {
 	debug.SetGCPercent(100) // our environment turned it off
 	r, err := reaper.New(s.plan.Bare, s.plan.Engine)
 	if err != nil {
-		return &StageError{Step: "init", Errno: errnoOf(err)}
+		return &StepError{Step: "init", Errno: errnoOf(err)}
 	}
 	program, err := s.startProgram()
 	if err == nil {
-		_, err = s.control.Write([]byte{wordKept})
+		_, err = s.control.Write([]byte{msgRunning})
 		if err != nil { // the activator died in between
 			err = io.EOF
 		}
 	}
 	if err != nil {
-		r.Abandon()
+		r.KillRest()
 		return err
 	}
-	os.Exit(r.Keep(program, s.control))
+	os.Exit(r.AwaitEnd(program, s.control))
 	return nil
 }
 
 // startProgram starts the program, and returns its pid once it has exec'ed.
-func (s *stage) startProgram() (int, error) {
+func (s *reaperProcess) startProgram() (int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, sandbox.OpenError("init: socketpair", "", err)
@@ -57,30 +57,30 @@ func (s *stage) startProgram() (int, error) {
 	for socket := 3; socket < 3+s.plan.Sockets; socket++ {
 		_ = unix.Close(socket)
 	}
-	if _, err := inside.Write([]byte{wordGo}); err != nil {
-		return 0, &StageError{Step: "init", Errno: errnoOf(err)}
+	if _, err := inside.Write([]byte{msgGo}); err != nil {
+		return 0, &StepError{Step: "init", Errno: errnoOf(err)}
 	}
 	var word [1]byte
-	if _, err := inside.Read(word[:]); closed(err) && list.execed() {
+	if _, err := inside.Read(word[:]); isClosed(err) && list.hasExeced() {
 		return pid, nil
 	}
 	if err := list.Failure(); err != nil {
 		return 0, err
 	}
-	return 0, &StageError{Step: "init", Errno: syscall.ECHILD, Cure: "the program was killed before it began"}
+	return 0, &StepError{Step: "init", Errno: syscall.ECHILD, Cure: "the program was killed before it began"}
 }
 
 // cloneProgram starts the child, which waits for a word at its end of the conversation,
 // and tells it what is known only now.
-func (s *stage) cloneProgram(theirs int) (*steps, int, error) {
-	list, err := newSteps()
+func (s *reaperProcess) cloneProgram(theirs int) (*callList, int, error) {
+	list, err := newCallList()
 	if err != nil {
 		return nil, 0, err
 	}
 	list.root = func() string { return "/" }
 	list.moveControl(theirs)
-	list.hear()
-	if err = list.enter(s.plan); err == nil {
+	list.awaitMessage()
+	if err = list.execProgram(s.plan); err == nil {
 		err = list.Finish()
 	}
 	pid, pidfd := 0, -1
@@ -90,8 +90,8 @@ func (s *stage) cloneProgram(theirs int) (*steps, int, error) {
 	if err == nil {
 		defer func() { _ = unix.Close(pidfd) }()
 		var env []string
-		if env, err = s.plan.environ(pid, pidfd); err == nil {
-			err = list.tell(env)
+		if env, err = s.plan.completeEnv(pid, pidfd); err == nil {
+			err = list.writeEnv(env)
 		}
 	}
 	if err != nil { // who waits already ends with us

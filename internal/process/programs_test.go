@@ -46,7 +46,7 @@ func sandboxed(argv ...string) spec.Process {
 // /dev/stdout: a pipe belongs to who made it.
 func run(t *testing.T, process spec.Process, sockets ...*os.File) *service {
 	t.Helper()
-	id, err := identify(&process)
+	id, err := findIdentity(&process)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func run(t *testing.T, process spec.Process, sockets ...*os.File) *service {
 	}
 	s := starterFor()
 	t.Cleanup(s.Close)
-	p, err := s.Prepare(t.Context(), process, Given{Stdio: Stdio{Out: w, Err: w}, Sockets: sockets})
+	p, err := s.Prepare(t.Context(), process, Inputs{Stdio: Stdio{Out: w, Err: w}, Sockets: sockets})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ exec "$0/postgres" -D /tmp/db -c listen_addresses= -c unix_socket_directories=/t
 
 func uidInside(t *testing.T, process spec.Process) int {
 	t.Helper()
-	id, err := identify(&process)
+	id, err := findIdentity(&process)
 	if err != nil {
 		t.Fatal(err)
 	}

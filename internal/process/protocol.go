@@ -9,30 +9,30 @@ import (
 	"activator/internal/spec"
 )
 
-// stageName is argv[0] of a reaper: the activator's own binary. It is also the name,
+// childName is argv[0] of a reaper: the activator's own binary. It is also the name,
 // in ps(1), of a child that has not become the program yet.
-const stageName = "activator-stage"
+const childName = "activator-stage"
 
 // We and the child talk over one stream socketpair, whose end of file tells each that
 // the other is gone; the child's end closes at execve. A child that is a call list says:
 const (
-	wordAlone = 'u' // it has descriptors of its own; and gets, with wordFiles, those that are lent
-	wordWatch = 'w' // with it comes the filter's listener
-	wordReady = 'r' // everything is built; waiting for wordGo
-	wordError = 'e' // a call has failed; it waits for the end of file
+	msgSeparate = 'u' // it has descriptors of its own; and gets, with msgFiles, those that are lent
+	msgListener = 'w' // with it comes the filter's listener
+	msgReady    = 'r' // everything is built; waiting for msgGo
+	msgError    = 'e' // a call has failed; it waits for the end of file
 )
 
 // It hears:
 const (
-	wordFiles = 'f' // with it come descriptors
-	wordGo    = 'g' // with it may come the client's socket
+	msgFiles = 'f' // with it come descriptors
+	msgGo    = 'g' // with it may come the client's socket
 )
 
 // A reaper is told its plan first (its length as 4 bytes, then what codec writes). It
-// says wordReady, too, wordError with a StageError as JSON, and
+// says msgReady, too, msgError with a StepError as JSON, and
 const (
-	wordHand = 'h' // heard before wordGo: environment follows as codec writes it, and with the word came a socket
-	wordKept = 'k' // execve succeeded in a child, and the reaper keeps the socket
+	msgClient  = 'h' // heard before msgGo: environment follows as codec writes it, and with the word came a socket
+	msgRunning = 'k' // execve succeeded in a child, and the reaper keeps the socket
 )
 
 // plan is what becomes of a child that has been shut in: of its specification, complete,
@@ -45,7 +45,7 @@ type plan struct {
 
 func writePlan(w io.Writer, p *plan) error {
 	c := codec{data: make([]byte, 4, 4096)}
-	c.plan(p)
+	c.codePlan(p)
 	binary.LittleEndian.PutUint32(c.data, uint32(len(c.data)-4))
 	_, err := w.Write(c.data)
 	return err
@@ -61,17 +61,17 @@ func readPlan(r io.Reader) (*plan, error) {
 		return nil, err
 	}
 	p := new(plan)
-	if c.plan(p); c.broken || len(c.data) > 0 {
-		return nil, &StageError{Step: "plan", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
+	if c.codePlan(p); c.broken || len(c.data) > 0 {
+		return nil, &StepError{Step: "plan", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
 	}
 	return p, nil
 }
 
 // decodeRefusal is the error in a word that was not the expected one.
 func decodeRefusal(word byte, text []byte, step string) error {
-	refusal := new(StageError)
-	if word != wordError || json.Unmarshal(text, refusal) != nil {
-		return &StageError{Step: step, Errno: syscall.EPROTO, Cure: "the reaper said something else: is the activator's binary being replaced?"}
+	refusal := new(StepError)
+	if word != msgError || json.Unmarshal(text, refusal) != nil {
+		return &StepError{Step: step, Errno: syscall.EPROTO, Cure: "the reaper said something else: is the activator's binary being replaced?"}
 	}
 	return refusal
 }

@@ -203,7 +203,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("%s: %v", name, sealed)
 		}
 		for probe, result := range sealed {
-			allowed := probe == "keep alive" || probe == "abstract name" && sandbox.Running().Landlock < 6
+			allowed := probe == "keep alive" || probe == "abstract name" && sandbox.RunningKernel().Landlock < 6
 			if allowed != (result == "done") || result == "operation now in progress" {
 				t.Errorf("%s: %s: %s", name, probe, result)
 			}
@@ -294,8 +294,8 @@ func TestListener(t *testing.T) {
 		process := helperSpec("connect")
 		process.Sandbox = box
 		s := start(t, process)
-		listener := s.Listener()
-		if listener == nil || s.Listener() != nil {
+		listener := s.TakeListener()
+		if listener == nil || s.TakeListener() != nil {
 			t.Fatalf("%+v: listener %v", box, listener)
 		}
 		number := answer(t, listener, unix.ECONNRESET)
@@ -311,12 +311,12 @@ func TestListener(t *testing.T) {
 		}
 	}
 	s := start(t, helperSpec("exit", "0"))
-	if s.Listener() != nil || s.NetnsCookie() != 0 {
+	if s.TakeListener() != nil || s.NetnsCookie() != 0 {
 		t.Error("a listener without supervision")
 	}
 }
 
-// An untaken listener is closed with the process, a stage that waits has one too.
+// An untaken listener is closed with the process, a child that waits has one too.
 func TestListenerIsNotLeftBehind(t *testing.T) {
 	ktest.Filters(t)
 	process := helperSpec("connect")

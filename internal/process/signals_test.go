@@ -33,7 +33,7 @@ func showSignals(init bool) {
 	process := helperSpec()
 	process.Argv = []string{"grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"}
 	process.Sandbox.Init = init
-	p, err := s.Prepare(context.Background(), process, Given{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
+	p, err := s.Prepare(context.Background(), process, Inputs{Stdio: Stdio{Out: os.Stdout, Err: os.Stderr}})
 	if err == nil {
 		err = p.Go(context.Background())
 	}

@@ -20,8 +20,8 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
-// Given is what one start of a process is given.
-type Given struct {
+// Inputs is what one start of a process is given.
+type Inputs struct {
 	Stdio
 	Sockets []*os.File
 	Client  Client
@@ -34,23 +34,23 @@ const NotifyPath = "/run/.notify"
 // Prepare starts a process and returns when everything is built that can
 // be built before the first client is there; it may stay like this for
 // as long as nobody comes. It lends stdio and sockets, until it returns. What the host
-// or the kernel refuses comes back as *StageError.
-func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given) (*Process, error) {
+// or the kernel refuses comes back as *StepError.
+func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Inputs) (*Process, error) {
 	process.Env = withDefaults(&process)
 	if given.Engine != nil {
 		process.Bare, process.Sandbox.Init = true, true
 	}
-	b := &birth{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
-	defer b.closeProcess()
-	p, err := b.bear(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
+	b := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
+	defer b.closeJoined()
+	p, err := b.startChild(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
 	if err != nil {
-		b.abandon()
+		b.giveUp()
 		return nil, err
 	}
 	defer b.closeLent()
 	// Before it gets what it needs to go on.
-	if err = p.hold(); err == nil {
-		err = p.ready(ctx, b)
+	if err = p.putUnderGuard(); err == nil {
+		err = p.buildChild(ctx, b)
 	}
 	if err != nil {
 		p.Kill()
@@ -61,112 +61,112 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Given
 	return p, nil
 }
 
-// birth is a process on its way from specification to its own first step.
-type birth struct {
-	starter *Starter
-	client  Client
-	id      identity
-	plan    plan
-	sandbox *sandbox.Plan // nil: bare
-	engine  Engine        // nil: none
-	walls   *sandbox.EnginePlan
-	process *os.File // whose namespaces an engine enters; nil: ours
-	engaged bool     // the engine waits for Ended
-	trees   []int    // ours, closed when the child has its copies
-	notify  *notifySocket
-	folders []string // runtime directories held
-	taken   taken    // from the host
-	steps   *steps
-	pid     int
-	lent    []int // what the child gets: 0 to 2, the sockets, and what it only needs to build
+// preparation is a process on its way from specification to its own first step.
+type preparation struct {
+	starter      *Starter
+	client       Client
+	id           identity
+	plan         plan
+	sandbox      *sandbox.Plan // nil: bare
+	engine       Engine        // nil: none
+	restrictions *sandbox.EnginePlan
+	joined       *os.File // whose namespaces an engine enters; nil: ours
+	mustEnd      bool     // the engine waits for Ended
+	trees        []int    // ours, closed when the child has its copies
+	notify       *notifySocket
+	folders      []string  // runtime directories held
+	taken        hostState // from the host
+	calls        *callList
+	pid          int
+	lent         []int // what the child gets: 0 to 2, the sockets, and what it only needs to build
 }
 
-// bear clones a child. The kernel takes half a millisecond to make namespaces, in
+// startChild clones a child. The kernel takes half a millisecond to make namespaces, in
 // which we find out what will be in them.
-func (b *birth) bear(ctx context.Context, stdio Stdio, sockets []*os.File) (*Process, error) {
+func (b *preparation) startChild(ctx context.Context, stdio Stdio, sockets []*os.File) (*Process, error) {
 	if len(b.plan.Argv) == 0 {
 		return nil, nothingToRun()
 	}
 	var err error
-	if b.id, err = identify(&b.plan.Process); err != nil {
+	if b.id, err = findIdentity(&b.plan.Process); err != nil {
 		return nil, err
 	}
 	if b.engine != nil {
-		b.engaged = true
-		if b.process, err = b.engine.Prepare(ctx); err != nil {
+		b.mustEnd = true
+		if b.joined, err = b.engine.Prepare(ctx); err != nil {
 			return nil, err
 		}
 	}
-	b.own(stdio)
+	b.givePipes(stdio)
 	b.plan.Sandbox.Unmounted = b.plan.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
-	b.lent = b.files(stdio, sockets)
-	cloned, err := b.clone()
+	b.lent = b.listDescriptors(stdio, sockets)
+	cloned, err := b.cloneChild()
 	if err != nil {
 		return nil, err
 	}
-	err = b.resolve(len(sockets))
+	err = b.resolvePlan(len(sockets))
 	if err == nil {
-		err = b.write()
+		err = b.writeCalls()
 	}
 	child := <-cloned
 	if child.err != nil && err == nil {
 		err = child.err
 	}
 	if err != nil {
-		child.discard()
+		child.endChild()
 		return nil, err
 	}
 	b.pid = child.pid
-	return b.adopt(child)
+	return b.adoptChild(child)
 }
 
-func nothingToRun() *StageError { return &StageError{Step: "exec", Cure: "no program given"} }
+func nothingToRun() *StepError { return &StepError{Step: "exec", Cure: "no program given"} }
 
-// resolve finds out what it takes.
-func (b *birth) resolve(sockets int) error {
+// resolvePlan finds out what it takes.
+func (b *preparation) resolvePlan(sockets int) error {
 	p := &b.plan
-	mounts, env, err := b.directories()
+	mounts, env, err := b.makeDirectories()
 	if err == nil {
 		p.Sandbox.Notify = p.Notify
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
-		p.Env = b.id.environ(slices.Concat(fdpass.Strip(p.Env), env))
+		p.Env = b.id.completeEnv(slices.Concat(fdpass.Strip(p.Env), env))
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
-		err = b.shutIn(mounts)
+		err = b.resolveSandbox(mounts)
 	}
 	if err == nil && p.Notify {
 		err = b.openNotify()
 	}
 	if err == nil {
-		err = b.commission()
+		err = b.askEngine()
 	}
 	return err
 }
 
-// shutIn resolves the sandbox and, as root, opens what it mounts with our eyes.
-func (b *birth) shutIn(directories []spec.Mount) error {
+// resolveSandbox resolves the sandbox and, as root, opens what it mounts with our eyes.
+func (b *preparation) resolveSandbox(directories []spec.Mount) error {
 	if b.plan.Bare {
 		return nil
 	}
-	if b.client == Absent {
-		b.taken.from(b)
+	if b.client == ClientAbsent {
+		b.taken.noteHost(b)
 	}
 	var err error
-	b.sandbox, err = sandbox.Resolve(b.plan.Sandbox, b.plan.Name, b.plan.Argv[0], directories)
-	if err == nil && b.client == Absent {
-		b.taken.sources(b.sandbox)
+	b.sandbox, err = sandbox.NewPlan(b.plan.Sandbox, b.plan.Name, b.plan.Argv[0], directories)
+	if err == nil && b.client == ClientAbsent {
+		b.taken.noteSources(b.sandbox)
 	}
 	if err != nil || !b.id.change {
 		return err
 	}
 	b.trees, err = b.sandbox.OpenTrees()
-	var refused *StageError
+	var refused *StepError
 	if errors.As(err, &refused) && refused.Errno == unix.EPERM {
 		return nil // a root that may not mount: the child may, in its namespace
 	}
 	return err
 }
 
-func (b *birth) openNotify() error {
+func (b *preparation) openNotify() error {
 	var err error
 	if b.notify, err = newNotifySocket(b.plan.Bare, b.id); err != nil {
 		return err
@@ -188,7 +188,7 @@ func opensAnew(f *os.File) bool {
 		return false
 	}
 	var stat unix.Stat_t
-	if err := unix.Fstat(lent(f, -1), &stat); err != nil {
+	if err := unix.Fstat(fdOf(f, -1), &stat); err != nil {
 		return true
 	}
 	switch stat.Mode & unix.S_IFMT {
@@ -200,14 +200,14 @@ func opensAnew(f *os.File) bool {
 	return true
 }
 
-// own gives pipes to the service's user: programs that log to /dev/stdout open it
+// givePipes gives pipes to the service's user: programs that log to /dev/stdout open it
 // anew, and a pipe is its maker's, 0600. What is refused is left to the program.
-func (b *birth) own(stdio Stdio) {
+func (b *preparation) givePipes(stdio Stdio) {
 	if !b.id.change {
 		return
 	}
 	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
-		fd := lent(f, -1)
+		fd := fdOf(f, -1)
 		var stat unix.Stat_t
 		if f != nil && unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
 			_ = unix.Fchown(fd, b.id.uid, b.id.gid)
@@ -215,47 +215,47 @@ func (b *birth) own(stdio Stdio) {
 	}
 }
 
-// files lists what the child gets, as our numbers.
-func (b *birth) files(stdio Stdio, sockets []*os.File) (files []int) {
+// listDescriptors lists what the child gets, as our numbers.
+func (b *preparation) listDescriptors(stdio Stdio, sockets []*os.File) (files []int) {
 	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
-		files = append(files, lent(f, b.starter.null))
+		files = append(files, fdOf(f, b.starter.null))
 	}
 	for _, f := range sockets {
-		files = append(files, lent(f, b.starter.null))
+		files = append(files, fdOf(f, b.starter.null))
 	}
 	return files
 }
 
 // closeLent closes what only the child needed, once it has its copies.
-func (b *birth) closeLent() {
+func (b *preparation) closeLent() {
 	sandbox.CloseTrees(b.trees)
 	b.trees = nil
 }
 
-// abandon gives up what the process would have owned.
-func (b *birth) abandon() {
+// giveUp gives up what the process would have owned.
+func (b *preparation) giveUp() {
 	b.closeLent()
 	if b.notify != nil {
-		b.notify.close()
+		b.notify.closeSocket()
 	}
-	if b.steps != nil {
-		b.steps.Close()
+	if b.calls != nil {
+		b.calls.Close()
 	}
-	b.starter.runtime.release(b.folders)
-	if b.engaged {
+	b.starter.runtime.removeUsers(b.folders)
+	if b.mustEnd {
 		b.engine.Ended(true) // it has not been started
 	}
 }
 
-// closeProcess closes it, of whom the child has its copy.
-func (b *birth) closeProcess() {
-	if b.process != nil {
-		_ = b.process.Close()
+// closeJoined closes it, of whom the child has its copy.
+func (b *preparation) closeJoined() {
+	if b.joined != nil {
+		_ = b.joined.Close()
 	}
 }
 
-// lent is the descriptor of f, which its owner keeps open until we return.
-func lent(f *os.File, null int) int {
+// fdOf is the descriptor of f, which its owner keeps open until we return.
+func fdOf(f *os.File, null int) int {
 	number := null
 	if f != nil {
 		_ = fd.Control(f, func(fd int) error {
@@ -274,15 +274,15 @@ func errnoOf(err error) syscall.Errno {
 	return syscall.EIO
 }
 
-// environ completes the environment with what only now is known: the program's number
+// completeEnv completes the environment with what only now is known: the program's number
 // as it sees it itself, and a pidfd of it, which is lent.
-func (p *plan) environ(pid, pidfd int) ([]string, error) {
+func (p *plan) completeEnv(pid, pidfd int) ([]string, error) {
 	if p.Sockets == 0 {
 		return p.Env, nil
 	}
 	listen, err := fdpass.Environ(p.FDNames, pid, pidfd)
 	if err != nil {
-		return nil, &StageError{Step: "LISTEN_FDS", Errno: errnoOf(err), Cure: err.Error()}
+		return nil, &StepError{Step: "LISTEN_FDS", Errno: errnoOf(err), Cure: err.Error()}
 	}
 	return slices.Concat(p.Env, listen), nil
 }

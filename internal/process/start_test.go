@@ -29,10 +29,10 @@ type service struct {
 
 func prepare(t *testing.T, process spec.Process, sockets ...*os.File) (*service, error) {
 	t.Helper()
-	return prepareFor(t, process, Given{Sockets: sockets})
+	return prepareFor(t, process, Inputs{Sockets: sockets})
 }
 
-func prepareFor(t *testing.T, process spec.Process, given Given) (*service, error) {
+func prepareFor(t *testing.T, process spec.Process, given Inputs) (*service, error) {
 	t.Helper()
 	s := starterFor()
 	t.Cleanup(s.Close)
@@ -133,7 +133,7 @@ func settle(v View) View {
 
 func TestViewFromInside(t *testing.T) {
 	process := helperSpec("view")
-	id, err := identify(&process)
+	id, err := findIdentity(&process)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestTwoAtOnceSeeOnlyTheirOwn(t *testing.T) {
 	done := make(chan error)
 	for range 8 {
 		go func() {
-			p, err := s.Prepare(t.Context(), helperSpec("exit", "4"), Given{})
+			p, err := s.Prepare(t.Context(), helperSpec("exit", "4"), Inputs{})
 			if err == nil {
 				err = p.Go(t.Context())
 			}
@@ -266,7 +266,7 @@ func TestWarmMayWaitAndBeGivenUp(t *testing.T) {
 		t.Errorf("%v, %v", exit, err)
 	}
 	if err := s.Go(t.Context()); err == nil {
-		t.Error("a dead stage went")
+		t.Error("a dead child went")
 	}
 }
 
@@ -291,7 +291,7 @@ func TestNested(t *testing.T) {
 // As the system shuts down: what still runs dies with the thread.
 func TestCloseOfTheStarterEndsEverything(t *testing.T) {
 	s := starterFor()
-	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Given{})
+	p, err := s.Prepare(t.Context(), helperSpec("sleep"), Inputs{})
 	if err == nil {
 		err = p.Go(t.Context())
 	}
@@ -303,7 +303,7 @@ func TestCloseOfTheStarterEndsEverything(t *testing.T) {
 	if exit, err := p.Wait(); err != nil || exit.Signal != syscall.SIGKILL {
 		t.Errorf("%v, %v", exit, err)
 	}
-	if _, err := s.Prepare(t.Context(), helperSpec("sleep"), Given{}); !errors.Is(err, os.ErrClosed) {
+	if _, err := s.Prepare(t.Context(), helperSpec("sleep"), Inputs{}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }
@@ -350,12 +350,12 @@ func TestRootWithoutMounting(t *testing.T) {
 func TestSpareChild(t *testing.T) {
 	s := starterFor()
 	defer s.Close()
-	once := func(goes bool) (pid int, took *spare) {
+	once := func(goes bool) (pid int, took *reserveChild) {
 		t.Helper()
-		before := s.spares.ready
-		given := Given{}
+		before := s.reserve.ready
+		given := Inputs{}
 		if goes {
-			given.Client = There
+			given.Client = ClientWaiting
 		}
 		p, err := s.Prepare(t.Context(), helperSpec("exit", "0"), given)
 		if err == nil {
@@ -368,32 +368,32 @@ func TestSpareChild(t *testing.T) {
 			t.Errorf("%v, %v", exit, err)
 		}
 		_ = p.Close()
-		s.spares.made.Wait()
+		s.reserve.made.Wait()
 		return p.Pid(), before
 	}
-	if once(false); s.spares.ready != nil {
+	if once(false); s.reserve.ready != nil {
 		t.Error("one is spare, and nobody had to wait")
 	}
-	if once(true); s.spares.ready == nil {
+	if once(true); s.reserve.ready == nil {
 		t.Fatal("none is spare")
 	}
-	kept := s.spares.ready
-	if once(false); s.spares.ready != kept {
+	kept := s.reserve.ready
+	if once(false); s.reserve.ready != kept {
 		t.Error("one who does not wait took it")
 	}
 	for range 3 {
-		if pid, took := once(true); took == nil || pid != took.pid || s.spares.ready == nil || s.spares.ready == took {
+		if pid, took := once(true); took == nil || pid != took.pid || s.reserve.ready == nil || s.reserve.ready == took {
 			t.Errorf("process %d, spare was %+v", pid, took)
 		}
 	}
-	dead := s.spares.ready
+	dead := s.reserve.ready
 	if err := syscall.Kill(dead.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := awaitEnd(dead.pidfd, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if pid, _ := once(true); pid == dead.pid || s.spares.ready == nil {
+	if pid, _ := once(true); pid == dead.pid || s.reserve.ready == nil {
 		t.Error("one that was killed was taken")
 	}
 }

@@ -26,23 +26,23 @@ type Starter struct {
 	null     int      // /dev/null, lent to children
 	slots    chan int // descriptors at which a child finds its end of the conversation; who takes one returns it
 	mounts   mountTable
-	spares   spares
+	reserve  reserve
 }
 
-// atOnce is how many children are started side by side: a thread stands still from
+// mostAtOnce is how many children are started side by side: a thread stands still from
 // the clone until its child has a table of descriptors of its own.
-const atOnce = 4
+const mostAtOnce = 4
 
 // NewStarter starts the threads, and the guard from one of them. Without all that they
 // need no process can be started, and the error says what is missing.
 func NewStarter() (*Starter, error) {
-	s := &Starter{requests: make(chan func()), slots: make(chan int, atOnce), quit: make(chan struct{}), done: make(chan struct{})}
+	s := &Starter{requests: make(chan func()), slots: make(chan int, mostAtOnce), quit: make(chan struct{}), done: make(chan struct{})}
 	if err := s.openDescriptors(); err != nil {
 		s.closeDescriptors()
 		return nil, err
 	}
-	for range atOnce {
-		s.threads.Go(s.run)
+	for range mostAtOnce {
+		s.threads.Go(s.runThread)
 	}
 	go func() {
 		s.threads.Wait()
@@ -60,12 +60,12 @@ func NewStarter() (*Starter, error) {
 // still running.
 func (s *Starter) Close() {
 	s.close.Do(func() {
-		s.spares.close()
+		s.reserve.closeReserve()
 		close(s.quit)
 	})
 	<-s.done
 	s.guard.Close()
-	s.mounts.close()
+	s.mounts.closeTable()
 	s.closeDescriptors()
 }
 
@@ -75,7 +75,7 @@ func (s *Starter) openDescriptors() (err error) {
 	if s.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return sandbox.OpenError("open", os.DevNull, err)
 	}
-	for range atOnce {
+	for range mostAtOnce {
 		slot, err := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return sandbox.OpenError("fcntl F_DUPFD_CLOEXEC", os.DevNull, err)
@@ -95,7 +95,7 @@ func (s *Starter) closeDescriptors() {
 	}
 }
 
-func (s *Starter) run() {
+func (s *Starter) runThread() {
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 	for {
 		select {
@@ -122,7 +122,7 @@ func (s *Starter) takeSlot() (int, error) {
 // reaps it.
 func (s *Starter) startSelf(argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	const self = "/proc/self/exe"
-	closed := s.do(func() { pid, _, err = syscall.StartProcess(self, argv, attr) })
+	closed := s.runOnThread(func() { pid, _, err = syscall.StartProcess(self, argv, attr) })
 	if closed != nil {
 		return 0, closed
 	}
@@ -132,9 +132,9 @@ func (s *Starter) startSelf(argv []string, attr *syscall.ProcAttr) (pid int, err
 	return pid, nil
 }
 
-// do runs f on one of the starter's threads and returns when it is done; os.ErrClosed
+// runOnThread runs f on one of the starter's threads and returns when it is done; os.ErrClosed
 // says that there are none any more.
-func (s *Starter) do(f func()) error {
+func (s *Starter) runOnThread(f func()) error {
 	finished := make(chan struct{})
 	request := func() {
 		defer close(finished)

@@ -18,34 +18,34 @@ import (
 // (pid_namespaces(7)), also one that would end any other process: such a program
 // is killed at once, and killed says so.
 func (p *Process) Stop(sig syscall.Signal) (killed bool, err error) {
-	return p.stop(sig, p.heard)
+	return p.stopUnless(sig, p.handles)
 }
 
-// stop is Stop, and asks heard whether the signal means anything to the program.
-func (p *Process) stop(sig syscall.Signal, heard func(syscall.Signal) bool) (killed bool, err error) {
+// stopUnless is Stop, and asks heard whether the signal means anything to the program.
+func (p *Process) stopUnless(sig syscall.Signal, heard func(syscall.Signal) bool) (killed bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.reaped:
 		return false, nil
 	case !p.running || sig == syscall.SIGKILL:
-		return true, p.signal(syscall.SIGKILL)
+		return true, p.sendSignal(syscall.SIGKILL)
 	case p.mainFD != nil:
 		return false, p.signalMain(sig)
-	case p.pidOne && fatal(sig) && !heard(sig):
-		return true, p.signal(syscall.SIGKILL)
+	case p.pidOne && endsByDefault(sig) && !heard(sig):
+		return true, p.sendSignal(syscall.SIGKILL)
 	}
-	return false, p.signal(sig)
+	return false, p.sendSignal(sig)
 }
 
-// Lapsed reports whether a program that Stop sent sig to has given up its handler since.
+// LostHandler reports whether a program that Stop sent sig to has given up its handler since.
 // It may have raised the signal once more for the default action, as Node.js does, which
 // pid 1 of a namespace does not have: then it goes on for ever. It may as well just want
 // a second signal to end it, and be at work on its last clients: nobody can tell.
-func (p *Process) Lapsed(sig syscall.Signal) bool {
+func (p *Process) LostHandler(sig syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.running && !p.reaped && p.pidOne && p.mainFD == nil && fatal(sig) && !p.heard(sig)
+	return p.running && !p.reaped && p.pidOne && p.mainFD == nil && endsByDefault(sig) && !p.handles(sig)
 }
 
 // Kill ends the process and everything in its pid namespace.
@@ -53,15 +53,15 @@ func (p *Process) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
-		_ = p.signal(syscall.SIGKILL)
+		_ = p.sendSignal(syscall.SIGKILL)
 	}
 }
 
-// signal is called with mu held and before the process is reaped, so that the
+// sendSignal is called with mu held and before the process is reaped, so that the
 // number cannot be somebody else's.
-func (p *Process) signal(sig syscall.Signal) error {
+func (p *Process) sendSignal(sig syscall.Signal) error {
 	if p.group && sig == syscall.SIGKILL {
-		if p.kept && p.running {
+		if p.hasReaper && p.running {
 			// Killed itself, the reaper could not kill the rest.
 			_ = p.control.Close()
 			sig = syscall.SIGCONT
@@ -76,9 +76,9 @@ func (p *Process) signal(sig syscall.Signal) error {
 	return os.NewSyscallError("kill", err)
 }
 
-// fatal reports whether the default action of sig is to end the process,
+// endsByDefault reports whether the default action of sig is to end the process,
 // signal(7).
-func fatal(sig syscall.Signal) bool {
+func endsByDefault(sig syscall.Signal) bool {
 	switch sig {
 	case syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGWINCH,
 		syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
@@ -87,38 +87,38 @@ func fatal(sig syscall.Signal) bool {
 	return true
 }
 
-// heard reports whether sig means anything to the process: it is caught, ignored
+// handles reports whether sig means anything to the process: it is caught, ignored
 // on purpose, or blocked for long, to be read from a signalfd(2). Whoever forks
 // blocks everything for a moment: that is looked at again, for 20 ms in all.
 // Unreadable is heard.
-func (p *Process) heard(sig syscall.Signal) bool {
+func (p *Process) handles(sig syscall.Signal) bool {
 	for range 20 {
 		status, err := proc.Status(p.pid)
-		if err != nil || catches(status, sig) {
+		if err != nil || catchesSignal(status, sig) {
 			return true
 		}
-		if !has(status["SigBlk"], sig) {
+		if !hasSignal(status["SigBlk"], sig) {
 			return false
 		}
-		if p.ends(time.Millisecond) {
+		if p.awaitEnd(time.Millisecond) {
 			return true
 		}
 	}
 	return true
 }
 
-func catches(status map[string]string, sig syscall.Signal) bool {
-	return has(status["SigCgt"], sig) || has(status["SigIgn"], sig)
+func catchesSignal(status map[string]string, sig syscall.Signal) bool {
+	return hasSignal(status["SigCgt"], sig) || hasSignal(status["SigIgn"], sig)
 }
 
-// has reports whether a mask of /proc/PID/status has sig.
-func has(mask string, sig syscall.Signal) bool {
+// hasSignal reports whether a mask of /proc/PID/status has sig.
+func hasSignal(mask string, sig syscall.Signal) bool {
 	bits, err := strconv.ParseUint(mask, 16, 64)
 	return err != nil || bits&(1<<(uint(sig)-1)) != 0
 }
 
-// ends waits for the end of the process, for limit at most.
-func (p *Process) ends(limit time.Duration) bool {
+// awaitEnd waits for the end of the process, for limit at most.
+func (p *Process) awaitEnd(limit time.Duration) bool {
 	events, err := fd.PollFile(p.pidfd, unix.POLLIN, limit)
 	return events != 0 || err != nil
 }

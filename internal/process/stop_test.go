@@ -54,14 +54,14 @@ func TestStop(t *testing.T) {
 
 // A program that takes the default action in the end, by its own hand, has none as pid
 // 1, and ends under a reaper.
-func TestLapsed(t *testing.T) {
+func TestLostHandler(t *testing.T) {
 	for _, init := range []bool{false, true} {
 		process := helperSpec()
 		process.Argv = []string{"sh", "-c", "trap 'trap - TERM; kill -TERM $$; echo again' TERM; echo ready; while :; do sleep 0.01; done"}
 		process.Sandbox.Init = init
 		s := start(t, process)
 		s.line(t)
-		if s.Lapsed(syscall.SIGTERM) {
+		if s.LostHandler(syscall.SIGTERM) {
 			t.Error("lapsed before the signal")
 		}
 		if killed, err := s.Stop(syscall.SIGTERM); killed || err != nil {
@@ -76,7 +76,7 @@ func TestLapsed(t *testing.T) {
 		if got := s.line(t); got != "again" {
 			t.Fatalf("it printed %q", got)
 		}
-		if !s.Lapsed(syscall.SIGTERM) {
+		if !s.LostHandler(syscall.SIGTERM) {
 			t.Error("not lapsed afterwards")
 		}
 		s.Kill()

@@ -17,14 +17,14 @@ import (
 // number is never used again.
 func (p *Process) Wait() (Exit, error) {
 	p.wait.Do(func() {
-		if p.err = readable(p.pidfd); p.err == nil {
-			p.err = p.reap()
+		if p.err = awaitReadable(p.pidfd); p.err == nil {
+			p.err = p.reapProcess()
 		}
-		p.starter.guard.Forget(p.pidfd)
-		p.starter.restock()
-		p.starter.runtime.release(p.folders)
+		p.starter.guard.ForgetProcess(p.pidfd)
+		p.starter.refillReserve()
+		p.starter.runtime.removeUsers(p.folders)
 		if p.notify != nil {
-			p.notify.unlink()
+			p.notify.removeFolder()
 		}
 		if p.engine != nil {
 			p.engine.Ended(p.err == nil && p.exit.Signal == 0 && p.exit.Code < engineFailed)
@@ -39,7 +39,7 @@ func (p *Process) Wait() (Exit, error) {
 	return p.exit, p.err
 }
 
-func (p *Process) reap() error {
+func (p *Process) reapProcess() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.group {
@@ -59,8 +59,8 @@ func (p *Process) reap() error {
 	return nil
 }
 
-// readable blocks until a pidfd says that its process has ended, pidfd_open(2).
-func readable(pidfd *os.File) error {
+// awaitReadable blocks until a pidfd says that its process has ended, pidfd_open(2).
+func awaitReadable(pidfd *os.File) error {
 	return fd.Read(pidfd, func(pidfd int) error {
 		if ready, _ := fd.Poll(pidfd, unix.POLLIN, 0); ready == 0 {
 			return unix.EAGAIN

@@ -26,17 +26,17 @@ type Ability struct {
 	Required bool   // by the default sandbox
 }
 
-// Abilities looks at the running system. It changes nothing and starts nothing;
+// ListAbilities looks at the running system. It changes nothing and starts nothing;
 // whether the default sandbox really works only a start can tell.
-func Abilities() []Ability {
-	kernel := Running()
+func ListAbilities() []Ability {
+	kernel := RunningKernel()
 	abilities := []Ability{
-		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfds(),
+		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfdAbility(),
 		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock),
-		hold("joining network namespaces", "network = \"netns:NAME\" does not work", unix.CAP_SYS_ADMIN),
-		hold("an own user id for every service", "services are not separated from the activator's user and from each other by their ids", unix.CAP_SETUID, unix.CAP_SETGID),
-		hold("raising hard limits", "limits of services cannot be above the activator's own", unix.CAP_SYS_RESOURCE),
-		lowPorts(), subordinateIDs(),
+		capabilityAbility("joining network namespaces", "network = \"netns:NAME\" does not work", unix.CAP_SYS_ADMIN),
+		capabilityAbility("an own user id for every service", "services are not separated from the activator's user and from each other by their ids", unix.CAP_SETUID, unix.CAP_SETGID),
+		capabilityAbility("raising hard limits", "limits of services cannot be above the activator's own", unix.CAP_SYS_RESOURCE),
+		portAbility(), subordinateIDs(),
 	}
 	for i := range abilities {
 		if abilities[i].OK {
@@ -58,7 +58,7 @@ func userNamespaces() Ability {
 	a := Ability{Name: "user namespaces", OK: true, Needs: "no sandbox can be made", Required: true}
 	ordinary := os.Geteuid() != 0
 	switch {
-	case !exists("/proc/self/ns/user"):
+	case !pathExists("/proc/self/ns/user"):
 		a.OK, a.Detail, a.Cure = false, "no /proc/self/ns/user", "a kernel with CONFIG_USER_NS, and /proc mounted"
 	case proc.Sysctl(sysctlUsers) == "0":
 		a.OK, a.Cure = false, cureUsers
@@ -66,14 +66,14 @@ func userNamespaces() Ability {
 		a.OK, a.Cure = false, cureClone
 	}
 	if a.Detail == "" {
-		a.Detail = sysctls(sysctlUsers, sysctlClone)
+		a.Detail = showSysctls(sysctlUsers, sysctlClone)
 	}
 	return a
 }
 
 func appArmorAbility() Ability {
 	restricted := os.Geteuid() != 0 && proc.Sysctl(sysctlAppArmor) == "1"
-	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: sysctls(sysctlAppArmor),
+	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: showSysctls(sysctlAppArmor),
 		Needs: "an ordinary user can make no sandbox, unless a profile allows it", Cure: cureAppArmor}
 	if a.Detail == "" {
 		a.Detail = "no " + sysctlAppArmor
@@ -82,7 +82,7 @@ func appArmorAbility() Ability {
 }
 
 func ownFilter() Ability {
-	a := Ability{Name: "no seccomp filter on us", OK: !filtered(), Detail: "none",
+	a := Ability{Name: "no seccomp filter on us", OK: !isFiltered(), Detail: "none",
 		Needs: "no sandbox can be made, where the filter refuses namespaces or mounts", Cure: cureSeccomp}
 	if !a.OK {
 		a.Detail = "Seccomp: 2 in /proc/self/status"
@@ -114,7 +114,7 @@ func mountAPI() Ability {
 	return a
 }
 
-func pidfds() Ability {
+func pidfdAbility() Ability {
 	a := Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "nothing works: processes cannot be waited for", Cure: cureKernel, Required: true}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -134,8 +134,8 @@ func seccompFilter(have bool) Ability {
 	return a
 }
 
-// hold is an ability that capabilities on the host give.
-func hold(name, needs string, numbers ...uint) Ability {
+// capabilityAbility is an ability that capabilities on the host give.
+func capabilityAbility(name, needs string, numbers ...uint) Ability {
 	a := Ability{Name: name, OK: true, Needs: needs}
 	var have, lack []string
 	for _, number := range numbers {
@@ -155,13 +155,13 @@ func hold(name, needs string, numbers ...uint) Ability {
 	return a
 }
 
-func lowPorts() Ability {
-	a := hold("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
+func portAbility() Ability {
+	a := capabilityAbility("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
 	const name = "net.ipv4.ip_unprivileged_port_start"
 	if start := proc.Sysctl(name); !a.OK && start != "" {
 		var first int
 		_, _ = fmt.Sscan(start, &first)
-		a.OK, a.Detail = first <= 80, sysctls(name)
+		a.OK, a.Detail = first <= 80, showSysctls(name)
 	}
 	a.Cure = "run the activator as root, or sysctl -w " + name + "=80"
 	return a
@@ -189,13 +189,13 @@ func subordinateIDs() Ability {
 	return a
 }
 
-func exists(path string) bool {
+func pathExists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
 
-// sysctls shows the settings that this kernel has.
-func sysctls(names ...string) string {
+// showSysctls shows the settings that this kernel has.
+func showSysctls(names ...string) string {
 	var shown []string
 	for _, name := range names {
 		if value := proc.Sysctl(name); value != "" {

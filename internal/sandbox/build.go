@@ -20,16 +20,16 @@ import (
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
 func (p *Plan) Build(s *vfork.CallList, trees []int) {
-	b, first := builder{CallList: s, entries: p.Entries}, s.Free()
-	b.step("hostname", p.Hostname)
+	b, first := builder{CallList: s, entries: p.Entries}, s.NextDescriptor()
+	b.setStep("hostname", p.Hostname)
 	// Podman's default filter refuses it where it lets all else pass. The name is
 	// then the container's.
-	b.Do(unix.SYS_SETHOSTNAME, b.Text(p.Hostname), uintptr(len(p.Hostname))).Ignore(unix.EPERM)
-	b.step("clone", "")
+	b.Do(unix.SYS_SETHOSTNAME, b.AddText(p.Hostname), uintptr(len(p.Hostname))).IgnoreErrors(unix.EPERM)
+	b.setStep("clone", "")
 	b.Do(unix.SYS_UNSHARE, unix.CLONE_NEWNS)
 	// The copies of the host's mounts must not hear of what we do, nor we of it.
-	b.step("private", "/")
-	b.mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	b.setStep("private", "/")
+	b.addMount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if trees == nil {
 		trees = b.openTrees(p)
 	}
@@ -37,15 +37,15 @@ func (p *Plan) Build(s *vfork.CallList, trees []int) {
 	b.newRoot()
 	for _, entry := range p.Entries {
 		tree := -1
-		if entry.bind() {
+		if entry.isBind() {
 			tree, trees = trees[0], trees[1:]
 			if tree < 0 {
 				continue
 			}
 		}
-		b.put(entry, tree)
+		b.putEntry(entry, tree)
 	}
-	b.step("read-only", "/")
+	b.setStep("read-only", "/")
 	b.setAttr(unix.AT_FDCWD, "/", 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	b.CloseFrom(first)
 }
@@ -56,27 +56,27 @@ type builder struct {
 	entries []Entry
 }
 
-// step says what the calls that follow are about.
-func (b *builder) step(step, path string) {
-	b.Explain(func(errno unix.Errno) error { return stepError(step, path, errno) })
+// setStep says what the calls that follow are about.
+func (b *builder) setStep(step, path string) {
+	b.ExplainNext(func(errno unix.Errno) error { return stepError(step, path, errno) })
 }
 
-func (b *builder) mount(source, target, kind string, flags uintptr, options string) vfork.Call {
-	return b.Do(unix.SYS_MOUNT, b.Text(source), b.Text(target), b.Text(kind), flags, b.Text(options))
+func (b *builder) addMount(source, target, kind string, flags uintptr, options string) vfork.Call {
+	return b.Do(unix.SYS_MOUNT, b.AddText(source), b.AddText(target), b.AddText(kind), flags, b.AddText(options))
 }
 
 // LoopbackUp adds to s what brings lo up in a network of its own, [CloneFlags]; the
 // kernel gives it 127.0.0.1 and ::1 itself. It needs neither a user nor a plan.
 func LoopbackUp(s *vfork.CallList) {
 	b := builder{CallList: s}
-	b.step("network", "lo")
-	only6, made := b.Label(), b.Label()
-	fd := b.Free()
+	b.setStep("network", "lo")
+	only6, made := b.NewLabel(), b.NewLabel()
+	fd := b.NextDescriptor()
 	b.Do(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0).
-		Zero(made).Positive(made).Failed(only6, unix.EAFNOSUPPORT)
-	b.Place(only6) // a kernel with only IPv6; netdevice(7) takes any socket
+		OnZero(made).OnPositive(made).OnError(only6, unix.EAFNOSUPPORT)
+	b.PlaceLabel(only6) // a kernel with only IPv6; netdevice(7) takes any socket
 	b.Open(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	b.Place(made)
+	b.PlaceLabel(made)
 	request := b.NewBuffer(40) // struct ifreq
 	copy(request.Bytes, "lo")
 	request.Bytes[unix.IFNAMSIZ] = unix.IFF_UP | unix.IFF_RUNNING
@@ -88,66 +88,66 @@ func LoopbackUp(s *vfork.CallList) {
 // old one. A proc can only be mounted where one is fully visible already, so it
 // comes before the old root goes (mount_too_revealing in fs/namespace.c).
 func (b *builder) newRoot() {
-	config := b.Free()
-	b.step("root", "tmpfs")
+	config := b.NextDescriptor()
+	b.setStep("root", "tmpfs")
 	root := b.newTmpfs("0755")
 	// Any place does, and / always exists; we get in by the descriptor.
-	b.step("root", "/")
+	b.setStep("root", "/")
 	b.moveMount(root, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
 	b.Do(unix.SYS_FCHDIR, uintptr(root))
-	b.step("root", "/proc")
-	b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text("proc"), 0o555)
-	b.step("mount", "/proc")
-	b.mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	b.setStep("root", "/proc")
+	b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText("proc"), 0o555)
+	b.setStep("mount", "/proc")
+	b.addMount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	// pivot_root(2): with "." twice the old root ends up on top of the new one.
-	b.step("pivot", "/")
-	dot := b.Text(".")
+	b.setStep("pivot", "/")
+	dot := b.AddText(".")
 	b.Do(unix.SYS_PIVOT_ROOT, dot, dot)
-	b.step("unmount", "the host's root")
+	b.setStep("unmount", "the host's root")
 	b.Do(unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
-	b.step("root", "/")
-	b.Do(unix.SYS_CHDIR, b.Text("/"))
+	b.setStep("root", "/")
+	b.Do(unix.SYS_CHDIR, b.AddText("/"))
 	b.CloseFrom(config)
 }
 
 // newTmpfs opens a configuration, and after it the mount that it returns.
 func (b *builder) newTmpfs(mode string) int {
-	kind := b.Text("tmpfs")
+	kind := b.AddText("tmpfs")
 	config := uintptr(b.Open(unix.SYS_FSOPEN, kind, unix.FSOPEN_CLOEXEC))
-	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.Text("source"), kind, 0)
-	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.Text("mode"), b.Text(mode), 0)
+	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.AddText("source"), kind, 0)
+	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_SET_STRING, b.AddText("mode"), b.AddText(mode), 0)
 	b.Do(unix.SYS_FSCONFIG, config, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
 	return b.Open(unix.SYS_FSMOUNT, config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
 func (b *builder) moveMount(tree int, path string, flags uintptr) {
-	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.Text(""), vfork.Here, b.Text(path), flags)
+	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.AddText(""), vfork.WorkingDirectory, b.AddText(path), flags)
 }
 
-// put puts an entry at its path; a bind is a tree.
-func (b *builder) put(e Entry, tree int) {
-	b.step("root", e.Path)
+// putEntry puts an entry at its path; a bind is a tree.
+func (b *builder) putEntry(e Entry, tree int) {
+	b.setStep("root", e.Path)
 	switch e.Kind {
 	case Folder:
-		b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text(e.Path), uintptr(e.Mode))
+		b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText(e.Path), uintptr(e.Mode))
 	case Link:
-		b.Do(unix.SYS_SYMLINKAT, b.Text(e.Source), vfork.Here, b.Text(e.Path))
+		b.Do(unix.SYS_SYMLINKAT, b.AddText(e.Source), vfork.WorkingDirectory, b.AddText(e.Path))
 	case Tmpfs:
 		b.mountPoint(e, true)
-		b.step("mount", e.Path)
-		b.mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, e.options())
+		b.setStep("mount", e.Path)
+		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, e.tmpfsOptions())
 	case Cover:
-		b.step("mount", e.Path)
-		b.mount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
+		b.setStep("mount", e.Path)
+		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
 	default:
 		b.mountPoint(e, e.folder)
-		b.step("mount", e.Path)
+		b.setStep("mount", e.Path)
 		b.moveMount(tree, e.Path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	}
 }
 
-// options are a fresh tmpfs's.
-func (e Entry) options() string {
+// tmpfsOptions are a fresh tmpfs's.
+func (e Entry) tmpfsOptions() string {
 	options := "mode=0755"
 	if e.Mode == 0o1777 {
 		options = "mode=1777"
@@ -162,59 +162,59 @@ func (e Entry) options() string {
 // mountPoint makes sure that something stands at e's path to mount on.
 func (b *builder) mountPoint(e Entry, folder bool) {
 	if !e.Asked {
-		b.create(e.Path, folder)
+		b.createPoint(e.Path, folder)
 		return
 	}
-	there := b.Label()
+	there := b.NewLabel()
 	b.ifThere(e.Path, there)
-	b.parents(path.Dir(e.Path))
+	b.createParents(path.Dir(e.Path))
 	if b.mayCreate(e.Path) {
-		b.create(e.Path, folder)
+		b.createPoint(e.Path, folder)
 	}
-	b.Place(there)
+	b.PlaceLabel(there)
 }
 
 // ifThere goes on at l if something stands at the path.
 func (b *builder) ifThere(path string, l vfork.Label) {
-	b.Do(unix.SYS_FACCESSAT, vfork.Here, b.Text(path), unix.F_OK).Zero(l).Ignore()
+	b.Do(unix.SYS_FACCESSAT, vfork.WorkingDirectory, b.AddText(path), unix.F_OK).OnZero(l).IgnoreErrors()
 }
 
-// parents makes the folders down to folder that are missing.
-func (b *builder) parents(folder string) {
+// createParents makes the folders down to folder that are missing.
+func (b *builder) createParents(folder string) {
 	if folder == "/" {
 		return
 	}
-	there := b.Label()
+	there := b.NewLabel()
 	b.ifThere(folder, there)
-	b.parents(path.Dir(folder))
+	b.createParents(path.Dir(folder))
 	if b.mayCreate(folder) {
-		b.create(folder, true)
+		b.createPoint(folder, true)
 	}
-	b.Place(there)
+	b.PlaceLabel(there)
 }
 
 // mayCreate refuses to create anything in what is the host's: a folder that is
 // bound writable would keep it for ever, a read-only one cannot. What is ours has no links
 // but those we make, so that a path says where it leads.
 func (b *builder) mayCreate(name string) bool {
-	folder := b.resolve(path.Dir(name))
+	folder := b.followLinks(path.Dir(name))
 	nearest := Entry{Kind: Tmpfs, Path: "/"}
 	for _, e := range b.entries {
-		if e.Kind != Folder && below(folder, e.Path) && len(e.Path) > len(nearest.Path) {
+		if e.Kind != Folder && isBelow(folder, e.Path) && len(e.Path) > len(nearest.Path) {
 			nearest = e
 		}
 	}
 	if nearest.Kind == Tmpfs {
 		return true
 	}
-	b.Refuse(refusePoint(name))
+	b.FailWith(refusePoint(name))
 	return false
 }
 
-// resolve follows the links that we make.
-func (b *builder) resolve(folder string) string {
+// followLinks follows the links that we make.
+func (b *builder) followLinks(folder string) string {
 	for range b.entries { // more steps are a loop, which no folder stands in
-		at := slices.IndexFunc(b.entries, func(e Entry) bool { return e.Kind == Link && below(folder, e.Path) })
+		at := slices.IndexFunc(b.entries, func(e Entry) bool { return e.Kind == Link && isBelow(folder, e.Path) })
 		if at < 0 {
 			break
 		}
@@ -228,12 +228,12 @@ func (b *builder) resolve(folder string) string {
 	return folder
 }
 
-func (b *builder) create(name string, folder bool) {
-	b.step("mount point", name)
+func (b *builder) createPoint(name string, folder bool) {
+	b.setStep("mount point", name)
 	if folder {
-		b.Do(unix.SYS_MKDIRAT, vfork.Here, b.Text(name), 0o755)
+		b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText(name), 0o755)
 		return
 	}
-	fd := b.Open(unix.SYS_OPENAT, vfork.Here, b.Text(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	fd := b.Open(unix.SYS_OPENAT, vfork.WorkingDirectory, b.AddText(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	b.CloseFrom(fd)
 }

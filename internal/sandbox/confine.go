@@ -24,7 +24,7 @@ import (
 // comes afterwards needs nothing that is refused.
 func (p *Plan) Confine(s *vfork.CallList) (listener int) {
 	b := &builder{CallList: s}
-	b.step("capabilities", "bounding set")
+	b.setStep("capabilities", "bounding set")
 	for number := range lastCapability() + 1 {
 		if p.Keep&(1<<number) == 0 {
 			b.Do(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0)
@@ -32,17 +32,17 @@ func (p *Plan) Confine(s *vfork.CallList) (listener int) {
 	}
 	b.leaveKeyring(p.Keys)
 	if !p.NewPrivs {
-		b.step("no_new_privileges", "")
+		b.setStep("no_new_privileges", "")
 		b.Do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	p.Landlock.restrict(b)
+	p.Landlock.addRestriction(b)
 	if p.NewPrivs {
-		listener = b.filter(p)
-		b.capabilities(p.Keep)
+		listener = b.loadFilter(p)
+		b.keepCapabilities(p.Keep)
 		return listener
 	}
-	b.capabilities(p.Keep)
-	return b.filter(p)
+	b.keepCapabilities(p.Keep)
+	return b.loadFilter(p)
 }
 
 // lastCapability is the highest number that this kernel knows.
@@ -58,26 +58,26 @@ var lastCapability = sync.OnceValue(func() int {
 // session-keyring(7). A filter that refuses keyctl(2) makes it unreachable
 // anyway: then a full quota of keys, which are freed late, stops no start.
 func (b *builder) leaveKeyring(reachable bool) {
-	b.step("keyring", "")
+	b.setStep("keyring", "")
 	c := b.Do(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
 	if reachable {
-		c.Ignore(unix.ENOSYS) // a kernel without keys
+		c.IgnoreErrors(unix.ENOSYS) // a kernel without keys
 	} else {
-		c.Ignore()
+		c.IgnoreErrors()
 	}
 }
 
-// Narrow adds to s what leaves the child no capabilities but those of mask.
-func Narrow(s *vfork.CallList, mask uint64) {
+// NarrowCapabilities adds to s what leaves the child no capabilities but those of mask.
+func NarrowCapabilities(s *vfork.CallList, mask uint64) {
 	b := builder{CallList: s}
-	b.step("capabilities", "")
-	b.capset(mask)
+	b.setStep("capabilities", "")
+	b.setCapabilities(mask)
 }
 
-// capabilities leaves those of mask, which the program keeps over its execve.
-func (b *builder) capabilities(mask uint64) {
-	b.step("capabilities", "")
-	b.capset(mask)
+// keepCapabilities leaves those of mask, which the program keeps over its execve.
+func (b *builder) keepCapabilities(mask uint64) {
+	b.setStep("capabilities", "")
+	b.setCapabilities(mask)
 	for number := range uint(64) {
 		if mask&(1<<number) != 0 {
 			b.Do(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(number), 0, 0)
@@ -85,25 +85,25 @@ func (b *builder) capabilities(mask uint64) {
 	}
 }
 
-func (b *builder) capset(mask uint64) {
+func (b *builder) setCapabilities(mask uint64) {
 	const half = 1<<32 - 1
 	low, high := uintptr(mask&half), uintptr(mask>>32)
-	header := b.Words(unix.LINUX_CAPABILITY_VERSION_3) // and pid 0
+	header := b.AddWords(unix.LINUX_CAPABILITY_VERSION_3) // and pid 0
 	// Effective, permitted, inheritable, of 32 bits each; then the same of the upper half.
-	data := b.Words(low|low<<32, low|high<<32, high|high<<32)
+	data := b.AddWords(low|low<<32, low|high<<32, high|high<<32)
 	b.Do(unix.SYS_CAPSET, header.Address, data.Address)
 }
 
-// filter loads the filter.
-func (b *builder) filter(p *Plan) (listener int) {
+// loadFilter loads the filter.
+func (b *builder) loadFilter(p *Plan) (listener int) {
 	if len(p.Filter) == 0 {
 		return -1
 	}
-	b.step("seccomp", "")
+	b.setStep("seccomp", "")
 	// Without it a kernel before 5.16 takes every filtered process for a browser that runs
 	// foreign code, and slows it down for good (Speculative Store Bypass, prctl(2)).
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
-	program := b.Words(uintptr(len(p.Filter)/unix.SizeofSockFilter), b.Bytes(p.Filter)) // struct sock_fprog
+	program := b.AddWords(uintptr(len(p.Filter)/unix.SizeofSockFilter), b.AddBytes(p.Filter)) // struct sock_fprog
 	load := func(flags uintptr) vfork.Call {
 		return b.Do(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, program.Address)
 	}
@@ -112,10 +112,10 @@ func (b *builder) filter(p *Plan) (listener int) {
 		return -1
 	}
 	flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
-	older, loaded := b.Label(), b.Label()
-	load(flags|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).Positive(loaded).Failed(older, unix.EINVAL)
-	b.Place(older) // before Linux 5.19 any signal interrupts a call that the supervisor works on
+	older, loaded := b.NewLabel(), b.NewLabel()
+	load(flags|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).OnPositive(loaded).OnError(older, unix.EINVAL)
+	b.PlaceLabel(older) // before Linux 5.19 any signal interrupts a call that the supervisor works on
 	listener = b.Open(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, program.Address)
-	b.Place(loaded)
+	b.PlaceLabel(loaded)
 	return listener
 }

@@ -30,8 +30,8 @@ const (
 // CloneError explains why the kernel refused a new process its namespaces.
 func CloneError(err error) error { return stepError("clone", "", err) }
 
-// cure is the best explanation we have for errno at step.
-func cure(step, path string, errno syscall.Errno) string {
+// findCure is the best explanation we have for errno at step.
+func findCure(step, path string, errno syscall.Errno) string {
 	switch {
 	case errno == syscall.ENOSYS:
 		return cureKernel
@@ -102,7 +102,7 @@ func refusedBy() string {
 		return cureUsers
 	case proc.Sysctl(sysctlAppArmor) == "1":
 		return cureAppArmor
-	case filtered():
+	case isFiltered():
 		return cureSeccomp
 	}
 	return "this host, container or chroot refuses new namespaces to us; activator doctor tells more"
@@ -130,8 +130,8 @@ func cureOfPath(errno syscall.Errno) string {
 	return ""
 }
 
-// filtered reports whether we are under a seccomp filter.
-func filtered() bool {
+// isFiltered reports whether we are under a seccomp filter.
+func isFiltered() bool {
 	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	return err == nil && mode == unix.SECCOMP_MODE_FILTER
 }

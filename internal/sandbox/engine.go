@@ -38,8 +38,8 @@ type EnginePlan struct {
 	landlock Landlock
 }
 
-// Resolve looks at the host.
-func (e Engine) Resolve() *EnginePlan {
+// NewPlan looks at the host.
+func (e Engine) NewPlan() *EnginePlan {
 	abi := landlockABI()
 	p := &EnginePlan{engine: e}
 	for _, source := range e.Sources {
@@ -66,21 +66,21 @@ func isFolder(path string) bool {
 func (p *EnginePlan) Build(s *vfork.CallList, process int) {
 	b := builder{CallList: s}
 	if process >= 0 {
-		b.step("user namespace", "")
+		b.setStep("user namespace", "")
 		b.Do(unix.SYS_SETNS, uintptr(process), unix.CLONE_NEWUSER|unix.CLONE_NEWNS)
 	}
 	if len(p.sources) == 0 && !p.engine.Cgroup2 {
 		return
 	}
-	b.step("clone", "")
+	b.setStep("clone", "")
 	b.Do(unix.SYS_UNSHARE, unix.CLONE_NEWNS|unix.CLONE_NEWCGROUP)
 	// The host's later mounts come in, ours do not go out.
-	b.step("private", "/")
-	b.mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+	b.setStep("private", "/")
+	b.addMount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
 	if p.engine.Cgroup2 {
 		const groups = "/sys/fs/cgroup"
-		b.step("mount", groups)
-		b.mount("cgroup2", groups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		b.setStep("mount", groups)
+		b.addMount("cgroup2", groups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	}
 	b.putSources(p)
 }
@@ -90,14 +90,14 @@ func (b *builder) putSources(p *EnginePlan) {
 	if len(p.sources) == 0 {
 		return
 	}
-	b.step("mount", p.engine.Folder)
-	b.mount("activator", p.engine.Folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700")
+	b.setStep("mount", p.engine.Folder)
+	b.addMount("activator", p.engine.Folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700")
 	for i, source := range p.sources {
 		path := p.engine.Source(i)
-		b.create(path, source.folder)
-		b.step("open", source.Source)
+		b.createPoint(path, source.folder)
+		b.setStep("open", source.Source)
 		tree := b.openTree(source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		b.step("mount", path)
+		b.setStep("mount", path)
 		b.moveMount(tree, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
 		b.CloseFrom(tree)
 	}
@@ -111,9 +111,9 @@ func (e Engine) Source(i int) string { return e.Folder + "/" + strconv.Itoa(i) }
 func (p *EnginePlan) Confine(s *vfork.CallList) (listener int) {
 	b := &builder{CallList: s}
 	if !p.engine.NewPrivs {
-		b.step("no_new_privileges", "")
+		b.setStep("no_new_privileges", "")
 		b.Do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	p.landlock.restrict(b)
-	return b.filter(&Plan{Filter: p.filter, Listener: true})
+	p.landlock.addRestriction(b)
+	return b.loadFilter(&Plan{Filter: p.filter, Listener: true})
 }

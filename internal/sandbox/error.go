@@ -61,7 +61,7 @@ func stepError(step, path string, err error) *StepError {
 	if !errors.As(err, &errno) && errors.Is(err, os.ErrNotExist) {
 		errno = syscall.ENOENT
 	}
-	return &StepError{Step: step, Path: path, Errno: errno, Cure: cure(step, path, errno)}
+	return &StepError{Step: step, Path: path, Errno: errno, Cure: findCure(step, path, errno)}
 }
 
 // LinkError is the error of a path on which a link is not followed.

@@ -24,11 +24,11 @@ func NetworkPath(network string) string {
 	return ""
 }
 
-// Join moves the calling thread, which must be locked, into the network
+// JoinNetwork moves the calling thread, which must be locked, into the network
 // namespace that network names ("netns:NAME" of ip-netns(8), or a path), so that
 // a child is born there. leave brings the thread back. For "none", "host" and ""
 // both do nothing.
-func Join(network string) (leave func() error, err error) {
+func JoinNetwork(network string) (leave func() error, err error) {
 	stay := func() error { return nil }
 	path := NetworkPath(network)
 	if path == "" {

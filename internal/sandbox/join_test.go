@@ -29,7 +29,7 @@ func TestNetworkBehindALink(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Close(looked)
-	leave, err := Join(dir + "/theirs/net")
+	leave, err := JoinNetwork(dir + "/theirs/net")
 	if !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), dir+"/theirs/net is a symbolic link below") {
 		t.Error(err)
 	}

@@ -120,19 +120,19 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 	if l.Files = fileRights(s, abi, entries); l.Files == 0 {
 		return l
 	}
-	l.grant("/", readRights)
-	l.grant("/proc", writeRights)
-	l.grant("/dev", writeRights|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
+	l.addGrant("/", readRights)
+	l.addGrant("/proc", writeRights)
+	l.addGrant("/dev", writeRights|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
 	for _, entry := range entries {
 		switch {
 		case entry.Kind == Tmpfs, entry.Kind == Writable && entry.folder:
-			l.grant(entry.Path, readRights|makeRights|writeRights)
+			l.addGrant(entry.Path, readRights|makeRights|writeRights)
 		case entry.Kind == Writable:
-			l.grant(entry.Path, writeRights)
+			l.addGrant(entry.Path, writeRights)
 		case entry.Kind == ReadOnly && entry.folder && s.Unmounted:
 			// What is granted at / too, and truncation, which the mount refuses, so that
 			// the way up to a rule with all the readerRights is short.
-			l.grant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
+			l.addGrant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
 		}
 	}
 	// Programs that log to /dev/stdout open it anew, and it may be a file or a
@@ -141,46 +141,46 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 		l.Grants = append(l.Grants, Grant{FD: fd, Access: unix.LANDLOCK_ACCESS_FS_WRITE_FILE})
 	}
 	if s.Init { // the reaper, which is the activator's binary and nowhere inside
-		l.grant("/proc/self/exe", unix.LANDLOCK_ACCESS_FS_EXECUTE|unix.LANDLOCK_ACCESS_FS_READ_FILE)
+		l.addGrant("/proc/self/exe", unix.LANDLOCK_ACCESS_FS_EXECUTE|unix.LANDLOCK_ACCESS_FS_READ_FILE)
 	}
 	return l
 }
 
-func (l *Landlock) grant(name string, access uint64) {
+func (l *Landlock) addGrant(name string, access uint64) {
 	l.Grants = append(l.Grants, Grant{Path: path.Clean(name), Access: access & l.Files})
 }
 
-// restrict adds to s what puts the child, and what comes of it, behind l. It needs
+// addRestriction adds to s what puts the child, and what comes of it, behind l. It needs
 // no_new_privs or CAP_SYS_ADMIN.
-func (l *Landlock) restrict(b *builder) {
+func (l *Landlock) addRestriction(b *builder) {
 	if l.Files|l.Net|l.Scoped == 0 {
 		return
 	}
-	b.step("landlock", "")
+	b.setStep("landlock", "")
 	// Fields past what an older kernel knows may be there if they are zero.
-	attr := b.Words(uintptr(l.Files), uintptr(l.Net), uintptr(l.Scoped))
+	attr := b.AddWords(uintptr(l.Files), uintptr(l.Net), uintptr(l.Scoped))
 	ruleset := b.Open(unix.SYS_LANDLOCK_CREATE_RULESET, attr.Address, uintptr(len(attr.Bytes)), 0)
 	for _, g := range l.Grants {
-		g.add(b, ruleset)
+		g.addRule(b, ruleset)
 	}
-	b.step("landlock", "")
+	b.setStep("landlock", "")
 	b.Do(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0)
 	b.CloseFrom(ruleset)
 }
 
-func (g *Grant) add(b *builder, ruleset int) {
-	b.step("landlock", g.Path)
+func (g *Grant) addRule(b *builder, ruleset int) {
+	b.setStep("landlock", g.Path)
 	fd := g.FD
 	if g.Path != "" {
-		fd = b.Free()
-		b.Do(unix.SYS_OPENAT, vfork.Here, b.Text(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd = b.NextDescriptor()
+		b.Do(unix.SYS_OPENAT, vfork.WorkingDirectory, b.AddText(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
 	rule := b.NewBuffer(12) // struct landlock_path_beneath_attr, packed
 	binary.NativeEndian.PutUint64(rule.Bytes, g.Access)
 	binary.NativeEndian.PutUint32(rule.Bytes[8:], uint32(fd))
 	c := b.Do(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, rule.Address, 0)
 	if g.Path == "" {
-		c.Ignore(unix.EBADFD) // a pipe or a socket
+		c.IgnoreErrors(unix.EBADFD) // a pipe or a socket
 	} else {
 		b.Do(unix.SYS_CLOSE, uintptr(fd))
 	}

@@ -56,11 +56,11 @@ type Entry struct {
 	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
 }
 
-// look looks at what a bind is of. What is not there is told better by whoever opens
+// lookAtSource looks at what a bind is of. What is not there is told better by whoever opens
 // it. What the configuration names may lie where a service writes, so it is walked to;
 // the host's system folders do not.
-func (e *Entry) look() error {
-	if !e.bind() || !e.Asked {
+func (e *Entry) lookAtSource() error {
+	if !e.isBind() || !e.Asked {
 		return nil
 	}
 	place, err := fd.Walk(e.Source)
@@ -88,10 +88,10 @@ func (e *Entry) look() error {
 // folder.
 var fresh = []string{"dev", "proc", "run", "tmp", "var"}
 
-// Resolve looks at the host and says what the sandbox of a service called name
+// NewPlan looks at the host and says what the sandbox of a service called name
 // consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
-func Resolve(s spec.Sandbox, name, program string, directories []spec.Mount) (*Plan, error) {
+func NewPlan(s spec.Sandbox, name, program string, directories []spec.Mount) (*Plan, error) {
 	if err := checkWords(s); err != nil {
 		return nil, err
 	}
@@ -104,11 +104,11 @@ func Resolve(s spec.Sandbox, name, program string, directories []spec.Mount) (*P
 		return nil, err
 	}
 	for i := range plan.Entries {
-		if err := plan.Entries[i].look(); err != nil {
+		if err := plan.Entries[i].lookAtSource(); err != nil {
 			return nil, err
 		}
 	}
-	restrict(s, plan, landlockABI())
+	addRestrictions(s, plan, landlockABI())
 	return plan, nil
 }
 
@@ -148,7 +148,7 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]En
 	}
 	entries = append(entries, freshEntries()...)
 	if s.Root == "" { // a root folder has nothing but what somebody put there
-		entries = append(entries, covers(hidden)...)
+		entries = append(entries, coverFolders(hidden)...)
 	}
 	asked, err := askedEntries(s, directories)
 	if err != nil {
@@ -161,8 +161,8 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]En
 	return slices.Concat(entries, asked, bound), nil
 }
 
-// restrict computes here what the child only loads.
-func restrict(s spec.Sandbox, plan *Plan, landlock int) {
+// addRestrictions computes here what the child only loads.
+func addRestrictions(s spec.Sandbox, plan *Plan, landlock int) {
 	plan.Filter = seccomp.NewProfile(s, plan.Keep, landlock >= abiTCP).Filter()
 	plan.Listener, plan.Keys = s.Supervised(), s.Syscalls == "any"
 	plan.Landlock = chooseLandlock(s, landlock, plan.Entries)
@@ -197,7 +197,7 @@ func baseEntries(s spec.Sandbox) ([]Entry, error) {
 	slices.Sort(names)
 	entries := topEntries(folder, names)
 	for i := range entries {
-		if entries[i].bind() {
+		if entries[i].isBind() {
 			entries[i].real = entries[i].Source
 		}
 	}
@@ -289,9 +289,9 @@ func freshEntries() []Entry {
 // kernel's modules tell an intruder exactly which kernel he is up against.
 var hidden = []string{"/usr/lib/modules", "/lib/modules"}
 
-// covers covers those of folders that exist. One that is reached through a symbolic
+// coverFolders covers those of folders that exist. One that is reached through a symbolic
 // link, as /lib is on most hosts, is the same as another.
-func covers(folders []string) []Entry {
+func coverFolders(folders []string) []Entry {
 	var entries []Entry
 	for _, folder := range folders {
 		found, err := fd.OpenLinkless(folder, unix.O_PATH|unix.O_DIRECTORY)
@@ -321,7 +321,7 @@ func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
 	seen := map[string]bool{}
 	for i, entry := range asked {
 		path := filepath.Clean(entry.Path)
-		if why := forbidden(path); why != "" {
+		if why := whyForbidden(path); why != "" {
 			return nil, &StepError{Step: "mount", Path: entry.Path, Cure: why}
 		}
 		if seen[path] {
@@ -336,16 +336,16 @@ func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
 	return asked, nil
 }
 
-// forbidden says why nothing may be mounted at path; "" when it may.
-func forbidden(path string) string {
+// whyForbidden says why nothing may be mounted at path; "" when it may.
+func whyForbidden(path string) string {
 	switch {
 	case !filepath.IsAbs(path):
 		return "the path inside must be absolute"
 	case path == "/":
 		return "the root itself is chosen by root = \"...\""
-	case below(path, "/proc"):
+	case isBelow(path, "/proc"):
 		return "/proc is the kernel's own and always fresh"
-	case below(path, "/dev") && !below(path, "/dev/shm"):
+	case isBelow(path, "/dev") && !isBelow(path, "/dev/shm"):
 		return "/dev has a fixed set of devices"
 	}
 	return ""
@@ -361,18 +361,18 @@ func addProgram(s spec.Sandbox, path string, base, asked []Entry) ([]Entry, erro
 	if !filepath.IsAbs(path) {
 		return nil, &StepError{Step: "exec", Path: path, Cure: "give an absolute path, or a name without a slash to look up in PATH"}
 	}
-	covered := func(e Entry) bool { return below(path, e.Path) }
+	covered := func(e Entry) bool { return isBelow(path, e.Path) }
 	shown := func(e Entry) bool { return covered(e) && (e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Link) }
 	if s.Root != "" || slices.ContainsFunc(asked, covered) || slices.ContainsFunc(base, shown) {
 		return nil, nil
 	}
-	if why := forbidden(path); why != "" {
+	if why := whyForbidden(path); why != "" {
 		return nil, &StepError{Step: "exec", Path: path, Cure: why}
 	}
 	return []Entry{{Kind: ReadOnly, Path: path, Source: path, Asked: true}}, nil
 }
 
-// below reports whether path is folder or lies in it; both are clean.
-func below(path, folder string) bool {
+// isBelow reports whether path is folder or lies in it; both are clean.
+func isBelow(path, folder string) bool {
 	return path == folder || strings.HasPrefix(path, folder+"/")
 }

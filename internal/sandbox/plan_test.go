@@ -29,7 +29,7 @@ func find(plan *Plan, path string) (Entry, bool) {
 }
 
 func TestResolveDefault(t *testing.T) {
-	plan, err := Resolve(spec.Sandbox{}, "x", "/home/me/program", nil)
+	plan, err := NewPlan(spec.Sandbox{}, "x", "/home/me/program", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestCoversAreRealFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	real, linked, missing := filepath.Join(dir, "usr/lib/modules"), filepath.Join(dir, "lib/modules"), filepath.Join(dir, "none")
-	if got := paths(covers([]string{real, linked, missing})); !slices.Equal(got, []string{real}) {
+	if got := paths(coverFolders([]string{real, linked, missing})); !slices.Equal(got, []string{real}) {
 		t.Errorf("covered: %q, want only %s", got, real)
 	}
 }
@@ -83,7 +83,7 @@ func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 		{spec.Sandbox{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
 		{spec.Sandbox{Root: "/usr"}, "/tmp/true", false},
 	} {
-		plan, err := Resolve(test.spec, "x", test.program, nil)
+		plan, err := NewPlan(test.spec, "x", test.program, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestParentsAreMountedFirst(t *testing.T) {
 		ReadOnly: []spec.Mount{{Host: "/a", Inside: "/data-2"}, {Host: "/a", Inside: "/data/x"}},
 		Writable: []spec.Mount{{Host: "/a", Inside: "/data/x/y/z/"}},
 	}
-	plan, err := Resolve(policy, "x", "true", []spec.Mount{{Host: "/var/lib/x", Inside: "/var/lib/x"}})
+	plan, err := NewPlan(policy, "x", "true", []spec.Mount{{Host: "/var/lib/x", Inside: "/var/lib/x"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestForbiddenPlaces(t *testing.T) {
 		"/": false, "//": false, "/x/..": false, "/proc": false, "/proc/sys": false, "/dev": false, "/dev/null": false, "": false, "x": false, "../x": false,
 		"/dev/shm": true, "/dev/shm/x": true, "/process": true, "/devices": true, "/usr": true, "/tmp": true, "/var/lib/x": true,
 	} {
-		_, err := Resolve(spec.Sandbox{Tmpfs: []string{path}}, "x", "true", nil)
+		_, err := NewPlan(spec.Sandbox{Tmpfs: []string{path}}, "x", "true", nil)
 		if refused := new(StepError); allowed != (err == nil) || err != nil && (!errors.As(err, &refused) || refused.Cure == "") {
 			t.Errorf("%q: %v", path, err)
 		}
@@ -135,7 +135,7 @@ func TestRootFolderEntries(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := Resolve(spec.Sandbox{Root: dir}, "x", "true", nil)
+	plan, err := NewPlan(spec.Sandbox{Root: dir}, "x", "true", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,17 +173,17 @@ func FuzzResolve(f *testing.F) {
 	f.Add("/a", "/a/b", "/usr/../x")
 	f.Add("/proc", "/dev/shm", "relative")
 	f.Fuzz(func(t *testing.T, first, second, program string) {
-		plan, err := Resolve(spec.Sandbox{Tmpfs: []string{first}, Writable: []spec.Mount{{Host: "/", Inside: second}}}, "x", program, nil)
+		plan, err := NewPlan(spec.Sandbox{Tmpfs: []string{first}, Writable: []spec.Mount{{Host: "/", Inside: second}}}, "x", program, nil)
 		if err != nil {
 			return
 		}
 		var asked []string
 		for i, entry := range plan.Entries {
-			if filepath.Clean(entry.Path) != entry.Path || !filepath.IsAbs(entry.Path) || entry.Asked && forbidden(entry.Path) != "" {
+			if filepath.Clean(entry.Path) != entry.Path || !filepath.IsAbs(entry.Path) || entry.Asked && whyForbidden(entry.Path) != "" {
 				t.Errorf("%q", entry.Path)
 			}
 			last := i == len(plan.Entries)-1 // may be the program, a file: the kernel refuses it on a folder
-			if !last && slices.ContainsFunc(asked, func(path string) bool { return below(path, entry.Path) }) {
+			if !last && slices.ContainsFunc(asked, func(path string) bool { return isBelow(path, entry.Path) }) {
 				t.Errorf("%q hides what was mounted before", entry.Path)
 			}
 			if entry.Asked {
@@ -194,7 +194,7 @@ func FuzzResolve(f *testing.F) {
 }
 
 func TestAbilitiesOfThisMachine(t *testing.T) {
-	for _, a := range Abilities() {
+	for _, a := range ListAbilities() {
 		if a.Name == "" || a.Detail == "" || a.Needs == "" || a.OK == (a.Cure != "") {
 			t.Errorf("%+v", a)
 		}

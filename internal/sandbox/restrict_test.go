@@ -10,7 +10,7 @@ import (
 
 func TestWordsOfTheSpec(t *testing.T) {
 	for _, s := range []spec.Sandbox{{Connect: "some"}, {Syscalls: "all"}} {
-		_, err := Resolve(s, "x", "true", nil)
+		_, err := NewPlan(s, "x", "true", nil)
 		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
 			t.Errorf("%+v: %v", s, err)
 		}
@@ -85,7 +85,7 @@ func TestSealLacks(t *testing.T) {
 func TestFilterLeavesTCPToLandlock(t *testing.T) {
 	filter := func(landlock int) []byte {
 		var p Plan
-		restrict(spec.Sandbox{Seal: true}, &p, landlock)
+		addRestrictions(spec.Sandbox{Seal: true}, &p, landlock)
 		return p.Filter
 	}
 	if bytes.Equal(filter(3), filter(4)) || !bytes.Equal(filter(0), filter(3)) || !bytes.Equal(filter(4), filter(7)) {

@@ -14,8 +14,8 @@ type Kernel struct {
 	Landlock int  // its ABI, landlock(7); 0: none, or not among the boot's lsm=
 }
 
-// Running is the kernel we run on.
-func Running() Kernel {
+// RunningKernel is the kernel we run on.
+func RunningKernel() Kernel {
 	// With no filter to load the kernel gets as far as EFAULT, prctl(2).
 	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
 	return Kernel{Filters: errors.Is(err, unix.EFAULT), Landlock: landlockABI()}

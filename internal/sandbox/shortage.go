@@ -41,9 +41,9 @@ func ExamineDescriptors(count int) error {
 	return OpenError("socket", "", syscall.EMFILE)
 }
 
-// Cured adds the cure to an error that tells of a shortage of descriptors, wherever it
+// AddCure adds the cure to an error that tells of a shortage of descriptors, wherever it
 // comes from.
-func Cured(err error) error {
+func AddCure(err error) error {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		return err

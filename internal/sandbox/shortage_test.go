@@ -26,11 +26,11 @@ func TestOpenError(t *testing.T) {
 			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
-	if err := Cured(&os.PathError{Op: "open", Path: "/x", Err: syscall.ENFILE}); !strings.Contains(err.Error(), "open /x: too many open files in system: the host") || !errors.Is(err, syscall.ENFILE) {
+	if err := AddCure(&os.PathError{Op: "open", Path: "/x", Err: syscall.ENFILE}); !strings.Contains(err.Error(), "open /x: too many open files in system: the host") || !errors.Is(err, syscall.ENFILE) {
 		t.Error(err)
 	}
-	for _, err := range []error{nil, os.ErrNotExist, Cured(syscall.EMFILE)} {
-		if got := Cured(err); got != err {
+	for _, err := range []error{nil, os.ErrNotExist, AddCure(syscall.EMFILE)} {
+		if got := AddCure(err); got != err {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 func (p *Plan) OpenTrees() ([]int, error) {
 	var trees []int
 	for _, entry := range p.Entries {
-		if !entry.bind() {
+		if !entry.isBind() {
 			continue
 		}
 		tree, err := entry.openTree()
@@ -47,11 +47,11 @@ func CloseTrees(trees []int) {
 	}
 }
 
-func (e Entry) bind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
+func (e Entry) isBind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
 
-// clone says how a mount is cloned. Private, because a clone of a shared mount is its
+// copyTree says how a mount is cloned. Private, because a clone of a shared mount is its
 // peer: what were mounted inside would appear on the host.
-func (e Entry) clone() (recursive uint, attr unix.MountAttr) {
+func (e Entry) copyTree() (recursive uint, attr unix.MountAttr) {
 	attr = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	switch e.Kind {
 	case ReadOnly:
@@ -65,7 +65,7 @@ func (e Entry) clone() (recursive uint, attr unix.MountAttr) {
 
 // openTree clones one mount.
 func (e Entry) openTree() (int, error) {
-	recursive, attr := e.clone()
+	recursive, attr := e.copyTree()
 	at, path, flags := unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive
 	if e.real != "" {
 		source, err := fd.OpenLinkless(e.real, unix.O_PATH)
@@ -90,7 +90,7 @@ func (e Entry) openTree() (int, error) {
 func (b *builder) openTrees(p *Plan) []int {
 	var trees []int
 	for _, entry := range p.Entries {
-		if !entry.bind() {
+		if !entry.isBind() {
 			continue
 		}
 		var stat unix.Stat_t
@@ -98,8 +98,8 @@ func (b *builder) openTrees(p *Plan) []int {
 			trees = append(trees, -1)
 			continue
 		}
-		b.step("open", entry.Source)
-		recursive, attr := entry.clone()
+		b.setStep("open", entry.Source)
+		recursive, attr := entry.copyTree()
 		tree := b.openTree(entry, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive)
 		b.setAttr(tree, "", unix.AT_EMPTY_PATH|recursive, attr)
 		trees = append(trees, tree)
@@ -112,11 +112,11 @@ func (b *builder) openTrees(p *Plan) []int {
 // a path without links is.
 func (b *builder) openTree(e Entry, flags uint) int {
 	if e.real == "" {
-		return b.Open(unix.SYS_OPEN_TREE, vfork.Here, b.Text(e.Source), uintptr(flags))
+		return b.Open(unix.SYS_OPEN_TREE, vfork.WorkingDirectory, b.AddText(e.Source), uintptr(flags))
 	}
-	how := b.Words(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_SYMLINKS)
-	source := b.Open(unix.SYS_OPENAT2, vfork.Here, b.Text(e.real), how.Address, unix.SizeofOpenHow)
-	tree := b.Open(unix.SYS_OPEN_TREE, uintptr(source), b.Text(""), uintptr(flags|unix.AT_EMPTY_PATH))
+	how := b.AddWords(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_SYMLINKS)
+	source := b.Open(unix.SYS_OPENAT2, vfork.WorkingDirectory, b.AddText(e.real), how.Address, unix.SizeofOpenHow)
+	tree := b.Open(unix.SYS_OPEN_TREE, uintptr(source), b.AddText(""), uintptr(flags|unix.AT_EMPTY_PATH))
 	// In the place of source: there are no more descriptors than mounts.
 	b.Do(unix.SYS_DUP3, uintptr(tree), uintptr(source), unix.O_CLOEXEC)
 	b.CloseFrom(tree)
@@ -125,6 +125,6 @@ func (b *builder) openTree(e Entry, flags uint) int {
 
 // setAttr is mount_setattr(2).
 func (b *builder) setAttr(fd int, path string, flags uint, attr unix.MountAttr) {
-	words := b.Words(uintptr(attr.Attr_set), uintptr(attr.Attr_clr), uintptr(attr.Propagation), uintptr(attr.Userns_fd))
-	b.Do(unix.SYS_MOUNT_SETATTR, uintptr(fd), b.Text(path), uintptr(flags), words.Address, unix.MOUNT_ATTR_SIZE_VER0)
+	words := b.AddWords(uintptr(attr.Attr_set), uintptr(attr.Attr_clr), uintptr(attr.Propagation), uintptr(attr.Userns_fd))
+	b.Do(unix.SYS_MOUNT_SETATTR, uintptr(fd), b.AddText(path), uintptr(flags), words.Address, unix.MOUNT_ATTR_SIZE_VER0)
 }

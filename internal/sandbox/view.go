@@ -37,7 +37,7 @@ const NoID = -2
 type View struct {
 	viewer Viewer
 	own    []string // folders of the service's on the host: made and given before each start
-	put    []placed // in the order in which they are mounted
+	mounts []placed // in the order in which they are mounted
 }
 
 // placed is an entry where it really stands.
@@ -59,9 +59,9 @@ type Spot struct {
 // Folder reports whether it is one.
 func (s Spot) Folder() bool { return s.Host == "" || s.Stat.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-// Examine lays out what a service will see, and says what of that cannot be mounted.
+// NewView lays out what a service will see, and says what of that cannot be mounted.
 // directories are the service's own: what is missing of them will be made.
-func Examine(s spec.Sandbox, program string, directories []spec.Mount, viewer Viewer) (*View, []*StepError) {
+func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Viewer) (*View, []*StepError) {
 	err := checkWords(s)
 	if err == nil {
 		_, err = capabilityMask(s.Capabilities)
@@ -82,19 +82,19 @@ func Examine(s spec.Sandbox, program string, directories []spec.Mount, viewer Vi
 	}
 	var refused []*StepError
 	for _, e := range entries {
-		if bad := v.mount(e); bad != nil {
+		if bad := v.addMount(e); bad != nil {
 			refused = append(refused, bad)
 		}
 	}
 	return v, refused
 }
 
-// mount puts e where its path leads, and returns what is wrong with that.
-func (v *View) mount(e Entry) *StepError {
+// addMount puts e where its path leads, and returns what is wrong with that.
+func (v *View) addMount(e Entry) *StepError {
 	p := placed{at: e.Path}
 	var bad *StepError
-	if e.bind() {
-		if p.host, bad = v.source(&e); p.host == "" && e.Optional {
+	if e.isBind() {
+		if p.host, bad = v.findSource(&e); p.host == "" && e.Optional {
 			return nil
 		}
 	}
@@ -116,14 +116,14 @@ func (v *View) mount(e Entry) *StepError {
 			bad = &StepError{Step: "mount point", Path: e.Path, Errno: unix.EACCES, Cure: "a folder on its path cannot be searched by the service's user"}
 		}
 	}
-	p.unknown = bad != nil || e.bind() && p.host == "" && !slices.Contains(v.own, e.Source)
-	v.put = append(v.put, p)
+	p.unknown = bad != nil || e.isBind() && p.host == "" && !slices.Contains(v.own, e.Source)
+	v.mounts = append(v.mounts, p)
 	return bad
 }
 
-// source finds what a bind is of.
-func (v *View) source(e *Entry) (host string, bad *StepError) {
-	if err := e.look(); err != nil {
+// findSource finds what a bind is of.
+func (v *View) findSource(e *Entry) (host string, bad *StepError) {
+	if err := e.lookAtSource(); err != nil {
 		return "", stepError("open", e.Source, err)
 	}
 	if host = e.real; host == "" {
@@ -189,7 +189,7 @@ func (v *View) makePoint(name string) *StepError {
 		}
 		for i := len(missing) - 1; i >= 0; i-- {
 			at := path.Join(spot.Path, strings.TrimPrefix(missing[i], above))
-			v.put = append(v.put, placed{Entry: Entry{Kind: Folder}, at: at})
+			v.mounts = append(v.mounts, placed{Entry: Entry{Kind: Folder}, at: at})
 		}
 		return nil
 	}
@@ -218,11 +218,11 @@ func (v *View) Find(name string) (Spot, error) {
 		if !spot.Folder() {
 			return spot, unix.ENOTDIR
 		}
-		if !v.allows(spot, 1) {
+		if !v.modeAllows(spot, 1) {
 			return spot, unix.EACCES
 		}
 		next := path.Join(spot.Path, part) // of ".." it is the folder above
-		target, found, err := v.look(next)
+		target, found, err := v.lookAt(next)
 		if err != nil {
 			return Spot{Path: next}, err
 		}
@@ -241,39 +241,39 @@ func (v *View) Find(name string) (Spot, error) {
 	return spot, nil
 }
 
-// look looks at a path without links but, maybe, itself: then target is where it
+// lookAt looks at a path without links but, maybe, itself: then target is where it
 // points.
-func (v *View) look(at string) (target string, spot Spot, err error) {
+func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 	if at == "/" {
 		return "", Spot{Path: at}, nil
 	}
-	if below(at, "/proc") && at != "/proc" {
+	if isBelow(at, "/proc") && at != "/proc" {
 		return "", Spot{}, errUnknown
 	}
 	if at == "/proc" {
 		return "", Spot{Path: at, Locked: true}, nil
 	}
-	for i := len(v.put) - 1; i >= 0; i-- {
-		p := &v.put[i]
+	for i := len(v.mounts) - 1; i >= 0; i-- {
+		p := &v.mounts[i]
 		switch {
-		case !below(at, p.at):
+		case !isBelow(at, p.at):
 		case p.unknown:
 			return "", Spot{}, errUnknown
-		case p.bind() && p.host != "":
-			return v.lookHost(at, p)
+		case p.isBind() && p.host != "":
+			return v.lookAtHost(at, p)
 		case p.at == at && p.Kind == Link:
 			return p.Source, Spot{}, nil
 		case p.at == at:
 			return "", Spot{Path: at, Locked: p.Kind == Cover}, nil
-		case p.bind(), p.Kind == Tmpfs, p.Kind == Cover:
+		case p.isBind(), p.Kind == Tmpfs, p.Kind == Cover:
 			return "", Spot{}, unix.ENOENT
 		}
 	}
 	return "", Spot{}, unix.ENOENT
 }
 
-// lookHost looks at what a bind brings in.
-func (v *View) lookHost(at string, p *placed) (target string, spot Spot, err error) {
+// lookAtHost looks at what a bind brings in.
+func (v *View) lookAtHost(at string, p *placed) (target string, spot Spot, err error) {
 	spot = Spot{Path: at, Host: path.Join(p.host, strings.TrimPrefix(at, p.at)), Locked: p.Kind == ReadOnly}
 	switch err := unix.Lstat(spot.Host, &spot.Stat); {
 	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR:
@@ -296,11 +296,11 @@ func (v *View) Allows(s Spot, bits uint32) bool {
 	if s.Locked && bits&2 != 0 {
 		return false
 	}
-	return v.allows(s, bits)
+	return v.modeAllows(s, bits)
 }
 
-func (v *View) allows(s Spot, bits uint32) bool {
-	if s.Host == "" || v.viewer.Any || slices.ContainsFunc(v.own, func(own string) bool { return below(s.Host, own) }) {
+func (v *View) modeAllows(s Spot, bits uint32) bool {
+	if s.Host == "" || v.viewer.Any || slices.ContainsFunc(v.own, func(own string) bool { return isBelow(s.Host, own) }) {
 		return true
 	}
 	mode := s.Stat.Mode

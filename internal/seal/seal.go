@@ -19,7 +19,7 @@ type Openings struct {
 // of that its sandbox has to see to.
 func Decide(s *spec.Service, answering func() bool) (open Openings) {
 	sealed := s.Sandbox.Seal
-	kernel := sandbox.Running()
+	kernel := sandbox.RunningKernel()
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
 	named := slices.ContainsFunc(s.Sockets, relayable)
 	direct := false
@@ -144,7 +144,7 @@ func Describe(socket spec.Socket, conf spec.Service) string {
 		return "direct, receives only"
 	case socket.Address.Network == spec.FIFO:
 		return "a FIFO leads nowhere"
-	case socket.Address.TCP() && !socket.Options.MPTCP && sandbox.Running().TCP():
+	case socket.Address.TCP() && !socket.Options.MPTCP && sandbox.RunningKernel().TCP():
 		return "direct: " + judge + " + Landlock"
 	case socket.Address.Network == spec.UnixGram:
 		return "direct, to its own root: Landlock + mount namespace"

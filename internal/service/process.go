@@ -89,7 +89,7 @@ func (p *instance) kill(sig syscall.Signal, log *slog.Logger) {
 		p.cancel(nil)
 		return
 	}
-	if p.asked && p.child.Lapsed(sig) {
+	if p.asked && p.child.LostHandler(sig) {
 		log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
 			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", sig.String())
 	} else {
@@ -127,7 +127,7 @@ func (s *Service) launch(client process.Client) error {
 	}
 	if err != nil {
 		cancel(nil)
-		return process.Cured(err)
+		return process.AddCure(err)
 	}
 	s.working.Go(func() {
 		defer cancel(nil)
@@ -145,12 +145,12 @@ func (s *Service) live(ctx context.Context, p *instance, streams streams) {
 	if err != nil {
 		streams.close()
 		p.handover.End()
-		s.tell(report{of: p, failed: process.Cured(err)})
+		s.tell(report{of: p, failed: process.AddCure(err)})
 		return
 	}
-	if err = process.Cured(p.handover.Attach(child)); err == nil {
+	if err = process.AddCure(p.handover.Attach(child)); err == nil {
 		s.tell(report{of: p, prepared: child})
-		err = child.Started(ctx)
+		err = child.AwaitExec(ctx)
 	}
 	pumps := streams.copy(s.around.Sink, s.spec.Name, child.Pid())
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *Service) tell(r report) {
 // listenTo passes on what the program says over its notify socket, until the
 // function it returns is called.
 func (s *Service) listenTo(p *instance, child *process.Process) (end func()) {
-	file := child.NotifySocket()
+	file := child.TakeNotifySocket()
 	if file == nil {
 		return func() {}
 	}

@@ -312,7 +312,7 @@ func (s *Service) start() (event, bool) {
 }
 
 func (s *Service) launchNow() (event, bool) {
-	if err := s.launch(process.There); err != nil {
+	if err := s.launch(process.ClientWaiting); err != nil {
 		s.log.Error("service not started", "err", err)
 		s.said = append(s.said, "err", err)
 		return onStartFailed, true

@@ -38,7 +38,7 @@ func (s *Service) leaveQueue() {
 // prepare makes a process that waits for its first client.
 func (s *Service) prepare() (event, bool) {
 	s.limit(prepareTimeout)
-	if err := s.launch(process.Absent); err != nil {
+	if err := s.launch(process.ClientAbsent); err != nil {
 		s.lost(err)
 		return onStartFailed, true
 	}
@@ -129,5 +129,5 @@ func (s *Service) letGo() (event, bool) {
 
 // fresh reports whether the process would be made like this again.
 func (p *instance) fresh() bool {
-	return p.child.Fresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
+	return p.child.IsFresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
 }

@@ -33,7 +33,7 @@ var passedHere = sync.OnceValue(func() []string {
 	switch {
 	case listen.CanRefuseRights():
 		return nil
-	case sandbox.Running().Landlock == 0:
+	case sandbox.RunningKernel().Landlock == 0:
 		return strings.Fields("rights-udp rights-connection rights-root rights-pair-root")
 	}
 	return strings.Fields("rights-udp rights-connection")

@@ -115,7 +115,7 @@ func (p *Place) HasListener(fd int) (bool, error) {
 		return false, err
 	}
 	defer list.Close()
-	ucred, size := list.NewBuffer(unix.SizeofUcred), list.Words(unix.SizeofUcred)
+	ucred, size := list.NewBuffer(unix.SizeofUcred), list.AddWords(unix.SizeofUcred)
 	err = p.run(list, fd, callTimeout, func() vfork.Call {
 		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
 	})
@@ -136,7 +136,7 @@ func (p *Place) HasListener(fd int) (bool, error) {
 // namespace (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
 func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
 	step := func(name string) {
-		list.Explain(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
+		list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	}
 	protect(list, step)
 	step("setgroups")
@@ -144,7 +144,7 @@ func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func(
 	for _, group := range p.groups {
 		groups = binary.NativeEndian.AppendUint32(groups, uint32(group))
 	}
-	list.Do(unix.SYS_SETGROUPS, uintptr(len(p.groups)), list.Bytes(groups)).Ignore(unix.EPERM) // an ordinary user has them
+	list.Do(unix.SYS_SETGROUPS, uintptr(len(p.groups)), list.AddBytes(groups)).IgnoreErrors(unix.EPERM) // an ordinary user has them
 	step("setns")
 	if p.user >= 0 {
 		list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
@@ -158,13 +158,13 @@ func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func(
 	list.Do(unix.SYS_CLOSE_RANGE, uintptr(fd+1), uintptr(^uint32(0)), 0)
 	protect(list, step)
 	step("clone")
-	there, second := list.Label(), list.Words(0)
-	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|uintptr(unix.SIGCHLD), 0, second.Address, 0, 0).Zero(there)
+	there, second := list.NewLabel(), list.AddWords(0)
+	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|uintptr(unix.SIGCHLD), 0, second.Address, 0, 0).OnZero(there)
 	list.Do(unix.SYS_EXIT_GROUP, 0)
-	list.Place(there)
+	list.PlaceLabel(there)
 	p.become(list, step)
 	protect(list, step)
-	list.Explain(nil)
+	list.ExplainNext(nil)
 	made := add()
 	if err := startAndWait(list, second, limit); err != nil {
 		return err
@@ -196,8 +196,8 @@ func (p *Place) become(list *vfork.CallList, step func(name string)) {
 	list.Do(unix.SYS_SETRESUID, same, uintptr(p.uid), same)
 	step("capset") // a user namespace that maps no 0 keeps them
 	const ports = 1 << unix.CAP_NET_BIND_SERVICE
-	kept := list.Words(ports|ports<<32, 0, 0) // effective, permitted
-	list.Do(unix.SYS_CAPSET, list.Words(unix.LINUX_CAPABILITY_VERSION_3).Address, kept.Address)
+	kept := list.AddWords(ports|ports<<32, 0, 0) // effective, permitted
+	list.Do(unix.SYS_CAPSET, list.AddWords(unix.LINUX_CAPABILITY_VERSION_3).Address, kept.Address)
 }
 
 // errUnfinished is of a child that was killed.

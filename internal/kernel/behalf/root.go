@@ -66,8 +66,8 @@ func (p *Place) enterRoot(list *vfork.CallList, step func(name string)) {
 	}
 	step("chroot")
 	list.Do(unix.SYS_FCHDIR, uintptr(p.root))
-	list.Do(unix.SYS_CHROOT, list.Text("."))
-	list.Do(unix.SYS_CHDIR, list.Text(p.folder)).Ignore()
+	list.Do(unix.SYS_CHROOT, list.AddText("."))
+	list.Do(unix.SYS_CHDIR, list.AddText(p.folder)).IgnoreErrors()
 	list.Do(unix.SYS_UMASK, uintptr(p.umask))
 }
 
@@ -91,6 +91,6 @@ func (p *Place) name(number uintptr, fd int, limit time.Duration, sockaddr []byt
 	}
 	defer list.Close()
 	return p.run(list, fd, limit, func() vfork.Call {
-		return list.Do(number, uintptr(fd), list.Bytes(sockaddr), uintptr(len(sockaddr)))
+		return list.Do(number, uintptr(fd), list.AddBytes(sockaddr), uintptr(len(sockaddr)))
 	})
 }

@@ -55,39 +55,39 @@ const defaultTimeout = 5 * time.Second
 // Start starts a guard.
 func Start(starter Starter) (*Guard, error) {
 	g := &Guard{starter: starter, timeout: defaultTimeout, held: make(map[*os.File]struct{})}
-	if err := g.renew(); err != nil {
+	if err := g.startAnother(); err != nil {
 		return nil, err
 	}
 	return g, nil
 }
 
-// Hold puts a process under guard. It lends pidfd until Forget, and shares it with the guard.
-func (g *Guard) Hold(pidfd *os.File) error {
+// AddProcess puts a process under guard. It lends pidfd until Forget, and shares it with the guard.
+func (g *Guard) AddProcess(pidfd *os.File) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held[pidfd] = struct{}{}
-	if g.alive() && g.tell(pidfd) == nil {
+	if g.isAlive() && g.sendPidfd(pidfd) == nil {
 		return nil
 	}
-	return g.renew()
+	return g.startAnother()
 }
 
-// Check makes sure that the processes that are held are under guard still.
-func (g *Guard) Check() error {
+// Ensure makes sure that the processes that are held are under guard still.
+func (g *Guard) Ensure() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.alive() {
+	if g.isAlive() {
 		return nil
 	}
-	return g.renew()
+	return g.startAnother()
 }
 
-// AddTo has a fast path do nothing once Check would have to start another guard; false: it would
+// AddToFastPath has a fast path do nothing once Check would have to start another guard; false: it would
 // have to now.
-func (g *Guard) AddTo(r *epoll.FastPath) bool {
+func (g *Guard) AddToFastPath(r *epoll.FastPath) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.alive() {
+	if !g.isAlive() {
 		return false
 	}
 	return fd.Control(g.socket, func(socket int) error {
@@ -96,8 +96,8 @@ func (g *Guard) AddTo(r *epoll.FastPath) bool {
 	}) == nil
 }
 
-// Forget drops a process that has been reaped. The guard finds out by itself.
-func (g *Guard) Forget(pidfd *os.File) {
+// ForgetProcess drops a process that has been reaped. The guard finds out by itself.
+func (g *Guard) ForgetProcess(pidfd *os.File) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.held, pidfd)
@@ -121,12 +121,12 @@ func (g *Guard) Close() {
 		_, _ = fd.Poll(pidfd, unix.POLLIN, g.timeout)
 		_ = unix.Close(pidfd)
 	}
-	g.drop()
+	g.endProcess()
 }
 
-// alive reports whether the guard still holds its end: unix_poll of the kernel
+// isAlive reports whether the guard still holds its end: unix_poll of the kernel
 // says POLLHUP as soon as that is closed. g.mu is held, here and below.
-func (g *Guard) alive() bool {
+func (g *Guard) isAlive() bool {
 	if g.socket == nil {
 		return false
 	}
@@ -134,8 +134,8 @@ func (g *Guard) alive() bool {
 	return events == 0 && err == nil
 }
 
-// tell sends the guard the pidfd of one process.
-func (g *Guard) tell(pidfd *os.File) error {
+// sendPidfd sends the guard the pidfd of one process.
+func (g *Guard) sendPidfd(pidfd *os.File) error {
 	if err := g.socket.SetWriteDeadline(time.Now().Add(g.timeout)); err != nil {
 		return err
 	}
@@ -143,25 +143,25 @@ func (g *Guard) tell(pidfd *os.File) error {
 	return errors.Join(err, g.socket.SetWriteDeadline(time.Time{}))
 }
 
-// renew starts a guard in the place of one that is gone, or was never there.
-func (g *Guard) renew() error {
-	g.drop()
-	err := g.start()
+// startAnother starts a guard in the place of one that is gone, or was never there.
+func (g *Guard) startAnother() error {
+	g.endProcess()
+	err := g.startProcess()
 	for pidfd := range g.held {
 		if err != nil {
 			break
 		}
-		err = g.tell(pidfd)
+		err = g.sendPidfd(pidfd)
 	}
 	if err == nil || errors.Is(err, os.ErrClosed) {
 		return err
 	}
-	g.drop()
+	g.endProcess()
 	return fmt.Errorf("guard, without which no service is started: %w", err)
 }
 
-// start starts the process.
-func (g *Guard) start() error {
+// startProcess starts the process.
+func (g *Guard) startProcess() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return sandbox.OpenError("socketpair", "", err)
@@ -180,9 +180,9 @@ func (g *Guard) start() error {
 	return nil
 }
 
-// drop kills a guard that is of no use. It is dead before its end of file could
+// endProcess kills a guard that is of no use. It is dead before its end of file could
 // tell it to kill everybody.
-func (g *Guard) drop() {
+func (g *Guard) endProcess() {
 	if g.pid != 0 {
 		_ = unix.Kill(g.pid, unix.SIGKILL)
 	}

@@ -18,8 +18,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if Is() {
-		Stand()
+	if IsGuard() {
+		RunGuard()
 	}
 	ktest.Main(m)
 }
@@ -49,13 +49,13 @@ func guardFor(t *testing.T) *Guard {
 func sleeper(t *testing.T, g *Guard) (command *exec.Cmd, pidfd *os.File) {
 	t.Helper()
 	command, pidfd = started(t, "sleep", "1000")
-	if err := g.Hold(pidfd); err != nil {
+	if err := g.AddProcess(pidfd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
 		_ = command.Wait()
-		g.Forget(pidfd)
+		g.ForgetProcess(pidfd)
 		_ = pidfd.Close()
 	})
 	return command, pidfd
@@ -83,7 +83,7 @@ func TestStoppedGuardIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; g.pid == stopped; n++ { // until the queue is full
-		if err := g.Hold(pidfd); err != nil || n > 100_000 {
+		if err := g.AddProcess(pidfd); err != nil || n > 100_000 {
 			t.Fatalf("%d messages: %v", n, err)
 		}
 	}
@@ -98,13 +98,13 @@ func TestGuardForgets(t *testing.T) {
 	first, _ := sleeper(t, g)
 	for range 1000 {
 		command, pidfd := started(t, "true")
-		if err := g.Hold(pidfd); err != nil {
+		if err := g.AddProcess(pidfd); err != nil {
 			t.Fatal(err)
 		}
 		if err := command.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		g.Forget(pidfd)
+		g.ForgetProcess(pidfd)
 		_ = pidfd.Close()
 	}
 	last, _ := sleeper(t, g)
@@ -148,7 +148,7 @@ func TestWardAllocatesNothing(t *testing.T) {
 		}
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		if err := w.receive(); err != nil {
+		if err := w.receivePidfd(); err != nil {
 			t.Error(err)
 		}
 	}); n != 0 {
@@ -158,7 +158,7 @@ func TestWardAllocatesNothing(t *testing.T) {
 		t.Errorf("%d held", len(w.held))
 	}
 	_ = unix.Close(tell)
-	if err := w.receive(); err == nil || !w.orphaned {
+	if err := w.receivePidfd(); err == nil || !w.orphaned {
 		t.Errorf("end of file: %v", err)
 	}
 	for _, fd := range w.held {
@@ -185,13 +185,13 @@ func TestWardKillsAll(t *testing.T) {
 		}
 		all = append(all, command)
 	}
-	w.kill()
+	w.killAll()
 	for _, command := range all {
 		if err := command.Wait(); err == nil || err.Error() != "signal: killed" {
 			t.Errorf("%v", err)
 		}
 	}
-	w.forget()
+	w.closeReaped()
 	if len(w.held) != 0 {
 		t.Errorf("%d still held", len(w.held))
 	}

@@ -17,22 +17,22 @@ const (
 	wardFailed = 125 // exit status of a guard that has to be replaced
 )
 
-// Is reports whether this process was started as the guard.
-func Is() bool { return len(os.Args) == 1 && os.Args[0] == name }
+// IsGuard reports whether this process was started as the guard.
+func IsGuard() bool { return len(os.Args) == 1 && os.Args[0] == name }
 
-// Stand is the guard: it collects pidfds until the activator is gone, kills
+// RunGuard is the guard: it collects pidfds until the activator is gone, kills
 // what is left, and never returns. Meanwhile it stands in one recvmsg(2).
-func Stand() {
+func RunGuard() {
 	// The end of a group or a session, and a manager that stops everything in a
 	// cgroup, mean the activator: its end is ours, after it, and not before.
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	w := newWard(wardSocket)
-	for w.receive() == nil {
+	for w.receivePidfd() == nil {
 	}
 	if !w.orphaned {
 		os.Exit(wardFailed) // the activator starts another one, and tells it of everybody
 	}
-	w.kill()
+	w.killAll()
 	os.Exit(0)
 }
 
@@ -63,10 +63,10 @@ func newWard(socket int) *ward {
 // wardMargin is room for some processes, and for the runtime's descriptors.
 const wardMargin = 32
 
-// receive takes in one pidfd. Any error is the end; that of file sets orphaned.
-func (w *ward) receive() error {
+// receivePidfd takes in one pidfd. Any error is the end; that of file sets orphaned.
+func (w *ward) receivePidfd() error {
 	if len(w.held) >= min(w.full, w.most) {
-		w.forget()
+		w.closeReaped()
 	}
 	n, pidfd, err := w.messages.Receive(w.socket, w.word[:])
 	switch {
@@ -82,9 +82,9 @@ func (w *ward) receive() error {
 	return nil
 }
 
-// forget closes the pidfds of processes that have been reaped: only then is
+// closeReaped closes the pidfds of processes that have been reaped: only then is
 // there nobody to signal any more.
-func (w *ward) forget() {
+func (w *ward) closeReaped() {
 	w.held = slices.DeleteFunc(w.held, func(fd int32) bool {
 		if unix.PidfdSendSignal(int(fd), 0, nil, 0) != unix.ESRCH {
 			return false
@@ -102,8 +102,8 @@ const (
 	killPause  = 100 * time.Millisecond
 )
 
-// kill kills everybody, some at a time.
-func (w *ward) kill() {
+// killAll kills everybody, some at a time.
+func (w *ward) killAll() {
 	for some := range slices.Chunk(w.held, killAtOnce) {
 		for _, pidfd := range some {
 			_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)

@@ -44,20 +44,20 @@ func New(bare, engine bool) (*Reaper, error) {
 	return r, os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0))
 }
 
-// Abandon kills what is left of a program that was not started after all.
-func (r *Reaper) Abandon() {
+// KillRest kills what is left of a program that was not started after all.
+func (r *Reaper) KillRest() {
 	if r.bare {
 		killRest()
 	}
 }
 
-// Keep waits until the program has ended, and all that it left behind, and returns the status to
+// AwaitEnd waits until the program has ended, and all that it left behind, and returns the status to
 // exit with: the program's, or 128+n for signal n. A byte from lifeline, or its end of file, ends
 // everything.
-func (r *Reaper) Keep(program int, lifeline io.Reader) (code int) {
-	go forward(r.signals, program)
-	go r.hold(lifeline, program)
-	code = r.reap(program)
+func (r *Reaper) AwaitEnd(program int, lifeline io.Reader) (code int) {
+	go forwardSignals(r.signals, program)
+	go r.watchLifeline(lifeline, program)
+	code = r.reapUntil(program)
 	switch {
 	case r.engine:
 		if r.awaitRest(); r.ending.Load() {
@@ -69,8 +69,8 @@ func (r *Reaper) Keep(program int, lifeline io.Reader) (code int) {
 	return code
 }
 
-// forward passes on what we are sent. SIGURG is the Go runtime's own.
-func forward(signals <-chan os.Signal, program int) {
+// forwardSignals passes on what we are sent. SIGURG is the Go runtime's own.
+func forwardSignals(signals <-chan os.Signal, program int) {
 	for received := range signals {
 		if sig, ok := received.(syscall.Signal); ok && sig != syscall.SIGCHLD && sig != syscall.SIGURG {
 			_ = unix.Kill(program, sig)
@@ -78,8 +78,8 @@ func forward(signals <-chan os.Signal, program int) {
 	}
 }
 
-// hold ends everything when the activator says so or is gone.
-func (r *Reaper) hold(lifeline io.Reader, program int) {
+// watchLifeline ends everything when the activator says so or is gone.
+func (r *Reaper) watchLifeline(lifeline io.Reader, program int) {
 	var word [1]byte
 	_, _ = lifeline.Read(word[:])
 	if !r.bare {
@@ -92,11 +92,11 @@ func (r *Reaper) hold(lifeline io.Reader, program int) {
 	_ = unix.Kill(program, unix.SIGKILL)
 }
 
-// reap waits for all that end until the program does.
-func (r *Reaper) reap(program int) (code int) {
+// reapUntil waits for all that end until the program does.
+func (r *Reaper) reapUntil(program int) (code int) {
 	for {
 		pid, status, err := fd.Reap(-1)
-		r.reaped()
+		r.killOrphans()
 		switch {
 		case err != nil:
 			return exitFailed
@@ -119,7 +119,7 @@ func (r *Reaper) awaitRest() {
 		if _, _, err := fd.Reap(-1); err != nil {
 			return
 		}
-		r.reaped()
+		r.killOrphans()
 	}
 }
 
@@ -129,15 +129,15 @@ func (r *Reaper) endRest() {
 	killChildren()
 }
 
-// reaped follows each reaping: those of the one that has ended are our children now.
-func (r *Reaper) reaped() {
+// killOrphans follows each reaping: those of the one that has ended are our children now.
+func (r *Reaper) killOrphans() {
 	if r.ending.Load() {
 		killChildren()
 	}
 }
 
 func killChildren() {
-	for _, child := range children() {
+	for _, child := range listChildren() {
 		_ = unix.Kill(child, unix.SIGKILL)
 	}
 }
@@ -153,8 +153,8 @@ func killRest() {
 	}
 }
 
-// children lists our own.
-func children() []int {
+// listChildren lists our own.
+func listChildren() []int {
 	self := strconv.Itoa(os.Getpid())
 	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
 		status, err := proc.Status(pid)

@@ -31,7 +31,7 @@ func beReaper(script string) {
 	if err := child.Start(); err != nil {
 		panic(err)
 	}
-	os.Exit(r.Keep(child.Process.Pid, os.Stdin))
+	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
 }
 
 // A reaper ends as its program does, after everything that this has left behind.

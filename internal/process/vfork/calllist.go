@@ -18,11 +18,11 @@ type CallList struct {
 	data   int // offset of the next free byte behind the calls
 	err    error
 
-	explain func(unix.Errno) error // for the calls that follow
-	why     []func(unix.Errno) error
-	labels  []int // the call each label stands for; -1: not placed
-	jumps   []jump
-	free    int // the lowest descriptor that is free
+	explainNext func(unix.Errno) error // for the calls that follow
+	why         []func(unix.Errno) error
+	labels      []int // the call each label stands for; -1: not placed
+	jumps       []jump
+	free        int // the lowest descriptor that is free
 }
 
 // jump is a field of a call that becomes the address of a label's call.
@@ -67,13 +67,13 @@ const (
 	maxCalls = 16384
 	size     = 16 << 20
 
-	mostSpare = 64 << 10 // of data, in a region that is kept
+	mostReserved = 64 << 10 // of data, in a region that is kept
 )
 
 // New returns an empty call list, whose child has no descriptors. The caller closes it.
 func New() (*CallList, error) {
 	select {
-	case region := <-spare:
+	case region := <-reserve:
 		return &CallList{region: region, data: dataAt}, nil
 	default:
 	}
@@ -84,9 +84,9 @@ func New() (*CallList, error) {
 	return &CallList{region: region, data: dataAt}, nil
 }
 
-// spare keeps a few regions, all zero: to take one away from a process with many
+// reserve keeps a few regions, all zero: to take one away from a process with many
 // threads interrupts all of them.
-var spare = make(chan []byte, 4)
+var reserve = make(chan []byte, 4)
 
 // Close gives the memory back. The child has ended, or has memory of its own
 // (execve), or was never started.
@@ -95,11 +95,11 @@ func (s *CallList) Close() {
 	if s.region = nil; region == nil {
 		return
 	}
-	if s.data < dataAt+mostSpare {
+	if s.data < dataAt+mostReserved {
 		clear(region[:callsAt+(s.calls+1)*int(unsafe.Sizeof(call{}))])
 		clear(region[dataAt:s.data])
 		select {
-		case spare <- region:
+		case reserve <- region:
 			return
 		default:
 		}
@@ -107,13 +107,13 @@ func (s *CallList) Close() {
 	_ = unix.Munmap(region)
 }
 
-// Explain says what is to be told when one of the calls that follow fails.
-func (s *CallList) Explain(why func(unix.Errno) error) { s.explain = why }
+// ExplainNext says what is to be told when one of the calls that follow fails.
+func (s *CallList) ExplainNext(why func(unix.Errno) error) { s.explainNext = why }
 
 // Call is a call in a call list, which can be told how to go on.
 type Call struct {
-	script *CallList
-	index  int
+	list  *CallList
+	index int
 }
 
 // Label is a place in a call list.
@@ -126,12 +126,12 @@ func (s *CallList) Do(number uintptr, args ...uintptr) Call {
 		s.err = unix.E2BIG
 		return Call{s, 0}
 	}
-	c := s.call(s.calls)
+	c := s.callAt(s.calls)
 	*c = call{number: number, result: notMade}
 	copy(c.args[:], args)
-	next := s.address(s.calls + 1)
+	next := s.callAddress(s.calls + 1)
 	c.positive, c.zero, c.failed = next, next, next
-	s.why = append(s.why, s.explain)
+	s.why = append(s.why, s.explainNext)
 	s.calls++
 	return Call{s, s.calls - 1}
 }
@@ -143,11 +143,11 @@ func (s *CallList) Open(number uintptr, args ...uintptr) int {
 	return s.free - 1
 }
 
-// SetFree says that the child has the descriptors below free by now.
-func (s *CallList) SetFree(free int) { s.free = free }
+// SetNextDescriptor says that the child has the descriptors below free by now.
+func (s *CallList) SetNextDescriptor(free int) { s.free = free }
 
-// Free is the lowest descriptor that is free at this place.
-func (s *CallList) Free() int { return s.free }
+// NextDescriptor is the lowest descriptor that is free at this place.
+func (s *CallList) NextDescriptor() int { return s.free }
 
 // CloseFrom closes fd and all that were opened after it.
 func (s *CallList) CloseFrom(fd int) {
@@ -157,67 +157,67 @@ func (s *CallList) CloseFrom(fd int) {
 	s.free = fd
 }
 
-// Label returns a label, to be placed.
-func (s *CallList) Label() Label {
+// NewLabel returns a label, to be placed.
+func (s *CallList) NewLabel() Label {
 	s.labels = append(s.labels, -1)
 	return Label(len(s.labels) - 1)
 }
 
-// Place puts l before the next call.
-func (s *CallList) Place(l Label) { s.labels[l] = s.calls }
+// PlaceLabel puts l before the next call.
+func (s *CallList) PlaceLabel(l Label) { s.labels[l] = s.calls }
 
-// Jump goes on at l without doing anything.
-func (s *CallList) Jump(l Label) { s.Do(unix.SYS_GETPID).Positive(l) }
+// JumpTo goes on at l without doing anything.
+func (s *CallList) JumpTo(l Label) { s.Do(unix.SYS_GETPID).OnPositive(l) }
 
-// Refuse fails with err.
-func (s *CallList) Refuse(err error) {
-	before := s.explain
-	s.explain = func(unix.Errno) error { return err }
-	s.Fail()
-	s.explain = before
+// FailWith fails with err.
+func (s *CallList) FailWith(err error) {
+	before := s.explainNext
+	s.explainNext = func(unix.Errno) error { return err }
+	s.FailAlways()
+	s.explainNext = before
 }
 
 const noCall = ^uintptr(0) // ENOSYS
 
-// Fail fails, with what Explain says.
-func (s *CallList) Fail() { s.Do(noCall) }
+// FailAlways fails, with what Explain says.
+func (s *CallList) FailAlways() { s.Do(noCall) }
 
-// Here is the working directory, for calls with a folder.
-const Here = uintptr(math.MaxUint64 + unix.AT_FDCWD + 1)
+// WorkingDirectory is the working directory, for calls with a folder.
+const WorkingDirectory = uintptr(math.MaxUint64 + unix.AT_FDCWD + 1)
 
-// Ignore lets the call list go on after these errors; none: after any.
-func (c Call) Ignore(errnos ...unix.Errno) Call {
-	return c.expect(errnos)
+// IgnoreErrors lets the call list go on after these errors; none: after any.
+func (c Call) IgnoreErrors(errnos ...unix.Errno) Call {
+	return c.expectErrors(errnos)
 }
 
-// Failed goes on at l after these errors; none: after any.
-func (c Call) Failed(l Label, errnos ...unix.Errno) Call {
-	c.jump(fieldFailed, l)
-	return c.expect(errnos)
+// OnError goes on at l after these errors; none: after any.
+func (c Call) OnError(l Label, errnos ...unix.Errno) Call {
+	c.addJump(fieldFailed, l)
+	return c.expectErrors(errnos)
 }
 
-// Zero goes on at l after the result 0.
-func (c Call) Zero(l Label) Call { return c.jump(fieldZero, l) }
+// OnZero goes on at l after the result 0.
+func (c Call) OnZero(l Label) Call { return c.addJump(fieldZero, l) }
 
-// Positive goes on at l after a result above 0.
-func (c Call) Positive(l Label) Call { return c.jump(fieldPositive, l) }
+// OnPositive goes on at l after a result above 0.
+func (c Call) OnPositive(l Label) Call { return c.addJump(fieldPositive, l) }
 
 // Result is what the call returned, in the end; negative: an errno.
-func (c Call) Result() int { return c.script.call(c.index).result }
+func (c Call) Result() int { return c.list.callAt(c.index).result }
 
 // notMade is the result of a call that the child has not come to.
 const notMade = -int(unix.EINTR)
 
 // SetArg changes one of its arguments.
-func (c Call) SetArg(index int, value uintptr) { c.script.call(c.index).args[index] = value }
+func (c Call) SetArg(index int, value uintptr) { c.list.callAt(c.index).args[index] = value }
 
-func (c Call) jump(field int, l Label) Call {
-	c.script.jumps = append(c.script.jumps, jump{c.index, field, l})
+func (c Call) addJump(field int, l Label) Call {
+	c.list.jumps = append(c.list.jumps, jump{c.index, field, l})
 	return c
 }
 
-func (c Call) expect(errnos []unix.Errno) Call {
-	expected := &c.script.call(c.index).expected
+func (c Call) expectErrors(errnos []unix.Errno) Call {
+	expected := &c.list.callAt(c.index).expected
 	if len(errnos) == 0 {
 		expected[0], expected[1] = ^uint64(0), ^uint64(0)
 	}
@@ -228,21 +228,21 @@ func (c Call) expect(errnos []unix.Errno) Call {
 }
 
 // OnFailure makes what follows the calls that are made after one has failed.
-func (s *CallList) OnFailure() { s.head().failure = s.address(s.calls) }
+func (s *CallList) OnFailure() { s.head().failure = s.callAddress(s.calls) }
 
-func (s *CallList) head() *head { return (*head)(s.at(0)) }
+func (s *CallList) head() *head { return (*head)(s.pointerAt(0)) }
 
-func (s *CallList) call(index int) *call {
-	return (*call)(s.at(callsAt + index*int(unsafe.Sizeof(call{}))))
+func (s *CallList) callAt(index int) *call {
+	return (*call)(s.pointerAt(callsAt + index*int(unsafe.Sizeof(call{}))))
 }
 
-func (s *CallList) at(offset int) unsafe.Pointer { return unsafe.Pointer(&s.region[offset]) }
+func (s *CallList) pointerAt(offset int) unsafe.Pointer { return unsafe.Pointer(&s.region[offset]) }
 
-func (s *CallList) address(index int) uintptr {
-	return s.base() + uintptr(callsAt+index*int(unsafe.Sizeof(call{})))
+func (s *CallList) callAddress(index int) uintptr {
+	return s.baseAddress() + uintptr(callsAt+index*int(unsafe.Sizeof(call{})))
 }
 
-func (s *CallList) base() uintptr { return uintptr(s.at(0)) }
+func (s *CallList) baseAddress() uintptr { return uintptr(s.pointerAt(0)) }
 
 // Buffer is memory that the calls get by its address.
 type Buffer struct {
@@ -258,11 +258,11 @@ func (s *CallList) NewBuffer(n int) Buffer {
 		return Buffer{Bytes: make([]byte, n)}
 	}
 	s.data = start + n
-	return Buffer{s.base() + uintptr(start), s.region[start : start+n : start+n]}
+	return Buffer{s.baseAddress() + uintptr(start), s.region[start : start+n : start+n]}
 }
 
-// Bytes copies b; no bytes have no address.
-func (s *CallList) Bytes(b []byte) uintptr {
+// AddBytes copies b; no bytes have no address.
+func (s *CallList) AddBytes(b []byte) uintptr {
 	if len(b) == 0 {
 		return 0
 	}
@@ -271,15 +271,15 @@ func (s *CallList) Bytes(b []byte) uintptr {
 	return room.Address
 }
 
-// Text copies text, and ends it with a zero.
-func (s *CallList) Text(text string) uintptr {
+// AddText copies text, and ends it with a zero.
+func (s *CallList) AddText(text string) uintptr {
 	room := s.NewBuffer(len(text) + 1)
 	copy(room.Bytes, text)
 	return room.Address
 }
 
-// Words makes an array.
-func (s *CallList) Words(words ...uintptr) Buffer {
+// AddWords makes an array.
+func (s *CallList) AddWords(words ...uintptr) Buffer {
 	room := s.NewBuffer(8 * len(words))
 	room.SetWords(words...)
 	return room
@@ -292,11 +292,11 @@ func (r Buffer) SetWords(words ...uintptr) {
 	}
 }
 
-// Texts makes an array of texts with a zero at its end, as execve(2) wants it.
-func (s *CallList) Texts(texts []string) []uintptr {
+// AddTexts makes an array of texts with a zero at its end, as execve(2) wants it.
+func (s *CallList) AddTexts(texts []string) []uintptr {
 	words := make([]uintptr, 0, len(texts)+1)
 	for _, text := range texts {
-		words = append(words, s.Text(text))
+		words = append(words, s.AddText(text))
 	}
 	return append(words, 0)
 }
@@ -315,13 +315,13 @@ func (s *CallList) Finish() error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	*s.call(s.calls) = call{number: unix.SYS_EXIT_GROUP}
+	*s.callAt(s.calls) = call{number: unix.SYS_EXIT_GROUP}
 	for _, j := range s.jumps {
 		if s.labels[j.target] < 0 {
 			continue // it is further down, and comes with the rest
 		}
-		target := s.address(s.labels[j.target])
-		c := s.call(j.call)
+		target := s.callAddress(s.labels[j.target])
+		c := s.callAt(j.call)
 		switch j.field {
 		case fieldPositive:
 			c.positive = target
@@ -334,9 +334,9 @@ func (s *CallList) Finish() error {
 	return nil
 }
 
-// At reports whether the child's last call so far is c.
-func (s *CallList) At(c Call) bool {
-	return s.head().at == s.address(c.index)
+// IsAt reports whether the child's last call so far is c.
+func (s *CallList) IsAt(c Call) bool {
+	return s.head().at == s.callAddress(c.index)
 }
 
 // Failure is what the call that failed wants to be told; nil: none has.
@@ -346,7 +346,7 @@ func (s *CallList) Failure() error {
 		return nil
 	}
 	errno := unix.Errno(h.errno)
-	index := int(h.where-s.address(0)) / int(unsafe.Sizeof(call{}))
+	index := int(h.where-s.callAddress(0)) / int(unsafe.Sizeof(call{}))
 	if index < len(s.why) && s.why[index] != nil {
 		return s.why[index](errno)
 	}

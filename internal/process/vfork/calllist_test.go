@@ -91,23 +91,23 @@ func TestWhereItGoesOn(t *testing.T) {
 		calls func(s *CallList, there Label)
 		want  int // 1: the next call, 2: there
 	}{
-		"zero":                 {func(s *CallList, _ Label) { s.Do(unix.SYS_CHDIR, s.Text("/")) }, 1},
-		"zero, elsewhere":      {func(s *CallList, l Label) { s.Do(unix.SYS_CHDIR, s.Text("/")).Zero(l) }, 2},
-		"zero, not positive":   {func(s *CallList, l Label) { s.Do(unix.SYS_CHDIR, s.Text("/")).Positive(l) }, 1},
-		"positive":             {func(s *CallList, l Label) { s.Do(unix.SYS_GETPID).Zero(l) }, 1},
-		"positive, elsewhere":  {func(s *CallList, l Label) { s.Do(unix.SYS_GETPID).Positive(l) }, 2},
-		"jump":                 {func(s *CallList, l Label) { s.Jump(l) }, 2},
-		"ignored":              {func(s *CallList, _ Label) { s.Do(unix.SYS_CLOSE, nothing).Ignore() }, 1},
-		"ignored, this one":    {func(s *CallList, _ Label) { s.Do(unix.SYS_CLOSE, nothing).Ignore(unix.ENOENT, unix.EBADF) }, 1},
-		"failed, elsewhere":    {func(s *CallList, l Label) { s.Do(unix.SYS_CLOSE, nothing).Failed(l) }, 2},
-		"failed, a high errno": {func(s *CallList, l Label) { s.Do(unix.SYS_SOCKET, 200, 1, 0).Failed(l, unix.EAFNOSUPPORT) }, 2},
+		"zero":                 {func(s *CallList, _ Label) { s.Do(unix.SYS_CHDIR, s.AddText("/")) }, 1},
+		"zero, elsewhere":      {func(s *CallList, l Label) { s.Do(unix.SYS_CHDIR, s.AddText("/")).OnZero(l) }, 2},
+		"zero, not positive":   {func(s *CallList, l Label) { s.Do(unix.SYS_CHDIR, s.AddText("/")).OnPositive(l) }, 1},
+		"positive":             {func(s *CallList, l Label) { s.Do(unix.SYS_GETPID).OnZero(l) }, 1},
+		"positive, elsewhere":  {func(s *CallList, l Label) { s.Do(unix.SYS_GETPID).OnPositive(l) }, 2},
+		"jump":                 {func(s *CallList, l Label) { s.JumpTo(l) }, 2},
+		"ignored":              {func(s *CallList, _ Label) { s.Do(unix.SYS_CLOSE, nothing).IgnoreErrors() }, 1},
+		"ignored, this one":    {func(s *CallList, _ Label) { s.Do(unix.SYS_CLOSE, nothing).IgnoreErrors(unix.ENOENT, unix.EBADF) }, 1},
+		"failed, elsewhere":    {func(s *CallList, l Label) { s.Do(unix.SYS_CLOSE, nothing).OnError(l) }, 2},
+		"failed, a high errno": {func(s *CallList, l Label) { s.Do(unix.SYS_SOCKET, 200, 1, 0).OnError(l, unix.EAFNOSUPPORT) }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fresh(t)
-			there := s.Label()
+			there := s.NewLabel()
 			test.calls(s, there)
 			s.exit(1)
-			s.Place(there)
+			s.PlaceLabel(there)
 			s.exit(2)
 			if got := run(t, s, vm); got != test.want {
 				t.Errorf("went on at %d, not %d: %v", got, test.want, s.Failure())
@@ -122,23 +122,23 @@ func TestFailure(t *testing.T) {
 		want unix.Errno
 	}{
 		"a low errno":             {func(s *CallList) { s.Do(unix.SYS_CLOSE, 1000) }, unix.EBADF},
-		"another one is ignored":  {func(s *CallList) { s.Do(unix.SYS_CLOSE, 1000).Ignore(unix.ENOENT) }, unix.EBADF},
-		"a high errno":            {func(s *CallList) { s.Do(unix.SYS_SOCKET, 200, 1, 0).Ignore(unix.EBADF) }, unix.EAFNOSUPPORT},
-		"no such call":            {func(s *CallList) { s.Fail() }, unix.ENOSYS},
+		"another one is ignored":  {func(s *CallList) { s.Do(unix.SYS_CLOSE, 1000).IgnoreErrors(unix.ENOENT) }, unix.EBADF},
+		"a high errno":            {func(s *CallList) { s.Do(unix.SYS_SOCKET, 200, 1, 0).IgnoreErrors(unix.EBADF) }, unix.EAFNOSUPPORT},
+		"no such call":            {func(s *CallList) { s.FailAlways() }, unix.ENOSYS},
 		"the first of two counts": {func(s *CallList) { s.Do(unix.SYS_CLOSE, 1000) }, unix.EBADF},
 	} {
 		for _, flags := range []uintptr{vm, 0} {
 			t.Run(fmt.Sprintf("%s, flags %#x", name, flags), func(t *testing.T) {
 				s := fresh(t)
-				begin := s.Label()
-				s.Jump(begin)
+				begin := s.NewLabel()
+				s.JumpTo(begin)
 				s.OnFailure()
-				s.Do(unix.SYS_CHDIR, s.Text("/no/such")) // and its failure is the end
+				s.Do(unix.SYS_CHDIR, s.AddText("/no/such")) // and its failure is the end
 				s.exit(3)
-				s.Place(begin)
-				s.Explain(func(errno unix.Errno) error { return fmt.Errorf("this call: %w", errno) })
+				s.PlaceLabel(begin)
+				s.ExplainNext(func(errno unix.Errno) error { return fmt.Errorf("this call: %w", errno) })
 				test.call(s)
-				s.Explain(nil)
+				s.ExplainNext(nil)
 				s.exit(1)
 				if got := run(t, s, flags); got != 0 {
 					t.Errorf("exit %d", got)
@@ -152,7 +152,7 @@ func TestFailure(t *testing.T) {
 	}
 	s := fresh(t)
 	own := errors.New("refused by us")
-	s.Refuse(own)
+	s.FailWith(own)
 	if run(t, s, vm); s.Failure() != own {
 		t.Errorf("%v", s.Failure())
 	}
@@ -161,11 +161,11 @@ func TestFailure(t *testing.T) {
 // What follows a failure is done, once.
 func TestOnFailure(t *testing.T) {
 	s := fresh(t)
-	begin := s.Label()
-	s.Jump(begin)
+	begin := s.NewLabel()
+	s.JumpTo(begin)
 	s.OnFailure()
 	s.exit(7)
-	s.Place(begin)
+	s.PlaceLabel(begin)
 	s.Do(unix.SYS_CLOSE, 1000)
 	s.exit(1)
 	if got := run(t, s, vm); got != 7 {
@@ -175,7 +175,7 @@ func TestOnFailure(t *testing.T) {
 
 func TestResults(t *testing.T) {
 	s := fresh(t)
-	made := []Call{s.Do(unix.SYS_CHDIR, s.Text("/")), s.Do(unix.SYS_GETPID), s.Do(unix.SYS_CLOSE, 1000).Ignore(), s.Do(unix.SYS_CLOSE, 1000)}
+	made := []Call{s.Do(unix.SYS_CHDIR, s.AddText("/")), s.Do(unix.SYS_GETPID), s.Do(unix.SYS_CLOSE, 1000).IgnoreErrors(), s.Do(unix.SYS_CLOSE, 1000)}
 	made = append(made, s.Do(unix.SYS_GETPID))
 	pid := start(t, s, vm)
 	wait(t, pid)
@@ -223,17 +223,17 @@ func TestDescriptorsAreKnown(t *testing.T) {
 	s := fresh(t)
 	s.Do(unix.SYS_DUP3, uintptr(theirs), 0, unix.O_CLOEXEC)
 	s.Do(unix.SYS_CLOSE_RANGE, 1, uintptr(^uint32(0)), 0)
-	s.SetFree(1)
-	first := s.Open(unix.SYS_OPENAT, Here, s.Text("/"), unix.O_PATH, 0)
-	second := s.Open(unix.SYS_OPENAT, Here, s.Text("/"), unix.O_PATH, 0)
+	s.SetNextDescriptor(1)
+	first := s.Open(unix.SYS_OPENAT, WorkingDirectory, s.AddText("/"), unix.O_PATH, 0)
+	second := s.Open(unix.SYS_OPENAT, WorkingDirectory, s.AddText("/"), unix.O_PATH, 0)
 	s.CloseFrom(second)
-	third := s.Open(unix.SYS_OPENAT, Here, s.Text("/"), unix.O_PATH, 0)
-	if first != 1 || second != 2 || third != 2 || s.Free() != 3 {
+	third := s.Open(unix.SYS_OPENAT, WorkingDirectory, s.AddText("/"), unix.O_PATH, 0)
+	if first != 1 || second != 2 || third != 2 || s.NextDescriptor() != 3 {
 		t.Fatalf("%d, %d, %d", first, second, third)
 	}
 	s.Do(unix.SYS_FCNTL, uintptr(third), unix.F_GETFD, 0)
 	s.CloseFrom(first)
-	s.Do(unix.SYS_FCNTL, uintptr(first), unix.F_GETFD, 0).Ignore(unix.EBADF)
+	s.Do(unix.SYS_FCNTL, uintptr(first), unix.F_GETFD, 0).IgnoreErrors(unix.EBADF)
 	s.exit(5)
 	if got := run(t, s, unix.CLONE_VM); got != 5 {
 		t.Errorf("exit %d: %v", got, s.Failure())
@@ -257,10 +257,10 @@ func TestSignalsAndExec(t *testing.T) {
 
 	name := t.TempDir() + "/out"
 	s = fresh(t)
-	argv := s.Words(s.Texts([]string{"sh", "-c", `echo "$1$WORD" >"$0"; exit 6`, name, "a b"})...)
-	env := s.Words(s.Texts([]string{"WORD=c"})...)
-	exec := s.Do(unix.SYS_EXECVE, s.Text("/bin/sh"), argv.Address, env.Address)
-	if got := run(t, s, unix.CLONE_VM); got != 6 || !s.At(exec) {
+	argv := s.AddWords(s.AddTexts([]string{"sh", "-c", `echo "$1$WORD" >"$0"; exit 6`, name, "a b"})...)
+	env := s.AddWords(s.AddTexts([]string{"WORD=c"})...)
+	exec := s.Do(unix.SYS_EXECVE, s.AddText("/bin/sh"), argv.Address, env.Address)
+	if got := run(t, s, unix.CLONE_VM); got != 6 || !s.IsAt(exec) {
 		t.Errorf("exit %d", got)
 	}
 	if text, err := os.ReadFile(name); string(text) != "a bc\n" {
@@ -277,7 +277,7 @@ func TestTooMuch(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s = fresh(t)
-	s.Bytes(make([]byte, size))
+	s.AddBytes(make([]byte, size))
 	if err := s.Finish(); !errors.Is(err, unix.E2BIG) {
 		t.Errorf("%v", err)
 	}
@@ -285,17 +285,17 @@ func TestTooMuch(t *testing.T) {
 
 // What one call list leaves the next one does not see.
 func TestMemoryIsFresh(t *testing.T) {
-	for range 2 * cap(spare) {
+	for range 2 * cap(reserve) {
 		s, err := New()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := slices.IndexFunc(s.region[:dataAt+mostSpare], func(b byte) bool { return b != 0 }); i >= 0 {
+		if i := slices.IndexFunc(s.region[:dataAt+mostReserved], func(b byte) bool { return b != 0 }); i >= 0 {
 			t.Fatalf("byte %d is %d", i, s.region[i])
 		}
 		for range 100 {
 			s.Do(^uintptr(0), 1, 2, 3, 4, 5, 6)
-			s.Text("text")
+			s.AddText("text")
 		}
 		s.OnFailure()
 		if err := s.Finish(); err != nil {
@@ -320,7 +320,7 @@ func TestManyAtOnce(t *testing.T) {
 			}
 			defer s.Close()
 			s.DefaultSignals()
-			stamp := s.Words(0, uintptr(time.Millisecond))
+			stamp := s.AddWords(0, uintptr(time.Millisecond))
 			s.Do(unix.SYS_NANOSLEEP, stamp.Address, 0)
 			s.exit(9)
 			pid, pidfd := 0, -1

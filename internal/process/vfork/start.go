@@ -22,7 +22,7 @@ func clone(number, first, second, third, region uintptr) (pid int)
 // added to the call list later is told by Finish.
 func (s *CallList) Start(flags uintptr) (pid, pidfd int, err error) {
 	h := s.head()
-	return s.start("clone", unix.SYS_CLONE, flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), 0, address(&h.pidfd))
+	return s.cloneChild("clone", unix.SYS_CLONE, flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), 0, addressOf(&h.pidfd))
 }
 
 // StartInGroup is Start of a child that is in a control group from its birth, which
@@ -30,12 +30,12 @@ func (s *CallList) Start(flags uintptr) (pid, pidfd int, err error) {
 func (s *CallList) StartInGroup(flags uintptr, cgroup int) (pid, pidfd int, err error) {
 	h := s.head()
 	h.args = cloneArgs{flags: uint64(flags) | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP,
-		pidfd: uint64(address(&h.pidfd)), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cgroup)}
-	return s.start("clone3", unix.SYS_CLONE3, address(&h.args), unsafe.Sizeof(h.args), 0)
+		pidfd: uint64(addressOf(&h.pidfd)), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cgroup)}
+	return s.cloneChild("clone3", unix.SYS_CLONE3, addressOf(&h.args), unsafe.Sizeof(h.args), 0)
 }
 
-// address is that of a part of a region.
-func address[T any](part *T) uintptr { return uintptr(unsafe.Pointer(part)) }
+// addressOf is that of a part of a region.
+func addressOf[T any](part *T) uintptr { return uintptr(unsafe.Pointer(part)) }
 
 // cloneArgs is struct clone_args, clone(2). Without a stack the child has ours.
 type cloneArgs struct {
@@ -44,17 +44,17 @@ type cloneArgs struct {
 	cgroup                                        uint64
 }
 
-// start starts the child by a call that writes its pidfd to the head. What is added to the call list
+// cloneChild starts the child by a call that writes its pidfd to the head. What is added to the call list
 // meanwhile is not looked at.
-func (s *CallList) start(name string, number, first, second, third uintptr) (pid, pidfd int, err error) {
+func (s *CallList) cloneChild(name string, number, first, second, third uintptr) (pid, pidfd int, err error) {
 	// A handler of the runtime would not find a goroutine in the child, which
 	// therefore begins with none, see DefaultSignals.
 	all, before := ^uint64(0), uint64(0)
-	if err := mask(&all, &before); err != nil {
+	if err := setSignalMask(&all, &before); err != nil {
 		return 0, -1, err
 	}
-	pid = clone(number, first, second, third, s.base())
-	if err := mask(&before, nil); err != nil {
+	pid = clone(number, first, second, third, s.baseAddress())
+	if err := setSignalMask(&before, nil); err != nil {
 		panic(err) // this thread would be deaf from now on
 	}
 	if pid < 0 {
@@ -63,7 +63,7 @@ func (s *CallList) start(name string, number, first, second, third uintptr) (pid
 	return pid, int(s.head().pidfd), nil
 }
 
-func mask(set, before *uint64) error {
+func setSignalMask(set, before *uint64) error {
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
 		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(before)), unsafe.Sizeof(*set), 0, 0)
 	if errno != 0 {

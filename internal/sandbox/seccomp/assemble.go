@@ -41,13 +41,13 @@ type span struct {
 	then verdict
 }
 
-func refuse(errno unix.Errno) verdict {
+func refuseWith(errno unix.Errno) verdict {
 	return verdict{answer: unix.SECCOMP_RET_ERRNO | uint32(errno)}
 }
 
-// allow is the answer to what is not refused, notify that of a supervisor.
-func allow() verdict  { return verdict{answer: unix.SECCOMP_RET_ALLOW} }
-func notify() verdict { return verdict{answer: unix.SECCOMP_RET_USER_NOTIF} }
+// allowCall is the answer to what is not refused, notify that of a supervisor.
+func allowCall() verdict     { return verdict{answer: unix.SECCOMP_RET_ALLOW} }
+func askSupervisor() verdict { return verdict{answer: unix.SECCOMP_RET_USER_NOTIF} }
 
 // one is values of a field, mostly a single one, with their verdict.
 type one struct {
@@ -55,9 +55,9 @@ type one struct {
 	then        verdict
 }
 
-// choose makes the choice that has the verdicts of cases, which do not overlap,
+// newChoice makes the choice that has the verdicts of cases, which do not overlap,
 // and otherwise for all other values.
-func choose(field, mask uint32, otherwise verdict, cases ...one) verdict {
+func newChoice(field, mask uint32, otherwise verdict, cases ...one) verdict {
 	slices.SortFunc(cases, func(a, b one) int { return cmp.Compare(a.first, b.first) })
 	spans := []span{{0, otherwise}}
 	add := func(from uint32, then verdict) {
@@ -81,8 +81,8 @@ func choose(field, mask uint32, otherwise verdict, cases ...one) verdict {
 	return verdict{next: &choice{field, mask, spans}}
 }
 
-// values are cases of single values with one verdict.
-func values(then verdict, list ...uint32) []one {
+// casesOf are cases of single values with one verdict.
+func casesOf(then verdict, list ...uint32) []one {
 	var cases []one
 	for _, value := range list {
 		cases = append(cases, one{value, value, then})
@@ -99,7 +99,7 @@ func values(then verdict, list ...uint32) []one {
 // And the kernel compiles the program at every start: what can be shared is.
 func assemble(v verdict) []byte {
 	p := program{answers: map[uint32]int{}, choices: map[*choice]int{}}
-	p.verdict(v)
+	p.emitVerdict(v)
 	bytes := make([]byte, 0, len(p.code)*unix.SizeofSockFilter)
 	for _, i := range slices.Backward(p.code) {
 		bytes = binary.LittleEndian.AppendUint16(bytes, i.Code)
@@ -119,64 +119,64 @@ type program struct {
 
 const farthest = 255 // instructions that a condition can skip
 
-func (p *program) emit(i unix.SockFilter) (place int) {
+func (p *program) emitInstruction(i unix.SockFilter) (place int) {
 	p.code = append(p.code, i)
 	return len(p.code) - 1
 }
 
-// skip is how many instructions lie between the next one to be emitted and place.
-func (p *program) skip(place int) int { return len(p.code) - 1 - place }
+// distanceTo is how many instructions lie between the next one to be emitted and place.
+func (p *program) distanceTo(place int) int { return len(p.code) - 1 - place }
 
-// verdict returns the place where v is decided.
-func (p *program) verdict(v verdict) (place int) {
+// emitVerdict returns the place where v is decided.
+func (p *program) emitVerdict(v verdict) (place int) {
 	if v.next != nil {
-		return p.choice(v.next)
+		return p.emitChoice(v.next)
 	}
 	place, ok := p.answers[v.answer]
-	if !ok || p.skip(place) > farthest-2 { // two jumps may come between
-		place = p.emit(unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: v.answer})
+	if !ok || p.distanceTo(place) > farthest-2 { // two jumps may come between
+		place = p.emitInstruction(unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: v.answer})
 		p.answers[v.answer] = place
 	}
 	return place
 }
 
-func (p *program) choice(c *choice) (place int) {
+func (p *program) emitChoice(c *choice) (place int) {
 	if place, ok := p.choices[c]; ok {
 		return place
 	}
-	p.jump(p.search(c.spans))
+	p.emitJump(p.emitSearch(c.spans))
 	if c.mask != 0 {
-		p.emit(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: c.mask})
+		p.emitInstruction(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: c.mask})
 	}
-	place = p.emit(unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: c.field})
+	place = p.emitInstruction(unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: c.field})
 	p.choices[c] = place
 	return place
 }
 
-func (p *program) search(spans []span) (place int) {
+func (p *program) emitSearch(spans []span) (place int) {
 	if len(spans) == 1 {
-		return p.verdict(spans[0].then)
+		return p.emitVerdict(spans[0].then)
 	}
 	middle := len(spans) / 2
-	above := p.search(spans[middle:])
-	below := p.near(p.search(spans[:middle]))
-	above = p.near(above)
-	return p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: spans[middle].from,
-		Jt: uint8(p.skip(above)), Jf: uint8(p.skip(below))})
+	above := p.emitSearch(spans[middle:])
+	below := p.bringNear(p.emitSearch(spans[:middle]))
+	above = p.bringNear(above)
+	return p.emitInstruction(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: spans[middle].from,
+		Jt: uint8(p.distanceTo(above)), Jf: uint8(p.distanceTo(below))})
 }
 
-// near makes a place reachable by a condition that is emitted next, or after one
+// bringNear makes a place reachable by a condition that is emitted next, or after one
 // more jump.
-func (p *program) near(place int) int {
-	if p.skip(place) < farthest {
+func (p *program) bringNear(place int) int {
+	if p.distanceTo(place) < farthest {
 		return place
 	}
-	return p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.skip(place))})
+	return p.emitInstruction(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.distanceTo(place))})
 }
 
-// jump makes what is emitted next go on at place.
-func (p *program) jump(place int) {
-	if p.skip(place) != 0 {
-		p.emit(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.skip(place))})
+// emitJump makes what is emitted next go on at place.
+func (p *program) emitJump(place int) {
+	if p.distanceTo(place) != 0 {
+		p.emitInstruction(unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(p.distanceTo(place))})
 	}
 }

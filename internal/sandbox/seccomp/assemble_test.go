@@ -127,7 +127,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 	longest := 0
 	for name, p := range profiles() {
 		for _, m := range []machine{amd64, arm64} {
-			v := p.verdict(m)
+			v := p.wholeVerdict(m)
 			program := assemble(v)
 			if len(program)/8 > 4096 { // BPF_MAXINSNS
 				t.Errorf("%s: %d instructions", name, len(program)/8)
@@ -149,7 +149,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 			}
 			for number := range uint32(newest) {
 				for _, foreign := range []uint32{unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, 0, m.audit ^ 1} {
-					if got, steps := interpret(t, program, request{number: number, machine: foreign}); got != refuse(unix.ENOSYS).answer || steps > 5 {
+					if got, steps := interpret(t, program, request{number: number, machine: foreign}); got != refuseWith(unix.ENOSYS).answer || steps > 5 {
 						t.Fatalf("%s: machine %#x: %#x", name, foreign, got)
 					}
 				}
@@ -274,7 +274,7 @@ func TestRefusesWhatPodmanRefuses(t *testing.T) {
 	}
 	p := NewProfile(spec.Sandbox{}, 0, false)
 	for _, m := range []machine{amd64, arm64} {
-		v := p.verdict(m)
+		v := p.wholeVerdict(m)
 		for _, words := range podman {
 			number := m.number(numbers[words[0]])
 			if number == none {
@@ -297,14 +297,14 @@ func FuzzAssemble(f *testing.F) {
 		from := uint32(0)
 		for i, b := range data[:min(len(data), 2000)] {
 			from += uint32(b) + 1
-			then := refuse(unix.Errno(b%4 + 1))
+			then := refuseWith(unix.Errno(b%4 + 1))
 			if b%8 == 7 {
-				then = choose(fieldArg0, uint32(b), then, values(allow(), uint32(i), uint32(b)<<16|1)...)
+				then = newChoice(fieldArg0, uint32(b), then, casesOf(allowCall(), uint32(i), uint32(b)<<16|1)...)
 			}
 			cases = append(cases, one{from, from + uint32(b)/2, then})
 			from += uint32(b) / 2
 		}
-		v := choose(fieldNumber, 0, allow(), cases...)
+		v := newChoice(fieldNumber, 0, allowCall(), cases...)
 		program := assemble(v)
 		for _, n := range []uint32{number, number % (from + 2), from, from + 1} {
 			r := request{number: n, args: [6]uint64{uint64(arg)}}

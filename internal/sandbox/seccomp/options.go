@@ -6,18 +6,18 @@ import (
 	"activator/internal/kernel/sockopt"
 )
 
-// options is for setsockopt(2): level and name are ints in registers.
-func options(*Profile) verdict {
-	refused := refuse(unix.ENOPROTOOPT)
+// checkOption is for setsockopt(2): level and name are ints in registers.
+func checkOption(*Profile) verdict {
+	refused := refuseWith(unix.ENOPROTOOPT)
 	allowed := map[int][]one{}
 	for _, o := range sockopt.Table {
 		if o.Use&sockopt.Allowed != 0 {
-			allowed[o.Level] = append(allowed[o.Level], values(allow(), uint32(o.Name))...)
+			allowed[o.Level] = append(allowed[o.Level], casesOf(allowCall(), uint32(o.Name))...)
 		}
 	}
 	var levels []one
 	for level, names := range allowed {
-		levels = append(levels, values(choose(fieldArg2, 0, refused, names...), uint32(level))...)
+		levels = append(levels, casesOf(newChoice(fieldArg2, 0, refused, names...), uint32(level))...)
 	}
-	return choose(fieldArg1, 0, refused, levels...)
+	return newChoice(fieldArg1, 0, refused, levels...)
 }

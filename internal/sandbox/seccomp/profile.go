@@ -48,26 +48,26 @@ func noChroot(p *Profile) bool { return !p.all && p.keep&(1<<unix.CAP_SYS_CHROOT
 
 func noCores(p *Profile) bool { return !p.all && !p.cores }
 
-func always(*Profile) bool { return true }
+func forAll(*Profile) bool { return true }
 
-func sealed(p *Profile) bool { return p.seal }
+func ifSealed(p *Profile) bool { return p.seal }
 
 func makesSockets(p *Profile) bool { return !p.all || p.engine }
 
-func bound(p *Profile) bool { return p.seal || p.supervise }
+func ifBound(p *Profile) bool { return p.seal || p.supervise }
 
-// applies reports whether the group is part of the profile.
-func (g *group) applies(p *Profile) bool {
+// appliesTo reports whether the group is part of the profile.
+func (g *group) appliesTo(p *Profile) bool {
 	if g.when == nil {
 		return !p.all
 	}
 	return g.when(p)
 }
 
-// answer is what the group says to its calls.
-func (g *group) answer(p *Profile) verdict {
+// answerOf is what the group says to its calls.
+func (g *group) answerOf(p *Profile) verdict {
 	if g.check == nil {
-		return refuse(g.errno)
+		return refuseWith(g.errno)
 	}
 	return g.check(p)
 }
@@ -83,28 +83,30 @@ var (
 	arm64 = machine{unix.AUDIT_ARCH_AARCH64, func(c call) int { return c.arm64 }}
 )
 
-// verdict is the whole filter. Every other machine's calls (a 64-bit kernel also
+// wholeVerdict is the whole filter. Every other machine's calls (a 64-bit kernel also
 // runs 32-bit programs, with numbers and arguments of their own) do not exist.
-func (p *Profile) verdict(m machine) verdict {
-	cases := []one{{newest + 1, ^uint32(0), refuse(unix.ENOSYS)}}
+func (p *Profile) wholeVerdict(m machine) verdict {
+	cases := []one{{newest + 1, ^uint32(0), refuseWith(unix.ENOSYS)}}
 	for i := range groups {
 		g := &groups[i]
-		if !g.applies(p) {
+		if !g.appliesTo(p) {
 			continue
 		}
-		answer := g.answer(p)
+		answer := g.answerOf(p)
 		for _, c := range g.calls {
 			if number := m.number(c); number != none {
-				cases = append(cases, values(answer, uint32(number))...)
+				cases = append(cases, casesOf(answer, uint32(number))...)
 			}
 		}
 	}
-	numbers := choose(fieldNumber, 0, allow(), cases...)
-	return choose(fieldMachine, 0, refuse(unix.ENOSYS), values(numbers, m.audit)...)
+	numbers := newChoice(fieldNumber, 0, allowCall(), cases...)
+	return newChoice(fieldMachine, 0, refuseWith(unix.ENOSYS), casesOf(numbers, m.audit)...)
 }
 
-// open reports that nothing at all is refused.
-func (p *Profile) open() bool { return p.all && !p.seal && !p.supervise && !p.engine && p.connect }
+// refusesNothing reports that nothing at all is refused.
+func (p *Profile) refusesNothing() bool {
+	return p.all && !p.seal && !p.supervise && !p.engine && p.connect
+}
 
 // filters keeps what has been assembled, by profile: there are few different ones, and
 // every start wants one.
@@ -113,13 +115,13 @@ var filters sync.Map
 // Filter returns the assembled filter for the machine this binary is for, a struct sock_filter
 // after the other; nil: none. It is shared with other callers, who do not change it.
 func (p Profile) Filter() []byte {
-	if p.open() {
+	if p.refusesNothing() {
 		return nil
 	}
 	if known, ok := filters.Load(p); ok {
 		return known.([]byte)
 	}
-	program := assemble(p.verdict(*ours))
+	program := assemble(p.wholeVerdict(*ours))
 	filters.Store(p, program)
 	return program
 }

@@ -73,7 +73,7 @@ var groups = [...]group{
 	// The kernel's own machinery: large, and where most holes have been found.
 	{calls: []call{
 		{"io_uring_setup", 425, 425}, {"io_uring_enter", 426, 426}, {"io_uring_register", 427, 427},
-	}, why: "its connect, send and bind never pass this filter", errno: unix.ENOSYS, when: always},
+	}, why: "its connect, send and bind never pass this filter", errno: unix.ENOSYS, when: forAll},
 	{calls: []call{
 		{"bpf", 321, 280}, {"perf_event_open", 298, 241}, {"userfaultfd", 323, 282}, {"lookup_dcookie", 212, 18},
 	}, why: "programs and counters in the kernel; faults held up to win races in it", errno: unix.EPERM},
@@ -111,7 +111,7 @@ var groups = [...]group{
 	}, why: "of the past, or of 16-bit programs", errno: unix.ENOSYS},
 	{calls: []call{
 		{"personality", 135, 92},
-	}, why: "no address randomisation, executable stacks", check: personalities},
+	}, why: "no address randomisation, executable stacks", check: checkPersonality},
 	{calls: []call{
 		{"prctl", 157, 167},
 	}, why: "the few that open a process to others or change what it seems to be", check: processControls},
@@ -125,7 +125,7 @@ var groups = [...]group{
 	}, why: "the same", check: changesModeAt},
 	{calls: []call{
 		{"open", 2, none},
-	}, why: "the same", check: opens},
+	}, why: "the same", check: checkOpen},
 	{calls: []call{
 		{"openat", 257, 56},
 	}, why: "the same", check: opensAt},
@@ -144,31 +144,31 @@ var groups = [...]group{
 	// Sockets it makes itself.
 	{calls: []call{
 		{"socket", 41, 198},
-	}, why: "families beyond the internet's and unix: little used, much broken", check: families, when: makesSockets},
+	}, why: "families beyond the internet's and unix: little used, much broken", check: checkFamily, when: makesSockets},
 	{calls: []call{
 		{"socketpair", 53, 199},
-	}, why: "the same", check: pairs, when: makesSockets},
+	}, why: "the same", check: checkPair, when: makesSockets},
 
 	// The seal, and sockets it did not make (issue 3).
 	{calls: []call{
 		{"connect", 42, 203},
-	}, why: "a listener or an accepted connection, dissolved, would connect from the host's network; the address is behind a pointer", check: connects, when: always},
+	}, why: "a listener or an accepted connection, dissolved, would connect from the host's network; the address is behind a pointer", check: checkConnect, when: forAll},
 	{calls: []call{
 		{"bind", 49, 200},
-	}, why: "the same socket would get a port of the host", check: binds, when: bound},
+	}, why: "the same socket would get a port of the host", check: checkBind, when: ifBound},
 	{calls: []call{
 		{"listen", 50, 201},
-	}, why: "with connect answered by a supervisor a dissolved socket can be", check: listens, when: bound},
+	}, why: "with connect answered by a supervisor a dissolved socket can be", check: checkListen, when: ifBound},
 	{calls: []call{
 		{"sendto", 44, 206}, {"sendmmsg", 307, 269},
-	}, why: "MSG_FASTOPEN is a connect, and Landlock does not see it", check: fastOpenSend, when: sealed},
+	}, why: "MSG_FASTOPEN is a connect, and Landlock does not see it", check: fastOpenSend, when: ifSealed},
 	{calls: []call{
 		{"sendmsg", 46, 211},
-	}, why: "the same", check: fastOpenMessage, when: sealed},
+	}, why: "the same", check: fastOpenMessage, when: ifSealed},
 	{calls: []call{
 		{"setsockopt", 54, 208},
-	}, why: "an option stays with the socket, for the next instance and for us", check: options, when: sealed},
+	}, why: "an option stays with the socket, for the next instance and for us", check: checkOption, when: ifSealed},
 	{calls: []call{
 		{"ioctl", 16, 29},
-	}, why: "of terminals: typing for others; of sockets: the host's interfaces", check: controls, when: always},
+	}, why: "of terminals: typing for others; of sockets: the host's interfaces", check: checkControl, when: forAll},
 }

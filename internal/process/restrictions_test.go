@@ -110,9 +110,9 @@ func throughFolder() {
 	fmt.Println("own", os.WriteFile("/tmp/file", nil, 0o600))
 }
 
-// Landlock is a wall of its own: it holds where no mount does.
+// Landlock is a restriction of its own: it holds where no mount does.
 func TestFilesBehindLandlock(t *testing.T) {
-	if sandbox.Running().Landlock < 2 {
+	if sandbox.RunningKernel().Landlock < 2 {
 		ktest.Skip(t, "no Landlock for files")
 	}
 	ktest.Filters(t)
@@ -151,7 +151,7 @@ func TestFilesBehindLandlock(t *testing.T) {
 // what others have written nor to cut it off. Where it is a pipe, nothing that can be
 // seen is refused.
 func TestStdoutOpenedAnew(t *testing.T) {
-	if sandbox.Running().Landlock < 3 {
+	if sandbox.RunningKernel().Landlock < 3 {
 		ktest.Skip(t, "no Landlock for files and their truncation")
 	}
 	ktest.Filters(t)
@@ -170,7 +170,7 @@ func TestStdoutOpenedAnew(t *testing.T) {
 	const script = `echo mine; echo anew >> /dev/stdout; cat < /dev/stdout > /dev/null || echo unread; true > /dev/stdout || echo uncut; cat /etc/passwd > /dev/null && echo passwd`
 	s := starterFor()
 	defer s.Close()
-	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Given{Stdio: Stdio{Out: log}})
+	p, err := s.Prepare(t.Context(), sandboxed("/bin/sh", "-c", "exec 2>&-; "+script), Inputs{Stdio: Stdio{Out: log}})
 	if err == nil {
 		err = p.Go(t.Context())
 	}

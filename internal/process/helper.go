@@ -15,77 +15,77 @@ import (
 	"activator/internal/process/guard"
 )
 
-// exitStage is the status of a child that could not become the program; we know
+// exitFailed is the status of a child that could not become the program; we know
 // why.
-const exitStage = 125
+const exitFailed = 125
 
 // What execve keeps are properties of a thread: in an init the main goroutine is on
 // the main thread, and stays there.
 func init() {
-	if IsStage() {
+	if IsHelper() {
 		runtime.LockOSThread()
 	}
 }
 
-// IsStage reports whether this process was started as a reaper, or as the guard.
-func IsStage() bool { return len(os.Args) == 2 && os.Args[0] == stageName || guard.Is() }
+// IsHelper reports whether this process was started as a reaper, or as the guard.
+func IsHelper() bool { return len(os.Args) == 2 && os.Args[0] == childName || guard.IsGuard() }
 
-// Stage is a reaper: it is shut in already, is told a plan, waits for the word to
+// RunHelper is a reaper: it is shut in already, is told a plan, waits for the word to
 // go, and has the program for a child. It never returns, and logs nothing. It must
 // be the first statement of main. The guard goes the same way: a binary that knew
 // only one of the two would start itself without end.
-func Stage() {
-	if guard.Is() {
-		guard.Stand()
+func RunHelper() {
+	if guard.IsGuard() {
+		guard.RunGuard()
 	}
 	control, err := strconv.Atoi(os.Args[1])
 	if err != nil {
-		os.Exit(exitStage)
+		os.Exit(exitFailed)
 	}
-	s := stage{control: descriptor(control)}
-	err = s.run()
+	s := reaperProcess{control: descriptor(control)}
+	err = s.runReaper()
 	if err != io.EOF { // the activator is gone: nobody to tell
-		s.fail(err)
+		s.reportFailure(err)
 	}
-	os.Exit(exitStage)
+	os.Exit(exitFailed)
 }
 
-type stage struct {
+type reaperProcess struct {
 	control descriptor
 	plan    *plan
 }
 
-func (s *stage) run() error {
+func (s *reaperProcess) runReaper() error {
 	// Nothing but 0, 1 and 2 goes on by accident; the sockets are marked last.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return &StageError{Step: "start", Errno: errnoOf(err), Cure: "Linux 5.15 is needed"}
+		return &StepError{Step: "start", Errno: errnoOf(err), Cure: "Linux 5.15 is needed"}
 	}
 	// We run as the service's user: nobody there may look into us, or at the
 	// activator's binary through our /proc/PID/exe.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return &StageError{Step: "init", Errno: errnoOf(err)}
+		return &StepError{Step: "init", Errno: errnoOf(err)}
 	}
 	var err error
 	if s.plan, err = readPlan(s.control); err != nil {
 		return err
 	}
-	if _, err := s.control.Write([]byte{wordReady}); err != nil {
+	if _, err := s.control.Write([]byte{msgReady}); err != nil {
 		return io.EOF
 	}
-	if err := s.await(); err != nil {
+	if err := s.awaitRelease(); err != nil {
 		return err
 	}
 	return s.keepProgram()
 }
 
-// fail tells the parent.
-func (s *stage) fail(err error) {
-	var refusal *StageError
+// reportFailure tells the parent.
+func (s *reaperProcess) reportFailure(err error) {
+	var refusal *StepError
 	if !errors.As(err, &refusal) {
-		refusal = &StageError{Step: "init", Errno: errnoOf(err), Cure: err.Error()}
+		refusal = &StepError{Step: "init", Errno: errnoOf(err), Cure: err.Error()}
 	}
 	text, _ := json.Marshal(refusal)
-	_, _ = s.control.Write(append([]byte{wordError}, text...))
+	_, _ = s.control.Write(append([]byte{msgError}, text...))
 }
 
 // descriptor is a blocking fd without the runtime's poller, which is another

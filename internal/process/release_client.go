@@ -14,45 +14,45 @@ import (
 	"activator/internal/spec"
 )
 
-// Hand gives a prepared process the socket of its client, and environment that
+// ReleaseWith gives a prepared process the socket of its client, and environment that
 // only the client makes known, and the word to go: it is Release for a process
 // that has a client of its own. It waits for nobody, and lends connection for the call. The process was
 // prepared with [spec.Process].Handed, which says at which numbers the socket will be. What
 // is already in the environment by the same name is replaced. An error says that
 // the process is gone.
-func (p *Process) Hand(connection *os.File, env []string) error {
+func (p *Process) ReleaseWith(connection *os.File, env []string) error {
 	if err := p.checkGuard(); err != nil {
 		return err
 	}
-	if !p.kept {
-		return p.handScript(connection, env)
+	if !p.hasReaper {
+		return p.releaseCallList(connection, env)
 	}
 	c := codec{data: make([]byte, 5, 256)}
-	c.list(&env)
-	c.data[0] = wordHand
+	c.codeTexts(&env)
+	c.data[0] = msgClient
 	binary.LittleEndian.PutUint32(c.data[1:], uint32(len(c.data)-5))
-	if err := fdpass.SendFiles(p.control, append(c.data, wordGo), []*os.File{connection}); err != nil {
-		return handError(err)
+	if err := fdpass.SendFiles(p.control, append(c.data, msgGo), []*os.File{connection}); err != nil {
+		return goneError(err)
 	}
 	return nil
 }
 
-func handError(err error) error {
-	return &StageError{Step: "hand", Errno: errnoOf(err), Cure: "the sandbox is gone: was it killed while it waited?"}
+func goneError(err error) error {
+	return &StepError{Step: "hand", Errno: errnoOf(err), Cure: "the sandbox is gone: was it killed while it waited?"}
 }
 
-// handScript is Hand to a child that reads its environment where we wrote it.
-func (p *Process) handScript(connection *os.File, env []string) error {
+// releaseCallList is ReleaseWith for a child that reads its environment where we wrote it.
+func (p *Process) releaseCallList(connection *os.File, env []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.steps == nil {
-		return handError(os.ErrClosed)
+	if p.calls == nil {
+		return goneError(os.ErrClosed)
 	}
-	if err := p.steps.tell(replaced(p.env, env)); err != nil {
+	if err := p.calls.writeEnv(replaceEntries(p.env, env)); err != nil {
 		return err
 	}
-	if err := fdpass.SendFiles(p.control, []byte{wordGo}, []*os.File{connection}); err != nil {
-		return handError(err)
+	if err := fdpass.SendFiles(p.control, []byte{msgGo}, []*os.File{connection}); err != nil {
+		return goneError(err)
 	}
 	return nil
 }
@@ -80,18 +80,18 @@ func placeSockets(h spec.Handed, stdio *Stdio, sockets []*os.File) []*os.File {
 	return sockets
 }
 
-// await waits for the word to go, for ever if it does not come, and takes what is
+// awaitRelease waits for the word to go, for ever if it does not come, and takes what is
 // brought before it.
-func (s *stage) await() error {
+func (s *reaperProcess) awaitRelease() error {
 	for {
-		word, brought, err := s.receive()
+		word, brought, err := s.receiveMessage()
 		if err != nil {
 			return io.EOF
 		}
-		if word != wordHand {
+		if word != msgClient {
 			return nil
 		}
-		err = s.take(brought)
+		err = s.takeClient(brought)
 		if brought >= 0 {
 			_ = unix.Close(brought)
 		}
@@ -101,8 +101,8 @@ func (s *stage) await() error {
 	}
 }
 
-// receive reads one word, and the descriptor that may come with it; -1: none.
-func (s *stage) receive() (word byte, brought int, err error) {
+// receiveMessage reads one word, and the descriptor that may come with it; -1: none.
+func (s *reaperProcess) receiveMessage() (word byte, brought int, err error) {
 	var data [1]byte
 	var message fdpass.Receiver
 	n, brought, err := message.Receive(int(s.control), data[:])
@@ -112,8 +112,8 @@ func (s *stage) receive() (word byte, brought int, err error) {
 	return data[0], brought, nil
 }
 
-// take puts what was brought where the program will look for it.
-func (s *stage) take(brought int) error {
+// takeClient puts what was brought where the program will look for it.
+func (s *reaperProcess) takeClient(brought int) error {
 	var size [4]byte
 	if _, err := io.ReadFull(s.control, size[:]); err != nil {
 		return io.EOF
@@ -123,20 +123,20 @@ func (s *stage) take(brought int) error {
 		return io.EOF
 	}
 	var env []string
-	if c.list(&env); c.broken || brought < 0 {
-		return &StageError{Step: "hand", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
+	if c.codeTexts(&env); c.broken || brought < 0 {
+		return &StepError{Step: "hand", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
 	}
-	s.plan.Env = replaced(s.plan.Env, env)
+	s.plan.Env = replaceEntries(s.plan.Env, env)
 	for _, place := range placesOf(s.plan.Handed) {
 		if err := unix.Dup3(brought, place, 0); err != nil {
-			return &StageError{Step: "hand", Errno: errnoOf(err)}
+			return &StepError{Step: "hand", Errno: errnoOf(err)}
 		}
 	}
 	return nil
 }
 
-// replaced is env with the entries of more, and without others of their names.
-func replaced(env, more []string) []string {
+// replaceEntries is env with the entries of more, and without others of their names.
+func replaceEntries(env, more []string) []string {
 	return slices.Concat(slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		return slices.ContainsFunc(more, func(m string) bool { return strings.HasPrefix(m, name+"=") })

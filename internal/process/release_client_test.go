@@ -20,7 +20,7 @@ func TestReplaced(t *testing.T) {
 		{[]string{"A=1", "AB=2", "A=3", "C"}, []string{"A=", "D=4"}, []string{"AB=2", "C", "A=", "D=4"}},
 	} {
 		before := slices.Clone(tt.env)
-		if got := replaced(tt.env, tt.more); !slices.Equal(got, tt.want) || !slices.Equal(tt.env, before) {
+		if got := replaceEntries(tt.env, tt.more); !slices.Equal(got, tt.want) || !slices.Equal(tt.env, before) {
 			t.Errorf("%q with %q is %q, want %q", before, tt.more, got, tt.want)
 		}
 	}
@@ -35,15 +35,15 @@ func TestHand(t *testing.T) {
 		process.Handed, process.Sandbox.Init, process.Env = spec.LaterStdio, init, append(process.Env, "REMOTE_ADDR=old")
 		ours, theirs := socketPair(t)
 		s := starterFor()
-		p, err := s.Prepare(t.Context(), process, Given{})
+		p, err := s.Prepare(t.Context(), process, Inputs{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Hand(theirs, []string{"REMOTE_ADDR=new"}); err != nil {
+		if err := p.ReleaseWith(theirs, []string{"REMOTE_ADDR=new"}); err != nil {
 			t.Fatal(err)
 		}
 		_ = theirs.Close()
-		if err := p.Started(t.Context()); err != nil {
+		if err := p.AwaitExec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var v View
@@ -59,7 +59,7 @@ func TestHand(t *testing.T) {
 	}
 }
 
-// A stage that is gone cannot be handed anything, and that is told apart from a
+// A child that is gone cannot be handed anything, and that is told apart from a
 // program that cannot be started.
 func TestHandToNobody(t *testing.T) {
 	process := helperSpec("view")
@@ -70,7 +70,7 @@ func TestHandToNobody(t *testing.T) {
 	defer theirs.Close()
 	s := starterFor()
 	defer s.Close()
-	p, err := s.Prepare(t.Context(), process, Given{})
+	p, err := s.Prepare(t.Context(), process, Inputs{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +79,8 @@ func TestHandToNobody(t *testing.T) {
 	if _, err := p.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	var refused *StageError
-	if err := p.Hand(theirs, nil); !errors.As(err, &refused) || refused.Step != "hand" || refused.Errno != unix.EPIPE && refused.Errno != unix.ECONNRESET {
+	var refused *StepError
+	if err := p.ReleaseWith(theirs, nil); !errors.As(err, &refused) || refused.Step != "hand" || refused.Errno != unix.EPIPE && refused.Errno != unix.ECONNRESET {
 		t.Errorf("got %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 func (s *Starter) startGuard(name string, socket int) (pid int, err error) {
 	null := uintptr(s.null)
 	return s.startSelf([]string{name}, &syscall.ProcAttr{
-		Dir: "/", Env: stageEnv(), Files: []uintptr{null, null, null, uintptr(socket)},
+		Dir: "/", Env: helperEnv(), Files: []uintptr{null, null, null, uintptr(socket)},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 }
@@ -19,14 +19,14 @@ func (s *Starter) startGuard(name string, socket int) (pid int, err error) {
 // reaper is our own program, which nobody else's exec or prctl changes, and has
 // to outlive us until it has killed its program and what that left behind. A
 // reaper in a sandbox is pid 1, and the kernel does that work.
-func (p *Process) keepsItself() bool { return p.group && p.kept }
+func (p *Process) keepsItself() bool { return p.group && p.hasReaper }
 
-// hold puts the process under guard, until it has been reaped.
-func (p *Process) hold() error {
+// putUnderGuard puts the process under guard, until it has been reaped.
+func (p *Process) putUnderGuard() error {
 	if p.keepsItself() {
 		return nil
 	}
-	return p.starter.guard.Hold(p.pidfd)
+	return p.starter.guard.AddProcess(p.pidfd)
 }
 
 // checkGuard makes sure that the process is under guard still.
@@ -34,10 +34,10 @@ func (p *Process) checkGuard() error {
 	if p.keepsItself() {
 		return nil
 	}
-	return p.starter.guard.Check()
+	return p.starter.guard.Ensure()
 }
 
 // addGuard has a fast path do nothing once checkGuard would have to start another guard.
 func (p *Process) addGuard(r *epoll.FastPath) bool {
-	return p.keepsItself() || p.starter.guard.AddTo(r)
+	return p.keepsItself() || p.starter.guard.AddToFastPath(r)
 }
