@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
-	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/reaper", "internal/spec"},
+	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/program", "internal/process/reaper", "internal/spec"},
 	"internal/handover":       {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
 	"internal/service":        {"internal/handover", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
 	"internal/inetd":          {"internal/handover", "internal/kernel/budget", "internal/listen", "internal/process", "internal/spec", "internal/service"},
@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"internal/kernel/proc":   {},
 
 	"internal/process/guard":   {"internal/fdpass", "internal/kernel/fd", "internal/epoll", "internal/sandbox"},
+	"internal/process/program": {"internal/kernel/fd", "internal/sandbox"},
 	"internal/process/reaper":  {"internal/kernel/fd", "internal/kernel/proc"},
 	"internal/sandbox/seccomp": {"internal/kernel/sockopt", "internal/spec"},
 
@@ -64,7 +65,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/reaper",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

@@ -2,12 +2,12 @@ package process
 
 import (
 	"encoding/binary"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/process/program"
 	"activator/internal/process/vfork"
 	"activator/internal/sandbox"
 	"activator/internal/spec"
@@ -20,10 +20,10 @@ type callList struct {
 	control      int           // the child's end of the conversation
 	root         func() string // where its / is, once it is there
 	cookie       vfork.Buffer  // SO_NETNS_COOKIE
-	byteBuffer   uintptr       // a byte for words
+	byteBuffer   uintptr       // a byte of a message
 	environ      vfork.Buffer  // pointers, for envp
 	execs        []vfork.Call  // any of them may be the one that succeeds
-	exit         vfork.Label   // nobody is there any more
+	exit         vfork.Label   // the parent is gone
 }
 
 // newCallList returns a call list that begins with its end, which any of its calls may come to.
@@ -51,13 +51,13 @@ func (s *callList) setStep(step, path, cure string) {
 	s.ExplainNext(func(errno unix.Errno) error { return &StepError{Step: step, Path: path, Errno: errno, Cure: cure} })
 }
 
-// sendMessage sends a word; nobody hears it when the parent is gone.
+// sendMessage sends a message; it is lost when the parent is gone.
 func (s *callList) sendMessage(word byte) {
 	text := s.AddBytes([]byte{word})
 	s.Do(unix.SYS_SENDTO, uintptr(s.control), text, 1, unix.MSG_NOSIGNAL, 0, 0).OnError(s.exit)
 }
 
-// awaitMessage waits for a word, for ever if it does not come. End of file is the end. The word
+// awaitMessage waits for a message, without a limit of time. End of file is the end. The message
 // stays where it is: taken out it would make room in the socket, of which our poller
 // hears, on the processor that the program is about to have.
 func (s *callList) awaitMessage() {
@@ -110,18 +110,18 @@ func (s *callList) newMessage(data uintptr, rights vfork.Buffer) uintptr {
 }
 
 // changeUser makes the child the service's user, and have a session of its own.
-func (s *callList) changeUser(b *preparation) {
+func (s *callList) changeUser(id identity, plan *sandbox.Plan) {
 	s.setStep("start", "", "")
 	s.Do(unix.SYS_SETSID)
-	if b.id.change {
-		s.setStep("user", b.id.name, "")
+	if id.change {
+		s.setStep("user", id.name, "")
 		s.Do(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
-		groups := make([]byte, 0, 4*len(b.id.groups))
-		for _, gid := range b.id.groups {
+		groups := make([]byte, 0, 4*len(id.groups))
+		for _, gid := range id.groups {
 			groups = binary.NativeEndian.AppendUint32(groups, uint32(gid))
 		}
-		s.Do(unix.SYS_SETGROUPS, uintptr(len(b.id.groups)), s.AddBytes(groups))
-		gid, uid := uintptr(b.id.gid), uintptr(b.id.uid)
+		s.Do(unix.SYS_SETGROUPS, uintptr(len(id.groups)), s.AddBytes(groups))
+		gid, uid := uintptr(id.gid), uintptr(id.uid)
 		s.Do(unix.SYS_SETRESGID, gid, gid, gid)
 		s.Do(unix.SYS_SETRESUID, uid, uid, uid)
 		// The kernel has done that, unless fs.suid_dumpable is 1: the memory is ours.
@@ -130,12 +130,12 @@ func (s *callList) changeUser(b *preparation) {
 	s.setStep("start", "", "")
 	s.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	s.Do(unix.SYS_PRCTL, unix.PR_SET_NAME, s.AddText(childName), 0, 0, 0)
-	if b.sandbox != nil {
-		sandbox.NarrowCapabilities(s.CallList, b.sandbox.Capabilities())
+	if plan != nil {
+		sandbox.NarrowCapabilities(s.CallList, plan.Capabilities())
 	}
 }
 
-// cureNotify [Examiner] tells too.
+// cureNotify is used by [Examiner] too.
 const cureNotify = "notify = true needs a /run that the service can write to"
 
 // bindNotify gives our socket its name inside. A /run that the configuration
@@ -152,26 +152,26 @@ func (s *callList) bindNotify(fd int) {
 	s.PlaceLabel(bound)
 }
 
-// addRestrictions puts up the walls, and hands us what we answer the program's calls with.
-func (s *callList) addRestrictions(b *preparation) error {
+// addRestrictions restricts the child, and sends us the listener of its filter.
+func (s *callList) addRestrictions(plan *sandbox.Plan, limits []spec.Limit) error {
 	// Under the filter this one would only seem to be set.
-	for _, limit := range b.plan.Limits {
+	for _, limit := range limits {
 		if limit.Resource == "core" {
 			if err := s.setLimit(limit); err != nil {
 				return err
 			}
 		}
 	}
-	if b.sandbox.Listener {
+	if plan.Listener {
 		s.netnsCookie()
 	}
-	if listener := b.sandbox.Confine(s.CallList); listener >= 0 {
+	if listener := plan.Confine(s.CallList); listener >= 0 {
 		s.sendListener(listener)
 	}
 	return nil
 }
 
-// sendListener hands us the descriptor on which a supervisor answers.
+// sendListener sends us the descriptor on which a supervisor answers.
 func (s *callList) sendListener(listener int) {
 	rights := s.NewBuffer(fdpass.Space(1))
 	copy(rights.Bytes, fdpass.Rights(listener))
@@ -181,7 +181,7 @@ func (s *callList) sendListener(listener int) {
 }
 
 // netnsCookie asks for the number of its network namespace, socket(7), which tells
-// the sockets it makes from those it was handed.
+// the sockets it makes from those it was given.
 func (s *callList) netnsCookie() {
 	s.setStep("supervisor", "", "")
 	s.cookie = s.NewBuffer(8)
@@ -190,7 +190,7 @@ func (s *callList) netnsCookie() {
 	s.CloseFrom(fd)
 }
 
-// awaitRelease waits for the word to go and, where the client is handed over, for his socket.
+// awaitRelease waits for msgGo and, where it comes with that, for the client's socket.
 func (s *callList) awaitRelease(handed spec.Handed) {
 	if handed != spec.LaterFD && handed != spec.LaterStdio {
 		s.awaitMessage()
@@ -214,7 +214,7 @@ func (s *callList) execProgram(p *plan) error {
 	if dir == "" {
 		dir = "/"
 	}
-	s.ExplainNext(func(errno unix.Errno) error { return s.viewOf(p).explainFolder(dir, errno) })
+	s.ExplainNext(func(errno unix.Errno) error { return s.viewOf(p).ExplainFolder(dir, errno) })
 	s.Do(unix.SYS_CHDIR, s.AddText(dir))
 	s.Do(unix.SYS_UMASK, uintptr(p.Umask))
 	for _, limit := range p.Limits {
@@ -241,16 +241,16 @@ func (s *callList) setLimit(limit spec.Limit) error {
 }
 
 // viewOf is what the program would see.
-func (s *callList) viewOf(p *plan) inside { return inside{root: s.root(), dir: p.Dir} }
+func (s *callList) viewOf(p *plan) program.Root { return program.Root{Path: s.root(), Dir: p.Dir} }
 
 // addExecs is execve(2) of the program or, without a slash, of all it may be: PATH is of
 // the root as it is then.
 func (s *callList) addExecs(p *plan) {
 	argv := s.AddWords(s.AddTexts(p.Argv)...)
 	s.environ = s.NewBuffer(8 * (len(p.Env) + moreEnvironment))
-	names := listCandidates(p.Argv[0], p.Env)
+	names := program.ListCandidates(p.Argv[0], p.Env)
 	for _, name := range names {
-		s.ExplainNext(func(errno unix.Errno) error { return s.viewOf(p).explainExec(name, errno) })
+		s.ExplainNext(func(errno unix.Errno) error { return s.viewOf(p).ExplainExec(name, errno) })
 		call := s.Do(unix.SYS_EXECVE, s.AddText(name), argv.Address, s.environ.Address)
 		if name != p.Argv[0] {
 			call.IgnoreErrors(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
@@ -258,7 +258,7 @@ func (s *callList) addExecs(p *plan) {
 		s.execs = append(s.execs, call)
 	}
 	if len(names) != 1 || names[0] != p.Argv[0] {
-		s.ExplainNext(func(unix.Errno) error { return s.viewOf(p).notFound(p.Argv[0], p.Env) })
+		s.ExplainNext(func(unix.Errno) error { return s.viewOf(p).ExplainNotFound(p.Argv[0], p.Env) })
 		s.FailAlways()
 	}
 }
@@ -285,14 +285,14 @@ func (s *callList) hasExeced() bool {
 	return false
 }
 
-// reportFailure is what follows when a call has failed: we are told, and may look around
-// inside until we let it end.
+// reportFailure is what follows when a call has failed: a message to us. The child stays until
+// we close our end, so that we can look at its root.
 func (s *callList) reportFailure() {
 	text := s.AddBytes([]byte{msgError})
 	s.failureCalls[0] = s.Do(unix.SYS_SENDTO, 0, text, 1, unix.MSG_NOSIGNAL, 0, 0).IgnoreErrors()
 	more := s.NewLabel()
 	s.PlaceLabel(more)
-	s.failureCalls[1] = s.Do(unix.SYS_READ, 0, s.byteBuffer, 1).OnPositive(more).IgnoreErrors() // words are not heard any more
+	s.failureCalls[1] = s.Do(unix.SYS_READ, 0, s.byteBuffer, 1).OnPositive(more).IgnoreErrors() // messages are not looked at any more
 }
 
 // moveControl says that control has this number from now on.
@@ -311,15 +311,4 @@ func (s *callList) execReaper() {
 	env := s.AddWords(s.AddTexts(helperEnv())...)
 	s.Do(unix.SYS_FCNTL, uintptr(s.control), unix.F_SETFD, 0)
 	s.execs = append(s.execs, s.Do(unix.SYS_EXECVE, s.AddText(self), argv.Address, env.Address))
-}
-
-// helperEnv is the environment of the activator's own processes, not the program's.
-// They do little, on one thread: no garbage collection, and no second processor,
-// which costs the runtime 0.2 ms to set up.
-func helperEnv() []string {
-	env := []string{"GOGC=off", "GOMAXPROCS=1"}
-	if race, ok := os.LookupEnv("GORACE"); ok {
-		env = append(env, "GORACE="+race)
-	}
-	return env
 }

@@ -2,7 +2,9 @@ package process
 
 import (
 	"encoding/binary"
+	"io"
 	"io/fs"
+	"syscall"
 
 	"activator/internal/spec"
 )
@@ -101,4 +103,28 @@ func codeList[T any](c *codec, v *[]T, item func(*T)) {
 	for i := range *v {
 		item(&(*v)[i])
 	}
+}
+
+func writePlan(w io.Writer, p *plan) error {
+	c := codec{data: make([]byte, 4, 4096)}
+	c.codePlan(p)
+	binary.LittleEndian.PutUint32(c.data, uint32(len(c.data)-4))
+	_, err := w.Write(c.data)
+	return err
+}
+
+func readPlan(r io.Reader) (*plan, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	c := codec{reading: true, data: make([]byte, binary.LittleEndian.Uint32(size[:]))}
+	if _, err := io.ReadFull(r, c.data); err != nil {
+		return nil, err
+	}
+	p := new(plan)
+	if c.codePlan(p); c.broken || len(c.data) > 0 {
+		return nil, &StepError{Step: "plan", Errno: syscall.EBADMSG, Cure: "is the activator's binary being replaced?"}
+	}
+	return p, nil
 }

@@ -47,8 +47,8 @@ func baseOf(d spec.Directory) (string, directoryKind, error) {
 	return base, kind, nil
 }
 
-// ClaimDirectories tells all who walk to a path which folders the service may write, [fd.Claim]. It comes
-// before any service starts that it is started with.
+// ClaimDirectories claims the folders that the service may write, [fd.Claim]: paths through them
+// are walked with care. It is called for all services before the first one starts.
 func ClaimDirectories(s spec.Process) {
 	var paths []string
 	for _, m := range s.Sandbox.Writable {
@@ -64,23 +64,23 @@ func ClaimDirectories(s spec.Process) {
 
 // makeDirectories makes the service's own directories on the host and returns where
 // they are seen inside, at the same path, and the variables that say so.
-func (b *preparation) makeDirectories() (mounts []spec.Mount, env []string, err error) {
+func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity, held *[]string) (mounts []spec.Mount, env []string, err error) {
 	values := map[string]string{}
-	for _, d := range b.plan.Directories {
+	for _, d := range directories {
 		base, kind, err := baseOf(d)
 		if err != nil {
 			return nil, nil, err
 		}
 		path := filepath.Join(base, d.Name)
 		if d.Kind == "runtime" {
-			b.starter.runtime.addUser(path)
-			b.folders = append(b.folders, path)
+			r.addUser(path)
+			*held = append(*held, path)
 		}
-		made, err := makeDirectory(base, d.Name, b.id)
+		made, err := makeDirectory(base, d.Name, id)
 		if err != nil {
 			return nil, nil, directoryError(path, err)
 		}
-		b.starter.runtime.noteFolder(path, made)
+		r.noteFolder(path, made)
 		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
 			path = values[kind.variable] + ":" + path
@@ -161,7 +161,7 @@ func xdgFolder(variable, below string) (string, error) {
 	return filepath.Join(home, below), err
 }
 
-// runtimeFolders counts who uses the runtime directories, which go with the
+// runtimeFolders counts the users of the runtime directories, which are removed with the
 // last process that has them.
 type runtimeFolders struct {
 	mu   sync.Mutex
@@ -195,8 +195,8 @@ func (r *runtimeFolders) noteFolder(path string, id fd.ID) {
 	}
 }
 
-// removeUsers removes what nobody uses any more: the folders that we made, not what
-// somebody has put in their place.
+// removeUsers removes the folders without a user that we made, not what stands in their
+// place by now.
 func (r *runtimeFolders) removeUsers(paths []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -211,4 +211,13 @@ func (r *runtimeFolders) removeUsers(paths []string) {
 			place.Close()
 		}
 	}
+}
+
+// DirectoryPath is where a directory of a service is on the host; "" where there can be none.
+func DirectoryPath(d spec.Directory) string {
+	base, _, err := baseOf(d)
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(base, d.Name)
 }

@@ -12,6 +12,7 @@ import (
 
 	"activator/internal/kernel/access"
 	"activator/internal/kernel/fd"
+	"activator/internal/process/program"
 	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
@@ -56,8 +57,8 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 	return append(found, seen...)
 }
 
-// findIdentity is who the service will be; without an id that files of the host's can
-// have, where it has one of its own.
+// findIdentity is the user that the service will be. An id of its own, which no file of the
+// host's has, is NoID.
 func (e *Examiner) findIdentity(process *spec.Process) (identity, error) {
 	id, err := findIdentity(process)
 	switch {
@@ -90,7 +91,7 @@ func listRefusal(err error) []*StepError {
 }
 
 // examineLimits finds what raiseLimits would be refused. Only the machine's root may
-// raise a hard limit, and nobody that of descriptors beyond the kernel's.
+// raise a hard limit, and not that of descriptors beyond the kernel's.
 func examineLimits(s *spec.Process) (found []*StepError) {
 	for _, limit := range s.Limits {
 		number, err := resourceNumber(limit)
@@ -104,22 +105,6 @@ func examineLimits(s *spec.Process) (found []*StepError) {
 		}
 	}
 	return found
-}
-
-// DirectoryPath is where a directory of a service is on the host; "" where there can be none.
-func DirectoryPath(d spec.Directory) string {
-	base, _, err := baseOf(d)
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(base, d.Name)
-}
-
-// ChangesUser reports whether the service is somebody else than we, to whom its directories
-// are given.
-func ChangesUser(s spec.Process) bool {
-	id, err := findIdentity(&s)
-	return err == nil && id.change && id.uid != os.Geteuid()
 }
 
 // examineDirectories finds those of the service's own directories that cannot be
@@ -167,31 +152,14 @@ func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Vie
 	if view == nil {
 		return found
 	}
-	look := inside{view: view, dir: s.Dir}
-	// A program whose own mount is refused has been told.
+	look := program.Root{View: view, Dir: s.Dir}
+	// A program whose own mount is refused has been reported.
 	if !slices.ContainsFunc(refused, func(r *StepError) bool { return r.Path == s.Argv[0] }) {
-		found = append(found, listRefusal(look.examineProgram(s.Argv[0], s.Env))...)
+		found = append(found, listRefusal(look.ExamineProgram(s.Argv[0], s.Env))...)
 	}
-	found = append(found, listRefusal(look.examineFolder(s.Dir))...)
+	found = append(found, listRefusal(look.ExamineFolder(s.Dir))...)
 	if run, err := view.Find(filepath.Dir(NotifyPath)); s.Notify && err == nil && run.Locked {
 		found = append(found, &StepError{Step: "notify", Path: NotifyPath, Errno: unix.EROFS, Cure: cureNotify})
 	}
 	return found
-}
-
-// examineFolder looks at the working directory.
-func (i inside) examineFolder(dir string) error {
-	spot, err := i.view.Find(dir)
-	var errno syscall.Errno
-	switch {
-	case errors.As(err, &errno):
-		return i.explainFolder(dir, errno)
-	case err != nil:
-		return nil // it cannot be told
-	case !spot.Folder():
-		return i.explainFolder(dir, unix.ENOTDIR)
-	case !i.view.Allows(spot, 1):
-		return i.explainFolder(dir, unix.EACCES)
-	}
-	return nil
 }

@@ -1,15 +1,14 @@
 package process
 
 import (
-	"bytes"
+	"debug/elf"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"activator/internal/ktest"
-	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -41,17 +40,12 @@ func runs(t *testing.T, process spec.Process) (well bool, why error) {
 // what is missing, and the program starts when it knows of nothing.
 func TestExamineLibraries(t *testing.T) {
 	ktest.Filters(t)
-	host := program(t, "/usr/bin/true", "/bin/true")
-	text, err := os.ReadFile(host)
-	if err != nil {
-		t.Fatal(err)
+	host := findProgram(t, "/usr/bin/true", "/bin/true")
+	loader, needed := loaderAndLibraries(t, host)
+	if !strings.Contains(loader, "/ld-linux") || len(needed) != 1 {
+		ktest.Skip(t, "%s needs %q by %s: not glibc's loader and one library", host, needed, loader)
 	}
-	loader := interpreterOf(bytes.NewReader(text))
-	needed, ok := dynamicOf(bytes.NewReader(text))
-	if !strings.Contains(loader, "/ld-linux") || !ok || len(needed.needed) != 1 {
-		ktest.Skip(t, "%s needs %q by %s: not glibc's loader and one library", host, needed.needed, loader)
-	}
-	library := needed.needed[0]
+	library := needed[0]
 	root := shared(t)
 	process := sandboxed("/app/bin/true")
 	process.Sandbox.Root = root
@@ -80,39 +74,40 @@ func TestExamineLibraries(t *testing.T) {
 	put(loader, loader)
 	check("a loader", process, missing("library "+library)+", or install it")
 
-	from := (&libraries{inside: hostView(t), seen: map[string]bool{}, cache: hostCache()}).find(library)
-	put("/odd/"+library, from)
+	from, err := filepath.Glob("/usr/lib*/*/" + library)
+	if err != nil || len(from) == 0 {
+		from = []string{filepath.Join(filepath.Dir(loader), library)}
+	}
+	put("/odd/"+library, from[0])
 	check("a library somewhere", process, missing("library "+library)+", or install it")
 	told := process
 	told.Env = append(told.Env, "LD_LIBRARY_PATH=/odd")
 	check("and where", told, "")
-	put("/usr/lib/"+library, from)
+	put("/usr/lib/"+library, from[0])
 	check("a library where it belongs", process, "")
 }
 
-// hostView is what a service sees in the default root.
-func hostView(t *testing.T) inside {
+// loaderAndLibraries is what a program of the host's is started by, and needs.
+func loaderAndLibraries(t *testing.T, file string) (loader string, libraries []string) {
 	t.Helper()
-	view, refused := sandbox.NewView(spec.Sandbox{}, "sh", nil, sandbox.Viewer{UID: sandbox.NoID, GID: sandbox.NoID})
-	if len(refused) > 0 {
-		t.Fatal(refused)
+	f, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return inside{view: view}
-}
-
-func hostCache() []byte {
-	text, _ := os.ReadFile("/etc/ld.so.cache")
-	return text
-}
-
-// find looks in the cache and in the folders that every loader knows.
-func (l *libraries) find(name string) string {
-	for _, top := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {
-		for _, machine := range machineFolders {
-			l.folders = append(l.folders, top+machine)
+	defer f.Close()
+	for _, segment := range f.Progs {
+		if segment.Type == elf.PT_INTERP {
+			text, err := io.ReadAll(segment.Open())
+			if err != nil {
+				t.Fatal(err)
+			}
+			loader = strings.TrimRight(string(text), "\x00")
 		}
 	}
-	return l.searchLibrary(name)
+	if libraries, err = f.ImportedLibraries(); err != nil {
+		t.Fatal(err)
+	}
+	return loader, libraries
 }
 
 // What is installed here, and works, has nothing that could be found: static and dynamic
@@ -139,88 +134,6 @@ func TestExamineFindsNothingWrong(t *testing.T) {
 	if got := finds(sandboxed(exe)); got != "" {
 		t.Errorf("this very program: %s", got)
 	}
-}
-
-// What stands after #! is found as env(1) finds it, or not looked for.
-func TestSearchOf(t *testing.T) {
-	const own, none = "/own", "/bin:/usr/bin"
-	for _, test := range []struct{ line, want, path, cure string }{
-		{"#!/usr/bin/env python3\n", "python3", own, ""},
-		{"#! /usr/bin/env\tpython3 \n", "python3", own, ""},
-		{"#!/usr/bin/env /bin/python3\n", "/bin/python3", own, ""},
-		{"#!/usr/bin/env python3\r\n", "python3\r", own, ""},
-		{"#!/usr/bin/env python3 -u\n", "python3 -u", own, "write #!/usr/bin/env -S python3 -u"},
-		{"#!/usr/bin/env -i python3\n", "-i python3", own, "write #!/usr/bin/env -S -i python3"},
-		{"#!/usr/bin/env -S python3 -u\n", "python3", own, ""},
-		{"#!/usr/bin/env -Spython3 -u\n", "python3", own, ""},
-		{"#!/usr/bin/env -S A=b python3\n", "python3", own, ""},
-		{"#!/usr/bin/env -S PATH=/x python3\n", "python3", "/x", ""},
-		{"#!/usr/bin/env -S -i A=b python3 -u\n", "python3", none, ""},
-		{"#!/usr/bin/env -S -i PATH=/x python3\n", "python3", "/x", ""},
-		{"#!/usr/bin/env -S -u A python3\n", "", "", ""},
-		{"#!/usr/bin/env -S ${A} python3\n", "", "", ""},
-		{"#!/usr/bin/env -u A\n", "", "", ""},
-		{"#!/usr/bin/env -i\n", "", "", ""},
-		{"#!/usr/bin/env A=b\n", "", "", ""},
-		{"#!/usr/bin/env\n", "", "", ""},
-		{"#!/usr/bin/env -S\n", "", "", ""},
-		{"#!/usr/bin/env cut", "", "", ""},
-		{"#!/bin/sh\n", "", "", ""},
-		{"#! /bin/sh -e\n", "", "", ""},
-	} {
-		interpreter := interpreterOf(strings.NewReader(test.line))
-		got, cure := searchOf(interpreter, []byte(test.line), []string{"PATH=" + own})
-		if got.name != test.want || pathOf(got.env) != test.path || cure != test.cure {
-			t.Errorf("%q: %q in %q, cure %q; want %q", test.line, got.name, got.env, cure, test)
-		}
-	}
-}
-
-// Entries of binfmt_misc are read as the kernel writes them, and taken as it takes them.
-func TestFormats(t *testing.T) {
-	dir := shared(t)
-	if _, known := readFormats(dir); known {
-		t.Error("an empty folder is one where nothing is mounted")
-	}
-	write(t, dir+"/register", "", 0o200)
-	write(t, dir+"/status", "enabled\n", 0o644)
-	write(t, dir+"/qemu", "enabled\ninterpreter /usr/bin/qemu\nflags: OC\noffset 0\nmagic 7f454c4602\nmask fffffffffe\n", 0o644)
-	write(t, dir+"/deep", "enabled\ninterpreter /x\nflags: \noffset 2\nmagic 6869\n", 0o644)
-	write(t, dir+"/script", "enabled\ninterpreter /x\nflags: \nextension .py\n", 0o644)
-	write(t, dir+"/off", "disabled\ninterpreter /x\nflags: \noffset 0\nmagic 6f66\n", 0o644)
-	all, known := readFormats(dir)
-	if !known || len(all) != 3 {
-		t.Fatalf("%+v, %v", all, known)
-	}
-	for _, test := range []struct {
-		name, head string
-		want       bool
-	}{
-		{"/a", "\x7fELF\x02...", true}, {"/a", "\x7fELF\x03", true}, {"/a", "\x7fELF\x01", false}, {"/a", "\x7fELF", false},
-		{"/a", "..hi", true}, {"/a", "hi", false}, {"/a.py", "", true}, {"/apy", "", false}, {"/a", "of", false},
-	} {
-		if got := slices.ContainsFunc(all, func(f format) bool { return f.isFor(test.name, []byte(test.head)) }); got != test.want {
-			t.Errorf("%q %q: %v", test.name, test.head, got)
-		}
-	}
-	write(t, dir+"/status", "disabled\n", 0o644)
-	if all, known := readFormats(dir); !known || len(all) > 0 {
-		t.Errorf("switched off: %v, %v", all, known)
-	}
-}
-
-// A broken or strange file is nothing that could be told.
-func FuzzDynamic(f *testing.F) {
-	if text, err := os.ReadFile("/bin/true"); err == nil {
-		f.Add(text)
-	}
-	f.Add([]byte("\x7fELF"))
-	f.Fuzz(func(_ *testing.T, text []byte) {
-		r := bytes.NewReader(text)
-		dynamicOf(r)
-		interpreterOf(r)
-		forThisMachine(text)
-	})
 }
 
 // Directories that cannot be made, and those that can.

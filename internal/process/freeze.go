@@ -17,7 +17,7 @@ const freezeTimeout = 50 * time.Millisecond
 // sees then does not change until the signal is there. In particular a program that
 // has no handler, and is killed, has not taken a client meanwhile. Where it cannot be
 // held (a reaper, a container's engine, another main process, more than one process),
-// it may have, and what it does with him after the signal is its own affair.
+// it may have, and what it does with that client after the signal is its own affair.
 func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed bool, err error) {
 	// Before it stands still: what is blocked then for the moment of a fork stays so.
 	heard := p.hearsSignal(sig)
@@ -55,7 +55,7 @@ func (p *Process) stopThreads() bool {
 		return true
 	}
 	if status, err := proc.Status(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
-		return false // somebody else has stopped it, and means it to stay so
+		return false // it was stopped from outside, and is meant to stay so
 	}
 	// pid_namespaces(7): from outside SIGSTOP works on pid 1, too.
 	if unix.Kill(p.pid, unix.SIGSTOP) != nil {

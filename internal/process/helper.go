@@ -10,14 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/fdpass"
-	"activator/internal/kernel/fd"
 	"activator/internal/process/guard"
 )
-
-// exitFailed is the status of a child that could not become the program; we know
-// why.
-const exitFailed = 125
 
 // What execve keeps are properties of a thread: in an init the main goroutine is on
 // the main thread, and stays there.
@@ -30,10 +24,11 @@ func init() {
 // IsHelper reports whether this process was started as a reaper, or as the guard.
 func IsHelper() bool { return len(os.Args) == 2 && os.Args[0] == childName || guard.IsGuard() }
 
-// RunHelper is a reaper: it is shut in already, is told a plan, waits for the word to
-// go, and has the program for a child. It never returns, and logs nothing. It must
-// be the first statement of main. The guard goes the same way: a binary that knew
-// only one of the two would start itself without end.
+// RunHelper runs a reaper or the guard, as [IsHelper] says, and never returns. It is the first
+// statement of main: a binary that knew only one of the two would start itself without end.
+//
+// A reaper is restricted already. It reads its plan, waits for msgGo, and starts the program as
+// its child. It logs nothing.
 func RunHelper() {
 	if guard.IsGuard() {
 		guard.RunGuard()
@@ -44,15 +39,10 @@ func RunHelper() {
 	}
 	s := reaperProcess{control: descriptor(control)}
 	err = s.runReaper()
-	if err != io.EOF { // the activator is gone: nobody to tell
+	if err != io.EOF { // at end of file the activator is gone
 		s.reportFailure(err)
 	}
 	os.Exit(exitFailed)
-}
-
-type reaperProcess struct {
-	control descriptor
-	plan    *plan
 }
 
 func (s *reaperProcess) runReaper() error {
@@ -60,7 +50,7 @@ func (s *reaperProcess) runReaper() error {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return &StepError{Step: "start", Errno: errnoOf(err), Cure: "Linux 5.15 is needed"}
 	}
-	// We run as the service's user: nobody there may look into us, or at the
+	// We run as the service's user: no process of it may look into us, or at the
 	// activator's binary through our /proc/PID/exe.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return &StepError{Step: "init", Errno: errnoOf(err)}
@@ -78,7 +68,7 @@ func (s *reaperProcess) runReaper() error {
 	return s.keepProgram()
 }
 
-// reportFailure tells the parent.
+// reportFailure sends the parent an error.
 func (s *reaperProcess) reportFailure(err error) {
 	var refusal *StepError
 	if !errors.As(err, &refusal) {
@@ -88,32 +78,10 @@ func (s *reaperProcess) reportFailure(err error) {
 	_, _ = s.control.Write(append([]byte{msgError}, text...))
 }
 
-// descriptor is a blocking fd without the runtime's poller, which is another
-// thread.
-type descriptor int
-
-func (d descriptor) Read(b []byte) (n int, err error) {
-	err = fd.Again(func() (err error) {
-		n, err = unix.Read(int(d), b)
-		return err
-	})
-	switch {
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-func (d descriptor) Write(b []byte) (int, error) {
-	written := 0
-	for written < len(b) {
-		n, err := fdpass.Send(int(d), b[written:])
-		if err != nil {
-			return written, err
-		}
-		written += n
-	}
-	return written, nil
+// CloseInherited keeps descriptors that this process was started with, and that
+// nobody told it about, from going on to its children: it is to be called before
+// anything else is opened. An error of close_range(2) says that the kernel is
+// older than 5.11; the first child, which does the same, then says so.
+func CloseInherited() {
+	_ = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 }

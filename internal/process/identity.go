@@ -10,16 +10,18 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
-// identity is who the service runs as.
+// identity is the user that a service runs as.
 type identity struct {
 	uid, gid   int
 	groups     []int // supplementary
 	name, home string
-	change     bool // it is not who we are: needs root
+	change     bool // it is not ours: needs root
 	asRoot     bool // 0 inside is ourselves outside, who are not root
 }
 
@@ -31,8 +33,8 @@ func (id identity) hostIDs() (uid, gid int) {
 	return id.uid, id.gid
 }
 
-// findIdentity says who the service runs as: as root the user it names or an id of
-// its own, else ourselves.
+// findIdentity returns the user that the service runs as: of root the one that it names or an
+// id of its own, else our own.
 func findIdentity(s *spec.Process) (identity, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	own := s.ID
@@ -53,7 +55,7 @@ func findIdentity(s *spec.Process) (identity, error) {
 	return id, setGroup(s, &id)
 }
 
-// named looks up spec.User and the groups it is in.
+// lookUpUser looks up spec.User and the groups it is in.
 func lookUpUser(s *spec.Process, own int) (identity, error) {
 	u, err := user.Lookup(s.User)
 	if err != nil {
@@ -176,4 +178,53 @@ func appendMissing(env []string, more ...string) []string {
 		}
 	}
 	return env
+}
+
+// mapInto gives the user namespace of a child the ids, user_namespaces(7): the order is
+// the kernel's, which wants to know of setgroups(2) before it allows groups.
+func (id identity) mapInto(pid int) error {
+	uid, gid := id.hostIDs()
+	groups := []string{fmt.Sprintf("%d %d 1\n", id.gid, gid)}
+	for _, gid := range id.groups {
+		if gid != id.gid {
+			groups = append(groups, fmt.Sprintf("%d %d 1\n", gid, gid))
+		}
+	}
+	setgroups := "deny"
+	if id.change {
+		setgroups = "allow"
+	}
+	for _, file := range []struct{ name, text string }{
+		{"uid_map", fmt.Sprintf("%d %d 1\n", id.uid, uid)},
+		{"setgroups", setgroups},
+		{"gid_map", strings.Join(groups, "")},
+	} {
+		path := fmt.Sprintf("/proc/%d/%s", pid, file.name)
+		err := writeOnce(path, file.text)
+		switch errnoOf(err) {
+		case unix.EMFILE, unix.ENFILE, unix.ENOENT: // it is not about the namespace
+			return sandbox.OpenError("open", path, err)
+		}
+		if err != nil {
+			return sandbox.CloneError(err)
+		}
+	}
+	return nil
+}
+
+// writeOnce is one write(2): these files take no second one.
+func writeOnce(name, text string) error {
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	_, err = unix.Write(fd, []byte(text))
+	return os.NewSyscallError("write", err)
+}
+
+// ChangesUser reports whether the service has another user than ours, which gets its directories.
+func ChangesUser(s spec.Process) bool {
+	id, err := findIdentity(&s)
+	return err == nil && id.change && id.uid != os.Geteuid()
 }

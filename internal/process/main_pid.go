@@ -1,7 +1,6 @@
 package process
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -10,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/kernel/fd"
 	"activator/internal/kernel/proc"
 )
 
@@ -53,14 +51,6 @@ func (p *Process) watchMain(main *os.File) {
 	if awaitReadable(main) == nil {
 		p.Kill()
 	}
-}
-
-func (p *Process) signalMain(sig syscall.Signal) error {
-	err := fd.Control(p.mainFD, func(pidfd int) error { return unix.PidfdSendSignal(pidfd, sig, nil, 0) })
-	if errors.Is(err, os.ErrClosed) || err == unix.ESRCH {
-		return nil // it has ended, and so will the service
-	}
-	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
 // findPid translates a pid of the service's namespace to ours: a descendant of the

@@ -15,7 +15,7 @@ import (
 
 // mount is one line of /proc/PID/mountinfo, proc_pid_mountinfo(5).
 type mount struct {
-	id    int // nobody else's as long as the mount is there
+	id    int // not given to another mount as long as this one is there
 	point string
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/process/program"
 	"activator/internal/sandbox"
 )
 
@@ -27,7 +28,7 @@ func newNotifySocket(bare bool, id identity) (*notifySocket, error) {
 		return nil, sandbox.OpenError("notify socket", "", err)
 	}
 	n := &notifySocket{file: os.NewFile(uintptr(fd), "notify")}
-	// Before bind: the first message already tells who sent it.
+	// Before bind: the first message already has its sender.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		n.closeSocket()
 		return nil, &StepError{Step: "notify", Errno: errnoOf(err)}
@@ -66,10 +67,10 @@ func (n *notifySocket) closeSocket() {
 // is not the program yet.
 func (n *notifySocket) openNode(pid int) (err error) {
 	if n.path != "" {
-		n.node, err = inside{root: "/"}.openFile(n.path, unix.O_PATH)
+		n.node, err = program.Root{Path: "/"}.OpenFile(n.path, unix.O_PATH)
 		return err
 	}
-	n.node, err = inside{root: fmt.Sprintf("/proc/%d/root", pid)}.openFile(NotifyPath, unix.O_PATH)
+	n.node, err = program.Root{Path: fmt.Sprintf("/proc/%d/root", pid)}.OpenFile(NotifyPath, unix.O_PATH)
 	return err
 }
 

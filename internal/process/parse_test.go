@@ -3,7 +3,6 @@ package process
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -59,25 +58,4 @@ func FuzzReadPlan(f *testing.F) {
 			t.Errorf("%v: %+v, %+v", err, p, q)
 		}
 	})
-}
-
-func FuzzInterpreter(f *testing.F) {
-	f.Add([]byte("#!/bin/sh -e\ntext"))
-	f.Add([]byte("#! /bin/sh"))
-	if program, err := os.ReadFile("/bin/true"); err == nil {
-		f.Add(program[:min(len(program), 4096)])
-	}
-	f.Fuzz(func(t *testing.T, file []byte) {
-		if name := interpreterOf(bytes.NewReader(file)); len(name) > 4096 || strings.Contains(name, "\n") && bytes.HasPrefix(file, []byte("#!")) {
-			t.Errorf("%q", name)
-		}
-	})
-}
-
-func TestInterpreter(t *testing.T) {
-	for text, want := range map[string]string{"#!/bin/sh -e\nx": "/bin/sh", "#! /bin/sh": "/bin/sh", "#!/bin/sh\n": "/bin/sh", "#!\t/bin/sh\t-x": "/bin/sh", "": "", "#!": "", "text": "", "\x7fELF": ""} {
-		if got := interpreterOf(strings.NewReader(text)); got != want {
-			t.Errorf("%q: %q, not %q", text, got, want)
-		}
-	}
 }

@@ -1,17 +1,13 @@
 package process
 
 import (
-	"context"
-	"errors"
-	"io"
+	"fmt"
 	"os"
 	"strconv"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"activator/internal/kernel/fd"
 )
 
 // Process is one child, from its clone to its end. All methods may be
@@ -38,7 +34,7 @@ type Process struct {
 
 	mu       sync.Mutex
 	running  bool // execve succeeded
-	reaped   bool // pid is nobody's any more
+	reaped   bool // pid may be another process's
 	closed   bool
 	calls    *callList // what it does until it execs; nil: it has, or is gone
 	listener *os.File  // the filter's listener; nil: none, or taken
@@ -69,214 +65,7 @@ func (e Exit) String() string {
 	return "signal: " + e.Signal.String()
 }
 
-// adoptChild takes the child.
-func (b *preparation) adoptChild(c child) (*Process, error) {
-	for _, fd := range []int{c.pidfd, c.control} {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			c.endChild()
-			return nil, &StepError{Step: "start", Errno: errnoOf(err), Cure: "this kernel has no pidfds, Linux 5.15 is needed"}
-		}
-	}
-	p := &Process{
-		starter: b.starter, pid: c.pid, group: b.plan.Bare, pidOne: !b.plan.Bare, hasReaper: b.plan.Sandbox.Init, needsNoRelease: !b.waitsForRelease() && !b.plan.Sandbox.Init,
-		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
-		control: os.NewFile(uintptr(c.control), "control"),
-		notify:  b.notify, folders: b.folders, host: b.taken, calls: b.calls,
-	}
-	if b.mustEnd {
-		p.engine, b.mustEnd = b.engine, false
-	}
-	b.notify, b.folders, b.calls = nil, nil, nil
-	return p, nil
-}
-
-// waitsForRelease reports whether the child waits for Release: for its client, or for us to open what
-// the service reports to, before the program can put something else at that path.
-func (b *preparation) waitsForRelease() bool {
-	return b.client != ClientWaiting || b.notify != nil && b.isSupervised()
-}
-
-// isSupervised reports whether the child has a filter that asks a supervisor.
-func (b *preparation) isSupervised() bool {
-	return b.restrictions != nil || b.sandbox != nil && b.sandbox.Listener
-}
-
-// beforeNode is for a test.
-var beforeNode = func() {}
-
-// buildChild gives the child what it needs, and waits until it is built.
-func (p *Process) buildChild(ctx context.Context, b *preparation) error {
-	if err := raiseLimits(p.pid, b.plan.Limits); err != nil {
-		return err
-	}
-	defer fd.EndWith(ctx, p.control.SetDeadline)()
-	if err := p.sendInputs(b); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return p.explainEnd(ctx, "start", err)
-	}
-	if b.isSupervised() {
-		word, err := p.receiveListener()
-		if err != nil {
-			return p.explainEnd(ctx, "prepare", err)
-		}
-		if word != msgListener {
-			return p.readRefusal(ctx, word, "prepare")
-		}
-		if p.notify != nil {
-			beforeNode()
-			if err := p.notify.openNode(p.pid); err != nil {
-				return p.explainEnd(ctx, "notify", err)
-			}
-		}
-	}
-	word, err := p.readMessage()
-	if err != nil {
-		return p.explainEnd(ctx, "prepare", err)
-	}
-	if word == msgReady {
-		if p.engine != nil {
-			p.namespace, err = mountNamespace(p.pid)
-		}
-		return err
-	}
-	return p.readRefusal(ctx, word, "prepare")
-}
-
-// sendInputs says what is known only now: to a reaper its plan, to the others what
-// their environment will be.
-func (p *Process) sendInputs(b *preparation) error {
-	if !p.hasReaper {
-		pid := 1
-		if !p.pidOne {
-			pid = p.pid
-		}
-		var err error
-		if p.env, err = b.plan.completeEnv(pid, fdOf(p.pidfd, -1)); err != nil {
-			return err
-		}
-		if err := p.calls.writeEnv(p.env); err != nil {
-			return err
-		}
-	}
-	err := fd.Control(p.control, b.sendDescriptors)
-	if err == nil && p.hasReaper {
-		err = writePlan(p.control, &b.plan)
-	}
-	return err
-}
-
-// Go is [Process.Release] and [Process.AwaitExec].
-func (p *Process) Go(ctx context.Context) error {
-	if err := p.Release(); err != nil {
-		p.Kill()
-		_, _ = p.Wait()
-		return err
-	}
-	return p.AwaitExec(ctx)
-}
-
-// Release says to the waiting process that it may go on to exec the program. It
-// waits for nobody: one that is gone is no error of Release, but of AwaitExec.
-func (p *Process) Release() error {
-	if err := p.checkGuard(); err != nil {
-		return err
-	}
-	if p.needsNoRelease {
-		return nil
-	}
-	_, err := p.control.Write([]byte{msgGo})
-	if err != nil && !errors.Is(err, syscall.EPIPE) {
-		return &StepError{Step: "go", Errno: errnoOf(err)}
-	}
-	return nil
-}
-
-// AwaitExec waits, for as long as nobody calls Release, and returns nil once the
-// process has exec'ed the program. After any error, the end of a process that waits
-// is one, the process is dead and reaped.
-func (p *Process) AwaitExec(ctx context.Context) error {
-	if err := p.waitExec(ctx); err != nil {
-		p.Kill()
-		_, _ = p.Wait()
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running = true
-	p.closeCalls()
-	if !p.hasReaper {
-		_ = p.control.Close()
-	}
-	return nil
-}
-
-func (p *Process) waitExec(ctx context.Context) error {
-	defer fd.EndWith(ctx, p.control.SetDeadline)()
-	word, err := p.readMessage()
-	switch {
-	case isClosed(err) && !p.hasReaper && p.hasExeced(), err == nil && p.hasReaper && word == msgRunning:
-		return nil
-	case err != nil:
-		return p.explainEnd(ctx, "go", err)
-	}
-	return p.readRefusal(ctx, word, "exec")
-}
-
-// isClosed reports whether the other end is. It may be with a word in it.
-func isClosed(err error) bool { return err == io.EOF || errors.Is(err, syscall.ECONNRESET) }
-
-// hasExeced reports whether the child came to its execve.
-func (p *Process) hasExeced() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.calls != nil && p.calls.hasExeced()
-}
-
-// callFailure is what one of its calls failed with.
-func (p *Process) callFailure() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.calls == nil {
-		return nil
-	}
-	return p.calls.Failure()
-}
-
-func (p *Process) readMessage() (byte, error) {
-	var word [1]byte
-	_, err := io.ReadFull(p.control, word[:])
-	return word[0], err
-}
-
-// readRefusal is what an answer that is not the expected one says.
-func (p *Process) readRefusal(ctx context.Context, word byte, step string) error {
-	if err := p.callFailure(); err != nil {
-		return err
-	}
-	text, err := io.ReadAll(p.control)
-	if err != nil {
-		return p.explainEnd(ctx, step, err)
-	}
-	return decodeRefusal(word, text, step)
-}
-
-// explainEnd explains a conversation that ended: we were told to stop, or the child
-// died.
-func (p *Process) explainEnd(ctx context.Context, step string, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	p.Kill()
-	exit, waitErr := p.Wait()
-	if waitErr != nil {
-		return waitErr
-	}
-	if failed := p.callFailure(); failed != nil { // it could not say so itself
-		return failed
-	}
-	return &StepError{Step: step, Errno: errnoOf(err), Cure: "the new process ended with " + exit.String()}
-}
-
-// closeCalls gives back the memory of the call list, which nobody reads any more; with
+// closeCalls gives back the memory of the call list, which is not read any more; with
 // mu held.
 func (p *Process) closeCalls() {
 	if p.calls != nil {
@@ -310,25 +99,33 @@ func (p *Process) NotifyNode() *os.File {
 	return p.notify.node
 }
 
-// Close kills the process if it still runs, waits for its end and gives back
-// what it held.
-func (p *Process) Close() error {
-	p.Kill()
-	_, err := p.Wait()
+// EngineNamespace is the number of the mount namespace in which an engine works, and no
+// container of its; 0 of another process.
+func (p *Process) EngineNamespace() uint64 { return p.namespace }
+
+// mountNamespace is the number of a process's.
+func mountNamespace(pid int) (uint64, error) {
+	var stat unix.Stat_t
+	path := fmt.Sprintf("/proc/%d/ns/mnt", pid)
+	if err := unix.Stat(path, &stat); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return stat.Ino, nil
+}
+
+// TakeListener returns the descriptor on which the process's supervised calls are
+// answered, see [spec.Sandbox.Supervised] and seccomp_unotify(2): it is readable
+// when one waits, and at end of file (POLLHUP) when no process is left that could ask. The
+// caller closes it; from then on the calls fail with ENOSYS. nil without
+// supervision, and at the second call. It is there after Prepare.
+func (p *Process) TakeListener() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil
-	}
-	p.closed = true
-	_ = p.control.Close()
-	_ = p.pidfd.Close()
-	if p.listener != nil {
-		_ = p.listener.Close()
-	}
-	p.closeCalls()
-	if p.notify != nil {
-		p.notify.closeSocket()
-	}
-	return err
+	listener := p.listener
+	p.listener = nil
+	return listener
 }
+
+// NetnsCookie is SO_NETNS_COOKIE of the process's network namespace: a socket that
+// has another one is not of its own making. 0 without supervision.
+func (p *Process) NetnsCookie() uint64 { return p.cookie }

@@ -21,8 +21,8 @@ import (
 // strict is the whole default sandbox, as the configuration will have it.
 var strict = spec.Sandbox{Seal: true}
 
-// program is where one is installed, or skips: a pyenv's is not seen inside.
-func program(t *testing.T, patterns ...string) string {
+// findProgram is where one is installed, or skips: a pyenv's is not seen inside.
+func findProgram(t *testing.T, patterns ...string) string {
 	t.Helper()
 	for _, pattern := range patterns {
 		if path, err := exec.LookPath(pattern); err == nil {
@@ -91,7 +91,7 @@ const shellAnswer = "Text\nthrough\ncaught\nkilled\n65536\n16\n5\nread-only\nend
 
 func TestShells(t *testing.T) {
 	ktest.Filters(t)
-	for _, shell := range [][]string{{program(t, "/bin/bash")}, {program(t, "/bin/sh")}, {program(t, "/bin/busybox"), "sh"}} {
+	for _, shell := range [][]string{{findProgram(t, "/bin/bash")}, {findProgram(t, "/bin/sh")}, {findProgram(t, "/bin/busybox"), "sh"}} {
 		for _, init := range []bool{false, true} {
 			process := sandboxed(append(shell, "-c", shellScript)...)
 			process.Sandbox.Init = init
@@ -131,7 +131,7 @@ const pythonAnswer = "child\npair\nasync\n6\nthread\n7\nok\nloop\nunix\n['lo']\n
 
 func TestPython(t *testing.T) {
 	ktest.Filters(t)
-	if out, exit := run(t, sandboxed(program(t, "/usr/bin/python3"), "-c", pythonScript)).end(t); out != pythonAnswer || !exit.OK() {
+	if out, exit := run(t, sandboxed(findProgram(t, "/usr/bin/python3"), "-c", pythonScript)).end(t); out != pythonAnswer || !exit.OK() {
 		t.Errorf("%v, got\n%s", exit, out)
 	}
 }
@@ -177,7 +177,7 @@ http { access_log /dev/stdout; sendfile on; tcp_nopush on; aio threads; open_fil
 // nginx with the socket it takes from an older nginx, which is what NGINX= is for.
 func TestNginx(t *testing.T) {
 	ktest.Filters(t)
-	nginx := program(t, "/usr/sbin/nginx")
+	nginx := findProgram(t, "/usr/sbin/nginx")
 	socket, address := listening(t)
 	dir := shared(t)
 	write(t, dir+"/page", "from nginx", 0o644)
@@ -217,7 +217,7 @@ const gunicornApp = `def app(environ, start_response):
 
 func TestGunicorn(t *testing.T) {
 	ktest.Filters(t)
-	gunicorn := program(t, "/usr/bin/gunicorn")
+	gunicorn := findProgram(t, "/usr/bin/gunicorn")
 	socket, address := listening(t)
 	dir := shared(t)
 	write(t, dir+"/site_app.py", gunicornApp, 0o644)
@@ -250,7 +250,7 @@ func waitLine(t *testing.T, s *service, text string) {
 
 func TestRedis(t *testing.T) {
 	ktest.Filters(t)
-	redis := program(t, "/usr/bin/redis-server")
+	redis := findProgram(t, "/usr/bin/redis-server")
 	s := run(t, sandboxed(redis, "--port", "0", "--unixsocket", "/tmp/socket", "--dir", "/tmp", "--save", "1 1", "--appendonly", "yes"))
 	waitLine(t, s, "eady to accept connections")
 	stopped(t, s, syscall.SIGTERM)
@@ -260,7 +260,7 @@ func TestRedis(t *testing.T) {
 // processes, semaphores and shared memory.
 func TestPostgres(t *testing.T) {
 	ktest.Filters(t)
-	bin := filepath.Dir(program(t, "/usr/lib/postgresql/*/bin/postgres"))
+	bin := filepath.Dir(findProgram(t, "/usr/lib/postgresql/*/bin/postgres"))
 	process := sandboxed("/bin/sh", "-ec", `
 "$0/initdb" --no-sync --auth=trust --username=me -D /tmp/db > /tmp/log || { cat /tmp/log; exit 1; }
 echo 'select 40 + 2 as answer' | "$0/postgres" --single -D /tmp/db postgres

@@ -194,7 +194,7 @@ func TestMountsAreLocked(t *testing.T) {
 	script := `for path in /usr /etc /tmp /proc /dev/null /run; do umount $path 2>/dev/null && echo unmounted $path; done
 mount -o remount,bind,rw /usr 2>/dev/null && echo writable
 mount -t tmpfs none /tmp && mount --bind /usr /tmp && echo mounts`
-	process := sandboxed(program(t, "/usr/bin/unshare"), "--user", "--map-root-user", "--mount", "sh", "-c", script)
+	process := sandboxed(findProgram(t, "/usr/bin/unshare"), "--user", "--map-root-user", "--mount", "sh", "-c", script)
 	process.Sandbox.Syscalls = "any"
 	// Its own mounts work, so that the refusals mean something.
 	if out, exit := start(t, process).end(t); out != "mounts\n" {

@@ -345,12 +345,12 @@ func TestRootWithoutMounting(t *testing.T) {
 	}
 }
 
-// Once somebody had to wait for a child, one is spare when a process has ended; it is
-// the next one's who waits, and goes with the starter.
-func TestSpareChild(t *testing.T) {
+// Once a client had to wait for a child, one is in reserve when a process has ended. It is
+// the next waiting client's, and goes with the starter.
+func TestReserve(t *testing.T) {
 	s := starterFor()
 	defer s.Close()
-	once := func(goes bool) (pid int, took *reserveChild) {
+	once := func(goes bool) (pid int, took *child) {
 		t.Helper()
 		before := s.reserve.ready
 		given := Inputs{}
@@ -368,14 +368,14 @@ func TestSpareChild(t *testing.T) {
 			t.Errorf("%v, %v", exit, err)
 		}
 		_ = p.Close()
-		s.reserve.made.Wait()
+		s.reserve.working.Wait()
 		return p.Pid(), before
 	}
 	if once(false); s.reserve.ready != nil {
-		t.Error("one is spare, and nobody had to wait")
+		t.Error("one is in reserve, and nobody had to wait")
 	}
 	if once(true); s.reserve.ready == nil {
-		t.Fatal("none is spare")
+		t.Fatal("none is in reserve")
 	}
 	kept := s.reserve.ready
 	if once(false); s.reserve.ready != kept {
@@ -383,7 +383,7 @@ func TestSpareChild(t *testing.T) {
 	}
 	for range 3 {
 		if pid, took := once(true); took == nil || pid != took.pid || s.reserve.ready == nil || s.reserve.ready == took {
-			t.Errorf("process %d, spare was %+v", pid, took)
+			t.Errorf("process %d, in reserve was %+v", pid, took)
 		}
 	}
 	dead := s.reserve.ready

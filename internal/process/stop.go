@@ -41,7 +41,7 @@ func (p *Process) stopUnless(sig syscall.Signal, heard func(syscall.Signal) bool
 // LostHandler reports whether a program that Stop sent sig to has given up its handler since.
 // It may have raised the signal once more for the default action, as Node.js does, which
 // pid 1 of a namespace does not have: then it goes on for ever. It may as well just want
-// a second signal to end it, and be at work on its last clients: nobody can tell.
+// a second signal to end it, and be at work on its last clients: that cannot be told.
 func (p *Process) LostHandler(sig syscall.Signal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,4 +121,12 @@ func hasSignal(mask string, sig syscall.Signal) bool {
 func (p *Process) awaitEnd(limit time.Duration) bool {
 	events, err := fd.PollFile(p.pidfd, unix.POLLIN, limit)
 	return events != 0 || err != nil
+}
+
+func (p *Process) signalMain(sig syscall.Signal) error {
+	err := fd.Control(p.mainFD, func(pidfd int) error { return unix.PidfdSendSignal(pidfd, sig, nil, 0) })
+	if errors.Is(err, os.ErrClosed) || err == unix.ESRCH {
+		return nil // it has ended, and so will the service
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
 }

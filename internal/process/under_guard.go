@@ -1,22 +1,11 @@
 package process
 
 import (
-	"syscall"
-
 	"activator/internal/epoll"
 )
 
-// startGuard is a [guard.Starter].
-func (s *Starter) startGuard(name string, socket int) (pid int, err error) {
-	null := uintptr(s.null)
-	return s.startSelf([]string{name}, &syscall.ProcAttr{
-		Dir: "/", Env: helperEnv(), Files: []uintptr{null, null, null, uintptr(socket)},
-		Sys: &syscall.SysProcAttr{Setsid: true},
-	})
-}
-
 // keepsItself reports whether the process must not be killed at our end: a bare
-// reaper is our own program, which nobody else's exec or prctl changes, and has
+// reaper is our own program, which no other exec or prctl changes, and has
 // to outlive us until it has killed its program and what that left behind. A
 // reaper in a sandbox is pid 1, and the kernel does that work.
 func (p *Process) keepsItself() bool { return p.group && p.hasReaper }

@@ -21,7 +21,7 @@ func (p *Process) Wait() (Exit, error) {
 			p.err = p.reapProcess()
 		}
 		p.starter.guard.ForgetProcess(p.pidfd)
-		p.starter.refillReserve()
+		p.starter.reserve.refill()
 		p.starter.runtime.removeUsers(p.folders)
 		if p.notify != nil {
 			p.notify.removeFolder()
@@ -67,4 +67,27 @@ func awaitReadable(pidfd *os.File) error {
 		}
 		return nil
 	})
+}
+
+// Close kills the process if it still runs, waits for its end and gives back
+// what it held.
+func (p *Process) Close() error {
+	p.Kill()
+	_, err := p.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	_ = p.control.Close()
+	_ = p.pidfd.Close()
+	if p.listener != nil {
+		_ = p.listener.Close()
+	}
+	p.closeCalls()
+	if p.notify != nil {
+		p.notify.closeSocket()
+	}
+	return err
 }

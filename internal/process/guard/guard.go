@@ -18,19 +18,19 @@ import (
 
 // name is argv[0] of the guard: the activator's own binary that waits for
 // the activator's end and kills what is left of its processes. The parent-death
-// signal alone does not reach everybody: it belongs to a thread, so a program
+// signal alone does not reach all of them: it belongs to a thread, so a program
 // that calls execve(2) from another one than its first loses it, and any program
 // may clear it (PR_SET_PDEATHSIG, prctl(2)).
 const name = "activator-guard"
 
 // Guard is our side: one process, which is sent a
 // pidfd of every process before anything untrusted runs in it, over a socketpair
-// whose end of file is our death. Nothing is answered: what is in the queue is
-// read before the end of file.
+// whose end of file is our death. Nothing is answered: the queue is read
+// before the end of file.
 //
-// The guard may be killed, too. Whoever starts a process next sees it, starts
-// another guard and tells it of all that live; only if that fails does the start,
-// since it would be unguarded. So nobody needs to be told of a guard that died.
+// The guard may be killed, too. The next start of a process sees that, starts another guard
+// and sends it all pidfds. If that fails, the start fails, since it would be unguarded. So a
+// guard's end need not be reported.
 type Guard struct {
 	starter Starter
 	timeout time.Duration
@@ -181,7 +181,7 @@ func (g *Guard) startProcess() error {
 }
 
 // endProcess kills a guard that is of no use. It is dead before its end of file could
-// tell it to kill everybody.
+// make it kill all processes.
 func (g *Guard) endProcess() {
 	if g.pid != 0 {
 		_ = unix.Kill(g.pid, unix.SIGKILL)

@@ -30,7 +30,7 @@ func RunGuard() {
 	for w.receivePidfd() == nil {
 	}
 	if !w.orphaned {
-		os.Exit(wardFailed) // the activator starts another one, and tells it of everybody
+		os.Exit(wardFailed) // the activator starts another one, and sends it all pidfds
 	}
 	w.killAll()
 	os.Exit(0)
@@ -83,7 +83,7 @@ func (w *ward) receivePidfd() error {
 }
 
 // closeReaped closes the pidfds of processes that have been reaped: only then is
-// there nobody to signal any more.
+// there nothing to signal any more.
 func (w *ward) closeReaped() {
 	w.held = slices.DeleteFunc(w.held, func(fd int32) bool {
 		if unix.PidfdSendSignal(int(fd), 0, nil, 0) != unix.ESRCH {
@@ -96,13 +96,13 @@ func (w *ward) closeReaped() {
 }
 
 // Linux 6.18 stands still for good when about a thousand seccomp filters die at
-// once. The parent-death signal spares nobody, but it is not for us to add to it.
+// once. The parent-death signal does that all the same, but it is not for us to add to it.
 const (
 	killAtOnce = 64
 	killPause  = 100 * time.Millisecond
 )
 
-// killAll kills everybody, some at a time.
+// killAll kills all processes, some at a time.
 func (w *ward) killAll() {
 	for some := range slices.Chunk(w.held, killAtOnce) {
 		for _, pidfd := range some {

@@ -16,10 +16,10 @@ import (
 	"activator/internal/kernel/proc"
 )
 
-// exitFailed is the exit status of a reaper whose program's is not known.
+// exitFailed is the exit status of a reaper that does not know its program's.
 const exitFailed = 125
 
-// Reaper passes on signals to a program, waits for everything that has nobody else, and ends as the
+// Reaper passes on signals to a program, waits for every process that has no other parent, and ends as the
 // program did.
 type Reaper struct {
 	bare    bool // pid 1 of no namespace: what is left is ours to kill

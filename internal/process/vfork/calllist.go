@@ -107,10 +107,10 @@ func (s *CallList) Close() {
 	_ = unix.Munmap(region)
 }
 
-// ExplainNext says what is to be told when one of the calls that follow fails.
+// ExplainNext makes why the error of the calls that follow.
 func (s *CallList) ExplainNext(why func(unix.Errno) error) { s.explainNext = why }
 
-// Call is a call in a call list, which can be told how to go on.
+// Call is a call in a call list. Its methods say where the list goes on after it.
 type Call struct {
 	list  *CallList
 	index int
@@ -119,8 +119,8 @@ type Call struct {
 // Label is a place in a call list.
 type Label int
 
-// Do adds a system call. After any error the call list fails, unless the call is told
-// otherwise.
+// Do adds a system call. After any error the call list fails, unless a method of
+// the call says otherwise.
 func (s *CallList) Do(number uintptr, args ...uintptr) Call {
 	if s.calls == maxCalls || len(args) > 6 {
 		s.err = unix.E2BIG
@@ -339,7 +339,7 @@ func (s *CallList) IsAt(c Call) bool {
 	return s.head().at == s.callAddress(c.index)
 }
 
-// Failure is what the call that failed wants to be told; nil: none has.
+// Failure is the error of the call that failed; nil: none has.
 func (s *CallList) Failure() error {
 	h := s.head()
 	if h.where == 0 {
@@ -351,4 +351,11 @@ func (s *CallList) Failure() error {
 		return s.why[index](errno)
 	}
 	return errno
+}
+
+// cloneArgs is struct clone_args, clone(2). Without a stack the child has ours.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal uint64
+	stack, stackSize, tls, setTID, setTIDSize     uint64
+	cgroup                                        uint64
 }

@@ -37,13 +37,6 @@ func (s *CallList) StartInGroup(flags uintptr, cgroup int) (pid, pidfd int, err 
 // addressOf is that of a part of a region.
 func addressOf[T any](part *T) uintptr { return uintptr(unsafe.Pointer(part)) }
 
-// cloneArgs is struct clone_args, clone(2). Without a stack the child has ours.
-type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal uint64
-	stack, stackSize, tls, setTID, setTIDSize     uint64
-	cgroup                                        uint64
-}
-
 // cloneChild starts the child by a call that writes its pidfd to the head. What is added to the call list
 // meanwhile is not looked at.
 func (s *CallList) cloneChild(name string, number, first, second, third uintptr) (pid, pidfd int, err error) {

@@ -1,4 +1,4 @@
-package process
+package program
 
 import (
 	"bytes"
@@ -9,13 +9,15 @@ import (
 	"strings"
 	"syscall"
 
+	"activator/internal/sandbox"
+
 	"golang.org/x/sys/unix"
 )
 
 // libraries is a search for what a program needs, as wide as any loader's would be: it
 // finds too much rather than too little. ld.so(8), and musl's own.
 type libraries struct {
-	inside
+	Root
 	musl    bool
 	folders []string // in which to look; grows with what libraries say
 	cache   []byte   // of ldconfig(8)
@@ -27,9 +29,9 @@ type libraries struct {
 var machineFolders = []string{"", "/x86_64-linux-gnu", "/aarch64-linux-gnu", "/x86_64-linux-musl", "/aarch64-linux-musl"}
 
 // examineLibraries says which library of a program is nowhere inside.
-func (i inside) examineLibraries(program, loader string, env []string) error {
+func (r Root) examineLibraries(program, loader string, env []string) error {
 	name := filepath.Base(loader)
-	l := &libraries{inside: i, musl: strings.HasPrefix(name, "ld-musl-"), seen: map[string]bool{name: true}}
+	l := &libraries{Root: r, musl: strings.HasPrefix(name, "ld-musl-"), seen: map[string]bool{name: true}}
 	if !l.musl && !strings.HasPrefix(name, "ld-linux") {
 		return nil // another system's, which may look anywhere
 	}
@@ -54,13 +56,13 @@ func (i inside) examineLibraries(program, loader string, env []string) error {
 	if missing == "" || l.unsure {
 		return nil
 	}
-	return &StepError{Step: "exec", Path: program, Errno: syscall.ENOENT,
+	return &sandbox.StepError{Step: "exec", Path: program, Errno: syscall.ENOENT,
 		Cure: "its library " + missing + " is not there inside; mount it with read_only, or install it"}
 }
 
 // readText is a whole file inside; nil where there is none.
 func (l *libraries) readText(name string) []byte {
-	f, err := l.openFile(name, unix.O_RDONLY)
+	f, err := l.OpenFile(name, unix.O_RDONLY)
 	if err != nil {
 		return nil
 	}
@@ -74,7 +76,7 @@ func (l *libraries) readText(name string) []byte {
 
 // findMissing is the first library that file needs, directly or not, and that is nowhere.
 func (l *libraries) findMissing(file string) string {
-	f, err := l.openFile(file, unix.O_RDONLY)
+	f, err := l.OpenFile(file, unix.O_RDONLY)
 	if err != nil {
 		l.unsure = true
 		return ""
@@ -108,7 +110,7 @@ func muslOwn(name string) bool {
 // addFolders adds folders that file names.
 func (l *libraries) addFolders(file string, folders []string) {
 	for _, folder := range folders {
-		spot, err := l.view.Find(file)
+		spot, err := l.View.Find(file)
 		if err != nil {
 			l.unsure = true
 			return
@@ -153,7 +155,7 @@ func (l *libraries) searchLibrary(name string) string {
 
 // pathOfFile is the path, if a file is.
 func (l *libraries) pathOfFile(name string) string {
-	spot, err := l.view.Find(name)
+	spot, err := l.View.Find(name)
 	if _, isErrno := err.(syscall.Errno); err != nil && !isErrno { //nolint:errorlint // Find wraps nothing
 		l.unsure = true
 	}

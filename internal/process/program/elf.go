@@ -1,4 +1,4 @@
-package process
+package program
 
 import (
 	"bytes"
@@ -130,4 +130,22 @@ func elfInterpreter(r io.ReaderAt) string {
 	s := findSegment(readSegments(r), ptInterp)
 	s.size = min(s.size, 4096)
 	return string(bytes.TrimRight(readSegment(r, s), "\x00"))
+}
+
+// interpreterOf reads the word after #!, or PT_INTERP.
+func interpreterOf(r io.ReaderAt) string {
+	head := make([]byte, 256) // BINPRM_BUF_SIZE
+	n, err := r.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return ""
+	}
+	if script, ok := bytes.CutPrefix(head[:n], []byte("#!")); ok {
+		line, _, _ := bytes.Cut(script, []byte("\n"))
+		words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
+		if len(words) == 0 {
+			return ""
+		}
+		return string(words[0])
+	}
+	return elfInterpreter(r)
 }

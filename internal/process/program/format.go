@@ -1,4 +1,4 @@
-package process
+package program
 
 import (
 	"bytes"
@@ -104,7 +104,7 @@ func readFormats(folder string) (all []format, known bool) {
 
 // otherFormats are those that the kernel knows by binfmt_misc; known is false where that
 // cannot be told. Where it is not mounted, root looks at it all the same, by a mount that is
-// in nobody's tree. In a user namespace such a mount would be a new, empty one.
+// attached nowhere. In a user namespace such a mount would be a new, empty one.
 func otherFormats() (all []format, known bool) {
 	if kinds, err := os.ReadFile("/proc/filesystems"); err == nil && !bytes.Contains(kinds, []byte("\tbinfmt_misc\n")) {
 		return nil, true
@@ -133,7 +133,7 @@ func otherFormats() (all []format, known bool) {
 }
 
 // hasFormat reports whether a file of a format that is not the kernel's own may be
-// executed all the same. Where the entries cannot be read, nobody has one for text
+// executed all the same. Where the entries cannot be read, none is expected for text
 // without an extension.
 func hasFormat(name string, head []byte) bool {
 	all, known := otherFormats()
@@ -170,29 +170,4 @@ func foreignMachine(head []byte) string {
 		return ""
 	}
 	return name
-}
-
-// explainFormat says why the kernel knows no way to execute a file.
-func (i inside) explainFormat(program string) string {
-	const what = "neither a program for this machine nor a script that starts with #!"
-	f, err := i.openFile(program, unix.O_RDONLY)
-	if err != nil {
-		return what
-	}
-	defer func() { _ = f.Close() }()
-	head := make([]byte, headSize)
-	n, err := f.ReadAt(head, 0)
-	switch machine := foreignMachine(head[:n]); {
-	case n == 0 && err != nil:
-		return what + "; the file is empty"
-	case bytes.HasPrefix(head, []byte("\ufeff")), bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
-		return what + "; it begins with a byte order mark: save it as UTF-8 without one"
-	case machine != "":
-		return what + "; it is built for " + machine + ", and this machine is " + runtime.GOARCH + ": build it for this one"
-	case bytes.HasPrefix(head, []byte("#!")):
-		return what + "; no interpreter stands behind its #!"
-	case bytes.HasPrefix(head, []byte("\x7fELF")):
-		return what
-	}
-	return what + "; a script begins with a line such as #!/bin/sh"
 }

@@ -70,8 +70,8 @@ func (s *reaperProcess) startProgram() (int, error) {
 	return 0, &StepError{Step: "init", Errno: syscall.ECHILD, Cure: "the program was killed before it began"}
 }
 
-// cloneProgram starts the child, which waits for a word at its end of the conversation,
-// and tells it what is known only now.
+// cloneProgram starts the child, which waits for a message at its end of the conversation,
+// and completes its environment.
 func (s *reaperProcess) cloneProgram(theirs int) (*callList, int, error) {
 	list, err := newCallList()
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *reaperProcess) cloneProgram(theirs int) (*callList, int, error) {
 			err = list.writeEnv(env)
 		}
 	}
-	if err != nil { // who waits already ends with us
+	if err != nil { // a child that waits already ends with us
 		list.Close()
 		return nil, 0, err
 	}

@@ -1,4 +1,4 @@
-package process
+package program
 
 import (
 	"bytes"
@@ -65,14 +65,14 @@ func splitSearch(words, env []string) search {
 }
 
 // missingSearch says that env will not find a program, and what helps.
-func (i inside) missingSearch(s search, script, cure string) string {
+func (r Root) missingSearch(s search, script, cure string) string {
 	name := s.name
 	switch {
 	case strings.HasSuffix(name, "\r"):
 		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, script)
 	case cure != "":
 		return fmt.Sprintf("env gets one argument, %q, and finds nothing of that name; %s", name, cure)
-	case slices.ContainsFunc(listCandidates(name, s.env), i.onHost):
+	case slices.ContainsFunc(ListCandidates(name, s.env), r.onHost):
 		return "its interpreter " + name + " is not found inside in PATH=" + pathOf(s.env) + "; mount it with read_only"
 	}
 	return "its interpreter " + name + " is not found in PATH=" + pathOf(s.env) + ", neither inside nor on the host; install it"

@@ -1,0 +1,214 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/fdpass"
+	"activator/internal/sandbox"
+	"activator/internal/spec"
+)
+
+// preparation is a process on its way from specification to its own first step.
+type preparation struct {
+	starter      *Starter
+	client       Client
+	id           identity
+	plan         plan
+	sandbox      *sandbox.Plan // nil: bare
+	engine       Engine        // nil: none
+	restrictions *sandbox.EnginePlan
+	joined       *os.File // a process whose namespaces an engine enters; nil: ours
+	mustEnd      bool     // the engine waits for Ended
+	trees        []int    // ours, closed when the child has its copies
+	notify       *notifySocket
+	folders      []string  // runtime directories held
+	taken        hostState // from the host
+	calls        *callList
+	pid          int
+	lent         []int // what the child gets: 0 to 2, the sockets, and what it only needs to build
+}
+
+// waitsForRelease reports whether the child waits for Release: for its client, or for us to open what
+// the service reports to, before the program can put something else at that path.
+func (prep *preparation) waitsForRelease() bool {
+	return prep.client != ClientWaiting || prep.notify != nil && prep.isSupervised()
+}
+
+// isSupervised reports whether the child has a filter that asks a supervisor.
+func (prep *preparation) isSupervised() bool {
+	return prep.restrictions != nil || prep.sandbox != nil && prep.sandbox.Listener
+}
+
+// resolvePlan completes the plan, and makes and opens what it names.
+func (prep *preparation) resolvePlan(sockets int) error {
+	p := &prep.plan
+	mounts, env, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, &prep.folders)
+	if err == nil {
+		p.Sandbox.Notify = p.Notify
+		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
+		p.Env = prep.id.completeEnv(slices.Concat(fdpass.Strip(p.Env), env))
+		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
+		err = prep.resolveSandbox(mounts)
+	}
+	if err == nil && p.Notify {
+		err = prep.openNotify()
+	}
+	if err == nil {
+		err = prep.askEngine()
+	}
+	return err
+}
+
+// resolveSandbox resolves the sandbox and, as root, opens what it mounts with our eyes.
+func (prep *preparation) resolveSandbox(directories []spec.Mount) error {
+	if prep.plan.Bare {
+		return nil
+	}
+	if prep.client == ClientAbsent {
+		prep.taken.noteHost(&prep.starter.mounts, prep.plan.Sandbox)
+	}
+	var err error
+	prep.sandbox, err = sandbox.NewPlan(prep.plan.Sandbox, prep.plan.Name, prep.plan.Argv[0], directories)
+	if err == nil && prep.client == ClientAbsent {
+		prep.taken.noteSources(prep.sandbox)
+	}
+	if err != nil || !prep.id.change {
+		return err
+	}
+	prep.trees, err = prep.sandbox.OpenTrees()
+	var refused *StepError
+	if errors.As(err, &refused) && refused.Errno == unix.EPERM {
+		return nil // a root that may not mount: the child may, in its namespace
+	}
+	return err
+}
+
+func (prep *preparation) openNotify() error {
+	var err error
+	if prep.notify, err = newNotifySocket(prep.plan.Bare, prep.id); err != nil {
+		return err
+	}
+	path := NotifyPath
+	if prep.plan.Bare {
+		path = prep.notify.path
+	}
+	if prep.engine == nil { // the pids in its own messages would mean nothing outside
+		prep.plan.Env = append(prep.plan.Env, "NOTIFY_SOCKET="+path)
+	}
+	return nil
+}
+
+// askEngine asks the engine what to start.
+func (prep *preparation) askEngine() error {
+	if prep.engine == nil {
+		return nil
+	}
+	path := ""
+	if prep.notify != nil {
+		path = prep.notify.path
+		// The folder that it stands in is closed to all other users; the one inside may be
+		// any.
+		if err := os.Chmod(path, 0o777); err != nil {
+			return &StepError{Step: "notify", Path: path, Errno: errnoOf(err)}
+		}
+	}
+	argv, engine, err := prep.engine.Command(path)
+	if err != nil {
+		return err
+	}
+	prep.plan.Argv, prep.plan.Engine = argv, true
+	prep.restrictions = engine.NewPlan()
+	return nil
+}
+
+// listDescriptors lists what the child gets, as our numbers.
+func (prep *preparation) listDescriptors(stdio Stdio, sockets []*os.File) (files []int) {
+	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		files = append(files, fdOf(f, prep.starter.null))
+	}
+	for _, f := range sockets {
+		files = append(files, fdOf(f, prep.starter.null))
+	}
+	return files
+}
+
+// closeLent closes what only the child needed, once it has its copies.
+func (prep *preparation) closeLent() {
+	sandbox.CloseTrees(prep.trees)
+	prep.trees = nil
+}
+
+// giveUp gives up what the process would have owned.
+func (prep *preparation) giveUp() {
+	prep.closeLent()
+	if prep.notify != nil {
+		prep.notify.closeSocket()
+	}
+	if prep.calls != nil {
+		prep.calls.Close()
+	}
+	prep.starter.runtime.removeUsers(prep.folders)
+	if prep.mustEnd {
+		prep.engine.Ended(true) // it has not been started
+	}
+}
+
+// closeJoined closes what the child has a copy of.
+func (prep *preparation) closeJoined() {
+	if prep.joined != nil {
+		_ = prep.joined.Close()
+	}
+}
+
+// opensAnew reports whether opening f once more, at /dev/stdout, gives another file:
+// of a pipe or a socket there is nothing else, and /dev/null is inside too.
+func opensAnew(f *os.File) bool {
+	if f == nil {
+		return false
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fdOf(f, -1), &stat); err != nil {
+		return true
+	}
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return false
+	case unix.S_IFCHR:
+		return stat.Rdev != unix.Mkdev(1, 3)
+	}
+	return true
+}
+
+// givePipes gives pipes to the service's user: programs that log to /dev/stdout open it
+// anew, and a pipe is its maker's, 0600. What is refused is left to the program.
+func (prep *preparation) givePipes(stdio Stdio) {
+	if !prep.id.change {
+		return
+	}
+	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		fd := fdOf(f, -1)
+		var stat unix.Stat_t
+		if f != nil && unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
+			_ = unix.Fchown(fd, prep.id.uid, prep.id.gid)
+		}
+	}
+}
+
+// Stdio is what the program has as 0, 1 and 2; nil is /dev/null.
+type Stdio struct {
+	In, Out, Err *os.File
+}
+
+// Inputs is what one start of a process is given.
+type Inputs struct {
+	Stdio
+	Sockets []*os.File
+	Client  Client
+	Engine  Engine // says what to start in place of the program, and behind what; nil: none
+}
+
+func nothingToRun() *StepError { return &StepError{Step: "exec", Cure: "no program given"} }
