@@ -204,3 +204,27 @@ func showSysctls(names ...string) string {
 	}
 	return strings.Join(shown, " ")
 }
+
+// landlockAbility tells the ABI and what it lacks.
+func landlockAbility(abi int) Ability {
+	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: fmt.Sprintf("ABI %d", abi), Cure: "a newer kernel",
+		Needs: "one restriction more, behind the list of system calls and the mounts"}
+	var lacks, without []string
+	for _, level := range landlockLevels {
+		if abi >= level.abi {
+			continue
+		}
+		lacks = append(lacks, fmt.Sprintf("%s (ABI %d, Linux %s)", level.brought, level.abi, level.linux))
+		if level.without != "" {
+			without = append(without, level.without)
+		}
+	}
+	if len(lacks) > 0 {
+		a.Detail += ", without " + strings.Join(lacks, ", ")
+		a.Needs = "the default works, with one restriction less behind the list of system calls and the mounts; " + strings.Join(without, "; ")
+	}
+	if abi == 0 {
+		a.Detail, a.Cure = "off", "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in the boot parameter lsm="
+	}
+	return a
+}

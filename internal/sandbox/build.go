@@ -3,7 +3,6 @@ package sandbox
 import (
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,21 +47,6 @@ func (p *Plan) Build(s *vfork.CallList, trees []int) {
 	b.setStep("read-only", "/")
 	b.setAttr(unix.AT_FDCWD, "/", 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	b.CloseFrom(first)
-}
-
-// builder is a call list that fills a new root.
-type builder struct {
-	*vfork.CallList
-	entries []Entry
-}
-
-// setStep says what the calls that follow are about.
-func (b *builder) setStep(step, path string) {
-	b.ExplainNext(func(errno unix.Errno) error { return stepError(step, path, errno) })
-}
-
-func (b *builder) addMount(source, target, kind string, flags uintptr, options string) vfork.Call {
-	return b.Do(unix.SYS_MOUNT, b.AddText(source), b.AddText(target), b.AddText(kind), flags, b.AddText(options))
 }
 
 // LoopbackUp adds to s what brings lo up in a network of its own, [CloneFlags]; the
@@ -120,10 +104,6 @@ func (b *builder) newTmpfs(mode string) int {
 	return b.Open(unix.SYS_FSMOUNT, config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
-func (b *builder) moveMount(tree int, path string, flags uintptr) {
-	b.Do(unix.SYS_MOVE_MOUNT, uintptr(tree), b.AddText(""), vfork.WorkingDirectory, b.AddText(path), flags)
-}
-
 // putEntry puts an entry at its path; a bind is a tree.
 func (b *builder) putEntry(e Entry, tree int) {
 	b.setStep("root", e.Path)
@@ -144,19 +124,6 @@ func (b *builder) putEntry(e Entry, tree int) {
 		b.setStep("mount", e.Path)
 		b.moveMount(tree, e.Path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	}
-}
-
-// tmpfsOptions are a fresh tmpfs's.
-func (e Entry) tmpfsOptions() string {
-	options := "mode=0755"
-	if e.Mode == 0o1777 {
-		options = "mode=1777"
-	}
-	if e.Size != 0 {
-		// Files that are empty take memory too, about a kilobyte.
-		options += ",size=" + strconv.FormatUint(e.Size, 10) + ",nr_inodes=" + strconv.FormatUint(e.Size>>12, 10)
-	}
-	return options
 }
 
 // mountPoint makes sure that something stands at e's path to mount on.
@@ -226,14 +193,4 @@ func (b *builder) followLinks(folder string) string {
 		folder = path.Join(target, strings.TrimPrefix(folder, link.Path))
 	}
 	return folder
-}
-
-func (b *builder) createPoint(name string, folder bool) {
-	b.setStep("mount point", name)
-	if folder {
-		b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText(name), 0o755)
-		return
-	}
-	fd := b.Open(unix.SYS_OPENAT, vfork.WorkingDirectory, b.AddText(name), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
-	b.CloseFrom(fd)
 }

@@ -1,12 +1,16 @@
 package sandbox
 
 import (
+	"errors"
+	"os"
+	"path"
 	"strings"
 	"syscall"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/kernel/proc"
 )
 
@@ -150,4 +154,41 @@ func overProc() []string {
 		}
 	}
 	return over
+}
+
+// stepError makes a StepError of err with what we know about its cure.
+func stepError(step, path string, err error) *StepError {
+	var known *StepError
+	if errors.As(err, &known) {
+		return known
+	}
+	errno := syscall.EIO
+	if !errors.As(err, &errno) && errors.Is(err, os.ErrNotExist) {
+		errno = syscall.ENOENT
+	}
+	return &StepError{Step: step, Path: path, Errno: errno, Cure: findCure(step, path, errno)}
+}
+
+// Passing reports whether the refusal may be of the moment alone: something was used up.
+func (e *StepError) Passing() bool {
+	switch e.Errno {
+	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EINTR:
+		return true
+	case syscall.ENOSPC:
+		return namespacesOff() == ""
+	}
+	return false
+}
+
+// LinkError is the error of a path on which a link is not followed.
+func LinkError(step, path string, link *fd.LinkError) *StepError {
+	return &StepError{Step: step, Path: path, Errno: syscall.ELOOP,
+		Cure: link.Says()}
+}
+
+// refusePoint is the error of a mount point that we would have to make in what is the
+// host's.
+func refusePoint(name string) *StepError {
+	return &StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
+		Cure: "create it in " + path.Dir(name) + " on the host, or mount at a path outside of it"}
 }

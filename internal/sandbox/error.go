@@ -1,12 +1,8 @@
 package sandbox
 
 import (
-	"errors"
 	"io/fs"
-	"os"
 	"syscall"
-
-	"activator/internal/kernel/fd"
 )
 
 // StepError is a step on the way to the program that the kernel or the host
@@ -38,34 +34,4 @@ func (e *StepError) Unwrap() error {
 		return fs.ErrInvalid
 	}
 	return e.Errno
-}
-
-// Passing reports whether the refusal may be of the moment alone: something was used up.
-func (e *StepError) Passing() bool {
-	switch e.Errno {
-	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EINTR:
-		return true
-	case syscall.ENOSPC:
-		return namespacesOff() == ""
-	}
-	return false
-}
-
-// stepError makes a StepError of err with what we know about its cure.
-func stepError(step, path string, err error) *StepError {
-	var known *StepError
-	if errors.As(err, &known) {
-		return known
-	}
-	errno := syscall.EIO
-	if !errors.As(err, &errno) && errors.Is(err, os.ErrNotExist) {
-		errno = syscall.ENOENT
-	}
-	return &StepError{Step: step, Path: path, Errno: errno, Cure: findCure(step, path, errno)}
-}
-
-// LinkError is the error of a path on which a link is not followed.
-func LinkError(step, path string, link *fd.LinkError) *StepError {
-	return &StepError{Step: step, Path: path, Errno: syscall.ELOOP,
-		Cure: link.Says()}
 }

@@ -47,8 +47,6 @@ func CloseTrees(trees []int) {
 	}
 }
 
-func (e Entry) isBind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
-
 // copyTree says how a mount is cloned. Private, because a clone of a shared mount is its
 // peer: what were mounted inside would appear on the host.
 func (e Entry) copyTree() (recursive uint, attr unix.MountAttr) {
@@ -121,10 +119,4 @@ func (b *builder) openTree(e Entry, flags uint) int {
 	b.Do(unix.SYS_DUP3, uintptr(tree), uintptr(source), unix.O_CLOEXEC)
 	b.CloseFrom(tree)
 	return source
-}
-
-// setAttr is mount_setattr(2).
-func (b *builder) setAttr(fd int, path string, flags uint, attr unix.MountAttr) {
-	words := b.AddWords(uintptr(attr.Attr_set), uintptr(attr.Attr_clr), uintptr(attr.Propagation), uintptr(attr.Userns_fd))
-	b.Do(unix.SYS_MOUNT_SETATTR, uintptr(fd), b.AddText(path), uintptr(flags), words.Address, unix.MOUNT_ATTR_SIZE_VER0)
 }

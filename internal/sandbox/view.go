@@ -195,13 +195,6 @@ func (v *View) makePoint(name string) *StepError {
 	}
 }
 
-// refusePoint is the error of a mount point that we would have to make in what is the
-// host's.
-func refusePoint(name string) *StepError {
-	return &StepError{Step: "mount point", Path: name, Errno: unix.ENOENT,
-		Cure: "create it in " + path.Dir(name) + " on the host, or mount at a path outside of it"}
-}
-
 // mostLinks is the kernel's, path_resolution(7).
 const mostLinks = 40
 

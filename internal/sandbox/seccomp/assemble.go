@@ -46,7 +46,8 @@ func refuseWith(errno unix.Errno) verdict {
 }
 
 // allowCall is the answer to what is not refused, notify that of a supervisor.
-func allowCall() verdict     { return verdict{answer: unix.SECCOMP_RET_ALLOW} }
+func allowCall() verdict { return verdict{answer: unix.SECCOMP_RET_ALLOW} }
+
 func askSupervisor() verdict { return verdict{answer: unix.SECCOMP_RET_USER_NOTIF} }
 
 // one is values of a field, mostly a single one, with their verdict.

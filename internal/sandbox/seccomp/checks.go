@@ -20,7 +20,8 @@ func checkPersonality(*Profile) verdict {
 
 // The calls that give a file its mode, in the one or the other argument: a program that is the
 // service's user whoever starts it could be left in a folder that is the host's.
-func changesMode(*Profile) verdict   { return setID(fieldArg1) }
+func changesMode(*Profile) verdict { return setID(fieldArg1) }
+
 func changesModeAt(*Profile) verdict { return setID(fieldArg2) }
 
 func setID(mode uint32) verdict {
@@ -30,7 +31,8 @@ func setID(mode uint32) verdict {
 // checkOpen is for open(2), opensAt for openat(2), which have a mode only where they may make a
 // file; else the register holds anything.
 func checkOpen(*Profile) verdict { return setIDNew(fieldArg1, fieldArg2) }
-func opensAt(*Profile) verdict   { return setIDNew(fieldArg2, fieldArg3) }
+
+func opensAt(*Profile) verdict { return setIDNew(fieldArg2, fieldArg3) }
 
 func setIDNew(flags, mode uint32) verdict {
 	const makes = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
@@ -131,7 +133,8 @@ func checkListen(p *Profile) verdict {
 
 // fastOpenSend is for sendto(2) and sendmmsg(2), fastOpenMessage for sendmsg(2):
 // their flags are in a register, the address is not.
-func fastOpenSend(*Profile) verdict    { return fastOpen(fieldArg3) }
+func fastOpenSend(*Profile) verdict { return fastOpen(fieldArg3) }
+
 func fastOpenMessage(*Profile) verdict { return fastOpen(fieldArg2) }
 
 func fastOpen(flags uint32) verdict {

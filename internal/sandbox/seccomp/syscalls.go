@@ -172,3 +172,14 @@ var groups = [...]group{
 		{"ioctl", 16, 29},
 	}, why: "of terminals: typing for others; of sockets: the host's interfaces", check: checkControl, when: forAll},
 }
+
+// machine is a kind of processor: what seccomp calls an architecture.
+type machine struct {
+	audit  uint32 // AUDIT_ARCH_*
+	number func(c call) int
+}
+
+var (
+	amd64 = machine{unix.AUDIT_ARCH_X86_64, func(c call) int { return c.amd64 }}
+	arm64 = machine{unix.AUDIT_ARCH_AARCH64, func(c call) int { return c.arm64 }}
+)

@@ -1,0 +1,86 @@
+package sandbox
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
+)
+
+// Kind is what an [Entry] puts at its path.
+type Kind uint8
+
+// The kinds. Only binds have a source on the host that is opened.
+const (
+	Folder   Kind = iota // a directory in the top tmpfs or a tmpfs already there
+	Link                 // a symbolic link to Source
+	Tmpfs                // a fresh tmpfs
+	ReadOnly             // Source and everything mounted below it, read-only
+	Writable             // the same, writable
+	Device               // one device node
+	Cover                // an empty folder, read-only, over one of the host's
+)
+
+// Entry is one thing in the root.
+type Entry struct {
+	Kind     Kind
+	Path     string // absolute, inside
+	Source   string // binds: absolute, on the host; Link: its target
+	real     string // binds: Source without a link, and opened so; "": it is opened as it is
+	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
+	Size     uint64 // Tmpfs: bytes, 0: the kernel's default, half of the memory
+	Optional bool   // binds: a missing Source is left out
+	folder   bool   // binds: Source is one
+	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
+}
+
+func (e Entry) isBind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
+
+// lookAtSource looks at what a bind is of. What is not there is told better by whoever opens
+// it. What the configuration names may lie where a service writes, so it is walked to;
+// the host's system folders do not.
+func (e *Entry) lookAtSource() error {
+	if !e.isBind() || !e.Asked {
+		return nil
+	}
+	place, err := fd.Walk(e.Source)
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return LinkError("open", e.Source, link)
+	}
+	if err != nil {
+		e.real = e.Source
+		return nil
+	}
+	defer place.Close()
+	if !place.Magic() {
+		e.real = place.Path()
+	}
+	if source, err := place.Look(); err == nil {
+		var stat unix.Stat_t
+		e.folder = unix.Fstat(source, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR
+		_ = unix.Close(source)
+	}
+	return nil
+}
+
+// tmpfsOptions are a fresh tmpfs's.
+func (e Entry) tmpfsOptions() string {
+	options := "mode=0755"
+	if e.Mode == 0o1777 {
+		options = "mode=1777"
+	}
+	if e.Size != 0 {
+		// Files that are empty take memory too, about a kilobyte.
+		options += ",size=" + strconv.FormatUint(e.Size, 10) + ",nr_inodes=" + strconv.FormatUint(e.Size>>12, 10)
+	}
+	return options
+}
+
+// isBelow reports whether path is folder or lies in it; both are clean.
+func isBelow(path, folder string) bool {
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}
