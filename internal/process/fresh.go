@@ -33,10 +33,10 @@ func (p *Process) NewFastPath() (*epoll.FastPath, error) {
 	if p.host.mounts != nil {
 		// One of its own: what has changed is told once. Before it is asked whether
 		// anything has until now.
-		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(mountinfoFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			r.Close()
-			return nil, &os.PathError{Op: "open", Path: mountinfo, Err: err}
+			return nil, &os.PathError{Op: "open", Path: mountinfoFile, Err: err}
 		}
 		r.AddQuiet(fd, unix.POLLPRI)
 	}

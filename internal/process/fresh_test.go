@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestFresh(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := p.IsFresh(); got != test.fresh {
-				t.Errorf("Fresh is %v", got)
+				t.Errorf("IsFresh is %v", got)
 			}
 		})
 	}
@@ -103,7 +104,7 @@ func TestFreshMounts(t *testing.T) {
 			ktest.Skip(t, "mount: %v", err)
 		}
 		if got := p.IsFresh(); got != want {
-			t.Errorf("Fresh is %v", got)
+			t.Errorf("IsFresh is %v", got)
 		}
 	}
 	inside := filepath.Join(folder, "read", "with a blank")
@@ -145,17 +146,17 @@ func TestStartedWithoutRelease(t *testing.T) {
 		t.Errorf("started: %v", err)
 	}
 	if err := p.Release(); err != nil {
-		t.Errorf("it is Started that tells: %v", err)
+		t.Errorf("it is AwaitExec that says so: %v", err)
 	}
 }
 
-func TestParseMounts(t *testing.T) {
+func TestReadMounts(t *testing.T) {
 	const text = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
 49 22 0:44 / /a\040b\134c rw - tmpfs tmpfs rw
 not a line
 `
 	want := []mount{{22, "/"}, {49, `/a b\c`}}
-	if got := parseMounts([]byte(text)); !slices.Equal(got, want) {
+	if got := readMounts(strings.NewReader(text)); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for _, test := range []struct {
@@ -168,11 +169,11 @@ not a line
 	}
 }
 
-func FuzzParseMounts(f *testing.F) {
+func FuzzReadMounts(f *testing.F) {
 	f.Add([]byte("22 1 254:0 / /a\\040b rw - ext4 /dev/root rw\n"))
 	f.Add([]byte("1 2 3 4 \\"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		for _, m := range parseMounts(text) {
+		for _, m := range readMounts(bytes.NewReader(text)) {
 			if len(m.point) > len(text) {
 				t.Errorf("%q is longer than all of it", m.point)
 			}

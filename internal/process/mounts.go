@@ -1,13 +1,12 @@
 package process
 
 import (
-	"bytes"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
@@ -19,7 +18,7 @@ type mount struct {
 	point string
 }
 
-const mountinfo = "/proc/self/mountinfo"
+const mountinfoFile = "/proc/self/mountinfo"
 
 // mountTable is what is mounted on the host, read anew when it has changed: the
 // kernel counts changes, and poll(2) of the file tells whether there were any since
@@ -38,7 +37,7 @@ func (t *mountTable) currentMounts() []mount {
 	first := t.file == nil
 	if first {
 		// Not in the runtime's poller: it would be woken by every mount.
-		fd, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(mountinfoFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil
 		}
@@ -57,47 +56,14 @@ func haveChanged(file *os.File) bool {
 	return events != 0
 }
 
-func readMounts(file *os.File) []mount {
-	text, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
-	if err != nil {
-		return nil
+// readMounts keeps what comes before a line that is none: the kernel writes no such line.
+func readMounts(file io.ReaderAt) (all []mount) {
+	keep := func(m *mountinfo.Info) (skip, stop bool) {
+		all = append(all, mount{m.ID, m.Mountpoint})
+		return true, false
 	}
-	return parseMounts(text)
-}
-
-// parseMounts reads the first and the fifth field of every line.
-func parseMounts(text []byte) (all []mount) {
-	for line := range bytes.Lines(text) {
-		fields := strings.Fields(string(line))
-		if len(fields) < 5 {
-			continue
-		}
-		id, err := strconv.Atoi(fields[0])
-		if err == nil {
-			all = append(all, mount{id, unescapePath(fields[4])})
-		}
-	}
+	_, _ = mountinfo.GetMountsFromReader(io.NewSectionReader(file, 0, 1<<30), keep)
 	return all
-}
-
-// unescapePath undoes mangle of the kernel: a blank is \040.
-func unescapePath(text string) string {
-	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(text, `\`)
-		b.WriteString(before)
-		if !found {
-			return b.String()
-		}
-		octal := after[:min(3, len(after))]
-		if c, err := strconv.ParseUint(octal, 8, 8); err == nil && len(octal) == 3 {
-			b.WriteByte(byte(c))
-			text = after[3:]
-			continue
-		}
-		b.WriteByte('\\')
-		text = after
-	}
 }
 
 // isBelow reports whether path lies in folder, or is it.
