@@ -79,7 +79,7 @@ func failure(err error) error {
 		return nil
 	case daemon.IsConfiguration(err):
 		fmt.Fprint(os.Stderr, err.Error())
-		if !daemon.Curable(err) {
+		if !daemon.IsCurable(err) {
 			return &runError{err: err, code: exitFailed, quiet: true}
 		}
 		return &runError{err: err, code: exitUsage, quiet: true}

@@ -11,15 +11,15 @@ func (p *parsed) checkAccept() {
 	s := &p.service
 	stdio := s.Handover == spec.Stdio
 	if s.Accept && s.Handover != spec.FDs && !stdio {
-		p.report(p.given["service.accept"].at, "service.accept", "has no meaning here: handover is "+strconv.Quote(string(s.Handover)), "")
+		p.addError(p.given["service.accept"].at, "service.accept", "has no meaning here: handover is "+strconv.Quote(string(s.Handover)), "")
 	}
 	if v, given := p.given["service.notify"]; given && s.Accept && s.Notify {
-		p.report(v.at, "service.notify", "has no meaning here: accept is true, so each instance has its client already", "")
+		p.addError(v.at, "service.notify", "has no meaning here: accept is true, so each instance has its client already", "")
 	}
 	if s.Container != nil && s.Accept {
-		p.report(p.given["service.accept"].at, "service.accept", "true has no meaning here: a container is started once, not for each client", "")
+		p.addError(p.given["service.accept"].at, "service.accept", "true has no meaning here: a container is started once, not for each client", "")
 	} else if s.Container != nil && stdio {
-		p.report(p.given["service.handover"].at, "service.handover", `"stdio" has no meaning here: a container gets its sockets as descriptors`, "")
+		p.addError(p.given["service.handover"].at, "service.handover", `"stdio" has no meaning here: a container gets its sockets as descriptors`, "")
 	}
 	if !stdio || s.Accept {
 		return
@@ -27,9 +27,9 @@ func (p *parsed) checkAccept() {
 	for i, c := range p.claims {
 		switch {
 		case isFIFO(c.Address):
-			p.report(c.at, "socket.listen", c.String()+" cannot be stdin and stdout: nobody would read what the program writes", "")
+			p.addError(c.at, "socket.listen", c.String()+" cannot be stdin and stdout: nobody would read what the program writes", "")
 		case i > 0:
-			p.report(c.at, "socket.listen", `a second socket, but handover = "stdio" passes one`, "accept = true passes the connections of any number of sockets; else give each socket a service of its own")
+			p.addError(c.at, "socket.listen", `a second socket, but handover = "stdio" passes one`, "accept = true passes the connections of any number of sockets; else give each socket a service of its own")
 		}
 	}
 }

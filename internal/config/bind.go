@@ -19,7 +19,7 @@ func (p *parsed) checkTargets() {
 		return
 	}
 	if s.Container != nil {
-		p.report(p.given["service.handover"].at, "service.handover", `"bind" has no meaning here: a container gets its sockets as descriptors`, "")
+		p.addError(p.given["service.handover"].at, "service.handover", `"bind" has no meaning here: a container gets its sockets as descriptors`, "")
 		return
 	}
 	taken := make(map[string]string)
@@ -28,22 +28,22 @@ func (p *parsed) checkTargets() {
 		if c.Network == "" {
 			continue // reported where it was read
 		}
-		if !socket.Address.Internet() && !socket.Address.Unix() {
-			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be bound by the program: handover = "bind" is for tcp://, udp:// and unix sockets`, c), "")
+		if !socket.Address.IsInternet() && !socket.Address.IsUnix() {
+			p.addError(c.at, "socket.listen", fmt.Sprintf(`%s cannot be bound by the program: handover = "bind" is for tcp://, udp:// and unix sockets`, c), "")
 			continue
 		}
 		p.checkWritable(c)
 		target := fillTarget(socket)
 		if kindOf(target) != kindOf(c.Address) {
-			p.report(c.target, "socket.target", fmt.Sprintf("%s is another kind of socket than %s", target, c), "give each kind a [[socket]] of its own")
+			p.addError(c.target, "socket.target", fmt.Sprintf("%s is another kind of socket than %s", target, c), "give each kind a [[socket]] of its own")
 			continue
 		}
 		if first, there := taken[target.String()]; there {
-			p.report(c.target, "socket.target", fmt.Sprintf("%s is the target of another address already, at %s", target, first),
+			p.addError(c.target, "socket.target", fmt.Sprintf("%s is the target of another address already, at %s", target, first),
 				"the program gets one socket for what it binds; give each address a [[socket]] and a target of its own")
 			continue
 		}
-		taken[target.String()] = c.where(c.target)
+		taken[target.String()] = c.formatPlace(c.target)
 	}
 }
 
@@ -58,9 +58,9 @@ func fillTarget(s *spec.Socket) spec.Address {
 // kindOf is what one socket can stand for another in.
 func kindOf(a spec.Address) spec.Network {
 	switch {
-	case a.TCP():
+	case a.IsTCP():
 		return spec.TCP
-	case a.UDP():
+	case a.IsUDP():
 		return spec.UDP
 	}
 	return a.Network
@@ -80,7 +80,7 @@ func (p *parsed) checkWritable(c claim) {
 	}
 	for _, folder := range folders {
 		if strings.HasPrefix(c.Node()+"/", folder+"/") {
-			p.report(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, folder), "")
+			p.addError(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, folder), "")
 		}
 	}
 }

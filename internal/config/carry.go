@@ -12,7 +12,7 @@ import (
 func (p *parsed) checkCarried() {
 	s := &p.service
 	refuse := func(what, cure string) {
-		p.report(p.given["service.handover"].at, "service.handover", what, cure)
+		p.addError(p.given["service.handover"].at, "service.handover", what, cure)
 	}
 	switch network := s.Sandbox.Network; {
 	case s.Container != nil:
@@ -27,17 +27,17 @@ func (p *parsed) checkCarried() {
 		switch {
 		case c.Network == "":
 			continue // reported where it was read
-		case !carried(c.Address):
-			p.report(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp://, udp:// and unix://`, c), `handover = "bind" and "fds" serve it`)
+		case !isCarried(c.Address):
+			p.addError(c.at, "socket.listen", fmt.Sprintf(`%s cannot be carried: handover = "proxy" is for tcp://, udp:// and unix://`, c), `handover = "bind" and "fds" serve it`)
 			continue
 		}
 		switch target := fillTarget(socket); {
-		case c.UDP() && !target.UDP():
-			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that datagrams can be carried to: it is udp://`, target), "")
-		case !c.UDP() && (!carried(target) || target.UDP()):
-			p.report(c.target, "socket.target", fmt.Sprintf(`%s is nothing that connections can be carried to: it is tcp:// or unix://`, target), "")
+		case c.IsUDP() && !target.IsUDP():
+			p.addError(c.target, "socket.target", fmt.Sprintf(`%s is nothing that datagrams can be carried to: it is udp://`, target), "")
+		case !c.IsUDP() && (!isCarried(target) || target.IsUDP()):
+			p.addError(c.target, "socket.target", fmt.Sprintf(`%s is nothing that connections can be carried to: it is tcp:// or unix://`, target), "")
 		}
 	}
 }
 
-func carried(a spec.Address) bool { return a.TCP() || a.UDP() || a.Network == spec.Unix }
+func isCarried(a spec.Address) bool { return a.IsTCP() || a.IsUDP() || a.Network == spec.Unix }

@@ -15,14 +15,14 @@ type claim struct {
 	given  map[string]value // by key, "socket.socket_user"
 }
 
-func (c claim) where(at int) string {
-	line, column, _ := locate(c.file.text, at)
+func (c claim) formatPlace(at int) string {
+	line, column, _ := locateOffset(c.file.text, at)
 	return fmt.Sprintf("%s:%d:%d", c.file.file, line, column)
 }
 
-// collide reports the addresses that two sockets of the files want, and the
+// checkCollisions reports the addresses that two sockets of the files want, and the
 // paths that two of them would make.
-func collide(files []*parsed) {
+func checkCollisions(files []*parsed) {
 	type taker struct {
 		claim
 		options *spec.Options
@@ -32,32 +32,32 @@ func collide(files []*parsed) {
 	for _, f := range files {
 		for i, c := range f.claims {
 			o := &f.service.Sockets[i].Options
-			if !c.Internet() {
-				f.take(paths, nameOf(c.Address), c, c.at, "listen")
+			if !c.IsInternet() {
+				f.takePath(paths, nameOf(c.Address), c, c.at, "listen")
 			} else {
 				port := portOf(c.Address)
 				for _, other := range ports[port] {
-					if why := overlap(c.Address, o, other.Address, other.options); why != "" {
-						f.report(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.where(other.at)), "give one of the two another address")
+					if why := explainOverlap(c.Address, o, other.Address, other.options); why != "" {
+						f.addError(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.formatPlace(other.at)), "give one of the two another address")
 						break
 					}
 				}
 				ports[port] = append(ports[port], taker{c, o})
 			}
 			for _, link := range o.Symlinks {
-				f.take(paths, link, c, c.links, "symlinks")
+				f.takePath(paths, link, c, c.links, "symlinks")
 			}
 		}
 	}
 }
 
-// take reports a path that is taken already.
-func (p *parsed) take(paths map[string]string, path string, c claim, at int, key string) {
+// takePath reports a path that is taken already.
+func (p *parsed) takePath(paths map[string]string, path string, c claim, at int, key string) {
 	if first, taken := paths[path]; taken {
-		p.report(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "give one of the two another path")
+		p.addError(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "give one of the two another path")
 		return
 	}
-	paths[path] = c.where(at)
+	paths[path] = c.formatPlace(at)
 }
 
 // nameOf is the path of a, whatever kind of socket it is; abstract names and
@@ -70,15 +70,15 @@ func nameOf(a spec.Address) string {
 }
 
 func portOf(a spec.Address) string {
-	if a.TCP() {
+	if a.IsTCP() {
 		return fmt.Sprintf("tcp:%d", a.Port)
 	}
 	return fmt.Sprintf("udp:%d", a.Port)
 }
 
-// overlap says why the kernel cannot bind both of two addresses of one port;
+// explainOverlap says why the kernel cannot bind both of two addresses of one port;
 // "" when it can, or when that depends on the host. ip(7), ipv6(7), socket(7).
-func overlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.Options) string {
+func explainOverlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.Options) string {
 	if a == b {
 		return "is taken already"
 	}
@@ -90,16 +90,16 @@ func overlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.Options)
 	case a.IP.IsValid() && b.IP.IsValid():
 		return "" // different ones
 	}
-	four, six := families(a, ao)
-	otherFour, otherSix := families(b, bo)
+	four, six := takenFamilies(a, ao)
+	otherFour, otherSix := takenFamilies(b, bo)
 	if four && otherFour || six && otherSix {
 		return fmt.Sprintf("overlaps with %s", b)
 	}
 	return ""
 }
 
-// families are those that a certainly takes its port of.
-func families(a spec.Address, o *spec.Options) (four, six bool) {
+// takenFamilies are those that a certainly takes its port of.
+func takenFamilies(a spec.Address, o *spec.Options) (four, six bool) {
 	switch {
 	case a.IP.IsValid():
 		return a.IP.Is4(), a.IP.Is6()

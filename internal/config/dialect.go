@@ -32,13 +32,13 @@ type passed struct {
 	why     string   // none is passed by number; "": they are
 }
 
-// passedBy finds out what the program of a file will be passed.
-func (r *reading) passedBy(tables map[string][]*table) (p passed) {
+// readPassed finds out what the program of a file will be passed.
+func (r *reading) readPassed(tables map[string][]*table) (p passed) {
 	for _, t := range tables["service"] {
-		if e := t.find("handover"); e != nil && e.value.text != "fds" {
+		if e := t.findEntry("handover"); e != nil && e.value.text != "fds" {
 			p.why = "handover is " + strconv.Quote(e.value.text)
 		}
-		if e := t.find("accept"); e != nil && e.value.text == "true" {
+		if e := t.findEntry("accept"); e != nil && e.value.text == "true" {
 			p.names = []string{connectionName}
 		}
 	}
@@ -47,12 +47,12 @@ func (r *reading) passedBy(tables map[string][]*table) (p passed) {
 	}
 	for _, t := range tables["socket"] {
 		name := r.name
-		if e := t.find("name"); e != nil {
+		if e := t.findEntry("name"); e != nil {
 			silent := &reading{name: r.name, env: r.env, text: r.text}
 			got, ok := fdName.read(silent, e.value)
 			name, p.unknown = got, p.unknown || !ok
 		}
-		e := t.find("listen")
+		e := t.findEntry("listen")
 		if e == nil || e.value.kind != unstable.Array || len(e.value.items) == 0 {
 			p.unknown = true
 			continue
@@ -65,10 +65,10 @@ func (r *reading) passedBy(tables map[string][]*table) (p passed) {
 	return p
 }
 
-// form finds the form that text begins with, behind its opening brace: the word
+// parseForm finds the form that text begins with, behind its opening brace: the word
 // before a colon, what follows it, and the length with the closing brace. 0: it
 // is no form.
-func form(text string) (word, rest string, length int) {
+func parseForm(text string) (word, rest string, length int) {
 	inside, _, closed := strings.Cut(text, "}")
 	word, rest, colon := strings.Cut(inside, ":")
 	switch {
@@ -79,23 +79,23 @@ func form(text string) (word, rest string, length int) {
 	return "", "", 0
 }
 
-// braces reads a run of opening braces that text begins with, and the form behind
+// expandBraces reads a run of opening braces that text begins with, and the form behind
 // them if there is one. It returns what they stand for and their length.
-func (r *reading) braces(text string) (string, int, error) {
+func (r *reading) expandBraces(text string) (string, int, error) {
 	run := len(text) - len(strings.TrimLeft(text, "{"))
-	word, rest, length := form(text[run:])
+	word, rest, length := parseForm(text[run:])
 	switch {
 	case length == 0:
 		return text[:run], run, nil
 	case run > 1: // one of them says that the form is meant as text
 		return text[:run-1], run, nil
 	}
-	value, err := r.descriptors(word, rest)
+	value, err := r.expandForm(word, rest)
 	return value, 1 + length, err
 }
 
-// descriptors is the value of a form.
-func (r *reading) descriptors(word, rest string) (string, error) {
+// expandForm is the value of a form.
+func (r *reading) expandForm(word, rest string) (string, error) {
 	p := r.passed
 	rest, err := r.expandFrom(len("{:")+len(word), rest)
 	switch {
@@ -111,7 +111,7 @@ func (r *reading) descriptors(word, rest string) (string, error) {
 	case "fdcount":
 		return strconv.Itoa(len(p.names)), nil
 	case "fd":
-		return p.number(rest)
+		return p.findNumber(rest)
 	}
 	if rest == "" {
 		rest = " "
@@ -123,8 +123,8 @@ func (r *reading) descriptors(word, rest string) (string, error) {
 	return strings.Join(numbers, rest), nil
 }
 
-// number is that of the descriptor called NAME or NAME:INDEX.
-func (p passed) number(called string) (string, error) {
+// findNumber is that of the descriptor called NAME or NAME:INDEX.
+func (p passed) findNumber(called string) (string, error) {
 	name, index, indexed := strings.Cut(called, ":")
 	skip, err := strconv.ParseUint(index, 10, 16)
 	if indexed && err != nil {
@@ -141,16 +141,16 @@ func (p passed) number(called string) (string, error) {
 		same++
 	}
 	if same > 0 {
-		return "", wrong("they are counted from 0", "%s has %s, so there is no %d", name, sockets(same), skip)
+		return "", wrong("they are counted from 0", "%s has %s, so there is no %d", name, countSockets(same), skip)
 	}
-	cure := suggest(name, p.names)
+	cure := suggestWord(name, p.names)
 	if name == "" || cure == "" {
 		cure = fmt.Sprintf("the first socket is {fd:%s}", p.names[0])
 	}
 	return "", wrong(cure, "no socket is called %q", name)
 }
 
-func sockets(n int) string {
+func countSockets(n int) string {
 	if n == 1 {
 		return "one socket"
 	}
@@ -158,7 +158,7 @@ func sockets(n int) string {
 }
 
 // expandProgram is expand, and the forms are put in too.
-func (r *reading) expandProgram(text string) (string, error) { return r.replace(text, true) }
+func (r *reading) expandProgram(text string) (string, error) { return r.expandForms(text, true) }
 
 // unexpandProgram is the inverse of expandProgram.
 func unexpandProgram(s string) string {
@@ -169,24 +169,24 @@ func unexpandProgram(s string) string {
 			continue
 		}
 		run := len(s[i:]) - len(strings.TrimLeft(s[i:], "{"))
-		if _, _, length := form(s[i+run:]); length > 0 {
+		if _, _, length := parseForm(s[i+run:]); length > 0 {
 			b.WriteByte('{')
 		}
 		b.WriteString(s[i : i+run])
 		i += run - 1
 	}
-	return unexpand(b.String())
+	return escapeText(b.String())
 }
 
 // argument is any text, of a program that may be told its descriptors in it.
 var argument = codec[string]{func(r *reading, v value) (string, bool) {
 	if v.kind != unstable.String {
-		r.bad(v, wrong("want a string", "is %s", v.word()))
+		r.addValueError(v, wrong("want a string", "is %s", v.kindName()))
 		return "", false
 	}
 	s, err := r.expandProgram(v.text)
 	if err != nil {
-		r.bad(v, err)
+		r.addValueError(v, err)
 	}
 	return s, err == nil
-}, func(s string) string { return quote(unexpandProgram(s)) }}
+}, func(s string) string { return quoteString(unexpandProgram(s)) }}

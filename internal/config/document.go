@@ -44,7 +44,7 @@ const (
 	inline                // closed
 )
 
-func (t *table) find(name string) *entry {
+func (t *table) findEntry(name string) *entry {
 	for _, e := range t.entries {
 		if e.name == name {
 			return e
@@ -53,26 +53,26 @@ func (t *table) find(name string) *entry {
 	return nil
 }
 
-func (t *table) add(name string, at int, v value) *entry {
+func (t *table) addEntry(name string, at int, v value) *entry {
 	e := &entry{name: name, at: at, value: v}
 	t.entries = append(t.entries, e)
 	return e
 }
 
-// document reads the text of a file into its top table. What TOML itself
+// parseDocument reads the text of a file into its top table. What TOML itself
 // forbids is reported; whole is false after an error of syntax, behind which
 // nothing is read.
-func (r *reading) document() (top *table, whole bool) {
+func (r *reading) parseDocument() (top *table, whole bool) {
 	top = &table{origin: headed}
 	if at := invalidUTF8(r.text); at >= 0 {
-		r.report(at, "", "not UTF-8", "save the file as UTF-8")
+		r.addError(at, "", "not UTF-8", "save the file as UTF-8")
 		return top, false
 	}
 	var p unstable.Parser
 	p.Reset(r.text)
 	d := builder{reading: r, parser: &p, top: top, current: top}
 	for p.NextExpression() {
-		d.expression(p.Expression())
+		d.addExpression(p.Expression())
 	}
 	var bad *unstable.ParserError
 	if !errors.As(p.Error(), &bad) {
@@ -82,7 +82,7 @@ func (r *reading) document() (top *table, whole bool) {
 	if bad.Highlight != nil {
 		at = int(p.Range(bad.Highlight).Offset)
 	}
-	r.report(at, "", bad.Message, syntaxCure(bad.Message))
+	r.addError(at, "", bad.Message, syntaxCure(bad.Message))
 	return top, false
 }
 
@@ -116,54 +116,54 @@ type builder struct {
 	section int    // counts headers
 }
 
-func (d *builder) expression(n *unstable.Node) {
+func (d *builder) addExpression(n *unstable.Node) {
 	switch n.Kind {
 	case unstable.KeyValue:
-		d.keyValue(d.current, n)
+		d.addKeyValue(d.current, n)
 	case unstable.Table, unstable.ArrayTable:
 		d.section++
-		d.header(n)
+		d.addHeader(n)
 	}
 }
 
-// header makes the table that a [header] or [[header]] opens. After a mistake the keys below
+// addHeader makes the table that a [header] or [[header]] opens. After a mistake the keys below
 // it still have somewhere to go, so that theirs are found too.
-func (d *builder) header(n *unstable.Node) {
+func (d *builder) addHeader(n *unstable.Node) {
 	keys := keysOf(n.Key())
 	path, last := keys[:len(keys)-1], keys[len(keys)-1]
 	at := int(last.Raw.Offset)
 	parent := d.top
 	for _, k := range path {
-		parent = d.enter(parent, k, implied)
+		parent = d.enterTable(parent, k, implied)
 	}
 	d.current = &table{origin: headed, at: at}
 	name := string(last.Data)
-	e := parent.find(name)
+	e := parent.findEntry(name)
 	list := n.Kind == unstable.ArrayTable
 	switch {
 	case e == nil && list:
-		parent.add(name, at, value{kind: unstable.ArrayTable, at: at, items: []value{{kind: unstable.Table, at: at, table: d.current}}})
+		parent.addEntry(name, at, value{kind: unstable.ArrayTable, at: at, items: []value{{kind: unstable.Table, at: at, table: d.current}}})
 	case e == nil:
-		parent.add(name, at, value{kind: unstable.Table, at: at, table: d.current})
+		parent.addEntry(name, at, value{kind: unstable.Table, at: at, table: d.current})
 	case list && e.value.kind == unstable.ArrayTable:
 		e.value.items = append(e.value.items, value{kind: unstable.Table, at: at, table: d.current})
 	case !list && e.value.kind == unstable.Table && e.value.table.origin == implied:
 		e.value.table.origin, d.current = headed, e.value.table
 	default:
-		d.repeated(at, e)
+		d.reportRepeated(at, e)
 		if !list && e.value.kind == unstable.Table {
 			d.current = e.value.table
 		}
 	}
 }
 
-// enter returns the table behind one part of a header or dotted key.
-func (d *builder) enter(parent *table, k *unstable.Node, as origin) *table {
+// enterTable returns the table behind one part of a header or dotted key.
+func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table {
 	name, at := string(k.Data), int(k.Raw.Offset)
-	e := parent.find(name)
+	e := parent.findEntry(name)
 	if e == nil {
 		t := &table{origin: as, section: d.section, at: at}
-		parent.add(name, at, value{kind: unstable.Table, at: at, table: t})
+		parent.addEntry(name, at, value{kind: unstable.Table, at: at, table: t})
 		return t
 	}
 	switch v := e.value; {
@@ -174,34 +174,34 @@ func (d *builder) enter(parent *table, k *unstable.Node, as origin) *table {
 	case v.kind == unstable.Table && v.table.origin == dotted && v.table.section == d.section:
 		return v.table
 	}
-	d.repeated(at, e)
+	d.reportRepeated(at, e)
 	return &table{origin: as, section: d.section, at: at}
 }
 
-func (d *builder) repeated(at int, first *entry) {
-	line, column, _ := locate(d.text, first.at)
-	d.report(at, first.name, fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
+func (d *builder) reportRepeated(at int, first *entry) {
+	line, column, _ := locateOffset(d.text, first.at)
+	d.addError(at, first.name, fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
 }
 
-// keyValue adds what "key = value" says to t.
-func (d *builder) keyValue(t *table, n *unstable.Node) {
+// addKeyValue adds what "key = value" says to t.
+func (d *builder) addKeyValue(t *table, n *unstable.Node) {
 	keys := keysOf(n.Key())
 	for _, k := range keys[:len(keys)-1] {
-		t = d.enter(t, k, dotted)
+		t = d.enterTable(t, k, dotted)
 	}
 	last := keys[len(keys)-1]
 	at := int(last.Raw.Offset)
-	v := d.value(n.Value(), d.valueAt(last))
-	if e := t.find(string(last.Data)); e != nil {
-		d.repeated(at, e)
+	v := d.copyValue(n.Value(), d.findValue(last))
+	if e := t.findEntry(string(last.Data)); e != nil {
+		d.reportRepeated(at, e)
 		return
 	}
-	t.add(string(last.Data), at, v)
+	t.addEntry(string(last.Data), at, v)
 }
 
-// valueAt finds where the value of a key begins: lists have no place in the
+// findValue finds where the value of a key begins: lists have no place in the
 // parser's tree.
-func (d *builder) valueAt(key *unstable.Node) int {
+func (d *builder) findValue(key *unstable.Node) int {
 	at := int(key.Raw.Offset + key.Raw.Length)
 	for at < len(d.text) && strings.IndexByte(" \t=", d.text[at]) >= 0 {
 		at++
@@ -209,20 +209,20 @@ func (d *builder) valueAt(key *unstable.Node) int {
 	return at
 }
 
-// value copies n, which the parser will use again; at is its place, where n
+// copyValue copies n, which the parser will use again; at is its place, where n
 // itself has none.
-func (d *builder) value(n *unstable.Node, at int) value {
+func (d *builder) copyValue(n *unstable.Node, at int) value {
 	v := value{kind: n.Kind, at: at, text: string(n.Data)}
 	switch n.Kind {
 	case unstable.Array:
 		for items := n.Children(); items.Next(); {
-			v.items = append(v.items, d.value(items.Node(), at))
+			v.items = append(v.items, d.copyValue(items.Node(), at))
 		}
 	case unstable.InlineTable:
 		v.at = int(n.Raw.Offset)
 		v.table = &table{origin: headed, at: v.at}
 		for items := n.Children(); items.Next(); {
-			d.keyValue(v.table, items.Node())
+			d.addKeyValue(v.table, items.Node())
 		}
 		v.table.origin = inline
 	default:
@@ -239,8 +239,8 @@ func keysOf(keys unstable.Iterator) []*unstable.Node {
 	return all
 }
 
-// word is the kind of a value for the user.
-func (v value) word() string {
+// kindName is the kind of a value for the user.
+func (v value) kindName() string {
 	switch v.kind {
 	case unstable.String:
 		return "a string"
@@ -260,9 +260,9 @@ func (v value) word() string {
 	return "a date"
 }
 
-// inside returns the place of the i-th byte of a string, as far as it can be
+// offsetOf returns the place of the i-th byte of a string, as far as it can be
 // told: with escapes in it, that of the string.
-func (v value) inside(i int) int {
+func (v value) offsetOf(i int) int {
 	if len(v.raw) == len(v.text)+2 && v.raw[1:len(v.raw)-1] == v.text {
 		return v.at + 1 + i
 	}

@@ -56,7 +56,7 @@ func (e Errors) orNil() error {
 	return e
 }
 
-func (e *Error) place() string {
+func (e *Error) formatPlace() string {
 	switch {
 	case e.File == "":
 		return "this host"
@@ -69,13 +69,13 @@ func (e *Error) place() string {
 // Error is the place and the reason, then the line with a caret below the
 // column, then the cure.
 func (e *Error) Error() string {
-	text := e.place() + ": "
+	text := e.formatPlace() + ": "
 	if e.Key != "" {
 		text += e.Key + ": "
 	}
 	text += e.Text
 	if e.Line != 0 {
-		source, caret := e.excerpt()
+		source, caret := e.excerptLine()
 		text += "\n    " + source + "\n    " + caret
 	}
 	if e.Cure != "" {
@@ -88,9 +88,9 @@ func (e *Error) Error() string {
 // is shown.
 const excerptWidth = 100
 
-// excerpt returns the line as it can be shown, and the line below it. Tabs stay
+// excerptLine returns the line as it can be shown, and the line below it. Tabs stay
 // tabs in both, so the caret stands right whatever their width.
-func (e *Error) excerpt() (source, caret string) {
+func (e *Error) excerptLine() (source, caret string) {
 	line := []rune(e.Source)
 	at := min(e.Column-1, len(line))
 	start, end := 0, len(line)
@@ -122,8 +122,8 @@ func (e *Error) excerpt() (source, caret string) {
 	return above.String(), below.String() + "^"
 }
 
-// locate returns the line and column of the byte at offset, and that line.
-func locate(text []byte, offset int) (line, column int, source string) {
+// locateOffset returns the line and column of the byte at offset, and that line.
+func locateOffset(text []byte, offset int) (line, column int, source string) {
 	offset = min(offset, len(text))
 	start := bytes.LastIndexByte(text[:offset], '\n') + 1
 	rest, _, _ := bytes.Cut(text[start:], []byte("\n"))

@@ -20,8 +20,8 @@ type group struct {
 	spec.Socket
 }
 
-// on is the condition that an address of the group fits.
-func on(words string, fits func(a spec.Address) bool) func(*group) string {
+// fitsSocket is the condition that an address of the group fits.
+func fitsSocket(words string, fits func(a spec.Address) bool) func(*group) string {
 	return func(g *group) string {
 		for _, a := range g.listen {
 			if fits(a.Address) {
@@ -33,24 +33,24 @@ func on(words string, fits func(a spec.Address) bool) func(*group) string {
 }
 
 var (
-	onTCP      = on("tcp://", spec.Address.TCP)
-	onUDP      = on("udp://", spec.Address.UDP)
-	onInternet = on("tcp:// and udp://", spec.Address.Internet)
-	onUnix     = on("unix sockets", spec.Address.Unix)
-	onStream   = on("sockets with connections", spec.Address.Stream)
-	onFIFO     = on("fifo://", isFIFO)
-	onPath     = on("paths", func(a spec.Address) bool { return a.Node() != "" })
-	onIPv6     = on("addresses of IPv6", isIPv6)
-	onBuffered = on("tcp://, udp:// and unix sockets", func(a spec.Address) bool { return a.Internet() || a.Unix() })
-	onStamped  = on("tcp://, udp:// and unixgram://", func(a spec.Address) bool {
-		return a.Internet() || a.Network == spec.UnixGram
+	onTCP      = fitsSocket("tcp://", spec.Address.IsTCP)
+	onUDP      = fitsSocket("udp://", spec.Address.IsUDP)
+	onInternet = fitsSocket("tcp:// and udp://", spec.Address.IsInternet)
+	onUnix     = fitsSocket("unix sockets", spec.Address.IsUnix)
+	onStream   = fitsSocket("sockets with connections", spec.Address.IsStream)
+	onFIFO     = fitsSocket("fifo://", isFIFO)
+	onPath     = fitsSocket("paths", func(a spec.Address) bool { return a.Node() != "" })
+	onIPv6     = fitsSocket("addresses of IPv6", isIPv6)
+	onBuffered = fitsSocket("tcp://, udp:// and unix sockets", func(a spec.Address) bool { return a.IsInternet() || a.IsUnix() })
+	onStamped  = fitsSocket("tcp://, udp:// and unixgram://", func(a spec.Address) bool {
+		return a.IsInternet() || a.Network == spec.UnixGram
 	})
 )
 
 func isFIFO(a spec.Address) bool { return a.Network == spec.FIFO }
 
 func isIPv6(a spec.Address) bool {
-	return a.Internet() && a.Network != spec.TCP4 && a.Network != spec.UDP4 && !a.IP.Is4()
+	return a.IsInternet() && a.Network != spec.TCP4 && a.Network != spec.UDP4 && !a.IP.Is4()
 }
 
 func withKeepAlive(g *group) string {

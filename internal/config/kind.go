@@ -13,8 +13,8 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// quote prints s as a basic string of TOML.
-func quote(s string) string {
+// quoteString prints s as a basic string of TOML.
+func quoteString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
 	for _, r := range s {
@@ -42,12 +42,12 @@ func plain[T any](want string, parse func(s string) (T, error), print func(T) st
 	return codec[T]{func(r *reading, v value) (T, bool) {
 		var none T
 		if v.kind != unstable.String {
-			r.bad(v, wrong("want "+want, "is %s", v.word()))
+			r.addValueError(v, wrong("want "+want, "is %s", v.kindName()))
 			return none, false
 		}
 		got, err := parse(v.text)
 		if err != nil {
-			r.bad(v, err)
+			r.addValueError(v, err)
 			return none, false
 		}
 		return got, true
@@ -56,7 +56,7 @@ func plain[T any](want string, parse func(s string) (T, error), print func(T) st
 
 var boolean = codec[bool]{func(r *reading, v value) (bool, bool) {
 	if v.kind != unstable.Bool {
-		r.bad(v, wrong("want true or false", "is %s", v.word()))
+		r.addValueError(v, wrong("want true or false", "is %s", v.kindName()))
 		return false, false
 	}
 	return v.text == "true", true
@@ -79,7 +79,7 @@ func choice[T ~string](words ...T) codec[T] {
 			return T(s), nil
 		}
 		return "", wrong("want one of "+strings.Join(list, ", "), "unknown word %q", s)
-	}, func(word T) string { return quote(string(word)) })
+	}, func(word T) string { return quoteString(string(word)) })
 }
 
 // without is a kind of which one word is kept as "".
@@ -93,10 +93,10 @@ func without[T ~string](word T, kind codec[T]) codec[T] {
 	}, func(kept T) string { return kind.print(cmp.Or(kept, word)) }}
 }
 
-// integer reads an integer of TOML.
-func integer(v value) (int64, error) {
+// parseInteger reads an integer of TOML.
+func parseInteger(v value) (int64, error) {
 	if v.kind != unstable.Integer {
-		return 0, wrong("want an integer", "is %s", v.word())
+		return 0, wrong("want an integer", "is %s", v.kindName())
 	}
 	digits := strings.ReplaceAll(strings.TrimPrefix(v.text, "+"), "_", "")
 	if bare := strings.TrimPrefix(digits, "-"); len(bare) > 1 && bare[0] == '0' && bare[1] >= '0' && bare[1] <= '9' {
@@ -112,12 +112,12 @@ func integer(v value) (int64, error) {
 // number is an integer from least to most.
 func number[T int | uint32](least, most int64) codec[T] {
 	return codec[T]{func(r *reading, v value) (T, bool) {
-		n, err := integer(v)
+		n, err := parseInteger(v)
 		if err == nil && (n < least || n > most) {
 			err = wrong("", "%d is out of range, %d to %d", n, least, most)
 		}
 		if err != nil {
-			r.bad(v, err)
+			r.addValueError(v, err)
 		}
 		return T(n), err == nil
 	}, func(n T) string { return fmt.Sprint(n) }}
@@ -149,7 +149,7 @@ var size = codec[int]{func(r *reading, v value) (int, bool) {
 		n, err = parseSize(v.text)
 	} else {
 		var i int64
-		if i, err = integer(v); err != nil {
+		if i, err = parseInteger(v); err != nil {
 			err = wrong(`want bytes such as 65536, or "64K", "1M", "2G"`, "%s", err)
 		}
 		n = uint64(i) // a negative one is too large
@@ -158,7 +158,7 @@ var size = codec[int]{func(r *reading, v value) (int, bool) {
 		err = wrong("", "%s is out of range, 1 byte to 2147483647", v.raw)
 	}
 	if err != nil {
-		r.bad(v, err)
+		r.addValueError(v, err)
 	}
 	return int(n), err == nil
 }, func(n int) string { return strconv.Itoa(n) }}
@@ -194,9 +194,9 @@ func duration(least time.Duration, forever string) codec[time.Duration] {
 		return d, nil
 	}, func(d time.Duration) string {
 		if d == 0 && forever != "" {
-			return quote(forever)
+			return quoteString(forever)
 		}
-		return quote(d.String())
+		return quoteString(d.String())
 	})
 }
 
@@ -217,7 +217,7 @@ func seconds(most time.Duration) codec[time.Duration] {
 	return codec[time.Duration]{func(r *reading, v value) (time.Duration, bool) {
 		got, ok := d.read(r, v)
 		if ok && (got%time.Second != 0 || got > most) {
-			r.bad(v, wrong("", "%q is not a whole number of seconds up to %d", v.text, most/time.Second))
+			r.addValueError(v, wrong("", "%q is not a whole number of seconds up to %d", v.text, most/time.Second))
 			return 0, false
 		}
 		return got, ok
@@ -234,7 +234,7 @@ var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 	n, err := strconv.ParseUint(digits, 8, 32)
 	switch {
 	case v.kind != unstable.String && v.kind != unstable.Integer:
-		err = wrong(want, "is %s", v.word())
+		err = wrong(want, "is %s", v.kindName())
 	case !octal:
 		err = wrong(want, "%s is not marked as octal", v.raw)
 	case err != nil:
@@ -243,7 +243,7 @@ var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 		err = wrong("", "%s has more than the permission bits, 0777", v.raw)
 	}
 	if err != nil {
-		r.bad(v, err)
+		r.addValueError(v, err)
 	}
 	return fs.FileMode(n), err == nil
 }, func(m fs.FileMode) string { return fmt.Sprintf(`"%04o"`, uint32(m)) }}
@@ -252,7 +252,7 @@ var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 var folderMode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 	m, ok := mode.read(r, v)
 	if ok && m == 0 {
-		r.bad(v, wrong("", "%s lets nobody in, not even us", v.raw))
+		r.addValueError(v, wrong("", "%s lets nobody in, not even us", v.raw))
 		return 0, false
 	}
 	return m, ok
@@ -277,13 +277,13 @@ const firstRealTime, lastSignal = 34, 64 // as the C library counts, signal(7)
 var signal = codec[syscall.Signal]{func(r *reading, v value) (syscall.Signal, bool) {
 	s, err := parseSignal(v)
 	if err != nil {
-		r.bad(v, err)
+		r.addValueError(v, err)
 	}
 	return s, err == nil
 }, func(s syscall.Signal) string {
 	for _, known := range signals {
 		if s == known.number {
-			return quote(known.name)
+			return quoteString(known.name)
 		}
 	}
 	return strconv.Itoa(int(s))
@@ -292,7 +292,7 @@ var signal = codec[syscall.Signal]{func(r *reading, v value) (syscall.Signal, bo
 func parseSignal(v value) (syscall.Signal, error) {
 	const want = `want a signal such as "TERM", "SIGTERM" or 15`
 	if v.kind != unstable.String && v.kind != unstable.Integer {
-		return 0, wrong(want, "is %s", v.word())
+		return 0, wrong(want, "is %s", v.kindName())
 	}
 	name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")
 	var words []string
@@ -310,7 +310,7 @@ func parseSignal(v value) (syscall.Signal, error) {
 	if err == nil && n >= firstRealTime && n <= lastSignal {
 		return syscall.Signal(n), nil
 	}
-	cure := suggest(name, words)
+	cure := suggestWord(name, words)
 	if cure == "" {
 		cure = want
 	}

@@ -14,7 +14,7 @@ import (
 func list[T any](item codec[T]) codec[[]T] {
 	return codec[[]T]{func(r *reading, v value) ([]T, bool) {
 		if v.kind != unstable.Array {
-			r.bad(v, listInstead(v))
+			r.addValueError(v, listInstead(v))
 			return nil, false
 		}
 		var all []T
@@ -38,11 +38,11 @@ func listInstead(v value) error {
 	if v.kind == unstable.String {
 		words := strings.Fields(v.text)
 		for i, w := range words {
-			words[i] = quote(w)
+			words[i] = quoteString(w)
 		}
 		return wrong("write ["+strings.Join(words, ", ")+"]", "is a string, not a list")
 	}
-	return wrong(`want a list such as ["a", "b"]`, "is %s", v.word())
+	return wrong(`want a list such as ["a", "b"]`, "is %s", v.kindName())
 }
 
 // distinct is a list in which nothing may stand twice.
@@ -54,7 +54,7 @@ func distinct[T any](item codec[T]) codec[[]T] {
 		for i, one := range got {
 			printed := item.print(one)
 			if good && seen[printed] {
-				r.bad(v.items[i], wrong("", "repeated: %s", printed))
+				r.addValueError(v.items[i], wrong("", "repeated: %s", printed))
 				return nil, false
 			}
 			seen[printed] = true
@@ -69,7 +69,7 @@ var capability = plain(`a capability such as "CAP_NET_BIND_SERVICE"`, func(s str
 		return "", wrong("capabilities(7) lists them", "there is no capability %q", s)
 	}
 	return "CAP_" + strings.TrimPrefix(strings.ToUpper(s), "CAP_"), nil
-}, quote)
+}, quoteString)
 
 // environment is a list of "NAME=value", or a table; it is kept sorted.
 var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
@@ -81,13 +81,13 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 		expanded := ""
 		if err == nil {
 			expanded, err = r.expandProgram(text)
-			err = shifted(err, strings.LastIndex(at.text, text))
+			err = shiftMistake(err, strings.LastIndex(at.text, text))
 		}
 		if err == nil && seen[name] {
 			err = wrong("", "repeated: %s", name)
 		}
 		if err != nil {
-			r.bad(at, err)
+			r.addValueError(at, err)
 		}
 		seen[name] = true
 		env = append(env, name+"="+expanded)
@@ -96,7 +96,7 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 	case v.table != nil:
 		for _, e := range v.table.entries {
 			if e.value.kind != unstable.String {
-				r.bad(e.value, wrong(`want a string, as in NAME = "value"`, "is %s", e.value.word()))
+				r.addValueError(e.value, wrong(`want a string, as in NAME = "value"`, "is %s", e.value.kindName()))
 				continue
 			}
 			add(e.value, e.name, e.value.text)
@@ -105,13 +105,13 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 		for _, item := range v.items {
 			name, text, found := strings.Cut(item.text, "=")
 			if item.kind != unstable.String || !found {
-				r.bad(item, wrong("", `want "NAME=value"`))
+				r.addValueError(item, wrong("", `want "NAME=value"`))
 				continue
 			}
 			add(item, name, text)
 		}
 	default:
-		r.bad(v, wrong(`want a list, ["NAME=value"], or a table, { NAME = "value" }`, "is %s", v.word()))
+		r.addValueError(v, wrong(`want a list, ["NAME=value"], or a table, { NAME = "value" }`, "is %s", v.kindName()))
 	}
 	slices.Sort(env)
 	return env, len(r.errs) == before
@@ -136,24 +136,24 @@ func checkVariable(name string) error {
 // limits is a table of resources; it is kept sorted.
 var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) {
 	if v.table == nil {
-		r.bad(v, wrong("want a table such as { nofile = 1024 }", "is %s", v.word()))
+		r.addValueError(v, wrong("want a table such as { nofile = 1024 }", "is %s", v.kindName()))
 		return nil, false
 	}
 	var all []spec.Limit
 	before := len(r.errs)
-	resources := spec.Resources()
+	resources := spec.ListResources()
 	for _, e := range v.table.entries {
 		if !slices.Contains(resources, e.name) {
-			cure := suggest(strings.TrimPrefix(strings.ToLower(e.name), "rlimit_"), resources)
+			cure := suggestWord(strings.TrimPrefix(strings.ToLower(e.name), "rlimit_"), resources)
 			if cure == "" {
 				cure = "there are " + strings.Join(resources, ", ")
 			}
-			r.report(e.at, r.key+"."+e.name, "unknown limit", cure)
+			r.addError(e.at, r.key+"."+e.name, "unknown limit", cure)
 			continue
 		}
 		soft, hard, err := parseLimit(e.value)
 		if err != nil {
-			r.bad(e.value, err)
+			r.addValueError(e.value, err)
 		}
 		all = append(all, spec.Limit{Resource: e.name, Soft: soft, Hard: hard})
 	}
@@ -174,14 +174,14 @@ var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) 
 func parseLimit(v value) (soft, hard uint64, err error) {
 	const want = `want a number, a size such as "64M", "infinity", or "soft:hard" of these`
 	if v.kind == unstable.Integer {
-		n, err := integer(v)
+		n, err := parseInteger(v)
 		if err == nil && n < 0 {
 			err = wrong(want, "%d is less than 0", n)
 		}
 		return uint64(n), uint64(n), err
 	}
 	if v.kind != unstable.String {
-		return 0, 0, wrong(want, "is %s", v.word())
+		return 0, 0, wrong(want, "is %s", v.kindName())
 	}
 	first, second, both := strings.Cut(v.text, ":")
 	soft, err = parseAmount(first)
@@ -214,9 +214,9 @@ func printLimit(l spec.Limit) string {
 	}
 	switch {
 	case l.Soft != l.Hard:
-		return quote(one(l.Soft) + ":" + one(l.Hard))
+		return quoteString(one(l.Soft) + ":" + one(l.Hard))
 	case l.Soft > 1<<63-1:
-		return quote(one(l.Soft))
+		return quoteString(one(l.Soft))
 	}
 	return one(l.Soft)
 }

@@ -19,24 +19,24 @@ const maxFile = 1 << 20
 // twice is read once. Its error is an [Errors] with everything that is wrong in
 // all of them, two services of one name or one address among it.
 func Load(paths []string, env Env) ([]Source, error) {
-	files, errs := find(paths, env)
+	files, errs := findFiles(paths, env)
 	var all []*parsed
 	first := make(map[string]*parsed, len(files))
 	for _, file := range files {
 		text, err := readFile(file)
 		if err != nil {
-			errs = append(errs, unreadable(file, err))
+			errs = append(errs, newFileError(file, err))
 			continue
 		}
-		p := read(file, text, env)
+		p := parseFile(file, text, env)
 		if twin := first[p.name]; twin != nil {
-			p.whole("", fmt.Sprintf("a second service called %s: the first is %s", p.name, twin.file), "the name of a file is that of its service; give it another")
+			p.addFileError("", fmt.Sprintf("a second service called %s: the first is %s", p.name, twin.file), "the name of a file is that of its service; give it another")
 		} else {
 			first[p.name] = p
 		}
 		all = append(all, p)
 	}
-	collide(all)
+	checkCollisions(all)
 	sources := make([]Source, len(all))
 	for i, p := range all {
 		errs = append(errs, p.errs...)
@@ -48,14 +48,14 @@ func Load(paths []string, env Env) ([]Source, error) {
 	return sources, nil
 }
 
-// find lists the files that paths mean, each once.
-func find(paths []string, env Env) (files []string, errs Errors) {
+// findFiles lists the files that paths mean, each once.
+func findFiles(paths []string, env Env) (files []string, errs Errors) {
 	seen := make(map[string]bool)
 	for _, path := range paths {
 		found, bad := expandFolder(path)
 		errs = append(errs, bad...)
 		for _, file := range found {
-			if id := identity(file, env); !seen[id] {
+			if id := identifyFile(file, env); !seen[id] {
 				seen[id] = true
 				files = append(files, file)
 			}
@@ -64,9 +64,9 @@ func find(paths []string, env Env) (files []string, errs Errors) {
 	return files, errs
 }
 
-// identity tells files apart: by where they are and by what they call the
+// identifyFile tells files apart: by where they are and by what they call the
 // service, since a link to a file may give it another name.
-func identity(file string, env Env) string {
+func identifyFile(file string, env Env) string {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(env.Dir, file)
 	}
@@ -80,14 +80,14 @@ func identity(file string, env Env) string {
 func expandFolder(path string) (files []string, errs Errors) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, Errors{unreadable(path, err)}
+		return nil, Errors{newFileError(path, err)}
 	}
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, Errors{unreadable(path, err)}
+		return nil, Errors{newFileError(path, err)}
 	}
 	for _, e := range entries {
 		file := filepath.Join(path, e.Name())
@@ -103,7 +103,7 @@ func expandFolder(path string) (files []string, errs Errors) {
 		}
 	}
 	if files == nil && errs == nil {
-		return nil, Errors{unreadable(path, errors.New("there is no *.toml in this folder"))}
+		return nil, Errors{newFileError(path, errors.New("there is no *.toml in this folder"))}
 	}
 	return files, errs
 }
@@ -122,7 +122,7 @@ func readFile(path string) ([]byte, error) {
 	return text, err
 }
 
-func unreadable(file string, err error) *Error {
+func newFileError(file string, err error) *Error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		err = fmt.Errorf("%s: %w", path.Op, path.Err)

@@ -88,7 +88,7 @@ func TestEcho(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := spec.Options{Timestamping: "off"}
-		if a.Unix() {
+		if a.IsUnix() {
 			o = spec.Options{SocketMode: 0o666, SocketModeSet: true, DirectoryMode: 0o755, RefuseRights: true}
 		}
 		want.Sockets = append(want.Sockets, spec.Socket{Address: a, Name: "echo", Options: o})
@@ -270,7 +270,7 @@ func compareWithKernel(t *testing.T, first, second string, o spec.Options) {
 		}
 		failed = err
 	}
-	why := overlap(addresses[1], &o, addresses[0], &o)
+	why := explainOverlap(addresses[1], &o, addresses[0], &o)
 	if want := failed != nil || first == second; (why != "") != want {
 		t.Errorf("%s and %s, %+v: said %q, but the kernel says %v", first, second, o, why, failed)
 	}
@@ -292,7 +292,7 @@ func bind(a spec.Address, o spec.Options) (io.Closer, error) {
 	if o.BindIPv6Only == "ipv6-only" && !a.IP.IsValid() && isIPv6(a) {
 		network = network[:3] + "6"
 	}
-	if a.UDP() {
+	if a.IsUDP() {
 		return config.ListenPacket(context.Background(), network, rest)
 	}
 	return config.Listen(context.Background(), network, rest)

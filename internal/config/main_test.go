@@ -21,8 +21,8 @@ func minimal(socket, service, sandbox string) string {
 // name and is what relative paths are relative to. It is pure. Its error is an
 // [Errors] with everything that is wrong.
 func parseText(name string, text []byte, env Env) (spec.Service, error) {
-	r := read(name, text, env)
-	collide([]*parsed{r})
+	r := parseFile(name, text, env)
+	checkCollisions([]*parsed{r})
 	if err := r.errs.orNil(); err != nil {
 		return spec.Service{}, err
 	}

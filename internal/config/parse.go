@@ -18,7 +18,7 @@ type parsed struct {
 	claims  []claim // one for each socket, in order
 }
 
-func read(name string, text []byte, env Env) *parsed {
+func parseFile(name string, text []byte, env Env) *parsed {
 	path := name
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(env.Dir, path)
@@ -32,20 +32,20 @@ func read(name string, text []byte, env Env) *parsed {
 	}
 	p := &parsed{reading: r, service: spec.Service{File: path, Process: spec.Process{Name: r.name}}}
 	if err := checkName(r.name); err != nil {
-		r.whole("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
+		r.addFileError("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
 	}
-	top, whole := r.document()
+	top, whole := r.parseDocument()
 	if !whole {
 		return p // what is missing may stand in the rest
 	}
-	tables := r.top(top)
-	p.passed = p.passedBy(tables)
+	tables := r.readTables(top)
+	p.passed = p.readPassed(tables)
 	p.readService(tables)
-	if _, there := tables["socket"]; !there && !misspelt(p.errs, "socket") {
-		p.whole("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
+	if _, there := tables["socket"]; !there && !isMisspelt(p.errs, "socket") {
+		p.addFileError("socket", "there is none, so nobody could ever start the service", `write [[socket]] and below it listen = ["tcp://127.0.0.1:3000"]`)
 	}
 	p.readSockets(tables["socket"])
-	p.check()
+	p.checkTables()
 	p.service.Complete()
 	return p
 }
@@ -65,30 +65,30 @@ func checkName(name string) error {
 // readService reads [service], [sandbox] and [container].
 func (p *parsed) readService(tables map[string][]*table) {
 	s := &p.service
-	defaults(serviceKeys(), s)
-	defaults(sandboxKeys(), s)
+	setDefaults(serviceKeys(), s)
+	setDefaults(sandboxKeys(), s)
 	if tables["container"] != nil {
 		s.Container = new(spec.Container)
-		defaults(containerKeys(), s)
+		setDefaults(containerKeys(), s)
 	}
 	for _, part := range []struct {
 		name string
 		keys []field[spec.Service]
 	}{{"service", serviceKeys()}, {"sandbox", sandboxKeys()}, {"container", containerKeys()}} {
 		for _, t := range tables[part.name] {
-			for key, v := range fill(p.reading, part.name, part.keys, t, s) {
+			for key, v := range fillSection(p.reading, part.name, part.keys, t, s) {
 				p.given[part.name+"."+key] = v
 			}
 		}
 	}
 	for _, t := range tables["service"] {
-		settle(p.reading, "service", serviceKeys(), t, s)
+		checkMeaning(p.reading, "service", serviceKeys(), t, s)
 	}
 	for _, t := range tables["sandbox"] {
-		settle(p.reading, "sandbox", sandboxKeys(), t, s)
+		checkMeaning(p.reading, "sandbox", sandboxKeys(), t, s)
 	}
 	for _, t := range tables["container"] {
-		settle(p.reading, "container", containerKeys(), t, s)
+		checkMeaning(p.reading, "container", containerKeys(), t, s)
 	}
 	if s.Sandbox.Network == "host" {
 		s.Seal = "off"
@@ -103,27 +103,27 @@ func (p *parsed) readService(tables map[string][]*table) {
 func (p *parsed) readSockets(tables []*table) {
 	for _, t := range tables {
 		var g group
-		defaults(socketKeys(), &g)
+		setDefaults(socketKeys(), &g)
 		g.Name = p.name
 		// What a client passes in is a socket of the host's, or worse: the seal
 		// refuses it unless the configuration names it.
 		g.Options.RefuseRights = p.service.Seal != "off"
 		before := len(p.errs)
-		given := fill(p.reading, "socket", socketKeys(), t, &g)
-		if _, ok := given["listen"]; !ok && !misspelt(p.errs[before:], "listen") || ok && len(g.listen) == 0 && len(p.errs) == before {
-			p.report(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
+		given := fillSection(p.reading, "socket", socketKeys(), t, &g)
+		if _, ok := given["listen"]; !ok && !isMisspelt(p.errs[before:], "listen") || ok && len(g.listen) == 0 && len(p.errs) == before {
+			p.addError(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
 		}
 		if len(g.listen) == 0 {
 			continue // what fits it cannot be told
 		}
-		settle(p.reading, "socket", socketKeys(), t, &g)
+		checkMeaning(p.reading, "socket", socketKeys(), t, &g)
 		p.checkGroup(&g, given)
 		keyed := make(map[string]value, len(given))
 		for name, v := range given {
 			keyed["socket."+name] = v
 		}
 		for _, a := range g.listen {
-			p.service.Sockets = append(p.service.Sockets, g.socket(a))
+			p.service.Sockets = append(p.service.Sockets, g.makeSocket(a))
 			c := claim{place: a, file: p, links: given["symlinks"].at, target: a.at, given: keyed}
 			if v, ok := given["target"]; ok {
 				c.target = v.at
@@ -133,13 +133,13 @@ func (p *parsed) readSockets(tables []*table) {
 	}
 }
 
-// socket is one address of the group with those options that fit it.
-func (g *group) socket(a place) spec.Socket {
+// makeSocket is one address of the group with those options that fit it.
+func (g *group) makeSocket(a place) spec.Socket {
 	one := group{listen: []place{a}, Socket: g.Socket}
 	one.Address = a.Address
 	keys := socketKeys()
 	for i := range keys {
-		if keys[i].idle(&one) != "" {
+		if keys[i].explainIdle(&one) != "" {
 			keys[i].clear(&one)
 		}
 	}
@@ -149,7 +149,7 @@ func (g *group) socket(a place) spec.Socket {
 // checkGroup reports what options of one [[socket]] mean together.
 func (p *parsed) checkGroup(g *group, given map[string]value) {
 	if v, ok := given["target"]; ok && p.service.Inherits() {
-		p.report(v.at, "socket.target", `has no meaning here: it is for handover = "bind" and "proxy"`, "")
+		p.addError(v.at, "socket.target", `has no meaning here: it is for handover = "bind" and "proxy"`, "")
 	}
 	nodes := 0
 	for _, a := range g.listen {
@@ -157,30 +157,30 @@ func (p *parsed) checkGroup(g *group, given map[string]value) {
 			nodes++
 		}
 		if (a.Network == spec.TCP6 || a.Network == spec.UDP6) && g.Options.BindIPv6Only == "both" {
-			p.report(given["bind_ipv6_only"].at, "socket.bind_ipv6_only", "contradicts "+a.String()+", which is IPv6 alone", "write "+strings.Replace(a.String(), "6", "", 1))
+			p.addError(given["bind_ipv6_only"].at, "socket.bind_ipv6_only", "contradicts "+a.String()+", which is IPv6 alone", "write "+strings.Replace(a.String(), "6", "", 1))
 		}
-		if p.service.Accept && !a.Stream() {
-			p.report(a.at, "socket.listen", a.String()+" has no connections, but accept is true", "")
+		if p.service.Accept && !a.IsStream() {
+			p.addError(a.at, "socket.listen", a.String()+" has no connections, but accept is true", "")
 		}
 	}
 	if nodes > 1 && len(g.Options.Symlinks) > 0 {
-		p.report(given["symlinks"].at, "socket.symlinks", "which of the paths they point at cannot be told", "give each path a [[socket]] of its own")
+		p.addError(given["symlinks"].at, "socket.symlinks", "which of the paths they point at cannot be told", "give each path a [[socket]] of its own")
 	}
 }
 
-// check reports what keys of different tables mean together.
-func (p *parsed) check() {
+// checkTables reports what keys of different tables mean together.
+func (p *parsed) checkTables() {
 	s := &p.service
 	if v, ok := p.given["service.restart_delay"]; ok && s.RestartDelay > s.RestartMaxDelay {
-		p.report(v.at, "service.restart_delay", "is more than restart_max_delay, "+s.RestartMaxDelay.String(), "")
+		p.addError(v.at, "service.restart_delay", "is more than restart_max_delay, "+s.RestartMaxDelay.String(), "")
 	} else if v, ok := p.given["service.restart_max_delay"]; ok && s.RestartDelay > s.RestartMaxDelay {
-		p.report(v.at, "service.restart_max_delay", "is less than restart_delay, "+s.RestartDelay.String(), "")
+		p.addError(v.at, "service.restart_max_delay", "is less than restart_delay, "+s.RestartDelay.String(), "")
 	}
 	if v, ok := p.given["service.group"]; ok && s.Container != nil && s.User == "" {
-		p.report(v.at, "service.group", "in a container a group needs a user", `write user = "NAME" beside it`)
+		p.addError(v.at, "service.group", "in a container a group needs a user", `write user = "NAME" beside it`)
 	}
 	if v, ok := p.given["sandbox.connect"]; ok && s.Container != nil && s.Sandbox.Connect == "any" && !s.InternetSockets() {
-		p.report(v.at, "sandbox.connect", `"any" has no meaning here: no internet socket can be made in the container`, "write internet_sockets = true below [container], or connect = \"unix\"")
+		p.addError(v.at, "sandbox.connect", `"any" has no meaning here: no internet socket can be made in the container`, "write internet_sockets = true below [container], or connect = \"unix\"")
 	}
 	p.checkProgram()
 	p.checkMounts()
@@ -193,37 +193,37 @@ func (p *parsed) checkProgram() {
 	s := &p.service
 	v, given := p.given["service.exec"]
 	if s.Container != nil {
-		if _, given := p.given["container.image"]; !given && !misspelt(p.errs, "image") {
-			p.whole("container.image", "there is none", `write image = "localhost/NAME" below [container]`)
+		if _, given := p.given["container.image"]; !given && !isMisspelt(p.errs, "image") {
+			p.addFileError("container.image", "there is none", `write image = "localhost/NAME" below [container]`)
 		}
 		return
 	}
 	switch {
-	case !given && (misspelt(p.errs, "exec") || misspelt(p.errs, "service") || misspelt(p.errs, "container")):
+	case !given && (isMisspelt(p.errs, "exec") || isMisspelt(p.errs, "service") || isMisspelt(p.errs, "container")):
 		return
 	case !given:
-		p.whole("service.exec", "there is none, nor a [container]", `write exec = ["PROGRAM", "ARGUMENT"] below [service]`)
+		p.addFileError("service.exec", "there is none, nor a [container]", `write exec = ["PROGRAM", "ARGUMENT"] below [service]`)
 		return
 	case len(v.items) == 0 || len(s.Argv) == 0:
 		if v.kind == unstable.Array && len(v.items) == 0 {
-			p.report(v.at, "service.exec", "names no program", `write exec = ["PROGRAM", "ARGUMENT"]`)
+			p.addError(v.at, "service.exec", "names no program", `write exec = ["PROGRAM", "ARGUMENT"]`)
 		}
 		return
 	}
 	program := s.Argv[0]
 	switch {
 	case program == "":
-		p.report(v.items[0].at, "service.exec", "the program is empty", "")
+		p.addError(v.items[0].at, "service.exec", "the program is empty", "")
 	case !strings.Contains(program, "/"):
 	case filepath.IsAbs(program):
 		s.Argv[0] = filepath.Clean(program) // ".." of a folder that is not there inside leads nowhere
 	case s.Sandbox.Root != "":
-		p.report(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
+		p.addError(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
 	default:
 		path, err := p.hostPath(program)
 		if err != nil {
 			p.key = "service.exec"
-			p.bad(v.items[0], err)
+			p.addValueError(v.items[0], err)
 			return
 		}
 		s.Argv[0] = path
@@ -253,7 +253,7 @@ func (p *parsed) checkMounts() {
 		i := index[m.key]
 		index[m.key]++
 		if seen[m.inside] && m.inside != "" && i < len(items) {
-			p.report(items[i].at, "sandbox."+m.key, "a second mount on "+m.inside, "")
+			p.addError(items[i].at, "sandbox."+m.key, "a second mount on "+m.inside, "")
 		}
 		seen[m.inside] = true
 	}

@@ -20,21 +20,21 @@ func expanded[T any](want string, parse func(r *reading, s string) (T, error), p
 	return codec[T]{func(r *reading, v value) (T, bool) {
 		var got T
 		if v.kind != unstable.String {
-			r.bad(v, wrong("want "+want, "is %s", v.word()))
+			r.addValueError(v, wrong("want "+want, "is %s", v.kindName()))
 			return got, false
 		}
-		s, err := r.expand(v.text)
+		s, err := r.expandText(v.text)
 		if err == nil {
 			got, err = parse(r, s)
 		}
 		if err != nil {
-			r.bad(v, err)
+			r.addValueError(v, err)
 		}
 		return got, err == nil
 	}, print}
 }
 
-func printText(s string) string { return quote(unexpand(s)) }
+func printText(s string) string { return quoteString(escapeText(s)) }
 
 // text is any text.
 var text = expanded("a string", func(_ *reading, s string) (string, error) { return s, nil }, printText)
@@ -222,12 +222,12 @@ type place struct {
 // the percent sign is part of the address.
 var address = codec[place]{func(r *reading, v value) (place, bool) {
 	if v.kind != unstable.String {
-		r.bad(v, wrong(`want an address such as "tcp://127.0.0.1:3000"`, "is %s", v.word()))
+		r.addValueError(v, wrong(`want an address such as "tcp://127.0.0.1:3000"`, "is %s", v.kindName()))
 		return place{}, false
 	}
-	a, err := r.address(v.text)
+	a, err := r.parseAddress(v.text)
 	if err != nil {
-		r.bad(v, err)
+		r.addValueError(v, err)
 	}
 	return place{a, v.at}, err == nil
 }, func(p place) string { return printAddress(p.Address) }}
@@ -236,10 +236,10 @@ func printAddress(a spec.Address) string {
 	if a.Path != "" {
 		return printText(a.String())
 	}
-	return quote(a.String())
+	return quoteString(a.String())
 }
 
-func (r *reading) address(s string) (spec.Address, error) {
+func (r *reading) parseAddress(s string) (spec.Address, error) {
 	scheme, path, _ := strings.Cut(s, "://")
 	switch spec.Network(scheme) {
 	case spec.Unix, spec.UnixGram, spec.UnixPacket, spec.FIFO:
@@ -266,7 +266,7 @@ func (r *reading) address(s string) (spec.Address, error) {
 // target is the address that the program itself binds.
 var target = codec[spec.Address]{func(r *reading, v value) (spec.Address, bool) {
 	if _, path, _ := strings.Cut(v.text, "://"); v.kind == unstable.String && strings.HasPrefix(path, ".") {
-		r.bad(v, wrong("write the whole path", "is a path inside, which has nothing to be relative to"))
+		r.addValueError(v, wrong("write the whole path", "is a path inside, which has nothing to be relative to"))
 		return spec.Address{}, false
 	}
 	p, ok := address.read(r, v)

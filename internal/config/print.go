@@ -30,8 +30,8 @@ func appendSection[S any](b []byte, header string, keys []field[S], s *S) []byte
 	for i := range keys {
 		f := &keys[i]
 		switch {
-		case f.idle(s) != "":
-		case f.absent(s):
+		case f.explainIdle(s) != "":
+		case f.isAbsent(s):
 			b = fmt.Appendf(b, "# %s: %s\n", f.key, f.unset)
 		default:
 			b = fmt.Appendf(b, "%s = %s\n", f.key, f.print(s))

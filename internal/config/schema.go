@@ -27,20 +27,20 @@ type reading struct {
 	numbered bool   // it is told of a number
 }
 
-// report adds an error at an offset.
-func (r *reading) report(at int, key, text, cure string) {
-	line, column, source := locate(r.text, at)
+// addError adds an error at an offset.
+func (r *reading) addError(at int, key, text, cure string) {
+	line, column, source := locateOffset(r.text, at)
 	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: column, Key: key, Text: text, Cure: cure, Source: source})
 }
 
-// whole adds an error of the file as a whole.
-func (r *reading) whole(key, text, cure string) {
+// addFileError adds an error of the file as a whole.
+func (r *reading) addFileError(key, text, cure string) {
 	r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
 }
 
-// misspelt reports whether one of errs is an unknown key or table by which this one seems
+// isMisspelt reports whether one of errs is an unknown key or table by which this one seems
 // to be meant: it is then not reported as missing too.
-func misspelt(errs Errors, name string) bool {
+func isMisspelt(errs Errors, name string) bool {
 	return slices.ContainsFunc(errs, func(e *Error) bool {
 		return strings.HasPrefix(e.Text, "unknown ") && strings.Contains(e.Cure, strconv.Quote(name))
 	})
@@ -59,17 +59,17 @@ func wrong(cure, format string, args ...any) error {
 	return &mistake{text: fmt.Sprintf(format, args...), cure: cure}
 }
 
-// bad reports what is wrong with v, the value of the key being read.
-func (r *reading) bad(v value, err error) {
+// addValueError reports what is wrong with v, the value of the key being read.
+func (r *reading) addValueError(v value, err error) {
 	var m *mistake
 	if !errors.As(err, &m) {
 		m = &mistake{text: err.Error()}
 	}
 	at := v.at
 	if m.at > 0 {
-		at = v.inside(m.at)
+		at = v.offsetOf(m.at)
 	}
-	r.report(at, r.key, m.text, m.cure)
+	r.addError(at, r.key, m.text, m.cure)
 }
 
 // codec is how a kind of value is read and printed.
@@ -135,8 +135,8 @@ func (f field[S]) only(why func(*S) string) field[S] {
 	return f
 }
 
-// idle says why the key has no meaning in s; "" when it has.
-func (f *field[S]) idle(s *S) string {
+// explainIdle says why the key has no meaning in s; "" when it has.
+func (f *field[S]) explainIdle(s *S) string {
 	for _, why := range f.whys {
 		if text := why(s); text != "" {
 			return text
@@ -145,18 +145,18 @@ func (f *field[S]) idle(s *S) string {
 	return ""
 }
 
-// absent reports whether s is what it is since nothing was written.
-func (f *field[S]) absent(s *S) bool { return f.unset != "" && f.normal(s) }
+// isAbsent reports whether s is what it is since nothing was written.
+func (f *field[S]) isAbsent(s *S) bool { return f.unset != "" && f.normal(s) }
 
-// fill reads the entries of t into s, which has its defaults already, and
+// fillSection reads the entries of t into s, which has its defaults already, and
 // returns the values by key.
-func fill[S any](r *reading, section string, keys []field[S], t *table, s *S) map[string]value {
+func fillSection[S any](r *reading, section string, keys []field[S], t *table, s *S) map[string]value {
 	given := make(map[string]value, len(t.entries))
 	for _, e := range t.entries {
 		r.key = section + "." + e.name
 		i := slices.IndexFunc(keys, func(f field[S]) bool { return f.key == e.name })
 		if i < 0 {
-			r.report(e.at, r.key, "unknown key", keyCure(section, e.name))
+			r.addError(e.at, r.key, "unknown key", keyCure(section, e.name))
 			continue
 		}
 		keys[i].read(r, s, e.value)
@@ -165,21 +165,21 @@ func fill[S any](r *reading, section string, keys []field[S], t *table, s *S) ma
 	return given
 }
 
-// settle reports the keys that were given and have no meaning in s.
-func settle[S any](r *reading, section string, keys []field[S], t *table, s *S) {
+// checkMeaning reports the keys that were given and have no meaning in s.
+func checkMeaning[S any](r *reading, section string, keys []field[S], t *table, s *S) {
 	for i := range keys {
-		e := t.find(keys[i].key)
+		e := t.findEntry(keys[i].key)
 		if e == nil {
 			continue
 		}
-		if why := keys[i].idle(s); why != "" {
-			r.report(e.at, section+"."+e.name, "has no meaning here: "+why, "")
+		if why := keys[i].explainIdle(s); why != "" {
+			r.addError(e.at, section+"."+e.name, "has no meaning here: "+why, "")
 		}
 	}
 }
 
-// defaults gives s the default of each key.
-func defaults[S any](keys []field[S], s *S) {
+// setDefaults gives s the default of each key.
+func setDefaults[S any](keys []field[S], s *S) {
 	for i := range keys {
 		keys[i].reset(s)
 	}
@@ -192,7 +192,7 @@ type section struct {
 	keys []string
 }
 
-func names[S any](keys []field[S]) []string {
+func keyNames[S any](keys []field[S]) []string {
 	all := make([]string, len(keys))
 	for i := range keys {
 		all[i] = keys[i].key
@@ -204,14 +204,14 @@ func names[S any](keys []field[S]) []string {
 // they are needed: the reaper and the guard, which are the same program, never need them.
 var sections = sync.OnceValue(func() []section {
 	return []section{
-		{"socket", true, names(socketKeys())},
-		{"service", false, names(serviceKeys())},
-		{"sandbox", false, names(sandboxKeys())},
-		{"container", false, names(containerKeys())},
+		{"socket", true, keyNames(socketKeys())},
+		{"service", false, keyNames(serviceKeys())},
+		{"sandbox", false, keyNames(sandboxKeys())},
+		{"container", false, keyNames(containerKeys())},
 	}
 })
 
-func (s section) header() string {
+func (s section) formatHeader() string {
 	if s.list {
 		return "[[" + s.name + "]]"
 	}
@@ -235,14 +235,14 @@ func keyCure(of, written string) string {
 	}
 	for _, s := range sections() {
 		if slices.Contains(s.keys, written) {
-			return fmt.Sprintf("%q stands in %s", written, s.header())
+			return fmt.Sprintf("%q stands in %s", written, s.formatHeader())
 		}
 	}
-	return suggest(written, own)
+	return suggestWord(written, own)
 }
 
-// top reads the tables of a file: those that have the right form.
-func (r *reading) top(t *table) map[string][]*table {
+// readTables reads the tables of a file: those that have the right form.
+func (r *reading) readTables(t *table) map[string][]*table {
 	found := make(map[string][]*table)
 	for _, e := range t.entries {
 		i := slices.IndexFunc(sections(), func(s section) bool { return s.name == e.name })
@@ -251,21 +251,21 @@ func (r *reading) top(t *table) map[string][]*table {
 			continue
 		}
 		s := sections()[i]
-		tables := e.value.tables()
+		tables := e.value.listTables()
 		isList := e.value.kind == unstable.ArrayTable || e.value.kind == unstable.Array
 		switch {
 		case tables == nil || s.list && !isList:
-			r.report(e.at, e.name, "is "+e.value.word()+", not "+map[bool]string{true: "a list of tables", false: "a table"}[s.list], "write "+s.header())
+			r.addError(e.at, e.name, "is "+e.value.kindName()+", not "+map[bool]string{true: "a list of tables", false: "a table"}[s.list], "write "+s.formatHeader())
 		case !s.list && isList:
-			r.report(e.at, e.name, "is a list of tables; a file is one service", "write "+s.header())
+			r.addError(e.at, e.name, "is a list of tables; a file is one service", "write "+s.formatHeader())
 		}
 		found[e.name] = tables
 	}
 	return found
 }
 
-// tables are those of a table or of a list of tables; nil of anything else.
-func (v value) tables() []*table {
+// listTables are those of a table or of a list of tables; nil of anything else.
+func (v value) listTables() []*table {
 	if v.table != nil {
 		return []*table{v.table}
 	}
@@ -286,12 +286,12 @@ func (r *reading) unknownTable(e *entry) {
 	}
 	cure := keyCure("", e.name)
 	what := "unknown key"
-	if e.value.tables() != nil {
+	if e.value.listTables() != nil {
 		what = "unknown table"
-		cure = suggest(strings.ToLower(e.name), headers)
+		cure = suggestWord(strings.ToLower(e.name), headers)
 	}
 	if cure == "" {
 		cure = "there are [[socket]], [service], [sandbox] and [container]"
 	}
-	r.report(e.at, e.name, what, cure)
+	r.addError(e.at, e.name, what, cure)
 }

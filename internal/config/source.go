@@ -12,10 +12,10 @@ type Source struct {
 	from    *parsed
 }
 
-// Without returns the source without the sockets that absent holds for, and those. It is
+// WithoutSockets returns the source without the sockets that absent holds for, and those. It is
 // whole where none would be left, and where its words have the numbers of descriptors,
 // which would then be others.
-func (s Source) Without(absent func(spec.Socket) bool) (Source, []spec.Socket) {
+func (s Source) WithoutSockets(absent func(spec.Socket) bool) (Source, []spec.Socket) {
 	left := s
 	from := *s.from
 	left.from, left.Service.Sockets, from.claims = &from, nil, nil
@@ -47,15 +47,15 @@ type Place struct {
 // no line: its default is what is wrong.
 func (s Source) Error(p Place, text, cure string) *Error {
 	r := s.from.reading
-	v, given := s.value(p)
+	v, given := s.findValue(p)
 	if !given {
 		return &Error{File: r.file, Key: p.Key, Text: text, Cure: cure}
 	}
-	line, column, source := locate(r.text, v.at)
+	line, column, source := locateOffset(r.text, v.at)
 	return &Error{File: r.file, Line: line, Column: column, Key: p.Key, Text: text, Cure: cure, Source: source}
 }
 
-func (s Source) value(p Place) (value, bool) {
+func (s Source) findValue(p Place) (value, bool) {
 	v, given := s.from.given[p.Key]
 	if p.Socket < len(s.from.claims) {
 		c := s.from.claims[p.Socket]
@@ -70,7 +70,7 @@ func (s Source) value(p Place) (value, bool) {
 		v = v.items[p.Item-1]
 	}
 	if v.table != nil && p.Name != "" {
-		if e := v.table.find(p.Name); e != nil {
+		if e := v.table.findEntry(p.Name); e != nil {
 			v = e.value
 		}
 	}
@@ -91,9 +91,9 @@ func (e Errors) OrNil() error {
 	return once.orNil()
 }
 
-// Curable reports whether err is an [Errors] of which something could be cured in
+// IsCurable reports whether err is an [Errors] of which something could be cured in
 // a file.
-func Curable(err error) bool {
+func IsCurable(err error) bool {
 	var all Errors
 	if !errors.As(err, &all) {
 		return false

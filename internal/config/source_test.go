@@ -25,7 +25,7 @@ func TestWithout(t *testing.T) {
 	}
 	six := func(s spec.Socket) bool { return s.Address.IP.Is6() }
 	whole := load(`"./web"`)
-	left, out := whole.Without(six)
+	left, out := whole.WithoutSockets(six)
 	if len(left.Service.Sockets) != 2 || len(out) != 1 || out[0].Address.String() != "tcp://[::1]:1" || len(whole.Service.Sockets) != 3 {
 		t.Errorf("left %v, out %v", left.Service.Sockets, out)
 	}
@@ -33,9 +33,9 @@ func TestWithout(t *testing.T) {
 		t.Errorf("the second that is left: %v", e)
 	}
 	for name, same := range map[string]func() (Source, []spec.Socket){
-		"all":      func() (Source, []spec.Socket) { return whole.Without(func(spec.Socket) bool { return true }) },
-		"none":     func() (Source, []spec.Socket) { return whole.Without(func(spec.Socket) bool { return false }) },
-		"numbered": func() (Source, []spec.Socket) { return load(`"./web", "{fd:web:2}"`).Without(six) },
+		"all":      func() (Source, []spec.Socket) { return whole.WithoutSockets(func(spec.Socket) bool { return true }) },
+		"none":     func() (Source, []spec.Socket) { return whole.WithoutSockets(func(spec.Socket) bool { return false }) },
+		"numbered": func() (Source, []spec.Socket) { return load(`"./web", "{fd:web:2}"`).WithoutSockets(six) },
 	} {
 		if left, out := same(); len(left.Service.Sockets) != 3 || len(out) != 0 {
 			t.Errorf("%s: left %v, out %v", name, left.Service.Sockets, out)

@@ -70,18 +70,18 @@ var specifiers = map[byte]struct {
 	'G': {"the group's number", func(r *reading) string { return strconv.Itoa(r.env.GID) }},
 }
 
-// expand puts in what the specifiers in text stand for. Its errors are mistakes.
-func (r *reading) expand(text string) (string, error) { return r.replace(text, false) }
+// expandText puts in what the specifiers in text stand for. Its errors are mistakes.
+func (r *reading) expandText(text string) (string, error) { return r.expandForms(text, false) }
 
-// replace is expand, of the forms of dialect.go too if those have a meaning.
-func (r *reading) replace(text string, forms bool) (string, error) {
+// expandForms is expand, of the forms of dialect.go too if those have a meaning.
+func (r *reading) expandForms(text string, forms bool) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		switch {
 		case forms && text[i] == '{':
-			s, length, err := r.braces(text[i:])
+			s, length, err := r.expandBraces(text[i:])
 			if err != nil {
-				return "", shifted(err, i)
+				return "", shiftMistake(err, i)
 			}
 			b.WriteString(s)
 			i += length - 1
@@ -113,12 +113,12 @@ func (r *reading) replace(text string, forms bool) (string, error) {
 
 // expandFrom expands what begins at a byte of a longer string.
 func (r *reading) expandFrom(start int, text string) (string, error) {
-	s, err := r.expand(text)
-	return s, shifted(err, start)
+	s, err := r.expandText(text)
+	return s, shiftMistake(err, start)
 }
 
-// shifted is an error in a part of a text that begins at start.
-func shifted(err error, start int) error {
+// shiftMistake is an error in a part of a text that begins at start.
+func shiftMistake(err error, start int) error {
 	var m *mistake
 	if errors.As(err, &m) {
 		m.at += start
@@ -126,5 +126,5 @@ func shifted(err error, start int) error {
 	return err
 }
 
-// unexpand is the inverse: text that expands to s.
-func unexpand(s string) string { return strings.ReplaceAll(s, "%", "%%") }
+// escapeText is the inverse: text that expands to s.
+func escapeText(s string) string { return strings.ReplaceAll(s, "%", "%%") }

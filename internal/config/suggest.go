@@ -6,12 +6,12 @@ import (
 	"unicode"
 )
 
-// suggest returns `did you mean "x"?` for the word nearest to what was written,
+// suggestWord returns `did you mean "x"?` for the word nearest to what was written,
 // "" when none is near.
-func suggest(written string, words []string) string {
+func suggestWord(written string, words []string) string {
 	best, nearest := "", max(1, len(written)/3)+1
 	for _, w := range words {
-		if d := distance(written, w); d < nearest {
+		if d := editDistance(written, w); d < nearest {
 			best, nearest = w, d
 		}
 	}
@@ -21,9 +21,9 @@ func suggest(written string, words []string) string {
 	return fmt.Sprintf("did you mean %q?", best)
 }
 
-// distance is how many letters have to be put in, left out, changed or swapped
+// editDistance is how many letters have to be put in, left out, changed or swapped
 // with their neighbour to make b of a.
-func distance(a, b string) int {
+func editDistance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}

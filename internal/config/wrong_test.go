@@ -199,19 +199,19 @@ func TestExcerpt(t *testing.T) {
 		{long, 75, "..." + long[:100] + "...", strings.Repeat(" ", 3+50) + "^"},
 	} {
 		e := Error{Line: 1, Column: tt.column, Source: tt.source}
-		if a, b := e.excerpt(); a != tt.line1 || b != tt.line2 {
+		if a, b := e.excerptLine(); a != tt.line1 || b != tt.line2 {
 			t.Errorf("%q at %d: got\n%q\n%q want\n%q\n%q", tt.source, tt.column, a, b, tt.line1, tt.line2)
 		}
 	}
 }
 
 func TestSuggest(t *testing.T) {
-	words := names(serviceKeys())
+	words := keyNames(serviceKeys())
 	for written, want := range map[string]string{
 		"exce": "exec", "exec": "exec", "enviroment": "environment", "workingdirectory": "working_directory",
 		"stop_singal": "stop_signal", "zzz": "", "": "",
 	} {
-		got := suggest(written, words)
+		got := suggestWord(written, words)
 		if want != "" && !strings.Contains(got, `"`+want+`"`) || want == "" && got != "" {
 			t.Errorf("%q: %s, want %q", written, got, want)
 		}

@@ -34,7 +34,7 @@ func (e *Engine) Clear(ctx context.Context) error {
 	if !e.left {
 		return nil
 	}
-	err := e.of.clear(ctx)
+	err := e.of.removeLeft(ctx)
 	e.left = err != nil
 	return err
 }
@@ -57,12 +57,12 @@ func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 // Command is the engine's command line, and what it is put behind.
 func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 	s := e.of
-	walls := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: hybrid()}
-	if err := s.check(); err != nil {
+	walls := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
+	if err := s.checkOptions(); err != nil {
 		return nil, walls, err
 	}
 	var err error
-	if walls.Sources, err = s.sources(); err != nil {
+	if walls.Sources, err = s.listSources(); err != nil {
 		return nil, walls, err
 	}
 	if len(walls.Sources) > 0 {
@@ -73,8 +73,8 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 		e.folder = walls.Folder
 		e.mu.Unlock()
 	}
-	argv := append([]string{s.Container.Engine}, s.run(walls)...)
-	for _, resource := range s.inherited() {
+	argv := append([]string{s.Container.Engine}, s.runOptions(walls)...)
+	for _, resource := range s.unsetLimits() {
 		l, err := ownLimit(resource)
 		if err != nil {
 			return nil, walls, err
@@ -85,7 +85,7 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 		argv = append(argv, "--volume="+notify+":"+NotifyPath+":rw", "--env=NOTIFY_SOCKET="+NotifyPath)
 	}
 	argv = append(argv, s.Container.Options...)
-	return append(argv, s.image()...), walls, nil
+	return append(argv, s.imageAndCommand()...), walls, nil
 }
 
 // NotifyPath is where the socket that it reports to stands in a container.
@@ -102,23 +102,23 @@ func (e *Engine) Ended(inOrder bool) {
 	if !inOrder {
 		ctx, cancel := context.WithTimeout(context.Background(), clearTimeout)
 		defer cancel()
-		inOrder = e.of.clear(ctx) == nil
+		inOrder = e.of.removeLeft(ctx) == nil
 	}
 	e.left = !inOrder
 }
 
-// hybrid reports whether the host has controllers in both versions of control
+// isHybrid reports whether the host has controllers in both versions of control
 // groups: crun refuses it. Where that is so the engine is shown one of them.
-func hybrid() bool {
+func isHybrid() bool {
 	var kind unix.Statfs_t
 	return unix.Statfs("/sys/fs/cgroup/unified", &kind) == nil && kind.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// Grouped reports whether a container can have a control group of its own. On a hybrid
+// HasCgroups reports whether a container can have a control group of its own. On a hybrid
 // host it has none; and for one crun raises RLIMIT_MEMLOCK, which root without
 // CAP_SYS_RESOURCE may not (EPERM).
-func Grouped() bool {
-	return !hybrid() && (os.Geteuid() != 0 || access.Holds(unix.CAP_SYS_RESOURCE))
+func HasCgroups() bool {
+	return !isHybrid() && (os.Geteuid() != 0 || access.Holds(unix.CAP_SYS_RESOURCE))
 }
 
 // mostProcesses is what podman 4 lowers its own limit of processes to, which it then cannot
@@ -133,8 +133,8 @@ func ownLimit(resource string) (string, error) {
 		return "", fmt.Errorf("container: %w", os.NewSyscallError("getrlimit", err))
 	}
 	if resource == "nofile" {
-		return limit(resource, min(spec.SoftDescriptors, l.Max), l.Max), nil
+		return formatLimit(resource, min(spec.SoftDescriptors, l.Max), l.Max), nil
 	}
 	l.Max = min(l.Max, mostProcesses)
-	return limit(resource, l.Max, l.Max), nil
+	return formatLimit(resource, l.Max, l.Max), nil
 }

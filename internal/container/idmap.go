@@ -14,8 +14,8 @@ import (
 // idRange is a line of /etc/subuid or /etc/subgid without the user, subuid(5).
 type idRange struct{ first, count int }
 
-// subordinate returns the ids that newuidmap(1) maps for a user, or its sibling.
-func subordinate(path string, uid int) ([]idRange, error) {
+// readSubordinateIDs returns the ids that newuidmap(1) maps for a user, or its sibling.
+func readSubordinateIDs(path string, uid int) ([]idRange, error) {
 	name := strconv.Itoa(uid)
 	if u, err := user.LookupId(name); err == nil {
 		name = u.Username

@@ -13,7 +13,7 @@ func TestOwnLimit(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
 		t.Fatal(err)
 	}
-	want := limit("nofile", min(1024, now.Max), now.Max)
+	want := formatLimit("nofile", min(1024, now.Max), now.Max)
 	if got, err := ownLimit("nofile"); got != want || err != nil {
 		t.Errorf("%s, %v, want %s", got, err, want)
 	}
@@ -21,7 +21,7 @@ func TestOwnLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.Max = min(now.Max, mostProcesses)
-	if got, err := ownLimit("nproc"); got != fmt.Sprintf("--ulimit=nproc=%s:%s", number(now.Max), number(now.Max)) || err != nil {
+	if got, err := ownLimit("nproc"); got != fmt.Sprintf("--ulimit=nproc=%s:%s", formatNumber(now.Max), formatNumber(now.Max)) || err != nil {
 		t.Errorf("%s, %v", got, err)
 	}
 }

@@ -18,7 +18,7 @@ func pauseProcess(ctx context.Context, engine string) (*os.File, error) {
 	if process := openPause(); process != nil {
 		return process, nil
 	}
-	if _, err := ask(ctx, engine, "unshare", "true"); err != nil {
+	if _, err := askEngine(ctx, engine, "unshare", "true"); err != nil {
 		return nil, err
 	}
 	if process := openPause(); process != nil {
@@ -85,9 +85,9 @@ func runtimeFolders() []string {
 	return []string{"/run/user/" + uid, filepath.Join(os.TempDir(), "podman-run-"+uid)}
 }
 
-// Environ is the environment of an engine that [Engine.Prepare] is called for: a user's
+// EngineEnviron is the environment of an engine that [Engine.Prepare] is called for: a user's
 // is told, as by `podman unshare`, that these namespaces are the ones to use.
-func Environ() []string {
+func EngineEnviron() []string {
 	env := questionEnviron()
 	if os.Geteuid() != 0 {
 		env = append(env, "_CONTAINERS_USERNS_CONFIGURED=done",

@@ -17,25 +17,25 @@ import (
 	"activator/internal/spec"
 )
 
-// Find looks for the engine and, for an ordinary user, for what maps the
+// FindEngine looks for the engine and, for an ordinary user, for what maps the
 // container's ids, and returns the engine's path. It starts nothing.
-func Find(name string) (string, error) {
-	path, err := lookup(name)
+func FindEngine(name string) (string, error) {
+	path, err := lookPath(name)
 	if err != nil || os.Getuid() == 0 {
 		return path, err
 	}
 	for _, m := range []struct{ program, file string }{{"newuidmap", "/etc/subuid"}, {"newgidmap", "/etc/subgid"}} {
-		if _, err := lookup(m.program); err != nil {
+		if _, err := lookPath(m.program); err != nil {
 			return "", err
 		}
-		if _, err := subordinate(m.file, os.Getuid()); err != nil {
+		if _, err := readSubordinateIDs(m.file, os.Getuid()); err != nil {
 			return "", err
 		}
 	}
 	return path, nil
 }
 
-func lookup(program string) (string, error) {
+func lookPath(program string) (string, error) {
 	if strings.Contains(program, "/") {
 		_, err := os.Stat(program)
 		return program, err
@@ -62,20 +62,20 @@ func (e *ImageError) Error() string { return "container: image " + e.Text + ": "
 // Its errors say how to get what is missing.
 func Resolve(ctx context.Context, of spec.Service) (*Engine, error) {
 	s := service{of}
-	if err := s.check(); err != nil {
+	if err := s.checkOptions(); err != nil {
 		return nil, err
 	}
-	if _, err := Find(s.Container.Engine); err != nil {
+	if _, err := FindEngine(s.Container.Engine); err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	_, err := ask(ctx, s.Container.Engine, "image", "exists", s.Container.Image)
+	_, err := askEngine(ctx, s.Container.Engine, "image", "exists", s.Container.Image)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
 		return nil, &ImageError{Text: s.Container.Image + ": not in this user's store", Cure: cureImage(s)}
 	}
 	var left *listed
 	if err == nil {
-		left, err = s.namesake(ctx)
+		left, err = s.findNamesake(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -101,15 +101,15 @@ type listed struct {
 	State   string
 }
 
-// torn reports whether its making was cut short: podman knows no more of it than its storage.
+// isTorn reports whether its making was cut short: podman knows no more of it than its storage.
 // Others who keep containers there, buildah for one, are named as its command.
-func (l listed) torn() bool {
+func (l listed) isTorn() bool {
 	return len(l.Labels) == 0 && len(l.Command) == 1 && l.Command[0] == "storage"
 }
 
-// runs reports whether another activator looks after it. A number that is somebody else's by now
+// isRunning reports whether another activator looks after it. A number that is somebody else's by now
 // is told by the name of its process.
-func (l listed) runs() bool {
+func (l listed) isRunning() bool {
 	pid, err := strconv.Atoi(l.Labels[labelPID])
 	if err != nil || pid == os.Getpid() {
 		return false
@@ -122,13 +122,13 @@ func (l listed) runs() bool {
 // listTries: podman's list fails when another container goes while it is made.
 const listTries = 10
 
-// namesake returns the container that has the service's name, nil if there is none. One that
+// findNamesake returns the container that has the service's name, nil if there is none. One that
 // is not ours is an error.
-func (s service) namesake(ctx context.Context) (*listed, error) {
+func (s service) findNamesake(ctx context.Context) (*listed, error) {
 	var text string
 	var err error
 	for range listTries {
-		text, err = ask(ctx, s.Container.Engine, "ps", "--all", "--external", "--format=json", "--filter=name=^"+s.Name+"$")
+		text, err = askEngine(ctx, s.Container.Engine, "ps", "--all", "--external", "--format=json", "--filter=name=^"+s.Name+"$")
 		if err == nil {
 			break
 		}
@@ -144,7 +144,7 @@ func (s service) namesake(ctx context.Context) (*listed, error) {
 		if !slices.Contains(l.Names, s.Name) {
 			continue // what is of the storage alone passes every filter
 		}
-		if l.Labels[label] == s.File || l.torn() {
+		if l.Labels[label] == s.File || l.isTorn() {
 			return &l, nil
 		}
 		whose := "it has no label of ours"
@@ -157,17 +157,17 @@ func (s service) namesake(ctx context.Context) (*listed, error) {
 	return nil, nil
 }
 
-// clear removes what was left behind of a container of ours.
-func (s service) clear(ctx context.Context) error {
-	l, err := s.namesake(ctx)
+// removeLeft removes what was left behind of a container of ours.
+func (s service) removeLeft(ctx context.Context) error {
+	l, err := s.findNamesake(ctx)
 	if err != nil || l == nil {
 		return err
 	}
-	if l.runs() {
+	if l.isRunning() {
 		return fmt.Errorf("container: the container %s is that of an activator that runs, pid %s", s.Name, l.Labels[labelPID])
 	}
-	_, _ = ask(ctx, s.Container.Engine, "kill", l.ID) // rm alone would wait for the container to end
-	_, err = ask(ctx, s.Container.Engine, "rm", "--force", l.ID)
+	_, _ = askEngine(ctx, s.Container.Engine, "kill", l.ID) // rm alone would wait for the container to end
+	_, err = askEngine(ctx, s.Container.Engine, "rm", "--force", l.ID)
 	return err
 }
 
@@ -185,8 +185,8 @@ func questionEnviron() []string {
 	return env
 }
 
-// ask runs the engine for an answer, as its user would.
-func ask(ctx context.Context, argv ...string) (string, error) {
+// askEngine runs the engine for an answer, as its user would.
+func askEngine(ctx context.Context, argv ...string) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env, cmd.Dir = questionEnviron(), "/"

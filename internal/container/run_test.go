@@ -60,7 +60,7 @@ var busybox = sync.OnceValue(func() error {
 		return err
 	}
 	// The one of the last time would stay without a name, and does where somebody else tests with it.
-	_, _ = ask(context.Background(), "podman", "image", "rm", image)
+	_, _ = askEngine(context.Background(), "podman", "image", "rm", image)
 	cmd := exec.Command("podman", "import", "--quiet", "-", image)
 	cmd.Env, cmd.Stdin = questionEnviron(), &archive
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -108,7 +108,7 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Inp
 	if c.out, err = os.CreateTemp(t.TempDir(), "output"); err != nil {
 		t.Fatal(err)
 	}
-	conf := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: Environ(), Umask: 0o22, FDNames: s.FDNames}
+	conf := spec.Process{Name: s.Name, Argv: []string{s.Container.Engine}, Env: EngineEnviron(), Umask: 0o22, FDNames: s.FDNames}
 	given := process.Inputs{Stdio: process.Stdio{Out: c.out, Err: c.out}, Sockets: sockets, Engine: c.engine}
 	var policy usernotif.Policy
 	if change != nil {
@@ -291,7 +291,7 @@ func noneLeft(t *testing.T) {
 	var names string
 	var err error
 	for range listTries {
-		if names, err = ask(t.Context(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}"); err == nil {
+		if names, err = askEngine(t.Context(), "podman", "ps", "--all", "--external", "--format", "{{.Names}}"); err == nil {
 			break
 		}
 	}

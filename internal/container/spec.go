@@ -25,18 +25,18 @@ const (
 	labelPID = "activator.pid"
 )
 
-// run is "run" and its options.
-func (s service) run(walls sandbox.Engine) []string {
+// runOptions is "run" and its options.
+func (s service) runOptions(walls sandbox.Engine) []string {
 	argv := []string{
 		"run", "--rm", "--name=" + s.Name, "--hostname=" + s.Name, "--label=" + label + "=" + s.File, "--label=" + labelPID + "=" + strconv.Itoa(os.Getpid()),
-		"--network=" + s.network(walls),
+		"--network=" + s.networkOption(walls),
 		"--pull=never",
 		// NOTIFY_SOCKET goes in as a mount of its own: what the runtime passes on ends with
 		// READY=1, and the engine would tell of its monitor as the main process.
 		"--sdnotify=ignore",
 		"--cap-drop=all", "--read-only",
 	}
-	if !Grouped() && !slices.ContainsFunc(s.Container.Options, func(o string) bool { return strings.HasPrefix(o, "--cgroups") }) {
+	if !HasCgroups() && !slices.ContainsFunc(s.Container.Options, func(o string) bool { return strings.HasPrefix(o, "--cgroups") }) {
 		argv = append(argv, "--cgroups=disabled")
 	}
 	if !s.Sandbox.NewPrivs {
@@ -48,9 +48,9 @@ func (s service) run(walls sandbox.Engine) []string {
 	for _, c := range s.Sandbox.Capabilities {
 		argv = append(argv, "--cap-add="+c)
 	}
-	argv = append(argv, s.identity()...)
+	argv = append(argv, s.identityOptions()...)
 	for _, l := range s.Limits {
-		argv = append(argv, limit(l.Resource, l.Soft, l.Hard))
+		argv = append(argv, formatLimit(l.Resource, l.Soft, l.Hard))
 	}
 	for i, m := range s.Sandbox.ReadOnly {
 		argv = append(argv, "--volume="+walls.Source(i)+":"+m.Inside+":ro")
@@ -70,12 +70,14 @@ func (s service) run(walls sandbox.Engine) []string {
 	return argv
 }
 
-// image is what stands behind the options.
-func (s service) image() []string { return append([]string{s.Container.Image}, s.Container.Command...) }
+// imageAndCommand is what stands behind the options.
+func (s service) imageAndCommand() []string {
+	return append([]string{s.Container.Image}, s.Container.Command...)
+}
 
-// network is what the engine is told. A namespace at a path is the last of the sources,
+// networkOption is what the engine is told. A namespace at a path is the last of the sources,
 // but for the kernel's own links: only the kernel can follow them.
-func (s service) network(walls sandbox.Engine) string {
+func (s service) networkOption(walls sandbox.Engine) string {
 	path := s.networkPath()
 	switch {
 	case len(walls.Sources) > len(s.Sandbox.ReadOnly)+len(s.Sandbox.Writable):
@@ -98,19 +100,19 @@ func (s service) networkPath() string {
 	return ""
 }
 
-// sources are the paths of what is mounted from the host, without links: read-only, writable, and the
+// listSources are the paths of what is mounted from the host, without links: read-only, writable, and the
 // network's namespace. The engine opens what it mounts by path, of which somebody may
 // make a link meanwhile; so they are mounted where nobody else is, and it is told these.
-func (s service) sources() (paths []string, err error) {
+func (s service) listSources() (paths []string, err error) {
 	for _, m := range slices.Concat(s.Sandbox.ReadOnly, s.Sandbox.Writable) {
-		path, _, err := walk(m.Host)
+		path, _, err := resolveLinks(m.Host)
 		if err != nil {
 			return nil, err
 		}
 		paths = append(paths, path)
 	}
 	if path := s.networkPath(); path != "" {
-		path, magic, err := walk(path)
+		path, magic, err := resolveLinks(path)
 		if err != nil {
 			return nil, err
 		}
@@ -121,9 +123,9 @@ func (s service) sources() (paths []string, err error) {
 	return paths, nil
 }
 
-// walk says where a path leads, without links. What is not there is told better by whoever
+// resolveLinks says where a path leads, without links. What is not there is told better by whoever
 // opens it.
-func walk(path string) (real string, magic bool, err error) {
+func resolveLinks(path string) (real string, magic bool, err error) {
 	place, err := fd.Walk(path)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
@@ -136,7 +138,7 @@ func walk(path string) (real string, magic bool, err error) {
 	return place.Path(), place.Magic(), nil
 }
 
-func (s service) identity() []string {
+func (s service) identityOptions() []string {
 	argv := []string{fmt.Sprintf("--umask=%04o", s.Umask.Perm())}
 	switch {
 	case s.User != "" && s.Group != "":
@@ -150,9 +152,9 @@ func (s service) identity() []string {
 	return argv
 }
 
-// inherited are the limits that are set to our own: left alone, the
+// unsetLimits are the limits that are set to our own: left alone, the
 // engine tries to raise them, which needs CAP_SYS_RESOURCE.
-func (s service) inherited() []string {
+func (s service) unsetLimits() []string {
 	var all []string
 	for _, resource := range []string{"nofile", "nproc"} {
 		if !slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource }) {
@@ -162,11 +164,11 @@ func (s service) inherited() []string {
 	return all
 }
 
-func limit(resource string, soft, hard uint64) string {
-	return fmt.Sprintf("--ulimit=%s=%s:%s", resource, number(soft), number(hard))
+func formatLimit(resource string, soft, hard uint64) string {
+	return fmt.Sprintf("--ulimit=%s=%s:%s", resource, formatNumber(soft), formatNumber(hard))
 }
 
-func number(n uint64) string {
+func formatNumber(n uint64) string {
 	if n == spec.Unlimited {
 		return "-1"
 	}
@@ -192,7 +194,7 @@ var refused = sync.OnceValue(func() []refusal {
 	}
 })
 
-func (s service) check() error {
+func (s service) checkOptions() error {
 	if filepath.Base(s.Container.Engine) != "podman" {
 		return fmt.Errorf("container: engine %q: only \"podman\" is known", s.Container.Engine)
 	}

@@ -81,8 +81,8 @@ func TestArgv(t *testing.T) {
 					t.Errorf("%q is in %q", no, got)
 				}
 			}
-			if tc.inherited != nil && !slices.Equal((service{s}).inherited(), tc.inherited) {
-				t.Errorf("inherited %q, want %q", (service{s}).inherited(), tc.inherited)
+			if tc.inherited != nil && !slices.Equal((service{s}).unsetLimits(), tc.inherited) {
+				t.Errorf("inherited %q, want %q", (service{s}).unsetLimits(), tc.inherited)
 			}
 			if want := append([]string{s.Container.Image}, s.Container.Command...); !slices.Equal(got[len(got)-len(want):], want) {
 				t.Errorf("%q does not end with %q", got, want)

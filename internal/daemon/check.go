@@ -22,7 +22,7 @@ type CheckOptions struct {
 // changes nothing. Sound, it writes what it found to w: a line a service, or the
 // effective configuration.
 func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
-	sources, err := load(o.Paths)
+	sources, err := loadConfig(o.Paths)
 	if err != nil {
 		return err
 	}
@@ -36,14 +36,14 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 			return err
 		}
 		defer starter.Close()
-		if _, err := newExamination(starter, seal.CanAnswer, nil).plan(ctx, sources, sources); err != nil {
+		if _, err := newExamination(starter, seal.CanAnswer, nil).planServices(ctx, sources, sources); err != nil {
 			return err
 		}
 	}
 	for i, source := range sources {
 		conf := source.Service
 		if !o.Verbose {
-			text = fmt.Appendf(text, "%s: service %s: %s, good\n", conf.File, conf.Name, plural(len(conf.Sockets), "socket"))
+			text = fmt.Appendf(text, "%s: service %s: %s, good\n", conf.File, conf.Name, formatCount(len(conf.Sockets), "socket"))
 			continue
 		}
 		if i > 0 {
@@ -51,7 +51,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 		}
 		text = fmt.Appendf(text, "# service %s, from %s\n", conf.Name, conf.File)
 		if !o.Offline {
-			text = append(text, sealed(conf)...)
+			text = append(text, describeSeals(conf)...)
 		}
 		text = append(text, config.AppendTOML(nil, conf)...)
 	}
@@ -59,17 +59,17 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	return err
 }
 
-// plural is a number of things.
-func plural(n int, what string) string {
+// formatCount is a number of things.
+func formatCount(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// sealed says how each socket would be sealed here, as comments, and what the
+// describeSeals says how each socket would be sealed here, as comments, and what the
 // seal lacks.
-func sealed(conf spec.Service) (text []byte) {
+func describeSeals(conf spec.Service) (text []byte) {
 	open := seal.Decide(&conf, seal.CanAnswer)
 	for _, socket := range conf.Sockets {
 		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, seal.Describe(socket, conf))

@@ -59,7 +59,7 @@ type member struct {
 // that is wrong, as [Check] says it.
 func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer func() { err = sandbox.AddCure(err) }()
-	sources, err := load(o.Paths)
+	sources, err := loadConfig(o.Paths)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer d.starter.Close()
 	d.restrictions = seal.New(d.log)
 	defer d.restrictions.Close()
-	plans, err := newExamination(d.starter, d.restrictions.Answering, nil).plan(ctx, sources, sources)
+	plans, err := newExamination(d.starter, d.restrictions.Answering, nil).planServices(ctx, sources, sources)
 	if err != nil {
 		return err
 	}
@@ -82,10 +82,10 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 		return err
 	}
 	defer d.watcher.Close()
-	return d.run(ctx, plans, reload)
+	return d.runServices(ctx, plans, reload)
 }
 
-func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.Signal) error {
+func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-chan os.Signal) error {
 	if err := clearContainers(ctx, services); err != nil {
 		return err
 	}
@@ -100,10 +100,10 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 		unwatch()
 		<-watched
 	}()
-	defer d.shutdown()
+	defer d.endServices()
 	for _, p := range services {
 		n := len(p.spec.Sockets)
-		d.start(p, sockets[:n:n])
+		d.startService(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
 	debug.FreeOSMemory() // now, instead of by and by while nobody comes
@@ -124,7 +124,7 @@ func (d *Daemon) run(ctx context.Context, services []planned, reload <-chan os.S
 	}
 }
 
-func load(paths []string) ([]config.Source, error) {
+func loadConfig(paths []string) ([]config.Source, error) {
 	env, err := config.HostEnv()
 	if err != nil {
 		return nil, err
@@ -152,16 +152,16 @@ func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 		specs = append(specs, p.spec.Sockets...)
 	}
 	sockets, err := listen.OpenAll(specs, d.restrictions.Means())
-	return sockets, placed(err, services)
+	return sockets, placeError(err, services)
 }
 
-// start runs a service on sockets, which it takes.
-func (d *Daemon) start(p planned, sockets []*listen.Socket) {
+// startService runs a service on sockets, which it takes.
+func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	conf := p.source.Service
 	if conf.Sandbox.Network == "host" {
 		d.log.Warn("service shares the host's network: network = \"host\"", "service", conf.Name)
 	}
-	if conf.Container != nil && !container.Grouped() {
+	if conf.Container != nil && !container.HasCgroups() {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
 	for _, lack := range p.open.Lacks {
@@ -207,20 +207,20 @@ func (d *Daemon) hasID(id int) bool {
 	return false
 }
 
-// shutdown ends every service, side by side, and then closes their sockets: a
+// endServices ends every service, side by side, and then closes their sockets: a
 // client that comes meanwhile waits in a queue for as long as there is one.
-func (d *Daemon) shutdown() {
-	endInTurn(slices.Collect(maps.Values(d.members)))
+func (d *Daemon) endServices() {
+	endStaggered(slices.Collect(maps.Values(d.members)))
 	for name, m := range d.members {
 		<-m.done
 		delete(d.members, name)
-		d.close(m)
+		d.closeSockets(m)
 	}
 	d.log.Info("activator stopped")
 }
 
-// close closes the sockets of a member that has ended.
-func (d *Daemon) close(m *member) {
+// closeSockets closes the sockets of a member that has ended.
+func (d *Daemon) closeSockets(m *member) {
 	for _, socket := range m.sockets {
 		d.watcher.Forget(socket)
 		if err := socket.Close(); err != nil {
@@ -243,6 +243,6 @@ func IsConfiguration(err error) bool {
 	return errors.As(err, &list)
 }
 
-// Curable reports whether an error that was found before anything was opened could be
+// IsCurable reports whether an error that was found before anything was opened could be
 // cured in the configuration, not on the host alone.
-func Curable(err error) bool { return config.Curable(err) }
+func IsCurable(err error) bool { return config.IsCurable(err) }

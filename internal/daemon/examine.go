@@ -39,57 +39,57 @@ func newExamination(starter *process.Starter, answering func() bool, ours func(s
 	return &examination{starter: starter, answering: answering, ours: ours, tried: make(map[string]bool)}
 }
 
-// plan translates configurations, all of which have a word about folders, and finds
+// planServices translates configurations, all of which have a word about folders, and finds
 // everything that is wrong with them here.
-func (x *examination) plan(ctx context.Context, sources, all []config.Source) ([]planned, error) {
+func (x *examination) planServices(ctx context.Context, sources, all []config.Source) ([]planned, error) {
 	plans := make([]planned, 0, len(sources))
 	for _, source := range sources {
 		process.ClaimDirectories(source.Service.Process) // of a container too
 	}
-	x.programs.Later = later(all)
-	x.descriptors(all)
+	x.programs.Later = listLaterPaths(all)
+	x.checkDescriptors(all)
 	for _, source := range sources {
-		plans = append(plans, x.service(ctx, source))
+		plans = append(plans, x.planService(ctx, source))
 	}
-	x.folders(all)
+	x.checkFolders(all)
 	if err := x.found.OrNil(); err != nil {
 		return nil, err
 	}
 	return plans, nil
 }
 
-// descriptors finds more sockets than we may have open.
-func (x *examination) descriptors(all []config.Source) {
+// checkDescriptors finds more sockets than we may have open.
+func (x *examination) checkDescriptors(all []config.Source) {
 	count := 0
 	for _, source := range all {
 		count += len(source.Service.Sockets)
 	}
 	if err := sandbox.ExamineDescriptors(count); err != nil {
-		x.host("socket", err)
+		x.addHostError("socket", err)
 	}
 }
 
-// host notes what only the host can cure, and is about no file.
-func (x *examination) host(key string, err error) {
+// addHostError notes what only the host can cure, and is about no file.
+func (x *examination) addHostError(key string, err error) {
 	var refused *process.StepError
 	if !errors.As(err, &refused) || refused.Passing() && key == "sandbox" {
 		return
 	}
-	text, cure := words(refused)
+	text, cure := describeStage(refused)
 	if refused.Step != key {
 		text = refused.Step + ": " + text
 	}
 	x.found = append(x.found, &config.Error{Key: key, Text: text, Cure: cure, Host: true})
 }
 
-// later are the paths that opening the sockets makes, true of folders, and the folders
+// listLaterPaths are the paths that opening the sockets makes, true of folders, and the folders
 // that services have as their own: what a service mounts of them is there when it starts,
 // or may be.
-func later(all []config.Source) map[string]bool {
+func listLaterPaths(all []config.Source) map[string]bool {
 	paths := make(map[string]bool)
 	for _, source := range all {
 		for _, socket := range source.Service.Sockets {
-			for _, path := range made(socket) {
+			for _, path := range socketPaths(socket) {
 				paths[path] = false
 				for folder := filepath.Dir(path); folder != "/" && !paths[folder]; folder = filepath.Dir(folder) {
 					paths[folder] = true
@@ -105,56 +105,56 @@ func later(all []config.Source) map[string]bool {
 	return paths
 }
 
-// made are the paths that a socket has.
-func made(socket spec.Socket) []string {
+// socketPaths are the paths that a socket has.
+func socketPaths(socket spec.Socket) []string {
 	if node := socket.Address.Node(); node != "" {
 		return append([]string{node}, socket.Options.Symlinks...)
 	}
 	return nil
 }
 
-// add notes what is wrong with what stands at a place of the file.
-func (x *examination) add(source config.Source, p config.Place, text, cure string) *config.Error {
+// addError notes what is wrong with what stands at a place of the file.
+func (x *examination) addError(source config.Source, p config.Place, text, cure string) *config.Error {
 	e := source.Error(p, text, cure)
 	x.found = append(x.found, e)
 	return e
 }
 
-func (x *examination) service(ctx context.Context, source config.Source) planned {
+func (x *examination) planService(ctx context.Context, source config.Source) planned {
 	p := planned{source: source, spec: source.Service}
 	p.open = seal.Decide(&p.spec, x.answering)
 	if len(p.open.Lacks) > 0 && p.spec.Seal == "required" {
-		x.add(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.Lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
+		x.addError(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.Lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
 	}
-	x.idle(p)
-	x.sockets(p)
-	x.streams(source)
-	x.handedOver(source)
+	x.checkIdle(p)
+	x.checkSockets(p)
+	x.checkStreams(source)
+	x.checkHandedOver(source)
 	if p.spec.Container != nil {
-		p.spec.Process, p.engine = x.container(ctx, p)
+		p.spec.Process, p.engine = x.planContainer(ctx, p)
 		return p
 	}
 	x.trySandbox(ctx, p.spec.Sandbox)
 	for _, refused := range x.programs.Examine(p.spec.Process) {
-		x.refused(source, refused)
+		x.addStageError(source, refused)
 	}
 	return p
 }
 
-// idle finds sockets at which it cannot be seen that nobody uses them, of a service
+// checkIdle finds sockets at which it cannot be seen that nobody uses them, of a service
 // that is to be stopped then.
-func (x *examination) idle(p planned) {
+func (x *examination) checkIdle(p planned) {
 	for _, socket := range p.spec.Sockets {
-		if p.spec.IdleTimeout == 0 || p.spec.Handover == spec.Proxy && socket.Address.UDP() {
+		if p.spec.IdleTimeout == 0 || p.spec.Handover == spec.Proxy && socket.Address.IsUDP() {
 			continue // the relay sees
 		}
 		if err := listen.Seen(socket); err != nil {
-			x.add(p.source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
+			x.addError(p.source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
 		}
 	}
 }
 
-func (x *examination) sockets(p planned) {
+func (x *examination) checkSockets(p planned) {
 	for i, socket := range p.spec.Sockets {
 		for _, bad := range listen.Examine(socket, x.ours) {
 			x.found = append(x.found, socketError(p.source, i, bad))
@@ -162,40 +162,40 @@ func (x *examination) sockets(p planned) {
 	}
 }
 
-// handedOver finds a limit below the numbers of the descriptors that a program gets.
-func (x *examination) handedOver(source config.Source) {
+// checkHandedOver finds a limit below the numbers of the descriptors that a program gets.
+func (x *examination) checkHandedOver(source config.Source) {
 	conf := source.Service
 	count := uint64(3 + len(conf.FDNames))
 	i := slices.IndexFunc(conf.Limits, func(l spec.Limit) bool { return l.Resource == "nofile" && l.Soft < count })
 	if i >= 0 && conf.Handover == spec.FDs && conf.Container == nil {
 		text := fmt.Sprintf("nofile: %d is less than the %d descriptors that the program starts with: 3 and its sockets", conf.Limits[i].Soft, count)
-		x.add(source, config.Place{Key: "service.limits", Name: "nofile"}, text, fmt.Sprintf("write at least %d: it will open files of its own too", count+16))
+		x.addError(source, config.Place{Key: "service.limits", Name: "nofile"}, text, fmt.Sprintf("write at least %d: it will open files of its own too", count+16))
 	}
 }
 
-// streams looks at the files that a service prints to.
-func (x *examination) streams(source config.Source) {
+// checkStreams looks at the files that a service prints to.
+func (x *examination) checkStreams(source config.Source) {
 	for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
 		key, to := stream[0], stream[1]
 		if !filepath.IsAbs(to) {
 			continue
 		}
 		if err := output.Examine(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
-			text, cure := apart(err, strings.TrimPrefix(err.Error(), "open "))
+			text, cure := splitCure(err, strings.TrimPrefix(err.Error(), "open "))
 			if cure == "" {
 				cure = "its folder must exist, and the file be one that we may write"
 			}
-			x.add(source, config.Place{Key: key}, text, cure)
+			x.addError(source, config.Place{Key: key}, text, cure)
 		}
 	}
 }
 
-// container is the engine's process, and what the engine lacks.
-func (x *examination) container(ctx context.Context, p planned) (spec.Process, *container.Engine) {
+// planContainer is the engine's process, and what the engine lacks.
+func (x *examination) planContainer(ctx context.Context, p planned) (spec.Process, *container.Engine) {
 	for _, mounts := range [][]spec.Mount{p.spec.Sandbox.ReadOnly, p.spec.Sandbox.Writable} {
 		for _, m := range mounts {
 			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
-				x.refused(p.source, err)
+				x.addStageError(p.source, err)
 			}
 		}
 	}
@@ -206,10 +206,10 @@ func (x *examination) container(ctx context.Context, p planned) (spec.Process, *
 	text := strings.TrimPrefix(err.Error(), "container: ")
 	var missing *container.ImageError
 	if errors.As(err, &missing) {
-		x.add(p.source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
+		x.addError(p.source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
 		return p.spec.Process, nil
 	}
-	x.add(p.source, config.Place{Key: "container.engine"}, text, "").Host = true
+	x.addError(p.source, config.Place{Key: "container.engine"}, text, "").Host = true
 	return p.spec.Process, nil
 }
 
@@ -236,12 +236,12 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 		_ = p.Close()
 		return
 	}
-	x.host("sandbox", err)
+	x.addHostError("sandbox", err)
 }
 
-// folders finds sockets in folders that are removed, or given to a service, with
+// checkFolders finds sockets in folders that are removed, or given to a service, with
 // everything in them.
-func (x *examination) folders(all []config.Source) {
+func (x *examination) checkFolders(all []config.Source) {
 	fates := make(map[string]string)
 	for _, source := range all {
 		conf := source.Service
@@ -262,9 +262,9 @@ func (x *examination) folders(all []config.Source) {
 	}
 	for _, source := range all {
 		for i, socket := range source.Service.Sockets {
-			for _, path := range made(socket) {
+			for _, path := range socketPaths(socket) {
 				if fate := fateOf(fates, path); fate != "" {
-					x.add(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
+					x.addError(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
 				}
 			}
 		}

@@ -53,7 +53,7 @@ func (b bench) write(name, text string, mode os.FileMode) {
 func (b bench) examine(text string) config.Errors {
 	b.t.Helper()
 	b.write("web.toml", strings.ReplaceAll(text, "DIR", b.dir), 0o644)
-	sources, err := load([]string{filepath.Join(b.dir, "web.toml")})
+	sources, err := loadConfig([]string{filepath.Join(b.dir, "web.toml")})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func (b bench) examine(text string) config.Errors {
 		b.t.Fatal(err)
 	}
 	defer starter.Close()
-	_, err = newExamination(starter, func() bool { return false }, nil).plan(context.Background(), sources, sources)
+	_, err = newExamination(starter, func() bool { return false }, nil).planServices(context.Background(), sources, sources)
 	var found config.Errors
 	if err != nil && !errors.As(err, &found) {
 		b.t.Fatal(err)
@@ -291,11 +291,11 @@ func TestExamineTellsTheHostApart(t *testing.T) {
 	b := newBench(t)
 	b.fill()
 	found := b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary)
-	if len(found) != 1 || Curable(found) {
+	if len(found) != 1 || IsCurable(found) {
 		t.Errorf("a file in the way: %v", found)
 	}
 	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\nexec = [\"DIR/none\"]")
-	if len(found) != 2 || !Curable(found) {
+	if len(found) != 2 || !IsCurable(found) {
 		t.Errorf("and a program that is not there: %v", found)
 	}
 }

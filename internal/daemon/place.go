@@ -22,15 +22,15 @@ func socketError(source config.Source, i int, bad *listen.Error) *config.Error {
 		text = bad.Address + ": " + strings.TrimPrefix(bad.Step+": ", ": ") + text
 	}
 	if cure == "" {
-		text, cure = apart(bad.Err, text)
+		text, cure = splitCure(bad.Err, text)
 	}
 	e := source.Error(config.Place{Key: "socket." + bad.Key(), Socket: i}, text, cure)
 	e.Host = bad.Occupied()
 	return e
 }
 
-// apart is what text says, which ends with err's, without what err has as a cure, and that.
-func apart(err error, text string) (without, cure string) {
+// splitCure is what text says, which ends with err's, without what err has as a cure, and that.
+func splitCure(err error, text string) (without, cure string) {
 	var cured interface{ Advice() string }
 	if errors.As(err, &cured) {
 		cure = cured.Advice()
@@ -38,9 +38,9 @@ func apart(err error, text string) (without, cure string) {
 	return strings.TrimSuffix(text, "; "+cure), cure
 }
 
-// placed gives the error of an address that could not be bound the place where that is
+// placeError gives the error of an address that could not be bound the place where that is
 // written. Only the host can be changed: the text has been examined.
-func placed(err error, services []planned) error {
+func placeError(err error, services []planned) error {
 	var bad *listen.Error
 	if !errors.As(err, &bad) || sandbox.AddCure(err) != err { //nolint:errorlint // the very one
 		return err
@@ -57,18 +57,18 @@ func placed(err error, services []planned) error {
 	return err
 }
 
-// refused notes a step on the way to the program that will be refused, at the key that
+// addStageError notes a step on the way to the program that will be refused, at the key that
 // asks for it.
-func (x *examination) refused(source config.Source, e *process.StepError) {
-	text, cure := words(e)
-	found := x.add(source, placeOf(source.Service, e), text, cure)
+func (x *examination) addStageError(source config.Source, e *process.StepError) {
+	text, cure := describeStage(e)
+	found := x.addError(source, placeOf(source.Service, e), text, cure)
 	// Of a service's own directories the configuration has only the name.
 	found.Host = e.Step == "directory" && (e.Errno == unix.EACCES || e.Errno == unix.EROFS || e.Errno == unix.ENOENT)
 }
 
-// words are what is wrong, and the cure. A cure whose first half is a reason says more
+// describeStage are what is wrong, and the cure. A cure whose first half is a reason says more
 // than the errno.
-func words(e *process.StepError) (text, cure string) {
+func describeStage(e *process.StepError) (text, cure string) {
 	text, cure = e.Errno.Error(), e.Cure
 	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
 		text, cure = reason, rest

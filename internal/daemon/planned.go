@@ -46,7 +46,7 @@ func containerProcess(ctx context.Context, s spec.Service) (spec.Process, *conta
 	b := s.Sandbox
 	engine, err := container.Resolve(ctx, s)
 	return spec.Process{
-		Name: s.Name, Argv: []string{s.Container.Engine}, Env: container.Environ(), Umask: 0o022,
+		Name: s.Name, Argv: []string{s.Container.Engine}, Env: container.EngineEnviron(), Umask: 0o022,
 		FDNames: s.FDNames, Notify: s.Notify,
 		Sandbox: spec.Sandbox{Seal: b.Seal, Connect: b.Connect, Alone: b.Alone},
 	}, engine, err

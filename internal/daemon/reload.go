@@ -26,31 +26,31 @@ type change struct {
 // queues of the sockets, which stay open. What can be tried only when an old
 // socket has made way, and fails then, sets its service back to what it was.
 func (d *Daemon) reload(ctx context.Context) {
-	sources, err := load(d.options.Paths)
+	sources, err := loadConfig(d.options.Paths)
 	if err != nil {
 		d.tellRefused(err)
 		return
 	}
 	sources = withoutAbsent(sources, d.tellAbsent)
-	c, changed := d.compare(sources)
-	if c.start, err = newExamination(d.starter, d.restrictions.Answering, d.made).plan(ctx, changed, sources); err != nil {
+	c, changed := d.compareConfig(sources)
+	if c.start, err = newExamination(d.starter, d.restrictions.Answering, d.ownsPath).planServices(ctx, changed, sources); err != nil {
 		d.tellRefused(err)
 		return
 	}
 	if err = c.openFresh(d.restrictions.Means()); err != nil {
-		d.tellRefused(placed(err, c.start))
+		d.tellRefused(placeError(err, c.start))
 		return
 	}
 	if !d.endAll(ctx, c.end) {
 		closeAll(values(c.ready))
 		return
 	}
-	d.keep(c)
+	d.keepSockets(c)
 	for _, m := range c.end {
-		d.close(m) // what nobody keeps, before anything is opened in its place
+		d.closeSockets(m) // what nobody keeps, before anything is opened in its place
 	}
 	for _, p := range c.start {
-		d.restart(p, c)
+		d.restartService(p, c)
 	}
 	closeAll(values(c.ready)) // of services that could not be started
 	budget.Keep(len(d.members))
@@ -61,7 +61,7 @@ func (d *Daemon) reload(ctx context.Context) {
 // of them.
 func (d *Daemon) tellRefused(err error) {
 	const refused = "configuration not reloaded: everything stays as it is"
-	found := findings(err)
+	found := listFindings(err)
 	for _, attributes := range found {
 		d.log.Error("configuration error", attributes...)
 	}
@@ -72,8 +72,8 @@ func (d *Daemon) tellRefused(err error) {
 	d.log.Error(refused, "errors", len(found))
 }
 
-// findings are what is wrong, as the log has each: without what is not known of it.
-func findings(err error) (all [][]any) {
+// listFindings are what is wrong, as the log has each: without what is not known of it.
+func listFindings(err error) (all [][]any) {
 	var found config.Errors
 	if !errors.As(err, &found) {
 		return nil
@@ -100,15 +100,15 @@ func findings(err error) (all [][]any) {
 
 // serviceFinding is why one service could not be started, as the log has it.
 func serviceFinding(p planned, err error) []any {
-	if found := findings(placed(err, []planned{p})); len(found) == 1 {
+	if found := listFindings(placeError(err, []planned{p})); len(found) == 1 {
 		return append([]any{"service", p.spec.Name}, found[0]...)
 	}
 	return []any{"service", p.spec.Name, "err", err}
 }
 
-// compare holds the new configuration against what runs, and returns the services
+// compareConfig holds the new configuration against what runs, and returns the services
 // that have to be started too.
-func (d *Daemon) compare(sources []config.Source) (c change, changed []config.Source) {
+func (d *Daemon) compareConfig(sources []config.Source) (c change, changed []config.Source) {
 	c = change{pool: make(map[string]*listen.Socket), ready: make(map[string]*listen.Socket)}
 	named := make(map[string]bool, len(sources))
 	for _, source := range sources {
@@ -136,8 +136,8 @@ func (d *Daemon) compare(sources []config.Source) (c change, changed []config.So
 	return c, changed
 }
 
-// made reports whether what stands at a path is a socket's of ours.
-func (d *Daemon) made(path string) bool {
+// ownsPath reports whether what stands at a path is a socket's of ours.
+func (d *Daemon) ownsPath(path string) bool {
 	for _, m := range d.members {
 		for _, socket := range m.sockets {
 			if listen.Makes(socket.Spec(), path) {
@@ -155,7 +155,7 @@ func (c change) openFresh(means listen.Means) error {
 	var specs []spec.Socket
 	for _, p := range c.start {
 		for _, socket := range p.spec.Sockets {
-			if !c.occupied(socket) {
+			if !c.isOccupied(socket) {
 				specs = append(specs, socket)
 			}
 		}
@@ -170,8 +170,8 @@ func (c change) openFresh(means listen.Means) error {
 	return nil
 }
 
-// occupied reports whether a socket of a service that ends is in socket's way.
-func (c change) occupied(socket spec.Socket) bool {
+// isOccupied reports whether a socket of a service that ends is in socket's way.
+func (c change) isOccupied(socket spec.Socket) bool {
 	for _, old := range c.pool {
 		if listen.Overlap(socket, old.Spec()) {
 			return true
@@ -183,7 +183,7 @@ func (c change) occupied(socket spec.Socket) bool {
 // endAll ends services side by side. It is false if ctx was done first; the
 // services end all the same.
 func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
-	endInTurn(members)
+	endStaggered(members)
 	for _, m := range members {
 		select {
 		case <-m.done:
@@ -197,9 +197,9 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 	return true
 }
 
-// keep moves the sockets that serve the new configuration as they are from the
+// keepSockets moves the sockets that serve the new configuration as they are from the
 // services that end to the ones that start.
-func (d *Daemon) keep(c change) {
+func (d *Daemon) keepSockets(c change) {
 	for _, p := range c.start {
 		for _, socket := range p.spec.Sockets {
 			key := socket.Address.String()
@@ -207,28 +207,28 @@ func (d *Daemon) keep(c change) {
 			if old == nil || !old.Keep(socket) {
 				continue
 			}
-			disown(c.end, old)
+			disownSocket(c.end, old)
 			d.watcher.Forget(old)
 			c.ready[key] = old
 		}
 	}
 }
 
-// restart starts a service with the sockets that are open already and those that
+// restartService starts a service with the sockets that are open already and those that
 // are bound only now, since an old one was in the way. If one cannot be had, the
 // service goes on as it was.
-func (d *Daemon) restart(p planned, c change) {
-	sockets, err := c.obtain(p, d.restrictions.Means())
+func (d *Daemon) restartService(p planned, c change) {
+	sockets, err := c.obtainSockets(p, d.restrictions.Means())
 	if err == nil {
-		d.start(p, sockets)
+		d.startService(p, sockets)
 		return
 	}
 	for _, m := range c.end {
 		if m.plan.spec.Name != p.spec.Name {
 			continue
 		}
-		if sockets, again := c.obtain(m.plan, d.restrictions.Means()); again == nil {
-			d.start(m.plan, sockets)
+		if sockets, again := c.obtainSockets(m.plan, d.restrictions.Means()); again == nil {
+			d.startService(m.plan, sockets)
 			d.log.Error("service not reloaded: it goes on as before", serviceFinding(p, err)...)
 			return
 		}
@@ -236,9 +236,9 @@ func (d *Daemon) restart(p planned, c change) {
 	d.log.Error("service not reloaded: it is off until the next reload", serviceFinding(p, err)...)
 }
 
-// obtain returns the sockets of p, open, all or none; those that were ready stay
+// obtainSockets returns the sockets of p, open, all or none; those that were ready stay
 // so on error.
-func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) {
+func (c change) obtainSockets(p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []spec.Socket
 	for _, socket := range p.spec.Sockets {
 		if s := c.ready[socket.Address.String()]; s == nil || !s.Keep(socket) {
@@ -262,8 +262,8 @@ func (c change) obtain(p planned, means listen.Means) ([]*listen.Socket, error) 
 	return sockets, nil
 }
 
-// disown takes a socket from the member that had it.
-func disown(members []*member, socket *listen.Socket) {
+// disownSocket takes a socket from the member that had it.
+func disownSocket(members []*member, socket *listen.Socket) {
 	for _, m := range members {
 		for i, s := range m.sockets {
 			if s == socket {

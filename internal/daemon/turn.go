@@ -37,12 +37,12 @@ const (
 	endPause  = 100 * time.Millisecond
 )
 
-// endInTurn tells services to end, side by side up to endAtOnce: the turn of the
+// endStaggered tells services to end, side by side up to endAtOnce: the turn of the
 // next comes when one is gone, or has taken endPause. Slow ones so hold up nobody
 // for long, and those that are killed in the end, at their stop_timeout, are
 // killed as far apart as they were told. It returns when all have been told and
 // nobody's turn is left; done says who is gone.
-func endInTurn(members []*member) {
+func endStaggered(members []*member) {
 	turns := make(chan struct{}, endAtOnce)
 	var ending sync.WaitGroup
 	for _, m := range members {

@@ -54,7 +54,7 @@ func TestEndInTurn(t *testing.T) {
 					}
 					members = append(members, m)
 				}
-				endInTurn(members)
+				endStaggered(members)
 				for _, m := range members {
 					<-m.done
 				}

@@ -18,8 +18,8 @@ import (
 	"activator/internal/spec"
 )
 
-// patience bounds the trial of the default sandbox.
-const patience = 10 * time.Second
+// trialTimeout bounds the trial of the default sandbox.
+const trialTimeout = 10 * time.Second
 
 // finding is one line of the report.
 type finding struct {
@@ -33,9 +33,9 @@ type finding struct {
 // Report writes what this kernel and this user can do, and reports whether the
 // default sandbox works: it is tried, not guessed.
 func Report(w io.Writer) bool {
-	fmt.Fprintf(w, "%s, as %s\n\n", kernel(), who())
-	works := trial()
-	findings := append([]finding{works}, abilities()...)
+	fmt.Fprintf(w, "%s, as %s\n\n", describeKernel(), describeUser())
+	works := trySandbox()
+	findings := append([]finding{works}, listAbilities()...)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range findings {
 		mark := "yes"
@@ -45,12 +45,12 @@ func Report(w io.Writer) bool {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", mark, f.name, f.detail)
 	}
 	_ = table.Flush() // what w refuses, w's owner sees
-	lacks(w, findings)
+	writeLacks(w, findings)
 	return works.ok
 }
 
-// lacks says of everything that is missing what that costs and how to get it.
-func lacks(w io.Writer, findings []finding) {
+// writeLacks says of everything that is missing what that costs and how to get it.
+func writeLacks(w io.Writer, findings []finding) {
 	for _, f := range findings {
 		if f.ok {
 			continue
@@ -65,19 +65,19 @@ func lacks(w io.Writer, findings []finding) {
 	}
 }
 
-func who() string {
+func describeUser() string {
 	if os.Getuid() == 0 {
 		return "root"
 	}
 	return fmt.Sprintf("user %d", os.Getuid())
 }
 
-func kernel() string {
+func describeKernel() string {
 	return "Linux " + proc.Release()
 }
 
-// abilities are what the leaves know of themselves.
-func abilities() []finding {
+// listAbilities are what the leaves know of themselves.
+func listAbilities() []finding {
 	var all []finding
 	for _, a := range sandbox.ListAbilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
@@ -85,11 +85,11 @@ func abilities() []finding {
 	for _, a := range listen.Abilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
 	}
-	return append(all, seal(), answering(), engine())
+	return append(all, checkSeal(), checkUDPFilter(), checkEngine())
 }
 
-// seal tells what the process's side of the default seal lacks here.
-func seal() finding {
+// checkSeal tells what the process's side of the default seal lacks here.
+func checkSeal() finding {
 	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
 		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a kernel configured with what is missing"}
 	if lacks := sandbox.RunningKernel().SealLacks(); len(lacks) > 0 {
@@ -98,22 +98,22 @@ func seal() finding {
 	return f
 }
 
-// answering tells how UDP sockets are sealed.
-func answering() finding {
+// checkUDPFilter tells how UDP sockets are sealed.
+func checkUDPFilter() finding {
 	f := finding{name: "UDP sockets that only answer", needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
 	f.ok, f.detail, f.cure = udpfilter.Ability()
 	return f
 }
 
-// trial runs our own binary in the default sandbox, as a service would run.
-func trial() finding {
+// trySandbox runs our own binary in the default sandbox, as a service would run.
+func trySandbox() finding {
 	f := finding{
 		name:  "default sandbox",
 		needs: "services with the default [sandbox] do not start",
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), trialTimeout)
 	defer cancel()
-	if err := sandboxed(ctx); err != nil {
+	if err := runInSandbox(ctx); err != nil {
 		f.detail = err.Error()
 		f.cure = "see the first lack below; everything else of the sandbox rests on it"
 		return f
@@ -122,7 +122,7 @@ func trial() finding {
 	return f
 }
 
-func sandboxed(ctx context.Context) error {
+func runInSandbox(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -150,8 +150,8 @@ func sandboxed(ctx context.Context) error {
 	return nil
 }
 
-// engine tells whether [container] can work.
-func engine() finding {
+// checkEngine tells whether [container] can work.
+func checkEngine() finding {
 	f := finding{name: "podman", needs: "services with a [container] do not start", cure: "install it: apt-get install podman"}
 	path, err := exec.LookPath("podman")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 type answers interface {
 	// Serving is closed when the program listens at all its targets.
 	Serving() <-chan struct{}
-	// Missing says at which it does not.
-	Missing() string
+	// DescribeMissing says at which it does not.
+	DescribeMissing() string
 	end()
 }
 
@@ -20,7 +20,7 @@ type answers interface {
 type unasked struct{}
 
 func (unasked) Serving() <-chan struct{} { return nil }
-func (unasked) Missing() string          { return "" }
+func (unasked) DescribeMissing() string  { return "" }
 func (unasked) end()                     {}
 
 // supervisor answers until its end.

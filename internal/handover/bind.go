@@ -44,10 +44,10 @@ func (h *bind) policy() usernotif.Policy {
 	return p
 }
 
-func (h *bind) Missing() string {
+func (h *bind) DescribeMissing() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.answers.Missing()
+	return h.answers.DescribeMissing()
 }
 
 func (h *bind) End() {

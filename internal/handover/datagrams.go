@@ -21,7 +21,7 @@ type datagrams struct {
 // awaitBound waits until the program has bound a target of UDP, and returns where, which
 // the caller closes; nil: no client is to be served any more.
 func (h *proxy) awaitBound(target spec.Address) (*netns.Bound, error) {
-	bound, err := h.program.Bound(target)
+	bound, err := h.program.NewBound(target)
 	if err != nil {
 		return nil, err
 	}

@@ -18,9 +18,9 @@ const (
 )
 
 // awaitListening is false when ctx is done first.
-func awaitListening(ctx context.Context, at interface{ Look() (bool, error) }) (bool, error) {
+func awaitListening(ctx context.Context, at interface{ FindSockets() (bool, error) }) (bool, error) {
 	for pause := leastLook; ; pause = min(pause+pause/4, mostLook) {
-		if there, err := at.Look(); there || err != nil {
+		if there, err := at.FindSockets(); there || err != nil {
 			return there, err
 		}
 		select {

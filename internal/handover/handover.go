@@ -55,8 +55,8 @@ type Handover interface {
 	Retire(r Retirement) bool
 	// Activity tells who uses socket n.
 	Activity(n int) (listen.Activity, error)
-	// Missing says what the program has not done to be served; "": nothing.
-	Missing() string
+	// DescribeMissing says what the program has not done to be served; "": nothing.
+	DescribeMissing() string
 
 	// End ends it when the process has ended, or never became the program. Nothing that it
 	// has begun is left when it returns.

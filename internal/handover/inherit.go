@@ -64,7 +64,7 @@ func (h *inherit) Retire(r Retirement) bool { return r.StopIf() }
 
 func (h *inherit) Activity(n int) (listen.Activity, error) { return h.Sockets[n].Activity() }
 
-func (h *inherit) Missing() string { return "" }
+func (h *inherit) DescribeMissing() string { return "" }
 
 func (h *inherit) End() { h.answers.end() }
 

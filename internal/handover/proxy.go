@@ -62,25 +62,25 @@ func (h *proxy) Given() process.Inputs {
 
 func (h *proxy) Attach(child *process.Process) (err error) {
 	h.child = child
-	if h.program, err = netns.Open(child.Pid()); err != nil {
+	if h.program, err = netns.OpenProgram(child.Pid()); err != nil {
 		return err
 	}
 	has := func(is func(spec.Address) bool) bool {
 		return slices.ContainsFunc(h.Spec.Sockets, func(to spec.Socket) bool { return is(to.Target) })
 	}
-	if has(spec.Address.Unix) {
-		if err := h.program.Identify(child.Pid()); err != nil {
+	if has(spec.Address.IsUnix) {
+		if err := h.program.ReadIdentity(child.Pid()); err != nil {
 			return err
 		}
 	}
-	if err := h.program.LowPorts(); err != nil {
+	if err := h.program.AllowLowPorts(); err != nil {
 		level := slog.LevelDebug
-		if has(func(target spec.Address) bool { return target.Internet() && target.Port < 1024 }) {
+		if has(func(target spec.Address) bool { return target.IsInternet() && target.Port < 1024 }) {
 			level = slog.LevelWarn
 		}
 		h.Log.Log(context.Background(), level, "ports below 1024 are the program's to bind only with capabilities = [\"net_bind_service\"]", "err", err)
 	}
-	if err := h.program.NoCongestion(); err != nil {
+	if err := h.program.UseReno(); err != nil {
 		h.Log.Debug("the program's connections may be slower than they could be", "err", err)
 	}
 	return nil
@@ -120,7 +120,7 @@ func (h *proxy) Activity(n int) (listen.Activity, error) {
 	return h.inherit.Activity(n)
 }
 
-func (h *proxy) Missing() string {
+func (h *proxy) DescribeMissing() string {
 	if target := h.awaited.Load(); target != nil {
 		return "the program does not listen at " + *target
 	}
@@ -163,11 +163,11 @@ func (h *proxy) carryAll(serving func()) error {
 		h.awaited.Store(&name)
 		var there bool
 		var err error
-		if target.UDP() {
+		if target.IsUDP() {
 			bounds[i], err = h.awaitBound(target)
 			there = bounds[i] != nil
 		} else {
-			reach := h.program.Target(target, netns.Options{Prepare: tcpproxy.Prepare, OwnAddress: h.Spec.ProxyProtocol == ""})
+			reach := h.program.NewTarget(target, netns.Options{Prepare: tcpproxy.PrepareSocket, OwnAddress: h.Spec.ProxyProtocol == ""})
 			defer reach.Close()
 			routes = append(routes, tcpproxy.Route{Listener: h.files[i], Pending: h.Sockets[i].Aside(),
 				Dialer: &dialer{target: reach, backend: backend{of: h}}})

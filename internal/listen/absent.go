@@ -17,7 +17,7 @@ func Absent(a spec.Address) bool {
 	switch {
 	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
 		return !haveIPv6()
-	case !a.Internet() || !a.IP.Is6() || a.IP.Is4In6():
+	case !a.IsInternet() || !a.IP.Is6() || a.IP.Is4In6():
 		return false
 	case !haveIPv6():
 		return true

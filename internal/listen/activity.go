@@ -37,7 +37,7 @@ func Seen(s spec.Socket) error {
 		return &UnseenError{s.Address, "nothing tells who is connected by vsock"}
 	case s.Address.Network == spec.UnixGram && s.Seal != spec.Relayed:
 		return &UnseenError{s.Address, "nothing tells when the last datagram came to a unix socket that is not relayed"}
-	case s.Address.UDP() && s.Seal != spec.Relayed && s.Options.Timestamping != "" && s.Options.Timestamping != "off":
+	case s.Address.IsUDP() && s.Seal != spec.Relayed && s.Options.Timestamping != "" && s.Options.Timestamping != "off":
 		return &UnseenError{s.Address, "with timestamping nothing tells when the last datagram came"}
 	}
 	return nil
@@ -58,9 +58,9 @@ func (s *Socket) Activity() (Activity, error) {
 	var a Activity
 	err := control(s.front(), func(fd int) (err error) {
 		switch address := s.spec.Address; {
-		case address.TCP():
+		case address.IsTCP():
 			a.Clients, err = connectedTCP(fd)
-		case address.Stream():
+		case address.IsStream():
 			a.Clients, err = connectedUnix(fd)
 		default:
 			if pollNow(fd)&unix.POLLIN != 0 {
@@ -130,7 +130,7 @@ func (s *Socket) lastData(fd int) (uint64, error) {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st) // its mtime is the last write(2)
 		return uint64(st.Mtim.Nano()), os.NewSyscallError("fstat", err)
-	case s.spec.Address.UDP():
+	case s.spec.Address.IsUDP():
 		return s.lastDatagram(fd)
 	}
 	return 0, nil

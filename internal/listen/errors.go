@@ -80,7 +80,7 @@ func bindCure(a spec.Address, o *spec.Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return holder(a)
-	case errors.Is(err, unix.EACCES) && a.Internet():
+	case errors.Is(err, unix.EACCES) && a.IsInternet():
 		return fmt.Sprintf("a port below %s is for CAP_NET_BIND_SERVICE; or allow it to everybody: sysctl net.ipv4.ip_unprivileged_port_start=%d",
 			unprivilegedPort(), a.Port)
 	case errors.Is(err, unix.EACCES) && a.Network == spec.VSock:
@@ -89,7 +89,7 @@ func bindCure(a spec.Address, o *spec.Options, err error) string {
 		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP)
 	case errors.Is(err, unix.EINVAL) && a.IP.Is6() && a.IP.IsLinkLocalUnicast():
 		return fmt.Sprintf("a link-local address needs its interface, as in \"[%s%%eth0]\"", a.IP.WithZone(""))
-	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Internet() && !o.FreeBind:
+	case errors.Is(err, unix.EADDRNOTAVAIL) && a.IsInternet() && !o.FreeBind:
 		return "no interface has this address; free_bind = true binds it before one has"
 	case errors.Is(err, unix.EADDRNOTAVAIL) && a.Network == spec.VSock:
 		return "this is not the CID of this machine; leave it empty for any"

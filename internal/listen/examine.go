@@ -199,7 +199,7 @@ func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
 func (e *examination) here(file *os.File, family int) {
 	a := e.address
 	a.Port = 0
-	if !a.Internet() || !a.IP.IsValid() {
+	if !a.IsInternet() || !a.IP.IsValid() {
 		return
 	}
 	e.add("", control(file, func(fd int) error {
@@ -221,7 +221,7 @@ func (e *examination) port() {
 		return
 	}
 	first := 1024
-	if a.Internet() {
+	if a.IsInternet() {
 		if n, err := strconv.Atoi(unprivilegedPort()); err == nil {
 			first = n
 		}

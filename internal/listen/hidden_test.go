@@ -28,7 +28,7 @@ func rawOption(fd, level, name int, value []byte) error {
 }
 
 var hiddens = []hidden{
-	{"TCP_MD5SIG", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
+	{"TCP_MD5SIG", func(a spec.Address) bool { return a.IsTCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var sig [216]byte // struct tcp_md5sig, linux/tcp.h
 		binary.NativeEndian.PutUint16(sig[0:], unix.AF_INET)
 		copy(sig[4:], []byte{192, 0, 2, 1})
@@ -36,7 +36,7 @@ var hiddens = []hidden{
 		copy(sig[136:], "key")
 		return rawOption(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, sig[:])
 	}},
-	{"TCP_AO_ADD_KEY", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
+	{"TCP_AO_ADD_KEY", func(a spec.Address) bool { return a.IsTCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var key [288]byte // struct tcp_ao_add, linux/tcp.h
 		binary.NativeEndian.PutUint16(key[0:], unix.AF_INET)
 		copy(key[4:], []byte{192, 0, 2, 1})
@@ -45,12 +45,12 @@ var hiddens = []hidden{
 		copy(key[208:], "key")
 		return rawOption(fd, unix.IPPROTO_TCP, 38, key[:])
 	}},
-	{"TCP_AO_INFO", func(a spec.Address) bool { return a.TCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
+	{"TCP_AO_INFO", func(a spec.Address) bool { return a.IsTCP() && a.IP.Is4() }, func(fd int, _ spec.Address) error {
 		var info [48]byte // struct tcp_ao_info_opt, linux/tcp.h: nobody without a key
 		binary.NativeEndian.PutUint32(info[0:], 1<<2)
 		return rawOption(fd, unix.IPPROTO_TCP, 40, info[:])
 	}},
-	{"IP_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.UDP() && !a.IP.Is6() }, func(fd int, _ spec.Address) error {
+	{"IP_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.IsUDP() && !a.IP.Is6() }, func(fd int, _ spec.Address) error {
 		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: [4]byte{224, 0, 0, 251}, Ifindex: 1})
 	}},
 	{"IPV6_ADDRFORM", func(a spec.Address) bool { return a.Network == spec.UDP && !a.IP.IsValid() }, func(fd int, a spec.Address) error {
@@ -60,7 +60,7 @@ var hiddens = []hidden{
 		}
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_ADDRFORM, unix.AF_INET)
 	}},
-	{"IPV6_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.UDP() && a.IP.Is6() }, func(fd int, _ spec.Address) error {
+	{"IPV6_ADD_MEMBERSHIP", func(a spec.Address) bool { return a.IsUDP() && a.IP.Is6() }, func(fd int, _ spec.Address) error {
 		return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_ADD_MEMBERSHIP, &unix.IPv6Mreq{Multiaddr: [16]byte{0xff, 2, 15: 0xfb}, Interface: 1})
 	}},
 }
@@ -132,7 +132,7 @@ func TestBlind(t *testing.T) {
 func TestHeldBack(t *testing.T) {
 	for _, address := range addresses(t) {
 		s := open(t, address)
-		if !s.Spec().Address.UDP() {
+		if !s.Spec().Address.IsUDP() {
 			continue
 		}
 		other := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))

@@ -44,7 +44,7 @@ func (s *Socket) Mend() (what string, err error) {
 		found = append(found, "the service had left a packet filter on it; removed")
 	}
 	var repaired string
-	if s.spec.Address.Stream() {
+	if s.spec.Address.IsStream() {
 		repaired, err = s.mendListener()
 	} else {
 		repaired, err = s.mendDatagram()
@@ -58,7 +58,7 @@ func (s *Socket) Mend() (what string, err error) {
 // beyondRepair says why only a new socket helps; "" when this one will do.
 func (s *Socket) beyondRepair() (fault string) {
 	_ = control(s.front(), func(fd int) error {
-		if events := pollNow(fd); events&(unix.POLLHUP|unix.POLLRDHUP) != 0 && !s.spec.Address.TCP() {
+		if events := pollNow(fd); events&(unix.POLLHUP|unix.POLLRDHUP) != 0 && !s.spec.Address.IsTCP() {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
@@ -144,7 +144,7 @@ func (s *Socket) mendListener() (string, error) {
 	err := s.control("getsockopt", func(fd int) error {
 		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		listening = n != 0
-		if err == nil && !listening && a.TCP() {
+		if err == nil && !listening && a.IsTCP() {
 			// Whatever it is connected to now: tcp_disconnect() keeps the port.
 			_ = dissolve(fd)
 		}

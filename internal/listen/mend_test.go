@@ -26,21 +26,21 @@ type sabotage struct {
 	hears    bool   // it still hears clients, so a broken one does not fire
 }
 
-func stream(a spec.Address) bool { return a.Stream() }
+func stream(a spec.Address) bool { return a.IsStream() }
 
 // errForbidden is what this kernel lets no unprivileged service do.
 var errForbidden = errors.New("forbidden by the kernel")
 
 var sabotages = []sabotage{
-	{name: "shutdown RDWR of a TCP listener", applies: spec.Address.TCP, says: "listening again",
+	{name: "shutdown RDWR of a TCP listener", applies: spec.Address.IsTCP, says: "listening again",
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
-	{name: "shutdown RD of a TCP listener", applies: spec.Address.TCP, says: "listening again",
+	{name: "shutdown RD of a TCP listener", applies: spec.Address.IsTCP, says: "listening again",
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
 	{name: "shutdown WR of a listener", applies: stream, hears: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_WR) }},
-	{name: "dissolve a TCP listener", applies: spec.Address.TCP, says: "listening again",
+	{name: "dissolve a TCP listener", applies: spec.Address.IsTCP, says: "listening again",
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return dissolve(fd) }},
-	{name: "dissolve a TCP listener and connect it", applies: spec.Address.TCP, says: "listening again", hears: true,
+	{name: "dissolve a TCP listener and connect it", applies: spec.Address.IsTCP, says: "listening again", hears: true,
 		do: func(t *testing.T, fd int, _ spec.Address) error {
 			peer := open(t, fmt.Sprintf("tcp://:%d", ktest.Port(t)))
 			if err := dissolve(fd); err != nil {
@@ -50,15 +50,15 @@ var sabotages = []sabotage{
 		}},
 	{name: "listen with a backlog of 0", applies: stream, hears: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Listen(fd, 0) }},
-	{name: "shutdown RDWR of a unix listener", applies: func(a spec.Address) bool { return a.Unix() && a.Stream() }, says: "bound anew", replaced: true,
+	{name: "shutdown RDWR of a unix listener", applies: func(a spec.Address) bool { return a.IsUnix() && a.IsStream() }, says: "bound anew", replaced: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }},
 	{name: "shutdown RD of a unix datagram socket", applies: func(a spec.Address) bool { return a.Network == spec.UnixGram }, says: "bound anew", replaced: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_RD) }},
-	{name: "connect a UDP socket", applies: spec.Address.UDP, says: "dissolved", hears: true,
+	{name: "connect a UDP socket", applies: spec.Address.IsUDP, says: "dissolved", hears: true,
 		do: func(t *testing.T, fd int, _ spec.Address) error {
 			return connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t))))
 		}},
-	{name: "connect a UDP socket and shut it down", applies: spec.Address.UDP, says: "bound anew", replaced: true,
+	{name: "connect a UDP socket and shut it down", applies: spec.Address.IsUDP, says: "bound anew", replaced: true,
 		do: func(t *testing.T, fd int, _ spec.Address) error {
 			if err := connectTo(fd, open(t, fmt.Sprintf("udp://:%d", ktest.Port(t)))); err != nil {
 				return err
@@ -70,7 +70,7 @@ var sabotages = []sabotage{
 			peer := open(t, "unixgram://"+t.TempDir()+"/peer")
 			return unix.Connect(fd, &unix.SockaddrUnix{Name: peer.Spec().Address.Path})
 		}},
-	{name: "leave an error", applies: func(a spec.Address) bool { return a.UDP() && a.IP.Is4() }, says: "cleared",
+	{name: "leave an error", applies: func(a spec.Address) bool { return a.IsUDP() && a.IP.Is4() }, says: "cleared",
 		do: func(t *testing.T, fd int, _ spec.Address) error {
 			// Nobody listens there: ICMP comes back and waits in the error queue.
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
@@ -90,7 +90,7 @@ var sabotages = []sabotage{
 			}
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
 		}},
-	{name: "bind to a device", applies: spec.Address.Internet, says: "bound anew", replaced: true, hears: true,
+	{name: "bind to a device", applies: spec.Address.IsInternet, says: "bound anew", replaced: true, hears: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error {
 			return unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
 		}},

@@ -63,7 +63,7 @@ func bindAndListen(file *os.File, family int, want spec.Socket) error {
 
 // startListening sets the backlog, also of a socket that listens already.
 func startListening(file *os.File, want spec.Socket) error {
-	if !want.Address.Stream() {
+	if !want.Address.IsStream() {
 		return nil
 	}
 	backlog := want.Options.Backlog
@@ -117,7 +117,7 @@ func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
 	kind := spec.Kind{Type: a.Type()}
 	four, six := a.Families()
 	switch {
-	case a.Unix():
+	case a.IsUnix():
 		kind.Family = unix.AF_UNIX
 	case a.Network == spec.VSock:
 		kind.Family = unix.AF_VSOCK
@@ -127,11 +127,11 @@ func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
 		kind.Family = unix.AF_INET6
 	}
 	switch {
-	case a.TCP() && o.MPTCP:
+	case a.IsTCP() && o.MPTCP:
 		kind.Protocol = unix.IPPROTO_MPTCP
-	case a.TCP():
+	case a.IsTCP():
 		kind.Protocol = unix.IPPROTO_TCP
-	case a.UDP():
+	case a.IsUDP():
 		kind.Protocol = unix.IPPROTO_UDP
 	}
 	return kind

@@ -14,7 +14,7 @@ func Overlap(s, other spec.Socket) bool {
 	switch {
 	case a == b:
 		return true
-	case a.TCP() && b.TCP(), a.UDP() && b.UDP():
+	case a.IsTCP() && b.IsTCP(), a.IsUDP() && b.IsUDP():
 		return a.Port == b.Port && (!a.IP.IsValid() || !b.IP.IsValid() || a.IP == b.IP)
 	case a.Network == spec.VSock && b.Network == spec.VSock:
 		return a.Port == b.Port && (a.CID == spec.CIDAny || b.CID == spec.CIDAny)

@@ -19,11 +19,11 @@ import (
 // holder says who has a's place already, as far as /proc tells. proc_net(5).
 func holder(a spec.Address) string {
 	switch {
-	case a.TCP():
+	case a.IsTCP():
 		return holders(append(internetRows("tcp", a), internetRows("tcp6", a)...))
-	case a.UDP():
+	case a.IsUDP():
 		return holders(append(internetRows("udp", a), internetRows("udp6", a)...))
-	case a.Unix():
+	case a.IsUnix():
 		return holders(unixRows(a.Path))
 	}
 	return ""

@@ -32,7 +32,7 @@ func (s *Socket) Refuse(most int) (refused int, err error) {
 	switch {
 	case s.spec.Address.Network == spec.FIFO:
 		return s.dropBytes()
-	case s.spec.Address.Stream():
+	case s.spec.Address.IsStream():
 		return s.refuseAll("accept", most, func(fd int) error {
 			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			if err == nil {

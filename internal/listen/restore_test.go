@@ -271,7 +271,7 @@ func everyNumber(t *testing.T, s *Socket) map[[2]int]string {
 				if unrestored[key] {
 					continue
 				}
-				if s.Spec().Address.Stream() && slices.ContainsFunc(sockopt.Table, func(known sockopt.Option) bool {
+				if s.Spec().Address.IsStream() && slices.ContainsFunc(sockopt.Table, func(known sockopt.Option) bool {
 					return known.Level == level && known.Name == name && known.Use&sockopt.Datagram != 0
 				}) {
 					continue

@@ -99,7 +99,7 @@ func checkRights(t *testing.T, s *Socket, refuse bool) {
 		}
 	}
 	asService(t, s, func(fd int) {
-		if !s.Spec().Address.Stream() {
+		if !s.Spec().Address.IsStream() {
 			try("datagram", func() int { return fd })
 			return
 		}

@@ -91,7 +91,7 @@ type RelaySocket interface {
 
 // checkSeal says which seals cannot be: nothing is ever sealed less than asked.
 func checkSeal(want spec.Socket, means Means) error {
-	datagrams := want.Address.UDP() || want.Address.Network == spec.UnixGram
+	datagrams := want.Address.IsUDP() || want.Address.Network == spec.UnixGram
 	_, can := means.restriction(want.Seal)
 	var err error
 	switch {

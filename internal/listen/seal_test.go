@@ -297,7 +297,7 @@ func ruin(t *testing.T, s *Socket) {
 	t.Helper()
 	asService(t, s, func(fd int) {
 		var err error
-		if s.Spec().Address.Internet() {
+		if s.Spec().Address.IsInternet() {
 			err = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
 		} else {
 			err = unix.Shutdown(fd, unix.SHUT_RDWR)

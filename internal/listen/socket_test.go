@@ -89,7 +89,7 @@ func serveOne(t testing.TB, s *Socket) {
 			return
 		}
 		conn := fd
-		if s.Spec().Address.Stream() {
+		if s.Spec().Address.IsStream() {
 			var err error
 			conn, _, err = unix.Accept4(fd, unix.SOCK_CLOEXEC)
 			if err != nil {
@@ -104,7 +104,7 @@ func serveOne(t testing.TB, s *Socket) {
 			t.Errorf("%s: recvfrom: %v", s, err)
 			return
 		}
-		if s.Spec().Address.Stream() {
+		if s.Spec().Address.IsStream() {
 			_, err = unix.Write(conn, buf[:n])
 		} else {
 			err = unix.Sendto(conn, buf[:n], 0, from)
@@ -167,7 +167,7 @@ func dial(t testing.TB, a spec.Address) (net.Conn, error) {
 		host = "::1"
 	}
 	network := "tcp"
-	if a.UDP() {
+	if a.IsUDP() {
 		network = "udp"
 	}
 	return net.Dial(network, net.JoinHostPort(host, fmt.Sprint(a.Port)))
@@ -454,7 +454,7 @@ func TestRefuse(t *testing.T) {
 			if n, err := s.Refuse(maxRefused); n != 3 || err != nil {
 				t.Errorf("Refuse: %d, %v", n, err)
 			}
-			if s.Spec().Address.Stream() {
+			if s.Spec().Address.IsStream() {
 				for _, c := range conns {
 					c.SetReadDeadline(time.Now().Add(patience))
 					if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

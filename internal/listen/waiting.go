@@ -45,9 +45,9 @@ func (s *Socket) Waiting() (waiting []Client, err error) {
 		switch a := s.spec.Address; {
 		case a.Network == spec.FIFO || a.Network == spec.VSock:
 			waiting = []Client{"somebody"}
-		case !a.Stream():
+		case !a.IsStream():
 			waiting, err = firstDatagram(fd)
-		case a.TCP():
+		case a.IsTCP():
 			waiting, err = waitingTCP(fd)
 		default:
 			waiting, err = waitingUnix(fd)

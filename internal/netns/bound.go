@@ -32,16 +32,16 @@ type bound struct {
 	room   int // bytes that may be added
 }
 
-// Bound returns where the program takes the datagrams for a, an address of UDP. The
+// NewBound returns where the program takes the datagrams for a, an address of UDP. The
 // caller closes it. Every address becomes local inside.
-func (p *Program) Bound(a spec.Address) (*Bound, error) {
+func (p *Program) NewBound(a spec.Address) (*Bound, error) {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
 	}
-	if err := p.makeLocal(); err != nil {
+	if err := p.makeAddressesLocal(); err != nil {
 		return nil, err
 	}
-	fds, err := p.sockets(diagKind)
+	fds, err := p.makeSockets(diagKind)
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +56,14 @@ func (b *Bound) Close() {
 	}
 }
 
-// Look reports whether the program has bound the address.
-func (b *Bound) Look() (bool, error) {
+// FindSockets reports whether the program has bound the address.
+func (b *Bound) FindSockets() (bool, error) {
 	before := slices.Clone(b.sockets)
 	b.sockets = b.sockets[:0]
 	var err error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		e := b.question(family).Each(b.diag, func(found *sockdiag.InetSocket) {
-			if s := boundOf(found); b.means(s) {
+		e := b.newQuery(family).Each(b.diag, func(found *sockdiag.InetSocket) {
+			if s := boundOf(found); b.includesSocket(s) {
 				b.sockets = append(b.sockets, s)
 			}
 		})
@@ -79,8 +79,8 @@ func (b *Bound) Look() (bool, error) {
 	return len(b.sockets) > 0, err
 }
 
-// question asks who has bound the port.
-func (b *Bound) question(family int) sockdiag.Inet {
+// newQuery asks who has bound the port.
+func (b *Bound) newQuery(family int) sockdiag.Inet {
 	return sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_UDP, States: sockdiag.Unconnected, Port: uint16(b.address.Port), Memory: true}
 }
 
@@ -95,26 +95,26 @@ func boundOf(found *sockdiag.InetSocket) bound {
 	}
 }
 
-// means reports whether the address means s.
-func (b *Bound) means(s bound) bool {
+// includesSocket reports whether the address means s.
+func (b *Bound) includesSocket(s bound) bool {
 	want := b.address.IP
 	if want.IsValid() && !want.IsUnspecified() {
-		return s.ip == want || s.covers(want.Is4())
+		return s.ip == want || s.takesFamily(want.Is4())
 	}
 	four, six := b.address.Families()
-	return four && (s.ip.Is4() || s.covers(true)) || six && s.ip.Is6()
+	return four && (s.ip.Is4() || s.takesFamily(true)) || six && s.ip.Is6()
 }
 
-// covers reports whether s takes datagrams for every address of a family.
-func (s bound) covers(four bool) bool {
+// takesFamily reports whether s takes datagrams for every address of a family.
+func (s bound) takesFamily(four bool) bool {
 	return s.ip.IsUnspecified() && (s.ip.Is4() == four || four && !s.only)
 }
 
 // ReadQueue asks for what the program has not read. It costs some microseconds for one
 // socket of a family. For more of them the kernel walks its table of all.
 func (b *Bound) ReadQueue() (spec.Queue, error) {
-	if n := len(b.sockets); n == 0 || n > 2 || !b.askAgain() {
-		if _, err := b.Look(); err != nil {
+	if n := len(b.sockets); n == 0 || n > 2 || !b.refreshSockets() {
+		if _, err := b.FindSockets(); err != nil {
 			return spec.Queue{}, err
 		}
 	}
@@ -129,8 +129,8 @@ func (b *Bound) ReadQueue() (spec.Queue, error) {
 	return q, nil
 }
 
-// askAgain asks for each socket by itself; false: there are others now.
-func (b *Bound) askAgain() bool {
+// refreshSockets asks for each socket by itself; false: there are others now.
+func (b *Bound) refreshSockets() bool {
 	for i := range b.sockets {
 		known := &b.sockets[i]
 		family := unix.AF_INET
@@ -138,9 +138,9 @@ func (b *Bound) askAgain() bool {
 			family = unix.AF_INET6
 		}
 		same := false
-		err := b.question(family).ToLoopback(b.diag, known.ip, func(found *sockdiag.InetSocket) {
+		err := b.newQuery(family).ToLoopback(b.diag, known.ip, func(found *sockdiag.InetSocket) {
 			s := boundOf(found)
-			if same = b.means(s) && s.cookie == known.cookie; same {
+			if same = b.includesSocket(s) && s.cookie == known.cookie; same {
 				*known = s
 			}
 		})
@@ -157,26 +157,26 @@ func (b *Bound) askAgain() bool {
 func (b *Bound) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	client, asked = client.Unmap(), asked.Unmap()
 	four := client.Is4()
-	ip := b.findAddress(four, asked)
+	ip := b.findInFamily(four, asked)
 	if !ip.IsValid() && time.Since(b.seen) > lookPause {
 		b.seen = time.Now()
-		if _, err := b.Look(); err == nil { // it may have bound it since
-			ip = b.findAddress(four, asked)
+		if _, err := b.FindSockets(); err == nil { // it may have bound it since
+			ip = b.findInFamily(four, asked)
 		}
 	}
 	if ip.IsValid() {
 		return netip.AddrPortFrom(ip, uint16(b.address.Port)), true
 	}
-	if ip = b.findAddress(!four, netip.Addr{}); !ip.IsValid() {
+	if ip = b.findInFamily(!four, netip.Addr{}); !ip.IsValid() {
 		return to, false
 	}
 	return netip.AddrPortFrom(ip, uint16(b.address.Port)), false
 }
 
-// findAddress is the address for one family, not valid if there is none.
-func (b *Bound) findAddress(four bool, asked netip.Addr) (ip netip.Addr) {
+// findInFamily is the address for one family, not valid if there is none.
+func (b *Bound) findInFamily(four bool, asked netip.Addr) (ip netip.Addr) {
 	for _, s := range b.sockets {
-		want, all := b.address.IP, s.covers(four)
+		want, all := b.address.IP, s.takesFamily(four)
 		switch {
 		case !all && s.ip.Is4() != four:
 		case want.IsValid() && !want.IsUnspecified():
@@ -199,5 +199,5 @@ func (b *Bound) findAddress(four bool, asked netip.Addr) (ip netip.Addr) {
 // MakeSockets makes n datagram sockets of a family inside, or fewer, close-on-exec and
 // non-blocking, that may have any client's address, ip(7). The caller closes them.
 func (b *Bound) MakeSockets(family, n int) ([]int, error) {
-	return b.program.datagrams(family, min(n, mostAhead))
+	return b.program.makeDatagramSockets(family, min(n, mostAhead))
 }

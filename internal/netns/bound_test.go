@@ -12,7 +12,7 @@ import (
 
 func boundAt(t testing.TB, r *Program, a spec.Address) *Bound {
 	t.Helper()
-	b, err := r.Bound(a)
+	b, err := r.NewBound(a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestBound(t *testing.T) {
 		t.Run(fmt.Sprint(tt.binds, " ", tt.client, " ", tt.asked), func(t *testing.T) {
 			i := newInmate(t)
 			r := open(t, i.pid)
-			if err := r.LowPorts(); err != nil {
+			if err := r.AllowLowPorts(); err != nil {
 				t.Fatal(err)
 			}
 			b := boundAt(t, r, tt.target)
@@ -90,7 +90,7 @@ func TestBound(t *testing.T) {
 				t.Fatalf("before it has bound: %+v, %v", q, err)
 			}
 			i.told(tt.binds, "listens")
-			if there, err := b.Look(); !there || err != nil {
+			if there, err := b.FindSockets(); !there || err != nil {
 				t.Fatalf("it is not found: %v, %v", there, err)
 			}
 			client, asked := addrPort(tt.client), netip.Addr{}

@@ -31,45 +31,45 @@ func newChild() (*child, error) {
 
 func (c *child) close() { c.list.Close() }
 
-// do adds a system call. When it fails the child ends, and the error has its name.
-func (c *child) do(name string, number uintptr, args ...uintptr) vfork.Call {
+// addCall adds a system call. When it fails the child ends, and the error has its name.
+func (c *child) addCall(name string, number uintptr, args ...uintptr) vfork.Call {
 	c.list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	return c.list.Do(number, args...)
 }
 
-// open is do for a call that returns a new descriptor.
-func (c *child) open(name string, number uintptr, args ...uintptr) {
-	c.opened = append(c.opened, c.do(name, number, args...))
+// addOpenCall is do for a call that returns a new descriptor.
+func (c *child) addOpenCall(name string, number uintptr, args ...uintptr) {
+	c.opened = append(c.opened, c.addCall(name, number, args...))
 }
 
-// openFile is open of a file, openat(2).
-func (c *child) openFile(path string, flags int) {
-	c.open("open "+path, unix.SYS_OPENAT, vfork.WorkingDirectory, c.list.AddText(path), uintptr(flags|unix.O_CLOEXEC))
+// addOpenFile is open of a file, openat(2).
+func (c *child) addOpenFile(path string, flags int) {
+	c.addOpenCall("open "+path, unix.SYS_OPENAT, vfork.WorkingDirectory, c.list.AddText(path), uintptr(flags|unix.O_CLOEXEC))
 }
 
-// socket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.
-func (c *child) socket(k spec.Kind) {
-	c.open("socket", unix.SYS_SOCKET, uintptr(k.Family), uintptr(k.Type|unix.SOCK_CLOEXEC), uintptr(k.Protocol))
+// addSocket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.
+func (c *child) addSocket(k spec.Kind) {
+	c.addOpenCall("socket", unix.SYS_SOCKET, uintptr(k.Family), uintptr(k.Type|unix.SOCK_CLOEXEC), uintptr(k.Protocol))
 }
 
 // errKilled is of a child that did not get to the end of its list.
 var errKilled = errors.New("a child that makes sockets was killed")
 
-// run has the calls made, and returns what was opened, in its order, all or none; the caller
+// runCalls has the calls made, and returns what was opened, in its order, all or none; the caller
 // closes it. flags are clone(2)'s besides; with CLONE_VFORK we sleep meanwhile, which is
 // the shortest way where it takes some microseconds.
-func (c *child) run(flags uintptr) ([]int, error) {
-	return c.start(func() (int, int, error) { return c.list.Start(shared | flags) })
+func (c *child) runCalls(flags uintptr) ([]int, error) {
+	return c.startAndWait(func() (int, int, error) { return c.list.Start(shared | flags) })
 }
 
 // runInGroup is run in a control group.
 func (c *child) runInGroup(cgroup int) ([]int, error) {
-	return c.start(func() (int, int, error) { return c.list.StartInGroup(shared, cgroup) })
+	return c.startAndWait(func() (int, int, error) { return c.list.StartInGroup(shared, cgroup) })
 }
 
 const shared = unix.CLONE_VM | unix.CLONE_FILES
 
-func (c *child) start(start func() (pid, pidfd int, err error)) ([]int, error) {
+func (c *child) startAndWait(start func() (pid, pidfd int, err error)) ([]int, error) {
 	if err := c.list.Finish(); err != nil {
 		return nil, err
 	}
@@ -83,10 +83,10 @@ func (c *child) start(start func() (pid, pidfd int, err error)) ([]int, error) {
 	if _, _, err := fd.Reap(pid); err != nil {
 		return nil, err
 	}
-	return c.results()
+	return c.collectResults()
 }
 
-func (c *child) results() ([]int, error) {
+func (c *child) collectResults() ([]int, error) {
 	fds := make([]int, 0, len(c.opened))
 	for _, call := range c.opened {
 		if fd := call.Result(); fd >= 0 {
@@ -107,15 +107,15 @@ func (c *child) results() ([]int, error) {
 // mostSockets is how many sockets one child makes.
 const mostSockets = 8192
 
-// SocketsInGroup makes a socket of each kind in a control group (v2), which cgroup is the
+// MakeSocketsInGroup makes a socket of each kind in a control group (v2), which cgroup is the
 // folder of, lent for the call: close-on-exec, all or none. The caller closes them. A socket is
 // of the group for good, also when the folder is gone; the child is not there any more.
-func SocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
+func MakeSocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
 	made := make([]int, 0, len(kinds))
 	for len(kinds) > 0 {
 		some := kinds[:min(len(kinds), mostSockets)]
 		kinds = kinds[len(some):]
-		fds, err := socketsInGroup(cgroup, some)
+		fds, err := makeSocketsInGroup(cgroup, some)
 		if err != nil {
 			closeAll(made)
 			return nil, err
@@ -125,14 +125,14 @@ func SocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
 	return made, nil
 }
 
-func socketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
+func makeSocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
 	c, err := newChild()
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
 	for _, k := range kinds {
-		c.socket(k)
+		c.addSocket(k)
 	}
 	return c.runInGroup(cgroup)
 }

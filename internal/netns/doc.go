@@ -7,7 +7,7 @@
 //	defer program.Close()
 //	err = program.Identify(pid) // for unix sockets
 //	target := program.Target(spec.Address{Network: spec.TCP, Port: 80}, netns.Options{Prepare: proxy.Prepare, OwnAddress: true})
-//	if listens, err := target.Look(); listens {
+//	if listens, err := target.FindSockets(); listens {
 //		fd, err := target.Dial(client)
 //	}
 //

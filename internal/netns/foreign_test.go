@@ -37,7 +37,7 @@ func ownSocket(t testing.TB) int {
 
 func looked(t testing.TB, d *Target) bool {
 	t.Helper()
-	there, err := d.Look()
+	there, err := d.FindSockets()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func netns(t testing.TB, fd int) uint64 {
 // Without knowing who the program is nobody is connected: that would be with our rights.
 func TestDialUnidentified(t *testing.T) {
 	i := newInmate(t)
-	r, err := Open(i.pid)
+	r, err := OpenProgram(i.pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestDialUnidentified(t *testing.T) {
 	i.told("unix "+path, "listens")
 	for _, name := range []string{path, "@none"} {
 		d := door(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
-		if there, err := d.Look(); there || err != errUnidentified {
+		if there, err := d.FindSockets(); there || err != errUnidentified {
 			t.Errorf("%s: %v, %v", name, there, err)
 		}
 		if fd, err := d.Dial(addrPort("")); err != errUnidentified {
@@ -145,7 +145,7 @@ func TestDialNameInSharedNetwork(t *testing.T) {
 	}
 	r.alone = false
 	i.told("unix @mine", "listens")
-	fds, err := r.sockets(spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
+	fds, err := r.makeSockets(spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestDialNameInSharedNetwork(t *testing.T) {
 	for _, name := range []string{"@mine", "@stranger", "@nobody"} {
 		d := door(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
 		for range 2 {
-			if there, err := d.Look(); there != (name != "@nobody") || err != nil {
+			if there, err := d.FindSockets(); there != (name != "@nobody") || err != nil {
 				t.Errorf("%s: %v, %v", name, there, err)
 			}
 			fd, err := d.Dial(addrPort(""))
@@ -203,7 +203,7 @@ func BenchmarkDialUnix(b *testing.B) {
 	for name, path := range map[string]string{"path": b.TempDir() + "/s", "abstract": "@s"} {
 		i.told("unix "+path, "listens")
 		d := door(b, r, spec.Address{Network: spec.Unix, Path: path}, false)
-		if there, err := d.Look(); !there || err != nil {
+		if there, err := d.FindSockets(); !there || err != nil {
 			b.Fatal(there, err)
 		}
 		b.Run(name, func(b *testing.B) {

@@ -10,8 +10,8 @@ import (
 	"activator/internal/kernel/sockdiag"
 )
 
-// Look reports whether the program listens at the target.
-func (d *Target) Look() (bool, error) {
+// FindSockets reports whether the program listens at the target.
+func (d *Target) FindSockets() (bool, error) {
 	if d.address.Path != "" {
 		return d.lookUnix()
 	}
@@ -69,7 +69,7 @@ func (d *Target) lookUnix() (bool, error) {
 		return false, errUnidentified
 	}
 	show, is := sockdiag.ShowName, d.isName
-	if !d.abstract() {
+	if !d.isAbstract() {
 		stat, found := d.openNode()
 		if !found {
 			return false, nil // not there yet
@@ -81,7 +81,7 @@ func (d *Target) lookUnix() (bool, error) {
 		found = found || s.Type == unix.SOCK_STREAM && s.State == sockdiag.Listening && is(s)
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return d.abstract() || d.node >= 0, nil // a kernel without CONFIG_UNIX_DIAG: to connect is the only question
+		return d.isAbstract() || d.node >= 0, nil // a kernel without CONFIG_UNIX_DIAG: to connect is the only question
 	}
 	return found, err
 }

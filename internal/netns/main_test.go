@@ -159,19 +159,19 @@ func (i *inmate) told(line, want string) {
 
 func open(t testing.TB, pid int) *Program {
 	t.Helper()
-	r, err := Open(pid)
+	r, err := OpenProgram(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	if err := r.Identify(pid); err != nil {
+	if err := r.ReadIdentity(pid); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
 func door(t testing.TB, r *Program, a spec.Address, own bool) *Target {
-	d := r.Target(a, Options{OwnAddress: own})
+	d := r.NewTarget(a, Options{OwnAddress: own})
 	t.Cleanup(d.Close)
 	return d
 }

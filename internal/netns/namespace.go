@@ -21,14 +21,14 @@ func namespaceOf(socket int) (n namespace, err error) {
 		return n, os.NewSyscallError("ioctl SIOCGSKNS", err)
 	}
 	if n.user, err = unix.IoctlRetInt(n.network, unix.NS_GET_USERNS); err != nil {
-		n.close()
+		n.closeFDs()
 		return n, os.NewSyscallError("ioctl NS_GET_USERNS", err)
 	}
 	return n, nil
 }
 
-// close may be called twice.
-func (n *namespace) close() {
+// closeFDs may be called twice.
+func (n *namespace) closeFDs() {
 	for _, fd := range []*int{&n.user, &n.network} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
@@ -37,46 +37,46 @@ func (n *namespace) close() {
 	}
 }
 
-// enter has a child enter it.
-func (n *namespace) enter(c *child) {
-	c.do("setns", unix.SYS_SETNS, uintptr(n.user), unix.CLONE_NEWUSER)
-	c.do("setns", unix.SYS_SETNS, uintptr(n.network), unix.CLONE_NEWNET)
+// addEnterCalls has a child enter it.
+func (n *namespace) addEnterCalls(c *child) {
+	c.addCall("setns", unix.SYS_SETNS, uintptr(n.user), unix.CLONE_NEWUSER)
+	c.addCall("setns", unix.SYS_SETNS, uintptr(n.network), unix.CLONE_NEWNET)
 }
 
-// open has add open something inside, and returns it, all or nothing. The caller closes it.
-func (n *namespace) open(add func(c *child)) ([]int, error) {
+// openInside has add open something inside, and returns it, all or nothing. The caller closes it.
+func (n *namespace) openInside(add func(c *child)) ([]int, error) {
 	c, err := newChild()
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	n.enter(c)
+	n.addEnterCalls(c)
 	add(c)
-	return c.run(unix.CLONE_VFORK)
+	return c.runCalls(unix.CLONE_VFORK)
 }
 
-// sockets makes a socket of each kind inside, close-on-exec, all or none. The caller
+// makeSockets makes a socket of each kind inside, close-on-exec, all or none. The caller
 // closes them.
-func (n *namespace) sockets(kinds ...spec.Kind) ([]int, error) {
-	return n.open(func(c *child) {
+func (n *namespace) makeSockets(kinds ...spec.Kind) ([]int, error) {
+	return n.openInside(func(c *child) {
 		for _, k := range kinds {
-			c.socket(k)
+			c.addSocket(k)
 		}
 	})
 }
 
-// datagrams makes n datagram sockets of a family inside, see [transparent].
-func (n *namespace) datagrams(family, count int) ([]int, error) {
+// makeDatagramSockets makes n datagram sockets of a family inside, see [transparent].
+func (n *namespace) makeDatagramSockets(family, count int) ([]int, error) {
 	kinds := make([]spec.Kind, count)
 	for i := range kinds {
-		kinds[i] = datagram(family)
+		kinds[i] = datagramKind(family)
 	}
-	fds, err := n.sockets(kinds...)
+	fds, err := n.makeSockets(kinds...)
 	if err != nil {
 		return nil, err
 	}
 	for _, fd := range fds {
-		if err := transparent(fd, family); err != nil {
+		if err := allowAnyAddress(fd, family); err != nil {
 			closeAll(fds)
 			return nil, err
 		}
@@ -84,13 +84,13 @@ func (n *namespace) datagrams(family, count int) ([]int, error) {
 	return fds, nil
 }
 
-func datagram(family int) spec.Kind {
+func datagramKind(family int) spec.Kind {
 	return spec.Kind{Family: family, Type: unix.SOCK_DGRAM | unix.SOCK_NONBLOCK}
 }
 
-// transparent lets an internet socket have any client's address, ip(7), of its own
+// allowAnyAddress lets an internet socket have any client's address, ip(7), of its own
 // family alone.
-func transparent(fd, family int) error {
+func allowAnyAddress(fd, family int) error {
 	var err error
 	switch family {
 	case unix.AF_INET:
@@ -103,11 +103,11 @@ func transparent(fd, family int) error {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// makeLocal makes every address of the families local inside, as `ip route add local default
+// addLocalRoutes makes every address of the families local inside, as `ip route add local default
 // dev lo table local` would: what is sent to a client's address comes to the socket that has
 // it. route is a socket of the namespace, of rtnetlink(7), lent. A kernel without a family
 // needs none of it.
-func makeLocal(route int, families ...int) error {
+func addLocalRoutes(route int, families ...int) error {
 	for _, family := range families {
 		err := sockdiag.Exchange(route, unix.RTM_NEWROUTE, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, localRoute(family), func([]byte) {})
 		if err != nil && err != unix.EEXIST && err != unix.EOPNOTSUPP && err != unix.EAFNOSUPPORT {

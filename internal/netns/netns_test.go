@@ -53,15 +53,15 @@ func TestDial(t *testing.T) {
 			tt.target.Path = strings.Replace(tt.target.Path, "PLACE", place, 1)
 			i := newInmate(t)
 			r := open(t, i.pid)
-			if err := r.LowPorts(); err != nil {
+			if err := r.AllowLowPorts(); err != nil {
 				t.Fatal(err)
 			}
 			d := door(t, r, tt.target, true)
-			if there, err := d.Look(); there || err != nil {
+			if there, err := d.FindSockets(); there || err != nil {
 				t.Fatalf("before it listens: %v, %v", there, err)
 			}
 			i.told(strings.Replace(tt.listens, "PLACE", place, 1), "listens")
-			if there, err := d.Look(); !there || err != nil {
+			if there, err := d.FindSockets(); !there || err != nil {
 				t.Fatalf("it is not found: %v, %v", there, err)
 			}
 			for range 3 {
@@ -89,7 +89,7 @@ func TestLookFindsNobodyElse(t *testing.T) {
 		{Network: spec.TCP, Port: 8000}, {Network: spec.TCP6, Port: 8001}, {Network: spec.TCP, IP: netip.MustParseAddr("127.0.0.2"), Port: 8001},
 		{Network: spec.Unix, Path: place + "/s"}, {Network: spec.Unix, Path: place + "/packet"}, {Network: spec.Unix, Path: "@name"}, {Network: spec.Unix, Path: place + "/none"},
 	} {
-		if there, err := door(t, r, a, true).Look(); there || err != nil {
+		if there, err := door(t, r, a, true).FindSockets(); there || err != nil {
 			t.Errorf("%v: %v, %v", a, there, err)
 		}
 	}
@@ -106,7 +106,7 @@ func TestDialRefused(t *testing.T) {
 	}{{"tcp4 127.0.0.1:8000", spec.Address{Network: spec.TCP4, Port: 8000}}, {"unix " + path, spec.Address{Network: spec.Unix, Path: path}}} {
 		i.told(tt.listens, "listens")
 		d := door(t, r, tt.target, true)
-		if there, err := d.Look(); !there || err != nil {
+		if there, err := d.FindSockets(); !there || err != nil {
 			t.Fatal(there, err)
 		}
 		i.told("away", "closed")
@@ -146,7 +146,7 @@ func TestChildrenBesideWork(t *testing.T) {
 		r := open(t, i.pid)
 		all.Go(func() {
 			for range 200 {
-				fds, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
+				fds, err := r.makeSockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 				if err != nil {
 					t.Error(err)
 					return
@@ -169,14 +169,14 @@ func TestChildrenBesideWork(t *testing.T) {
 func TestErrors(t *testing.T) {
 	i := newInmate(t)
 	r := open(t, i.pid)
-	if fds, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK, Protocol: 99}); !errors.Is(err, unix.EPROTONOSUPPORT) {
+	if fds, err := r.makeSockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK, Protocol: 99}); !errors.Is(err, unix.EPROTONOSUPPORT) {
 		t.Errorf("%v, %v", fds, err)
 	}
 	r.Close()
-	if _, err := r.sockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}); !errors.Is(err, unix.EBADF) || !strings.HasPrefix(err.Error(), "setns") {
+	if _, err := r.makeSockets(spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}); !errors.Is(err, unix.EBADF) || !strings.HasPrefix(err.Error(), "setns") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Open(1 << 30); !errors.Is(err, unix.ENOENT) {
+	if _, err := OpenProgram(1 << 30); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("%v", err)
 	}
 }
@@ -190,7 +190,7 @@ func BenchmarkSockets(b *testing.B) {
 				kinds[i] = spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 			}
 			for b.Loop() {
-				fds, err := r.sockets(kinds...)
+				fds, err := r.makeSockets(kinds...)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -204,11 +204,11 @@ func BenchmarkSockets(b *testing.B) {
 func TestNoCongestion(t *testing.T) {
 	i := newInmate(t)
 	r := open(t, i.pid)
-	if err := r.NoCongestion(); err != nil {
+	if err := r.UseReno(); err != nil {
 		t.Fatal(err)
 	}
 	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
-		fds, err := r.sockets(spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
+		fds, err := r.makeSockets(spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,9 +23,9 @@ type Program struct {
 	alone bool          // the network is its own: whoever has a name there is of the process
 }
 
-// Open opens the inside of a process that we started, and that has been given its
+// OpenProgram opens the inside of a process that we started, and that has been given its
 // root. The pid must not have been reaped.
-func Open(pid int) (*Program, error) {
+func OpenProgram(pid int) (*Program, error) {
 	p := &Program{namespace: namespace{-1, -1}, root: -1, diag: -1}
 	for _, o := range []struct {
 		name  string
@@ -40,7 +40,7 @@ func Open(pid int) (*Program, error) {
 		}
 		*o.fd = fd
 	}
-	fds, err := p.sockets(diagKind)
+	fds, err := p.makeSockets(diagKind)
 	if err != nil {
 		p.Close()
 		return nil, err
@@ -49,9 +49,9 @@ func Open(pid int) (*Program, error) {
 	return p, nil
 }
 
-// Identify finds out who the process is: targets that are unix sockets need it. The pid must not have been
+// ReadIdentity finds out who the process is: targets that are unix sockets need it. The pid must not have been
 // reaped.
-func (p *Program) Identify(pid int) (err error) {
+func (p *Program) ReadIdentity(pid int) (err error) {
 	if p.ids, err = behalf.IDsOf(pid); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (p *Program) Identify(pid int) (err error) {
 
 // Close closes what Open opened. Sockets that were made live on. Twice is fine.
 func (p *Program) Close() {
-	p.namespace.close()
+	p.namespace.closeFDs()
 	for _, fd := range []*int{&p.root, &p.diag} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
@@ -89,42 +89,42 @@ func (p *Program) Close() {
 	}
 }
 
-// makeLocal makes every address local inside, so that the program's answers to a client's
+// makeAddressesLocal makes every address local inside, so that the program's answers to a client's
 // address come to the socket that has it.
-func (p *Program) makeLocal() error {
+func (p *Program) makeAddressesLocal() error {
 	if p.local {
 		return nil
 	}
-	fds, err := p.sockets(routeKind)
+	fds, err := p.makeSockets(routeKind)
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
-	if err := makeLocal(fds[0], unix.AF_INET, unix.AF_INET6); err != nil {
+	if err := addLocalRoutes(fds[0], unix.AF_INET, unix.AF_INET6); err != nil {
 		return err
 	}
 	p.local = true
 	return nil
 }
 
-// LowPorts lets the program bind ports below 1024, as a server that was root would:
+// AllowLowPorts lets the program bind ports below 1024, as a server that was root would:
 // in a network of its own they are nobody else's. ip(7), ip_unprivileged_port_start.
 // It comes before the program.
-func (p *Program) LowPorts() error {
-	return p.set("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") // of IPv6 too
+func (p *Program) AllowLowPorts() error {
+	return p.writeSysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") // of IPv6 too
 }
 
-// NoCongestion gives the network reno for congestion control: on its loopback nothing
+// UseReno gives the network reno for congestion control: on its loopback nothing
 // is congested, and an algorithm that paces, as BBR does, halves what goes through.
 // Reno is in every kernel and allowed to everybody, tcp(7). It comes before the program:
 // what is accepted has what the listener began with.
-func (p *Program) NoCongestion() error {
-	return p.set("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
+func (p *Program) UseReno() error {
+	return p.writeSysctl("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }
 
-// set writes a file of the network's: it is that of whoever opens it.
-func (p *Program) set(path, value string) error {
-	fds, err := p.open(func(c *child) { c.openFile(path, unix.O_WRONLY) })
+// writeSysctl writes a file of the network's: it is that of whoever opens it.
+func (p *Program) writeSysctl(path, value string) error {
+	fds, err := p.openInside(func(c *child) { c.addOpenFile(path, unix.O_WRONLY) })
 	if err != nil {
 		return err
 	}

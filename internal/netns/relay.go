@@ -41,37 +41,37 @@ func (o *Owner) Close() error {
 	return nil
 }
 
-// New makes a relay network namespace, and in it a datagram socket, which blocks, and one
+// NewNetwork makes a relay network namespace, and in it a datagram socket, which blocks, and one
 // of each of the families for flows, see [Flows]. All are close-on-exec and unbound, and the
 // caller's.
-func (o *Owner) New(family int, flows []int) (socket int, made []int, err error) {
-	fds, err := o.sockets(family, flows)
+func (o *Owner) NewNetwork(family int, flows []int) (socket int, made []int, err error) {
+	fds, err := o.makeFirstSockets(family, flows)
 	if err != nil {
-		return -1, nil, cure(err)
+		return -1, nil, adviseOn(err)
 	}
 	route, fds := fds[0], fds[1:]
 	defer unix.Close(route)
 	switch family {
 	case unix.AF_INET:
-		err = wholeWorld(route, unix.AF_INET)
+		err = setUpLoopback(route, unix.AF_INET)
 	case unix.AF_INET6:
-		err = wholeWorld(route, unix.AF_INET, unix.AF_INET6)
+		err = setUpLoopback(route, unix.AF_INET, unix.AF_INET6)
 	}
 	for i := 0; i < len(flows) && err == nil; i++ {
-		err = transparent(fds[1+i], flows[i])
+		err = allowAnyAddress(fds[1+i], flows[i])
 	}
 	if err != nil {
 		closeAll(fds)
-		return -1, nil, cure(err)
+		return -1, nil, adviseOn(err)
 	}
 	return fds[0], fds[1:], nil
 }
 
-// sockets makes a namespace, and the sockets of New after one of rtnetlink(7).
-func (o *Owner) sockets(family int, flows []int) ([]int, error) {
+// makeFirstSockets makes a namespace, and the sockets of New after one of rtnetlink(7).
+func (o *Owner) makeFirstSockets(family int, flows []int) ([]int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.ready(); err != nil {
+	if err := o.makeUserNamespace(); err != nil {
 		return nil, err
 	}
 	c, err := newChild()
@@ -79,18 +79,18 @@ func (o *Owner) sockets(family int, flows []int) ([]int, error) {
 		return nil, err
 	}
 	defer c.close()
-	c.do("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
-	c.do("unshare network", unix.SYS_UNSHARE, unix.CLONE_NEWNET)
-	c.socket(routeKind)
-	c.socket(spec.Kind{Family: family, Type: unix.SOCK_DGRAM})
+	c.addCall("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
+	c.addCall("unshare network", unix.SYS_UNSHARE, unix.CLONE_NEWNET)
+	c.addSocket(routeKind)
+	c.addSocket(spec.Kind{Family: family, Type: unix.SOCK_DGRAM})
 	for _, flow := range flows {
-		c.socket(datagram(flow))
+		c.addSocket(datagramKind(flow))
 	}
-	return c.run(0) // the kernel takes its time
+	return c.runCalls(0) // the kernel takes its time
 }
 
-// wholeWorld makes lo all there is: up, and every address of the families local to it.
-func wholeWorld(route int, families ...int) error {
+// setUpLoopback makes lo all there is: up, and every address of the families local to it.
+func setUpLoopback(route int, families ...int) error {
 	lo, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -99,19 +99,19 @@ func wholeWorld(route int, families ...int) error {
 	if err := unix.IoctlIfreq(route, unix.SIOCSIFFLAGS, lo); err != nil { // netdevice(7): any socket does
 		return os.NewSyscallError("ioctl SIOCSIFFLAGS", err)
 	}
-	return makeLocal(route, families...)
+	return addLocalRoutes(route, families...)
 }
 
-// Flows makes n more datagram sockets of a family where socket is, close-on-exec and
+// MakeFlows makes n more datagram sockets of a family where socket is, close-on-exec and
 // non-blocking, all or none; those of the internet may have any client's address, ip(7). The
 // caller closes them.
-func Flows(socket, family, n int) ([]int, error) {
+func MakeFlows(socket, family, n int) ([]int, error) {
 	there, err := namespaceOf(socket)
 	if err != nil {
 		return nil, err
 	}
-	defer there.close()
-	return there.datagrams(family, n)
+	defer there.closeFDs()
+	return there.makeDatagramSockets(family, n)
 }
 
 // BindNode binds socket, of any namespace, to a path, in a root that nobody else sees, and
@@ -120,37 +120,37 @@ func Flows(socket, family, n int) ([]int, error) {
 func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.ready(); err != nil {
-		return -1, cure(err)
+	if err := o.makeUserNamespace(); err != nil {
+		return -1, adviseOn(err)
 	}
 	c, err := newChild()
 	if err != nil {
 		return -1, err
 	}
 	defer c.close()
-	c.do("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
-	c.do("chdir", unix.SYS_FCHDIR, uintptr(o.root))
-	c.do("chroot", unix.SYS_CHROOT, c.list.AddText("."))
+	c.addCall("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
+	c.addCall("chdir", unix.SYS_FCHDIR, uintptr(o.root))
+	c.addCall("chroot", unix.SYS_CHROOT, c.list.AddText("."))
 	for i := 1; i < len(path); i++ {
 		if path[i] == '/' {
-			c.do("mkdir", unix.SYS_MKDIRAT, vfork.WorkingDirectory, c.list.AddText(path[:i]), 0o700).IgnoreErrors(unix.EEXIST)
+			c.addCall("mkdir", unix.SYS_MKDIRAT, vfork.WorkingDirectory, c.list.AddText(path[:i]), 0o700).IgnoreErrors(unix.EEXIST)
 		}
 	}
 	name := c.list.AddText(path)
-	c.do("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0).IgnoreErrors(unix.ENOENT) // of a time when no descriptor was left
-	c.do("bind", unix.SYS_BIND, uintptr(socket), c.list.AddBytes(sockaddr), uintptr(len(sockaddr)))
-	c.openFile(path, unix.O_PATH|unix.O_NOFOLLOW)
-	c.do("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0)
-	fds, err := c.run(unix.CLONE_VFORK)
+	c.addCall("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0).IgnoreErrors(unix.ENOENT) // of a time when no descriptor was left
+	c.addCall("bind", unix.SYS_BIND, uintptr(socket), c.list.AddBytes(sockaddr), uintptr(len(sockaddr)))
+	c.addOpenFile(path, unix.O_PATH|unix.O_NOFOLLOW)
+	c.addCall("unlink", unix.SYS_UNLINKAT, vfork.WorkingDirectory, name, 0)
+	fds, err := c.runCalls(unix.CLONE_VFORK)
 	if err != nil {
 		return -1, err
 	}
 	return fds[0], nil
 }
 
-// ready makes the user namespace if there is none; with o.mu. Who is made in it opens the files
+// makeUserNamespace makes the user namespace if there is none; with o.mu. Who is made in it opens the files
 // that give it its ids, and we write them: it is no more when we do.
-func (o *Owner) ready() error {
+func (o *Owner) makeUserNamespace() error {
 	switch {
 	case o.closed:
 		return ErrClosed
@@ -168,15 +168,15 @@ func (o *Owner) ready() error {
 		{"/proc/self/gid_map", fmt.Sprintf("%d %[1]d 1\n", os.Getegid())},
 	}
 	for _, file := range ids {
-		c.openFile(file.path, unix.O_WRONLY)
+		c.addOpenFile(file.path, unix.O_WRONLY)
 	}
-	c.openFile("/proc/self/ns/user", unix.O_RDONLY)
+	c.addOpenFile("/proc/self/ns/user", unix.O_RDONLY)
 	// Its mounts go nowhere else, mount_namespaces(7), and with it; what is open stays.
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	proc, tmpfs := c.list.AddText("/proc"), c.list.AddText("tmpfs")
-	c.do("mount tmpfs", unix.SYS_MOUNT, tmpfs, proc, tmpfs, flags, c.list.AddText("size=1M,mode=0700"))
-	c.openFile("/proc", unix.O_PATH|unix.O_DIRECTORY)
-	fds, err := c.run(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
+	c.addCall("mount tmpfs", unix.SYS_MOUNT, tmpfs, proc, tmpfs, flags, c.list.AddText("size=1M,mode=0700"))
+	c.addOpenFile("/proc", unix.O_PATH|unix.O_DIRECTORY)
+	fds, err := c.runCalls(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
 	if err != nil {
 		return err
 	}
@@ -191,9 +191,9 @@ func (o *Owner) ready() error {
 	return nil
 }
 
-// cure says what mostly is behind an errno. AppArmor lets one make a user namespace, and
+// adviseOn says what mostly is behind an errno. AppArmor lets one make a user namespace, and
 // then do nothing in it.
-func cure(err error) error {
+func adviseOn(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: user namespaces are refused here (`activator doctor` says more)", err)

@@ -21,7 +21,7 @@ func owner(t testing.TB) *Owner {
 	t.Helper()
 	o := new(Owner)
 	t.Cleanup(func() { _ = o.Close() })
-	socket, flows, err := o.New(unix.AF_UNIX, nil)
+	socket, flows, err := o.NewNetwork(unix.AF_UNIX, nil)
 	if err != nil {
 		ktest.Skip(t, "no user namespaces: %v", err)
 	}
@@ -32,7 +32,7 @@ func owner(t testing.TB) *Owner {
 // relay returns the sockets of a relay network namespace until the test ends.
 func relay(t testing.TB, o *Owner, family int, flows ...int) (socket int, made []int) {
 	t.Helper()
-	socket, made, err := o.New(family, flows)
+	socket, made, err := o.NewNetwork(family, flows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestRelayNetwork(t *testing.T) {
 				ktest.Skip(t, "no IPv6")
 			}
 			socket, flows := relay(t, o, tt.family, tt.flow)
-			more, err := Flows(socket, tt.flow, 3)
+			more, err := MakeFlows(socket, tt.flow, 3)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,10 +123,10 @@ func TestRelayNetworksLiveOn(t *testing.T) {
 		t.Error("they are not where they should be")
 	}
 	must(t, o.Close())
-	if _, _, err := o.New(unix.AF_INET, nil); !errors.Is(err, ErrClosed) {
+	if _, _, err := o.NewNetwork(unix.AF_INET, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("of a closed owner: %v", err)
 	}
-	more, err := Flows(first, unix.AF_INET, 2)
+	more, err := MakeFlows(first, unix.AF_INET, 2)
 	must(t, err)
 	defer closeAll(more)
 	if netns(t, more[1]) != netns(t, first) {
@@ -158,7 +158,7 @@ func TestBindNode(t *testing.T) {
 }
 
 func bindOne(t *testing.T, o *Owner, path string) {
-	socket, flows, err := o.New(unix.AF_UNIX, []int{unix.AF_UNIX})
+	socket, flows, err := o.NewNetwork(unix.AF_UNIX, []int{unix.AF_UNIX})
 	if err != nil {
 		t.Error(err)
 		return
@@ -187,7 +187,7 @@ func bindOne(t *testing.T, o *Owner, path string) {
 // What the kernel says is told with what helps.
 func TestRelayErrors(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{unix.EPERM: "activator doctor", unix.EACCES: "activator doctor", unix.ENOSPC: "max_user_namespaces", unix.EMFILE: "too many open files"} {
-		if err := cure(os.NewSyscallError("clone", errno)); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
+		if err := adviseOn(os.NewSyscallError("clone", errno)); !errors.Is(err, errno) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestRelayErrors(t *testing.T) {
 	if _, err := o.BindNode(socket, long, name); !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "bind") {
 		t.Errorf("a path that is too long: %v", err)
 	}
-	if _, err := Flows(socket, 99, 1); !errors.Is(err, unix.EAFNOSUPPORT) {
+	if _, err := MakeFlows(socket, 99, 1); !errors.Is(err, unix.EAFNOSUPPORT) {
 		t.Errorf("a family that there is not: %v", err)
 	}
 }
@@ -213,9 +213,9 @@ func TestRelayLeavesNothing(t *testing.T) {
 	}
 	before := count()
 	for range 20 {
-		socket, flows, err := o.New(unix.AF_INET, []int{unix.AF_INET, unix.AF_INET})
+		socket, flows, err := o.NewNetwork(unix.AF_INET, []int{unix.AF_INET, unix.AF_INET})
 		must(t, err)
-		more, err := Flows(socket, unix.AF_INET, 4)
+		more, err := MakeFlows(socket, unix.AF_INET, 4)
 		must(t, err)
 		closeAll(append(append(flows, more...), socket))
 	}
@@ -236,7 +236,7 @@ func BenchmarkOwner(b *testing.B) {
 	}
 	b.Run("new", func(b *testing.B) {
 		for b.Loop() {
-			socket, made, err := o.New(unix.AF_INET, flows)
+			socket, made, err := o.NewNetwork(unix.AF_INET, flows)
 			must(b, err)
 			closeAll(append(made, socket))
 		}
@@ -244,7 +244,7 @@ func BenchmarkOwner(b *testing.B) {
 	socket, _ := relay(b, o, unix.AF_INET)
 	b.Run("flows", func(b *testing.B) {
 		for b.Loop() {
-			made, err := Flows(socket, unix.AF_INET, 8)
+			made, err := MakeFlows(socket, unix.AF_INET, 8)
 			must(b, err)
 			closeAll(made)
 		}

@@ -31,9 +31,9 @@ type Target struct {
 	known     bool       // of a unix socket: who is bound to it is the program
 	seen      time.Time  // the last look in Dial
 
-	pool  [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
-	batch [3]int   // how many the last time
-	name  name     // for bind and connect
+	pool  [3][]int      // sockets made in advance: TCP of IPv4, of IPv6, unix
+	batch [3]int        // how many the last time
+	name  socketAddress // for bind and connect
 }
 
 // The indices of pool.
@@ -51,8 +51,8 @@ const mostAhead = 128
 // that nobody listened at.
 const lookPause = 100 * time.Millisecond
 
-// Target returns a dial target, which is the program's: nothing happens until it is looked at.
-func (p *Program) Target(a spec.Address, o Options) *Target {
+// NewTarget returns a dial target, which is the program's: nothing happens until it is looked at.
+func (p *Program) NewTarget(a spec.Address, o Options) *Target {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
 	}
@@ -77,13 +77,13 @@ func (d *Target) Dial(client netip.AddrPort) (fd int, err error) {
 	if d.address.Path != "" {
 		return d.dialUnix()
 	}
-	to, own := d.toward(client.Addr())
+	to, own := d.chooseAddress(client.Addr())
 	if !to.IsValid() {
 		return -1, unix.ECONNREFUSED
 	}
 	source := netip.AddrPort{}
 	if own && d.options.OwnAddress {
-		if err := d.program.makeLocal(); err != nil {
+		if err := d.program.makeAddressesLocal(); err != nil {
 			return -1, err
 		}
 		source = client
@@ -91,19 +91,19 @@ func (d *Target) Dial(client netip.AddrPort) (fd int, err error) {
 			source = netip.AddrPortFrom(client.Addr(), 0) // it would be connected to itself
 		}
 	}
-	fd, err = d.connect(to, source)
+	fd, err = d.dialInternet(to, source)
 	if (err == unix.EADDRINUSE || err == unix.EADDRNOTAVAIL) && source.Port() != 0 {
 		// The program itself, or a connection that is just over, has the client's port.
-		fd, err = d.connect(to, netip.AddrPortFrom(source.Addr(), 0))
+		fd, err = d.dialInternet(to, netip.AddrPortFrom(source.Addr(), 0))
 	}
 	if source.IsValid() && (err == unix.EADDRINUSE || err == unix.EADDRNOTAVAIL || err == unix.EINVAL) {
-		fd, err = d.connect(to, netip.AddrPort{}) // none that could be had inside
+		fd, err = d.dialInternet(to, netip.AddrPort{}) // none that could be had inside
 	}
 	return fd, err
 }
 
-// toward is where to connect a client, and whether its address can go with it.
-func (d *Target) toward(client netip.Addr) (to netip.Addr, own bool) {
+// chooseAddress is where to connect a client, and whether its address can go with it.
+func (d *Target) chooseAddress(client netip.Addr) (to netip.Addr, own bool) {
 	same, other := &d.four, &d.six
 	if client.Is6() {
 		same, other = other, same
@@ -112,7 +112,7 @@ func (d *Target) toward(client netip.Addr) (to netip.Addr, own bool) {
 	wanted := four && client.Is4() || six && client.Is6()
 	if !same.IsValid() && (wanted || !other.IsValid()) && time.Since(d.seen) > lookPause {
 		d.seen = time.Now()
-		_, _ = d.Look() // it may have begun since
+		_, _ = d.FindSockets() // it may have begun since
 	}
 	if same.IsValid() {
 		return *same, client.IsValid()
@@ -120,8 +120,8 @@ func (d *Target) toward(client netip.Addr) (to netip.Addr, own bool) {
 	return *other, false
 }
 
-// connect makes a socket that has source, if it is valid, and connects it.
-func (d *Target) connect(to netip.Addr, source netip.AddrPort) (fd int, err error) {
+// dialInternet makes a socket that has source, if it is valid, and connects it.
+func (d *Target) dialInternet(to netip.Addr, source netip.AddrPort) (fd int, err error) {
 	which := poolFour
 	if to.Is6() {
 		which = poolSix
@@ -131,14 +131,14 @@ func (d *Target) connect(to netip.Addr, source netip.AddrPort) (fd int, err erro
 	}
 	var e unix.Errno
 	if source.IsValid() {
-		e = d.name.call(unix.SYS_BIND, fd, source)
+		e = d.name.bindOrConnect(unix.SYS_BIND, fd, source)
 	}
 	if e == 0 {
-		e = d.name.call(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, uint16(d.address.Port)))
+		e = d.name.bindOrConnect(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, uint16(d.address.Port)))
 	}
 	if e == unix.EINPROGRESS {
 		// Through lo the answer is there already: it came while connect had the socket.
-		e = pending(fd)
+		e = readSocketError(fd)
 	}
 	if e != 0 {
 		_ = unix.Close(fd)
@@ -159,16 +159,16 @@ func (d *Target) dialUnix() (fd int, err error) {
 		return -1, errUnidentified
 	}
 	fd, err = d.connectUnix()
-	if (err == unix.ECONNREFUSED || err == unix.ENOENT) && !d.abstract() {
+	if (err == unix.ECONNREFUSED || err == unix.ENOENT) && !d.isAbstract() {
 		// It may listen at the same path by another socket.
-		if there, _ := d.Look(); there {
+		if there, _ := d.FindSockets(); there {
 			fd, err = d.connectUnix()
 		}
 	}
 	return fd, err
 }
 
-func (d *Target) abstract() bool { return strings.HasPrefix(d.address.Path, "@") }
+func (d *Target) isAbstract() bool { return strings.HasPrefix(d.address.Path, "@") }
 
 // connectUnix connects to the program, and to nobody else.
 //
@@ -180,7 +180,7 @@ func (d *Target) abstract() bool { return strings.HasPrefix(d.address.Path, "@")
 // name in a network that is the program's own is the program's.
 func (d *Target) connectUnix() (fd int, err error) {
 	name := fmt.Sprintf("/proc/self/fd/%d", d.node) // connect(2) follows it to the node
-	if d.abstract() {
+	if d.isAbstract() {
 		name = d.address.Path
 		d.known = d.program.alone
 	}
@@ -191,7 +191,7 @@ func (d *Target) connectUnix() (fd int, err error) {
 	if d.known {
 		err = connect()
 	} else if err = d.program.ids.Do(connect); err == nil {
-		err = d.identify(fd)
+		err = d.checkListener(fd)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -200,8 +200,8 @@ func (d *Target) connectUnix() (fd int, err error) {
 	return fd, nil
 }
 
-// identify is nil if fd is connected to the program.
-func (d *Target) identify(fd int) error {
+// checkListener is nil if fd is connected to the program.
+func (d *Target) checkListener(fd int) error {
 	there, err := d.program.place.HasListener(fd)
 	switch {
 	case err != nil:
@@ -234,9 +234,9 @@ func (d *Target) fillPool(which int) error {
 	for i := range kinds {
 		kinds[i] = spec.Kind{Family: domain, Type: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 	}
-	fds, err := d.program.sockets(kinds...)
+	fds, err := d.program.makeSockets(kinds...)
 	if errors.Is(err, unix.EMFILE) && n > 1 {
-		fds, err = d.program.sockets(kinds[0])
+		fds, err = d.program.makeSockets(kinds[0])
 		n = 0
 	}
 	if err != nil {

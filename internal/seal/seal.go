@@ -56,9 +56,9 @@ func relayable(socket spec.Socket) bool {
 // the scope, and without scope receives and does not send.
 func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
 	switch {
-	case socket.Address.UDP() && answering():
+	case socket.Address.IsUDP() && answering():
 		return spec.ReplyOnly
-	case socket.Address.UDP(), relayable(socket):
+	case socket.Address.IsUDP(), relayable(socket):
 		return spec.Relayed
 	case socket.Address.Network == spec.UnixGram && !scope:
 		return spec.ReceiveOnly
@@ -79,7 +79,7 @@ func receives(s *spec.Service) bool {
 		return true
 	}
 	return s.Handover != spec.Proxy && slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool {
-		return socket.Address.Unix() && socket.Seal != spec.Relayed // a relay passes none, either way
+		return socket.Address.IsUnix() && socket.Seal != spec.Relayed // a relay passes none, either way
 	})
 }
 
@@ -87,7 +87,7 @@ func receives(s *spec.Service) bool {
 // leaves open. It is no part of the seal.
 func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 	refused := func(socket spec.Socket) bool {
-		return socket.Address.Unix() && socket.Seal != spec.Relayed && socket.Options.RefuseRights
+		return socket.Address.IsUnix() && socket.Seal != spec.Relayed && socket.Options.RefuseRights
 	}
 	if s.Handover != spec.Proxy && !listen.CanRefuseRights() && slices.ContainsFunc(s.Sockets, refused) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
@@ -144,7 +144,7 @@ func Describe(socket spec.Socket, conf spec.Service) string {
 		return "direct, receives only"
 	case socket.Address.Network == spec.FIFO:
 		return "a FIFO leads nowhere"
-	case socket.Address.TCP() && !socket.Options.MPTCP && sandbox.RunningKernel().TCP():
+	case socket.Address.IsTCP() && !socket.Options.MPTCP && sandbox.RunningKernel().TCP():
 		return "direct: " + judge + " + Landlock"
 	case socket.Address.Network == spec.UnixGram:
 		return "direct, to its own root: Landlock + mount namespace"

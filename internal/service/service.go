@@ -458,7 +458,7 @@ func (s *Service) sayMissing() {
 	if s.state != aborting {
 		return
 	}
-	if missing := s.process.handover.Missing(); missing != "" {
+	if missing := s.process.handover.DescribeMissing(); missing != "" {
 		s.log.Error("service not started: "+missing, "pid", s.process.pid())
 	}
 }

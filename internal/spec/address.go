@@ -71,7 +71,7 @@ func (e *AddressError) Error() string {
 	return text
 }
 
-func refuse(cure, format string, args ...any) error {
+func newAddressError(cure, format string, args ...any) error {
 	return &AddressError{Text: fmt.Sprintf(format, args...), Cure: cure}
 }
 
@@ -95,11 +95,11 @@ func ParseAddress(s string) (Address, error) {
 func parseAddress(s string) (Address, error) {
 	switch {
 	case s == "":
-		return Address{}, refuse(`write for example "tcp://127.0.0.1:3000"`, "is empty")
+		return Address{}, newAddressError(`write for example "tcp://127.0.0.1:3000"`, "is empty")
 	case strings.IndexByte(s, 0) >= 0:
-		return Address{}, refuse("", "contains a NUL byte")
+		return Address{}, newAddressError("", "contains a NUL byte")
 	case !utf8.ValidString(s):
-		return Address{}, refuse("", "is not valid UTF-8")
+		return Address{}, newAddressError("", "is not valid UTF-8")
 	}
 	word, rest, found := strings.Cut(s, "://")
 	if !found {
@@ -117,13 +117,13 @@ func parseAddress(s string) (Address, error) {
 		p, err := parsePath(network, rest, maxPath)
 		return Address{Network: network, Path: p}, err
 	}
-	if lower := Network(strings.ToLower(word)); known(lower) {
-		return Address{}, refuse("", "write %q in small letters", lower)
+	if lower := Network(strings.ToLower(word)); isNetwork(lower) {
+		return Address{}, newAddressError("", "write %q in small letters", lower)
 	}
-	return Address{}, refuse("one of "+networkList(), "unknown network %q", word)
+	return Address{}, newAddressError("one of "+networkList(), "unknown network %q", word)
 }
 
-func known(n Network) bool {
+func isNetwork(n Network) bool {
 	for _, k := range networks {
 		if n == k {
 			return true
@@ -149,9 +149,9 @@ func noNetwork(s string) error {
 		meant = "unix://" + s
 	case word == string(VSock):
 		meant = "vsock://" + strings.TrimLeft(rest, "/")
-	case known(Network(word)):
+	case isNetwork(Network(word)):
 		meant = word + "://" + strings.TrimLeft(rest, "/")
-		if strings.HasPrefix(rest, "/") && !Network(word).internet() {
+		if strings.HasPrefix(rest, "/") && !Network(word).isInternet() {
 			meant = word + "://" + rest
 		}
 	case strings.Trim(s, "0123456789") == "":
@@ -160,14 +160,14 @@ func noNetwork(s string) error {
 		meant = "tcp://" + s
 	}
 	if _, err := parseAddress(meant); err != nil {
-		return refuse("it begins with one of "+networkList(), "says no network")
+		return newAddressError("it begins with one of "+networkList(), "says no network")
 	}
-	return refuse(fmt.Sprintf("write %q", meant), "says no network")
+	return newAddressError(fmt.Sprintf("write %q", meant), "says no network")
 }
 
 func parseInternet(network Network, rest string) (Address, error) {
 	if strings.ContainsAny(rest, "/?#") {
-		return Address{}, refuse(`no "/", "?" or "#"`, "ends after the port")
+		return Address{}, newAddressError(`no "/", "?" or "#"`, "ends after the port")
 	}
 	host, port, err := splitHostPort(network, rest)
 	if err != nil {
@@ -180,7 +180,7 @@ func parseInternet(network Network, rest string) (Address, error) {
 	if a.IP, err = parseHost(network, host); err != nil {
 		return Address{}, err
 	}
-	return a.canonical(), nil
+	return a.makeCanonical(), nil
 }
 
 // splitHostPort splits "host:port", where an IPv6 host stands in brackets.
@@ -189,49 +189,49 @@ func splitHostPort(network Network, s string) (host, port string, err error) {
 		inside, after, found := strings.Cut(s[1:], "]")
 		switch {
 		case !found:
-			return "", "", refuse("", `"[" without "]"`)
+			return "", "", newAddressError("", `"[" without "]"`)
 		case strings.HasPrefix(after, "%"):
-			return "", "", refuse("", `the scope belongs inside the brackets, as in "%s://[fe80::1%%eth0]:80"`, network)
+			return "", "", newAddressError("", `the scope belongs inside the brackets, as in "%s://[fe80::1%%eth0]:80"`, network)
 		case after == "":
-			return "", "", refuse(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, inside), "has no port")
+			return "", "", newAddressError(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, inside), "has no port")
 		case after[0] != ':':
-			return "", "", refuse("", `after "]" comes ":PORT", not %q`, after)
+			return "", "", newAddressError("", `after "]" comes ":PORT", not %q`, after)
 		case !strings.Contains(inside, ":"):
-			return "", "", refuse("", "only an IPv6 address stands in brackets, not %q", inside)
+			return "", "", newAddressError("", "only an IPv6 address stands in brackets, not %q", inside)
 		}
 		return inside, after[1:], nil
 	}
 	if strings.Count(s, ":") > 1 {
 		if _, err := netip.ParseAddr(s); err == nil {
-			return "", "", refuse(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, s), "an IPv6 address stands in brackets and has a port")
+			return "", "", newAddressError(fmt.Sprintf(`write "%s://[%s]:PORT"`, network, s), "an IPv6 address stands in brackets and has a port")
 		}
-		return "", "", refuse("", `an IPv6 address stands in brackets, as in "%s://[::1]:80"`, network)
+		return "", "", newAddressError("", `an IPv6 address stands in brackets, as in "%s://[::1]:80"`, network)
 	}
 	host, port, found := strings.Cut(s, ":")
 	if !found {
 		if s != "" && strings.Trim(s, "0123456789") == "" {
-			return "", "", refuse(fmt.Sprintf(`for port %s on all addresses write "%s://:%s"`, s, network, s), "has no port")
+			return "", "", newAddressError(fmt.Sprintf(`for port %s on all addresses write "%s://:%s"`, s, network, s), "has no port")
 		}
-		return "", "", refuse(fmt.Sprintf(`write "%s://%s:PORT"`, network, s), "has no port")
+		return "", "", newAddressError(fmt.Sprintf(`write "%s://%s:PORT"`, network, s), "has no port")
 	}
 	return host, port, nil
 }
 
 func parsePort(s string) (uint32, error) {
 	if s == "" {
-		return 0, refuse("1 to 65535", "the port is empty")
+		return 0, newAddressError("1 to 65535", "the port is empty")
 	}
 	if strings.Contains(s, "%") {
-		return 0, refuse("", `the scope belongs inside the brackets, as in "[fe80::1%%eth0]:80"`)
+		return 0, newAddressError("", `the scope belongs inside the brackets, as in "[fe80::1%%eth0]:80"`)
 	}
 	n, err := parseNumber("port", s)
 	switch {
 	case err != nil:
 		return 0, err
 	case n == 0:
-		return 0, refuse("1 to 65535", "port 0 would be another one at every start")
+		return 0, newAddressError("1 to 65535", "port 0 would be another one at every start")
 	case n > 65535:
-		return 0, refuse("1 to 65535", "port %s is too large", s)
+		return 0, newAddressError("1 to 65535", "port %s is too large", s)
 	}
 	return n, nil
 }
@@ -240,18 +240,18 @@ func parsePort(s string) (uint32, error) {
 func parseNumber(what, s string) (uint32, error) {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
-			return 0, refuse("", "%s %q is not a decimal number", what, s)
+			return 0, newAddressError("", "%s %q is not a decimal number", what, s)
 		}
 	}
 	if len(s) > 1 && s[0] == '0' {
-		return 0, refuse("", "%s %q has a leading zero", what, s)
+		return 0, newAddressError("", "%s %q has a leading zero", what, s)
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	if errors.Is(err, strconv.ErrRange) {
-		return 0, refuse("", "%s %q is too large", what, s)
+		return 0, newAddressError("", "%s %q is too large", what, s)
 	}
 	if err != nil {
-		return 0, refuse("", "%s %q is not a decimal number", what, s)
+		return 0, newAddressError("", "%s %q is not a decimal number", what, s)
 	}
 	return uint32(n), nil
 }
@@ -261,28 +261,28 @@ func parseHost(network Network, host string) (netip.Addr, error) {
 		return netip.Addr{}, nil
 	}
 	if host == "*" {
-		return netip.Addr{}, refuse("", `"*" is written as an empty host, as in "tcp://:80"`)
+		return netip.Addr{}, newAddressError("", `"*" is written as an empty host, as in "tcp://:80"`)
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		if strings.Contains(host, ":") {
-			return netip.Addr{}, refuse("", "%q is not an IPv6 address", host)
+			return netip.Addr{}, newAddressError("", "%q is not an IPv6 address", host)
 		}
 		if strings.Trim(host, "0123456789.") == "" {
-			return netip.Addr{}, refuse("", "%q is not an IPv4 address", host)
+			return netip.Addr{}, newAddressError("", "%q is not an IPv4 address", host)
 		}
 		if host == "localhost" {
-			return netip.Addr{}, refuse(`write "127.0.0.1", and a second address with "[::1]"`, "names are not looked up")
+			return netip.Addr{}, newAddressError(`write "127.0.0.1", and a second address with "[::1]"`, "names are not looked up")
 		}
-		return netip.Addr{}, refuse("write the address", "%q is not an IP address, and names are not looked up", host)
+		return netip.Addr{}, newAddressError("write the address", "%q is not an IP address, and names are not looked up", host)
 	}
 	switch {
 	case ip.Is4In6():
-		return netip.Addr{}, refuse(fmt.Sprintf("write %q", ip.WithZone("").Unmap()), "%q is an IPv4 address in IPv6 clothes", host)
+		return netip.Addr{}, newAddressError(fmt.Sprintf("write %q", ip.WithZone("").Unmap()), "%q is an IPv4 address in IPv6 clothes", host)
 	case ip.Is4() && (network == TCP6 || network == UDP6):
-		return netip.Addr{}, refuse("", "%q is an IPv4 address, but %s:// takes only IPv6", host, network)
+		return netip.Addr{}, newAddressError("", "%q is an IPv4 address, but %s:// takes only IPv6", host, network)
 	case ip.Is6() && (network == TCP4 || network == UDP4):
-		return netip.Addr{}, refuse("", "%q is an IPv6 address, but %s:// takes only IPv4", host, network)
+		return netip.Addr{}, newAddressError("", "%q is an IPv6 address, but %s:// takes only IPv4", host, network)
 	}
 	return ip, checkZone(ip.Zone())
 }
@@ -291,15 +291,15 @@ func parseHost(network Network, host string) (netip.Addr, error) {
 // kernel, at most IFNAMSIZ-1 bytes.
 func checkZone(zone string) error {
 	if len(zone) > 15 || zone == "." || zone == ".." || strings.ContainsAny(zone, "/:% \t\n\v\f\r") {
-		return refuse("", "scope %q cannot be the name of a network interface", zone)
+		return newAddressError("", "scope %q cannot be the name of a network interface", zone)
 	}
 	return nil
 }
 
-// canonical brings forms that bind the same place together: a digit after tcp
+// makeCanonical brings forms that bind the same place together: a digit after tcp
 // or udp matters for the wildcard only, "0.0.0.0" is the wildcard of tcp4 and
 // "[::]" that of tcp, or of tcp6 where the six was said.
-func (a Address) canonical() Address {
+func (a Address) makeCanonical() Address {
 	wild := !a.IP.IsValid() || (a.IP.IsUnspecified() && a.IP.Zone() == "")
 	datagram := a.Network == UDP || a.Network == UDP4 || a.Network == UDP6
 	switch {
@@ -320,10 +320,10 @@ func (a Address) canonical() Address {
 func parseUnix(network Network, rest string) (Address, error) {
 	if strings.HasPrefix(rest, "@") {
 		if rest == "@" {
-			return Address{}, refuse("", `the abstract name after "@" is empty`)
+			return Address{}, newAddressError("", `the abstract name after "@" is empty`)
 		}
 		if len(rest) > maxUnixPath {
-			return Address{}, refuse(fmt.Sprintf("the kernel takes %d", maxUnixPath), `the abstract name has %d bytes with its "@"`, len(rest))
+			return Address{}, newAddressError(fmt.Sprintf("the kernel takes %d", maxUnixPath), `the abstract name has %d bytes with its "@"`, len(rest))
 		}
 		return Address{Network: network, Path: rest}, nil
 	}
@@ -334,29 +334,29 @@ func parseUnix(network Network, rest string) (Address, error) {
 // parsePath takes an absolute path and drops "//", "/./" and a final "/".
 func parsePath(network Network, p string, longest int) (string, error) {
 	if p == "" {
-		return "", refuse(fmt.Sprintf(`write "%s:///run/NAME"`, network), "has no path")
+		return "", newAddressError(fmt.Sprintf(`write "%s:///run/NAME"`, network), "has no path")
 	}
 	if p[0] != '/' {
 		cure := fmt.Sprintf(`write "%s:///%s"`, network, p)
 		if network != FIFO {
 			cure += fmt.Sprintf(`, or "%s://@%s" for an abstract name`, network, p)
 		}
-		return "", refuse(cure, "path %q is not absolute", p)
+		return "", newAddressError(cure, "path %q is not absolute", p)
 	}
 	for name := range strings.SplitSeq(p, "/") {
 		if name == ".." {
-			return "", refuse("write the path without it", `".." in the path leads elsewhere when a folder is a link`)
+			return "", newAddressError("write the path without it", `".." in the path leads elsewhere when a folder is a link`)
 		}
 		if len(name) > unix.NAME_MAX {
-			return "", refuse(fmt.Sprintf("the kernel takes %d", unix.NAME_MAX), "a name in the path has %d bytes", len(name))
+			return "", newAddressError(fmt.Sprintf("the kernel takes %d", unix.NAME_MAX), "a name in the path has %d bytes", len(name))
 		}
 	}
 	p = path.Clean(p)
 	if p == "/" {
-		return "", refuse("", "the path is the root folder")
+		return "", newAddressError("", "the path is the root folder")
 	}
 	if len(p) > longest {
-		return "", refuse(fmt.Sprintf("the kernel takes %d", longest), "the path has %d bytes", len(p))
+		return "", newAddressError(fmt.Sprintf("the kernel takes %d", longest), "the path has %d bytes", len(p))
 	}
 	return p, nil
 }
@@ -364,7 +364,7 @@ func parsePath(network Network, p string, longest int) (string, error) {
 func parseVSock(rest string) (Address, error) {
 	cid, port, found := strings.Cut(rest, ":")
 	if !found {
-		return Address{}, refuse(fmt.Sprintf(`write "vsock://%s:PORT"`, rest), "has no port")
+		return Address{}, newAddressError(fmt.Sprintf(`write "vsock://%s:PORT"`, rest), "has no port")
 	}
 	a := Address{Network: VSock, CID: CIDAny}
 	var err error
@@ -374,13 +374,13 @@ func parseVSock(rest string) (Address, error) {
 		}
 	}
 	if port == "" {
-		return Address{}, refuse("", "the port is empty")
+		return Address{}, newAddressError("", "the port is empty")
 	}
 	if a.Port, err = parseNumber("port", port); err != nil {
 		return Address{}, err
 	}
 	if a.Port == 0 || a.Port == CIDAny {
-		return Address{}, refuse("1 to 4294967294", "port %s is not one to listen on", port)
+		return Address{}, newAddressError("1 to 4294967294", "port %s is not one to listen on", port)
 	}
 	return a, nil
 }
@@ -388,7 +388,7 @@ func parseVSock(rest string) (Address, error) {
 // String returns the canonical form: [ParseAddress] gives a back from it.
 func (a Address) String() string {
 	switch {
-	case a.Network.internet():
+	case a.Network.isInternet():
 		host := ""
 		if a.IP.IsValid() {
 			host = a.IP.String()
@@ -405,7 +405,7 @@ func (a Address) String() string {
 	return string(a.Network) + "://" + a.Path
 }
 
-func (n Network) internet() bool {
+func (n Network) isInternet() bool {
 	switch n {
 	case TCP, TCP4, TCP6, UDP, UDP4, UDP6:
 		return true
@@ -413,28 +413,28 @@ func (n Network) internet() bool {
 	return false
 }
 
-// Internet reports whether a has an IP address and a port.
-func (a Address) Internet() bool { return a.Network.internet() }
+// IsInternet reports whether a has an IP address and a port.
+func (a Address) IsInternet() bool { return a.Network.isInternet() }
 
-// TCP reports whether a is a TCP address of either family.
-func (a Address) TCP() bool {
+// IsTCP reports whether a is a TCP address of either family.
+func (a Address) IsTCP() bool {
 	return a.Network == TCP || a.Network == TCP4 || a.Network == TCP6
 }
 
-// UDP reports whether a is a UDP address of either family.
-func (a Address) UDP() bool {
+// IsUDP reports whether a is a UDP address of either family.
+func (a Address) IsUDP() bool {
 	return a.Network == UDP || a.Network == UDP4 || a.Network == UDP6
 }
 
-// Unix reports whether a is a unix socket of any kind.
-func (a Address) Unix() bool {
+// IsUnix reports whether a is a unix socket of any kind.
+func (a Address) IsUnix() bool {
 	return a.Network == Unix || a.Network == UnixGram || a.Network == UnixPacket
 }
 
-// Stream reports whether clients connect and are accepted: everything but
+// IsStream reports whether clients connect and are accepted: everything but
 // datagrams and FIFOs.
-func (a Address) Stream() bool {
-	return !a.UDP() && a.Network != UnixGram && a.Network != FIFO
+func (a Address) IsStream() bool {
+	return !a.IsUDP() && a.Network != UnixGram && a.Network != FIFO
 }
 
 // Type is what socket(2) asks for, 0 of a FIFO.
@@ -442,7 +442,7 @@ func (a Address) Type() int {
 	switch {
 	case a.Network == FIFO:
 		return 0
-	case a.UDP(), a.Network == UnixGram:
+	case a.IsUDP(), a.Network == UnixGram:
 		return unix.SOCK_DGRAM
 	case a.Network == UnixPacket:
 		return unix.SOCK_SEQPACKET

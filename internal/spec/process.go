@@ -33,8 +33,8 @@ var resources = [...]struct {
 	{"rttime", unix.RLIMIT_RTTIME}, {"sigpending", unix.RLIMIT_SIGPENDING}, {"stack", unix.RLIMIT_STACK},
 }
 
-// Resources are the names that a [Limit] may have, sorted.
-func Resources() (names []string) {
+// ListResources are the names that a [Limit] may have, sorted.
+func ListResources() (names []string) {
 	for _, r := range resources {
 		names = append(names, r.name)
 	}

@@ -79,11 +79,11 @@ func (s *Service) Complete() {
 	if s.Handover == Stdio {
 		s.Stdout = "null" // and then replaced
 	}
-	s.Handed, s.FDNames = s.handed(), s.fdNames()
+	s.Handed, s.FDNames = s.placeSockets(), s.fdNames()
 }
 
-// handed says where the program has its sockets.
-func (s *Service) handed() Handed {
+// placeSockets says where the program has its sockets.
+func (s *Service) placeSockets() Handed {
 	switch {
 	case s.Accept && s.Handover == Stdio:
 		return LaterStdio

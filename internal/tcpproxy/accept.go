@@ -56,21 +56,21 @@ var inherited = [...]struct{ level, name int }{
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE},
 }
 
-func borrow(x Route, index int32) (*route, error) {
+func borrowListener(x Route, index int32) (*route, error) {
 	dup, err := fd.Dup(x.Listener)
 	if err != nil {
 		return nil, err
 	}
 	r := &route{dialer: x.Dialer, pending: x.Pending, fd: int32(dup), index: index, batch: 1}
-	if err := r.prepare(); err != nil {
+	if err := r.prepareListener(); err != nil {
 		r.giveBack()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *route) prepare() error {
-	if listens, e := option(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); e != 0 {
+func (r *route) prepareListener() error {
+	if listens, e := readOption(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); e != 0 {
 		return stepError("getsockopt", e)
 	} else if listens == 0 {
 		return errors.New("is not listening")
@@ -88,7 +88,7 @@ func (r *route) prepare() error {
 		return nil
 	}
 	for _, o := range inherited {
-		value, e := option(r.fd, o.level, o.name)
+		value, e := readOption(r.fd, o.level, o.name)
 		if e == 0 {
 			e = setOption(r.fd, o.level, o.name, 1)
 		}
@@ -111,7 +111,7 @@ func (r *route) giveBack() {
 }
 
 func kindOf(fd int32) kind {
-	switch domain, _ := option(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); domain {
+	switch domain, _ := readOption(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); domain {
 	case unix.AF_INET, unix.AF_INET6:
 		return internet
 	}
@@ -119,17 +119,17 @@ func kindOf(fd int32) kind {
 }
 
 // full: the next client has to wait.
-func (p *Proxy) full() bool { return p.options.MaxConns > 0 && p.count >= p.options.MaxConns }
+func (p *Proxy) isFull() bool { return p.options.MaxConns > 0 && p.count >= p.options.MaxConns }
 
-// wanted reports whether clients of r are to be accepted now.
-func (p *Proxy) wanted(r *route) bool { return r.again == 0 && !p.leaving && !p.full() }
+// wantsClients reports whether clients of r are to be accepted now.
+func (p *Proxy) wantsClients(r *route) bool { return r.again == 0 && !p.leaving && !p.isFull() }
 
-// rearm watches r again if it is wanted.
-func (p *Proxy) rearm(r *route) {
-	if r.watched || !p.wanted(r) {
+// watchRoute watches r again if it is wanted.
+func (p *Proxy) watchRoute(r *route) {
+	if r.watched || !p.wantsClients(r) {
 		return
 	}
-	if p.resume(r); !p.wanted(r) {
+	if p.takePending(r); !p.wantsClients(r) {
 		return
 	}
 	if e := epollControl(p.epoll, unix.EPOLL_CTL_ADD, r.fd, unix.EPOLLIN, r.index, 0); e != 0 {
@@ -140,7 +140,7 @@ func (p *Proxy) rearm(r *route) {
 }
 
 // unwatch: a listener that is ready and not wanted would keep the loop awake.
-func (p *Proxy) unwatch(r *route) {
+func (p *Proxy) unwatchRoute(r *route) {
 	if r.watched {
 		r.watched = false
 		epollControl(p.epoll, unix.EPOLL_CTL_DEL, r.fd, 0, 0, 0)
@@ -156,19 +156,19 @@ func (p *Proxy) acceptFrom(r *route) {
 	}
 	r.round = p.round
 	for n := 0; n < r.batch; n++ {
-		if !p.wanted(r) {
-			p.unwatch(r)
+		if !p.wantsClients(r) {
+			p.unwatchRoute(r)
 			return
 		}
 		if p.share.Room() < perConn {
-			p.stall(r, budget.ErrNone)
-			p.share.Await(perConn, p.hasRoom)
+			p.stallRoute(r, budget.ErrNone)
+			p.share.Await(perConn, p.retryWithRoom)
 			return
 		}
 		fd, e := accept(r.fd, &r.client.peer)
 		switch e {
 		case 0:
-			p.welcome(r, fd)
+			p.addClient(r, fd)
 		case unix.EAGAIN:
 			r.batch = 1
 			return
@@ -179,7 +179,7 @@ func (p *Proxy) acceptFrom(r *route) {
 			unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EINTR:
 			// An error of that connection: on to the next. accept(2)
 		default:
-			p.stall(r, e)
+			p.stallRoute(r, e)
 			return
 		}
 	}
@@ -187,7 +187,7 @@ func (p *Proxy) acceptFrom(r *route) {
 }
 
 // scarce: the machine or the process is out of something, for now.
-func scarce(err error) bool {
+func isShortage(err error) bool {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
 		return true
@@ -195,32 +195,32 @@ func scarce(err error) bool {
 	return false
 }
 
-// welcome takes fd, a new client.
-func (p *Proxy) welcome(r *route, fd int32) {
+// addClient takes fd, a new client.
+func (p *Proxy) addClient(r *route, fd int32) {
 	r.client.fd = fd
 	c := p.newConn(r, fd)
-	p.connect(c)
+	p.dialBackend(c)
 }
 
-// connect gives c, the last client of its route, its backend.
-func (p *Proxy) connect(c *conn) {
+// dialBackend gives c, the last client of its route, its backend.
+func (p *Proxy) dialBackend(c *conn) {
 	r := c.route
 	fd, err := r.dialer.Dial(&r.client)
 	switch {
 	case err == nil:
-		p.unstall(r)
-		p.join(c, int32(fd))
-	case scarce(err), errors.Is(err, unix.EAGAIN):
-		p.postpone(c, err)
+		p.endStall(r)
+		p.joinBackend(c, int32(fd))
+	case isShortage(err), errors.Is(err, unix.EAGAIN):
+		p.postponeDial(c, err)
 	default:
-		p.unstall(r)
-		p.refuse(c, err)
+		p.endStall(r)
+		p.refuseClient(c, err)
 	}
 }
 
-// hasRoom has the loop try again: others have given descriptors back. Any goroutine
+// retryWithRoom has the loop try again: others have given descriptors back. Any goroutine
 // may call it.
-func (p *Proxy) hasRoom() {
+func (p *Proxy) retryWithRoom() {
 	p.given.Store(true)
 	p.wakeUp()
 }
@@ -228,9 +228,9 @@ func (p *Proxy) hasRoom() {
 // stall: nobody of r is accepted for a while. A descriptor that we close ends it at
 // once; for all others a timer looks, at first after 100 ms (1 ms where the
 // program's queue is full), at last every second (100 ms).
-func (p *Proxy) stall(r *route, err error) {
-	p.unwatch(r)
-	p.pipes.trim()
+func (p *Proxy) stallRoute(r *route, err error) {
+	p.unwatchRoute(r)
+	p.pipes.closeSpare()
 	r.short = !errors.Is(err, unix.EAGAIN)
 	least, most := time.Millisecond, 100*time.Millisecond
 	text := "the program takes nobody for now, clients wait"
@@ -240,33 +240,33 @@ func (p *Proxy) stall(r *route, err error) {
 	}
 	if r.delay == 0 {
 		r.said = p.now >= p.shortage.next
-		p.shortage.say(p.now, p.options.Log, text, "err", err)
+		p.shortage.logLimited(p.now, p.options.Log, text, "err", err)
 	}
 	r.delay = min(max(2*r.delay, least), most)
 	r.again = p.now + r.delay
 }
 
 // unstall: it went well.
-func (p *Proxy) unstall(r *route) {
+func (p *Proxy) endStall(r *route) {
 	if r.delay != 0 && r.said {
 		p.options.Log.Info("clients are accepted again")
 	}
-	r.calm()
+	r.forgetStall()
 }
 
-func (r *route) calm() { r.delay, r.again, r.said = 0, 0, false }
+func (r *route) forgetStall() { r.delay, r.again, r.said = 0, 0, false }
 
-// retry ends a stall, or begins the next.
-func (p *Proxy) retry(r *route) {
+// retryRoute ends a stall, or begins the next.
+func (p *Proxy) retryRoute(r *route) {
 	r.again = 0
 	waiting := r.waiting
 	r.waiting = nil
 	for i, c := range waiting {
-		r.present(c.fd[client])
-		if p.connect(c); r.again != 0 {
+		r.setClient(c.fd[client])
+		if p.dialBackend(c); r.again != 0 {
 			r.waiting = append(r.waiting, waiting[i+1:]...)
 			return
 		}
 	}
-	p.rearm(r)
+	p.watchRoute(r)
 }

@@ -55,7 +55,7 @@ const (
 // newConn takes fd.
 func (p *Proxy) newConn(r *route, fd int32) *conn {
 	if len(p.free) == 0 {
-		p.grow()
+		p.growSlots()
 	}
 	c := p.free[len(p.free)-1]
 	p.free = p.free[:len(p.free)-1]
@@ -68,8 +68,8 @@ func (p *Proxy) newConn(r *route, fd int32) *conn {
 	return c
 }
 
-// grow makes slots, a page's worth.
-func (p *Proxy) grow() {
+// growSlots makes slots, a page's worth.
+func (p *Proxy) growSlots() {
 	chunk := make([]conn, 32)
 	for i := range chunk {
 		c := &chunk[i]
@@ -79,8 +79,8 @@ func (p *Proxy) grow() {
 	}
 }
 
-// join takes fd, the backend of c.
-func (p *Proxy) join(c *conn, fd int32) {
+// joinBackend takes fd, the backend of c.
+func (p *Proxy) joinBackend(c *conn, fd int32) {
 	c.fd[backend] = fd
 	r := c.route
 	if r.backend == unknown {
@@ -89,34 +89,34 @@ func (p *Proxy) join(c *conn, fd int32) {
 	up, down := &c.half[client], &c.half[backend]
 	down.writable, c.connecting = true, true
 	up.careful, down.careful = !r.internet, r.backend == local
-	if r.backend == internet && p.options.Protocol == "" && up.block == nil && !p.early(c) {
+	if r.backend == internet && p.options.Protocol == "" && up.block == nil && !p.sendEarly(c) {
 		return
 	}
-	e := p.watch(c, unix.EPOLL_CTL_ADD, client, events)
+	e := p.watchSide(c, unix.EPOLL_CTL_ADD, client, events)
 	switch {
 	case e != 0:
 	case c.connecting:
-		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, roomEvents)
+		e = p.watchSide(c, unix.EPOLL_CTL_ADD, backend, roomEvents)
 	default:
-		e = p.watch(c, unix.EPOLL_CTL_ADD, backend, events)
+		e = p.watchSide(c, unix.EPOLL_CTL_ADD, backend, events)
 	}
 	switch {
 	case e != 0:
-		p.refuse(c, stepError("epoll_ctl", e))
+		p.refuseClient(c, stepError("epoll_ctl", e))
 	case !c.connecting:
-		p.pump(c, client) // what early could not write
+		p.pumpHalf(c, client) // what early could not write
 	}
 }
 
-// early carries what the client has said already: most programs are there by now,
+// sendEarly carries what the client has said already: most programs are there by now,
 // and its words go with the segment that ends the handshake, see [Prepare]. It
 // reports whether c still lives.
-func (p *Proxy) early(c *conn) bool {
+func (p *Proxy) sendEarly(c *conn) bool {
 	// The next run may have to put a header before it.
-	n, e := recv(c.fd[client], p.buffer[:copySize-mostHeader])
+	n, e := receiveBytes(c.fd[client], p.buffer[:copySize-mostHeader])
 	if e != 0 || n == 0 {
 		if e != 0 && e != unix.EAGAIN && e != unix.EINTR {
-			p.reset(c) // the client was
+			p.resetConn(c) // the client was
 			return false
 		}
 		// The program may be the first to speak, and has to hear that we are there.
@@ -124,54 +124,54 @@ func (p *Proxy) early(c *conn) bool {
 		return true
 	}
 	up := &c.half[client]
-	up.tally(n)
-	sent, e := send(c.fd[backend], p.buffer[:n], 0)
+	up.scoreRead(n)
+	sent, e := sendBytes(c.fd[backend], p.buffer[:n], 0)
 	switch e {
 	case 0:
 		c.connecting, up.writable = false, true
 	case unix.EAGAIN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS, unix.EPIPE, unix.ECONNRESET:
 		sent = 0 // not there yet, or gone again: its first event tells
 	case unix.ECONNREFUSED:
-		p.hold(up, p.buffer[:n])
-		p.unjoin(c)
+		p.holdBytes(up, p.buffer[:n])
+		p.dropBackend(c)
 		return false
 	default:
-		p.refuse(c, stepError("connect", e))
+		p.refuseClient(c, stepError("connect", e))
 		return false
 	}
 	if sent < n {
-		p.hold(up, p.buffer[sent:n])
+		p.holdBytes(up, p.buffer[sent:n])
 	}
 	return true
 }
 
-// watch tells the epoll what is of interest of side s.
-func (p *Proxy) watch(c *conn, op int, s side, events uint32) unix.Errno {
+// watchSide tells the epoll what is of interest of side s.
+func (p *Proxy) watchSide(c *conn, op int, s side, events uint32) unix.Errno {
 	if events&unix.EPOLLOUT != 0 {
 		c.room |= 1 << s
 	}
 	return epollControl(p.epoll, op, c.fd[s], events, c.slot<<1|int32(s), c.generation)
 }
 
-// refuse turns the client of c away: the program cannot be had.
-func (p *Proxy) refuse(c *conn, err error) {
+// refuseClient turns the client of c away: the program cannot be had.
+func (p *Proxy) refuseClient(c *conn, err error) {
 	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
-	p.refusal.say(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
-	p.reset(c)
+	p.refusal.logLimited(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
+	p.resetConn(c)
 }
 
-// handle is what an event of side s means.
-func (p *Proxy) handle(c *conn, s side, ev uint32) {
+// handleEvent is what an event of side s means.
+func (p *Proxy) handleEvent(c *conn, s side, ev uint32) {
 	if c.ending {
 		return
 	}
-	if c.connecting && s == backend && !p.connected(c, ev) {
+	if c.connecting && s == backend && !p.finishConnect(c, ev) {
 		return
 	}
 	generation := c.generation
 	if to := &c.half[1-s]; ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 && !to.writable {
 		to.writable = true
-		p.pump(c, 1-s)
+		p.pumpHalf(c, 1-s)
 	}
 	if c.generation != generation || c.ending || ev&^unix.EPOLLOUT == 0 {
 		return
@@ -181,44 +181,44 @@ func (p *Proxy) handle(c *conn, s side, ev uint32) {
 	from.ends = from.ends || ev&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
 	from.careful = from.careful || ev&^(unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP) != 0
 	if !from.done {
-		p.pump(c, s)
+		p.pumpHalf(c, s)
 	} else if ev&unix.EPOLLERR != 0 {
 		// It had ended its half and now is gone: nobody reads there to notice.
-		if e, _ := option(c.fd[s], unix.SOL_SOCKET, unix.SO_ERROR); e != 0 {
-			p.broke(c, s)
+		if e, _ := readOption(c.fd[s], unix.SOL_SOCKET, unix.SO_ERROR); e != 0 {
+			p.breakSide(c, s)
 		}
 	}
 }
 
-// connected reports whether the backend is there after its first event; if not, the
+// finishConnect reports whether the backend is there after its first event; if not, the
 // client waits for another, or is turned away. One that has answered and was reset since is there.
-func (p *Proxy) connected(c *conn, ev uint32) bool {
+func (p *Proxy) finishConnect(c *conn, ev uint32) bool {
 	if ev&unix.EPOLLERR != 0 {
-		e, _ := option(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
+		e, _ := readOption(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
 		switch err := unix.Errno(e); err {
 		case 0: // something else is in its error queue
 		case unix.ECONNRESET, unix.EPIPE:
 			c.connecting = false
-			p.broke(c, backend)
+			p.breakSide(c, backend)
 			return true
 		case unix.ECONNREFUSED:
-			p.unjoin(c)
+			p.dropBackend(c)
 			return false
 		default:
-			p.refuse(c, stepError("connect", err))
+			p.refuseClient(c, stepError("connect", err))
 			return false
 		}
 	}
 	if ev&(unix.EPOLLOUT|unix.EPOLLHUP) != 0 {
 		c.connecting = false
-		p.announce(c)
+		p.holdHeader(c)
 	}
 	return true
 }
 
-// announce sends the header of the PROXY protocol, before what the client has said to a
+// holdHeader sends the header of the PROXY protocol, before what the client has said to a
 // run that ended, see early.
-func (p *Proxy) announce(c *conn) {
+func (p *Proxy) holdHeader(c *conn) {
 	if p.options.Protocol == "" {
 		return
 	}
@@ -228,50 +228,50 @@ func (p *Proxy) announce(c *conn) {
 	up := &c.half[client]
 	if up.block != nil {
 		first = append(first, up.block[up.at:up.end]...)
-		p.drop(up)
+		p.dropHeld(up)
 	}
-	p.hold(up, first)
+	p.holdBytes(up, first)
 }
 
 // broke: side s was reset. What came from it is still carried, then the other
 // side is reset too; what was to go there is lost.
-func (p *Proxy) broke(c *conn, s side) {
+func (p *Proxy) breakSide(c *conn, s side) {
 	c.broken |= 1 << s
 	dead, rest := &c.half[1-s], &c.half[s]
-	p.drop(dead)
+	p.dropHeld(dead)
 	dead.done = true
 	if rest.done || c.broken == 1<<client|1<<backend {
-		p.abort(c)
+		p.abortConn(c)
 		return
 	}
 	rest.readable, rest.careful = true, true
-	p.queue(c, s)
+	p.queueHalf(c, s)
 }
 
 // ended: the direction from s has carried everything.
-func (p *Proxy) ended(c *conn, s side) {
+func (p *Proxy) endHalf(c *conn, s side) {
 	if c.broken != 0 {
-		p.abort(c)
+		p.abortConn(c)
 		return
 	}
 	c.half[s].done = true
 	if c.half[1-s].done {
-		p.release(c)
+		p.releaseConn(c)
 		return
 	}
 	if e := shutdown(c.fd[1-s]); e != 0 {
-		p.broke(c, 1-s)
+		p.breakSide(c, 1-s)
 	}
 }
 
-// abort resets both sides, but lets the one that was not reset have what is written:
+// abortConn resets both sides, but lets the one that was not reset have what is written:
 // a reset makes the kernel forget its queue.
-func (p *Proxy) abort(c *conn) {
+func (p *Proxy) abortConn(c *conn) {
 	for s, fd := range c.fd {
-		if c.broken&(1<<s) == 0 && queued(fd) > 0 {
-			p.finish(c)
+		if c.broken&(1<<s) == 0 && countUnsent(fd) > 0 {
+			p.stopHalves(c)
 			c.ending = true
-			c.queued = int32(queued(fd))
+			c.queued = int32(countUnsent(fd))
 			c.moved = p.now
 			p.ending = append(p.ending, c)
 			if p.nextEnd == 0 {
@@ -280,27 +280,27 @@ func (p *Proxy) abort(c *conn) {
 			return
 		}
 	}
-	p.reset(c)
+	p.resetConn(c)
 }
 
-// endingPatience is how long a queue may stand still before the reset.
-const endingPatience = 10 * time.Second
+// endingTimeout is how long a queue may stand still before the reset.
+const endingTimeout = 10 * time.Second
 
-// endThem resets those whose queue is taken.
-func (p *Proxy) endThem() {
+// resetDrained resets those whose queue is taken.
+func (p *Proxy) resetDrained() {
 	left := p.ending[:0]
 	for _, c := range p.ending {
 		n := int32(0)
 		for s, fd := range c.fd {
 			if c.broken&(1<<s) == 0 {
-				n += int32(queued(fd))
+				n += int32(countUnsent(fd))
 			}
 		}
 		if n != c.queued {
 			c.queued, c.moved = n, p.now
 		}
-		if n == 0 || p.now-c.moved >= endingPatience {
-			p.reset(c)
+		if n == 0 || p.now-c.moved >= endingTimeout {
+			p.resetConn(c)
 		} else {
 			left = append(left, c)
 		}
@@ -312,11 +312,11 @@ func (p *Proxy) endThem() {
 	}
 }
 
-// cut ends c from our side. A stream that is not carried to its end must not look as
+// cutConn ends c from our side. A stream that is not carried to its end must not look as
 // if it were: its reader gets a reset.
-func (p *Proxy) cut(c *conn) {
+func (p *Proxy) cutConn(c *conn) {
 	if c.ending || c.connecting || c.fd[backend] < 0 || c.broken != 0 {
-		p.reset(c)
+		p.resetConn(c)
 		return
 	}
 	for s := range c.half {
@@ -327,61 +327,61 @@ func (p *Proxy) cut(c *conn) {
 		unread, e := 0, unix.Errno(0)
 		holds := h.block != nil || h.pipe != nil
 		if !holds && !h.eof {
-			unread, e = peek(c.fd[s])
+			unread, e = peekByte(c.fd[s])
 		}
 		if holds || unread > 0 || e != 0 && e != unix.EAGAIN {
-			lingerNot(c.fd[1-s])
+			resetOnClose(c.fd[1-s])
 		}
 	}
-	p.release(c)
+	p.releaseConn(c)
 }
 
-// lingerNot makes close(2) a reset. socket(7), SO_LINGER
-func lingerNot(fd int32) { setOption(fd, unix.SOL_SOCKET, unix.SO_LINGER, 1, 0) }
+// resetOnClose makes close(2) a reset. socket(7), SO_LINGER
+func resetOnClose(fd int32) { setOption(fd, unix.SOL_SOCKET, unix.SO_LINGER, 1, 0) }
 
-// reset closes both sides with a reset, where there is such a thing.
-func (p *Proxy) reset(c *conn) {
+// resetConn closes both sides with a reset, where there is such a thing.
+func (p *Proxy) resetConn(c *conn) {
 	for _, fd := range c.fd {
 		if fd >= 0 {
-			lingerNot(fd)
+			resetOnClose(fd)
 		}
 	}
-	p.release(c)
+	p.releaseConn(c)
 }
 
 // finish: nothing moves any more.
-func (p *Proxy) finish(c *conn) {
+func (p *Proxy) stopHalves(c *conn) {
 	for s := range c.half {
-		p.drop(&c.half[s])
+		p.dropHeld(&c.half[s])
 		c.half[s].done = true
 	}
 }
 
-// renew makes c another connection to what is queued for it.
-func (c *conn) renew() {
+// nextGeneration makes c another connection to what is queued for it.
+func (c *conn) nextGeneration() {
 	if c.generation++; c.generation <= 0 {
 		c.generation = 1
 	}
 }
 
-// release closes c and makes room for the next.
-func (p *Proxy) release(c *conn) {
-	p.finish(c)
+// releaseConn closes c and makes room for the next.
+func (p *Proxy) releaseConn(c *conn) {
+	p.stopHalves(c)
 	for _, fd := range c.fd {
 		if fd >= 0 {
 			closeFD(fd)
 		}
 	}
-	c.route.forget(c)
+	c.route.forgetWaiting(c)
 	c.live = false
 	c.fd = [2]int32{-1, -1}
-	c.renew()
+	c.nextGeneration()
 	p.free = append(p.free, c)
 	p.count--
 	p.share.Give(perConn)
 	p.freed = true
 	if p.count == 0 {
-		p.pipes.trim()
+		p.pipes.closeSpare()
 		p.nextIdle = 0
 	}
 }

@@ -136,7 +136,7 @@ func TestResetWaitsForReader(t *testing.T) {
 		become(t, "all is out", func() bool {
 			raw, _ := c.(*net.TCPConn).SyscallConn()
 			left := 0
-			_ = raw.Control(func(fd uintptr) { left = queued(int32(fd)) })
+			_ = raw.Control(func(fd uintptr) { left = countUnsent(int32(fd)) })
 			return left == 0
 		})
 		linger(t, c)

@@ -37,7 +37,7 @@ func appendHeader(b []byte, version string, from, to netip.AddrPort) []byte {
 
 // appendV1 is section 2.1.
 func appendV1(b []byte, from, to netip.AddrPort) []byte {
-	source, target, ok := pair(from, to)
+	source, target, ok := pairAddresses(from, to)
 	if !ok {
 		return append(b, "PROXY UNKNOWN\r\n"...)
 	}
@@ -56,7 +56,7 @@ func appendV1(b []byte, from, to netip.AddrPort) []byte {
 // protocol STREAM (or UNSPEC), length, addresses, ports.
 func appendV2(b []byte, from, to netip.AddrPort) []byte {
 	b = append(b, "\r\n\r\n\x00\r\nQUIT\n\x21"...)
-	source, target, ok := pair(from, to)
+	source, target, ok := pairAddresses(from, to)
 	if !ok {
 		return append(b, 0x00, 0, 0)
 	}
@@ -72,8 +72,8 @@ func appendV2(b []byte, from, to netip.AddrPort) []byte {
 	return binary.BigEndian.AppendUint16(b, to.Port())
 }
 
-// pair is both addresses in one family, without zones; false where there is none.
-func pair(from, to netip.AddrPort) (source, target netip.Addr, ok bool) {
+// pairAddresses is both addresses in one family, without zones; false where there is none.
+func pairAddresses(from, to netip.AddrPort) (source, target netip.Addr, ok bool) {
 	source, target = from.Addr().Unmap().WithZone(""), to.Addr().Unmap().WithZone("")
 	return source, target, source.IsValid() && source.BitLen() == target.BitLen()
 }

@@ -152,7 +152,7 @@ type optionsOf struct {
 func (o optionsOf) Dial(c *Client) (int, error) {
 	fd, err := o.to.Dial(c)
 	value := func(fd, level, name int) int {
-		v, _ := option(int32(fd), level, name)
+		v, _ := readOption(int32(fd), level, name)
 		return min(v, 1)
 	}
 	o.seen <- fmt.Sprintf("accepted %d %d, connecting %d %d",

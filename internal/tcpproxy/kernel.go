@@ -10,15 +10,15 @@ import (
 // The system calls of the loop. All but wait with a timeout return at once, and so
 // are made without telling the scheduler.
 
-// recv is recvfrom(2) without address; 0 bytes are the end of file.
-func recv(fd int32, b []byte) (int, unix.Errno) {
+// receiveBytes is recvfrom(2) without address; 0 bytes are the end of file.
+func receiveBytes(fd int32, b []byte) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 		unix.MSG_DONTWAIT, 0, 0)
 	return int(n), e
 }
 
-// send is sendto(2) without address. b is not empty. flags: 0 or MSG_MORE.
-func send(fd int32, b []byte, flags uintptr) (int, unix.Errno) {
+// sendBytes is sendto(2) without address. b is not empty. flags: 0 or MSG_MORE.
+func sendBytes(fd int32, b []byte, flags uintptr) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags, 0, 0)
 	return int(n), e
@@ -49,8 +49,8 @@ func closeFD(fd int32) {
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
-// peek is recvfrom(2) of one byte that stays.
-func peek(fd int32) (int, unix.Errno) {
+// peekByte is recvfrom(2) of one byte that stays.
+func peekByte(fd int32) (int, unix.Errno) {
 	var b [1]byte
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)), 1, unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
 	return int(n), e
@@ -72,8 +72,8 @@ func setOption(fd int32, level, name int, value ...int32) unix.Errno {
 	return e
 }
 
-// option reads an option that is a C int.
-func option(fd int32, level, name int) (int, unix.Errno) {
+// readOption reads an option that is a C int.
+func readOption(fd int32, level, name int) (int, unix.Errno) {
 	var value int32
 	size := uint32(unsafe.Sizeof(value))
 	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
@@ -81,9 +81,9 @@ func option(fd int32, level, name int) (int, unix.Errno) {
 	return int(value), e
 }
 
-// queued is how many bytes the peer has not confirmed yet, ioctl SIOCOUTQ. tcp(7),
+// countUnsent is how many bytes the peer has not confirmed yet, ioctl SIOCOUTQ. tcp(7),
 // unix(7)
-func queued(fd int32) int {
+func countUnsent(fd int32) int {
 	var n int32
 	if _, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCOUTQ, uintptr(unsafe.Pointer(&n))); e != 0 {
 		return 0

@@ -178,8 +178,8 @@ func TestGivesBack(t *testing.T) {
 		}
 		_ = raw.Control(func(fd uintptr) {
 			flags, _ = unix.FcntlInt(fd, unix.F_GETFL, 0)
-			delay, _ = option(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY)
-			inline, _ = option(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE)
+			delay, _ = readOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY)
+			inline, _ = readOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE)
 		})
 		return flags & unix.O_NONBLOCK, delay, inline
 	}

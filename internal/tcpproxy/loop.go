@@ -65,7 +65,7 @@ type ready struct {
 	from       side
 }
 
-func (p *Proxy) serve() error {
+func (p *Proxy) runLoop() error {
 	p.loop = loop{
 		began:  time.Now(),
 		buffer: make([]byte, copySize),
@@ -74,22 +74,22 @@ func (p *Proxy) serve() error {
 	}
 	defer func() { p.loop = loop{} }()
 	for _, r := range p.routes {
-		r.calm()
-		p.rearm(r)
+		r.forgetStall()
+		p.watchRoute(r)
 	}
-	for !p.over() {
-		n := p.wait()
+	for !p.checkEnd() {
+		n := p.waitForEvents()
 		p.now = time.Since(p.began)
 		p.round++
 		for i := range p.events[:n] {
-			p.dispatch(&p.events[i])
+			p.dispatchEvent(&p.events[i])
 		}
 		for _, r := range p.callers {
 			p.acceptFrom(r) // last: they may have said something by now
 		}
 		p.callers = p.callers[:0]
-		p.takeTurns()
-		p.onTime()
+		p.pumpReady()
+		p.runTimers()
 		if p.now >= p.nextYield {
 			// Whoever else waits for the processor: the scheduler sees a loop that
 			// never sleeps, and would let it go on for 10 ms.
@@ -98,51 +98,51 @@ func (p *Proxy) serve() error {
 		}
 	}
 	for _, r := range p.routes {
-		p.unwatch(r)
-		p.setAside(r)
+		p.unwatchRoute(r)
+		p.putPending(r)
 	}
-	p.cutOff()
+	p.cutAll()
 	return p.err
 }
 
-// over reports whether Run ends, and begins its end.
-func (p *Proxy) over() bool {
+// checkEnd reports whether Run ends, and begins its end.
+func (p *Proxy) checkEnd() bool {
 	if p.err != nil || p.quit.Load() {
 		return true
 	}
 	if !p.leaving && p.leave.Load() {
 		p.leaving, p.last = true, p.now+p.options.Drain
 		for _, r := range p.routes {
-			p.unwatch(r)
-			p.setAside(r)
+			p.unwatchRoute(r)
+			p.putPending(r)
 		}
 	}
 	return p.leaving && (p.count == 0 || p.now >= p.last)
 }
 
-// wait fills events. It sleeps only if there is nothing to do, and tells the
+// waitForEvents fills events. It sleeps only if there is nothing to do, and tells the
 // scheduler only if it sleeps.
-func (p *Proxy) wait() int {
+func (p *Proxy) waitForEvents() int {
 	n, e := epollWaitHere(p.epoll, p.events, 0)
 	if n == 0 && p.load >= loaded && len(p.ready) == 0 {
-		n, e = p.look()
+		n, e = p.spinForEvents()
 	}
-	timeout := p.timeout()
+	timeout := p.nextTimeout()
 	if n > 0 || e != 0 || timeout == 0 {
-		return p.filled(n, e)
+		return p.countEvents(n, e)
 	}
 	began := time.Now()
-	n, e = p.sleep(timeout)
+	n, e = p.sleepForEvents(timeout)
 	if time.Since(began) < briefSleep {
 		p.load = min(p.load+1, 2*loaded)
 	} else {
 		p.load = max(p.load-longSleep, 0)
 	}
-	return p.filled(n, e)
+	return p.countEvents(n, e)
 }
 
-// filled is how many events there are.
-func (p *Proxy) filled(n int, e unix.Errno) int {
+// countEvents is how many events there are.
+func (p *Proxy) countEvents(n int, e unix.Errno) int {
 	if e != 0 && e != unix.EINTR {
 		p.err = stepError("epoll_wait", e)
 	}
@@ -152,10 +152,10 @@ func (p *Proxy) filled(n int, e unix.Errno) int {
 // dozing is how many loops sleep without the scheduler knowing.
 var dozing atomic.Int32
 
-// sleep waits for events. Under load it does not tell the scheduler, whose monitor
+// sleepForEvents waits for events. Under load it does not tell the scheduler, whose monitor
 // would look every 20 us whether the processor may be given away, and would have it
 // taken from us. But that is for a moment only, and never all processors sleep so.
-func (p *Proxy) sleep(timeout int) (int, unix.Errno) {
+func (p *Proxy) sleepForEvents(timeout int) (int, unix.Errno) {
 	if p.load < loaded {
 		return epollWait(p.epoll, p.events, timeout)
 	}
@@ -169,11 +169,11 @@ func (p *Proxy) sleep(timeout int) (int, unix.Errno) {
 	return epollWaitHere(p.epoll, p.events, timeout)
 }
 
-// look looks for events for a moment. Under load the next one comes sooner than a
+// spinForEvents looks for events for a moment. Under load the next one comes sooner than a
 // sleep would cost: us, and more so who wakes us, on another processor.
 // Whoever else wants this one gets it, and then there is no more looking for a while:
 // one who slept is preferred to one who yields.
-func (p *Proxy) look() (n int, e unix.Errno) {
+func (p *Proxy) spinForEvents() (n int, e unix.Errno) {
 	began := time.Now()
 	for last := time.Duration(0); n == 0 && e == 0; {
 		yieldProcessor()
@@ -190,8 +190,8 @@ func (p *Proxy) look() (n int, e unix.Errno) {
 	return n, e
 }
 
-// timeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
-func (p *Proxy) timeout() int {
+// nextTimeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
+func (p *Proxy) nextTimeout() int {
 	if len(p.ready) > 0 {
 		return 0
 	}
@@ -215,11 +215,11 @@ func (p *Proxy) timeout() int {
 	return int(max(0, (left+time.Millisecond-1)/time.Millisecond))
 }
 
-func (p *Proxy) dispatch(e *unix.EpollEvent) {
+func (p *Proxy) dispatchEvent(e *unix.EpollEvent) {
 	switch {
 	case e.Pad != 0:
 		if c := p.slots[e.Fd>>1]; c.generation == e.Pad {
-			p.handle(c, side(e.Fd&1), e.Events)
+			p.handleEvent(c, side(e.Fd&1), e.Events)
 		}
 	case e.Fd == wakeSlot:
 		var count [8]byte
@@ -230,55 +230,55 @@ func (p *Proxy) dispatch(e *unix.EpollEvent) {
 	}
 }
 
-// takeTurns moves every direction on that had to stop for the others.
-func (p *Proxy) takeTurns() {
+// pumpReady moves every direction on that had to stop for the others.
+func (p *Proxy) pumpReady() {
 	p.ready, p.turn = p.turn[:0], p.ready
 	for _, x := range p.turn {
 		if x.c.generation == x.generation {
 			x.c.half[x.from].queued = false
-			p.pump(x.c, x.from)
+			p.pumpHalf(x.c, x.from)
 		}
 	}
 	clear(p.turn)
 }
 
-// queue lets the direction from s of c go on after the others.
-func (p *Proxy) queue(c *conn, s side) {
+// queueHalf lets the direction from s of c go on after the others.
+func (p *Proxy) queueHalf(c *conn, s side) {
 	if h := &c.half[s]; !h.queued {
 		h.queued = true
 		p.ready = append(p.ready, ready{c, c.generation, s})
 	}
 }
 
-// onTime does what is due.
-func (p *Proxy) onTime() {
+// runTimers does what is due.
+func (p *Proxy) runTimers() {
 	if p.nextEnd != 0 && p.now >= p.nextEnd {
-		p.endThem()
+		p.resetDrained()
 	}
 	if p.nextIdle != 0 && p.now >= p.nextIdle {
-		p.expire()
+		p.closeIdle()
 	}
 	for _, r := range p.routes {
 		if r.again != 0 && (p.now >= r.again || p.freed && r.short) {
-			p.retry(r)
+			p.retryRoute(r)
 		}
 		if p.freed {
-			p.rearm(r)
+			p.watchRoute(r)
 		}
 	}
 	p.freed = false
 }
 
-// expire closes what was idle for too long. It looks at all, at most sixteen times in
+// closeIdle closes what was idle for too long. It looks at all, at most sixteen times in
 // Options.Idle.
-func (p *Proxy) expire() {
+func (p *Proxy) closeIdle() {
 	oldest := p.now
 	for _, c := range p.slots {
 		if !c.live || c.ending {
 			continue
 		}
-		if p.now-c.moved >= p.options.Idle && !p.drains(c) {
-			p.cut(c)
+		if p.now-c.moved >= p.options.Idle && !p.isDraining(c) {
+			p.cutConn(c)
 			continue
 		}
 		oldest = min(oldest, c.moved)
@@ -289,12 +289,12 @@ func (p *Proxy) expire() {
 	}
 }
 
-// drains reports whether somebody still takes what we wrote, out of the kernel's
+// isDraining reports whether somebody still takes what we wrote, out of the kernel's
 // queue, since the last time it was asked.
-func (p *Proxy) drains(c *conn) bool {
+func (p *Proxy) isDraining(c *conn) bool {
 	for s := range c.half {
 		if h := &c.half[s]; !h.done && !h.writable && c.fd[1-s] >= 0 && !c.connecting {
-			if q := int32(queued(c.fd[1-s])); q != c.queued {
+			if q := int32(countUnsent(c.fd[1-s])); q != c.queued {
 				c.queued, c.moved = q, p.now
 				return true
 			}
@@ -303,12 +303,12 @@ func (p *Proxy) drains(c *conn) bool {
 	return false
 }
 
-// cutOff ends what is left.
-func (p *Proxy) cutOff() {
+// cutAll ends what is left.
+func (p *Proxy) cutAll() {
 	for _, c := range p.slots {
 		if c.live {
-			p.cut(c)
+			p.cutConn(c)
 		}
 	}
-	p.pipes.trim()
+	p.pipes.closeSpare()
 }

@@ -53,7 +53,7 @@ func dial(addr net.Addr, flags int) (int, error) {
 		return -1, err
 	}
 	if family != unix.AF_UNIX {
-		err = Prepare(fd)
+		err = PrepareSocket(fd)
 	}
 	if err == nil {
 		err = unix.Connect(fd, at)

@@ -14,8 +14,8 @@ type notice struct {
 	unsaid int           // times
 }
 
-// say logs, or counts for the next time.
-func (n *notice) say(now time.Duration, log *slog.Logger, text string, args ...any) {
+// logLimited logs, or counts for the next time.
+func (n *notice) logLimited(now time.Duration, log *slog.Logger, text string, args ...any) {
 	if now < n.next {
 		n.unsaid++
 		return

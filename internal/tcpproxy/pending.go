@@ -8,22 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// postpone has c wait for a backend. Where there will be none any more the next run has it.
-func (p *Proxy) postpone(c *conn, err error) {
+// postponeDial has c wait for a backend. Where there will be none any more the next run has it.
+func (p *Proxy) postponeDial(c *conn, err error) {
 	r := c.route
 	r.waiting = append(r.waiting, c)
 	if p.leaving {
-		p.setAside(r)
+		p.putPending(r)
 		return
 	}
-	p.stall(r, err)
+	p.stallRoute(r, err)
 }
 
-// unjoin takes its backend from c, which was never connected: the program listens no more.
+// dropBackend takes its backend from c, which was never connected: the program listens no more.
 // What c has said is held. Without a next run the client is turned away.
-func (p *Proxy) unjoin(c *conn) {
+func (p *Proxy) dropBackend(c *conn) {
 	if c.route.pending == nil {
-		p.refuse(c, stepError("connect", unix.ECONNREFUSED))
+		p.refuseClient(c, stepError("connect", unix.ECONNREFUSED))
 		return
 	}
 	closeFD(c.fd[backend])
@@ -31,20 +31,20 @@ func (p *Proxy) unjoin(c *conn) {
 	said := c.half[client]
 	c.fd[backend], c.connecting, c.room = -1, false, 0
 	c.half = [2]half{client: {block: said.block, at: said.at, end: said.end}}
-	c.renew() // what the epoll has told already is of no interest
-	p.postpone(c, errRefused)
+	c.nextGeneration() // what the epoll has told already is of no interest
+	p.postponeDial(c, errRefused)
 }
 
 // errRefused is tried again, as a queue that is full.
 var errRefused = fmt.Errorf("it does not listen: %w", unix.EAGAIN)
 
-// setAside hands those of r that have no backend to the next run.
-func (p *Proxy) setAside(r *route) {
+// putPending hands those of r that have no backend to the next run.
+func (p *Proxy) putPending(r *route) {
 	waiting := r.waiting
 	r.waiting = nil
 	for _, c := range waiting {
 		if r.pending == nil {
-			p.refuse(c, errLeaving)
+			p.refuseClient(c, errLeaving)
 			continue
 		}
 		var said []byte
@@ -53,34 +53,34 @@ func (p *Proxy) setAside(r *route) {
 		}
 		r.pending.Put(int(c.fd[client]), said)
 		c.fd[client] = -1
-		p.release(c)
+		p.releaseConn(c)
 	}
 }
 
-// resume serves those whom the run before has set aside.
-func (p *Proxy) resume(r *route) {
-	for r.pending != nil && p.wanted(r) {
+// takePending serves those whom the run before has set aside.
+func (p *Proxy) takePending(r *route) {
+	for r.pending != nil && p.wantsClients(r) {
 		fd, said, ok := r.pending.Take()
 		if !ok {
 			return
 		}
 		c := p.newConn(r, int32(fd))
 		if len(said) > 0 {
-			p.hold(&c.half[client], said)
+			p.holdBytes(&c.half[client], said)
 		}
-		r.present(int32(fd))
-		p.connect(c)
+		r.setClient(int32(fd))
+		p.dialBackend(c)
 	}
 }
 
 // forget: c waits no more.
-func (r *route) forget(c *conn) {
+func (r *route) forgetWaiting(c *conn) {
 	if i := slices.Index(r.waiting, c); i >= 0 {
 		r.waiting = slices.Delete(r.waiting, i, i+1)
 	}
 }
 
-// present makes the client with fd the one that is dialed for.
-func (r *route) present(fd int32) {
+// setClient makes the client with fd the one that is dialed for.
+func (r *route) setClient(fd int32) {
 	r.client = Client{fd: fd, peer: nameOf(fd, unix.SYS_GETPEERNAME)}
 }

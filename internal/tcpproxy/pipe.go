@@ -27,8 +27,8 @@ type pipes struct {
 	open  int
 }
 
-// take returns an empty pipe, or nil.
-func (p *pipes) take() *pipe {
+// takePipe returns an empty pipe, or nil.
+func (p *pipes) takePipe() *pipe {
 	if last := len(p.spare) - 1; last >= 0 {
 		x := p.spare[last]
 		p.spare = p.spare[:last]
@@ -47,26 +47,26 @@ func (p *pipes) take() *pipe {
 	return &pipe{read: int32(fds[0]), write: int32(fds[1])}
 }
 
-// put takes x back; one that holds something is closed.
-func (p *pipes) put(x *pipe) {
+// putPipe takes x back; one that holds something is closed.
+func (p *pipes) putPipe(x *pipe) {
 	if x.holds == 0 && len(p.spare) < keptPipes {
 		p.spare = append(p.spare, x)
 		return
 	}
-	p.close(x)
+	p.closePipe(x)
 }
 
-func (p *pipes) close(x *pipe) {
+func (p *pipes) closePipe(x *pipe) {
 	closeFD(x.read)
 	closeFD(x.write)
 	p.open--
 	p.share.Give(2)
 }
 
-// trim closes what is not in use.
-func (p *pipes) trim() {
+// closeSpare closes what is not in use.
+func (p *pipes) closeSpare() {
 	for _, x := range p.spare {
-		p.close(x)
+		p.closePipe(x)
 	}
 	p.spare = p.spare[:0]
 }

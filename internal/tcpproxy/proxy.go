@@ -45,11 +45,11 @@ type Dialer interface {
 	Dial(client *Client) (fd int, err error)
 }
 
-// Prepare sets what a TCP socket to the program should have before it connects (or
+// PrepareSocket sets what a TCP socket to the program should have before it connects (or
 // long before, where sockets are made in advance): TCP_NODELAY, SO_OOBINLINE, and no
 // TCP_QUICKACK until something is sent or the proxy sets it, so that the last segment
 // of the handshake is the first with data. tcp(7)
-func Prepare(fd int) error {
+func PrepareSocket(fd int) error {
 	for _, o := range [...]struct {
 		level, name int
 		value       int32
@@ -114,14 +114,14 @@ func New(routes []Route, o Options) (*Proxy, error) {
 		o.Log = slog.Default()
 	}
 	p := &Proxy{options: o, epoll: -1, wake: -1}
-	if err := p.open(routes); err != nil {
+	if err := p.openDescriptors(routes); err != nil {
 		_ = p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func (p *Proxy) open(routes []Route) error {
+func (p *Proxy) openDescriptors(routes []Route) error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -135,7 +135,7 @@ func (p *Proxy) open(routes []Route) error {
 		return stepError("epoll_ctl", e)
 	}
 	for i, x := range routes {
-		r, err := borrow(x, int32(i))
+		r, err := borrowListener(x, int32(i))
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", x.Listener.Name(), err)
 		}
@@ -159,7 +159,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		p.leave.Store(true)
 		p.wakeUp()
 	})()
-	return p.serve()
+	return p.runLoop()
 }
 
 // Close ends Run at once, waits for it, and gives the listeners back. Twice is fine.

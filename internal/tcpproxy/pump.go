@@ -7,9 +7,9 @@ const (
 	bulk = 8        // score
 )
 
-// pump moves what there is from s, until its source is empty, its target is full or
+// pumpHalf moves what there is from s, until its source is empty, its target is full or
 // its turn is over.
-func (p *Proxy) pump(c *conn, s side) {
+func (p *Proxy) pumpHalf(c *conn, s side) {
 	h := &c.half[s]
 	for left := turnBytes; ; {
 		var n int
@@ -21,19 +21,19 @@ func (p *Proxy) pump(c *conn, s side) {
 		case h.block != nil:
 			n = p.writeHeld(c, s)
 		case h.pipe != nil:
-			n = p.drain(c, s)
+			n = p.drainPipe(c, s)
 		case h.eof:
-			p.ended(c, s)
+			p.endHalf(c, s)
 			return
 		case !h.readable:
 			return
 		case left <= 0:
-			p.queue(c, s)
+			p.queueHalf(c, s)
 			return
 		case h.score >= bulk && !h.copies:
-			n = p.fill(c, s)
+			n = p.fillPipe(c, s)
 		default:
-			n = p.copy(c, s)
+			n = p.copyOnce(c, s)
 		}
 		if n > 0 {
 			c.moved = p.now
@@ -42,19 +42,19 @@ func (p *Proxy) pump(c *conn, s side) {
 	}
 }
 
-// copy reads once and writes it.
-func (p *Proxy) copy(c *conn, s side) int {
+// copyOnce reads once and writes it.
+func (p *Proxy) copyOnce(c *conn, s side) int {
 	h := &c.half[s]
-	n, e := recv(c.fd[s], p.buffer)
+	n, e := receiveBytes(c.fd[s], p.buffer)
 	switch {
 	case e != 0:
-		p.unread(c, s, e)
+		p.handleReadError(c, s, e)
 		return 0
 	case n == 0:
 		h.eof = true
 		return 0
 	}
-	h.tally(n)
+	h.scoreRead(n)
 	// A short read is an empty source, epoll(7), Q9, or the last one, where the end of
 	// file had come before it. But not: with an error or urgent data behind it, or on a
 	// unix socket, where it may have ended at a descriptor that was sent.
@@ -64,21 +64,21 @@ func (p *Proxy) copy(c *conn, s side) int {
 	if h.ends && n < len(p.buffer) {
 		flags = unix.MSG_MORE // the end of file is next, and goes in the same segment
 	}
-	sent, e := send(c.fd[1-s], p.buffer[:n], flags)
+	sent, e := sendBytes(c.fd[1-s], p.buffer[:n], flags)
 	if e == 0 && sent == n {
 		return n
 	}
 	if e != 0 {
-		if sent = 0; !p.unwritten(c, s, e) {
+		if sent = 0; !p.handleWriteError(c, s, e) {
 			return 0
 		}
 	}
-	p.hold(h, p.buffer[sent:n])
+	p.holdBytes(h, p.buffer[sent:n])
 	return n
 }
 
-// tally learns whether a direction moves bulk.
-func (h *half) tally(n int) {
+// scoreRead learns whether a direction moves bulk.
+func (h *half) scoreRead(n int) {
 	switch {
 	case n == copySize:
 		h.score = min(h.score+4, 2*bulk)
@@ -91,8 +91,8 @@ func (h *half) tally(n int) {
 	}
 }
 
-// unread is an error of the source.
-func (p *Proxy) unread(c *conn, s side, e unix.Errno) {
+// handleReadError is an error of the source.
+func (p *Proxy) handleReadError(c *conn, s side, e unix.Errno) {
 	h := &c.half[s]
 	switch e {
 	case unix.EAGAIN:
@@ -100,30 +100,30 @@ func (p *Proxy) unread(c *conn, s side, e unix.Errno) {
 	case unix.EINTR:
 	default:
 		h.eof = true
-		p.broke(c, s)
+		p.breakSide(c, s)
 	}
 }
 
-// unwritten is an error of the target; false: of no hope.
-func (p *Proxy) unwritten(c *conn, s side, e unix.Errno) bool {
+// handleWriteError is an error of the target; false: of no hope.
+func (p *Proxy) handleWriteError(c *conn, s side, e unix.Errno) bool {
 	switch e {
 	case unix.EAGAIN:
 		c.half[s].writable = false
-		if to := 1 - s; c.room&(1<<to) == 0 && p.watch(c, unix.EPOLL_CTL_MOD, to, roomEvents) != 0 {
-			p.broke(c, to)
+		if to := 1 - s; c.room&(1<<to) == 0 && p.watchSide(c, unix.EPOLL_CTL_MOD, to, roomEvents) != 0 {
+			p.breakSide(c, to)
 			return false
 		}
 	case unix.EINTR, unix.ENOMEM, unix.ENOBUFS:
-		p.queue(c, s)
+		p.queueHalf(c, s)
 	default:
-		p.broke(c, 1-s)
+		p.breakSide(c, 1-s)
 		return false
 	}
 	return true
 }
 
-// hold keeps a copy of b, not empty, for when there is room.
-func (p *Proxy) hold(h *half, b []byte) {
+// holdBytes keeps a copy of b, not empty, for when there is room.
+func (p *Proxy) holdBytes(h *half, b []byte) {
 	if last := len(p.blocks) - 1; last >= 0 {
 		h.block = p.blocks[last]
 		p.blocks = p.blocks[:last]
@@ -136,59 +136,59 @@ func (p *Proxy) hold(h *half, b []byte) {
 // writeHeld writes what hold kept.
 func (p *Proxy) writeHeld(c *conn, s side) int {
 	h := &c.half[s]
-	n, e := send(c.fd[1-s], h.block[h.at:h.end], 0)
+	n, e := sendBytes(c.fd[1-s], h.block[h.at:h.end], 0)
 	if e != 0 {
-		p.unwritten(c, s, e)
+		p.handleWriteError(c, s, e)
 		return 0
 	}
 	if h.at += int32(n); h.at == h.end {
-		p.drop(h)
+		p.dropHeld(h)
 	}
 	return n
 }
 
-// fill moves from the source into a pipe.
-func (p *Proxy) fill(c *conn, s side) int {
+// fillPipe moves from the source into a pipe.
+func (p *Proxy) fillPipe(c *conn, s side) int {
 	h := &c.half[s]
-	x := p.pipes.take()
+	x := p.pipes.takePipe()
 	if x == nil {
-		return p.copy(c, s)
+		return p.copyOnce(c, s)
 	}
 	n, e := splice(c.fd[s], x.write, pipeSize)
 	switch {
 	case e == unix.EINVAL: // not this kind of socket
 		h.copies = true
 	case e != 0:
-		p.unread(c, s, e)
+		p.handleReadError(c, s, e)
 	case n == 0:
 		h.eof = true
 	default:
-		h.tally(n)
+		h.scoreRead(n)
 		x.holds, h.pipe = n, x
 		return 0 // they count when they are written
 	}
-	p.pipes.put(x)
+	p.pipes.putPipe(x)
 	return 0
 }
 
-// drain moves from the pipe into the target.
-func (p *Proxy) drain(c *conn, s side) int {
+// drainPipe moves from the pipe into the target.
+func (p *Proxy) drainPipe(c *conn, s side) int {
 	h := &c.half[s]
 	n, e := splice(h.pipe.read, c.fd[1-s], h.pipe.holds)
 	if e != 0 {
-		p.unwritten(c, s, e)
+		p.handleWriteError(c, s, e)
 		return 0
 	}
 	if h.pipe.holds -= n; h.pipe.holds == 0 {
-		p.drop(h)
+		p.dropHeld(h)
 	}
 	return n
 }
 
 const keptBlocks = 8 // spare
 
-// drop lets go of what h holds, written or not.
-func (p *Proxy) drop(h *half) {
+// dropHeld lets go of what h holds, written or not.
+func (p *Proxy) dropHeld(h *half) {
 	if h.block != nil {
 		if len(p.blocks) < keptBlocks {
 			p.blocks = append(p.blocks, h.block)
@@ -196,7 +196,7 @@ func (p *Proxy) drop(h *half) {
 		h.block = nil
 	}
 	if h.pipe != nil {
-		p.pipes.put(h.pipe)
+		p.pipes.putPipe(h.pipe)
 		h.pipe = nil
 	}
 }

@@ -27,29 +27,29 @@ type request struct {
 	domain   int
 }
 
-// answer takes what the call is about and answers it, at once or from a
+// answerCall takes what the call is about and answers it, at once or from a
 // goroutine if it may wait for the network.
-func (s *Supervisor) answer(n notification) {
+func (s *Supervisor) answerCall(n notification) {
 	if n.Nr == unix.SYS_SOCKET {
-		s.respond(n.ID, s.makeSocket(n))
+		s.sendResponse(n.ID, s.makeSocket(n))
 		return
 	}
 	r := request{notification: n, number: int(int32(n.Args[0]))}
 	var err error
-	if r.fd, err = take(n.PID, r.number); err != nil {
-		s.respond(n.ID, verdict{errno: errnoOf(err)})
+	if r.fd, err = takeDescriptor(n.PID, r.number); err != nil {
+		s.sendResponse(n.ID, verdict{errno: errnoOf(err)})
 		return
 	}
 	switch n.Nr {
 	case unix.SYS_LISTEN:
 	case unix.SYS_IOCTL:
-		r.sockaddr, err = address(n.PID, n.Args[2], sizeofIfreq)
+		r.sockaddr, err = copyAddress(n.PID, n.Args[2], sizeofIfreq)
 	default:
-		r.sockaddr, err = address(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
+		r.sockaddr, err = copyAddress(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
 	}
-	if err != nil || !s.valid(n.ID) {
+	if err != nil || !s.isValid(n.ID) {
 		_ = unix.Close(r.fd)
-		s.respond(n.ID, verdict{errno: errnoOf(err)})
+		s.sendResponse(n.ID, verdict{errno: errnoOf(err)})
 		return
 	}
 	if n.Nr == unix.SYS_CONNECT && s.mayBlock(r.fd) {
@@ -57,10 +57,10 @@ func (s *Supervisor) answer(n notification) {
 		return
 	}
 	defer func() { _ = unix.Close(r.fd) }()
-	s.respond(n.ID, s.decide(&r))
+	s.sendResponse(n.ID, s.decideCall(&r))
 }
 
-// decide judges a call by the descriptor and the address we hold, and carries
+// decideCall judges a call by the descriptor and the address we hold, and carries
 // it out where it is about the service's own network namespace.
 //
 // What is passed on to the kernel is read by it once more, and the program may
@@ -68,111 +68,111 @@ func (s *Supervisor) answer(n notification) {
 // the host's can then be dissolved, but neither connected nor bound, which Landlock
 // refuses, nor listened on, which is never passed on where it could be dissolved. Where
 // Landlock does not refuse it (Policy.Alone), nothing is passed on.
-func (s *Supervisor) decide(r *request) verdict {
+func (s *Supervisor) decideCall(r *request) verdict {
 	var err error
 	if r.domain, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
 		return verdict{errno: errnoOf(err)}
 	}
 	nr := int(r.Nr)
 	switch {
-	case s.byEngine(r.PID):
-		return engineMay(r.domain)
+	case s.isEngine(r.PID):
+		return judgeEngine(r.domain)
 	case nr == unix.SYS_LISTEN:
-		return s.listen(r)
+		return s.answerListen(r)
 	case nr == unix.SYS_IOCTL:
 		return s.raiseLoopback(r)
 	case nr == unix.SYS_BIND:
-		return s.bind(r)
+		return s.answerBind(r)
 	case nr != unix.SYS_CONNECT:
 		return verdict{errno: unix.ENOSYS}
 	case r.domain == unix.AF_UNIX && !s.policy.Unix:
-		return s.report(r)
+		return s.connectNotify(r)
 	case r.domain == unix.AF_UNIX:
-		return s.connectUnix(r)
+		return s.answerConnectUnix(r)
 	case r.domain == unix.AF_NETLINK:
-		return s.netlink(r)
-	case !s.policy.IP || !s.own(r):
+		return s.answerNetlink(r)
+	case !s.policy.IP || !s.ownsSocket(r):
 		return verdict{errno: unix.EPERM}
 	}
 	return s.carryOut(r)
 }
 
-// bind gives the service the target that it asks for. What matches none stays in its
+// answerBind gives the service the target that it asks for. What matches none stays in its
 // own namespaces.
-func (s *Supervisor) bind(r *request) verdict {
-	if v, given := s.give(r); given {
+func (s *Supervisor) answerBind(r *request) verdict {
+	if v, given := s.giveTarget(r); given {
 		return v
 	}
 	switch {
 	case s.policy.Free:
 		return verdict{pass: true}
 	case r.domain == unix.AF_NETLINK:
-		return s.netlink(r)
+		return s.answerNetlink(r)
 	case r.domain == unix.AF_UNIX:
-		return s.bindUnix(r)
-	case !s.own(r) || !s.policy.IP && len(s.targets) == 0 && !datagram(r.fd):
+		return s.answerBindUnix(r)
+	case !s.ownsSocket(r) || !s.policy.IP && len(s.targets) == 0 && !isDatagram(r.fd):
 		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
 	case hasPort(r.sockaddr):
-		return s.inPlace(r, (*behalf.Place).Bind)
+		return s.callInPlace(r, (*behalf.Place).Bind)
 	}
 	return s.carryOut(r)
 }
 
-// bindUnix passes paths on: its own root and mount namespace decide. Abstract names
+// answerBindUnix passes paths on: its own root and mount namespace decide. Abstract names
 // are those of the socket's network namespace, whoever binds it.
-func (s *Supervisor) bindUnix(r *request) verdict {
+func (s *Supervisor) answerBindUnix(r *request) verdict {
 	switch {
-	case !s.sameNetns(r):
+	case !s.isInNetwork(r):
 		return verdict{errno: unix.EPERM}
-	case abstract(r.sockaddr):
+	case isAbstract(r.sockaddr):
 		return s.carryOut(r)
 	case s.policy.Alone:
-		return s.inPlace(r, (*behalf.Place).Bind)
+		return s.callInPlace(r, (*behalf.Place).Bind)
 	}
 	return verdict{pass: true}
 }
 
-// connectUnix passes all on: its own root and mount namespace decide, and of abstract names
+// answerConnectUnix passes all on: its own root and mount namespace decide, and of abstract names
 // the socket's network namespace, or Landlock.
-func (s *Supervisor) connectUnix(r *request) verdict {
+func (s *Supervisor) answerConnectUnix(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
 		return verdict{pass: true}
-	case abstract(r.sockaddr) && !s.sameNetns(r):
+	case isAbstract(r.sockaddr) && !s.isInNetwork(r):
 		return verdict{errno: unix.EPERM}
 	}
-	return s.inPlace(r, (*behalf.Place).Connect)
+	return s.callInPlace(r, (*behalf.Place).Connect)
 }
 
-func abstract(sockaddr []byte) bool { return len(sockaddr) > 2 && sockaddr[2] == 0 }
+func isAbstract(sockaddr []byte) bool { return len(sockaddr) > 2 && sockaddr[2] == 0 }
 
-// netlink carries out, where nothing may be passed on, what gets no right from being called by
+// answerNetlink carries out, where nothing may be passed on, what gets no right from being called by
 // us: bind(2), whose groups of NETLINK_ROUTE are everybody's, and a connect(2) to the
 // kernel, netlink(7).
-func (s *Supervisor) netlink(r *request) verdict {
+func (s *Supervisor) answerNetlink(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
 		return verdict{pass: true}
-	case !s.sameNetns(r), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
+	case !s.isInNetwork(r), r.Nr == unix.SYS_CONNECT && len(bytes.Trim(r.sockaddr[min(len(r.sockaddr), 4):], "\x00")) > 0:
 		return verdict{errno: unix.EPERM}
 	}
 	return s.carryOut(r)
 }
 
-// inPlace has a child make the call, with the service's ids and in its root.
-func (s *Supervisor) inPlace(r *request, call func(p *behalf.Place, fd int, sockaddr []byte) error) verdict {
+// callInPlace has a child make the call, with the service's ids and in its root.
+func (s *Supervisor) callInPlace(r *request, call func(p *behalf.Place, fd int, sockaddr []byte) error) verdict {
 	place, err := s.openPlace(r)
 	if err != nil {
 		return verdict{errno: errnoOf(err)}
 	}
 	defer place.Close()
-	if err := place.See(int(r.PID)); err != nil || !s.valid(r.ID) {
+	if err := place.OpenRoot(int(r.PID)); err != nil || !s.isValid(r.ID) {
 		return verdict{errno: errnoOf(err)}
 	}
 	errno := errnoOf(call(place, r.fd, r.sockaddr))
 	// Before Linux 5.19 a signal has the thread ask once more, of what was done the first time.
 	switch {
-	case errno == unix.EADDRINUSE && hasName(r, boundTo), errno == unix.EISCONN && hasName(r, connectedTo):
+	case errno == unix.EADDRINUSE && hasName(r, readBoundAddress), errno == unix.EISCONN && hasName(r, readPeerAddress):
 		errno = 0
 	}
 	return verdict{errno: errno}
@@ -186,7 +186,7 @@ func hasName(r *request, name func(fd int) ([]byte, error)) bool {
 // openPlace returns where the thread is that calls. The caller closes it.
 func (s *Supervisor) openPlace(r *request) (*behalf.Place, error) {
 	place, err := behalf.OpenPlace(int(r.PID))
-	if err == nil && !s.valid(r.ID) {
+	if err == nil && !s.isValid(r.ID) {
 		place.Close()
 		err = unix.ESRCH
 	}
@@ -197,7 +197,7 @@ func (s *Supervisor) openPlace(r *request) (*behalf.Place, error) {
 }
 
 func (s *Supervisor) carryOut(r *request) verdict {
-	return verdict{errno: errnoOf(call(uintptr(r.Nr), r.fd, r.sockaddr))}
+	return verdict{errno: errnoOf(callWithAddress(uintptr(r.Nr), r.fd, r.sockaddr))}
 }
 
 // hasPort reports whether a port is asked for: some need a right, which the service may
@@ -206,11 +206,11 @@ func hasPort(sockaddr []byte) bool {
 	return len(sockaddr) >= 4 && (sockaddr[2] != 0 || sockaddr[3] != 0)
 }
 
-// listen never lets the kernel look again where connect is ours to answer: a
+// answerListen never lets the kernel look again where connect is ours to answer: a
 // dissolved connection of the host's would listen on a new port there. A socket that
 // listens already gets its backlog. Where connect is never passed on nothing can be dissolved, and what has
 // been connected cannot listen (inet_listen in net/ipv4/af_inet.c).
-func (s *Supervisor) listen(r *request) verdict {
+func (s *Supervisor) answerListen(r *request) verdict {
 	listening, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return verdict{errno: errnoOf(err)}
@@ -220,14 +220,14 @@ func (s *Supervisor) listen(r *request) verdict {
 	case err != nil:
 		return verdict{errno: errnoOf(err)}
 	case target >= 0:
-		s.serve(target)
+		s.markServed(target)
 	}
 	switch {
 	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:
 		return verdict{pass: true}
 	case target >= 0:
 		return verdict{errno: errnoOf(fd.Control(s.targets[target].File, func(fd int) error { return s.carryListen(r, fd) }))}
-	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.own(r)):
+	case listening == 0 && r.domain != unix.AF_UNIX && !(s.mayListen() && s.ownsSocket(r)):
 		return verdict{errno: unix.EPERM}
 	}
 	return verdict{errno: errnoOf(s.carryListen(r, r.fd))}
@@ -251,10 +251,10 @@ func (s *Supervisor) carryListen(r *request, fd int) error {
 // mayListen: with targets what the service binds beside them stays its own too.
 func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
 
-// report connects a datagram socket to where services report to, sd_notify(3), and to
+// connectNotify connects a datagram socket to where services report to, sd_notify(3), and to
 // nothing that the service may have put there. A datagram socket has no peer that would
 // take us for its owner.
-func (s *Supervisor) report(r *request) verdict {
+func (s *Supervisor) connectNotify(r *request) verdict {
 	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
 		return verdict{errno: unix.EPERM}
@@ -262,7 +262,7 @@ func (s *Supervisor) report(r *request) verdict {
 	as := func(call func() error) error { return call() } // the node is ours, and open to all in a container
 	if s.policy.Engine == 0 {
 		ids, err := behalf.IDsOf(int(r.PID))
-		if err != nil || !s.valid(r.ID) {
+		if err != nil || !s.isValid(r.ID) {
 			return verdict{errno: errnoOf(err)}
 		}
 		as = ids.Do
@@ -273,23 +273,23 @@ func (s *Supervisor) report(r *request) verdict {
 	}))}
 }
 
-// own reports whether it is about an IP socket of the service's own network namespace.
-func (s *Supervisor) own(r *request) bool {
+// ownsSocket reports whether it is about an IP socket of the service's own network namespace.
+func (s *Supervisor) ownsSocket(r *request) bool {
 	if r.domain != unix.AF_INET && r.domain != unix.AF_INET6 {
 		return false
 	}
-	return s.sameNetns(r)
+	return s.isInNetwork(r)
 }
 
-func (s *Supervisor) sameNetns(r *request) bool {
+func (s *Supervisor) isInNetwork(r *request) bool {
 	if s.policy.Engine != 0 {
-		return s.policy.Free || inCallersNetwork(r)
+		return s.policy.Free || isInCallersNetwork(r)
 	}
 	cookie, err := netnsCookie(r.fd)
 	return err == nil && cookie == s.policy.Netns
 }
 
-func datagram(fd int) bool {
+func isDatagram(fd int) bool {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	return err == nil && kind == unix.SOCK_DGRAM
 }
@@ -313,16 +313,16 @@ func (s *Supervisor) connectAside(r request) {
 		s.slots <- struct{}{}
 		defer func() { <-s.slots }()
 		defer func() { _ = unix.Close(r.fd) }()
-		if !s.begin(r.fd) {
+		if !s.beginCall(r.fd) {
 			return // nobody waits for the answer any more
 		}
-		v := s.decide(&r)
-		s.end(r.fd)
-		s.respond(r.ID, v)
+		v := s.decideCall(&r)
+		s.endCall(r.fd)
+		s.sendResponse(r.ID, v)
 	})
 }
 
-func (s *Supervisor) begin(fd int) bool {
+func (s *Supervisor) beginCall(fd int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -332,7 +332,7 @@ func (s *Supervisor) begin(fd int) bool {
 	return true
 }
 
-func (s *Supervisor) end(fd int) {
+func (s *Supervisor) endCall(fd int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, fd)

@@ -118,12 +118,12 @@ func TestBindTCP(t *testing.T) {
 		s.wants("bind at "+tt.binds, "ok")
 		s.wants("name", address)
 		s.wants("flags", "non-blocking false, close-on-exec false")
-		if s.serving() || s.Missing() != "it does not listen at "+tt.Address.String() {
-			t.Errorf("%s serves before it listens: %q", tt.binds, s.Missing())
+		if s.serving() || s.DescribeMissing() != "it does not listen at "+tt.Address.String() {
+			t.Errorf("%s serves before it listens: %q", tt.binds, s.DescribeMissing())
 		}
 		s.wants("listen", "ok")
-		if !s.serving() || s.Missing() != "" {
-			t.Errorf("%s: listening is not serving: %q", tt.binds, s.Missing())
+		if !s.serving() || s.DescribeMissing() != "" {
+			t.Errorf("%s: listening is not serving: %q", tt.binds, s.DescribeMissing())
 		}
 		_ = fd.Control(f, func(fd int) error {
 			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -245,13 +245,13 @@ func bindUnix(t *testing.T, connects bool) {
 	s.wants("bind at unixpacket "+name("inside-packet"), "ok")
 	s.wants("listen", "ok")
 	s.wants("name", packetAt)
-	if want := "it has not bound unixgram://" + name("inside-gram"); s.Missing() != want {
-		t.Errorf("missing %q, want %q", s.Missing(), want)
+	if want := "it has not bound unixgram://" + name("inside-gram"); s.DescribeMissing() != want {
+		t.Errorf("missing %q, want %q", s.DescribeMissing(), want)
 	}
 	s.wants("bind at unixgram "+name("inside-gram"), "ok")
 	s.wants("name", gramAt)
 	if !s.serving() {
-		t.Error("not serving: " + s.Missing())
+		t.Error("not serving: " + s.DescribeMissing())
 	}
 
 	// Of another kind, or elsewhere: its own.
@@ -278,7 +278,7 @@ func TestBindElsewhere(t *testing.T) {
 	}
 	s.wants("bind at tcp4 192.0.2.1:80", "cannot assign requested address")
 	want := "it has not bound tcp://127.0.0.1:80; it has bound tcp4://:80, tcp://127.0.0.1:81, tcp://192.0.2.1:80, tcp://[::1]:80, udp6://:80, udp://127.0.0.1:80, which is no target"
-	if got := s.Missing(); got != want {
+	if got := s.DescribeMissing(); got != want {
 		t.Errorf("missing: %s\nwant %s", got, want)
 	}
 	if s.serving() {

@@ -13,8 +13,8 @@ import (
 // are behind the same filter. They are told apart by the namespace of mounts: the engine's is known,
 // and what has come to a container has another one, and no way back.
 
-// byEngine reports whether it is the engine itself that calls.
-func (s *Supervisor) byEngine(thread uint32) bool {
+// isEngine reports whether it is the engine itself that calls.
+func (s *Supervisor) isEngine(thread uint32) bool {
 	if s.policy.Engine == 0 {
 		return false
 	}
@@ -24,7 +24,7 @@ func (s *Supervisor) byEngine(thread uint32) bool {
 
 // engineMay: its parts talk over unix sockets, and by netlink with the kernel. Of other
 // sockets it has none but those that it hands over.
-func engineMay(domain int) verdict {
+func judgeEngine(domain int) verdict {
 	if domain == unix.AF_UNIX || domain == unix.AF_NETLINK {
 		return verdict{pass: true}
 	}
@@ -34,7 +34,7 @@ func engineMay(domain int) verdict {
 // makeSocket is for internet sockets, where a container may make them. All arguments are in
 // registers, and the thread stands still: nothing can change until the kernel makes it.
 func (s *Supervisor) makeSocket(n notification) verdict {
-	if s.policy.Engine == 0 || s.byEngine(n.PID) || !s.valid(n.ID) {
+	if s.policy.Engine == 0 || s.isEngine(n.PID) || !s.isValid(n.ID) {
 		return verdict{errno: unix.EAFNOSUPPORT}
 	}
 	return verdict{pass: true}
@@ -47,15 +47,15 @@ const sizeofIfreq = 40 // netdevice(7)
 func (s *Supervisor) raiseLoopback(r *request) verdict {
 	name, _, _ := bytes.Cut(r.sockaddr[:unix.IFNAMSIZ], []byte{0})
 	flags := binary.NativeEndian.Uint16(r.sockaddr[unix.IFNAMSIZ:])
-	if s.policy.Engine == 0 || string(name) != "lo" || flags&unix.IFF_UP == 0 || !inCallersNetwork(r) {
+	if s.policy.Engine == 0 || string(name) != "lo" || flags&unix.IFF_UP == 0 || !isInCallersNetwork(r) {
 		return verdict{errno: unix.EPERM}
 	}
-	return verdict{errno: errnoOf(ioctl(r.fd, unix.SIOCSIFFLAGS, unsafe.Pointer(&r.sockaddr[0])))}
+	return verdict{errno: errnoOf(callIoctl(r.fd, unix.SIOCSIFFLAGS, unsafe.Pointer(&r.sockaddr[0])))}
 }
 
-// inCallersNetwork reports whether a socket is of the network namespace that its thread is in. A
+// isInCallersNetwork reports whether a socket is of the network namespace that its thread is in. A
 // container's comes to be long after its filter, and so its cookie is not known.
-func inCallersNetwork(r *request) bool {
+func isInCallersNetwork(r *request) bool {
 	number, err := namespaceOf(r.PID, "net")
 	if err != nil {
 		return false

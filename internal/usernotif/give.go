@@ -22,7 +22,7 @@ type given struct {
 	served bool // it has called listen, or has no need to
 }
 
-// give puts the target's socket in the place of the one that the service binds. It
+// giveTarget puts the target's socket in the place of the one that the service binds. It
 // is false if no target is meant.
 //
 // It is put at a number, in whatever stands there by now: another thread may have
@@ -32,41 +32,41 @@ type given struct {
 //
 // A path is not answered here but when the service listens, see giveLate: the node it
 // makes inside belongs to it.
-func (s *Supervisor) give(r *request) (v verdict, given bool) {
-	n, ok := s.asked(r)
+func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
+	n, ok := s.parseRequest(r)
 	if !ok {
 		return verdict{}, false
 	}
-	i := best(s.list, n)
+	i := findTarget(s.list, n)
 	switch {
 	case i < 0:
-		s.note(n)
+		s.noteName(n)
 		return verdict{}, false
-	case s.isOurs(r.fd) == i && i >= 0:
+	case s.findOurs(r.fd) == i && i >= 0:
 		return verdict{}, true // a signal made it ask once more, before Linux 5.19
-	case !s.policy.Free && !s.sameNetns(r):
+	case !s.policy.Free && !s.isInNetwork(r):
 		return verdict{errno: unix.EPERM}, true
 	case isBound(r.fd):
 		return verdict{errno: unix.EINVAL}, true
-	case late(n):
+	case isGivenLate(n):
 		return verdict{}, false
 	}
-	if err := s.put(r, i); err != nil {
+	if err := s.putSocket(r, i); err != nil {
 		return verdict{errno: errnoOf(err)}, true
 	}
-	s.warn(i, n, r.domain)
+	s.warnOfFamily(i, n, r.domain)
 	if n.kind == unix.SOCK_DGRAM {
-		s.serve(i)
+		s.markServed(i)
 	}
 	return verdict{}, true
 }
 
-// asked says what a bind is about, of sockets that targets are like.
-func (s *Supervisor) asked(r *request) (name, bool) {
+// parseRequest says what a bind is about, of sockets that targets are like.
+func (s *Supervisor) parseRequest(r *request) (name, bool) {
 	if len(s.targets) == 0 {
 		return name{}, false
 	}
-	kind, ok := likeTarget(r.fd, r.domain)
+	kind, ok := isLikeTarget(r.fd, r.domain)
 	if !ok {
 		return name{}, false
 	}
@@ -75,12 +75,12 @@ func (s *Supervisor) asked(r *request) (name, bool) {
 		v6Only, _ = unix.GetsockoptInt(r.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	}
 	n, ok := parseName(r.domain, kind, v6Only != 0, r.sockaddr)
-	return n.absolute(func() string { return workingDirectory(r.PID) }), ok
+	return n.makeAbsolute(func() string { return workingDirectory(r.PID) }), ok
 }
 
-// likeTarget is the type of a unix, TCP (of several paths too: what Go programs
+// isLikeTarget is the type of a unix, TCP (of several paths too: what Go programs
 // listen with) or UDP socket.
-func likeTarget(fd, domain int) (kind int, ok bool) {
+func isLikeTarget(fd, domain int) (kind int, ok bool) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || domain == unix.AF_UNIX {
 		return kind, err == nil
@@ -93,13 +93,13 @@ func likeTarget(fd, domain int) (kind int, ok bool) {
 }
 
 // late: connections by path.
-func late(n name) bool {
+func isGivenLate(n name) bool {
 	return n.path != "" && n.path[0] == '/' && n.kind != unix.SOCK_DGRAM
 }
 
 // isBound: an internet socket with a port, a unix socket with a name.
 func isBound(fd int) bool {
-	at, err := boundTo(fd)
+	at, err := readBoundAddress(fd)
 	if err != nil || len(at) <= 2 {
 		return false
 	}
@@ -113,36 +113,36 @@ func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	if len(s.targets) == 0 {
 		return -1, nil
 	}
-	if i := s.isOurs(r.fd); i >= 0 {
+	if i := s.findOurs(r.fd); i >= 0 {
 		return i, nil
 	}
-	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.sameNetns(r) {
+	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.isInNetwork(r) {
 		return -1, nil
 	}
 	kind, _ := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	at, err := boundTo(r.fd)
+	at, err := readBoundAddress(r.fd)
 	if err != nil {
 		return -1, nil
 	}
 	n, ok := parseName(r.domain, kind, false, at)
-	n = n.absolute(func() string { return workingDirectory(r.PID) })
-	i := best(s.list, n)
-	if !ok || i < 0 || !late(n) {
+	n = n.makeAbsolute(func() string { return workingDirectory(r.PID) })
+	i := findTarget(s.list, n)
+	if !ok || i < 0 || !isGivenLate(n) {
 		return -1, nil
 	}
-	return i, s.put(r, i)
+	return i, s.putSocket(r, i)
 }
 
-// put replaces the service's descriptor by the socket of target i, with its
+// putSocket replaces the service's descriptor by the socket of target i, with its
 // close-on-exec flag, its O_NONBLOCK (which all who have our socket share: the last
 // word counts) and what it had set.
-func (s *Supervisor) put(r *request, i int) error {
+func (s *Supervisor) putSocket(r *request, i int) error {
 	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
 	if err != nil {
 		return err
 	}
 	add := addition{ID: r.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SETFD, Target: uint32(r.number)}
-	if closeOnExec(r.PID, r.number) {
+	if isCloseOnExec(r.PID, r.number) {
 		add.FileFlag = unix.O_CLOEXEC
 	}
 	err = fd.Control(s.targets[i].File, func(ours int) error {
@@ -162,8 +162,8 @@ func (s *Supervisor) put(r *request, i int) error {
 	return nil
 }
 
-// isOurs is the target whose socket fd is; -1: none.
-func (s *Supervisor) isOurs(fd int) int {
+// findOurs is the target whose socket fd is; -1: none.
+func (s *Supervisor) findOurs(fd int) int {
 	cookie, err := cookieOf(fd)
 	if err != nil {
 		return -1
@@ -176,8 +176,8 @@ func (s *Supervisor) isOurs(fd int) int {
 	return -1
 }
 
-// serve remembers that the service answers at target i.
-func (s *Supervisor) serve(i int) {
+// markServed remembers that the service answers at target i.
+func (s *Supervisor) markServed(i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.targets[i]
@@ -190,9 +190,9 @@ func (s *Supervisor) serve(i int) {
 	}
 }
 
-// warn tells of a program that may not know what to make of its clients' addresses:
+// warnOfFamily tells of a program that may not know what to make of its clients' addresses:
 // it made room for those of IPv4.
-func (s *Supervisor) warn(i int, n name, domain int) {
+func (s *Supervisor) warnOfFamily(i int, n name, domain int) {
 	t := &s.targets[i]
 	if s.policy.Warn == nil || t.warned || domain != unix.AF_INET || t.domain != unix.AF_INET6 {
 		return
@@ -208,8 +208,8 @@ func (s *Supervisor) Serving() <-chan struct{} { return s.serving }
 // mostNoted bounds what is told of a service that binds something else.
 const mostNoted = 8
 
-// note remembers what the service bound in its own namespaces.
-func (s *Supervisor) note(n name) {
+// noteName remembers what the service bound in its own namespaces.
+func (s *Supervisor) noteName(n name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.noted) < mostNoted {
@@ -217,9 +217,9 @@ func (s *Supervisor) note(n name) {
 	}
 }
 
-// Missing says what the service has not bound, or does not listen at, and what it
+// DescribeMissing says what the service has not bound, or does not listen at, and what it
 // has bound instead; "" when it serves every target.
-func (s *Supervisor) Missing() string {
+func (s *Supervisor) DescribeMissing() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var lacks []string

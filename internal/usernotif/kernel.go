@@ -42,7 +42,7 @@ type addition struct {
 	FileFlag uint32 // O_CLOEXEC or 0
 }
 
-func ioctl(listener int, request uintptr, argument unsafe.Pointer) error {
+func callIoctl(listener int, request uintptr, argument unsafe.Pointer) error {
 	return fd.Again(func() error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), request, uintptr(argument))
 		if errno != 0 {
@@ -52,10 +52,10 @@ func ioctl(listener int, request uintptr, argument unsafe.Pointer) error {
 	})
 }
 
-// take returns our copy of descriptor number of the calling thread. The caller
+// takeDescriptor returns our copy of descriptor number of the calling thread. The caller
 // closes it. Whether the thread is still the one that called has to be asked
 // afterwards, see [Supervisor.valid].
-func take(thread uint32, number int) (int, error) {
+func takeDescriptor(thread uint32, number int) (int, error) {
 	pidfd, err := unix.PidfdOpen(int(thread), unix.PIDFD_THREAD)
 	if err == unix.EINVAL { // before Linux 6.9; threads of one process mostly share their descriptors
 		var pid int
@@ -83,8 +83,8 @@ func processOf(thread uint32) (int, error) {
 	return strconv.Atoi(status["Tgid"])
 }
 
-// closeOnExec reads whether descriptor number of the thread has the flag.
-func closeOnExec(thread uint32, number int) bool {
+// isCloseOnExec reads whether descriptor number of the thread has the flag.
+func isCloseOnExec(thread uint32, number int) bool {
 	descriptor, _ := proc.Descriptor(int(thread), number)
 	flags, err := strconv.ParseUint(descriptor["flags"], 8, 32)
 	return err == nil && flags&unix.O_CLOEXEC != 0
@@ -99,9 +99,9 @@ func workingDirectory(thread uint32) string {
 // maxAddress is the size of struct sockaddr_storage.
 const maxAddress = 128
 
-// address copies an address out of the calling thread's memory. The copy is what
+// copyAddress copies an address out of the calling thread's memory. The copy is what
 // we act on: the program cannot change it any more.
-func address(thread uint32, at, size uint64) ([]byte, error) {
+func copyAddress(thread uint32, at, size uint64) ([]byte, error) {
 	if size > maxAddress {
 		return nil, unix.EINVAL
 	}
@@ -138,14 +138,18 @@ func cookieOf(fd int) (uint64, error) {
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 }
 
-// boundTo returns the address that fd is bound to, as struct sockaddr; only the
+// readBoundAddress returns the address that fd is bound to, as struct sockaddr; only the
 // family where it is not.
-func boundTo(fd int) ([]byte, error) { return addressOf(unix.SYS_GETSOCKNAME, "getsockname", fd) }
+func readBoundAddress(fd int) ([]byte, error) {
+	return readAddress(unix.SYS_GETSOCKNAME, "getsockname", fd)
+}
 
-// connectedTo returns the address that fd is connected to.
-func connectedTo(fd int) ([]byte, error) { return addressOf(unix.SYS_GETPEERNAME, "getpeername", fd) }
+// readPeerAddress returns the address that fd is connected to.
+func readPeerAddress(fd int) ([]byte, error) {
+	return readAddress(unix.SYS_GETPEERNAME, "getpeername", fd)
+}
 
-func addressOf(number uintptr, name string, fd int) ([]byte, error) {
+func readAddress(number uintptr, name string, fd int) ([]byte, error) {
 	var buf [maxAddress]byte
 	size := uint32(len(buf))
 	_, _, errno := unix.Syscall(number, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)))
@@ -155,7 +159,7 @@ func addressOf(number uintptr, name string, fd int) ([]byte, error) {
 	return buf[:min(int(size), len(buf))], nil
 }
 
-func call(nr uintptr, fd int, sockaddr []byte) error {
+func callWithAddress(nr uintptr, fd int, sockaddr []byte) error {
 	var at unsafe.Pointer
 	if len(sockaddr) > 0 {
 		at = unsafe.Pointer(&sockaddr[0])

@@ -21,12 +21,12 @@ const (
 	paceMost  = 100 * time.Millisecond
 )
 
-// spend notes what a call has cost. It is not the same on every host, nor for every call:
+// noteCost notes what a call has cost. It is not the same on every host, nor for every call:
 // one that a child makes takes a hundred times as long as another.
-func (p *pace) spend(took time.Duration) { p.every = min(paceShare*took, paceMost) }
+func (p *pace) noteCost(took time.Duration) { p.every = min(paceShare*took, paceMost) }
 
-// wait lets one call through, and is false if ctx was done first.
-func (p *pace) wait(ctx context.Context) bool {
+// waitForTurn lets one call through, and is false if ctx was done first.
+func (p *pace) waitForTurn(ctx context.Context) bool {
 	every := max(p.every, paceEvery)
 	if p.left == 0 {
 		now := time.Now()

@@ -92,25 +92,25 @@ func New(listener *os.File, policy Policy) (*Supervisor, error) {
 func (s *Supervisor) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		_ = s.Close()
-		s.interrupt()
+		s.interruptCalls()
 	})
 	defer stop()
 	defer s.calls.Wait()
-	defer s.interrupt()
+	defer s.interruptCalls()
 	for {
 		var n notification
 		gone := false
 		err := fd.Read(s.listener, func(fd int) error {
 			var ready bool
-			if ready, gone = poll(fd); gone && !ready {
+			if ready, gone = pollListener(fd); gone && !ready {
 				return nil
 			} else if !ready {
 				return unix.EAGAIN
 			}
-			return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+			return callIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
 		})
 		switch {
-		case gone || s.closing():
+		case gone || s.isClosing():
 			return nil
 		case err != nil:
 			return fmt.Errorf("seccomp listener: %w", err)
@@ -118,20 +118,20 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if n.ID == 0 { // whoever called was killed meanwhile
 			continue
 		}
-		if n.Nr != unix.SYS_CONNECT && !s.pace.wait(ctx) {
+		if n.Nr != unix.SYS_CONNECT && !s.pace.waitForTurn(ctx) {
 			return nil
 		}
 		start := time.Now()
-		s.answer(n)
+		s.answerCall(n)
 		if n.Nr != unix.SYS_CONNECT {
-			s.pace.spend(time.Since(start))
+			s.pace.noteCost(time.Since(start))
 		}
 	}
 }
 
-// poll asks without waiting: whether a call waits to be answered, and whether
+// pollListener asks without waiting: whether a call waits to be answered, and whether
 // nobody is left who could make one.
-func poll(listener int) (ready, gone bool) {
+func pollListener(listener int) (ready, gone bool) {
 	events, _ := fd.Poll(listener, unix.POLLIN, 0)
 	return events&unix.POLLIN != 0, events&(unix.POLLHUP|unix.POLLERR) != 0
 }
@@ -148,15 +148,15 @@ func (s *Supervisor) Close() error {
 	return err
 }
 
-func (s *Supervisor) closing() bool {
+func (s *Supervisor) isClosing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
 }
 
-// interrupt ends the calls that wait for the network: shutdown(2) of a socket
+// interruptCalls ends the calls that wait for the network: shutdown(2) of a socket
 // that is connecting makes its connect return.
-func (s *Supervisor) interrupt() {
+func (s *Supervisor) interruptCalls() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
@@ -165,17 +165,17 @@ func (s *Supervisor) interrupt() {
 	}
 }
 
-// valid reports whether the call is still waiting: only then what we took from
+// isValid reports whether the call is still waiting: only then what we took from
 // its thread was that thread's, and not that of a later one with its number.
-func (s *Supervisor) valid(id uint64) bool {
-	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
+func (s *Supervisor) isValid(id uint64) bool {
+	return fd.Control(s.listener, func(fd int) error { return callIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
 }
 
 func (s *Supervisor) addFD(a *addition) error {
-	return fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
+	return fd.Control(s.listener, func(fd int) error { return callIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(a)) })
 }
 
-func (s *Supervisor) respond(id uint64, v verdict) {
+func (s *Supervisor) sendResponse(id uint64, v verdict) {
 	r := response{ID: id}
 	if v.pass {
 		r.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
@@ -183,5 +183,5 @@ func (s *Supervisor) respond(id uint64, v verdict) {
 		r.Error = -int32(v.errno)
 	}
 	// ENOENT: the caller is gone.
-	_ = fd.Control(s.listener, func(fd int) error { return ioctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
+	_ = fd.Control(s.listener, func(fd int) error { return callIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) })
 }

@@ -101,17 +101,17 @@ func parsePath(p []byte) string {
 	return text
 }
 
-// absolute completes a path by the folder it is relative to.
-func (n name) absolute(folder func() string) name {
+// makeAbsolute completes a path by the folder it is relative to.
+func (n name) makeAbsolute(folder func() string) name {
 	if n.path != "" && n.path[0] != '@' && n.path[0] != '/' {
 		n.path = path.Join(folder(), n.path)
 	}
 	return n
 }
 
-// seen is a path without the detours that every sandbox has: /var/run is a link to
+// cleanPath is a path without the detours that every sandbox has: /var/run is a link to
 // /run.
-func seen(p string) string {
+func cleanPath(p string) string {
 	if p == "" || p[0] == '@' {
 		return p
 	}
@@ -122,21 +122,21 @@ func seen(p string) string {
 	return p
 }
 
-// fits says how well t is what n asks for; 0: not at all. An address that was
+// matchName says how well t is what n asks for; 0: not at all. An address that was
 // written is better than a wildcard, and a wildcard of the same families better
 // than one of more or fewer.
 //
 // A wildcard target takes any address of its port: in a namespace with nothing but
 // lo it makes no difference which of them the service binds, and where clients come
 // from is not its decision. A specific one takes only itself.
-func (t *Target) fits(n name) int {
+func (t *Target) matchName(n name) int {
 	a := t.Address
 	four, six := a.Families()
 	switch {
 	case a.Type() != n.kind, (a.Path == "") != (n.path == ""):
 		return 0
 	case a.Path != "":
-		if seen(a.Path) == seen(n.path) {
+		if cleanPath(a.Path) == cleanPath(n.path) {
 			return 1
 		}
 		return 0
@@ -157,11 +157,11 @@ func (t *Target) fits(n name) int {
 	return 0
 }
 
-// best is the index of the target that n gets; -1: none.
-func best(targets []Target, n name) int {
+// findTarget is the index of the target that n gets; -1: none.
+func findTarget(targets []Target, n name) int {
 	index, most := -1, 0
 	for i := range targets {
-		if fit := targets[i].fits(n); fit > most {
+		if fit := targets[i].matchName(n); fit > most {
 			index, most = i, fit
 		}
 	}

@@ -102,11 +102,11 @@ func TestBest(t *testing.T) {
 		{[]Target{run, other, abstract}, path("/var/run/x"), &run},
 		{[]Target{run, other, abstract}, path("/run/y"), &other},
 		{[]Target{run, other, abstract}, path("@x"), &abstract},
-		{[]Target{run, other, abstract}, path("x").absolute(func() string { return "/run" }), &run},
+		{[]Target{run, other, abstract}, path("x").makeAbsolute(func() string { return "/run" }), &run},
 		{[]Target{run, other, abstract}, path("/x"), nil},
 		{[]Target{run, dual}, name{kind: unix.SOCK_STREAM}, nil},
 	} {
-		i := best(tt.targets, tt.name)
+		i := findTarget(tt.targets, tt.name)
 		if (i < 0) != (tt.want == nil) || i >= 0 && tt.targets[i] != *tt.want {
 			t.Errorf("%v gets %d of %v, want %v", tt.name, i, tt.targets, tt.want)
 		}
@@ -142,9 +142,9 @@ func TestPaceOfDearCalls(t *testing.T) {
 		10 * time.Microsecond: paceEvery, 5 * time.Millisecond: paceShare * 5 * time.Millisecond, time.Minute: paceMost,
 	} {
 		p := pace{since: time.Now().Add(time.Hour)} // nothing has gathered
-		p.spend(took)
+		p.noteCost(took)
 		start := time.Now()
-		if !p.wait(t.Context()) {
+		if !p.waitForTurn(t.Context()) {
 			t.Fatal("not let through")
 		}
 		if waited := time.Since(start); waited < want {
@@ -159,7 +159,7 @@ func TestPace(t *testing.T) {
 	start := time.Now()
 	const more = 50
 	for range paceBurst + more {
-		if !p.wait(t.Context()) {
+		if !p.waitForTurn(t.Context()) {
 			t.Fatal("not let through")
 		}
 	}
@@ -169,7 +169,7 @@ func TestPace(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range paceBurst { // what has gathered meanwhile
-		if !p.wait(gone) {
+		if !p.waitForTurn(gone) {
 			return
 		}
 	}

@@ -119,7 +119,7 @@ func connect() {
 	pid, _ := strconv.Atoi(os.Args[2])
 	p, err := OpenPlace(pid)
 	if err == nil {
-		err = p.See(pid)
+		err = p.OpenRoot(pid)
 	}
 	fd, _ := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

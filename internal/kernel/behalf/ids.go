@@ -29,9 +29,9 @@ func IDsOf(pid int) (IDs, error) {
 	if err != nil {
 		return IDs{}, err
 	}
-	uids, err := numbers(status["Uid"]) // real, effective, saved, of the file system
-	gids, bad := numbers(status["Gid"])
-	groups, worse := numbers(status["Groups"])
+	uids, err := parseNumbers(status["Uid"]) // real, effective, saved, of the file system
+	gids, bad := parseNumbers(status["Gid"])
+	groups, worse := parseNumbers(status["Groups"])
 	if err = errors.Join(err, bad, worse); err == nil && (len(uids) != 4 || len(gids) != 4) {
 		err = unix.EBADMSG
 	}
@@ -41,7 +41,7 @@ func IDsOf(pid int) (IDs, error) {
 	return IDs{UID: uids[3], GID: gids[3], Groups: groups}, nil
 }
 
-func numbers(text string) (all []int, err error) {
+func parseNumbers(text string) (all []int, err error) {
 	for _, field := range strings.Fields(text) {
 		n, bad := strconv.Atoi(field)
 		all, err = append(all, n), errors.Join(err, bad)
@@ -65,14 +65,14 @@ func (i IDs) Do(f func() error) error {
 	if err != nil {
 		return err
 	}
-	before, err := capabilities()
+	before, err := readCapabilities()
 	if err != nil {
 		return err
 	}
 	none := before
 	none[0].Effective, none[1].Effective = 0, 0
-	defer own.restore(i, before)
-	if err := i.assume(own); err != nil {
+	defer own.restoreIDs(i, before)
+	if err := i.setIDs(own); err != nil {
 		return err
 	}
 	if before != none {
@@ -83,8 +83,8 @@ func (i IDs) Do(f func() error) error {
 	return f()
 }
 
-// assume makes the thread's ids those of i; own is what they are.
-func (i IDs) assume(own IDs) error {
+// setIDs makes the thread's ids those of i; own is what they are.
+func (i IDs) setIDs(own IDs) error {
 	if !slices.Equal(i.Groups, own.Groups) {
 		if err := setGroups(i.Groups); err != nil && (i.UID != own.UID || i.GID != own.GID) {
 			return err // our own ids, in a user namespace that refuses setgroups(2), keep the groups
@@ -96,8 +96,8 @@ func (i IDs) assume(own IDs) error {
 	return setFileID(unix.SYS_SETFSUID, i.UID, own.UID)
 }
 
-// restore undoes assume. A thread with wrong ids is of no use to anybody.
-func (own IDs) restore(from IDs, before [2]unix.CapUserData) {
+// restoreIDs undoes assume. A thread with wrong ids is of no use to anybody.
+func (own IDs) restoreIDs(from IDs, before [2]unix.CapUserData) {
 	err := setCapabilities(&before)
 	if err == nil {
 		err = setFileID(unix.SYS_SETFSUID, own.UID, from.UID)
@@ -145,7 +145,7 @@ func setGroups(groups []int) error {
 	return nil
 }
 
-func capabilities() (data [2]unix.CapUserData, err error) {
+func readCapabilities() (data [2]unix.CapUserData, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	_, _, e := unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if e != 0 {

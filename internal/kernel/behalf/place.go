@@ -37,8 +37,8 @@ func OpenPlace(pid int) (*Place, error) {
 		return nil, err
 	}
 	p := &Place{user: -1, pids: -1, mounts: -1, root: -1, groups: ids.Groups}
-	if p.uid, err = inside(pid, "uid_map", ids.UID); err == nil {
-		p.gid, err = inside(pid, "gid_map", ids.GID)
+	if p.uid, err = findIDInside(pid, "uid_map", ids.UID); err == nil {
+		p.gid, err = findIDInside(pid, "gid_map", ids.GID)
 	}
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func OpenPlace(pid int) (*Place, error) {
 		name string
 		fd   *int
 	}{{"user", &p.user}, {"pid", &p.pids}} {
-		if o.fd == &p.user && same(pid, "user") {
+		if o.fd == &p.user && sharesNamespace(pid, "user") {
 			continue // nobody enters the one that it is in (EINVAL): a container of root's has it
 		}
 		path := fmt.Sprintf("/proc/%d/ns/%s", pid, o.name)
@@ -69,8 +69,8 @@ func (p *Place) Close() {
 	}
 }
 
-// inside is the id by which a process knows one of ours: user_namespaces(7).
-func inside(pid int, file string, id int) (int, error) {
+// findIDInside is the id by which a process knows one of ours: user_namespaces(7).
+func findIDInside(pid int, file string, id int) (int, error) {
 	path := fmt.Sprintf("/proc/%d/%s", pid, file)
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -98,7 +98,7 @@ func (p *Place) Listen(fd, backlog int) error {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, callTimeout, func() vfork.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
+	return p.runInside(list, fd, callTimeout, func() vfork.Call { return list.Do(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog)) })
 }
 
 // HasListener reports whether fd, a unix socket that is connected, is connected to a
@@ -116,13 +116,13 @@ func (p *Place) HasListener(fd int) (bool, error) {
 	}
 	defer list.Close()
 	ucred, size := list.NewBuffer(unix.SizeofUcred), list.AddWords(unix.SizeofUcred)
-	err = p.run(list, fd, callTimeout, func() vfork.Call {
+	err = p.runInside(list, fd, callTimeout, func() vfork.Call {
 		return list.Do(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED, ucred.Address, size.Address)
 	})
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
 }
 
-// run has the call that add adds made by a process of the place. A child of ours enters the
+// runInside has the call that add adds made by a process of the place. A child of ours enters the
 // namespaces and starts another one, since a process never changes its own pid namespace:
 // pid_namespaces(7). It does not wait for that one, which is a child of ours too (CLONE_PARENT).
 //
@@ -134,11 +134,11 @@ func (p *Place) HasListener(fd int) (bool, error) {
 //
 // They have a copy of our memory that nobody may look into who is not root of our own user
 // namespace (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
-func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
+func (p *Place) runInside(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
 	step := func(name string) {
 		list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	}
-	protect(list, step)
+	addProtection(list, step)
 	step("setgroups")
 	groups := make([]byte, 0, 4*len(p.groups))
 	for _, group := range p.groups {
@@ -150,20 +150,20 @@ func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func(
 		list.Do(unix.SYS_SETNS, uintptr(p.user), unix.CLONE_NEWUSER)
 	}
 	list.Do(unix.SYS_SETNS, uintptr(p.pids), unix.CLONE_NEWPID)
-	p.enterRoot(list, step)
+	p.addRoot(list, step)
 	step("close_range")
 	if fd > 0 {
 		list.Do(unix.SYS_CLOSE_RANGE, 0, uintptr(fd-1), 0)
 	}
 	list.Do(unix.SYS_CLOSE_RANGE, uintptr(fd+1), uintptr(^uint32(0)), 0)
-	protect(list, step)
+	addProtection(list, step)
 	step("clone")
 	there, second := list.NewLabel(), list.AddWords(0)
 	list.Do(unix.SYS_CLONE, unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|uintptr(unix.SIGCHLD), 0, second.Address, 0, 0).OnZero(there)
 	list.Do(unix.SYS_EXIT_GROUP, 0)
 	list.PlaceLabel(there)
-	p.become(list, step)
-	protect(list, step)
+	p.addIdentity(list, step)
+	addProtection(list, step)
 	list.ExplainNext(nil)
 	made := add()
 	if err := startAndWait(list, second, limit); err != nil {
@@ -178,17 +178,17 @@ func (p *Place) run(list *vfork.CallList, fd int, limit time.Duration, add func(
 	return nil
 }
 
-// protect adds what keeps the child's memory from others, and has it end with the thread that
+// addProtection adds what keeps the child's memory from others, and has it end with the thread that
 // waits for it. Both are undone when a process changes its ids, prctl(2).
-func protect(list *vfork.CallList, step func(name string)) {
+func addProtection(list *vfork.CallList, step func(name string)) {
 	step("prctl")
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 }
 
-// become adds what gives the child the ids of the process as its effective ones, and no capability
+// addIdentity adds what gives the child the ids of the process as its effective ones, and no capability
 // but for low ports, in the place's user namespace, which has the process's own network and no other.
-func (p *Place) become(list *vfork.CallList, step func(name string)) {
+func (p *Place) addIdentity(list *vfork.CallList, step func(name string)) {
 	const same = ^uintptr(0)
 	step("setresgid")
 	list.Do(unix.SYS_SETRESGID, same, uintptr(p.gid), same)

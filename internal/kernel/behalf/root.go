@@ -13,11 +13,11 @@ import (
 	"activator/internal/process/vfork"
 )
 
-// See makes the files of the place those that the process sees, as they are now: a path is then
+// OpenRoot makes the files of the place those that the process sees, as they are now: a path is then
 // looked up in its root and from its working directory, and a node is made with its
 // umask. A working directory that it has from elsewhere, as an open folder, is taken for
 // the folder of that name in its root.
-func (p *Place) See(pid int) error {
+func (p *Place) OpenRoot(pid int) error {
 	status, err := proc.Status(pid)
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func (p *Place) See(pid int) error {
 		flags int
 		fd    *int
 	}{{"ns/mnt", unix.O_RDONLY, &p.mounts}, {"root", unix.O_PATH | unix.O_DIRECTORY, &p.root}} {
-		if o.fd == &p.mounts && same(pid, "mnt") {
+		if o.fd == &p.mounts && sharesNamespace(pid, "mnt") {
 			continue // it is not entered: that would take a privilege over it
 		}
 		path := fmt.Sprintf("/proc/%d/%s", pid, o.name)
@@ -48,15 +48,15 @@ func (p *Place) See(pid int) error {
 	return nil
 }
 
-// same reports whether a process has a namespace of ours.
-func same(pid int, kind string) bool {
+// sharesNamespace reports whether a process has a namespace of ours.
+func sharesNamespace(pid int, kind string) bool {
 	ours, err := os.Readlink("/proc/self/ns/" + kind)
 	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 	return err == nil && err2 == nil && ours == theirs
 }
 
-// enterRoot adds what has the child see the files of the place.
-func (p *Place) enterRoot(list *vfork.CallList, step func(name string)) {
+// addRoot adds what has the child see the files of the place.
+func (p *Place) addRoot(list *vfork.CallList, step func(name string)) {
 	if p.root < 0 {
 		return
 	}
@@ -75,22 +75,22 @@ func (p *Place) enterRoot(list *vfork.CallList, step func(name string)) {
 // root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait,
 // until somebody shuts it down or the place ends.
 func (p *Place) Connect(fd int, sockaddr []byte) error {
-	return p.name(unix.SYS_CONNECT, fd, 0, sockaddr)
+	return p.callWithAddress(unix.SYS_CONNECT, fd, 0, sockaddr)
 }
 
 // Bind is bind(2), likewise: the node is the process's, and low ports, ip(7), are those of its own
 // network and of no other.
 func (p *Place) Bind(fd int, sockaddr []byte) error {
-	return p.name(unix.SYS_BIND, fd, callTimeout, sockaddr)
+	return p.callWithAddress(unix.SYS_BIND, fd, callTimeout, sockaddr)
 }
 
-func (p *Place) name(number uintptr, fd int, limit time.Duration, sockaddr []byte) error {
+func (p *Place) callWithAddress(number uintptr, fd int, limit time.Duration, sockaddr []byte) error {
 	list, err := vfork.New()
 	if err != nil {
 		return err
 	}
 	defer list.Close()
-	return p.run(list, fd, limit, func() vfork.Call {
+	return p.runInside(list, fd, limit, func() vfork.Call {
 		return list.Do(number, uintptr(fd), list.AddBytes(sockaddr), uintptr(len(sockaddr)))
 	})
 }

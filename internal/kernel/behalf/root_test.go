@@ -19,7 +19,7 @@ func TestConnect(t *testing.T) {
 	dir := folder(t)
 	o := start(t, apart|unix.CLONE_NEWNS)
 	p := place(t, o)
-	if err := p.See(o.cmd.Process.Pid); err != nil {
+	if err := p.OpenRoot(o.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	listener, err := listenAt(dir + "/s")
@@ -70,7 +70,7 @@ func TestBindPath(t *testing.T) {
 	dir := folder(t)
 	o := start(t, apart|unix.CLONE_NEWNS)
 	p := place(t, o)
-	if err := p.See(o.cmd.Process.Pid); err != nil {
+	if err := p.OpenRoot(o.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Bind(socket(t), sockaddr(dir+"/s")); err != nil {

@@ -160,7 +160,7 @@ var (
 
 	// As systemd: else the connections of the last run that sit in TIME_WAIT block
 	// the port for a minute.
-	reuseAddress = &Key{ask: func(s *spec.Socket) ([]byte, error) { return wordIf(s.Address.TCP(), 1), nil }}
+	reuseAddress = &Key{ask: func(s *spec.Socket) ([]byte, error) { return wordIf(s.Address.IsTCP(), 1), nil }}
 
 	// A relay asks who has sent, and that of the first datagram too, which comes before it.
 	passCredentials = &Key{Name: "pass_credentials", ask: func(s *spec.Socket) ([]byte, error) {
@@ -186,7 +186,7 @@ func wordIf(asked bool, n int) []byte {
 // decide which clients are served.
 func ipv6Only(s *spec.Socket) ([]byte, error) {
 	a := s.Address
-	if !a.Internet() {
+	if !a.IsInternet() {
 		return nil, nil
 	}
 	switch only := s.Options.BindIPv6Only; only {

@@ -57,7 +57,7 @@ func load(peers uint32) (*Programs, error) {
 	if err := rights(); err != nil {
 		return nil, err
 	}
-	p := &Programs{make: netns.SocketsInGroup, admitted: map[uint64]uint32{}}
+	p := &Programs{make: netns.MakeSocketsInGroup, admitted: map[uint64]uint32{}}
 	err := p.loadAll()
 	if err != nil {
 		_ = p.Close()

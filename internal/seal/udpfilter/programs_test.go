@@ -50,7 +50,7 @@ func TestMany(t *testing.T) {
 	started := 0
 	p.make = func(cgroup int, kinds []spec.Kind) ([]int, error) {
 		started++
-		return netns.SocketsInGroup(cgroup, kinds)
+		return netns.MakeSocketsInGroup(cgroup, kinds)
 	}
 	kinds := make([]spec.Kind, 2000)
 	for i := range kinds {

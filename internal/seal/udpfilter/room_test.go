@@ -100,7 +100,7 @@ func victim() {
 	p, err := Open(1)
 	if err == nil {
 		p.make = func(cgroup int, kinds []spec.Kind) ([]int, error) {
-			fds, err := netns.SocketsInGroup(cgroup, kinds)
+			fds, err := netns.MakeSocketsInGroup(cgroup, kinds)
 			fmt.Println(len(fds), err)
 			ktest.Hang()
 			return fds, err
@@ -421,7 +421,7 @@ func TestMakingGoesWrong(t *testing.T) {
 				return nil, err
 			}
 			defer null.Close()
-			return netns.SocketsInGroup(fdOf(t, null), kinds)
+			return netns.MakeSocketsInGroup(fdOf(t, null), kinds)
 		}, unix.EBADF, ""},
 		{"outside of the cgroup", func(_ int, kinds []spec.Kind) (fds []int, err error) {
 			for _, k := range kinds {

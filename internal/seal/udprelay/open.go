@@ -123,7 +123,7 @@ func (d *relay) settle(owner *netns.Owner) error {
 			domains = append(domains, unix.AF_INET)
 		}
 	}
-	fd, flows, err := owner.New(d.family, domains)
+	fd, flows, err := owner.NewNetwork(d.family, domains)
 	if err != nil {
 		return err
 	}
@@ -258,7 +258,7 @@ func (d *relay) make(domain, n int) ([]int, error) {
 	if d.carry.inside != nil {
 		return d.carry.inside.MakeSockets(domain, n)
 	}
-	return netns.Flows(d.innerFD, domain, n)
+	return netns.MakeFlows(d.innerFD, domain, n)
 }
 
 func (d *relay) openEpoll() error {
