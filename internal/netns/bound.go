@@ -12,15 +12,15 @@ import (
 	"activator/internal/spec"
 )
 
-// Bound is where the program takes datagrams: the UDP sockets that it has bound to
-// an address. It is one goroutine's, which need not be that of the program.
+// Bound is the UDP sockets that the program has bound to an address. One goroutine uses it,
+// which need not be that of the [Program].
 type Bound struct {
 	program *Program
 	address spec.Address
 	diag    int
 	sockets []bound   // as of the last look
 	gone    int       // those that the program has closed
-	seen    time.Time // the last look in FindAddress
+	seen    time.Time // when FindAddress looked last
 }
 
 // bound is a socket of the program.
@@ -32,8 +32,8 @@ type bound struct {
 	room   int // bytes that may be added
 }
 
-// NewBound returns where the program takes the datagrams for a, an address of UDP. The
-// caller closes it. Every address becomes local inside.
+// NewBound returns the sockets that take the datagrams for a, an address of UDP. The caller
+// closes it. Every address becomes local inside.
 func (p *Program) NewBound(a spec.Address) (*Bound, error) {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
@@ -48,7 +48,7 @@ func (p *Program) NewBound(a spec.Address) (*Bound, error) {
 	return &Bound{program: p, address: a, diag: fds[0]}, nil
 }
 
-// Close closes what Bound opened; sockets that were made live on.
+// Close closes what NewBound opened. Sockets that were made live on.
 func (b *Bound) Close() {
 	if b.diag >= 0 {
 		_ = unix.Close(b.diag)
@@ -56,7 +56,7 @@ func (b *Bound) Close() {
 	}
 }
 
-// FindSockets reports whether the program has bound the address.
+// FindSockets looks for the program's sockets, and reports whether it has bound the address.
 func (b *Bound) FindSockets() (bool, error) {
 	before := slices.Clone(b.sockets)
 	b.sockets = b.sockets[:0]
@@ -79,7 +79,7 @@ func (b *Bound) FindSockets() (bool, error) {
 	return len(b.sockets) > 0, err
 }
 
-// newQuery asks who has bound the port.
+// newQuery asks for the sockets that are bound to the port.
 func (b *Bound) newQuery(family int) sockdiag.Inet {
 	return sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_UDP, States: sockdiag.Unconnected, Port: uint16(b.address.Port), Memory: true}
 }
@@ -95,7 +95,7 @@ func boundOf(found *sockdiag.InetSocket) bound {
 	}
 }
 
-// includesSocket reports whether the address means s.
+// includesSocket reports whether s is bound to the address.
 func (b *Bound) includesSocket(s bound) bool {
 	want := b.address.IP
 	if want.IsValid() && !want.IsUnspecified() {
@@ -110,8 +110,8 @@ func (s bound) takesFamily(four bool) bool {
 	return s.ip.IsUnspecified() && (s.ip.Is4() == four || four && !s.only)
 }
 
-// ReadQueue asks for what the program has not read. It costs some microseconds for one
-// socket of a family. For more of them the kernel walks its table of all.
+// ReadQueue asks for what the program has not read. It takes some microseconds for one socket of
+// a family. For more sockets the kernel walks its whole table.
 func (b *Bound) ReadQueue() (spec.Queue, error) {
 	if n := len(b.sockets); n == 0 || n > 2 || !b.refreshSockets() {
 		if _, err := b.FindSockets(); err != nil {
@@ -129,7 +129,7 @@ func (b *Bound) ReadQueue() (spec.Queue, error) {
 	return q, nil
 }
 
-// refreshSockets asks for each socket by itself; false: there are others now.
+// refreshSockets asks for each socket by itself. It is false if there are other sockets now.
 func (b *Bound) refreshSockets() bool {
 	for i := range b.sockets {
 		known := &b.sockets[i]
@@ -151,16 +151,16 @@ func (b *Bound) refreshSockets() bool {
 	return true
 }
 
-// FindAddress is where to send the datagrams of a client that has asked an address of the
-// host, not valid where that is not known; and whether they can have the client's own
-// address. A program that has bound every address sees what the client asked.
+// FindAddress returns where to send the datagrams of a client, and whether they can have the
+// client's own address. asked is the address of the host to which the client has sent, not valid
+// where it is not known: a program that has bound every address gets the datagrams at it.
 func (b *Bound) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bool) {
 	client, asked = client.Unmap(), asked.Unmap()
 	four := client.Is4()
 	ip := b.findInFamily(four, asked)
 	if !ip.IsValid() && time.Since(b.seen) > lookPause {
 		b.seen = time.Now()
-		if _, err := b.FindSockets(); err == nil { // it may have bound it since
+		if _, err := b.FindSockets(); err == nil { // the program may have bound the address
 			ip = b.findInFamily(four, asked)
 		}
 	}
@@ -173,7 +173,7 @@ func (b *Bound) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own bo
 	return netip.AddrPortFrom(ip, uint16(b.address.Port)), false
 }
 
-// findInFamily is the address for one family, not valid if there is none.
+// findInFamily returns the address for one family, not valid if there is none.
 func (b *Bound) findInFamily(four bool, asked netip.Addr) (ip netip.Addr) {
 	for _, s := range b.sockets {
 		want, all := b.address.IP, s.takesFamily(four)

@@ -31,23 +31,23 @@ func newChild() (*child, error) {
 
 func (c *child) close() { c.list.Close() }
 
-// addCall adds a system call. When it fails the child ends, and the error has its name.
+// addCall adds a system call. If the call fails, the child ends, and the error has its name.
 func (c *child) addCall(name string, number uintptr, args ...uintptr) vfork.Call {
 	c.list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
 	return c.list.Do(number, args...)
 }
 
-// addOpenCall is do for a call that returns a new descriptor.
+// addOpenCall adds a call that returns a new descriptor.
 func (c *child) addOpenCall(name string, number uintptr, args ...uintptr) {
 	c.opened = append(c.opened, c.addCall(name, number, args...))
 }
 
-// addOpenFile is open of a file, openat(2).
+// addOpenFile adds openat(2).
 func (c *child) addOpenFile(path string, flags int) {
 	c.addOpenCall("open "+path, unix.SYS_OPENAT, vfork.WorkingDirectory, c.list.AddText(path), uintptr(flags|unix.O_CLOEXEC))
 }
 
-// addSocket is open of a socket, close-on-exec; its type may have SOCK_NONBLOCK.
+// addSocket adds socket(2), close-on-exec; the type may have SOCK_NONBLOCK.
 func (c *child) addSocket(k spec.Kind) {
 	c.addOpenCall("socket", unix.SYS_SOCKET, uintptr(k.Family), uintptr(k.Type|unix.SOCK_CLOEXEC), uintptr(k.Protocol))
 }
@@ -55,14 +55,14 @@ func (c *child) addSocket(k spec.Kind) {
 // errKilled is of a child that did not get to the end of its list.
 var errKilled = errors.New("a child that makes sockets was killed")
 
-// runCalls has the calls made, and returns what was opened, in its order, all or none; the caller
-// closes it. flags are clone(2)'s besides; with CLONE_VFORK we sleep meanwhile, which is
-// the shortest way where it takes some microseconds.
+// runCalls starts the child and returns the descriptors that it opened, in their order, all or
+// none. The caller closes them. flags are further flags of clone(2). With CLONE_VFORK we sleep
+// meanwhile, which is the shortest way for a child that takes some microseconds.
 func (c *child) runCalls(flags uintptr) ([]int, error) {
 	return c.startAndWait(func() (int, int, error) { return c.list.Start(shared | flags) })
 }
 
-// runInGroup is run in a control group.
+// runInGroup is runCalls in a control group.
 func (c *child) runInGroup(cgroup int) ([]int, error) {
 	return c.startAndWait(func() (int, int, error) { return c.list.StartInGroup(shared, cgroup) })
 }
@@ -107,9 +107,9 @@ func (c *child) collectResults() ([]int, error) {
 // mostSockets is how many sockets one child makes.
 const mostSockets = 8192
 
-// MakeSocketsInGroup makes a socket of each kind in a control group (v2), which cgroup is the
-// folder of, lent for the call: close-on-exec, all or none. The caller closes them. A socket is
-// of the group for good, also when the folder is gone; the child is not there any more.
+// MakeSocketsInGroup makes a socket of each kind in a control group (v2): close-on-exec, all or
+// none. cgroup is the group's folder, lent for the call. The caller closes the sockets. A socket
+// belongs to the group for good, also when the folder is gone.
 func MakeSocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
 	made := make([]int, 0, len(kinds))
 	for len(kinds) > 0 {

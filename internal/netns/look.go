@@ -10,7 +10,8 @@ import (
 	"activator/internal/kernel/sockdiag"
 )
 
-// FindSockets reports whether the program listens at the target.
+// FindSockets looks for the program's listening sockets, and reports whether it listens at the
+// target.
 func (d *Target) FindSockets() (bool, error) {
 	if d.address.Path != "" {
 		return d.lookUnix()

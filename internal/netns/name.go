@@ -11,9 +11,9 @@ import (
 // socketAddress is a struct sockaddr_in or sockaddr_in6, ip(7), ipv6(7).
 type socketAddress [unix.SizeofSockaddrInet6]byte
 
-// bindOrConnect is bind(2) or connect(2) of a socket that does not block, by their number. The
-// scheduler is not told: a connect through lo takes its 20 us in the kernel, after
-// which the processor would be another goroutine's.
+// bindOrConnect is bind(2) or connect(2) of a socket that does not block; number says which. The
+// scheduler is not told: a connect through lo takes 20 us in the kernel, and then the processor
+// would belong to another goroutine.
 func (b *socketAddress) bindOrConnect(number uintptr, fd int, a netip.AddrPort) unix.Errno {
 	n := b.setAddrPort(a)
 	_, _, e := unix.RawSyscall(number, uintptr(fd), uintptr(unsafe.Pointer(b)), n)
@@ -39,7 +39,7 @@ func (b *socketAddress) setAddrPort(a netip.AddrPort) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
-// readSocketError is SO_ERROR, socket(7).
+// readSocketError reads SO_ERROR, socket(7).
 func readSocketError(fd int) unix.Errno {
 	var value int32
 	size := uint32(unsafe.Sizeof(value))

@@ -37,13 +37,14 @@ func (n *namespace) closeFDs() {
 	}
 }
 
-// addEnterCalls has a child enter it.
+// addEnterCalls has a child enter the namespaces.
 func (n *namespace) addEnterCalls(c *child) {
 	c.addCall("setns", unix.SYS_SETNS, uintptr(n.user), unix.CLONE_NEWUSER)
 	c.addCall("setns", unix.SYS_SETNS, uintptr(n.network), unix.CLONE_NEWNET)
 }
 
-// openInside has add open something inside, and returns it, all or nothing. The caller closes it.
+// openInside runs the calls that add adds inside, and returns the descriptors that they open,
+// all or none. The caller closes them.
 func (n *namespace) openInside(add func(c *child)) ([]int, error) {
 	c, err := newChild()
 	if err != nil {
@@ -65,7 +66,7 @@ func (n *namespace) makeSockets(kinds ...spec.Kind) ([]int, error) {
 	})
 }
 
-// makeDatagramSockets makes n datagram sockets of a family inside, see [transparent].
+// makeDatagramSockets makes count datagram sockets of a family inside, see [allowAnyAddress].
 func (n *namespace) makeDatagramSockets(family, count int) ([]int, error) {
 	kinds := make([]spec.Kind, count)
 	for i := range kinds {
@@ -117,8 +118,8 @@ func addLocalRoutes(route int, families ...int) error {
 	return nil
 }
 
-// routeKind is a socket for makeLocal.
+// routeKind is a socket for addLocalRoutes.
 var routeKind = spec.Kind{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW | unix.SOCK_NONBLOCK, Protocol: unix.NETLINK_ROUTE}
 
-// diagKind is a socket that tells of those of its namespace, sock_diag(7).
+// diagKind is a socket that lists the sockets of its namespace, sock_diag(7).
 var diagKind = spec.Kind{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW | unix.SOCK_NONBLOCK, Protocol: unix.NETLINK_SOCK_DIAG}

@@ -20,7 +20,7 @@ type Program struct {
 	local bool
 	ids   behalf.IDs    // of the process
 	place *behalf.Place // where it is; nil: not identified, or closed
-	alone bool          // the network is its own: whoever has a name there is of the process
+	alone bool          // the network is its own: a socket that has a name there belongs to the process
 }
 
 // OpenProgram opens the inside of a process that we started, and that has been given its
@@ -49,8 +49,8 @@ func OpenProgram(pid int) (*Program, error) {
 	return p, nil
 }
 
-// ReadIdentity finds out who the process is: targets that are unix sockets need it. The pid must not have been
-// reaped.
+// ReadIdentity finds out which process it is: targets that are unix sockets need that. The pid
+// must not have been reaped.
 func (p *Program) ReadIdentity(pid int) (err error) {
 	if p.ids, err = behalf.IDsOf(pid); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (p *Program) ReadIdentity(pid int) (err error) {
 	}
 	owner, err := unix.IoctlRetInt(p.network, unix.NS_GET_USERNS)
 	if err == unix.EPERM {
-		return nil // not of our user namespace's: somebody else's
+		return nil // its owner is not one of our user namespaces
 	}
 	if err != nil {
 		return os.NewSyscallError("ioctl NS_GET_USERNS", err)
@@ -74,7 +74,7 @@ func (p *Program) ReadIdentity(pid int) (err error) {
 	return nil
 }
 
-// Close closes what Open opened. Sockets that were made live on. Twice is fine.
+// Close closes what OpenProgram opened. Sockets that were made live on. It may be called twice.
 func (p *Program) Close() {
 	p.namespace.closeFDs()
 	for _, fd := range []*int{&p.root, &p.diag} {
@@ -107,22 +107,23 @@ func (p *Program) makeAddressesLocal() error {
 	return nil
 }
 
-// AllowLowPorts lets the program bind ports below 1024, as a server that was root would:
-// in a network of its own they are nobody else's. ip(7), ip_unprivileged_port_start.
-// It comes before the program.
+// AllowLowPorts lets the program bind ports below 1024, as a server of root's could. In a
+// network of its own nothing else has them. ip(7), ip_unprivileged_port_start. It is called
+// before the program runs.
 func (p *Program) AllowLowPorts() error {
 	return p.writeSysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") // of IPv6 too
 }
 
-// UseReno gives the network reno for congestion control: on its loopback nothing
-// is congested, and an algorithm that paces, as BBR does, halves what goes through.
-// Reno is in every kernel and allowed to everybody, tcp(7). It comes before the program:
-// what is accepted has what the listener began with.
+// UseReno makes reno the network's congestion control. Loopback is never congested, and an
+// algorithm that paces, such as BBR, halves the throughput. Every kernel has reno, and every
+// user may choose it, tcp(7). It is called before the program runs: an accepted socket has
+// the algorithm that its listener began with.
 func (p *Program) UseReno() error {
 	return p.writeSysctl("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }
 
-// writeSysctl writes a file of the network's: it is that of whoever opens it.
+// writeSysctl writes a file of /proc/sys/net. The file belongs to the network of the process
+// that opens it.
 func (p *Program) writeSysctl(path, value string) error {
 	fds, err := p.openInside(func(c *child) { c.addOpenFile(path, unix.O_WRONLY) })
 	if err != nil {

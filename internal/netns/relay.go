@@ -15,22 +15,22 @@ import (
 // ErrClosed is returned by an [Owner] that has been closed.
 var ErrClosed = errors.New("netns: closed")
 
-// Owner makes relay network namespaces: with nothing in them but lo, on which every address
-// is local. They are of a user namespace that has just us in it, so that nobody needs a
-// privilege; and each of them lives for as long as a socket of it is open, and needs nothing
-// else: nobody is inside, and no descriptor but the socket is kept.
+// Owner makes relay network namespaces. Such a namespace has nothing but lo, on which every
+// address is local. It belongs to a user namespace in which there is only our own id, so no
+// privilege is needed. It lives as long as one of its sockets is open: no process is inside,
+// and no descriptor but the socket is kept.
 //
-// The zero value is ready; the user namespace is made with the first of them. Its
+// The zero value is ready. The user namespace is made together with the first network. The
 // methods may be called from several goroutines.
 type Owner struct {
 	mu     sync.Mutex
 	made   bool
 	closed bool
 	user   int // the user namespace
-	root   int // O_PATH: a tmpfs that nobody else sees, for the nodes of unix sockets
+	root   int // O_PATH: a tmpfs that no other process sees, for the nodes of unix sockets
 }
 
-// Close gives back the user namespace. What was made lives on. Twice is fine.
+// Close closes the user namespace. Networks that were made live on. It may be called twice.
 func (o *Owner) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -41,9 +41,9 @@ func (o *Owner) Close() error {
 	return nil
 }
 
-// NewNetwork makes a relay network namespace, and in it a datagram socket, which blocks, and one
-// of each of the families for flows, see [Flows]. All are close-on-exec and unbound, and the
-// caller's.
+// NewNetwork makes a relay network namespace. In it, it makes a datagram socket, which blocks,
+// and one socket of each of the families for flows, see [MakeFlows]. All are close-on-exec and
+// unbound. The caller closes them.
 func (o *Owner) NewNetwork(family int, flows []int) (socket int, made []int, err error) {
 	fds, err := o.makeFirstSockets(family, flows)
 	if err != nil {
@@ -67,7 +67,8 @@ func (o *Owner) NewNetwork(family int, flows []int) (socket int, made []int, err
 	return fds[0], fds[1:], nil
 }
 
-// makeFirstSockets makes a namespace, and the sockets of New after one of rtnetlink(7).
+// makeFirstSockets makes a namespace, in it a socket of rtnetlink(7), and the sockets of
+// NewNetwork.
 func (o *Owner) makeFirstSockets(family int, flows []int) ([]int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -89,7 +90,7 @@ func (o *Owner) makeFirstSockets(family int, flows []int) ([]int, error) {
 	return c.runCalls(0) // the kernel takes its time
 }
 
-// setUpLoopback makes lo all there is: up, and every address of the families local to it.
+// setUpLoopback brings lo up, and makes every address of the families local.
 func setUpLoopback(route int, families ...int) error {
 	lo, err := unix.NewIfreq("lo")
 	if err != nil {
@@ -114,9 +115,9 @@ func MakeFlows(socket, family, n int) ([]int, error) {
 	return there.makeDatagramSockets(family, n)
 }
 
-// BindNode binds socket, of any namespace, to a path, in a root that nobody else sees, and
-// returns an O_PATH descriptor of the node, by which others connect: the caller's. The name
-// goes at once: another socket may want it.
+// BindNode binds socket, of any namespace, to a path in a root that no other process sees. It
+// returns an O_PATH descriptor of the node, by which others connect. The caller closes it. The
+// name is removed at once: another socket may want it.
 func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -148,8 +149,8 @@ func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, er
 	return fds[0], nil
 }
 
-// makeUserNamespace makes the user namespace if there is none; with o.mu. Who is made in it opens the files
-// that give it its ids, and we write them: it is no more when we do.
+// makeUserNamespace makes the user namespace if there is none; with o.mu. The child in it opens
+// the files of its ids. We write them after the child has ended.
 func (o *Owner) makeUserNamespace() error {
 	switch {
 	case o.closed:
@@ -191,8 +192,8 @@ func (o *Owner) makeUserNamespace() error {
 	return nil
 }
 
-// adviseOn says what mostly is behind an errno. AppArmor lets one make a user namespace, and
-// then do nothing in it.
+// adviseOn adds what mostly is the reason of an errno. AppArmor lets a process make a user
+// namespace, and then do nothing in it.
 func adviseOn(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):

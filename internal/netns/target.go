@@ -26,10 +26,10 @@ type Target struct {
 	address spec.Address
 	options Options
 
-	four, six netip.Addr // where to connect; not valid: nobody listens there
+	four, six netip.Addr // where to connect; not valid: the program does not listen there
 	node      int        // of a unix socket: O_PATH
-	known     bool       // of a unix socket: who is bound to it is the program
-	seen      time.Time  // the last look in Dial
+	known     bool       // of a unix socket: the program is bound to it
+	seen      time.Time  // when Dial looked last
 
 	pool  [3][]int      // sockets made in advance: TCP of IPv4, of IPv6, unix
 	batch [3]int        // how many the last time
@@ -47,11 +47,11 @@ const (
 // ten of them.
 const mostAhead = 128
 
-// lookPause is how long Dial waits until it looks anew for an address of a family
-// that nobody listened at.
+// lookPause is how long Dial waits until it looks again for an address of a family at which
+// the program did not listen.
 const lookPause = 100 * time.Millisecond
 
-// NewTarget returns a dial target, which is the program's: nothing happens until it is looked at.
+// NewTarget returns a dial target, which belongs to the program. It asks nothing of the kernel.
 func (p *Program) NewTarget(a spec.Address, o Options) *Target {
 	if a.IP.IsValid() {
 		a.IP = a.IP.Unmap().WithZone("")
@@ -72,7 +72,7 @@ func (d *Target) Close() {
 // caller's. With Options.OwnAddress it has the address of client, and its port
 // where that is free inside. A client that has none (not valid), or one of a
 // family that the program does not listen at, is seen as the program itself.
-// Before the first Dial Look has found somebody.
+// Before the first Dial, FindSockets has reported true.
 func (d *Target) Dial(client netip.AddrPort) (fd int, err error) {
 	if d.address.Path != "" {
 		return d.dialUnix()
@@ -112,7 +112,7 @@ func (d *Target) chooseAddress(client netip.Addr) (to netip.Addr, own bool) {
 	wanted := four && client.Is4() || six && client.Is6()
 	if !same.IsValid() && (wanted || !other.IsValid()) && time.Since(d.seen) > lookPause {
 		d.seen = time.Now()
-		_, _ = d.FindSockets() // it may have begun since
+		_, _ = d.FindSockets() // the program may have begun to listen
 	}
 	if same.IsValid() {
 		return *same, client.IsValid()
@@ -147,11 +147,11 @@ func (d *Target) dialInternet(to netip.Addr, source netip.AddrPort) (fd int, err
 	return fd, nil
 }
 
-// ErrForeign says that what listens at the address is a socket of somebody else's, to
-// which the program's folders, or its links, lead.
+// ErrForeign says that a socket listens at the address that is not the program's: the program's
+// folders, or its links, lead to it.
 var ErrForeign = fmt.Errorf("what listens there is not the program's: %w", unix.ECONNREFUSED)
 
-// errUnidentified is of a caller's mistake: nobody is connected with our rights.
+// errUnidentified is a mistake of the caller: no connection is made with our rights.
 var errUnidentified = errors.New("the program is not identified")
 
 func (d *Target) dialUnix() (fd int, err error) {
@@ -170,14 +170,14 @@ func (d *Target) dialUnix() (fd int, err error) {
 
 func (d *Target) isAbstract() bool { return strings.HasPrefix(d.address.Path, "@") }
 
-// connectUnix connects to the program, and to nobody else.
+// connectUnix connects to the program, and to no other process.
 //
-// A path may lead to sockets that the program must not connect to, or could not: for it
-// can make links, and it may see folders of the host's. So the first connection to a node
-// is made with the ids of the program, and nothing is sent over it before it is certain who
-// listens. To a node that is held open, as this is, one socket is bound for ever (bind(2)
-// makes the node, and takes none that is there), so that the next ones need no question. A
-// name in a network that is the program's own is the program's.
+// A path may lead to sockets that the program must not connect to, or could not: the program
+// can make links, and it may see folders of the host. So the first connection to a node is made
+// with the ids of the program, and nothing is sent over it before it is certain that the program
+// listens. This node is held open, and one socket is bound to it for ever: bind(2) makes a node,
+// and takes none that is there. So the next connections need no question. An abstract name in a
+// network of the program's own belongs to the program.
 func (d *Target) connectUnix() (fd int, err error) {
 	name := fmt.Sprintf("/proc/self/fd/%d", d.node) // connect(2) follows it to the node
 	if d.isAbstract() {
@@ -200,7 +200,7 @@ func (d *Target) connectUnix() (fd int, err error) {
 	return fd, nil
 }
 
-// checkListener is nil if fd is connected to the program.
+// checkListener returns an error unless fd is connected to the program.
 func (d *Target) checkListener(fd int) error {
 	there, err := d.program.place.HasListener(fd)
 	switch {

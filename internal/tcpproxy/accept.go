@@ -32,9 +32,9 @@ type route struct {
 	pending Pending
 	client  Client // of the last accept
 
-	again time.Duration // when it is tried again; 0: it did not stall
+	again time.Duration // when it is tried again; 0: it is not stalled
 	delay time.Duration // the next stall's
-	short bool          // it stalls for want of descriptors or memory
+	short bool          // it is stalled for want of descriptors or memory
 	said  bool          // the log knows
 }
 
@@ -49,8 +49,8 @@ const (
 	local
 )
 
-// inherited by accepted sockets. Without SO_OOBINLINE urgent bytes are taken out of
-// the stream, tcp(7).
+// inherited are the options that accepted sockets get from their listener. Without
+// SO_OOBINLINE urgent bytes are taken out of the stream, tcp(7).
 var inherited = [...]struct{ level, name int }{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE},
@@ -118,13 +118,13 @@ func kindOf(fd int32) kind {
 	return local
 }
 
-// full: the next client has to wait.
+// isFull reports whether the next client has to wait.
 func (p *Proxy) isFull() bool { return p.options.MaxConns > 0 && p.count >= p.options.MaxConns }
 
 // wantsClients reports whether clients of r are to be accepted now.
 func (p *Proxy) wantsClients(r *route) bool { return r.again == 0 && !p.leaving && !p.isFull() }
 
-// watchRoute watches r again if it is wanted.
+// watchRoute watches r again if clients of r are to be accepted.
 func (p *Proxy) watchRoute(r *route) {
 	if r.watched || !p.wantsClients(r) {
 		return
@@ -139,7 +139,7 @@ func (p *Proxy) watchRoute(r *route) {
 	r.watched = true
 }
 
-// unwatch: a listener that is ready and not wanted would keep the loop awake.
+// unwatchRoute stops watching r: a listener that is ready and not wanted would keep the loop awake.
 func (p *Proxy) unwatchRoute(r *route) {
 	if r.watched {
 		r.watched = false
@@ -147,8 +147,8 @@ func (p *Proxy) unwatchRoute(r *route) {
 	}
 }
 
-// acceptFrom accepts as many clients as seem to wait. An accept4 in vain is dear
-// (the kernel makes the socket first), so it tries for more than one only after
+// acceptFrom accepts as many clients as seem to wait. An accept4 without a client is expensive:
+// the kernel makes the socket first. So acceptFrom tries for more than one client only after
 // rounds without a pause.
 func (p *Proxy) acceptFrom(r *route) {
 	if p.round != r.round+1 {
@@ -186,7 +186,7 @@ func (p *Proxy) acceptFrom(r *route) {
 	r.batch = min(r.batch+1, maxBatch)
 }
 
-// scarce: the machine or the process is out of something, for now.
+// isShortage reports whether the machine or the process lacks something for now.
 func isShortage(err error) bool {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
@@ -202,7 +202,7 @@ func (p *Proxy) addClient(r *route, fd int32) {
 	p.dialBackend(c)
 }
 
-// dialBackend gives c, the last client of its route, its backend.
+// dialBackend connects c, the last client of its route, to its backend.
 func (p *Proxy) dialBackend(c *conn) {
 	r := c.route
 	fd, err := r.dialer.Dial(&r.client)
@@ -218,16 +218,16 @@ func (p *Proxy) dialBackend(c *conn) {
 	}
 }
 
-// retryWithRoom has the loop try again: others have given descriptors back. Any goroutine
-// may call it.
+// retryWithRoom makes the loop try again, since descriptors have become free. Any goroutine may
+// call it.
 func (p *Proxy) retryWithRoom() {
 	p.given.Store(true)
 	p.wakeUp()
 }
 
-// stall: nobody of r is accepted for a while. A descriptor that we close ends it at
-// once; for all others a timer looks, at first after 100 ms (1 ms where the
-// program's queue is full), at last every second (100 ms).
+// stallRoute accepts no client of r for a while. A descriptor that we close ends that at once.
+// Otherwise a timer does: at first after 100 ms (1 ms where the program's queue is full), at
+// last after a second (100 ms).
 func (p *Proxy) stallRoute(r *route, err error) {
 	p.unwatchRoute(r)
 	p.pipes.closeSpare()
@@ -246,7 +246,7 @@ func (p *Proxy) stallRoute(r *route, err error) {
 	r.again = p.now + r.delay
 }
 
-// unstall: it went well.
+// endStall ends the stall of r: a client has its backend.
 func (p *Proxy) endStall(r *route) {
 	if r.delay != 0 && r.said {
 		p.options.Log.Info("clients are accepted again")

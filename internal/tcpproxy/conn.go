@@ -22,12 +22,12 @@ type conn struct {
 	slot       int32
 	generation int32         // changes when the conn is used for the next client; never 0
 	moved      time.Duration // when something last did
-	queued     int32         // see drains
+	queued     int32         // see isDraining
 	broken     uint8         // 1<<side: that side was reset
 	room       uint8         // 1<<side: the epoll tells when there is room again
 	live       bool
 	connecting bool
-	ending     bool // only the rest of the kernel's queue is to be taken before the reset
+	ending     bool // the reset waits only for the rest of the kernel's queue
 }
 
 // half is one direction of a connection.
@@ -46,7 +46,7 @@ type half struct {
 	score    int8  // at bulk or above it splices
 }
 
-// What the epoll tells of a side. Room is of interest only after there was none.
+// The events of a side. Room is of interest only after there was none.
 const (
 	events     = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 	roomEvents = events | unix.EPOLLOUT
@@ -68,7 +68,7 @@ func (p *Proxy) newConn(r *route, fd int32) *conn {
 	return c
 }
 
-// growSlots makes slots, a page's worth.
+// growSlots makes slots for a page of connections.
 func (p *Proxy) growSlots() {
 	chunk := make([]conn, 32)
 	for i := range chunk {
@@ -104,22 +104,22 @@ func (p *Proxy) joinBackend(c *conn, fd int32) {
 	case e != 0:
 		p.refuseClient(c, stepError("epoll_ctl", e))
 	case !c.connecting:
-		p.pumpHalf(c, client) // what early could not write
+		p.pumpHalf(c, client) // what sendEarly could not write
 	}
 }
 
-// sendEarly carries what the client has said already: most programs are there by now,
-// and its words go with the segment that ends the handshake, see [Prepare]. It
-// reports whether c still lives.
+// sendEarly carries the data that the client has sent already. Most programs are connected by
+// now, and the data goes with the segment that ends the handshake, see [PrepareSocket]. It reports
+// whether c still lives.
 func (p *Proxy) sendEarly(c *conn) bool {
 	// The next run may have to put a header before it.
 	n, e := receiveBytes(c.fd[client], p.buffer[:copySize-mostHeader])
 	if e != 0 || n == 0 {
 		if e != 0 && e != unix.EAGAIN && e != unix.EINTR {
-			p.resetConn(c) // the client was
+			p.resetConn(c) // the client was reset
 			return false
 		}
-		// The program may be the first to speak, and has to hear that we are there.
+		// The program may send first, and has to learn that we are connected.
 		setOption(c.fd[backend], unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 		return true
 	}
@@ -130,7 +130,7 @@ func (p *Proxy) sendEarly(c *conn) bool {
 	case 0:
 		c.connecting, up.writable = false, true
 	case unix.EAGAIN, unix.EINTR, unix.ENOMEM, unix.ENOBUFS, unix.EPIPE, unix.ECONNRESET:
-		sent = 0 // not there yet, or gone again: its first event tells
+		sent = 0 // not connected yet, or reset: its first event tells
 	case unix.ECONNREFUSED:
 		p.holdBytes(up, p.buffer[:n])
 		p.dropBackend(c)
@@ -145,7 +145,7 @@ func (p *Proxy) sendEarly(c *conn) bool {
 	return true
 }
 
-// watchSide tells the epoll what is of interest of side s.
+// watchSide tells the epoll which events of side s are of interest.
 func (p *Proxy) watchSide(c *conn, op int, s side, events uint32) unix.Errno {
 	if events&unix.EPOLLOUT != 0 {
 		c.room |= 1 << s
@@ -153,14 +153,14 @@ func (p *Proxy) watchSide(c *conn, op int, s side, events uint32) unix.Errno {
 	return epollControl(p.epoll, op, c.fd[s], events, c.slot<<1|int32(s), c.generation)
 }
 
-// refuseClient turns the client of c away: the program cannot be had.
+// refuseClient turns the client of c away: there is no backend for it.
 func (p *Proxy) refuseClient(c *conn, err error) {
 	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
 	p.refusal.logLimited(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
 	p.resetConn(c)
 }
 
-// handleEvent is what an event of side s means.
+// handleEvent handles an event of side s.
 func (p *Proxy) handleEvent(c *conn, s side, ev uint32) {
 	if c.ending {
 		return
@@ -183,15 +183,16 @@ func (p *Proxy) handleEvent(c *conn, s side, ev uint32) {
 	if !from.done {
 		p.pumpHalf(c, s)
 	} else if ev&unix.EPOLLERR != 0 {
-		// It had ended its half and now is gone: nobody reads there to notice.
+		// The side had ended its half before it was reset: no read of ours tells.
 		if e, _ := readOption(c.fd[s], unix.SOL_SOCKET, unix.SO_ERROR); e != 0 {
 			p.breakSide(c, s)
 		}
 	}
 }
 
-// finishConnect reports whether the backend is there after its first event; if not, the
-// client waits for another, or is turned away. One that has answered and was reset since is there.
+// finishConnect reports whether the backend is connected after its first event. If it is not, the
+// client waits for another one, or is turned away. A backend that has answered and was reset
+// counts as connected.
 func (p *Proxy) finishConnect(c *conn, ev uint32) bool {
 	if ev&unix.EPOLLERR != 0 {
 		e, _ := readOption(c.fd[backend], unix.SOL_SOCKET, unix.SO_ERROR)
@@ -216,8 +217,8 @@ func (p *Proxy) finishConnect(c *conn, ev uint32) bool {
 	return true
 }
 
-// holdHeader sends the header of the PROXY protocol, before what the client has said to a
-// run that ended, see early.
+// holdHeader holds the header of the PROXY protocol, to be sent before the data that a run that
+// ended has read from the client, see sendEarly.
 func (p *Proxy) holdHeader(c *conn) {
 	if p.options.Protocol == "" {
 		return
@@ -233,8 +234,8 @@ func (p *Proxy) holdHeader(c *conn) {
 	p.holdBytes(up, first)
 }
 
-// broke: side s was reset. What came from it is still carried, then the other
-// side is reset too; what was to go there is lost.
+// breakSide ends side s, which was reset. Its data is still carried, and then the other side is
+// reset too. Data for side s is lost.
 func (p *Proxy) breakSide(c *conn, s side) {
 	c.broken |= 1 << s
 	dead, rest := &c.half[1-s], &c.half[s]
@@ -248,7 +249,7 @@ func (p *Proxy) breakSide(c *conn, s side) {
 	p.queueHalf(c, s)
 }
 
-// ended: the direction from s has carried everything.
+// endHalf ends the direction from s, which has carried everything.
 func (p *Proxy) endHalf(c *conn, s side) {
 	if c.broken != 0 {
 		p.abortConn(c)
@@ -264,8 +265,8 @@ func (p *Proxy) endHalf(c *conn, s side) {
 	}
 }
 
-// abortConn resets both sides, but lets the one that was not reset have what is written:
-// a reset makes the kernel forget its queue.
+// abortConn resets both sides. The side that was not reset may first take what is written: a
+// reset makes the kernel forget its queue.
 func (p *Proxy) abortConn(c *conn) {
 	for s, fd := range c.fd {
 		if c.broken&(1<<s) == 0 && countUnsent(fd) > 0 {
@@ -286,7 +287,7 @@ func (p *Proxy) abortConn(c *conn) {
 // endingTimeout is how long a queue may stand still before the reset.
 const endingTimeout = 10 * time.Second
 
-// resetDrained resets those whose queue is taken.
+// resetDrained resets the ending connections whose queue is empty.
 func (p *Proxy) resetDrained() {
 	left := p.ending[:0]
 	for _, c := range p.ending {
@@ -312,8 +313,8 @@ func (p *Proxy) resetDrained() {
 	}
 }
 
-// cutConn ends c from our side. A stream that is not carried to its end must not look as
-// if it were: its reader gets a reset.
+// cutConn ends c from our side. A stream that is not carried to its end must not look complete:
+// its reader gets a reset.
 func (p *Proxy) cutConn(c *conn) {
 	if c.ending || c.connecting || c.fd[backend] < 0 || c.broken != 0 {
 		p.resetConn(c)
@@ -349,7 +350,7 @@ func (p *Proxy) resetConn(c *conn) {
 	p.releaseConn(c)
 }
 
-// finish: nothing moves any more.
+// stopHalves ends both directions: nothing moves any more.
 func (p *Proxy) stopHalves(c *conn) {
 	for s := range c.half {
 		p.dropHeld(&c.half[s])
@@ -357,7 +358,7 @@ func (p *Proxy) stopHalves(c *conn) {
 	}
 }
 
-// nextGeneration makes c another connection to what is queued for it.
+// nextGeneration makes c another connection for events and turns that are still queued.
 func (c *conn) nextGeneration() {
 	if c.generation++; c.generation <= 0 {
 		c.generation = 1

@@ -5,18 +5,16 @@
 //	go p.Run(ctx)
 //	defer p.Close()
 //
-// All connections of a proxy live in one goroutine with an epoll of its own,
-// edge-triggered. It makes its system calls past the scheduler (RawSyscall: none of
-// them blocks) and lets the runtime know only when it waits, so that it sleeps in
-// epoll_wait(2) and wakes for nothing but an event; under load it looks for the next
-// event for a moment before it sleeps. It costs a thread, and no memory
-// for a connection but its two sockets and a hundred bytes. Small messages are
-// copied through one buffer; a direction that moves bulk goes by splice(2) through
-// a pipe from a small pool, and back.
+// One goroutine has all connections of a proxy, with an edge-triggered epoll of its own.
+// It makes its system calls past the scheduler (RawSyscall: none of them blocks), and tells
+// the runtime only when it waits. So it sleeps in epoll_wait(2) and only an event wakes it.
+// Under load it looks for the next event for a moment before it sleeps. It costs one thread;
+// a connection costs two sockets and a hundred bytes. Small messages are copied through one
+// buffer. A direction that moves bulk uses splice(2) and a pipe from a small pool.
 //
-// A half-close stays a half-close, and a reset a reset. What cannot be written waits
-// in the kernel's queue of the side that it came from, but for one buffer.
+// A half-close stays a half-close, and a reset a reset. Data that cannot be written waits in
+// the kernel's queue of its sender, but for one buffer.
 //
-// It knows nothing of namespaces: the [Dialer] makes the sockets to the program.
-// Descriptors and credentials that clients send over unix sockets do not pass.
+// The package knows nothing of namespaces: the [Dialer] makes the sockets to the program.
+// Descriptors and credentials that clients send over unix sockets are not carried.
 package tcpproxy

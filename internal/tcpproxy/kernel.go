@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of the loop. All but wait with a timeout return at once, and so
-// are made without telling the scheduler.
+// The system calls of the loop. All but epollWait return at once, and so are made without
+// telling the scheduler.
 
 // receiveBytes is recvfrom(2) without address; 0 bytes are the end of file.
 func receiveBytes(fd int32, b []byte) (int, unix.Errno) {
@@ -98,7 +98,7 @@ func epollControl(epoll int32, op int, fd int32, events uint32, slot, generation
 	return errno
 }
 
-// epollWait is epoll_wait(2), whose number not every architecture has. Others may run
+// epollWait is epoll_wait(2), whose number not every architecture has. Other goroutines may run
 // meanwhile. timeout: milliseconds, -1 for ever.
 func epollWait(epoll int32, events []unix.EpollEvent, timeout int) (int, unix.Errno) {
 	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
@@ -109,7 +109,7 @@ func epollWait(epoll int32, events []unix.EpollEvent, timeout int) (int, unix.Er
 	return int(n), 0
 }
 
-// epollWaitHere is epollWait, but nobody else gets this processor of Go's.
+// epollWaitHere is epollWait, but no other goroutine gets the processor meanwhile.
 func epollWaitHere(epoll int32, events []unix.EpollEvent, timeout int) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
 		uintptr(len(events)), uintptr(timeout), 0, 0)

@@ -14,19 +14,19 @@ const wakeSlot = -1
 
 const (
 	copySize   = 64 << 10  // bytes read at once
-	turnBytes  = 512 << 10 // what a direction may move before it is the others' turn
+	turnBytes  = 512 << 10 // what a direction may move before the others
 	yieldEvery = 5 * time.Millisecond
 
 	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
 )
 
-// What load is, and what is done about it.
+// When the loop is under load, and what it does then.
 const (
 	briefSleep = 500 * time.Microsecond
 	loaded     = 16 // brief sleeps
-	longSleep  = 8  // brief sleeps that any other outweighs: a few messages now and then are no load
+	longSleep  = 8  // brief sleeps that a long one outweighs: a few messages now and then are no load
 	lookFor    = 100 * time.Microsecond
-	wanted     = 30 * time.Microsecond // a look that takes so long was somebody else's time
+	wanted     = 30 * time.Microsecond // a look that takes so long has given the processor to others
 )
 
 // loop is the state of Run's goroutine. Times are on its own clock, 0 is never.
@@ -45,12 +45,12 @@ type loop struct {
 	ending   []*conn
 	nextEnd  time.Duration
 
-	ready, turn []ready // directions whose turn was over before their data
+	ready, turn []ready // directions that had to stop before the end of their data
 	round       uint32
 	load        int // up by each brief sleep, down by longSleep for any other
 	nextYield   time.Duration
 	pipes       pipes
-	blocks      []*[copySize]byte // spare
+	blocks      []*[copySize]byte // free
 	buffer      []byte            // of copySize: what is read, and written right after
 	events      []unix.EpollEvent
 	callers     []*route // have clients
@@ -85,14 +85,14 @@ func (p *Proxy) runLoop() error {
 			p.dispatchEvent(&p.events[i])
 		}
 		for _, r := range p.callers {
-			p.acceptFrom(r) // last: they may have said something by now
+			p.acceptFrom(r) // last: the clients may have sent something by now
 		}
 		p.callers = p.callers[:0]
 		p.pumpReady()
 		p.runTimers()
 		if p.now >= p.nextYield {
-			// Whoever else waits for the processor: the scheduler sees a loop that
-			// never sleeps, and would let it go on for 10 ms.
+			// Other goroutines may wait for the processor: the scheduler would let a loop
+			// that never sleeps go on for 10 ms.
 			runtime.Gosched()
 			p.nextYield = p.now + yieldEvery
 		}
@@ -105,7 +105,7 @@ func (p *Proxy) runLoop() error {
 	return p.err
 }
 
-// checkEnd reports whether Run ends, and begins its end.
+// checkEnd reports whether Run is over. It begins the drain when ctx has ended.
 func (p *Proxy) checkEnd() bool {
 	if p.err != nil || p.quit.Load() {
 		return true
@@ -152,9 +152,9 @@ func (p *Proxy) countEvents(n int, e unix.Errno) int {
 // dozing is how many loops sleep without the scheduler knowing.
 var dozing atomic.Int32
 
-// sleepForEvents waits for events. Under load it does not tell the scheduler, whose monitor
-// would look every 20 us whether the processor may be given away, and would have it
-// taken from us. But that is for a moment only, and never all processors sleep so.
+// sleepForEvents waits for events. Under load it does not tell the scheduler: its monitor would
+// look every 20 us and take the processor from us. That lasts for a moment only, and never do
+// all processors sleep so.
 func (p *Proxy) sleepForEvents(timeout int) (int, unix.Errno) {
 	if p.load < loaded {
 		return epollWait(p.epoll, p.events, timeout)
@@ -169,10 +169,10 @@ func (p *Proxy) sleepForEvents(timeout int) (int, unix.Errno) {
 	return epollWaitHere(p.epoll, p.events, timeout)
 }
 
-// spinForEvents looks for events for a moment. Under load the next one comes sooner than a
-// sleep would cost: us, and more so who wakes us, on another processor.
-// Whoever else wants this one gets it, and then there is no more looking for a while:
-// one who slept is preferred to one who yields.
+// spinForEvents looks for events for a moment. Under load the next event comes sooner than a
+// sleep and a wake-up from another processor would take. Another thread that wants this processor
+// gets it. Then there is no more spinning for a while: the kernel prefers a thread that slept to
+// one that yields.
 func (p *Proxy) spinForEvents() (n int, e unix.Errno) {
 	began := time.Now()
 	for last := time.Duration(0); n == 0 && e == 0; {
@@ -190,7 +190,7 @@ func (p *Proxy) spinForEvents() (n int, e unix.Errno) {
 	return n, e
 }
 
-// nextTimeout is how long nothing has to be done, in milliseconds; -1: nothing ever.
+// nextTimeout returns how long nothing has to be done, in milliseconds; -1: for ever.
 func (p *Proxy) nextTimeout() int {
 	if len(p.ready) > 0 {
 		return 0
@@ -230,7 +230,7 @@ func (p *Proxy) dispatchEvent(e *unix.EpollEvent) {
 	}
 }
 
-// pumpReady moves every direction on that had to stop for the others.
+// pumpReady goes on with every direction that had to stop for the others.
 func (p *Proxy) pumpReady() {
 	p.ready, p.turn = p.turn[:0], p.ready
 	for _, x := range p.turn {
@@ -250,7 +250,7 @@ func (p *Proxy) queueHalf(c *conn, s side) {
 	}
 }
 
-// runTimers does what is due.
+// runTimers does all that is due.
 func (p *Proxy) runTimers() {
 	if p.nextEnd != 0 && p.now >= p.nextEnd {
 		p.resetDrained()
@@ -269,8 +269,8 @@ func (p *Proxy) runTimers() {
 	p.freed = false
 }
 
-// closeIdle closes what was idle for too long. It looks at all, at most sixteen times in
-// Options.Idle.
+// closeIdle closes the connections that were idle for too long. It looks at all of them, at most
+// sixteen times in Options.Idle.
 func (p *Proxy) closeIdle() {
 	oldest := p.now
 	for _, c := range p.slots {
@@ -289,8 +289,8 @@ func (p *Proxy) closeIdle() {
 	}
 }
 
-// isDraining reports whether somebody still takes what we wrote, out of the kernel's
-// queue, since the last time it was asked.
+// isDraining reports whether a side has taken, since the last call, some of what we wrote to the
+// kernel's queue.
 func (p *Proxy) isDraining(c *conn) bool {
 	for s := range c.half {
 		if h := &c.half[s]; !h.done && !h.writable && c.fd[1-s] >= 0 && !c.connecting {
@@ -303,7 +303,7 @@ func (p *Proxy) isDraining(c *conn) bool {
 	return false
 }
 
-// cutAll ends what is left.
+// cutAll ends the connections that are left.
 func (p *Proxy) cutAll() {
 	for _, c := range p.slots {
 		if c.live {

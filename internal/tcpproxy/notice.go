@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// noticeEvery is how often the same trouble is said again.
+// noticeEvery is how often the same trouble is logged again.
 const noticeEvery = 10 * time.Second
 
 // notice is a trouble that may happen a thousand times a second.
 type notice struct {
-	next   time.Duration // on the loop's clock; before it nothing is said
+	next   time.Duration // on the loop's clock; before it nothing is logged
 	unsaid int           // times
 }
 
-// logLimited logs, or counts for the next time.
+// logLimited logs the trouble, or counts it for the next time.
 func (n *notice) logLimited(now time.Duration, log *slog.Logger, text string, args ...any) {
 	if now < n.next {
 		n.unsaid++

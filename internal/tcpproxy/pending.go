@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// postponeDial has c wait for a backend. Where there will be none any more the next run has it.
+// postponeDial makes c wait for a backend. If this run gets none any more, the next run has c.
 func (p *Proxy) postponeDial(c *conn, err error) {
 	r := c.route
 	r.waiting = append(r.waiting, c)
@@ -19,8 +19,8 @@ func (p *Proxy) postponeDial(c *conn, err error) {
 	p.stallRoute(r, err)
 }
 
-// dropBackend takes its backend from c, which was never connected: the program listens no more.
-// What c has said is held. Without a next run the client is turned away.
+// dropBackend closes the backend of c, which was never connected: the program listens no more.
+// The client's data is held. Without a next run the client is turned away.
 func (p *Proxy) dropBackend(c *conn) {
 	if c.route.pending == nil {
 		p.refuseClient(c, stepError("connect", unix.ECONNREFUSED))
@@ -31,14 +31,14 @@ func (p *Proxy) dropBackend(c *conn) {
 	said := c.half[client]
 	c.fd[backend], c.connecting, c.room = -1, false, 0
 	c.half = [2]half{client: {block: said.block, at: said.at, end: said.end}}
-	c.nextGeneration() // what the epoll has told already is of no interest
+	c.nextGeneration() // events that were read already are of no interest
 	p.postponeDial(c, errRefused)
 }
 
-// errRefused is tried again, as a queue that is full.
+// errRefused is retried, like a queue that is full.
 var errRefused = fmt.Errorf("it does not listen: %w", unix.EAGAIN)
 
-// putPending hands those of r that have no backend to the next run.
+// putPending hands the clients of r that have no backend to the next run.
 func (p *Proxy) putPending(r *route) {
 	waiting := r.waiting
 	r.waiting = nil
@@ -57,7 +57,7 @@ func (p *Proxy) putPending(r *route) {
 	}
 }
 
-// takePending serves those whom the run before has set aside.
+// takePending serves the clients that the run before has left.
 func (p *Proxy) takePending(r *route) {
 	for r.pending != nil && p.wantsClients(r) {
 		fd, said, ok := r.pending.Take()
@@ -73,14 +73,14 @@ func (p *Proxy) takePending(r *route) {
 	}
 }
 
-// forget: c waits no more.
+// forgetWaiting removes c from the clients that wait.
 func (r *route) forgetWaiting(c *conn) {
 	if i := slices.Index(r.waiting, c); i >= 0 {
 		r.waiting = slices.Delete(r.waiting, i, i+1)
 	}
 }
 
-// setClient makes the client with fd the one that is dialed for.
+// setClient makes the client with fd the one for which Dial is called.
 func (r *route) setClient(fd int32) {
 	r.client = Client{fd: fd, peer: nameOf(fd, unix.SYS_GETPEERNAME)}
 }

@@ -12,15 +12,14 @@ const (
 	keptPipes = 4       // empty, while there are connections
 )
 
-// pipe is where spliced bytes are between two sockets. A direction has one only
-// while it holds something.
+// pipe holds spliced bytes between two sockets. A direction has one only while it holds some.
 type pipe struct {
 	read, write int32
 	holds       int // bytes
 }
 
-// pipes is the pool. A reader that is slow keeps its pipe: when all are taken, the
-// others copy, and nobody waits.
+// pipes is the pool. A slow reader keeps its pipe. When all are taken the others copy, so no
+// direction waits.
 type pipes struct {
 	share *budget.Share // each takes two
 	spare []*pipe
@@ -63,7 +62,7 @@ func (p *pipes) closePipe(x *pipe) {
 	p.share.Give(2)
 }
 
-// closeSpare closes what is not in use.
+// closeSpare closes the pipes that are not in use.
 func (p *pipes) closeSpare() {
 	for _, x := range p.spare {
 		p.closePipe(x)

@@ -19,15 +19,15 @@ import (
 // ErrClosed is the error of a proxy that was closed.
 var ErrClosed = errors.New("proxy is closed")
 
-// errLeaving is for a client that was accepted just before the end.
+// errLeaving is the error of a client that was accepted just before the end.
 var errLeaving = errors.New("the program is gone")
 
-// Pending holds the clients that were accepted and had no backend when Run ended. The
-// program has had nothing of them. Its methods may be called from any goroutine.
+// Pending holds the clients that were accepted and had no backend when Run ended. No program
+// has had any of their data. Its methods may be called from any goroutine.
 type Pending interface {
-	// Put takes fd, and said, what was read from it already.
+	// Put takes fd, and said, the bytes that were read from it already.
 	Put(fd int, said []byte)
-	// Take returns one that was put; without ok there is none.
+	// Take returns a client that was put; without ok there is none.
 	Take() (fd int, said []byte, ok bool)
 }
 
@@ -35,20 +35,20 @@ type Pending interface {
 type Dialer interface {
 	// Dial returns a stream socket, non-blocking and close-on-exec, that is connected
 	// to the program or is connecting; the proxy closes it. An internet socket has been
-	// through [Prepare]. All of one dialer are of one family's kind: internet or not. It is called from the loop of [Proxy.Run] and
-	// must not block. client is valid until it returns.
+	// through [PrepareSocket]. All sockets of one dialer are internet sockets, or none is. Dial is
+	// called from the loop of [Proxy.Run] and must not block. client is valid until it returns.
 	//
 	// With EMFILE, ENFILE, ENOMEM, ENOBUFS and EAGAIN (a unix socket's queue is full), and
 	// with [Route].Pending for a socket that turns out to be refused, it is called again
-	// later, and nobody else is accepted until then; with any other error the client is
+	// later, and no other client is accepted until then. With any other error the client is
 	// turned away.
 	Dial(client *Client) (fd int, err error)
 }
 
-// PrepareSocket sets what a TCP socket to the program should have before it connects (or
-// long before, where sockets are made in advance): TCP_NODELAY, SO_OOBINLINE, and no
-// TCP_QUICKACK until something is sent or the proxy sets it, so that the last segment
-// of the handshake is the first with data. tcp(7)
+// PrepareSocket sets the options of a TCP socket to the program: TCP_NODELAY, SO_OOBINLINE,
+// and no TCP_QUICKACK until something is sent or the proxy sets it. So the last segment of the
+// handshake is the first with data. tcp(7) It is called before the socket connects, or long
+// before where sockets are made in advance.
 func PrepareSocket(fd int) error {
 	for _, o := range [...]struct {
 		level, name int
@@ -69,14 +69,14 @@ func PrepareSocket(fd int) error {
 type Route struct {
 	Listener *os.File // listening stream socket
 	Dialer   Dialer
-	Pending  Pending // served first, and given those who are left; nil: they are turned away
+	Pending  Pending // its clients are served first; it gets those that are left; nil: they are turned away
 }
 
 // Options of a proxy; zero is good.
 type Options struct {
 	MaxConns int           // at most so many clients at once, the others wait in the listener's queue; 0: no limit
 	Idle     time.Duration // a connection on which nothing moved for so long is closed; 0: never
-	Drain    time.Duration // how long connections may go on after Run's context ends; 0: they are cut off
+	Drain    time.Duration // how long connections may go on after Run's context ends; 0: not at all
 	Protocol string        // header to the program: "" none, "v1" or "v2" of the PROXY protocol
 	Log      *slog.Logger  // nil: slog.Default()
 }
@@ -144,10 +144,10 @@ func (p *Proxy) openDescriptors(routes []Route) error {
 	return nil
 }
 
-// Run carries until ctx ends, which is no error, or Close is called. When ctx ends,
-// nobody is accepted any more and connections have Options.Drain to end. Those that
-// are left are closed; a client whose answer is cut off gets a reset. It returns an
-// error when a listener is none any more. It may be called again.
+// Run carries until ctx ends, which is no error, or Close is called. When ctx ends, no client
+// is accepted any more, and connections have Options.Drain to end. The rest is closed; a client
+// whose answer is cut off gets a reset. Run returns an error if a listener is none any more. It
+// may be called again.
 func (p *Proxy) Run(ctx context.Context) error {
 	p.life.Lock()
 	defer p.life.Unlock()
@@ -162,13 +162,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return p.runLoop()
 }
 
-// Close ends Run at once, waits for it, and gives the listeners back. Twice is fine.
+// Close ends Run at once, waits for it, and gives the listeners back. It may be called twice.
 func (p *Proxy) Close() error {
 	p.quit.Store(true)
 	p.wakeUp()
 	p.life.Lock()
 	defer p.life.Unlock()
-	p.share.Close() // before wakeMu: it calls those that wait
+	p.share.Close() // before wakeMu: it calls the functions that wait
 	p.wakeMu.Lock()
 	defer p.wakeMu.Unlock()
 	if p.closed {
@@ -186,7 +186,7 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-// wakeUp makes the loop look at what it is told. eventfd(2)
+// wakeUp makes the loop look at leave, quit and given. eventfd(2)
 func (p *Proxy) wakeUp() {
 	p.wakeMu.Lock()
 	defer p.wakeMu.Unlock()

@@ -7,8 +7,8 @@ const (
 	bulk = 8        // score
 )
 
-// pumpHalf moves what there is from s, until its source is empty, its target is full or
-// its turn is over.
+// pumpHalf moves data from s until the source is empty, the target is full, or it has moved
+// turnBytes.
 func (p *Proxy) pumpHalf(c *conn, s side) {
 	h := &c.half[s]
 	for left := turnBytes; ; {
@@ -42,7 +42,7 @@ func (p *Proxy) pumpHalf(c *conn, s side) {
 	}
 }
 
-// copyOnce reads once and writes it.
+// copyOnce reads once and writes what it has read.
 func (p *Proxy) copyOnce(c *conn, s side) int {
 	h := &c.half[s]
 	n, e := receiveBytes(c.fd[s], p.buffer)
@@ -77,7 +77,7 @@ func (p *Proxy) copyOnce(c *conn, s side) int {
 	return n
 }
 
-// scoreRead learns whether a direction moves bulk.
+// scoreRead notes whether a direction moves bulk.
 func (h *half) scoreRead(n int) {
 	switch {
 	case n == copySize:
@@ -91,7 +91,7 @@ func (h *half) scoreRead(n int) {
 	}
 }
 
-// handleReadError is an error of the source.
+// handleReadError handles an error of the source.
 func (p *Proxy) handleReadError(c *conn, s side, e unix.Errno) {
 	h := &c.half[s]
 	switch e {
@@ -104,7 +104,7 @@ func (p *Proxy) handleReadError(c *conn, s side, e unix.Errno) {
 	}
 }
 
-// handleWriteError is an error of the target; false: of no hope.
+// handleWriteError handles an error of the target. It is false if the target is lost.
 func (p *Proxy) handleWriteError(c *conn, s side, e unix.Errno) bool {
 	switch e {
 	case unix.EAGAIN:
@@ -122,7 +122,7 @@ func (p *Proxy) handleWriteError(c *conn, s side, e unix.Errno) bool {
 	return true
 }
 
-// holdBytes keeps a copy of b, not empty, for when there is room.
+// holdBytes keeps a copy of b, not empty, until the target has room.
 func (p *Proxy) holdBytes(h *half, b []byte) {
 	if last := len(p.blocks) - 1; last >= 0 {
 		h.block = p.blocks[last]
@@ -133,7 +133,7 @@ func (p *Proxy) holdBytes(h *half, b []byte) {
 	h.at, h.end = 0, int32(copy(h.block[:], b))
 }
 
-// writeHeld writes what hold kept.
+// writeHeld writes the bytes of holdBytes.
 func (p *Proxy) writeHeld(c *conn, s side) int {
 	h := &c.half[s]
 	n, e := sendBytes(c.fd[1-s], h.block[h.at:h.end], 0)
@@ -147,7 +147,7 @@ func (p *Proxy) writeHeld(c *conn, s side) int {
 	return n
 }
 
-// fillPipe moves from the source into a pipe.
+// fillPipe moves bytes from the source into a pipe.
 func (p *Proxy) fillPipe(c *conn, s side) int {
 	h := &c.half[s]
 	x := p.pipes.takePipe()
@@ -171,7 +171,7 @@ func (p *Proxy) fillPipe(c *conn, s side) int {
 	return 0
 }
 
-// drainPipe moves from the pipe into the target.
+// drainPipe moves bytes from the pipe into the target.
 func (p *Proxy) drainPipe(c *conn, s side) int {
 	h := &c.half[s]
 	n, e := splice(h.pipe.read, c.fd[1-s], h.pipe.holds)
@@ -185,9 +185,9 @@ func (p *Proxy) drainPipe(c *conn, s side) int {
 	return n
 }
 
-const keptBlocks = 8 // spare
+const keptBlocks = 8 // free ones
 
-// dropHeld lets go of what h holds, written or not.
+// dropHeld frees the block and the pipe of h, written or not.
 func (p *Proxy) dropHeld(h *half) {
 	if h.block != nil {
 		if len(p.blocks) < keptBlocks {

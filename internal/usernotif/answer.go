@@ -11,14 +11,14 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// verdict is the answer to a call: its errno, 0 for success, or that the kernel
-// may carry it out itself.
+// verdict is the answer to a call: an errno, 0 for success, or pass, with which the kernel
+// carries it out itself.
 type verdict struct {
 	errno unix.Errno
 	pass  bool
 }
 
-// request is a call that waits for its answer, with what we hold of it.
+// request is a call that waits for its answer, with our copies.
 type request struct {
 	notification
 	number   int    // the program's descriptor
@@ -27,8 +27,8 @@ type request struct {
 	domain   int
 }
 
-// answerCall takes what the call is about and answers it, at once or from a
-// goroutine if it may wait for the network.
+// answerCall copies what the call is about and answers it: at once, or from a goroutine if
+// the call may wait for the network.
 func (s *Supervisor) answerCall(n notification) {
 	if n.Nr == unix.SYS_SOCKET {
 		s.sendResponse(n.ID, s.makeSocket(n))
@@ -60,14 +60,14 @@ func (s *Supervisor) answerCall(n notification) {
 	s.sendResponse(n.ID, s.decideCall(&r))
 }
 
-// decideCall judges a call by the descriptor and the address we hold, and carries
-// it out where it is about the service's own network namespace.
+// decideCall judges a call by our copies of descriptor and address. It carries the call out
+// if that is about the service's own network namespace.
 //
-// What is passed on to the kernel is read by it once more, and the program may
-// have put another socket or address there: that must be harmless. A TCP socket of
-// the host's can then be dissolved, but neither connected nor bound, which Landlock
-// refuses, nor listened on, which is never passed on where it could be dissolved. Where
-// Landlock does not refuse it (Policy.Alone), nothing is passed on.
+// The kernel reads a call that is passed on once more, and the program may have put another
+// socket or address there: that must be harmless. A TCP socket of the host's can then be
+// dissolved. It can be neither connected nor bound, which Landlock refuses. Nor can it listen:
+// listen is never passed on where a socket could be dissolved. Where Landlock does not refuse
+// (Policy.Alone), nothing is passed on.
 func (s *Supervisor) decideCall(r *request) verdict {
 	var err error
 	if r.domain, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
@@ -97,8 +97,8 @@ func (s *Supervisor) decideCall(r *request) verdict {
 	return s.carryOut(r)
 }
 
-// answerBind gives the service the target that it asks for. What matches none stays in its
-// own namespaces.
+// answerBind gives the service the target that it asks for. An address that matches no target
+// is bound in the service's own namespaces.
 func (s *Supervisor) answerBind(r *request) verdict {
 	if v, given := s.giveTarget(r); given {
 		return v
@@ -111,15 +111,15 @@ func (s *Supervisor) answerBind(r *request) verdict {
 	case r.domain == unix.AF_UNIX:
 		return s.answerBindUnix(r)
 	case !s.ownsSocket(r) || !s.policy.IP && len(s.targets) == 0 && !isDatagram(r.fd):
-		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound, it reaches nobody
+		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound: it reaches no one
 	case hasPort(r.sockaddr):
 		return s.callInPlace(r, (*behalf.Place).Bind)
 	}
 	return s.carryOut(r)
 }
 
-// answerBindUnix passes paths on: its own root and mount namespace decide. Abstract names
-// are those of the socket's network namespace, whoever binds it.
+// answerBindUnix passes paths on: the service's own root and mount namespace decide. Abstract
+// names belong to the network namespace of the socket.
 func (s *Supervisor) answerBindUnix(r *request) verdict {
 	switch {
 	case !s.isInNetwork(r):
@@ -132,8 +132,8 @@ func (s *Supervisor) answerBindUnix(r *request) verdict {
 	return verdict{pass: true}
 }
 
-// answerConnectUnix passes all on: its own root and mount namespace decide, and of abstract names
-// the socket's network namespace, or Landlock.
+// answerConnectUnix passes every call on. The service's own root and mount namespace decide; of
+// abstract names the socket's network namespace does, or Landlock.
 func (s *Supervisor) answerConnectUnix(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
@@ -146,9 +146,9 @@ func (s *Supervisor) answerConnectUnix(r *request) verdict {
 
 func isAbstract(sockaddr []byte) bool { return len(sockaddr) > 2 && sockaddr[2] == 0 }
 
-// answerNetlink carries out, where nothing may be passed on, what gets no right from being called by
-// us: bind(2), whose groups of NETLINK_ROUTE are everybody's, and a connect(2) to the
-// kernel, netlink(7).
+// answerNetlink carries out, where nothing may be passed on, the calls that gain no right by being
+// ours: bind(2), since every process may join the groups of NETLINK_ROUTE, and connect(2) to
+// the kernel, netlink(7).
 func (s *Supervisor) answerNetlink(r *request) verdict {
 	switch {
 	case !s.policy.Alone:
@@ -170,7 +170,7 @@ func (s *Supervisor) callInPlace(r *request, call func(p *behalf.Place, fd int, 
 		return verdict{errno: errnoOf(err)}
 	}
 	errno := errnoOf(call(place, r.fd, r.sockaddr))
-	// Before Linux 5.19 a signal has the thread ask once more, of what was done the first time.
+	// Before Linux 5.19 a signal makes the thread ask once more, after the call was carried out.
 	switch {
 	case errno == unix.EADDRINUSE && hasName(r, readBoundAddress), errno == unix.EISCONN && hasName(r, readPeerAddress):
 		errno = 0
@@ -183,7 +183,7 @@ func hasName(r *request, name func(fd int) ([]byte, error)) bool {
 	return err == nil && pathOf(at) != "" && pathOf(at) == pathOf(r.sockaddr)
 }
 
-// openPlace returns where the thread is that calls. The caller closes it.
+// openPlace opens the place of the thread that calls. The caller closes it.
 func (s *Supervisor) openPlace(r *request) (*behalf.Place, error) {
 	place, err := behalf.OpenPlace(int(r.PID))
 	if err == nil && !s.isValid(r.ID) {
@@ -200,16 +200,16 @@ func (s *Supervisor) carryOut(r *request) verdict {
 	return verdict{errno: errnoOf(callWithAddress(uintptr(r.Nr), r.fd, r.sockaddr))}
 }
 
-// hasPort reports whether a port is asked for: some need a right, which the service may
-// not have.
+// hasPort reports whether the call asks for a port. Some ports need a right that the service
+// may not have.
 func hasPort(sockaddr []byte) bool {
 	return len(sockaddr) >= 4 && (sockaddr[2] != 0 || sockaddr[3] != 0)
 }
 
-// answerListen never lets the kernel look again where connect is ours to answer: a
-// dissolved connection of the host's would listen on a new port there. A socket that
-// listens already gets its backlog. Where connect is never passed on nothing can be dissolved, and what has
-// been connected cannot listen (inet_listen in net/ipv4/af_inet.c).
+// answerListen never passes a call on where we answer connect: a dissolved connection of the
+// host's would listen on a new port there. A socket that listens already gets its backlog.
+// Where connect is never passed on, nothing can be dissolved, and a connected socket cannot
+// listen (inet_listen in net/ipv4/af_inet.c).
 func (s *Supervisor) answerListen(r *request) verdict {
 	listening, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *Supervisor) answerListen(r *request) verdict {
 	return verdict{errno: errnoOf(s.carryListen(r, r.fd))}
 }
 
-// carryListen makes fd listen for the service. The clients of a unix socket see who has called, in
+// carryListen makes fd listen for the service. The clients of a unix socket see the caller in
 // SO_PEERCRED: that is the service, and not us.
 func (s *Supervisor) carryListen(r *request, fd int) error {
 	backlog := int(int32(r.Args[1]))
@@ -248,12 +248,13 @@ func (s *Supervisor) carryListen(r *request, fd int) error {
 	return place.Listen(fd, backlog)
 }
 
-// mayListen: with targets what the service binds beside them stays its own too.
+// mayListen reports whether other sockets may listen: with targets, those that the service binds
+// beside them stay in its own network too.
 func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
 
-// connectNotify connects a datagram socket to where services report to, sd_notify(3), and to
-// nothing that the service may have put there. A datagram socket has no peer that would
-// take us for its owner.
+// connectNotify connects a datagram socket to the socket that services report to, sd_notify(3),
+// and to nothing that the service may have put in its place. A datagram socket has no peer that
+// would take us for its owner.
 func (s *Supervisor) connectNotify(r *request) verdict {
 	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
@@ -273,7 +274,7 @@ func (s *Supervisor) connectNotify(r *request) verdict {
 	}))}
 }
 
-// ownsSocket reports whether it is about an IP socket of the service's own network namespace.
+// ownsSocket reports whether the call is about an IP socket of the service's own network namespace.
 func (s *Supervisor) ownsSocket(r *request) bool {
 	if r.domain != unix.AF_INET && r.domain != unix.AF_INET6 {
 		return false
@@ -294,8 +295,8 @@ func isDatagram(fd int) bool {
 	return err == nil && kind == unix.SOCK_DGRAM
 }
 
-// mayBlock: connect(2) of a stream socket that is not non-blocking waits for the
-// other side, and a child takes its time.
+// mayBlock reports whether connect(2) may wait: for the other side, with a stream socket that
+// blocks, or for a child.
 func (s *Supervisor) mayBlock(fd int) bool {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil || domain == unix.AF_UNIX {
@@ -306,15 +307,15 @@ func (s *Supervisor) mayBlock(fd int) bool {
 	return err == nil && flagsErr == nil && kind == unix.SOCK_STREAM && flags&unix.O_NONBLOCK == 0
 }
 
-// connectAside takes r's descriptor. There are no more of these than threads that wait in the
-// service, and no more than mostBlocked of them have a thread of ours.
+// connectAside answers a call that may block, and takes r's descriptor. There are no more of these
+// than threads that wait in the service, and at most mostBlocked of them have a thread of ours.
 func (s *Supervisor) connectAside(r request) {
 	s.calls.Go(func() {
 		s.slots <- struct{}{}
 		defer func() { <-s.slots }()
 		defer func() { _ = unix.Close(r.fd) }()
 		if !s.beginCall(r.fd) {
-			return // nobody waits for the answer any more
+			return // the service no longer waits for the answer
 		}
 		v := s.decideCall(&r)
 		s.endCall(r.fd)

@@ -12,7 +12,7 @@ import (
 	"activator/internal/kernel/sockopt"
 )
 
-// given is a target, and how far the service has got with it.
+// given is a target, and what the service has done with it.
 type given struct {
 	Target
 	cookie uint64 // of its socket
@@ -22,16 +22,16 @@ type given struct {
 	served bool // it has called listen, or has no need to
 }
 
-// giveTarget puts the target's socket in the place of the one that the service binds. It
-// is false if no target is meant.
+// giveTarget replaces the socket that the service binds by the target's. It is false if the call
+// means no target.
 //
-// It is put at a number, in whatever stands there by now: another thread may have
-// put a third socket there. That is harmless, as the service takes it off itself,
-// and what it gets depends on nothing but that it asked: every process under this
-// filter may have every target, as often as it likes.
+// It replaces the descriptor at a number. Another thread may have put a third socket there
+// meanwhile. That is harmless: the service loses a socket by its own act, and what it gets
+// depends only on its question. Every process behind this filter may have every target, as often
+// as it likes.
 //
-// A path is not answered here but when the service listens, see giveLate: the node it
-// makes inside belongs to it.
+// A path is answered only when the service listens, see giveLate: the node that it makes inside
+// belongs to it.
 func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 	n, ok := s.parseRequest(r)
 	if !ok {
@@ -43,7 +43,7 @@ func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 		s.noteName(n)
 		return verdict{}, false
 	case s.findOurs(r.fd) == i && i >= 0:
-		return verdict{}, true // a signal made it ask once more, before Linux 5.19
+		return verdict{}, true // before Linux 5.19 a signal made it ask once more
 	case !s.policy.Free && !s.isInNetwork(r):
 		return verdict{errno: unix.EPERM}, true
 	case isBound(r.fd):
@@ -61,7 +61,7 @@ func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 	return verdict{}, true
 }
 
-// parseRequest says what a bind is about, of sockets that targets are like.
+// parseRequest returns the name that a bind asks for, if its socket is like those of targets.
 func (s *Supervisor) parseRequest(r *request) (name, bool) {
 	if len(s.targets) == 0 {
 		return name{}, false
@@ -78,8 +78,8 @@ func (s *Supervisor) parseRequest(r *request) (name, bool) {
 	return n.makeAbsolute(func() string { return workingDirectory(r.PID) }), ok
 }
 
-// isLikeTarget is the type of a unix, TCP (of several paths too: what Go programs
-// listen with) or UDP socket.
+// isLikeTarget returns the type of a unix, TCP or UDP socket. TCP of several paths is included:
+// Go programs listen with it.
 func isLikeTarget(fd, domain int) (kind int, ok bool) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || domain == unix.AF_UNIX {
@@ -92,12 +92,12 @@ func isLikeTarget(fd, domain int) (kind int, ok bool) {
 	return kind, protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP || protocol == unix.IPPROTO_UDP
 }
 
-// late: connections by path.
+// isGivenLate reports whether the target is one of connections, at a path.
 func isGivenLate(n name) bool {
 	return n.path != "" && n.path[0] == '/' && n.kind != unix.SOCK_DGRAM
 }
 
-// isBound: an internet socket with a port, a unix socket with a name.
+// isBound reports whether an internet socket has a port, or a unix socket a name.
 func isBound(fd int) bool {
 	at, err := readBoundAddress(fd)
 	if err != nil || len(at) <= 2 {
@@ -106,9 +106,9 @@ func isBound(fd int) bool {
 	return binary.NativeEndian.Uint16(at) == unix.AF_UNIX || len(at) >= 4 && (at[2] != 0 || at[3] != 0)
 }
 
-// giveLate finds the target of a socket that shall listen: one that we gave, or by
-// the path the socket is bound to, which nobody can change any more. Then it gets ours
-// only now. -1: none.
+// giveLate finds the target of a socket that is to listen: one that we gave, or one by the path
+// that the socket is bound to, which cannot change any more. In the second case the service gets
+// our socket now. -1: none.
 func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	if len(s.targets) == 0 {
 		return -1, nil
@@ -133,9 +133,9 @@ func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	return i, s.putSocket(r, i)
 }
 
-// putSocket replaces the service's descriptor by the socket of target i, with its
-// close-on-exec flag, its O_NONBLOCK (which all who have our socket share: the last
-// word counts) and what it had set.
+// putSocket replaces the service's descriptor by the socket of target i. The new one keeps the
+// close-on-exec flag, the options and O_NONBLOCK of the old one. All users of our socket share
+// O_NONBLOCK: the last change counts.
 func (s *Supervisor) putSocket(r *request, i int) error {
 	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *Supervisor) putSocket(r *request, i int) error {
 	return nil
 }
 
-// findOurs is the target whose socket fd is; -1: none.
+// findOurs returns the target whose socket fd is; -1: none.
 func (s *Supervisor) findOurs(fd int) int {
 	cookie, err := cookieOf(fd)
 	if err != nil {
@@ -190,8 +190,8 @@ func (s *Supervisor) markServed(i int) {
 	}
 }
 
-// warnOfFamily tells of a program that may not know what to make of its clients' addresses:
-// it made room for those of IPv4.
+// warnOfFamily tells of a program that may misread its clients' addresses: it made room for those
+// of IPv4.
 func (s *Supervisor) warnOfFamily(i int, n name, domain int) {
 	t := &s.targets[i]
 	if s.policy.Warn == nil || t.warned || domain != unix.AF_INET || t.domain != unix.AF_INET6 {
@@ -205,10 +205,10 @@ func (s *Supervisor) warnOfFamily(i int, n name, domain int) {
 // datagrams.
 func (s *Supervisor) Serving() <-chan struct{} { return s.serving }
 
-// mostNoted bounds what is told of a service that binds something else.
+// mostNoted bounds the list of other names that a service has bound.
 const mostNoted = 8
 
-// noteName remembers what the service bound in its own namespaces.
+// noteName remembers a name that the service bound in its own namespaces.
 func (s *Supervisor) noteName(n name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -83,7 +83,7 @@ func processOf(thread uint32) (int, error) {
 	return strconv.Atoi(status["Tgid"])
 }
 
-// isCloseOnExec reads whether descriptor number of the thread has the flag.
+// isCloseOnExec reports whether descriptor number of the thread has the flag.
 func isCloseOnExec(thread uint32, number int) bool {
 	descriptor, _ := proc.Descriptor(int(thread), number)
 	flags, err := strconv.ParseUint(descriptor["flags"], 8, 32)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// pace slows a service down that binds and listens without end: each call is work
-// of ours, and the processors are the other services' too. Only the service itself
-// waits. The zero value is ready.
+// pace slows down a service that binds and listens without end. Each call costs us time, and
+// the other services need the processors too. Only the service itself waits. The zero value
+// is ready.
 type pace struct {
 	left  int           // calls before the next one has to wait
 	since time.Time     // when left was counted
@@ -21,11 +21,11 @@ const (
 	paceMost  = 100 * time.Millisecond
 )
 
-// noteCost notes what a call has cost. It is not the same on every host, nor for every call:
-// one that a child makes takes a hundred times as long as another.
+// noteCost notes how long a call took. That differs between hosts and between calls: a call
+// that a child makes takes a hundred times as long as another.
 func (p *pace) noteCost(took time.Duration) { p.every = min(paceShare*took, paceMost) }
 
-// waitForTurn lets one call through, and is false if ctx was done first.
+// waitForTurn lets one call through. It is false if ctx was done first.
 func (p *pace) waitForTurn(ctx context.Context) bool {
 	every := max(p.every, paceEvery)
 	if p.left == 0 {

@@ -30,14 +30,14 @@ type Policy struct {
 	Targets []Target
 
 	// Engine is not 0 of a container engine and what it starts: the number of the mount namespace in
-	// which it works. The rest of the policy is for who calls from another one.
+	// which it works. The rest of the policy is for callers in other ones.
 	Engine uint64
 
 	Free     bool // nothing is sealed: what is no target is the kernel's to judge
 	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
 	Unsealed bool // no filter refuses to set an option of a socket
 
-	Warn func(text string) // is told, by Run, what may surprise the service; nil: nobody
+	Warn func(text string) // Run calls it with what may surprise the service; may be nil
 }
 
 // Supervisor answers the calls of one service.
@@ -115,7 +115,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("seccomp listener: %w", err)
 		}
-		if n.ID == 0 { // whoever called was killed meanwhile
+		if n.ID == 0 { // the caller was killed meanwhile
 			continue
 		}
 		if n.Nr != unix.SYS_CONNECT && !s.pace.waitForTurn(ctx) {
@@ -129,14 +129,14 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
-// pollListener asks without waiting: whether a call waits to be answered, and whether
-// nobody is left who could make one.
+// pollListener asks, without waiting, whether a call waits for an answer, and whether no
+// process is left that could make one.
 func pollListener(listener int) (ready, gone bool) {
 	events, _ := fd.Poll(listener, unix.POLLIN, 0)
 	return events&unix.POLLIN != 0, events&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
-// Close ends Run. Twice is fine.
+// Close ends Run. It may be called twice.
 func (s *Supervisor) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -165,8 +165,8 @@ func (s *Supervisor) interruptCalls() {
 	}
 }
 
-// isValid reports whether the call is still waiting: only then what we took from
-// its thread was that thread's, and not that of a later one with its number.
+// isValid reports whether the call is still waiting. Only then what we took from its thread
+// was that thread's, and not that of a later one with the same number.
 func (s *Supervisor) isValid(id uint64) bool {
 	return fd.Control(s.listener, func(fd int) error { return callIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) }) == nil
 }

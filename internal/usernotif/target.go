@@ -50,9 +50,9 @@ func (n name) String() string {
 	return fmt.Sprintf("%s://:%d", network, n.port)
 }
 
-// parseName reads the address that a socket of domain and kind is asked to bind. v6Only
-// is that of the socket. What could match no target is not ok: also what the kernel will
-// refuse, or a port that it shall choose.
+// parseName reads the address that a socket of domain and kind is asked to bind. v6Only is
+// the option of the socket. An address that can match no target is not ok; so is one that the
+// kernel will refuse, and a port that the kernel chooses.
 func parseName(domain, kind int, v6Only bool, sockaddr []byte) (n name, ok bool) {
 	if len(sockaddr) < 2 {
 		return name{}, false
@@ -101,7 +101,7 @@ func parsePath(p []byte) string {
 	return text
 }
 
-// makeAbsolute completes a path by the folder it is relative to.
+// makeAbsolute completes a path by the folder that it is relative to.
 func (n name) makeAbsolute(folder func() string) name {
 	if n.path != "" && n.path[0] != '@' && n.path[0] != '/' {
 		n.path = path.Join(folder(), n.path)
@@ -109,7 +109,7 @@ func (n name) makeAbsolute(folder func() string) name {
 	return n
 }
 
-// cleanPath is a path without the detours that every sandbox has: /var/run is a link to
+// cleanPath returns a path without the links that every sandbox has: /var/run is a link to
 // /run.
 func cleanPath(p string) string {
 	if p == "" || p[0] == '@' {
@@ -122,13 +122,12 @@ func cleanPath(p string) string {
 	return p
 }
 
-// matchName says how well t is what n asks for; 0: not at all. An address that was
-// written is better than a wildcard, and a wildcard of the same families better
-// than one of more or fewer.
+// matchName returns how well t is what n asks for; 0: not at all. A written address is better
+// than a wildcard. A wildcard of the same families is better than one of more or fewer.
 //
-// A wildcard target takes any address of its port: in a namespace with nothing but
-// lo it makes no difference which of them the service binds, and where clients come
-// from is not its decision. A specific one takes only itself.
+// A wildcard target takes any address of its port. In a namespace with nothing but lo it makes
+// no difference which address the service binds, and the service does not decide where its
+// clients come from. A target with an address takes only that address.
 func (t *Target) matchName(n name) int {
 	a := t.Address
 	four, six := a.Families()
@@ -157,7 +156,7 @@ func (t *Target) matchName(n name) int {
 	return 0
 }
 
-// findTarget is the index of the target that n gets; -1: none.
+// findTarget returns the index of the target that n gets; -1: none.
 func findTarget(targets []Target, n name) int {
 	index, most := -1, 0
 	for i := range targets {

@@ -55,9 +55,9 @@ var ours = sync.OnceValues(func() (IDs, error) {
 	return IDs{UID: os.Geteuid(), GID: os.Getegid(), Groups: groups}, os.NewSyscallError("getgroups", err)
 })
 
-// Do calls f with the ids of the process and without any capability. f makes system
-// calls of files and nothing else, on the thread that it is called on. The real and the effective ids stay
-// ours: nobody may signal or trace us for it, and a peer sees us, not the process.
+// Do calls f with the ids of the process and without any capability. f makes system calls of
+// files and nothing else, on the thread that it is called on. The real and the effective ids
+// stay ours: so the process may not signal or trace us, and a peer sees us, not the process.
 func (i IDs) Do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -83,7 +83,7 @@ func (i IDs) Do(f func() error) error {
 	return f()
 }
 
-// setIDs makes the thread's ids those of i; own is what they are.
+// setIDs gives the thread the ids of i; own are its present ones.
 func (i IDs) setIDs(own IDs) error {
 	if !slices.Equal(i.Groups, own.Groups) {
 		if err := setGroups(i.Groups); err != nil && (i.UID != own.UID || i.GID != own.GID) {
@@ -96,7 +96,7 @@ func (i IDs) setIDs(own IDs) error {
 	return setFileID(unix.SYS_SETFSUID, i.UID, own.UID)
 }
 
-// restoreIDs undoes assume. A thread with wrong ids is of no use to anybody.
+// restoreIDs undoes setIDs. A thread with wrong ids is of no use.
 func (own IDs) restoreIDs(from IDs, before [2]unix.CapUserData) {
 	err := setCapabilities(&before)
 	if err == nil {

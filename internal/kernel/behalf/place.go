@@ -17,8 +17,8 @@ import (
 	"activator/internal/process/vfork"
 )
 
-// Place is the user namespace and the pid namespace of a process, and its ids as it sees
-// them itself; and after See its files. Any goroutine may use it.
+// Place is the user namespace and the pid namespace of a process, and its ids as the process
+// sees them itself; after OpenRoot also its files. Any goroutine may use it.
 type Place struct {
 	user, pids int // user -1: ours
 	uid, gid   int
@@ -48,7 +48,7 @@ func OpenPlace(pid int) (*Place, error) {
 		fd   *int
 	}{{"user", &p.user}, {"pid", &p.pids}} {
 		if o.fd == &p.user && sharesNamespace(pid, "user") {
-			continue // nobody enters the one that it is in (EINVAL): a container of root's has it
+			continue // a process cannot enter the namespace that it is in (EINVAL): a container of root's has ours
 		}
 		path := fmt.Sprintf("/proc/%d/ns/%s", pid, o.name)
 		if *o.fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
@@ -59,7 +59,7 @@ func OpenPlace(pid int) (*Place, error) {
 	return p, nil
 }
 
-// Close closes what OpenPlace and See opened. Twice is fine.
+// Close closes what OpenPlace and OpenRoot opened. It may be called twice.
 func (p *Place) Close() {
 	for _, fd := range []*int{&p.user, &p.pids, &p.mounts, &p.root} {
 		if *fd >= 0 {
@@ -69,7 +69,7 @@ func (p *Place) Close() {
 	}
 }
 
-// findIDInside is the id by which a process knows one of ours: user_namespaces(7).
+// findIDInside returns the id by which a process knows one of our ids: user_namespaces(7).
 func findIDInside(pid int, file string, id int) (int, error) {
 	path := fmt.Sprintf("/proc/%d/%s", pid, file)
 	text, err := os.ReadFile(path)
@@ -90,8 +90,8 @@ func findIDInside(pid int, file string, id int) (int, error) {
 	return -1, fmt.Errorf("%s: %w: it does not have id %d", path, unix.EINVAL, id)
 }
 
-// Listen is listen(2) of a unix socket, in which the kernel keeps the ids of who calls:
-// they are the process's, and the pid is one of its namespace.
+// Listen is listen(2) of a unix socket. The kernel keeps the ids of the caller: they are the
+// process's, and the pid is one of its namespace.
 func (p *Place) Listen(fd, backlog int) error {
 	list, err := vfork.New()
 	if err != nil {
@@ -104,11 +104,11 @@ func (p *Place) Listen(fd, backlog int) error {
 // HasListener reports whether fd, a unix socket that is connected, is connected to a
 // socket on which a process of this place has called listen(2).
 //
-// Its user does not prove that, since the services of an ordinary user are all that user;
-// nor does the network namespace of the other end, which is that of fd itself (unix_stream_connect() in
-// net/unix/af_unix.c); nor does a pid as we see it, which may be that of another process
-// by now. But the kernel keeps the process itself, dead or alive, and tells its number to
-// those only in whose pid namespace it is, or was.
+// The user does not prove that: the services of an ordinary user are all that user. Nor does the
+// network namespace of the other end, which is that of fd itself (unix_stream_connect() in
+// net/unix/af_unix.c). Nor does a pid as we see it, which may be that of another process by now.
+// But the kernel keeps the process itself, dead or alive. It tells the pid only to processes in
+// whose pid namespace that process is, or was.
 func (p *Place) HasListener(fd int) (bool, error) {
 	list, err := vfork.New()
 	if err != nil {
@@ -122,18 +122,20 @@ func (p *Place) HasListener(fd int) (bool, error) {
 	return err == nil && binary.NativeEndian.Uint32(ucred.Bytes) != 0, err // struct ucred begins with the pid
 }
 
-// runInside has the call that add adds made by a process of the place. A child of ours enters the
-// namespaces and starts another one, since a process never changes its own pid namespace:
-// pid_namespaces(7). It does not wait for that one, which is a child of ours too (CLONE_PARENT).
+// runInside has a process of the place make the call that add adds. A child of ours enters the
+// namespaces and starts a second child, since a process never changes its own pid namespace:
+// pid_namespaces(7). It does not wait for the second one, which is a child of ours too
+// (CLONE_PARENT).
 //
-// The service's user cannot signal the first one, which keeps our ids and is seen by no process
-// of the place. The second one has the process's ids only as those that the kernel judges calls by:
-// as root its real user stays ours, and so nobody of the place may stop, kill or trace it without a
-// capability, kill(2), ptrace(2). An ordinary user's services are that user, and may. So neither is waited for
-// longer than limit (0: until the place ends, which kills what is in it), and both end with us.
+// The service's user cannot signal the first child, which keeps our ids and is seen by no process
+// of the place. The second child has the process's ids only as the effective ones. As root its
+// real user stays ours: so a process of the place needs a capability to stop, kill or trace it,
+// kill(2), ptrace(2). The services of an ordinary user have that user and need none. So we wait
+// for neither child longer than limit (0: until the place ends, which kills all in it), and both
+// end with us.
 //
-// They have a copy of our memory that nobody may look into who is not root of our own user
-// namespace (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
+// Both have a copy of our memory, which only root of our own user namespace may read
+// (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
 func (p *Place) runInside(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
 	step := func(name string) {
 		list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
@@ -178,16 +180,17 @@ func (p *Place) runInside(list *vfork.CallList, fd int, limit time.Duration, add
 	return nil
 }
 
-// addProtection adds what keeps the child's memory from others, and has it end with the thread that
-// waits for it. Both are undone when a process changes its ids, prctl(2).
+// addProtection adds the calls that keep the child's memory from others, and that have it end with
+// the thread that waits for it. Both are undone when a process changes its ids, prctl(2).
 func addProtection(list *vfork.CallList, step func(name string)) {
 	step("prctl")
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	list.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 }
 
-// addIdentity adds what gives the child the ids of the process as its effective ones, and no capability
-// but for low ports, in the place's user namespace, which has the process's own network and no other.
+// addIdentity adds the calls that give the child the ids of the process as its effective ones, and
+// one capability, for low ports. It holds in the place's user namespace, which has the process's
+// own network and no other.
 func (p *Place) addIdentity(list *vfork.CallList, step func(name string)) {
 	const same = ^uintptr(0)
 	step("setresgid")
@@ -203,13 +206,14 @@ func (p *Place) addIdentity(list *vfork.CallList, step func(name string)) {
 // errUnfinished is of a child that was killed.
 var errUnfinished = errors.New("a child that acts on behalf of a process was killed")
 
-// callTimeout is how long a child may take that waits for nobody: longer than a busy machine takes.
+// callTimeout is how long a call may take that waits for no other process: more than a busy machine
+// needs.
 var callTimeout = 10 * time.Second
 
 var openPidfd = unix.PidfdOpen // tests have it fail
 
-// startAndWait returns when both children have ended. The second one is known by what the kernel has
-// written there before it ran; nobody but us reaps it, so the number is not another one's.
+// startAndWait returns when both children have ended. The kernel has written the pid of the second
+// child to second before that child ran. Only we reap it, so the pid is not reused.
 func startAndWait(list *vfork.CallList, second vfork.Buffer, limit time.Duration) error {
 	if err := list.Finish(); err != nil {
 		return err

@@ -13,10 +13,9 @@ import (
 	"activator/internal/process/vfork"
 )
 
-// OpenRoot makes the files of the place those that the process sees, as they are now: a path is then
-// looked up in its root and from its working directory, and a node is made with its
-// umask. A working directory that it has from elsewhere, as an open folder, is taken for
-// the folder of that name in its root.
+// OpenRoot opens the root of the process. From then on a path is looked up in that root and from
+// the process's working directory, and a node is made with its umask. A working directory outside
+// of its root is taken for the folder of that name in its root.
 func (p *Place) OpenRoot(pid int) error {
 	status, err := proc.Status(pid)
 	if err != nil {
@@ -48,14 +47,14 @@ func (p *Place) OpenRoot(pid int) error {
 	return nil
 }
 
-// sharesNamespace reports whether a process has a namespace of ours.
+// sharesNamespace reports whether a process is in our namespace of a kind.
 func sharesNamespace(pid int, kind string) bool {
 	ours, err := os.Readlink("/proc/self/ns/" + kind)
 	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 	return err == nil && err2 == nil && ours == theirs
 }
 
-// addRoot adds what has the child see the files of the place.
+// addRoot adds the calls by which the child sees the files of the place.
 func (p *Place) addRoot(list *vfork.CallList, step func(name string)) {
 	if p.root < 0 {
 		return
@@ -72,8 +71,8 @@ func (p *Place) addRoot(list *vfork.CallList, step func(name string)) {
 }
 
 // Connect is connect(2) of a unix socket to an address that is looked up in the place's
-// root, with its ids: the peer sees them. The socket is shared: one that blocks has Connect wait,
-// until somebody shuts it down or the place ends.
+// root, with its ids: the peer sees them. The socket is shared: with one that blocks, Connect
+// waits until the socket is shut down or the place ends.
 func (p *Place) Connect(fd int, sockaddr []byte) error {
 	return p.callWithAddress(unix.SYS_CONNECT, fd, 0, sockaddr)
 }
