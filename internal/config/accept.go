@@ -6,7 +6,7 @@ import (
 	"activator/internal/spec"
 )
 
-// checkAccept reports what accept and handover = "stdio" cannot go together with.
+// checkAccept reports what does not fit accept or handover = "stdio".
 func (p *parsed) checkAccept() {
 	s := &p.service
 	stdio := s.Handover == spec.Stdio

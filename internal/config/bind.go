@@ -8,8 +8,8 @@ import (
 	"activator/internal/spec"
 )
 
-// checkTargets reports what the program cannot bind in place of what we listen at,
-// and fills in the targets that are not written: the same address.
+// checkTargets reports addresses that the program cannot bind in place of ours, and fills in the
+// targets that are not written: the same address.
 func (p *parsed) checkTargets() {
 	s := &p.service
 	if s.Handover == spec.Proxy {
@@ -47,7 +47,7 @@ func (p *parsed) checkTargets() {
 	}
 }
 
-// fillTarget has the program listen at the same address, where nothing else is written.
+// fillTarget makes the target the same address, where no other one is written.
 func fillTarget(s *spec.Socket) spec.Address {
 	if s.Target == (spec.Address{}) {
 		s.Target = s.Address
@@ -55,7 +55,7 @@ func fillTarget(s *spec.Socket) spec.Address {
 	return s.Target
 }
 
-// kindOf is what one socket can stand for another in.
+// kindOf returns a network: a socket can replace another one of the same.
 func kindOf(a spec.Address) spec.Network {
 	switch {
 	case a.IsTCP():
@@ -66,8 +66,8 @@ func kindOf(a spec.Address) spec.Network {
 	return a.Network
 }
 
-// checkWritable: a program removes the path before it binds it, and would remove
-// ours.
+// checkWritable reports a path in a writable folder: a program removes the path before it binds
+// it, and would remove ours.
 func (p *parsed) checkWritable(c claim) {
 	var folders []string
 	for _, m := range p.service.Sandbox.Writable {

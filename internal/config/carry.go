@@ -7,8 +7,8 @@ import (
 	"activator/internal/spec"
 )
 
-// checkCarried reports what cannot be carried to a program that listens in its own
-// network, and fills in the targets that are not written: the same address.
+// checkCarried reports addresses that cannot be carried to a program in its own network, and fills
+// in the targets that are not written: the same address.
 func (p *parsed) checkCarried() {
 	s := &p.service
 	refuse := func(what, cure string) {

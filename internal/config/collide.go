@@ -6,7 +6,7 @@ import (
 	"activator/internal/spec"
 )
 
-// claim is a socket of some file: what nobody else may have.
+// claim is a socket of some file, which no other socket may overlap.
 type claim struct {
 	place
 	file   *parsed
@@ -20,15 +20,14 @@ func (c claim) formatPlace(at int) string {
 	return fmt.Sprintf("%s:%d:%d", c.file.file, line, column)
 }
 
-// checkCollisions reports the addresses that two sockets of the files want, and the
-// paths that two of them would make.
+// checkCollisions reports addresses and paths that two sockets of the files would have.
 func checkCollisions(files []*parsed) {
 	type taker struct {
 		claim
 		options *spec.Options
 	}
-	ports := make(map[string][]taker) // who wants a port
-	paths := make(map[string]string)  // who makes a path, and names without one
+	ports := make(map[string][]taker) // by port
+	paths := make(map[string]string)  // by path or name: where it is written
 	for _, f := range files {
 		for i, c := range f.claims {
 			o := &f.service.Sockets[i].Options
@@ -60,8 +59,8 @@ func (p *parsed) takePath(paths map[string]string, path string, c claim, at int,
 	paths[path] = c.formatPlace(at)
 }
 
-// nameOf is the path of a, whatever kind of socket it is; abstract names and
-// ports of virtual machines are told apart by kind.
+// nameOf returns the path of a, for every kind of socket. Abstract names and ports of virtual
+// machines differ by kind.
 func nameOf(a spec.Address) string {
 	if node := a.Node(); node != "" {
 		return node
@@ -69,15 +68,10 @@ func nameOf(a spec.Address) string {
 	return a.String()
 }
 
-func portOf(a spec.Address) string {
-	if a.IsTCP() {
-		return fmt.Sprintf("tcp:%d", a.Port)
-	}
-	return fmt.Sprintf("udp:%d", a.Port)
-}
+func portOf(a spec.Address) string { return fmt.Sprintf("%d:%d", a.Type(), a.Port) }
 
-// explainOverlap says why the kernel cannot bind both of two addresses of one port;
-// "" when it can, or when that depends on the host. ip(7), ipv6(7), socket(7).
+// explainOverlap says why the kernel cannot bind both of two addresses of one port. It is "" if
+// the kernel can, or if that depends on the host. ip(7), ipv6(7), socket(7).
 func explainOverlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.Options) string {
 	if a == b {
 		return "is taken already"
@@ -98,15 +92,11 @@ func explainOverlap(a spec.Address, ao *spec.Options, b spec.Address, bo *spec.O
 	return ""
 }
 
-// takenFamilies are those that a certainly takes its port of.
+// takenFamilies returns the families of whose port a certainly takes.
 func takenFamilies(a spec.Address, o *spec.Options) (four, six bool) {
-	switch {
-	case a.IP.IsValid():
-		return a.IP.Is4(), a.IP.Is6()
-	case a.Network == spec.TCP4 || a.Network == spec.UDP4:
-		return true, false
-	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
-		return false, true
+	four, six = a.Families()
+	if four && six {
+		four = o.BindIPv6Only == "" || o.BindIPv6Only == "both"
 	}
-	return o.BindIPv6Only == "" || o.BindIPv6Only == "both", true
+	return four, six
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// Programs that are told their descriptors by other words than LISTEN_FDS find
-// them in exec and environment by three forms:
+// Some programs take the numbers of their descriptors from arguments or variables, not from
+// LISTEN_FDS. Three forms in exec and environment stand for them:
 //
 //	{fd:NAME}    the number of the first socket called NAME; {fd:NAME:1} of the second
 //	{fds}        all numbers, with blanks between them; {fds:;} with semicolons
@@ -28,11 +28,11 @@ const connectionName = "connection"
 // before the sockets are read.
 type passed struct {
 	names   []string // of the descriptors from firstFD on
-	unknown bool     // the sockets are not understood, which is said elsewhere
+	unknown bool     // the sockets have an error, which is reported elsewhere
 	why     string   // none is passed by number; "": they are
 }
 
-// readPassed finds out what the program of a file will be passed.
+// readPassed finds the descriptors that the program of a file will be passed.
 func (r *reading) readPassed(tables map[string][]*table) (p passed) {
 	for _, t := range tables["service"] {
 		if e := t.findEntry("handover"); e != nil && e.value.text != "fds" {
@@ -65,9 +65,8 @@ func (r *reading) readPassed(tables map[string][]*table) (p passed) {
 	return p
 }
 
-// parseForm finds the form that text begins with, behind its opening brace: the word
-// before a colon, what follows it, and the length with the closing brace. 0: it
-// is no form.
+// parseForm reads the form at the beginning of text, behind its opening brace: the name before a
+// colon, the rest behind it, and the length with the closing brace. 0: it is no form.
 func parseForm(text string) (word, rest string, length int) {
 	inside, _, closed := strings.Cut(text, "}")
 	word, rest, colon := strings.Cut(inside, ":")
@@ -79,8 +78,8 @@ func parseForm(text string) (word, rest string, length int) {
 	return "", "", 0
 }
 
-// expandBraces reads a run of opening braces that text begins with, and the form behind
-// them if there is one. It returns what they stand for and their length.
+// expandBraces reads the opening braces at the beginning of text, and the form behind them if
+// there is one. It returns what they stand for and their length.
 func (r *reading) expandBraces(text string) (string, int, error) {
 	run := len(text) - len(strings.TrimLeft(text, "{"))
 	word, rest, length := parseForm(text[run:])
@@ -94,7 +93,7 @@ func (r *reading) expandBraces(text string) (string, int, error) {
 	return value, 1 + length, err
 }
 
-// expandForm is the value of a form.
+// expandForm returns the value of a form.
 func (r *reading) expandForm(word, rest string) (string, error) {
 	p := r.passed
 	rest, err := r.expandFrom(len("{:")+len(word), rest)
@@ -123,7 +122,7 @@ func (r *reading) expandForm(word, rest string) (string, error) {
 	return strings.Join(numbers, rest), nil
 }
 
-// findNumber is that of the descriptor called NAME or NAME:INDEX.
+// findNumber returns the number of the descriptor called NAME or NAME:INDEX.
 func (p passed) findNumber(called string) (string, error) {
 	name, index, indexed := strings.Cut(called, ":")
 	skip, err := strconv.ParseUint(index, 10, 16)
@@ -157,7 +156,7 @@ func countSockets(n int) string {
 	return strconv.Itoa(n) + " sockets"
 }
 
-// expandProgram is expand, and the forms are put in too.
+// expandProgram is expandText that also replaces the forms.
 func (r *reading) expandProgram(text string) (string, error) { return r.expandForms(text, true) }
 
 // unexpandProgram is the inverse of expandProgram.
@@ -178,15 +177,5 @@ func unexpandProgram(s string) string {
 	return escapeText(b.String())
 }
 
-// argument is any text, of a program that may be told its descriptors in it.
-var argument = codec[string]{func(r *reading, v value) (string, bool) {
-	if v.kind != unstable.String {
-		r.addValueError(v, wrong("want a string", "is %s", v.kindName()))
-		return "", false
-	}
-	s, err := r.expandProgram(v.text)
-	if err != nil {
-		r.addValueError(v, err)
-	}
-	return s, err == nil
-}, func(s string) string { return quoteString(unexpandProgram(s)) }}
+// argument is any text that a program gets, with forms for its descriptors.
+var argument = stringOf("a string", (*reading).expandProgram, func(s string) string { return quoteString(unexpandProgram(s)) })

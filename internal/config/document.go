@@ -34,7 +34,7 @@ type table struct {
 	section int // the header below which dotted keys made it
 }
 
-// origin says who may add to a table: toml.io/en/v1.0.0#table.
+// origin says what may add to a table: toml.io/en/v1.0.0#table.
 type origin uint8
 
 const (
@@ -126,8 +126,8 @@ func (d *builder) addExpression(n *unstable.Node) {
 	}
 }
 
-// addHeader makes the table that a [header] or [[header]] opens. After a mistake the keys below
-// it still have somewhere to go, so that theirs are found too.
+// addHeader makes the table that a [header] or [[header]] opens. It makes one after a mistake too,
+// so that mistakes in the keys below are found.
 func (d *builder) addHeader(n *unstable.Node) {
 	keys := keysOf(n.Key())
 	path, last := keys[:len(keys)-1], keys[len(keys)-1]
@@ -209,8 +209,7 @@ func (d *builder) findValue(key *unstable.Node) int {
 	return at
 }
 
-// copyValue copies n, which the parser will use again; at is its place, where n
-// itself has none.
+// copyValue copies n, which the parser reuses. at is the place of the value if n has none.
 func (d *builder) copyValue(n *unstable.Node, at int) value {
 	v := value{kind: n.Kind, at: at, text: string(n.Data)}
 	switch n.Kind {
@@ -239,7 +238,7 @@ func keysOf(keys unstable.Iterator) []*unstable.Node {
 	return all
 }
 
-// kindName is the kind of a value for the user.
+// kindName names the kind of a value for the user.
 func (v value) kindName() string {
 	switch v.kind {
 	case unstable.String:
@@ -260,8 +259,8 @@ func (v value) kindName() string {
 	return "a date"
 }
 
-// offsetOf returns the place of the i-th byte of a string, as far as it can be
-// told: with escapes in it, that of the string.
+// offsetOf returns the place of the i-th byte of a string. With escapes in the string it is the
+// place of the string.
 func (v value) offsetOf(i int) int {
 	if len(v.raw) == len(v.text)+2 && v.raw[1:len(v.raw)-1] == v.text {
 		return v.at + 1 + i

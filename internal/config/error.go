@@ -25,7 +25,7 @@ type Error struct {
 // Errors are all that is wrong, by file and position; what has no line comes last in its file.
 type Errors []*Error
 
-// Error is a block of lines, each of which ends: it is printed as it is.
+// Error returns lines, each with its end: they are printed as they are.
 func (e Errors) Error() string {
 	var b strings.Builder
 	for _, one := range e {
@@ -44,16 +44,17 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
-// orNil is e as an error, in order: nil when there is none.
-func (e Errors) orNil() error {
+// OrNil returns e as an error, in the order of files and lines, each once; nil if there is none.
+func (e Errors) OrNil() error {
 	if len(e) == 0 {
 		return nil
 	}
 	line := func(one *Error) uint { return uint(one.Line) - 1 } // of none the largest
-	slices.SortStableFunc(e, func(a, b *Error) int {
+	sorted := slices.Clone(e)
+	slices.SortStableFunc(sorted, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(line(a), line(b)), cmp.Compare(a.Column, b.Column))
 	})
-	return e
+	return slices.CompactFunc(sorted, func(a, b *Error) bool { return *a == *b })
 }
 
 func (e *Error) formatPlace() string {
@@ -66,8 +67,8 @@ func (e *Error) formatPlace() string {
 	return fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Column)
 }
 
-// Error is the place and the reason, then the line with a caret below the
-// column, then the cure.
+// Error returns the place and the reason, then the line with a caret below the column, then the
+// cure.
 func (e *Error) Error() string {
 	text := e.formatPlace() + ": "
 	if e.Key != "" {
@@ -109,7 +110,7 @@ func (e *Error) excerptLine() (source, caret string) {
 		case r == '\t':
 			blank = r
 		case !unicode.IsPrint(r):
-			r = utf8.RuneError // a terminal would obey it
+			r = utf8.RuneError // a terminal would execute it
 		}
 		above.WriteRune(r)
 		if start+i < at {

@@ -121,7 +121,7 @@ func withAccept(s *spec.Service) string {
 	return ""
 }
 
-// ownStdout: the program's stdout is not its socket.
+// ownStdout is the condition that the program's stdout is not its socket.
 func ownStdout(s *spec.Service) string {
 	if s.Handover == spec.Stdio {
 		return "handover is \"stdio\", so it is the socket"
@@ -136,7 +136,7 @@ func withProxy(s *spec.Service) string {
 	return ""
 }
 
-// withConnections: the connections are made by us.
+// withConnections is the condition that we make or accept the connections.
 func withConnections(s *spec.Service) string {
 	if withProxy(s) == "" {
 		return ""
@@ -144,7 +144,7 @@ func withConnections(s *spec.Service) string {
 	return withAccept(s)
 }
 
-// without the container: the image and its options say it.
+// ownSandbox is the condition that there is no container, which has its own way.
 func ownSandbox(instead string) func(*spec.Service) string {
 	return func(s *spec.Service) string {
 		if s.Container != nil {
@@ -154,8 +154,8 @@ func ownSandbox(instead string) func(*spec.Service) string {
 	}
 }
 
-// ownNetwork: what the program inherits could not reach farther than what it may
-// open itself.
+// ownNetwork is the condition for a seal: with the host's network, inherited sockets reach no
+// farther than sockets that the program opens itself.
 func ownNetwork(s *spec.Service) string {
 	if s.Sandbox.Network == "host" {
 		return "network is \"host\", so there is nothing to seal"
@@ -163,7 +163,7 @@ func ownNetwork(s *spec.Service) string {
 	return ""
 }
 
-// noNetwork: with one, a container may make sockets of it.
+// noNetwork is the condition that the container has no network: with one, it may make sockets.
 func noNetwork(s *spec.Service) string {
 	if s.Sandbox.Network != "none" {
 		return "network is " + strconv.Quote(s.Sandbox.Network) + ", so they can be made"

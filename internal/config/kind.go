@@ -36,31 +36,40 @@ func quoteString(s string) string {
 	return b.String()
 }
 
-// plain is a kind that is written as a string without specifiers; want says
-// what it should be, as in `want a duration such as "30s"`.
-func plain[T any](want string, parse func(s string) (T, error), print func(T) string) codec[T] {
+// single is a kind of one value, of which parse says what is wrong.
+func single[T any](parse func(r *reading, v value) (T, error), print func(T) string) codec[T] {
 	return codec[T]{func(r *reading, v value) (T, bool) {
-		var none T
-		if v.kind != unstable.String {
-			r.addValueError(v, wrong("want "+want, "is %s", v.kindName()))
-			return none, false
-		}
-		got, err := parse(v.text)
+		got, err := parse(r, v)
 		if err != nil {
 			r.addValueError(v, err)
-			return none, false
 		}
-		return got, true
+		return got, err == nil
 	}, print}
 }
 
-var boolean = codec[bool]{func(r *reading, v value) (bool, bool) {
+// stringOf is a kind that is written as a string; want says what it should be, as in
+// `want a duration such as "30s"`.
+func stringOf[T any](want string, parse func(r *reading, s string) (T, error), print func(T) string) codec[T] {
+	return single(func(r *reading, v value) (T, error) {
+		if v.kind != unstable.String {
+			var none T
+			return none, wrong("want "+want, "is %s", v.kindName())
+		}
+		return parse(r, v.text)
+	}, print)
+}
+
+// plain is a kind that is written as a string without specifiers.
+func plain[T any](want string, parse func(s string) (T, error), print func(T) string) codec[T] {
+	return stringOf(want, func(_ *reading, s string) (T, error) { return parse(s) }, print)
+}
+
+var boolean = single(func(_ *reading, v value) (bool, error) {
 	if v.kind != unstable.Bool {
-		r.addValueError(v, wrong("want true or false", "is %s", v.kindName()))
-		return false, false
+		return false, wrong("want true or false", "is %s", v.kindName())
 	}
-	return v.text == "true", true
-}, strconv.FormatBool}
+	return v.text == "true", nil
+}, strconv.FormatBool)
 
 // inverted is a boolean that is kept as its opposite.
 var inverted = codec[bool]{func(r *reading, v value) (bool, bool) {
@@ -111,16 +120,13 @@ func parseInteger(v value) (int64, error) {
 
 // number is an integer from least to most.
 func number[T int | uint32](least, most int64) codec[T] {
-	return codec[T]{func(r *reading, v value) (T, bool) {
+	return single(func(_ *reading, v value) (T, error) {
 		n, err := parseInteger(v)
 		if err == nil && (n < least || n > most) {
 			err = wrong("", "%d is out of range, %d to %d", n, least, most)
 		}
-		if err != nil {
-			r.addValueError(v, err)
-		}
-		return T(n), err == nil
-	}, func(n T) string { return fmt.Sprint(n) }}
+		return T(n), err
+	}, func(n T) string { return fmt.Sprint(n) })
 }
 
 // parseSize reads bytes with K, M or G, which are powers of 1024, behind them.
@@ -142,7 +148,7 @@ func parseSize(s string) (uint64, error) {
 }
 
 // size is a number of bytes that fits an int of the kernel.
-var size = codec[int]{func(r *reading, v value) (int, bool) {
+var size = single(func(_ *reading, v value) (int, error) {
 	var n uint64
 	var err error
 	if v.kind == unstable.String {
@@ -157,11 +163,8 @@ var size = codec[int]{func(r *reading, v value) (int, bool) {
 	if err == nil && (n < 1 || n > 1<<31-1) {
 		err = wrong("", "%s is out of range, 1 byte to 2147483647", v.raw)
 	}
-	if err != nil {
-		r.addValueError(v, err)
-	}
-	return int(n), err == nil
-}, func(n int) string { return strconv.Itoa(n) }}
+	return int(n), err
+}, strconv.Itoa)
 
 // longest bounds durations: sums and multiples of them stay durations.
 const longest = 8760 * time.Hour
@@ -225,7 +228,7 @@ func seconds(most time.Duration) codec[time.Duration] {
 }
 
 // mode is the permission bits of a file.
-var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
+var mode = single(func(_ *reading, v value) (fs.FileMode, error) {
 	const want = `want octal digits: "0660" or 0o660`
 	digits, octal := v.text, v.kind == unstable.String
 	if v.kind == unstable.Integer {
@@ -242,13 +245,10 @@ var mode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 	case n > 0o777:
 		err = wrong("", "%s has more than the permission bits, 0777", v.raw)
 	}
-	if err != nil {
-		r.addValueError(v, err)
-	}
-	return fs.FileMode(n), err == nil
-}, func(m fs.FileMode) string { return fmt.Sprintf(`"%04o"`, uint32(m)) }}
+	return fs.FileMode(n), err
+}, func(m fs.FileMode) string { return fmt.Sprintf(`"%04o"`, uint32(m)) })
 
-// folderMode is that of a folder that somebody may enter.
+// folderMode is the mode of a folder that some user may enter.
 var folderMode = codec[fs.FileMode]{func(r *reading, v value) (fs.FileMode, bool) {
 	m, ok := mode.read(r, v)
 	if ok && m == 0 {
@@ -274,22 +274,16 @@ var signals = []struct {
 const firstRealTime, lastSignal = 34, 64 // as the C library counts, signal(7)
 
 // signal is written TERM, SIGTERM or 15; RTMIN+n is a number too.
-var signal = codec[syscall.Signal]{func(r *reading, v value) (syscall.Signal, bool) {
-	s, err := parseSignal(v)
-	if err != nil {
-		r.addValueError(v, err)
-	}
-	return s, err == nil
-}, func(s syscall.Signal) string {
+var signal = single(parseSignal, func(s syscall.Signal) string {
 	for _, known := range signals {
 		if s == known.number {
 			return quoteString(known.name)
 		}
 	}
 	return strconv.Itoa(int(s))
-}}
+})
 
-func parseSignal(v value) (syscall.Signal, error) {
+func parseSignal(_ *reading, v value) (syscall.Signal, error) {
 	const want = `want a signal such as "TERM", "SIGTERM" or 15`
 	if v.kind != unstable.String && v.kind != unstable.Integer {
 		return 0, wrong(want, "is %s", v.kindName())
@@ -310,9 +304,5 @@ func parseSignal(v value) (syscall.Signal, error) {
 	if err == nil && n >= firstRealTime && n <= lastSignal {
 		return syscall.Signal(n), nil
 	}
-	cure := suggestWord(name, words)
-	if cure == "" {
-		cure = want
-	}
-	return 0, wrong(cure, "%s is no signal that ends a process", v.raw)
+	return 0, wrong(cmp.Or(suggestWord(name, words), want), "%s is no signal that ends a process", v.raw)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,10 +146,7 @@ var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) 
 	for _, e := range v.table.entries {
 		if !slices.Contains(resources, e.name) {
 			cure := suggestWord(strings.TrimPrefix(strings.ToLower(e.name), "rlimit_"), resources)
-			if cure == "" {
-				cure = "there are " + strings.Join(resources, ", ")
-			}
-			r.addError(e.at, r.key+"."+e.name, "unknown limit", cure)
+			r.addError(e.at, r.key+"."+e.name, "unknown limit", cmp.Or(cure, "there are "+strings.Join(resources, ", ")))
 			continue
 		}
 		soft, hard, err := parseLimit(e.value)

@@ -42,7 +42,7 @@ func Load(paths []string, env Env) ([]Source, error) {
 		errs = append(errs, p.errs...)
 		sources[i] = Source{p.service, p}
 	}
-	if err := errs.orNil(); err != nil {
+	if err := errs.OrNil(); err != nil {
 		return nil, err
 	}
 	return sources, nil
@@ -109,7 +109,7 @@ func expandFolder(path string) (files []string, errs Errors) {
 }
 
 func readFile(path string) ([]byte, error) {
-	// Not waiting for somebody to write into a FIFO: a reload must not hang.
+	// A FIFO without a writer must not hold up a reload.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

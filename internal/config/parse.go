@@ -11,7 +11,7 @@ import (
 	"activator/internal/spec"
 )
 
-// parsed is a file that was read: as much of it as could be understood.
+// parsed is a file that was read, as far as it could be understood.
 type parsed struct {
 	*reading
 	service spec.Service
@@ -24,7 +24,7 @@ func parseFile(name string, text []byte, env Env) *parsed {
 		path = filepath.Join(env.Dir, path)
 	}
 	if rest, marked := bytes.CutPrefix(text, []byte("\ufeff")); marked {
-		text = append([]byte("   "), rest...) // a byte order mark, which editors hide; places stay right
+		text = append([]byte("   "), rest...) // instead of the byte order mark, so that places stay right
 	}
 	r := &reading{
 		file: name, dir: filepath.Dir(path), name: strings.TrimSuffix(filepath.Base(path), ".toml"),
@@ -36,7 +36,7 @@ func parseFile(name string, text []byte, env Env) *parsed {
 	}
 	top, whole := r.parseDocument()
 	if !whole {
-		return p // what is missing may stand in the rest
+		return p // missing keys may stand in the rest
 	}
 	tables := r.readTables(top)
 	p.passed = p.readPassed(tables)
@@ -50,8 +50,8 @@ func parseFile(name string, text []byte, env Env) *parsed {
 	return p
 }
 
-// checkName holds a service's name against what it becomes: a name in
-// LISTEN_FDNAMES, a host name, a part of paths and of a container's name.
+// checkName checks a service's name. It becomes a name in LISTEN_FDNAMES, a host name, and a part
+// of paths and of a container's name.
 func checkName(name string) error {
 	odd := func(c rune) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.@", c)
@@ -71,24 +71,21 @@ func (p *parsed) readService(tables map[string][]*table) {
 		s.Container = new(spec.Container)
 		setDefaults(containerKeys(), s)
 	}
-	for _, part := range []struct {
+	parts := []struct {
 		name string
 		keys []field[spec.Service]
-	}{{"service", serviceKeys()}, {"sandbox", sandboxKeys()}, {"container", containerKeys()}} {
+	}{{"service", serviceKeys()}, {"sandbox", sandboxKeys()}, {"container", containerKeys()}}
+	for _, part := range parts {
 		for _, t := range tables[part.name] {
 			for key, v := range fillSection(p.reading, part.name, part.keys, t, s) {
 				p.given[part.name+"."+key] = v
 			}
 		}
 	}
-	for _, t := range tables["service"] {
-		checkMeaning(p.reading, "service", serviceKeys(), t, s)
-	}
-	for _, t := range tables["sandbox"] {
-		checkMeaning(p.reading, "sandbox", sandboxKeys(), t, s)
-	}
-	for _, t := range tables["container"] {
-		checkMeaning(p.reading, "container", containerKeys(), t, s)
+	for _, part := range parts {
+		for _, t := range tables[part.name] {
+			checkMeaning(p.reading, part.name, part.keys, t, s)
+		}
 	}
 	if s.Sandbox.Network == "host" {
 		s.Seal = "off"
@@ -114,7 +111,7 @@ func (p *parsed) readSockets(tables []*table) {
 			p.addError(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
 		}
 		if len(g.listen) == 0 {
-			continue // what fits it cannot be told
+			continue // without addresses no key can be checked
 		}
 		checkMeaning(p.reading, "socket", socketKeys(), t, &g)
 		p.checkGroup(&g, given)
@@ -133,7 +130,7 @@ func (p *parsed) readSockets(tables []*table) {
 	}
 }
 
-// makeSocket is one address of the group with those options that fit it.
+// makeSocket returns one address of the group with the options that fit it.
 func (g *group) makeSocket(a place) spec.Socket {
 	one := group{listen: []place{a}, Socket: g.Socket}
 	one.Address = a.Address
@@ -146,7 +143,7 @@ func (g *group) makeSocket(a place) spec.Socket {
 	return one.Socket
 }
 
-// checkGroup reports what options of one [[socket]] mean together.
+// checkGroup reports options of one [[socket]] that do not fit together.
 func (p *parsed) checkGroup(g *group, given map[string]value) {
 	if v, ok := given["target"]; ok && p.service.Inherits() {
 		p.addError(v.at, "socket.target", `has no meaning here: it is for handover = "bind" and "proxy"`, "")
@@ -168,7 +165,7 @@ func (p *parsed) checkGroup(g *group, given map[string]value) {
 	}
 }
 
-// checkTables reports what keys of different tables mean together.
+// checkTables reports keys of different tables that do not fit together.
 func (p *parsed) checkTables() {
 	s := &p.service
 	if v, ok := p.given["service.restart_delay"]; ok && s.RestartDelay > s.RestartMaxDelay {
@@ -188,7 +185,7 @@ func (p *parsed) checkTables() {
 	p.checkAccept()
 }
 
-// checkProgram finds what there is to start, and makes its path absolute.
+// checkProgram checks the program, and makes its path absolute.
 func (p *parsed) checkProgram() {
 	s := &p.service
 	v, given := p.given["service.exec"]
@@ -232,29 +229,21 @@ func (p *parsed) checkProgram() {
 
 // checkMounts finds two mounts on one place.
 func (p *parsed) checkMounts() {
-	type mounted struct {
-		key    string
-		inside string
-	}
-	var all []mounted
-	sandbox := &p.service.Sandbox
-	for _, m := range sandbox.ReadOnly {
-		all = append(all, mounted{"read_only", m.Inside})
-	}
-	for _, m := range sandbox.Writable {
-		all = append(all, mounted{"writable", m.Inside})
-	}
-	for _, path := range sandbox.Tmpfs {
-		all = append(all, mounted{"tmpfs", path})
-	}
-	seen, index := make(map[string]bool), make(map[string]int)
-	for _, m := range all {
-		items := p.given["sandbox."+m.key].items
-		i := index[m.key]
-		index[m.key]++
-		if seen[m.inside] && m.inside != "" && i < len(items) {
-			p.addError(items[i].at, "sandbox."+m.key, "a second mount on "+m.inside, "")
+	seen := make(map[string]bool)
+	add := func(key string, i int, inside string) {
+		items := p.given[key].items
+		if seen[inside] && inside != "" && i < len(items) {
+			p.addError(items[i].at, key, "a second mount on "+inside, "")
 		}
-		seen[m.inside] = true
+		seen[inside] = true
+	}
+	for i, m := range p.service.Sandbox.ReadOnly {
+		add("sandbox.read_only", i, m.Inside)
+	}
+	for i, m := range p.service.Sandbox.Writable {
+		add("sandbox.writable", i, m.Inside)
+	}
+	for i, path := range p.service.Sandbox.Tmpfs {
+		add("sandbox.tmpfs", i, path)
 	}
 }

@@ -17,21 +17,13 @@ import (
 // expanded is a kind that is written as a string with specifiers in it; parse
 // sees what they stand for.
 func expanded[T any](want string, parse func(r *reading, s string) (T, error), print func(T) string) codec[T] {
-	return codec[T]{func(r *reading, v value) (T, bool) {
-		var got T
-		if v.kind != unstable.String {
-			r.addValueError(v, wrong("want "+want, "is %s", v.kindName()))
-			return got, false
-		}
-		s, err := r.expandText(v.text)
+	return stringOf(want, func(r *reading, written string) (got T, err error) {
+		s, err := r.expandText(written)
 		if err == nil {
 			got, err = parse(r, s)
 		}
-		if err != nil {
-			r.addValueError(v, err)
-		}
-		return got, err == nil
-	}, print}
+		return got, err
+	}, print)
 }
 
 func printText(s string) string { return quoteString(escapeText(s)) }
@@ -221,16 +213,11 @@ type place struct {
 // address is one address. Specifiers are those of a path: in "[fe80::1%eth0]"
 // the percent sign is part of the address.
 var address = codec[place]{func(r *reading, v value) (place, bool) {
-	if v.kind != unstable.String {
-		r.addValueError(v, wrong(`want an address such as "tcp://127.0.0.1:3000"`, "is %s", v.kindName()))
-		return place{}, false
-	}
-	a, err := r.parseAddress(v.text)
-	if err != nil {
-		r.addValueError(v, err)
-	}
-	return place{a, v.at}, err == nil
+	a, ok := plainAddress.read(r, v)
+	return place{a, v.at}, ok
 }, func(p place) string { return printAddress(p.Address) }}
+
+var plainAddress = stringOf(`an address such as "tcp://127.0.0.1:3000"`, (*reading).parseAddress, printAddress)
 
 func printAddress(a spec.Address) string {
 	if a.Path != "" {
@@ -264,11 +251,9 @@ func (r *reading) parseAddress(s string) (spec.Address, error) {
 }
 
 // target is the address that the program itself binds.
-var target = codec[spec.Address]{func(r *reading, v value) (spec.Address, bool) {
-	if _, path, _ := strings.Cut(v.text, "://"); v.kind == unstable.String && strings.HasPrefix(path, ".") {
-		r.addValueError(v, wrong("write the whole path", "is a path inside, which has nothing to be relative to"))
-		return spec.Address{}, false
+var target = stringOf(`an address such as "tcp://127.0.0.1:3000"`, func(r *reading, s string) (spec.Address, error) {
+	if _, path, _ := strings.Cut(s, "://"); strings.HasPrefix(path, ".") {
+		return spec.Address{}, wrong("write the whole path", "is a path inside, which has nothing to be relative to")
 	}
-	p, ok := address.read(r, v)
-	return p.Address, ok
-}, printAddress}
+	return r.parseAddress(s)
+}, printAddress)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,20 +34,20 @@ func (r *reading) addError(at int, key, text, cure string) {
 	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: column, Key: key, Text: text, Cure: cure, Source: source})
 }
 
-// addFileError adds an error of the file as a whole.
+// addFileError adds an error about the file as a whole.
 func (r *reading) addFileError(key, text, cure string) {
 	r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
 }
 
-// isMisspelt reports whether one of errs is an unknown key or table by which this one seems
-// to be meant: it is then not reported as missing too.
+// isMisspelt reports whether one of errs is an unknown key or table for which name is suggested:
+// then name is not reported as missing too.
 func isMisspelt(errs Errors, name string) bool {
 	return slices.ContainsFunc(errs, func(e *Error) bool {
 		return strings.HasPrefix(e.Text, "unknown ") && strings.Contains(e.Cure, strconv.Quote(name))
 	})
 }
 
-// mistake is an error of a value that does not know yet where it stands.
+// mistake is an error of a value, without its place in the file.
 type mistake struct {
 	at   int // byte within the string
 	text string
@@ -59,7 +60,7 @@ func wrong(cure, format string, args ...any) error {
 	return &mistake{text: fmt.Sprintf(format, args...), cure: cure}
 }
 
-// addValueError reports what is wrong with v, the value of the key being read.
+// addValueError adds an error of v, the value of the key that is being read.
 func (r *reading) addValueError(v value, err error) {
 	var m *mistake
 	if !errors.As(err, &m) {
@@ -112,8 +113,7 @@ func key[S, T any](name string, kind codec[T], at func(*S) *T, std T) field[S] {
 	}
 }
 
-// without says what holds without the key, when its default is no value that
-// could be written.
+// without says what holds without the key, if its default cannot be written as a value.
 func (f field[S]) without(what string) field[S] {
 	f.unset = what
 	return f
@@ -145,7 +145,7 @@ func (f *field[S]) explainIdle(s *S) string {
 	return ""
 }
 
-// isAbsent reports whether s is what it is since nothing was written.
+// isAbsent reports whether s has what holds without the key.
 func (f *field[S]) isAbsent(s *S) bool { return f.unset != "" && f.normal(s) }
 
 // fillSection reads the entries of t into s, which has its defaults already, and
@@ -165,7 +165,7 @@ func fillSection[S any](r *reading, section string, keys []field[S], t *table, s
 	return given
 }
 
-// checkMeaning reports the keys that were given and have no meaning in s.
+// checkMeaning reports the given keys that have no meaning in s.
 func checkMeaning[S any](r *reading, section string, keys []field[S], t *table, s *S) {
 	for i := range keys {
 		e := t.findEntry(keys[i].key)
@@ -218,7 +218,7 @@ func (s section) formatHeader() string {
 	return "[" + s.name + "]"
 }
 
-// keyCure says what may have been meant by an unknown key; of is "" at the top.
+// keyCure suggests a known key for an unknown one; of is "" at the top.
 func keyCure(of, written string) string {
 	written = snakeCase(written)
 	if known, ok := unitFile[written]; ok {
@@ -241,7 +241,7 @@ func keyCure(of, written string) string {
 	return suggestWord(written, own)
 }
 
-// readTables reads the tables of a file: those that have the right form.
+// readTables returns the tables of a file that have the right form.
 func (r *reading) readTables(t *table) map[string][]*table {
 	found := make(map[string][]*table)
 	for _, e := range t.entries {
@@ -264,7 +264,7 @@ func (r *reading) readTables(t *table) map[string][]*table {
 	return found
 }
 
-// listTables are those of a table or of a list of tables; nil of anything else.
+// listTables returns a table, or the tables of a list; nil for any other value.
 func (v value) listTables() []*table {
 	if v.table != nil {
 		return []*table{v.table}
@@ -290,8 +290,5 @@ func (r *reading) unknownTable(e *entry) {
 		what = "unknown table"
 		cure = suggestWord(strings.ToLower(e.name), headers)
 	}
-	if cure == "" {
-		cure = "there are [[socket]], [service], [sandbox] and [container]"
-	}
-	r.addError(e.at, e.name, what, cure)
+	r.addError(e.at, e.name, what, cmp.Or(cure, "there are [[socket]], [service], [sandbox] and [container]"))
 }

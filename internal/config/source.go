@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"slices"
 
 	"activator/internal/spec"
 )
@@ -12,9 +13,9 @@ type Source struct {
 	from    *parsed
 }
 
-// WithoutSockets returns the source without the sockets that absent holds for, and those. It is
-// whole where none would be left, and where its words have the numbers of descriptors,
-// which would then be others.
+// WithoutSockets returns the source without the sockets for which absent is true, and these
+// sockets. It takes none away if none would be left, or if the program is told the numbers of its
+// descriptors, which would change.
 func (s Source) WithoutSockets(absent func(spec.Socket) bool) (Source, []spec.Socket) {
 	left := s
 	from := *s.from
@@ -43,8 +44,8 @@ type Place struct {
 	Name   string // of a table: the entry; "": the table
 }
 
-// Error is what is wrong with what stands at a place. A key that is not written has
-// no line: its default is what is wrong.
+// Error returns an error about a place. A key that is not written has no line: its default is
+// wrong.
 func (s Source) Error(p Place, text, cure string) *Error {
 	r := s.from.reading
 	v, given := s.findValue(p)
@@ -77,31 +78,11 @@ func (s Source) findValue(p Place) (value, bool) {
 	return v, given
 }
 
-// OrNil is e as an error, in the order of files and lines, each once; nil when there
-// is none.
-func (e Errors) OrNil() error {
-	seen := make(map[string]bool, len(e))
-	var once Errors
-	for _, one := range e {
-		if text := one.Error(); !seen[text] {
-			seen[text] = true
-			once = append(once, one)
-		}
-	}
-	return once.orNil()
-}
-
-// IsCurable reports whether err is an [Errors] of which something could be cured in
-// a file.
+// IsCurable reports whether err is an [Errors], one of which can be cured in a file.
 func IsCurable(err error) bool {
 	var all Errors
 	if !errors.As(err, &all) {
 		return false
 	}
-	for _, one := range all {
-		if !one.Host {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(one *Error) bool { return !one.Host })
 }

@@ -70,10 +70,10 @@ var specifiers = map[byte]struct {
 	'G': {"the group's number", func(r *reading) string { return strconv.Itoa(r.env.GID) }},
 }
 
-// expandText puts in what the specifiers in text stand for. Its errors are mistakes.
+// expandText replaces the specifiers in text. Its errors are mistakes.
 func (r *reading) expandText(text string) (string, error) { return r.expandForms(text, false) }
 
-// expandForms is expand, of the forms of dialect.go too if those have a meaning.
+// expandForms is expandText that also replaces the forms of dialect.go, if forms is true.
 func (r *reading) expandForms(text string, forms bool) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -117,7 +117,7 @@ func (r *reading) expandFrom(start int, text string) (string, error) {
 	return s, shiftMistake(err, start)
 }
 
-// shiftMistake is an error in a part of a text that begins at start.
+// shiftMistake moves the place of a mistake in a part of a text that begins at start.
 func shiftMistake(err error, start int) error {
 	var m *mistake
 	if errors.As(err, &m) {
@@ -126,5 +126,5 @@ func shiftMistake(err error, start int) error {
 	return err
 }
 
-// escapeText is the inverse: text that expands to s.
+// escapeText is the inverse of expandText.
 func escapeText(s string) string { return strings.ReplaceAll(s, "%", "%%") }

@@ -21,8 +21,8 @@ func suggestWord(written string, words []string) string {
 	return fmt.Sprintf("did you mean %q?", best)
 }
 
-// editDistance is how many letters have to be put in, left out, changed or swapped
-// with their neighbour to make b of a.
+// editDistance is how many letters have to be added, removed, changed or swapped with the next one
+// to make b of a.
 func editDistance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64

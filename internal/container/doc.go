@@ -4,7 +4,7 @@
 //
 //	engine, err := container.Resolve(ctx, spec)  // for process, Spec.Engine: image there, and the name free?
 //
-// The container is in the user's own store, by the service's name and with a label of
-// ours: an ordinary one, which `podman ps`, `logs`, `exec` and `stop` know. What bears
-// our label and was left behind is replaced, anybody else's is left alone.
+// The container is an ordinary one in the user's own store, with the service's name and a label
+// of ours: `podman ps`, `logs`, `exec` and `stop` know it. A container with our label that was
+// left behind is replaced. Any other one is left alone.
 package container

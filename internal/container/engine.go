@@ -14,8 +14,8 @@ import (
 	"activator/internal/spec"
 )
 
-// Engine runs the containers of one service, one after the other. It is what package
-// process starts in place of a program.
+// Engine runs the containers of one service, one after the other. Package process starts it in
+// place of a program.
 type Engine struct {
 	of service
 
@@ -24,10 +24,10 @@ type Engine struct {
 	folder string // of the start that is under way, for its sources; "": none
 }
 
-// clearTimeout bounds what is done after a container's end.
+// clearTimeout bounds the clean-up after a container's end.
 const clearTimeout = 30 * time.Second
 
-// Clear takes away what was left behind, if anything was.
+// Clear removes the container that was left behind, if there is one.
 func (e *Engine) Clear(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -39,8 +39,8 @@ func (e *Engine) Clear(ctx context.Context) error {
 	return err
 }
 
-// Prepare is Clear, and returns the process whose user and mount namespaces the engine
-// has; nil for root's.
+// Prepare clears, and returns the process whose user and mount namespaces the engine enters; nil
+// for root's.
 func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 	if err := e.Clear(ctx); err != nil {
 		return nil, err
@@ -54,30 +54,30 @@ func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 	return pauseProcess(ctx, e.of.Container.Engine)
 }
 
-// Command is the engine's command line, and what it is put behind.
+// Command returns the engine's command line and its restrictions.
 func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 	s := e.of
-	walls := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
+	behind := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
 	if err := s.checkOptions(); err != nil {
-		return nil, walls, err
+		return nil, behind, err
 	}
 	var err error
-	if walls.Sources, err = s.listSources(); err != nil {
-		return nil, walls, err
+	if behind.Sources, err = s.listSources(); err != nil {
+		return nil, behind, err
 	}
-	if len(walls.Sources) > 0 {
-		if walls.Folder, err = os.MkdirTemp("", "activator-sources-"); err != nil {
-			return nil, walls, err
+	if len(behind.Sources) > 0 {
+		if behind.Folder, err = os.MkdirTemp("", "activator-sources-"); err != nil {
+			return nil, behind, err
 		}
 		e.mu.Lock()
-		e.folder = walls.Folder
+		e.folder = behind.Folder
 		e.mu.Unlock()
 	}
-	argv := append([]string{s.Container.Engine}, s.runOptions(walls)...)
+	argv := append([]string{s.Container.Engine}, s.runOptions(behind)...)
 	for _, resource := range s.unsetLimits() {
 		l, err := ownLimit(resource)
 		if err != nil {
-			return nil, walls, err
+			return nil, behind, err
 		}
 		argv = append(argv, l)
 	}
@@ -85,13 +85,13 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 		argv = append(argv, "--volume="+notify+":"+NotifyPath+":rw", "--env=NOTIFY_SOCKET="+NotifyPath)
 	}
 	argv = append(argv, s.Container.Options...)
-	return append(argv, s.imageAndCommand()...), walls, nil
+	return append(argv, s.imageAndCommand()...), behind, nil
 }
 
-// NotifyPath is where the socket that it reports to stands in a container.
+// NotifyPath is the path, in a container, of the socket that it reports to.
 const NotifyPath = "/run/.notify"
 
-// Ended cleans up, where the engine has not done so itself.
+// Ended cleans up if the engine has not done so itself.
 func (e *Engine) Ended(inOrder bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -107,25 +107,25 @@ func (e *Engine) Ended(inOrder bool) {
 	e.left = !inOrder
 }
 
-// isHybrid reports whether the host has controllers in both versions of control
-// groups: crun refuses it. Where that is so the engine is shown one of them.
+// isHybrid reports whether the host has controllers in both versions of control groups. crun
+// refuses that, so the engine is then shown only one version.
 func isHybrid() bool {
 	var kind unix.Statfs_t
 	return unix.Statfs("/sys/fs/cgroup/unified", &kind) == nil && kind.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// HasCgroups reports whether a container can have a control group of its own. On a hybrid
-// host it has none; and for one crun raises RLIMIT_MEMLOCK, which root without
-// CAP_SYS_RESOURCE may not (EPERM).
+// HasCgroups reports whether a container can have a control group of its own. On a hybrid host it
+// has none. For a group crun raises RLIMIT_MEMLOCK, which root without CAP_SYS_RESOURCE may not
+// (EPERM).
 func HasCgroups() bool {
 	return !isHybrid() && (os.Geteuid() != 0 || access.Holds(unix.CAP_SYS_RESOURCE))
 }
 
-// mostProcesses is what podman 4 lowers its own limit of processes to, which it then cannot
-// give a container more than.
+// mostProcesses is the limit of processes that podman 4 sets for itself. It cannot give a container
+// more.
 const mostProcesses = 32 << 10
 
-// ownLimit is a limit as it is here.
+// ownLimit returns the option for a limit as the activator has it.
 func ownLimit(resource string) (string, error) {
 	number := map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC}
 	var l unix.Rlimit

@@ -14,7 +14,7 @@ import (
 // idRange is a line of /etc/subuid or /etc/subgid without the user, subuid(5).
 type idRange struct{ first, count int }
 
-// readSubordinateIDs returns the ids that newuidmap(1) maps for a user, or its sibling.
+// readSubordinateIDs returns the ids that newuidmap(1) or newgidmap(1) maps for a user.
 func readSubordinateIDs(path string, uid int) ([]idRange, error) {
 	name := strconv.Itoa(uid)
 	if u, err := user.LookupId(name); err == nil {
@@ -37,7 +37,7 @@ func readSubordinateIDs(path string, uid int) ([]idRange, error) {
 	return ranges, nil
 }
 
-// parseRanges reads the ranges of a user, who is written as name or number.
+// parseRanges reads the ranges of a user, which is written as name or number.
 func parseRanges(r io.Reader, name, number string) ([]idRange, error) {
 	var ranges []idRange
 	lines := bufio.NewScanner(r)

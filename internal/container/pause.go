@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pauseProcess opens the process that keeps a user's namespaces: all that he does with
-// podman enters them, and a container in others would be out of reach of `podman exec`. Where
-// there is none yet it is made, as the first command of his would. The caller closes it.
+// pauseProcess opens the process that keeps a user's namespaces. Every podman command of the user
+// enters them, and `podman exec` cannot reach a container in others. If there is no such process
+// yet, it is made, as the user's first command would make it. The caller closes it.
 func pauseProcess(ctx context.Context, engine string) (*os.File, error) {
 	if process := openPause(); process != nil {
 		return process, nil
@@ -27,7 +27,7 @@ func pauseProcess(ctx context.Context, engine string) (*os.File, error) {
 	return nil, fmt.Errorf("container: %s keeps no namespaces for this user: %s names no process of that kind; is tmp_dir set in containers.conf?", engine, strings.Join(pausePaths(), " or "))
 }
 
-// openPause is nil when there is none.
+// openPause returns nil if there is no pause process.
 func openPause() *os.File {
 	for _, path := range pausePaths() {
 		text, err := os.ReadFile(path)
@@ -42,7 +42,7 @@ func openPause() *os.File {
 		if err != nil {
 			continue
 		}
-		// The number may be somebody else's by now; looked at after it has been opened.
+		// The number may belong to another process by now: look at it after it has been opened.
 		if keepsNamespaces(pid) && unix.PidfdSendSignal(pidfd, 0, nil, 0) == nil {
 			return os.NewFile(uintptr(pidfd), "pause process")
 		}
@@ -51,8 +51,8 @@ func openPause() *os.File {
 	return nil
 }
 
-// keepsNamespaces reports whether a process has a user namespace that is ours, and is
-// not our own.
+// keepsNamespaces reports whether a process is in a user namespace that our user owns, and that we
+// are not in.
 func keepsNamespaces(pid int) bool {
 	const ownerUID = 0xb704 // NS_GET_OWNER_UID, ioctl_ns(2)
 	var its, own unix.Stat_t
@@ -68,7 +68,7 @@ func keepsNamespaces(pid int) bool {
 	return err == nil && int(uid) == os.Geteuid()
 }
 
-// pausePaths is where podman notes the process's number.
+// pausePaths are the files in which podman keeps the process's number.
 func pausePaths() (paths []string) {
 	for _, folder := range runtimeFolders() {
 		paths = append(paths, filepath.Join(folder, "libpod/tmp/pause.pid"))
@@ -76,7 +76,7 @@ func pausePaths() (paths []string) {
 	return paths
 }
 
-// runtimeFolders are those that podman takes, the first one that is there.
+// runtimeFolders are the folders of which podman takes the first one that exists.
 func runtimeFolders() []string {
 	if folder := os.Getenv("XDG_RUNTIME_DIR"); folder != "" {
 		return []string{folder}
@@ -85,8 +85,8 @@ func runtimeFolders() []string {
 	return []string{"/run/user/" + uid, filepath.Join(os.TempDir(), "podman-run-"+uid)}
 }
 
-// EngineEnviron is the environment of an engine that [Engine.Prepare] is called for: a user's
-// is told, as by `podman unshare`, that these namespaces are the ones to use.
+// EngineEnviron returns the environment of an engine after [Engine.Prepare]. It tells a user's
+// engine, as `podman unshare` does, to use these namespaces.
 func EngineEnviron() []string {
 	env := questionEnviron()
 	if os.Geteuid() != 0 {

@@ -12,13 +12,11 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"activator/internal/spec"
 )
 
-// FindEngine looks for the engine and, for an ordinary user, for what maps the
-// container's ids, and returns the engine's path. It starts nothing.
+// FindEngine returns the engine's path. For an ordinary user it also looks for the programs and
+// files that map the container's ids. It starts nothing.
 func FindEngine(name string) (string, error) {
 	path, err := lookPath(name)
 	if err != nil || os.Getuid() == 0 {
@@ -36,17 +34,11 @@ func FindEngine(name string) (string, error) {
 }
 
 func lookPath(program string) (string, error) {
-	if strings.Contains(program, "/") {
-		_, err := os.Stat(program)
-		return program, err
+	path, err := exec.LookPath(program)
+	if errors.Is(err, exec.ErrNotFound) {
+		err = fmt.Errorf("%s: not found in PATH: on Debian, apt-get install podman crun uidmap", program)
 	}
-	for _, dir := range strings.Split(os.Getenv("PATH"), ":") {
-		path := dir + "/" + program
-		if unix.Access(path, unix.X_OK) == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: not found in PATH: on Debian, apt-get install podman crun uidmap", program)
+	return path, err
 }
 
 // ImageError is an image that the engine does not have.
@@ -57,9 +49,9 @@ type ImageError struct {
 
 func (e *ImageError) Error() string { return "container: image " + e.Text + ": " + e.Cure }
 
-// Resolve returns the engine of a service. It asks whether the container's image is there, and whether its
-// name is free or was ours. It takes about a tenth of a second, and changes nothing.
-// Its errors say how to get what is missing.
+// Resolve returns the engine of a service. It asks whether the container's image is there, and
+// whether the name is free or a container of ours has it. It takes about a tenth of a second, and
+// changes nothing. Its errors say how to get what is missing.
 func Resolve(ctx context.Context, of spec.Service) (*Engine, error) {
 	s := service{of}
 	if err := s.checkOptions(); err != nil {
@@ -83,7 +75,7 @@ func Resolve(ctx context.Context, of spec.Service) (*Engine, error) {
 	return &Engine{of: s, left: left != nil}, nil
 }
 
-// cureImage says how to get an image, as the user who needs it.
+// cureImage says how the user gets an image.
 func cureImage(s service) string {
 	if strings.HasPrefix(s.Container.Image, "localhost/activator-echo") {
 		return "`make image` makes it"
@@ -101,14 +93,14 @@ type listed struct {
 	State   string
 }
 
-// isTorn reports whether its making was cut short: podman knows no more of it than its storage.
-// Others who keep containers there, buildah for one, are named as its command.
+// isTorn reports whether podman was interrupted while it made the container: it knows only its
+// storage. Other programs that keep containers there, such as buildah, are named as its command.
 func (l listed) isTorn() bool {
 	return len(l.Labels) == 0 && len(l.Command) == 1 && l.Command[0] == "storage"
 }
 
-// isRunning reports whether another activator looks after it. A number that is somebody else's by now
-// is told by the name of its process.
+// isRunning reports whether another activator runs the container. The name of the process shows
+// whether the number belongs to another program by now.
 func (l listed) isRunning() bool {
 	pid, err := strconv.Atoi(l.Labels[labelPID])
 	if err != nil || pid == os.Getpid() {
@@ -119,11 +111,11 @@ func (l listed) isRunning() bool {
 	return err == nil && ownErr == nil && bytes.Equal(its, own)
 }
 
-// listTries: podman's list fails when another container goes while it is made.
+// listTries bounds retries: podman's list fails if a container ends while the list is made.
 const listTries = 10
 
-// findNamesake returns the container that has the service's name, nil if there is none. One that
-// is not ours is an error.
+// findNamesake returns the container with the service's name, nil if there is none. A container
+// that is not ours is an error.
 func (s service) findNamesake(ctx context.Context) (*listed, error) {
 	var text string
 	var err error
@@ -142,7 +134,7 @@ func (s service) findNamesake(ctx context.Context) (*listed, error) {
 	}
 	for _, l := range found {
 		if !slices.Contains(l.Names, s.Name) {
-			continue // what is of the storage alone passes every filter
+			continue // a container that is only storage passes every filter
 		}
 		if l.Labels[label] == s.File || l.isTorn() {
 			return &l, nil
@@ -157,7 +149,7 @@ func (s service) findNamesake(ctx context.Context) (*listed, error) {
 	return nil, nil
 }
 
-// removeLeft removes what was left behind of a container of ours.
+// removeLeft removes a container of ours that was left behind.
 func (s service) removeLeft(ctx context.Context) error {
 	l, err := s.findNamesake(ctx)
 	if err != nil || l == nil {
@@ -171,7 +163,7 @@ func (s service) removeLeft(ctx context.Context) error {
 	return err
 }
 
-// questionEnviron returns what the engine should see of our own environment.
+// questionEnviron returns the part of our environment that the engine should see.
 func questionEnviron() []string {
 	var env []string
 	for _, e := range os.Environ() {
@@ -185,7 +177,7 @@ func questionEnviron() []string {
 	return env
 }
 
-// askEngine runs the engine for an answer, as its user would.
+// askEngine runs the engine as its user would, and returns what it prints.
 func askEngine(ctx context.Context, argv ...string) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

@@ -92,6 +92,6 @@ type lateLink struct {
 }
 
 func (l *lateLink) Command(notify string) ([]string, sandbox.Engine, error) {
-	argv, walls, err := l.Engine.Command(notify)
-	return argv, walls, errors.Join(err, l.change())
+	argv, behind, err := l.Engine.Command(notify)
+	return argv, behind, errors.Join(err, l.change())
 }

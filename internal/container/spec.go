@@ -16,20 +16,20 @@ import (
 	"activator/internal/spec"
 )
 
-// service is what the configuration says, as the engine is told it.
+// service turns what the configuration says into options of the engine.
 type service struct{ spec.Service }
 
-// Labels are on what we start: the file of its configuration, and who we are.
+// The labels of the containers that we start: the file of the configuration, and our pid.
 const (
 	label    = "activator.config"
 	labelPID = "activator.pid"
 )
 
-// runOptions is "run" and its options.
-func (s service) runOptions(walls sandbox.Engine) []string {
+// runOptions returns "run" and its options.
+func (s service) runOptions(behind sandbox.Engine) []string {
 	argv := []string{
 		"run", "--rm", "--name=" + s.Name, "--hostname=" + s.Name, "--label=" + label + "=" + s.File, "--label=" + labelPID + "=" + strconv.Itoa(os.Getpid()),
-		"--network=" + s.networkOption(walls),
+		"--network=" + s.networkOption(behind),
 		"--pull=never",
 		// NOTIFY_SOCKET goes in as a mount of its own: what the runtime passes on ends with
 		// READY=1, and the engine would tell of its monitor as the main process.
@@ -53,10 +53,10 @@ func (s service) runOptions(walls sandbox.Engine) []string {
 		argv = append(argv, formatLimit(l.Resource, l.Soft, l.Hard))
 	}
 	for i, m := range s.Sandbox.ReadOnly {
-		argv = append(argv, "--volume="+walls.Source(i)+":"+m.Inside+":ro")
+		argv = append(argv, "--volume="+behind.Source(i)+":"+m.Inside+":ro")
 	}
 	for i, m := range s.Sandbox.Writable {
-		argv = append(argv, "--volume="+walls.Source(len(s.Sandbox.ReadOnly)+i)+":"+m.Inside+":rw")
+		argv = append(argv, "--volume="+behind.Source(len(s.Sandbox.ReadOnly)+i)+":"+m.Inside+":rw")
 	}
 	for _, path := range s.Sandbox.Tmpfs {
 		argv = append(argv, "--tmpfs="+path)
@@ -70,18 +70,18 @@ func (s service) runOptions(walls sandbox.Engine) []string {
 	return argv
 }
 
-// imageAndCommand is what stands behind the options.
+// imageAndCommand returns the arguments behind the options.
 func (s service) imageAndCommand() []string {
 	return append([]string{s.Container.Image}, s.Container.Command...)
 }
 
-// networkOption is what the engine is told. A namespace at a path is the last of the sources,
-// but for the kernel's own links: only the kernel can follow them.
-func (s service) networkOption(walls sandbox.Engine) string {
+// networkOption returns the value of --network. A namespace at a path is the last of the sources,
+// unless the path is a link of the kernel's: only the kernel can follow that.
+func (s service) networkOption(behind sandbox.Engine) string {
 	path := s.networkPath()
 	switch {
-	case len(walls.Sources) > len(s.Sandbox.ReadOnly)+len(s.Sandbox.Writable):
-		return "ns:" + walls.Source(len(walls.Sources)-1)
+	case len(behind.Sources) > len(s.Sandbox.ReadOnly)+len(s.Sandbox.Writable):
+		return "ns:" + behind.Source(len(behind.Sources)-1)
 	case path != "":
 		return "ns:" + path
 	case s.Sandbox.Network == "":
@@ -100,9 +100,10 @@ func (s service) networkPath() string {
 	return ""
 }
 
-// listSources are the paths of what is mounted from the host, without links: read-only, writable, and the
-// network's namespace. The engine opens what it mounts by path, of which somebody may
-// make a link meanwhile; so they are mounted where nobody else is, and it is told these.
+// listSources returns the paths, without links, of what is mounted from the host: read-only,
+// writable, and the network's namespace. The engine opens what it mounts by path, and another
+// user could make a link of it meanwhile. So the sources are mounted first where no other process
+// sees them, and the engine gets those paths.
 func (s service) listSources() (paths []string, err error) {
 	for _, m := range slices.Concat(s.Sandbox.ReadOnly, s.Sandbox.Writable) {
 		path, _, err := resolveLinks(m.Host)
@@ -123,8 +124,8 @@ func (s service) listSources() (paths []string, err error) {
 	return paths, nil
 }
 
-// resolveLinks says where a path leads, without links. What is not there is told better by whoever
-// opens it.
+// resolveLinks returns where a path leads, without links. A path that does not exist is returned
+// as it is: the error of opening it says more.
 func resolveLinks(path string) (real string, magic bool, err error) {
 	place, err := fd.Walk(path)
 	var link *fd.LinkError
@@ -152,8 +153,8 @@ func (s service) identityOptions() []string {
 	return argv
 }
 
-// unsetLimits are the limits that are set to our own: left alone, the
-// engine tries to raise them, which needs CAP_SYS_RESOURCE.
+// unsetLimits returns the limits that are set to our own. Otherwise the engine tries to raise
+// them, which needs CAP_SYS_RESOURCE.
 func (s service) unsetLimits() []string {
 	var all []string
 	for _, resource := range []string{"nofile", "nproc"} {
@@ -181,8 +182,8 @@ type refusal struct {
 	reason string
 }
 
-// refused is compiled when it is needed: at the start of the program it would cost every
-// reaper, which is the same one, 0.15 ms.
+// refused is compiled when it is needed. At the start of the program it would cost every reaper,
+// which is the same program, 0.15 ms.
 var refused = sync.OnceValue(func() []refusal {
 	return []refusal{
 		{regexp.MustCompile(`^--(network|net)(=|$)`), "[sandbox] network says what the network is"},

@@ -13,11 +13,11 @@ import (
 // commandLine returns the engine's, and what it is put behind.
 func commandLine(s spec.Service) ([]string, sandbox.Engine, error) {
 	e := &Engine{of: service{s}}
-	argv, walls, err := e.Command("")
-	if walls.Folder != "" {
-		_ = os.Remove(walls.Folder)
+	argv, behind, err := e.Command("")
+	if behind.Folder != "" {
+		_ = os.Remove(behind.Folder)
 	}
-	return argv, walls, err
+	return argv, behind, err
 }
 
 // web is the least there can be.
@@ -66,12 +66,12 @@ func TestArgv(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := web()
 			tc.change(&s)
-			got, walls, err := commandLine(s)
+			got, behind, err := commandLine(s)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, want := range append(always, tc.with...) {
-				want = strings.ReplaceAll(want, "FOLDER", walls.Folder)
+				want = strings.ReplaceAll(want, "FOLDER", behind.Folder)
 				if !slices.Contains(got, want) && !slices.Contains(tc.without, want) {
 					t.Errorf("%q is missing in %q", want, got)
 				}

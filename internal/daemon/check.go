@@ -18,9 +18,9 @@ type CheckOptions struct {
 	Offline bool     // the text alone: nothing of the host is looked at
 }
 
-// Check says of a configuration what [Run] would say before it opens anything, and
-// changes nothing. Sound, it writes what it found to w: a line a service, or the
-// effective configuration.
+// Check finds in a configuration what [Run] would find before it opens anything, and changes
+// nothing. If nothing is wrong, it writes to w a line for each service, or the effective
+// configuration.
 func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	sources, err := loadConfig(o.Paths)
 	if err != nil {
@@ -59,7 +59,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	return err
 }
 
-// formatCount is a number of things.
+// formatCount writes a number of things.
 func formatCount(n int, what string) string {
 	if n != 1 {
 		what += "s"
@@ -67,8 +67,7 @@ func formatCount(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// describeSeals says how each socket would be sealed here, as comments, and what the
-// seal lacks.
+// describeSeals writes comments: how each socket would be sealed here, and what the seal lacks.
 func describeSeals(conf spec.Service) (text []byte) {
 	open := seal.Decide(&conf, seal.CanAnswer)
 	for _, socket := range conf.Sockets {

@@ -106,7 +106,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 		d.startService(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
-	debug.FreeOSMemory() // now, instead of by and by while nobody comes
+	debug.FreeOSMemory() // now, instead of little by little while idle
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	budget.Keep(len(services))
 	d.slots.Open()
@@ -132,8 +132,8 @@ func loadConfig(paths []string) ([]config.Source, error) {
 	return config.Load(paths, env)
 }
 
-// clearContainers takes away what an activator that was killed has left behind: it
-// may have our sockets.
+// clearContainers removes the containers that a killed activator has left behind: they may have
+// our sockets.
 func clearContainers(ctx context.Context, services []planned) error {
 	for _, p := range services {
 		if p.engine != nil {
@@ -145,7 +145,7 @@ func clearContainers(ctx context.Context, services []planned) error {
 	return nil
 }
 
-// openAll opens the sockets of all services in order, or none.
+// openAll opens the sockets of all services, in order, all or none.
 func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	var specs []spec.Socket
 	for _, p := range services {
@@ -155,7 +155,7 @@ func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
 	return sockets, placeError(err, services)
 }
 
-// startService runs a service on sockets, which it takes.
+// startService runs a service. It takes sockets.
 func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	conf := p.source.Service
 	if conf.Sandbox.Network == "host" {
@@ -196,8 +196,8 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	}()
 }
 
-// hasID reports whether a service has the user id: two with one id could signal
-// each other, and read each other's directories.
+// hasID reports whether a service has the user id. Two services with one id could signal each
+// other, and read each other's directories.
 func (d *Daemon) hasID(id int) bool {
 	for _, m := range d.members {
 		if m.plan.spec.ID == id {
@@ -207,8 +207,8 @@ func (d *Daemon) hasID(id int) bool {
 	return false
 }
 
-// endServices ends every service, side by side, and then closes their sockets: a
-// client that comes meanwhile waits in a queue for as long as there is one.
+// endServices ends all services side by side, and then closes their sockets: a client that comes
+// meanwhile waits in a queue until it is closed.
 func (d *Daemon) endServices() {
 	endStaggered(slices.Collect(maps.Values(d.members)))
 	for name, m := range d.members {
@@ -230,19 +230,19 @@ func (d *Daemon) closeSockets(m *member) {
 	m.sockets = nil
 }
 
-func closeAll(sockets []*listen.Socket) {
+func closeAll(sockets map[string]*listen.Socket) {
 	for _, s := range sockets {
-		_ = s.Close() // on the way out of another error
+		_ = s.Close() // another error is being returned
 	}
 }
 
-// IsConfiguration tells an error that was found before anything was opened, to be
-// printed as it is, from one at run time.
+// IsConfiguration reports whether err was found before anything was opened: it is printed as it
+// is. Other errors come from the run.
 func IsConfiguration(err error) bool {
 	var list config.Errors
 	return errors.As(err, &list)
 }
 
-// IsCurable reports whether an error that was found before anything was opened could be
-// cured in the configuration, not on the host alone.
+// IsCurable reports whether an error that was found before anything was opened can be cured in
+// the configuration, not on the host alone.
 func IsCurable(err error) bool { return config.IsCurable(err) }

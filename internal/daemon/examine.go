@@ -22,13 +22,13 @@ import (
 	"activator/internal/spec"
 )
 
-// examination looks at the host before anything is opened, and finds what of a
-// configuration cannot work there: the same for the start, for a reload and for
-// `activator check`. It makes nothing but a sandbox in which nothing runs.
+// examination looks at the host before anything is opened, and finds what in a configuration
+// cannot work there. It is the same for the start, for a reload and for `activator check`. It
+// makes nothing but a sandbox in which nothing runs.
 type examination struct {
 	starter   *process.Starter
 	answering func() bool            // UDP sockets can be made that only answer
-	ours      func(path string) bool // what stands there is a socket's of ours
+	ours      func(path string) bool // a socket of ours made the path
 
 	programs process.Examiner
 	tried    map[string]bool // sandboxes
@@ -39,8 +39,8 @@ func newExamination(starter *process.Starter, answering func() bool, ours func(s
 	return &examination{starter: starter, answering: answering, ours: ours, tried: make(map[string]bool)}
 }
 
-// planServices translates configurations, all of which have a word about folders, and finds
-// everything that is wrong with them here.
+// planServices examines the configurations in sources, and finds everything that is wrong with
+// them here. all are those of every service: the rules about folders need them.
 func (x *examination) planServices(ctx context.Context, sources, all []config.Source) ([]planned, error) {
 	plans := make([]planned, 0, len(sources))
 	for _, source := range sources {
@@ -58,7 +58,7 @@ func (x *examination) planServices(ctx context.Context, sources, all []config.So
 	return plans, nil
 }
 
-// checkDescriptors finds more sockets than we may have open.
+// checkDescriptors finds more sockets than the activator may have open.
 func (x *examination) checkDescriptors(all []config.Source) {
 	count := 0
 	for _, source := range all {
@@ -69,22 +69,22 @@ func (x *examination) checkDescriptors(all []config.Source) {
 	}
 }
 
-// addHostError notes what only the host can cure, and is about no file.
+// addHostError notes an error that only the host can cure and that is about no file.
 func (x *examination) addHostError(key string, err error) {
 	var refused *process.StepError
 	if !errors.As(err, &refused) || refused.Passing() && key == "sandbox" {
 		return
 	}
-	text, cure := describeStage(refused)
+	text, cure := describeStep(refused)
 	if refused.Step != key {
 		text = refused.Step + ": " + text
 	}
 	x.found = append(x.found, &config.Error{Key: key, Text: text, Cure: cure, Host: true})
 }
 
-// listLaterPaths are the paths that opening the sockets makes, true of folders, and the folders
-// that services have as their own: what a service mounts of them is there when it starts,
-// or may be.
+// listLaterPaths returns the paths that opening the sockets makes, with true for folders, and the
+// folders that services have as their own. A service that mounts one of them finds it when it
+// starts, or may find it.
 func listLaterPaths(all []config.Source) map[string]bool {
 	paths := make(map[string]bool)
 	for _, source := range all {
@@ -105,7 +105,7 @@ func listLaterPaths(all []config.Source) map[string]bool {
 	return paths
 }
 
-// socketPaths are the paths that a socket has.
+// socketPaths returns the paths that a socket has.
 func socketPaths(socket spec.Socket) []string {
 	if node := socket.Address.Node(); node != "" {
 		return append([]string{node}, socket.Options.Symlinks...)
@@ -113,7 +113,7 @@ func socketPaths(socket spec.Socket) []string {
 	return nil
 }
 
-// addError notes what is wrong with what stands at a place of the file.
+// addError notes what is wrong with a place of the file.
 func (x *examination) addError(source config.Source, p config.Place, text, cure string) *config.Error {
 	e := source.Error(p, text, cure)
 	x.found = append(x.found, e)
@@ -136,17 +136,17 @@ func (x *examination) planService(ctx context.Context, source config.Source) pla
 	}
 	x.trySandbox(ctx, p.spec.Sandbox)
 	for _, refused := range x.programs.Examine(p.spec.Process) {
-		x.addStageError(source, refused)
+		x.addStepError(source, refused)
 	}
 	return p
 }
 
-// checkIdle finds sockets at which it cannot be seen that nobody uses them, of a service
-// that is to be stopped then.
+// checkIdle finds sockets that do not show whether they are in use, of a service that is to be
+// stopped when they are not.
 func (x *examination) checkIdle(p planned) {
 	for _, socket := range p.spec.Sockets {
 		if p.spec.IdleTimeout == 0 || p.spec.Handover == spec.Proxy && socket.Address.IsUDP() {
-			continue // the relay sees
+			continue // the relay counts
 		}
 		if err := listen.Seen(socket); err != nil {
 			x.addError(p.source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
@@ -162,7 +162,7 @@ func (x *examination) checkSockets(p planned) {
 	}
 }
 
-// checkHandedOver finds a limit below the numbers of the descriptors that a program gets.
+// checkHandedOver finds a limit that is below the numbers of the descriptors of a program.
 func (x *examination) checkHandedOver(source config.Source) {
 	conf := source.Service
 	count := uint64(3 + len(conf.FDNames))
@@ -190,12 +190,12 @@ func (x *examination) checkStreams(source config.Source) {
 	}
 }
 
-// planContainer is the engine's process, and what the engine lacks.
+// planContainer returns the engine's process, and notes what the engine lacks.
 func (x *examination) planContainer(ctx context.Context, p planned) (spec.Process, *container.Engine) {
 	for _, mounts := range [][]spec.Mount{p.spec.Sandbox.ReadOnly, p.spec.Sandbox.Writable} {
 		for _, m := range mounts {
 			if err := sandbox.ExamineSource(m.Host, x.programs.Later); err != nil {
-				x.addStageError(p.source, err)
+				x.addStepError(p.source, err)
 			}
 		}
 	}
@@ -216,9 +216,9 @@ func (x *examination) planContainer(ctx context.Context, p planned) (spec.Proces
 // trialTimeout bounds a sandbox that is tried.
 const trialTimeout = 10 * time.Second
 
-// trySandbox builds a sandbox of this kind, once, and takes it down again: what the
-// kernel, a container around us or AppArmor refuse only a trial can tell. What has
-// been refused for the moment alone may work when the first client comes.
+// trySandbox builds a sandbox of this kind, once, and takes it down again. Only a trial shows
+// what the kernel, a container around us or AppArmor refuse. A refusal that may pass is no error:
+// the start may work when the first client comes.
 func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	kind.Root, kind.ReadOnly, kind.Writable, kind.Tmpfs, kind.Capabilities = "", nil, nil, nil, nil
 	if sandbox.NetworkPath(kind.Network) != "" {
@@ -239,8 +239,8 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 	x.addHostError("sandbox", err)
 }
 
-// checkFolders finds sockets in folders that are removed, or given to a service, with
-// everything in them.
+// checkFolders finds sockets in folders that are removed, or given to a service, with all that is
+// in them.
 func (x *examination) checkFolders(all []config.Source) {
 	fates := make(map[string]string)
 	for _, source := range all {

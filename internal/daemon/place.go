@@ -15,7 +15,7 @@ import (
 	"activator/internal/spec"
 )
 
-// socketError is the error of the address at index i, or of an option of it.
+// socketError returns the error of the address at index i, or of one of its options.
 func socketError(source config.Source, i int, bad *listen.Error) *config.Error {
 	text, cure := bad.Err.Error(), bad.Cure
 	if bad.Key() == "listen" {
@@ -29,7 +29,7 @@ func socketError(source config.Source, i int, bad *listen.Error) *config.Error {
 	return e
 }
 
-// splitCure is what text says, which ends with err's, without what err has as a cure, and that.
+// splitCure splits text, which ends with err's own, into what is wrong and err's cure.
 func splitCure(err error, text string) (without, cure string) {
 	var cured interface{ Advice() string }
 	if errors.As(err, &cured) {
@@ -38,8 +38,8 @@ func splitCure(err error, text string) (without, cure string) {
 	return strings.TrimSuffix(text, "; "+cure), cure
 }
 
-// placeError gives the error of an address that could not be bound the place where that is
-// written. Only the host can be changed: the text has been examined.
+// placeError adds, to the error of an address that could not be bound, the place where the address
+// is written. Only the host can cure it: the file has been examined.
 func placeError(err error, services []planned) error {
 	var bad *listen.Error
 	if !errors.As(err, &bad) || sandbox.AddCure(err) != err { //nolint:errorlint // the very one
@@ -57,18 +57,17 @@ func placeError(err error, services []planned) error {
 	return err
 }
 
-// addStageError notes a step on the way to the program that will be refused, at the key that
-// asks for it.
-func (x *examination) addStageError(source config.Source, e *process.StepError) {
-	text, cure := describeStage(e)
+// addStepError notes a step of the start that will be refused, at the key that asks for it.
+func (x *examination) addStepError(source config.Source, e *process.StepError) {
+	text, cure := describeStep(e)
 	found := x.addError(source, placeOf(source.Service, e), text, cure)
 	// Of a service's own directories the configuration has only the name.
 	found.Host = e.Step == "directory" && (e.Errno == unix.EACCES || e.Errno == unix.EROFS || e.Errno == unix.ENOENT)
 }
 
-// describeStage are what is wrong, and the cure. A cure whose first half is a reason says more
+// describeStep returns what is wrong, and the cure. A cure whose first half is a reason says more
 // than the errno.
-func describeStage(e *process.StepError) (text, cure string) {
+func describeStep(e *process.StepError) (text, cure string) {
 	text, cure = e.Errno.Error(), e.Cure
 	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
 		text, cure = reason, rest
@@ -105,7 +104,7 @@ func placeOf(conf spec.Service, e *process.StepError) config.Place {
 	return config.Place{Key: "service.exec", Item: 1}
 }
 
-// placeOfMount finds the key that a folder on the host, or a mount point, is of.
+// placeOfMount finds the key of a folder on the host, or of a mount point.
 func placeOfMount(conf spec.Service, path string) (config.Place, bool) {
 	for _, d := range conf.Directories {
 		if path == process.DirectoryPath(d) || path == d.Name {

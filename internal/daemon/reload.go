@@ -20,11 +20,10 @@ type change struct {
 	ready map[string]*listen.Socket // what those that start find open, by address
 }
 
-// reload reads the configuration again. On any error in it, and if a new address
-// or option cannot be had, everything stays as it is. A changed service is
-// stopped as at the end (stop_signal, stop_timeout); its clients wait in the
-// queues of the sockets, which stay open. What can be tried only when an old
-// socket has made way, and fails then, sets its service back to what it was.
+// reload reads the configuration again. If it has an error, or a new address or option is
+// refused, everything stays as it is. A changed service is stopped as at the end (stop_signal,
+// stop_timeout). Its clients wait in the queues of the sockets, which stay open. Some sockets can
+// be bound only when an old one is closed: if that fails, the service goes on as it was.
 func (d *Daemon) reload(ctx context.Context) {
 	sources, err := loadConfig(d.options.Paths)
 	if err != nil {
@@ -42,23 +41,23 @@ func (d *Daemon) reload(ctx context.Context) {
 		return
 	}
 	if !d.endAll(ctx, c.end) {
-		closeAll(values(c.ready))
+		closeAll(c.ready)
 		return
 	}
 	d.keepSockets(c)
 	for _, m := range c.end {
-		d.closeSockets(m) // what nobody keeps, before anything is opened in its place
+		d.closeSockets(m) // those that are not kept, before others are opened in their place
 	}
 	for _, p := range c.start {
 		d.restartService(p, c)
 	}
-	closeAll(values(c.ready)) // of services that could not be started
+	closeAll(c.ready) // of services that could not be started
 	budget.Keep(len(d.members))
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }
 
-// tellRefused logs why a reload is refused: a line for each finding, and last what comes
-// of them.
+// tellRefused logs why a reload is refused: a line for each finding, and a last one for the
+// reload.
 func (d *Daemon) tellRefused(err error) {
 	const refused = "configuration not reloaded: everything stays as it is"
 	found := listFindings(err)
@@ -72,7 +71,7 @@ func (d *Daemon) tellRefused(err error) {
 	d.log.Error(refused, "errors", len(found))
 }
 
-// listFindings are what is wrong, as the log has each: without what is not known of it.
+// listFindings returns the attributes of each error in the log, without unknown ones.
 func listFindings(err error) (all [][]any) {
 	var found config.Errors
 	if !errors.As(err, &found) {
@@ -98,7 +97,7 @@ func listFindings(err error) (all [][]any) {
 	return all
 }
 
-// serviceFinding is why one service could not be started, as the log has it.
+// serviceFinding returns the attributes for a service that could not be started.
 func serviceFinding(p planned, err error) []any {
 	if found := listFindings(placeError(err, []planned{p})); len(found) == 1 {
 		return append([]any{"service", p.spec.Name}, found[0]...)
@@ -106,8 +105,8 @@ func serviceFinding(p planned, err error) []any {
 	return []any{"service", p.spec.Name, "err", err}
 }
 
-// compareConfig holds the new configuration against what runs, and returns the services
-// that have to be started too.
+// compareConfig compares the new configuration with the running services. It also returns the
+// services that have to be started.
 func (d *Daemon) compareConfig(sources []config.Source) (c change, changed []config.Source) {
 	c = change{pool: make(map[string]*listen.Socket), ready: make(map[string]*listen.Socket)}
 	named := make(map[string]bool, len(sources))
@@ -136,7 +135,7 @@ func (d *Daemon) compareConfig(sources []config.Source) (c change, changed []con
 	return c, changed
 }
 
-// ownsPath reports whether what stands at a path is a socket's of ours.
+// ownsPath reports whether a socket of ours made what stands at a path.
 func (d *Daemon) ownsPath(path string) bool {
 	for _, m := range d.members {
 		for _, socket := range m.sockets {
@@ -148,9 +147,8 @@ func (d *Daemon) ownsPath(path string) bool {
 	return false
 }
 
-// openFresh opens the addresses that nobody has had so far, all or none. One that a
-// socket of ours holds, the same or one that overlaps, is bound when the old one has
-// made way; that it can have its options has been examined.
+// openFresh opens the new addresses, all or none. One that overlaps with a socket of ours is bound
+// later, when the old one is closed. Its options have been examined.
 func (c change) openFresh(means listen.Means) error {
 	var specs []spec.Socket
 	for _, p := range c.start {
@@ -180,8 +178,8 @@ func (c change) isOccupied(socket spec.Socket) bool {
 	return false
 }
 
-// endAll ends services side by side. It is false if ctx was done first; the
-// services end all the same.
+// endAll ends services side by side. It is false if ctx was done first; the services end in any
+// case.
 func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 	endStaggered(members)
 	for _, m := range members {
@@ -197,8 +195,8 @@ func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
 	return true
 }
 
-// keepSockets moves the sockets that serve the new configuration as they are from the
-// services that end to the ones that start.
+// keepSockets moves the sockets that the new configuration can use as they are, from the services
+// that end to the ones that start.
 func (d *Daemon) keepSockets(c change) {
 	for _, p := range c.start {
 		for _, socket := range p.spec.Sockets {
@@ -214,9 +212,8 @@ func (d *Daemon) keepSockets(c change) {
 	}
 }
 
-// restartService starts a service with the sockets that are open already and those that
-// are bound only now, since an old one was in the way. If one cannot be had, the
-// service goes on as it was.
+// restartService starts a service with the sockets that are open already, and binds the rest, for
+// which an old one was in the way. If one cannot be bound, the service goes on as it was.
 func (d *Daemon) restartService(p planned, c change) {
 	sockets, err := c.obtainSockets(p, d.restrictions.Means())
 	if err == nil {
@@ -236,8 +233,7 @@ func (d *Daemon) restartService(p planned, c change) {
 	d.log.Error("service not reloaded: it is off until the next reload", serviceFinding(p, err)...)
 }
 
-// obtainSockets returns the sockets of p, open, all or none; those that were ready stay
-// so on error.
+// obtainSockets returns the sockets of p, open, all or none. On error the ready ones stay ready.
 func (c change) obtainSockets(p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []spec.Socket
 	for _, socket := range p.spec.Sockets {
@@ -272,12 +268,4 @@ func disownSocket(members []*member, socket *listen.Socket) {
 			}
 		}
 	}
-}
-
-func values(m map[string]*listen.Socket) []*listen.Socket {
-	var all []*listen.Socket
-	for _, s := range m {
-		all = append(all, s)
-	}
-	return all
 }

@@ -44,12 +44,12 @@ func Report(w io.Writer) bool {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", mark, f.name, f.detail)
 	}
-	_ = table.Flush() // what w refuses, w's owner sees
+	_ = table.Flush() // an error of w is its owner's
 	writeLacks(w, findings)
 	return works.ok
 }
 
-// writeLacks says of everything that is missing what that costs and how to get it.
+// writeLacks writes what each missing ability costs and how to get it.
 func writeLacks(w io.Writer, findings []finding) {
 	for _, f := range findings {
 		if f.ok {
@@ -76,7 +76,7 @@ func describeKernel() string {
 	return "Linux " + proc.Release()
 }
 
-// listAbilities are what the leaves know of themselves.
+// listAbilities asks each room for its own abilities.
 func listAbilities() []finding {
 	var all []finding
 	for _, a := range sandbox.ListAbilities() {
@@ -88,7 +88,7 @@ func listAbilities() []finding {
 	return append(all, checkSeal(), checkUDPFilter(), checkEngine())
 }
 
-// checkSeal tells what the process's side of the default seal lacks here.
+// checkSeal finds what the process's part of the default seal lacks here.
 func checkSeal() finding {
 	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
 		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a kernel configured with what is missing"}
@@ -98,7 +98,7 @@ func checkSeal() finding {
 	return f
 }
 
-// checkUDPFilter tells how UDP sockets are sealed.
+// checkUDPFilter finds how UDP sockets are sealed.
 func checkUDPFilter() finding {
 	f := finding{name: "UDP sockets that only answer", needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
 	f.ok, f.detail, f.cure = udpfilter.Ability()
@@ -150,7 +150,7 @@ func runInSandbox(ctx context.Context) error {
 	return nil
 }
 
-// checkEngine tells whether [container] can work.
+// checkEngine finds whether [container] can work.
 func checkEngine() finding {
 	f := finding{name: "podman", needs: "services with a [container] do not start", cure: "install it: apt-get install podman"}
 	path, err := exec.LookPath("podman")

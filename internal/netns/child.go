@@ -29,8 +29,6 @@ func newChild() (*child, error) {
 	return &child{list: list}, nil
 }
 
-func (c *child) close() { c.list.Close() }
-
 // addCall adds a system call. If the call fails, the child ends, and the error has its name.
 func (c *child) addCall(name string, number uintptr, args ...uintptr) vfork.Call {
 	c.list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
@@ -130,7 +128,7 @@ func makeSocketsInGroup(cgroup int, kinds []spec.Kind) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.list.Close()
 	for _, k := range kinds {
 		c.addSocket(k)
 	}

@@ -50,7 +50,7 @@ func (n *namespace) openInside(add func(c *child)) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.list.Close()
 	n.addEnterCalls(c)
 	add(c)
 	return c.runCalls(unix.CLONE_VFORK)

@@ -79,7 +79,7 @@ func (o *Owner) makeFirstSockets(family int, flows []int) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.list.Close()
 	c.addCall("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
 	c.addCall("unshare network", unix.SYS_UNSHARE, unix.CLONE_NEWNET)
 	c.addSocket(routeKind)
@@ -128,7 +128,7 @@ func (o *Owner) BindNode(socket int, path string, sockaddr []byte) (node int, er
 	if err != nil {
 		return -1, err
 	}
-	defer c.close()
+	defer c.list.Close()
 	c.addCall("setns", unix.SYS_SETNS, uintptr(o.user), unix.CLONE_NEWUSER)
 	c.addCall("chdir", unix.SYS_FCHDIR, uintptr(o.root))
 	c.addCall("chroot", unix.SYS_CHROOT, c.list.AddText("."))
@@ -162,7 +162,7 @@ func (o *Owner) makeUserNamespace() error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.list.Close()
 	ids := []struct{ path, text string }{
 		{"/proc/self/uid_map", fmt.Sprintf("%d %[1]d 1\n", os.Geteuid())},
 		{"/proc/self/setgroups", "deny"}, // before the groups, user_namespaces(7)

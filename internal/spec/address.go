@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -117,19 +118,10 @@ func parseAddress(s string) (Address, error) {
 		p, err := parsePath(network, rest, maxPath)
 		return Address{Network: network, Path: p}, err
 	}
-	if lower := Network(strings.ToLower(word)); isNetwork(lower) {
+	if lower := Network(strings.ToLower(word)); slices.Contains(networks, lower) {
 		return Address{}, newAddressError("", "write %q in small letters", lower)
 	}
 	return Address{}, newAddressError("one of "+networkList(), "unknown network %q", word)
-}
-
-func isNetwork(n Network) bool {
-	for _, k := range networks {
-		if n == k {
-			return true
-		}
-	}
-	return false
 }
 
 func networkList() string {
@@ -149,7 +141,7 @@ func noNetwork(s string) error {
 		meant = "unix://" + s
 	case word == string(VSock):
 		meant = "vsock://" + strings.TrimLeft(rest, "/")
-	case isNetwork(Network(word)):
+	case slices.Contains(networks, Network(word)):
 		meant = word + "://" + strings.TrimLeft(rest, "/")
 		if strings.HasPrefix(rest, "/") && !Network(word).isInternet() {
 			meant = word + "://" + rest
@@ -296,18 +288,17 @@ func checkZone(zone string) error {
 	return nil
 }
 
-// makeCanonical brings forms that bind the same place together: a digit after tcp
-// or udp matters for the wildcard only, "0.0.0.0" is the wildcard of tcp4 and
-// "[::]" that of tcp, or of tcp6 where the six was said.
+// makeCanonical makes forms that bind the same place equal. A digit after tcp or udp matters for
+// the wildcard only. "0.0.0.0" is the wildcard of tcp4. "[::]" is that of tcp, or of tcp6 where the
+// 6 was written.
 func (a Address) makeCanonical() Address {
 	wild := !a.IP.IsValid() || (a.IP.IsUnspecified() && a.IP.Zone() == "")
-	datagram := a.Network == UDP || a.Network == UDP4 || a.Network == UDP6
 	switch {
-	case !wild && datagram:
+	case !wild && a.IsUDP():
 		a.Network = UDP
 	case !wild:
 		a.Network = TCP
-	case a.IP.Is4() && datagram:
+	case a.IP.Is4() && a.IsUDP():
 		a.Network, a.IP = UDP4, netip.Addr{}
 	case a.IP.Is4():
 		a.Network, a.IP = TCP4, netip.Addr{}

@@ -1,6 +1,9 @@
 package spec
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Capabilities are the names of capabilities(7), by number; the kernel floor,
 // 5.15, knows them all.
@@ -23,10 +26,6 @@ func ParseCapability(name string) (uintptr, bool) {
 	if !strings.HasPrefix(name, "CAP_") {
 		name = "CAP_" + name
 	}
-	for number, known := range Capabilities {
-		if name == known {
-			return uintptr(number), true
-		}
-	}
-	return 0, false
+	number := slices.Index(Capabilities[:], name)
+	return uintptr(max(number, 0)), number >= 0
 }

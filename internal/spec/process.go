@@ -58,7 +58,7 @@ type Directory struct {
 	Name string // relative, below the kind's base folder
 }
 
-// Process is what to start and what to shut it in with.
+// Process is what to start, and the sandbox around it.
 type Process struct {
 	Name string   // the service's; also its host name and, as root, the seed of its user id
 	Argv []string // Argv[0] absolute, or without a slash: looked up in PATH inside

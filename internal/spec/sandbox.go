@@ -6,7 +6,7 @@ type Mount struct {
 	Inside string // absolute, inside
 }
 
-// Sandbox says what a service is shut in with. The zero value is the strictest but
+// Sandbox says what encloses a service. The zero value is the strictest but
 // for Seal: own namespaces, the host's system folders read-only, nothing writable
 // but fresh /tmp, /run and /var, no connect, and the default system calls.
 type Sandbox struct {
@@ -35,12 +35,12 @@ type Sandbox struct {
 // OwnNetwork reports whether the network is one of its own, with lo alone.
 func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "none" }
 
-// Supervised reports whether the process asks a supervisor at every connect(2),
-// and at bind(2) and listen(2) too where [Sandbox.Overseen] says so: whether there will
-// be a listener (seccomp_unotify(2)), and these calls hang until somebody answers.
+// Supervised reports whether a supervisor answers every connect(2) of the process, and bind(2)
+// and listen(2) too if [Sandbox.Overseen] is true. Then there is a listener (seccomp_unotify(2)),
+// and these calls wait for the supervisor's answer.
 //
-// Connect says to what a socket may be connected, and the address is behind a
-// pointer, where no filter sees it.
+// Connect says to what a socket may be connected. The address is behind a pointer, where no filter
+// sees it.
 func (s Sandbox) Supervised() bool { return s.Overseen() || s.AsksToConnect() }
 
 // AsksToConnect reports whether connect(2) is among these calls.
@@ -48,9 +48,9 @@ func (s Sandbox) AsksToConnect() bool {
 	return s.Seal && s.Connect == "any" || s.Connect == "unix" || s.Notify && s.Connect != "any"
 }
 
-// Overseen: sealed it also matters which socket is connected, and a connection that
-// was dissolved must not be bound or listened on; nor must any other be bound that Landlock does not
-// see. And Bind is about just these.
+// Overseen reports whether bind(2) and listen(2) are among these calls. With the seal it also
+// matters which socket is connected, and a dissolved connection must not be bound or listen. Nor
+// may any other socket be bound that Landlock does not see. Bind is about these calls only.
 func (s Sandbox) Overseen() bool {
 	return s.Bind || s.Seal && (s.Alone || s.Connect == "unix" || s.Connect == "any")
 }

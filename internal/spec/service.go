@@ -71,8 +71,8 @@ func (s *Service) Inherits() bool { return s.Handover != Bind && s.Handover != P
 
 // Complete fills in what follows from several keys together.
 func (s *Service) Complete() {
-	// What has no socket of the host's has nothing to turn outward, and may do with its
-	// own what it likes.
+	// A service without a socket of the host's has nothing to turn outward, and may use its own
+	// sockets freely.
 	s.Sandbox.Seal = s.Seal != "off" && s.Handover != Proxy
 	s.Sandbox.Bind = s.Handover == Bind
 	s.Warm = s.Warm && s.Container == nil

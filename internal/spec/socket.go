@@ -67,7 +67,7 @@ type Socket struct {
 // Seal is what keeps a service from turning a socket it was lent outward.
 type Seal uint8
 
-// The seals of a socket . What its filter refuses is said in [Sandbox].
+// The seals of a socket. [Sandbox] says what its filter refuses.
 const (
 	Unsealed    Seal = iota // a plain socket
 	ReplyOnly               // it can only answer
