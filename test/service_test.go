@@ -113,7 +113,7 @@ func listenFDs() int {
 
 // serveOnce answers one connection on the first inherited socket.
 func serveOnce(answer func(net.Conn)) {
-	inherited, err := fdpass.Receive()
+	inherited, err := fdpass.ReceiveInherited()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

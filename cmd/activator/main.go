@@ -35,7 +35,7 @@ func main() {
 	if process.IsHelper() {
 		process.RunHelper()
 	}
-	if err := budget.Check(); err != nil {
+	if err := budget.CheckLimit(); err != nil {
 		fmt.Fprintf(os.Stderr, "activator: %v\n", err)
 		os.Exit(exitFailed)
 	}

@@ -28,7 +28,7 @@ var networks = map[[3]int]string{
 
 // inherit makes an endpoint of every passed descriptor, or of none.
 func inherit(s *server) (endpoints []endpoint, err error) {
-	inherited, err := fdpass.Receive()
+	inherited, err := fdpass.ReceiveInherited()
 	if errors.Is(err, fdpass.ErrNotActivated) {
 		return nil, fmt.Errorf("%w; start it by: activator --config configs/echo.toml", err)
 	}
@@ -97,7 +97,7 @@ func pollable(f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := fd.Dup(f)
+	n, err := fd.DupFile(f)
 	return os.NewFile(uintptr(n), f.Name()), err
 }
 

@@ -104,7 +104,7 @@ func TestNotify(t *testing.T) {
 	f, at := socketFile(t, unix.AF_INET, unix.SOCK_STREAM, loopback4)
 	address := path(t)
 	bound, _ := socketFile(t, unix.AF_UNIX, unix.SOCK_DGRAM, address)
-	s, err := notify.Adopt(bound)
+	s, err := notify.AdoptSocket(bound)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,7 +180,7 @@ func serve(o options) error {
 func (s *server) start(endpoints []endpoint) <-chan struct{} {
 	for _, e := range endpoints {
 		if e.setDeadline != nil {
-			context.AfterFunc(s.ctx, func() { fd.Interrupt(e.setDeadline) })
+			context.AfterFunc(s.ctx, func() { fd.EndNow(e.setDeadline) })
 		}
 		s.running.Go(func() {
 			if err := e.serve(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -209,7 +209,7 @@ func (s *server) tell(state string) {
 	if !s.sdnotify {
 		return
 	}
-	if err := notify.Send(state); err != nil {
+	if err := notify.SendState(state); err != nil {
 		log.Print(err)
 	}
 }

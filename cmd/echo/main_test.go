@@ -25,7 +25,7 @@ const helperVariable = "ECHO_HELPER"
 func TestMain(m *testing.M) {
 	switch os.Getenv(helperVariable) {
 	case "activated":
-		env, err := fdpass.Environ(strings.Split(os.Getenv("TEST_NAMES"), ":"), os.Getpid(), -1)
+		env, err := fdpass.MakeEnviron(strings.Split(os.Getenv("TEST_NAMES"), ":"), os.Getpid(), -1)
 		if err != nil {
 			panic(err)
 		}

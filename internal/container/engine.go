@@ -118,7 +118,7 @@ func isHybrid() bool {
 // has none. For a group crun raises RLIMIT_MEMLOCK, which root without CAP_SYS_RESOURCE may not
 // (EPERM).
 func HasCgroups() bool {
-	return !isHybrid() && (os.Geteuid() != 0 || access.Holds(unix.CAP_SYS_RESOURCE))
+	return !isHybrid() && (os.Geteuid() != 0 || access.HoldsCapability(unix.CAP_SYS_RESOURCE))
 }
 
 // mostProcesses is the limit of processes that podman 4 sets for itself. It cannot give a container

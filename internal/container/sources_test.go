@@ -56,7 +56,7 @@ func TestMounts(t *testing.T) {
 // before it is planned, and after.
 func TestMountsBelowAnothersFolder(t *testing.T) {
 	dir := folders(t, "/theirs/x/file", "/stranger/key")
-	fd.Claim(dir + "/theirs")
+	fd.ClaimFolders(dir + "/theirs")
 	mount := func(s *spec.Service) { s.Sandbox.Writable = []spec.Mount{{Host: dir + "/theirs/x", Inside: "/data"}} }
 	spec := described(t, "busybox cat /data/file /data/key", mount)
 	if got := output(t, described(t, "busybox cat /data/file", mount), nil); got != "/theirs/x/file\n" {

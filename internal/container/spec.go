@@ -127,7 +127,7 @@ func (s service) listSources() (paths []string, err error) {
 // resolveLinks returns where a path leads, without links. A path that does not exist is returned
 // as it is: the error of opening it says more.
 func resolveLinks(path string) (real string, magic bool, err error) {
-	place, err := fd.Walk(path)
+	place, err := fd.WalkTo(path)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
 		return "", false, fmt.Errorf("container: %w", err)

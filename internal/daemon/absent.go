@@ -12,7 +12,7 @@ import (
 func withoutAbsent(sources []config.Source, tell func(conf spec.Service, address spec.Address)) []config.Source {
 	left := make([]config.Source, 0, len(sources))
 	for _, source := range sources {
-		source, out := source.WithoutSockets(func(s spec.Socket) bool { return listen.Absent(s.Address) })
+		source, out := source.WithoutSockets(func(s spec.Socket) bool { return listen.IsAbsent(s.Address) })
 		for _, socket := range out {
 			tell(source.Service, socket.Address)
 		}

@@ -108,7 +108,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 	}
 	debug.FreeOSMemory() // now, instead of little by little while idle
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
-	budget.Keep(len(services))
+	budget.ReserveFor(len(services))
 	d.slots.Open()
 	for {
 		select {
@@ -222,7 +222,7 @@ func (d *Daemon) endServices() {
 // closeSockets closes the sockets of a member that has ended.
 func (d *Daemon) closeSockets(m *member) {
 	for _, socket := range m.sockets {
-		d.watcher.Forget(socket)
+		d.watcher.ForgetSocket(socket)
 		if err := socket.Close(); err != nil {
 			d.log.Warn("socket not closed cleanly", "service", m.plan.spec.Name, "socket", socket.String(), "err", err)
 		}

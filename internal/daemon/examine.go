@@ -148,7 +148,7 @@ func (x *examination) checkIdle(p planned) {
 		if p.spec.IdleTimeout == 0 || p.spec.Handover == spec.Proxy && socket.Address.IsUDP() {
 			continue // the relay counts
 		}
-		if err := listen.Seen(socket); err != nil {
+		if err := listen.CheckActivity(socket); err != nil {
 			x.addError(p.source, config.Place{Key: "service.idle_timeout"}, err.Error(), "leave idle_timeout away, or have the service end by itself")
 		}
 	}
@@ -156,7 +156,7 @@ func (x *examination) checkIdle(p planned) {
 
 func (x *examination) checkSockets(p planned) {
 	for i, socket := range p.spec.Sockets {
-		for _, bad := range listen.Examine(socket, x.ours) {
+		for _, bad := range listen.ExamineSocket(socket, x.ours) {
 			x.found = append(x.found, socketError(p.source, i, bad))
 		}
 	}
@@ -180,7 +180,7 @@ func (x *examination) checkStreams(source config.Source) {
 		if !filepath.IsAbs(to) {
 			continue
 		}
-		if err := output.Examine(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
+		if err := output.ExamineFile(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {
 			text, cure := splitCure(err, strings.TrimPrefix(err.Error(), "open "))
 			if cure == "" {
 				cure = "its folder must exist, and the file be one that we may write"
@@ -251,9 +251,9 @@ func (x *examination) checkFolders(all []config.Source) {
 			switch path := process.DirectoryPath(d); {
 			case path == "":
 			case d.Kind == "runtime":
-				fates[fd.Resolve(path)] = key + ", which is removed with everything in it when that ends"
+				fates[fd.ResolvePath(path)] = key + ", which is removed with everything in it when that ends"
 			case gives:
-				fates[fd.Resolve(path)] = key + ", which is given to that with everything in it"
+				fates[fd.ResolvePath(path)] = key + ", which is given to that with everything in it"
 			}
 		}
 	}
@@ -272,7 +272,7 @@ func (x *examination) checkFolders(all []config.Source) {
 }
 
 func fateOf(fates map[string]string, path string) string {
-	for folder := fd.Resolve(filepath.Dir(path)); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
+	for folder := fd.ResolvePath(filepath.Dir(path)); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
 		if fate := fates[folder]; fate != "" {
 			return fate
 		}

@@ -52,7 +52,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.restartService(p, c)
 	}
 	closeAll(c.ready) // of services that could not be started
-	budget.Keep(len(d.members))
+	budget.ReserveFor(len(d.members))
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }
 
@@ -139,7 +139,7 @@ func (d *Daemon) compareConfig(sources []config.Source) (c change, changed []con
 func (d *Daemon) ownsPath(path string) bool {
 	for _, m := range d.members {
 		for _, socket := range m.sockets {
-			if listen.Makes(socket.Spec(), path) {
+			if listen.MakesPath(socket.Spec(), path) {
 				return true
 			}
 		}
@@ -171,7 +171,7 @@ func (c change) openFresh(means listen.Means) error {
 // isOccupied reports whether a socket of a service that ends is in socket's way.
 func (c change) isOccupied(socket spec.Socket) bool {
 	for _, old := range c.pool {
-		if listen.Overlap(socket, old.Spec()) {
+		if listen.MayOverlap(socket, old.Spec()) {
 			return true
 		}
 	}
@@ -202,11 +202,11 @@ func (d *Daemon) keepSockets(c change) {
 		for _, socket := range p.spec.Sockets {
 			key := socket.Address.String()
 			old := c.pool[key]
-			if old == nil || !old.Keep(socket) {
+			if old == nil || !old.AdoptSpec(socket) {
 				continue
 			}
 			disownSocket(c.end, old)
-			d.watcher.Forget(old)
+			d.watcher.ForgetSocket(old)
 			c.ready[key] = old
 		}
 	}
@@ -237,7 +237,7 @@ func (d *Daemon) restartService(p planned, c change) {
 func (c change) obtainSockets(p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []spec.Socket
 	for _, socket := range p.spec.Sockets {
-		if s := c.ready[socket.Address.String()]; s == nil || !s.Keep(socket) {
+		if s := c.ready[socket.Address.String()]; s == nil || !s.AdoptSpec(socket) {
 			missing = append(missing, socket)
 		}
 	}

@@ -73,7 +73,7 @@ func describeUser() string {
 }
 
 func describeKernel() string {
-	return "Linux " + proc.Release()
+	return "Linux " + proc.KernelRelease()
 }
 
 // listAbilities asks each room for its own abilities.
@@ -82,7 +82,7 @@ func listAbilities() []finding {
 	for _, a := range sandbox.ListAbilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
 	}
-	for _, a := range listen.Abilities() {
+	for _, a := range listen.ProbeAbilities() {
 		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
 	}
 	return append(all, checkSeal(), checkUDPFilter(), checkEngine())

@@ -67,7 +67,7 @@ func NewFastPath(to *os.File, word byte) (*FastPath, error) {
 	// machine is waited for (openat2(2), Linux 5.12).
 	r.how = unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached}
 	var err error
-	if r.to, err = fd.Dup(to); err != nil {
+	if r.to, err = fd.DupFile(to); err != nil {
 		return nil, err
 	}
 	r.files = append(r.files, r.to)

@@ -21,12 +21,12 @@ const (
 // maxNameLen is in bytes; the limit of sd_listen_fds(3).
 const maxNameLen = 255
 
-// Environ returns the entries that hand len(names) descriptors, 3 and up, to
+// MakeEnviron returns the entries that hand len(names) descriptors, 3 and up, to
 // the program that a process will execve next: pid is its number as it sees it
 // itself, pidfd one of its own, which is lent; -1: none. No names, no entries.
 //
 // LISTEN_PIDFDID (systemd 259) is there only where the kernel has pidfs (6.9).
-func Environ(names []string, pid, pidfd int) ([]string, error) {
+func MakeEnviron(names []string, pid, pidfd int) ([]string, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
@@ -64,9 +64,9 @@ func checkName(name string) error {
 	return nil
 }
 
-// Strip returns env without what another activator or service manager meant
+// StripEnviron returns env without what another activator or service manager meant
 // for us alone: every LISTEN_ variable, and NOTIFY_SOCKET. env stays as it is.
-func Strip(env []string) []string {
+func StripEnviron(env []string) []string {
 	kept := make([]string, 0, len(env))
 	for _, entry := range env {
 		name, _, _ := strings.Cut(entry, "=")

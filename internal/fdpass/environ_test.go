@@ -16,14 +16,14 @@ func TestCheckName(t *testing.T) {
 		if err := checkName(name); err == nil {
 			t.Errorf("%q is not valid in systemd", name)
 		}
-		if _, err := Environ([]string{"good", name}, 1, -1); err == nil {
+		if _, err := MakeEnviron([]string{"good", name}, 1, -1); err == nil {
 			t.Errorf("Environ takes %q", name)
 		}
 	}
 }
 
 func TestEnvironOfNothing(t *testing.T) {
-	if env, err := Environ(nil, 1, -1); env != nil || err != nil {
+	if env, err := MakeEnviron(nil, 1, -1); env != nil || err != nil {
 		t.Fatalf("got %v, %v", env, err)
 	}
 }
@@ -33,7 +33,7 @@ func TestStrip(t *testing.T) {
 		"LISTENER=stays", "NOTIFY_SOCKET=/x", "NOTIFY_SOCKETS=stays", "LISTEN_=", "B=LISTEN_FDS=3", "malformed"}
 	before := slices.Clone(env)
 	want := []string{"A=1", "LISTENER=stays", "NOTIFY_SOCKETS=stays", "B=LISTEN_FDS=3", "malformed"}
-	if got := Strip(env); !slices.Equal(got, want) {
+	if got := StripEnviron(env); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
 	if !slices.Equal(env, before) {

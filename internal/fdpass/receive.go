@@ -32,7 +32,7 @@ type Inherited struct {
 	File *os.File
 }
 
-// Receive returns the descriptors this process was passed, in their order, and
+// ReceiveInherited returns the descriptors this process was passed, in their order, and
 // removes the variables of the protocol from the environment, also on error, so
 // that no child takes them for its own. The descriptors get FD_CLOEXEC. Their
 // status flags are shared with the passer and stay: File is pollable only where
@@ -40,7 +40,7 @@ type Inherited struct {
 //
 // It is ErrNotActivated where nothing was passed, else an *Error. On error no
 // descriptor is touched.
-func Receive() ([]Inherited, error) {
+func ReceiveInherited() ([]Inherited, error) {
 	claimed, err := parse(takeEnviron(), os.Getpid())
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 // stage is the process that execs: it has the descriptors at their numbers
 // already and knows its own pid.
 func stage() {
-	env, err := Environ(strings.Split(os.Getenv("TEST_NAMES"), ":"), os.Getpid(), ownPidfd())
+	env, err := MakeEnviron(strings.Split(os.Getenv("TEST_NAMES"), ":"), os.Getpid(), ownPidfd())
 	if err != nil {
 		fatal(err)
 	}
@@ -26,7 +26,7 @@ func stage() {
 	if err := unix.CloseRange(uint(first), ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fatal(err)
 	}
-	env = append(env, Strip(os.Environ())...)
+	env = append(env, StripEnviron(os.Environ())...)
 	for i, entry := range env {
 		if strings.HasPrefix(entry, helperVariable+"=") {
 			env[i] = helperVariable + "=program"
@@ -59,7 +59,7 @@ type view struct {
 func program() {
 	var v view
 	open := openWithoutCloexec()
-	inherited, err := Receive()
+	inherited, err := ReceiveInherited()
 	var bad *Error
 	if errors.As(err, &bad) {
 		v.Variable = bad.Variable
@@ -81,7 +81,7 @@ func program() {
 			v.Left = append(v.Left, entry)
 		}
 	}
-	if _, err := Receive(); err != nil {
+	if _, err := ReceiveInherited(); err != nil {
 		v.Second = err.Error()
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(v); err != nil {
@@ -214,7 +214,7 @@ func TestReceivePidfdID(t *testing.T) {
 	}
 	pidfd := ownPidfd()
 	defer func() { _ = unix.Close(pidfd) }()
-	env, err := Environ([]string{"a"}, os.Getpid(), pidfd)
+	env, err := MakeEnviron([]string{"a"}, os.Getpid(), pidfd)
 	if err != nil || len(env) != 4 || !strings.HasPrefix(env[3], "LISTEN_PIDFDID=") {
 		t.Errorf("Environ: %q, %v", env, err)
 	}

@@ -16,11 +16,11 @@ import (
 // MaxFiles is the most descriptors one message carries: SCM_MAX_FD, unix(7).
 const MaxFiles = 253
 
-// Rights is the control message with which sendmsg(2) sends descriptors.
-func Rights(fds ...int) []byte { return unix.UnixRights(fds...) }
+// EncodeRights is the control message with which sendmsg(2) sends descriptors.
+func EncodeRights(fds ...int) []byte { return unix.UnixRights(fds...) }
 
-// Space is the room that recvmsg(2) needs for the control message of n descriptors.
-func Space(n int) int { return unix.CmsgSpace(4 * n) }
+// RightsSpace is the room that recvmsg(2) needs for the control message of n descriptors.
+func RightsSpace(n int) int { return unix.CmsgSpace(4 * n) }
 
 // SendFiles sends data, at least one byte, and with its first byte the files
 // over conn, a *net.UnixConn or a pollable or blocking *os.File of a unix
@@ -40,7 +40,7 @@ func SendFiles(conn syscall.Conn, data []byte, files []*os.File) error {
 	defer runtime.KeepAlive(files)
 	for len(data) > 0 {
 		err := fd.Write(conn, func(socket int) error {
-			n, err := Send(socket, data, fds...)
+			n, err := SendMessage(socket, data, fds...)
 			if err == nil {
 				data, fds = data[n:], nil // a stream may take less; the files went with the first byte
 			}
@@ -69,13 +69,13 @@ func numbers(files []*os.File) ([]int, error) {
 	return fds, nil
 }
 
-// Send is sendmsg(2) of data and descriptors, which are lent. It raises no SIGPIPE.
-func Send(socket int, data []byte, fds ...int) (n int, err error) {
+// SendMessage is sendmsg(2) of data and descriptors, which are lent. It raises no SIGPIPE.
+func SendMessage(socket int, data []byte, fds ...int) (n int, err error) {
 	var rights []byte
 	if len(fds) > 0 {
-		rights = Rights(fds...)
+		rights = EncodeRights(fds...)
 	}
-	err = fd.Again(func() (err error) {
+	err = fd.RetryEINTR(func() (err error) {
 		n, err = unix.SendmsgN(socket, data, rights, nil, unix.MSG_NOSIGNAL)
 		return err
 	})
@@ -100,7 +100,7 @@ func (r *Receiver) Receive(socket int, data []byte) (n, passed int, err error) {
 	r.header.Iov = &r.data
 	r.header.SetIovlen(1)
 	r.header.Control = (*byte)(unsafe.Pointer(&r.rights))
-	err = fd.Again(func() error {
+	err = fd.RetryEINTR(func() error {
 		r.header.SetControllen(unix.CmsgLen(4)) // room for one: the kernel closes more
 		size, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(socket), uintptr(unsafe.Pointer(&r.header)), unix.MSG_CMSG_CLOEXEC)
 		if errno != 0 {

@@ -86,7 +86,7 @@ func exchange(t *testing.T, from, to syscall.Conn, files []*os.File) {
 // receive receives as many files as one message has.
 func receive(t *testing.T, from syscall.Conn, most int) (text string, files []*os.File) {
 	t.Helper()
-	data, rights := make([]byte, most), make([]byte, Space(MaxFiles))
+	data, rights := make([]byte, most), make([]byte, RightsSpace(MaxFiles))
 	var n, size int
 	err := fd.Read(from, func(socket int) (err error) {
 		n, size, _, _, err = unix.Recvmsg(socket, data, rights, unix.MSG_CMSG_CLOEXEC)

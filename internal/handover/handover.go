@@ -108,7 +108,7 @@ func (s Service) Disown() {
 		return
 	}
 	for _, socket := range s.Sockets {
-		n := socket.Aside().TurnAway()
+		n := socket.Pending().RefuseAll()
 		if socket.Spec().Seal != spec.Relayed {
 			n += socket.Undelivered().Expire(1)
 		}

@@ -169,7 +169,7 @@ func (h *proxy) carryAll(serving func()) error {
 		} else {
 			reach := h.program.NewTarget(target, netns.Options{Prepare: tcpproxy.PrepareSocket, OwnAddress: h.Spec.ProxyProtocol == ""})
 			defer reach.Close()
-			routes = append(routes, tcpproxy.Route{Listener: h.files[i], Pending: h.Sockets[i].Aside(),
+			routes = append(routes, tcpproxy.Route{Listener: h.files[i], Pending: h.Sockets[i].Pending(),
 				Dialer: &dialer{target: reach, backend: backend{of: h}}})
 			there, err = awaitListening(h.accepting, reach)
 		}

@@ -174,7 +174,7 @@ func (s *Service) watch(i int) {
 
 func (s *Service) unwatch() {
 	for _, socket := range s.sockets {
-		s.around.Watcher.Forget(socket)
+		s.around.Watcher.ForgetSocket(socket)
 	}
 }
 
@@ -380,7 +380,7 @@ func (s *Service) drop(c *client) {
 // heal puts nodes back that were deleted or replaced.
 func (s *Service) heal() {
 	for _, socket := range s.sockets {
-		what, err := socket.HealNode()
+		what, err := socket.MendNode()
 		if err != nil {
 			s.log.Error("node not healed", "socket", socket.String(), "err", err)
 		} else if what != "" {

@@ -18,8 +18,8 @@ type Ability struct {
 	Cure   string // how to get it
 }
 
-// Abilities tries what sockets need.
-func Abilities() []Ability {
+// ProbeAbilities tries what sockets need.
+func ProbeAbilities() []Ability {
 	return []Ability{family("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
 		family("vsock", unix.AF_VSOCK, "vsock:// addresses cannot be bound", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
 		rights()}
@@ -41,7 +41,7 @@ func rights() Ability {
 	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
 		Needs: "the default works; a client that colludes can pass a service a socket, a file or a folder of its own without a detour", Cure: "Linux 6.16"}
 	if !a.OK {
-		a.Detail = "no SO_PASSRIGHTS, this is Linux " + proc.Release()
+		a.Detail = "no SO_PASSRIGHTS, this is Linux " + proc.KernelRelease()
 	}
 	return a
 }

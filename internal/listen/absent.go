@@ -9,11 +9,11 @@ import (
 	"activator/internal/spec"
 )
 
-// Absent reports whether a is an address of IPv6 on a machine that has none, and so one
+// IsAbsent reports whether a is an address of IPv6 on a machine that has none, and so one
 // that no client can ever come to: the kernel has no IPv6, or is booted with
 // ipv6.disable=1; or a is ::1 and lo has no IPv6, as in a container of Docker's. The
 // wildcard without a six is IPv4's there.
-func Absent(a spec.Address) bool {
+func IsAbsent(a spec.Address) bool {
 	switch {
 	case a.Network == spec.TCP6 || a.Network == spec.UDP6:
 		return !haveIPv6()
@@ -22,7 +22,7 @@ func Absent(a spec.Address) bool {
 	case !haveIPv6():
 		return true
 	}
-	off := proc.Sysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
+	off := proc.ReadSysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
 	return a.IP == netip.IPv6Loopback() && off && !binds6(a.IP)
 }
 

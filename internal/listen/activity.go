@@ -30,8 +30,8 @@ type UnseenError struct {
 
 func (e *UnseenError) Error() string { return e.Address.String() + ": " + e.Why }
 
-// Seen is nil if [Socket.Activity] will see who uses a socket of this spec.
-func Seen(s spec.Socket) error {
+// CheckActivity is nil if [Socket.Activity] will see who uses a socket of this spec.
+func CheckActivity(s spec.Socket) error {
 	switch {
 	case s.Address.Network == spec.VSock:
 		return &UnseenError{s.Address, "nothing tells who is connected by vsock"}
@@ -52,7 +52,7 @@ func (s *Socket) Activity() (Activity, error) {
 	if err := s.usable(); err != nil {
 		return Activity{}, err
 	}
-	if err := Seen(s.spec); err != nil {
+	if err := CheckActivity(s.spec); err != nil {
 		return Activity{}, err
 	}
 	var a Activity

@@ -210,7 +210,7 @@ func TestActivityUnseen(t *testing.T) {
 		if test.change != nil {
 			test.change(&sp.Options)
 		}
-		if err := Seen(sp); (err == nil) != test.seen {
+		if err := CheckActivity(sp); (err == nil) != test.seen {
 			t.Errorf("%s %v: %v", test.address, test.seal, err)
 		}
 	}

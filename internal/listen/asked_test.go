@@ -85,7 +85,7 @@ func TestRefuseKeepsFlags(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Refuse(1); err != nil {
+			if _, err := s.RefuseClients(1); err != nil {
 				t.Fatal(err)
 			}
 			_ = control(file, func(fd int) error {

@@ -9,5 +9,5 @@
 //	go watcher.Run(ctx)
 //	watcher.WaitReadable(sockets[0], func() { ... })
 //
-// It never accepts or reads, except in [Socket.Refuse].
+// It never accepts or reads, except in [Socket.RefuseClients].
 package listen

@@ -98,7 +98,7 @@ func bindCure(a spec.Address, o *spec.Options, err error) string {
 }
 
 func unprivilegedPort() string {
-	return cmp.Or(proc.Sysctl("net.ipv4.ip_unprivileged_port_start"), "1024")
+	return cmp.Or(proc.ReadSysctl("net.ipv4.ip_unprivileged_port_start"), "1024")
 }
 
 func socketCure(a spec.Address, o *spec.Options, err error) string {

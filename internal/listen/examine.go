@@ -17,11 +17,11 @@ import (
 	"activator/internal/spec"
 )
 
-// Examine says what would certainly keep spec from being opened on this host, in the
+// ExamineSocket says what would certainly keep spec from being opened on this host, in the
 // words of [OpenAll]. It makes and binds nothing, and does not ask whether somebody has the
 // port: that may be an activator that makes way. ours reports whether the caller has made
 // what stands at a path; nil: nothing.
-func Examine(want spec.Socket, ours func(path string) bool) []*Error {
+func ExamineSocket(want spec.Socket, ours func(path string) bool) []*Error {
 	e := examination{address: want.Address, options: &want.Options}
 	want.Seal = spec.Unsealed
 	if want.Address.Node() != "" {
@@ -69,7 +69,7 @@ func (e *examination) owner() {
 	e.add("socket_user", errors.Unwrap(err), "create it, or give a number")
 	group, err := lookupOwner(&gid)
 	e.add("socket_group", errors.Unwrap(err), "create it, or give a number")
-	if access.Holds(unix.CAP_CHOWN) {
+	if access.HoldsCapability(unix.CAP_CHOWN) {
 		return
 	}
 	own, _ := os.Getgroups()
@@ -97,7 +97,7 @@ func (e *examination) node(ours func(string) bool) {
 		e.fifo(at, &st)
 		return
 	}
-	if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+	if errno := access.CheckMakeIn(filepath.Dir(path)); errno != 0 {
 		e.add("", &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		return
 	}
@@ -131,7 +131,7 @@ func (e *examination) look(step, path string) (at *spot, there bool, st unix.Sta
 		e.add(step, err, "")
 		return nil, false, st
 	case err != nil:
-		if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+		if errno := access.CheckMakeIn(filepath.Dir(path)); errno != 0 {
 			e.add(step, &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		}
 		return nil, false, st
@@ -161,8 +161,8 @@ func (e *examination) fifo(at *spot, st *unix.Stat_t) {
 
 // pipeSize holds what is asked for against the kernel's limit, pipe(7).
 func (e *examination) pipeSize() {
-	most, err := strconv.Atoi(proc.Sysctl("fs.pipe-max-size"))
-	if err == nil && e.options.PipeSize > most && !access.Holds(unix.CAP_SYS_RESOURCE) {
+	most, err := strconv.Atoi(proc.ReadSysctl("fs.pipe-max-size"))
+	if err == nil && e.options.PipeSize > most && !access.HoldsCapability(unix.CAP_SYS_RESOURCE) {
 		e.add("pipe_size", unix.EPERM, curePipeSize)
 	}
 }
@@ -185,7 +185,7 @@ func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
 	if there && err == nil && target == e.address.Node() {
 		return
 	}
-	if errno := access.MakeIn(filepath.Dir(at.path)); errno != 0 {
+	if errno := access.CheckMakeIn(filepath.Dir(at.path)); errno != 0 {
 		e.add("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, folderCure(errno))
 		return
 	}
@@ -217,7 +217,7 @@ func (e *examination) here(file *os.File, family int) {
 // port looks whether we may have a port that is not everybody's, ip(7) and vsock(7).
 func (e *examination) port() {
 	a := e.address
-	if a.Port == 0 || access.Holds(unix.CAP_NET_BIND_SERVICE) {
+	if a.Port == 0 || access.HoldsCapability(unix.CAP_NET_BIND_SERVICE) {
 		return
 	}
 	first := 1024

@@ -21,7 +21,7 @@ func examined(t *testing.T, address string, o spec.Options, ours func(string) bo
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range Examine(spec.Socket{Address: a, Options: o}, ours) {
+	for _, e := range ExamineSocket(spec.Socket{Address: a, Options: o}, ours) {
 		found = append(found, strings.TrimSuffix(e.Key()+": "+e.Err.Error()+": "+e.Cure, ": "))
 	}
 	return found
@@ -78,7 +78,7 @@ func TestExamine(t *testing.T) {
 
 // A port that is not everybody's, and a node that we may not give away.
 func TestExamineWithoutRights(t *testing.T) {
-	if access.Holds(unix.CAP_NET_BIND_SERVICE) || access.Holds(unix.CAP_CHOWN) {
+	if access.HoldsCapability(unix.CAP_NET_BIND_SERVICE) || access.HoldsCapability(unix.CAP_CHOWN) {
 		if found := examined(t, "tcp4://127.0.0.1:1", spec.Options{}, nil); len(found) != 0 {
 			t.Errorf("as root: %q", found)
 		}

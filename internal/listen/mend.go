@@ -246,7 +246,7 @@ func (s *Socket) dropErrors() (dropped bool) {
 
 func (s *Socket) detachFilter() (detached bool) {
 	_ = control(s.front(), func(fd int) error {
-		detached = sockopt.Detach(fd, unix.SO_DETACH_FILTER)
+		detached = sockopt.DetachProgram(fd, unix.SO_DETACH_FILTER)
 		return nil
 	})
 	return detached
@@ -272,13 +272,13 @@ func pollNow(socket int) int16 {
 	return ready
 }
 
-// HealNode puts the node back when somebody deleted or replaced it: as a link to
+// MendNode puts the node back when somebody deleted or replaced it: as a link to
 // the spare, the very same socket with its queue, or bound anew where the spare
 // is gone too (see [Socket.Generation]). It returns what it found and did, for
 // the log; "" when the node is in its place. What stands there now and is not a
 // dead socket is never removed: that is an *OccupiedError, and once it goes the
 // watcher tells.
-func (s *Socket) HealNode() (what string, err error) {
+func (s *Socket) MendNode() (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -369,7 +369,7 @@ func TestInUseByOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fscan(out, new(string), new(string))
-		status, _ := proc.Status(cmd.Process.Pid)
+		status, _ := proc.ReadStatus(cmd.Process.Pid)
 		_, err := openOne(socketSpec(t, address), Means{})
 		if want := fmt.Sprintf("pid %d (%s)", cmd.Process.Pid, status["Name"]); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %s", err, want)
@@ -380,7 +380,7 @@ func TestInUseByOther(t *testing.T) {
 }
 
 func TestLowPort(t *testing.T) {
-	first := proc.Sysctl("net.ipv4.ip_unprivileged_port_start")
+	first := proc.ReadSysctl("net.ipv4.ip_unprivileged_port_start")
 	if os.Geteuid() == 0 {
 		t.Skip("root may") // not ktest.Skip: the suite also runs as an ordinary user
 	}

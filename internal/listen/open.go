@@ -87,7 +87,7 @@ func newSocket(want spec.Socket, from *stock) (*os.File, int, error) {
 	if err != nil {
 		return nil, 0, fail(a, "", err, socketCure(a, o, err))
 	}
-	if err := setOptions(file, &want, sockopt.Set); err != nil {
+	if err := setOptions(file, &want, sockopt.SetOptions); err != nil {
 		_ = file.Close()
 		return nil, 0, err
 	}

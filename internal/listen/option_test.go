@@ -161,7 +161,7 @@ func checkOption(t *testing.T, key string, tt readBack) {
 	asService(t, socket, func(fd int) {
 		got, err := unix.GetsockoptInt(fd, tt.level, tt.name)
 		if tt.name == unix.IPV6_V6ONLY && s.Options.BindIPv6Only == "default" {
-			line := proc.Sysctl("net.ipv6.bindv6only")
+			line := proc.ReadSysctl("net.ipv6.bindv6only")
 			tt.want = int(line[0] - '0')
 		}
 		if err != nil || got != tt.want {
@@ -201,7 +201,7 @@ func TestCongestion(t *testing.T) {
 }
 
 func TestBacklog(t *testing.T) {
-	limit := proc.Sysctl("net.core.somaxconn")
+	limit := proc.ReadSysctl("net.core.somaxconn")
 	for _, tt := range []struct {
 		backlog int
 		want    string

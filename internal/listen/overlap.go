@@ -6,10 +6,10 @@ import (
 	"activator/internal/spec"
 )
 
-// Overlap reports whether two sockets may stand in each other's way: the same
+// MayOverlap reports whether two sockets may stand in each other's way: the same
 // port of addresses that overlap, or a path that both make. It errs on the side
 // of true.
-func Overlap(s, other spec.Socket) bool {
+func MayOverlap(s, other spec.Socket) bool {
 	a, b := s.Address, other.Address
 	switch {
 	case a == b:
@@ -27,8 +27,8 @@ func Overlap(s, other spec.Socket) bool {
 	return false
 }
 
-// Makes reports whether the socket, once it is open, has made what stands at path.
-func Makes(s spec.Socket, path string) bool { return slices.Contains(pathsOf(s), path) }
+// MakesPath reports whether the socket, once it is open, has made what stands at path.
+func MakesPath(s spec.Socket, path string) bool { return slices.Contains(pathsOf(s), path) }
 
 // pathsOf are what the socket makes in the file system, but folders.
 func pathsOf(s spec.Socket) []string {

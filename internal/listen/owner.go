@@ -133,7 +133,7 @@ func eachLine(path string, f func(fields []string)) {
 // these sockets and lets us look.
 func processesWith(inodes map[uint64]bool) []string {
 	var found []string
-	for _, pid := range proc.Pids() {
+	for _, pid := range proc.ListPids() {
 		if !holdsOne(fmt.Sprintf("/proc/%d", pid), inodes) {
 			continue
 		}
@@ -141,7 +141,7 @@ func processesWith(inodes map[uint64]bool) []string {
 			found = append(found, fmt.Sprint("ourselves, pid ", pid))
 			continue
 		}
-		status, _ := proc.Status(pid)
+		status, _ := proc.ReadStatus(pid)
 		found = append(found, fmt.Sprintf("pid %d (%s)", pid, status["Name"]))
 	}
 	return found

@@ -11,18 +11,18 @@ import (
 // maxRefused bounds what one call takes off a queue.
 const maxRefused = 4096
 
-// Refuse turns away who has waited longest, at most most of them, and returns how
+// RefuseClients turns away who has waited longest, at most most of them, and returns how
 // many: connections are accepted and closed, datagrams received and dropped, a
 // FIFO is read empty and counts in bytes. It never waits. Only while no program has the
 // socket: it sets O_NONBLOCK meanwhile, which all holders share, a sandbox too that
 // stands and waits for its program's first client.
-func (s *Socket) Refuse(most int) (refused int, err error) {
+func (s *Socket) RefuseClients(most int) (refused int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return 0, err
 	}
-	early := s.aside.refuse(most)
+	early := s.aside.refuseOldest(most)
 	most -= early
 	if err := s.setFlags(true); err != nil {
 		return early, err

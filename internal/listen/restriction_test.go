@@ -29,19 +29,19 @@ type making struct {
 	t *testing.T
 }
 
-func (m making) Make(kinds []spec.Kind) ([]*os.File, error) {
+func (m making) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 	m.asked = append(m.asked, slices.Clone(kinds))
 	if m.fail != nil {
 		return nil, m.fail
 	}
-	files, err := Plain{}.Make(kinds)
+	files, err := Plain{}.MakeSockets(kinds)
 	for _, f := range files {
 		m.cookies = append(m.cookies, cookie(m.t, f))
 	}
 	return files, err
 }
 
-func (m making) RelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
+func (m making) OpenRelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
 	return nil, nil
 }
 
@@ -52,9 +52,11 @@ func (m making) Admit(*os.File) error {
 
 func (m making) Admits() bool { return true }
 
-func (m making) Release(f *os.File) { m.released = append(m.released, cookie(m.t, f)) }
+func (m making) ReleaseSocket(f *os.File) { m.released = append(m.released, cookie(m.t, f)) }
 
 // few makes one less than it was asked for.
 type few struct{ making }
 
-func (f few) Make(kinds []spec.Kind) ([]*os.File, error) { return f.making.Make(kinds[:len(kinds)-1]) }
+func (f few) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
+	return f.making.MakeSockets(kinds[:len(kinds)-1])
+}

@@ -16,15 +16,15 @@ import (
 // they are lent to. Its methods are called with a [Socket] locked, and call none of its.
 // [Plain] has them all for what needs only some.
 type Restriction interface {
-	// Make returns unbound sockets, close-on-exec and blocking, one for each of kinds in
+	// MakeSockets returns unbound sockets, close-on-exec and blocking, one for each of kinds in
 	// their order, or none and an error. All that are opened together are asked for
 	// together.
-	Make(kinds []spec.Kind) ([]*os.File, error)
+	MakeSockets(kinds []spec.Kind) ([]*os.File, error)
 
-	// RelaySocket makes the socket that a service gets in place of bound; nil: bound itself.
+	// OpenRelaySocket makes the socket that a service gets in place of bound; nil: bound itself.
 	// Lends bound until Close of what it returns, which leaves in undelivered what it has
 	// taken off bound's queue and no service has read.
-	RelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (RelaySocket, error)
+	OpenRelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (RelaySocket, error)
 
 	// Admit is called each time before a service may use bound. Lends bound for the call.
 	Admit(bound *os.File) error
@@ -32,9 +32,9 @@ type Restriction interface {
 	// Admits reports whether Admit does anything.
 	Admits() bool
 
-	// Release is called before a socket that Make made is closed, whether it was admitted
+	// ReleaseSocket is called before a socket that Make made is closed, whether it was admitted
 	// or not. Lends it for the call.
-	Release(made *os.File)
+	ReleaseSocket(made *os.File)
 }
 
 // Means are what this package asks others for. The zero value restricts nothing. A
@@ -42,7 +42,7 @@ type Restriction interface {
 type Means struct {
 	Restrictions map[spec.Seal]Restriction // of the seals ReplyOnly and Relayed
 
-	// Warn is told, by Open, OpenAll and HealNode, what somebody else makes slow. May be nil.
+	// Warn is told, by Open, OpenAll and MendNode, what somebody else makes slow. May be nil.
 	Warn func(text string)
 }
 
@@ -58,7 +58,7 @@ func (m Means) restriction(seal spec.Seal) (Restriction, bool) {
 // Plain restricts nothing: plain socket(2).
 type Plain struct{}
 
-func (Plain) Make(kinds []spec.Kind) (made []*os.File, err error) {
+func (Plain) MakeSockets(kinds []spec.Kind) (made []*os.File, err error) {
 	for _, k := range kinds {
 		fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
 		if err != nil {
@@ -72,12 +72,12 @@ func (Plain) Make(kinds []spec.Kind) (made []*os.File, err error) {
 	return made, nil
 }
 
-func (Plain) RelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
+func (Plain) OpenRelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
 	return nil, nil
 }
-func (Plain) Admit(*os.File) error { return nil }
-func (Plain) Admits() bool         { return false }
-func (Plain) Release(*os.File)     {}
+func (Plain) Admit(*os.File) error   { return nil }
+func (Plain) Admits() bool           { return false }
+func (Plain) ReleaseSocket(*os.File) {}
 
 // RelaySocket is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
@@ -85,7 +85,7 @@ type RelaySocket interface {
 	File() *os.File  // lends it until Close
 	Run()            // begins to relay, once: nothing is taken off the host's queue before
 	Carried() uint64 // changes with every datagram that is relayed, either way
-	Ask()            // has it look at the host's queue once more
+	AskQueue()       // has it look at the host's queue once more
 	Close() error
 }
 
@@ -157,7 +157,7 @@ func (st *stock) fill(specs []spec.Socket) error {
 // make has a restriction make sockets.
 func (st *stock) make(seal spec.Seal, kinds []spec.Kind) error {
 	r, _ := st.means.restriction(seal)
-	files, err := r.Make(kinds)
+	files, err := r.MakeSockets(kinds)
 	if err == nil && len(files) != len(kinds) {
 		for _, f := range files {
 			_ = f.Close()
@@ -180,7 +180,7 @@ func (st *stock) make(seal spec.Seal, kinds []spec.Kind) error {
 // take returns the unbound socket for spec, for which fill was called.
 func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
 	if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
-		made, err := r.Make([]spec.Kind{kind})
+		made, err := r.MakeSockets([]spec.Kind{kind})
 		if err != nil {
 			return nil, err
 		}

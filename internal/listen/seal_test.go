@@ -45,7 +45,7 @@ type relaySockets struct {
 	make func(host *os.File, want spec.Socket, u *udprelay.Undelivered) (RelaySocket, error)
 }
 
-func (s *relaySockets) RelaySocket(host *os.File, want spec.Socket, u *udprelay.Undelivered) (RelaySocket, error) {
+func (s *relaySockets) OpenRelaySocket(host *os.File, want spec.Socket, u *udprelay.Undelivered) (RelaySocket, error) {
 	return s.make(host, want, u)
 }
 
@@ -119,7 +119,7 @@ func (x *relayed) run() {
 func (x *relayed) File() *os.File { return x.inner }
 
 func (x *relayed) Carried() uint64 { return x.carried.Load() }
-func (x *relayed) Ask()            { x.asked.Add(1) }
+func (x *relayed) AskQueue()       { x.asked.Add(1) }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {
@@ -173,7 +173,7 @@ func TestRelayed(t *testing.T) {
 			fired := arm(t, w, s)
 			client(t, s)
 			expect(t, "the host's queue", fired)
-			if n, err := s.Refuse(maxRefused); n != 1 || err != nil || r.made != 0 {
+			if n, err := s.RefuseClients(maxRefused); n != 1 || err != nil || r.made != 0 {
 				t.Errorf("Refuse: %d, %v; %d relay sockets", n, err, r.made)
 			}
 			live(t, w, s) // closes it
@@ -193,7 +193,7 @@ func TestRelayed(t *testing.T) {
 			}
 			answer := client(t, s)
 			expect(t, "the relay socket's queue", fired)
-			if waiting, err := s.Waiting(); len(waiting) != 1 || err != nil {
+			if waiting, err := s.WaitingClients(); len(waiting) != 1 || err != nil {
 				t.Errorf("Waiting: %q, %v", waiting, err)
 			}
 			serveOne(t, s)
@@ -201,7 +201,7 @@ func TestRelayed(t *testing.T) {
 			fired = arm(t, w, s)
 			client(t, s)
 			expect(t, "the relay socket's queue", fired)
-			if n, err := s.Refuse(maxRefused); n != 1 || err != nil {
+			if n, err := s.RefuseClients(maxRefused); n != 1 || err != nil {
 				t.Errorf("Refuse: %d, %v", n, err)
 			}
 		})
@@ -241,7 +241,7 @@ func TestRelaySocketKeepsQueue(t *testing.T) {
 		t.Fatalf("Mend: %q, %v", what, err)
 	}
 	answer := client(t, s)
-	if waiting, err := s.Waiting(); len(waiting) != 1 || err != nil {
+	if waiting, err := s.WaitingClients(); len(waiting) != 1 || err != nil {
 		t.Errorf("Waiting: %q, %v", waiting, err)
 	}
 	serveOne(t, s)
@@ -257,13 +257,13 @@ func TestRelaySocketOfLostNode(t *testing.T) {
 		t.Fatalf("Lend: generation %d, %v", s.Generation(), err)
 	}
 	os.Remove(path)
-	if what, err := s.HealNode(); !strings.Contains(what, "linked back") || err != nil || s.Generation() != 0 {
-		t.Errorf("HealNode: %q, %v, generation %d", what, err, s.Generation())
+	if what, err := s.MendNode(); !strings.Contains(what, "linked back") || err != nil || s.Generation() != 0 {
+		t.Errorf("MendNode: %q, %v, generation %d", what, err, s.Generation())
 	}
 	os.Remove(path)
 	os.Remove(sparePath(path))
-	if what, err := s.HealNode(); !strings.Contains(what, "bound anew") || err != nil || s.Generation() != 1 {
-		t.Errorf("HealNode: %q, %v, generation %d", what, err, s.Generation())
+	if what, err := s.MendNode(); !strings.Contains(what, "bound anew") || err != nil || s.Generation() != 1 {
+		t.Errorf("MendNode: %q, %v, generation %d", what, err, s.Generation())
 	}
 	answer := client(t, s)
 	serveOne(t, s)
@@ -420,7 +420,7 @@ func TestKeepSeal(t *testing.T) {
 	s := openWith(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), spec.Relayed, r.means())
 	other := s.Spec()
 	other.Seal = spec.Unsealed
-	if s.Keep(other) || !s.Keep(s.Spec()) {
+	if s.AdoptSpec(other) || !s.AdoptSpec(s.Spec()) {
 		t.Error("another seal needs a new socket, the same none")
 	}
 }

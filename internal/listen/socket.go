@@ -31,7 +31,7 @@ type Socket struct {
 	watcher    *Watcher // that knows us; nil: none
 
 	undelivered udprelay.Undelivered
-	aside       Aside
+	aside       PendingClients
 }
 
 // OpenAll opens the sockets in order, all of them or none: the first error
@@ -93,7 +93,7 @@ func (s *Socket) open(from *stock) error {
 	return nil
 }
 
-// Spec returns what the socket was opened as, or what [Socket.Keep] made of it.
+// Spec returns what the socket was opened as, or what [Socket.AdoptSpec] made of it.
 func (s *Socket) Spec() spec.Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,12 +107,12 @@ func (s *Socket) String() string { return s.Spec().Address.String() }
 // has read: it waits here, and not at the socket, until the next relay takes it.
 func (s *Socket) Undelivered() *udprelay.Undelivered { return &s.undelivered }
 
-// Aside shares those who were accepted and are the next run's: they wait here, and not at
+// Pending shares those who were accepted and are the next run's: they wait here, and not at
 // the socket.
-func (s *Socket) Aside() *Aside { return &s.aside }
+func (s *Socket) Pending() *PendingClients { return &s.aside }
 
 // Generation counts the descriptors the socket has had, from 0. It grows when
-// [Socket.Mend] or [Socket.HealNode] had to bind anew: an instance that was lent
+// [Socket.Mend] or [Socket.MendNode] had to bind anew: an instance that was lent
 // an earlier one is not reached by new clients. That Lend puts a relay socket in
 // front does not count.
 func (s *Socket) Generation() int {
@@ -121,7 +121,7 @@ func (s *Socket) Generation() int {
 	return s.generation
 }
 
-// Lend lends the file to hand over, valid until the next Mend, HealNode or
+// Lend lends the file to hand over, valid until the next Mend, MendNode or
 // Close: of a Relayed socket its relay socket, which the first Lend makes. Its status
 // flags are set to what the spec says (whoever had it before may have changed
 // them): they are shared with every process that holds it. It is [Socket.LendAhead]
@@ -187,7 +187,7 @@ func (s *Socket) front() *os.File {
 // openRelaySocket makes the relay socket, if there is to be one. Who waits at the host's socket is relayed to it, once it
 // is in front.
 func (s *Socket) openRelaySocket() error {
-	relay, err := s.restriction().RelaySocket(s.file, s.spec, &s.undelivered)
+	relay, err := s.restriction().OpenRelaySocket(s.file, s.spec, &s.undelivered)
 	if err != nil || relay == nil {
 		return err
 	}
@@ -243,10 +243,10 @@ func (s *Socket) control(call string, f func(fd int) error) error {
 	return fail(s.spec.Address, "", err, "")
 }
 
-// Keep reports whether the open socket serves spec as it is: the same address,
+// AdoptSpec reports whether the open socket serves spec as it is: the same address,
 // seal and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
 // differ.
-func (s *Socket) Keep(want spec.Socket) bool {
+func (s *Socket) AdoptSpec(want spec.Socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.usable() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
@@ -277,7 +277,7 @@ func (s *Socket) Close() error {
 	s.closed = true
 	s.aside.close()
 	if s.watcher != nil {
-		s.watcher.Forget(s)
+		s.watcher.ForgetSocket(s)
 	}
 	failed := s.dropRelaySocket() // it has our descriptor until then
 	// Before the descriptor: it keeps the inode ours. See inode.
@@ -322,7 +322,7 @@ func (s *Socket) replace(made opened) error {
 
 // release closes a file of ours.
 func (s *Socket) release(file *os.File) error {
-	s.restriction().Release(file)
+	s.restriction().ReleaseSocket(file)
 	return file.Close()
 }
 

@@ -282,7 +282,7 @@ func live(t *testing.T, w *Watcher, s *Socket) {
 		if what, err := s.Mend(); what != "" || err != nil {
 			t.Errorf("Mend of a healthy socket: %q, %v", what, err)
 		}
-		if n, err := s.Refuse(maxRefused); n != 0 || err != nil {
+		if n, err := s.RefuseClients(maxRefused); n != 0 || err != nil {
 			t.Errorf("Refuse of an empty queue: %d, %v", n, err)
 		}
 		if len(fired) > 0 {
@@ -405,24 +405,24 @@ func TestKeep(t *testing.T) {
 	s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)), func(o *spec.Options) { o.KeepAlive = true })
 	same := s.Spec()
 	same.Name, same.Options.NonBlocking, same.Options.Symlinks = "other", true, []string{}
-	if !s.Keep(same) || s.Spec().Name != "other" {
+	if !s.AdoptSpec(same) || s.Spec().Name != "other" {
 		t.Error("another name and non_blocking need a new socket")
 	}
 	other := s.Spec()
 	other.Options.KeepAlive = false
-	if s.Keep(other) {
+	if s.AdoptSpec(other) {
 		t.Error("another option needs no new socket")
 	}
 	other = s.Spec()
 	other.Address.Port++
-	if s.Keep(other) {
+	if s.AdoptSpec(other) {
 		t.Error("another address needs no new socket")
 	}
-	if !s.Keep(s.Spec()) {
+	if !s.AdoptSpec(s.Spec()) {
 		t.Error("the same spec needs a new socket")
 	}
 	s.Close()
-	if s.Keep(s.Spec()) {
+	if s.AdoptSpec(s.Spec()) {
 		t.Error("a closed socket is kept")
 	}
 }
@@ -434,7 +434,7 @@ func TestRefuse(t *testing.T) {
 			s := open(t, address)
 			if s.Spec().Address.Network == spec.FIFO {
 				client(t, s)
-				if n, err := s.Refuse(maxRefused); n != len("hello") || err != nil {
+				if n, err := s.RefuseClients(maxRefused); n != len("hello") || err != nil {
 					t.Errorf("Refuse: %d, %v", n, err)
 				}
 				return
@@ -451,7 +451,7 @@ func TestRefuse(t *testing.T) {
 				}
 				conns = append(conns, c)
 			}
-			if n, err := s.Refuse(maxRefused); n != 3 || err != nil {
+			if n, err := s.RefuseClients(maxRefused); n != 3 || err != nil {
 				t.Errorf("Refuse: %d, %v", n, err)
 			}
 			if s.Spec().Address.IsStream() {

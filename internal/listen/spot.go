@@ -107,7 +107,7 @@ func (s spot) finish(socket int, mode fs.FileMode, who owner) (inode, error) {
 	}
 	if differs {
 		// fchmod(2) refuses O_PATH descriptors, the link in /proc does not.
-		if err := unix.Chmod(fd.Link(node), uint32(mode)); err != nil {
+		if err := unix.Chmod(fd.LinkOf(node), uint32(mode)); err != nil {
 			return id, &fs.PathError{Op: "chmod", Path: s.path, Err: err}
 		}
 	}
@@ -118,7 +118,7 @@ func (s spot) finish(socket int, mode fs.FileMode, who owner) (inode, error) {
 // they can put another one in its place, or a second name of one, to have us change its
 // owner and mode.
 func (s spot) strange(st *unix.Stat_t) bool {
-	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.Planted(uint64(st.Nlink), st.Uid))
+	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.IsPlanted(uint64(st.Nlink), st.Uid))
 }
 
 // How long a folder's lock is waited for, and for how long none is any more after that.

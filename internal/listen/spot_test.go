@@ -30,7 +30,7 @@ func theirs(t *testing.T) (dir string) {
 	if err := os.Symlink(dir+"/stranger", dir+"/theirs/link"); err != nil {
 		t.Fatal(err)
 	}
-	fd.Claim(dir + "/theirs")
+	fd.ClaimFolders(dir + "/theirs")
 	return dir
 }
 
@@ -82,7 +82,7 @@ func TestBindWhereOthersMayWrite(t *testing.T) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			if what, err := s.HealNode(); !strings.Contains(what, "linked back") || err != nil {
+			if what, err := s.MendNode(); !strings.Contains(what, "linked back") || err != nil {
 				t.Errorf("%s: %q, %v", path, what, err)
 			}
 			s.Close()
@@ -114,7 +114,7 @@ func TestFolderSwappedMeanwhile(t *testing.T) {
 					continue
 				}
 				opened++
-				if _, err := s.HealNode(); err == nil {
+				if _, err := s.MendNode(); err == nil {
 					healed++
 				}
 				s.Close()

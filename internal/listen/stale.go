@@ -74,7 +74,7 @@ func probe(node int) (live bool, err error) {
 	}
 	defer unix.Close(asking)
 	// Through the descriptor: the name of a spare may be too long for an address.
-	err = unix.Connect(asking, &unix.SockaddrUnix{Name: fd.Link(node)})
+	err = unix.Connect(asking, &unix.SockaddrUnix{Name: fd.LinkOf(node)})
 	switch err {
 	case nil, unix.EPROTOTYPE, unix.EPERM, unix.EAGAIN:
 		return true, nil
@@ -86,7 +86,7 @@ func probe(node int) (live bool, err error) {
 
 // probeOwn asks a node of ours whose mode keeps out even us.
 func probeOwn(node int, mode uint32) (live bool, err error) {
-	name := fd.Link(node)
+	name := fd.LinkOf(node)
 	if err := unix.Chmod(name, mode|0o200); err != nil {
 		return false, err
 	}

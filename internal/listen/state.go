@@ -19,7 +19,7 @@ type state struct {
 
 func stateOf(file *os.File) (st state) {
 	_ = control(file, func(fd int) error {
-		st.name, st.options = rawName(fd), sockopt.Record(fd)
+		st.name, st.options = rawName(fd), sockopt.RecordState(fd)
 		return nil
 	})
 	return st
@@ -41,7 +41,7 @@ func rawName(fd int) string {
 func (s *Socket) mendOptions() (repaired, fault string) {
 	_ = control(s.front(), func(fd int) error {
 		changed, stuck := s.condition().options.Restore(fd)
-		if sockopt.Detach(fd, unix.SO_DETACH_REUSEPORT_BPF) {
+		if sockopt.DetachProgram(fd, unix.SO_DETACH_REUSEPORT_BPF) {
 			changed = append(changed, "a program that chooses among reuse_port sockets")
 		}
 		if stuck != "" {

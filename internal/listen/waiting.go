@@ -22,17 +22,17 @@ type Client string
 // seed makes the identity of a datagram: same sender, same bytes.
 var seed = maphash.MakeSeed()
 
-// Waiting lists who waits. Connections are listed one by one (sock_diag(7)); of
+// WaitingClients lists who waits. Connections are listed one by one (sock_diag(7)); of
 // datagrams only the first in the queue is, and of what the kernel does not list
 // (vsock, FIFO) only that somebody waits. Nothing is taken off the queue. Who was
-// accepted for a run that is over waits too, see [Socket.Aside].
-func (s *Socket) Waiting() (waiting []Client, err error) {
+// accepted for a run that is over waits too, see [Socket.Pending].
+func (s *Socket) WaitingClients() (waiting []Client, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	defer func() { waiting = append(waiting, s.aside.waiting()...) }()
+	defer func() { waiting = append(waiting, s.aside.listClients()...) }()
 	ready := false
 	err = s.control("poll", func(fd int) error {
 		ready = pollNow(fd)&unix.POLLIN != 0
@@ -63,7 +63,7 @@ func firstDatagram(socket int) ([]Client, error) {
 	var buf [512]byte
 	var n int
 	var from unix.Sockaddr
-	err := fd.Again(func() (err error) {
+	err := fd.RetryEINTR(func() (err error) {
 		n, from, err = unix.Recvfrom(socket, buf[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		return err
 	})
@@ -111,7 +111,7 @@ func eachTCP(fd int, states uint32, each func(*sockdiag.InetSocket)) error {
 
 // asked asks for sockets of our network namespace. What the kernel cannot tell of, there is none of.
 func asked(f func(socket int) error) error {
-	if err := sockdiag.Here(f); !errors.Is(err, unix.ENOENT) {
+	if err := sockdiag.WithSocket(f); !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil

@@ -30,7 +30,7 @@ func TestWaiting(t *testing.T) {
 			if again := whoWaits(t, s); len(first) != 3 || fmt.Sprint(again) != fmt.Sprint(first) {
 				t.Fatalf("three came: %v, then %v", first, again)
 			}
-			if n, err := s.Refuse(1); n != 1 || err != nil {
+			if n, err := s.RefuseClients(1); n != 1 || err != nil {
 				t.Fatalf("Refuse(1) = %d, %v", n, err)
 			}
 			dialSocket(t, s)
@@ -63,7 +63,7 @@ func TestWaitingDatagram(t *testing.T) {
 	if again := whoWaits(t, s); len(first) != 1 || again[0] != first[0] {
 		t.Fatalf("the head of the queue is %v, then %v", first, again)
 	}
-	if n, err := s.Refuse(1); n != 1 || err != nil {
+	if n, err := s.RefuseClients(1); n != 1 || err != nil {
 		t.Fatalf("Refuse(1) = %d, %v", n, err)
 	}
 	if next := whoWaits(t, s); len(next) != 1 || next[0] == first[0] {
@@ -73,7 +73,7 @@ func TestWaitingDatagram(t *testing.T) {
 
 func whoWaits(t *testing.T, s *Socket) []Client {
 	t.Helper()
-	got, err := s.Waiting()
+	got, err := s.WaitingClients()
 	if err != nil {
 		t.Fatal(err)
 	}

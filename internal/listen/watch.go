@@ -192,7 +192,7 @@ func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 		return fail(s.spec.Address, "watcher", errClosed, "")
 	}
 	if s.relay != nil {
-		defer s.relay.Ask()
+		defer s.relay.AskQueue()
 	}
 	if x := w.byOwn[s]; x != nil {
 		x.ready = ready
@@ -278,9 +278,9 @@ func (w *Watcher) move(s *Socket, file *os.File) error {
 	return nil
 }
 
-// Forget drops what was asked for s. A callback that is running already may
+// ForgetSocket drops what was asked for s. A callback that is running already may
 // still end after it.
-func (w *Watcher) Forget(s *Socket) {
+func (w *Watcher) ForgetSocket(s *Socket) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if x := w.byOwn[s]; x != nil {
@@ -291,7 +291,7 @@ func (w *Watcher) Forget(s *Socket) {
 
 // WatchNode calls changed, from the goroutine of Run, whenever the node of s, its
 // spare or a folder above may have been deleted, replaced or renamed: the time
-// for [Socket.HealNode]. A socket without a node is never called. Where the node
+// for [Socket.MendNode]. A socket without a node is never called. Where the node
 // cannot be watched a timer looks at it.
 func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	s.mu.Lock()

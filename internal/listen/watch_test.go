@@ -20,7 +20,7 @@ import (
 func TestForget(t *testing.T) {
 	w := start(t)
 	marker := open(t, fmt.Sprintf("udp://127.0.0.1:%d", ktest.Port(t)))
-	for _, how := range []func(*Socket){func(s *Socket) { w.Forget(s) }, func(s *Socket) { s.Close() }} {
+	for _, how := range []func(*Socket){func(s *Socket) { w.ForgetSocket(s) }, func(s *Socket) { s.Close() }} {
 		s := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)))
 		fired := arm(t, w, s)
 		file, err := s.Lend()

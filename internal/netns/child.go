@@ -78,7 +78,7 @@ func (c *child) startAndWait(start func() (pid, pidfd int, err error)) ([]int, e
 		return nil, err
 	}
 	_ = unix.Close(pidfd)
-	if _, _, err := fd.Reap(pid); err != nil {
+	if _, _, err := fd.ReapChild(pid); err != nil {
 		return nil, err
 	}
 	return c.collectResults()

@@ -228,7 +228,7 @@ func (d *Target) takeSocket(which int) (fd int, err error) {
 }
 
 func (d *Target) fillPool(which int) error {
-	n := min(max(1, 2*d.batch[which]), mostAhead, budget.Ahead())
+	n := min(max(1, 2*d.batch[which]), mostAhead, budget.LimitAhead())
 	domain := [...]int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX}[which]
 	kinds := make([]spec.Kind, n)
 	for i := range kinds {

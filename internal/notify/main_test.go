@@ -13,7 +13,7 @@ const helperVariable = "NOTIFY_HELPER"
 
 func TestMain(m *testing.M) {
 	if state, ok := os.LookupEnv(helperVariable); ok {
-		if err := Send(state); err != nil {
+		if err := SendState(state); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}

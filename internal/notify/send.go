@@ -12,10 +12,10 @@ import (
 
 const variable = "NOTIFY_SOCKET"
 
-// Send tells state, lines of NAME=VALUE as in sd_notify(3), to the socket that
+// SendState tells state, lines of NAME=VALUE as in sd_notify(3), to the socket that
 // NOTIFY_SOCKET names: "/path" or "@abstract". Where it is not set nobody wants
 // to know, and Send does nothing. It may block while the manager's queue is full.
-func Send(state string) error {
+func SendState(state string) error {
 	address := os.Getenv(variable)
 	if address == "" {
 		return nil
@@ -35,7 +35,7 @@ func send(address, state string) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer func() { _ = unix.Close(socket) }()
-	err = fd.Again(func() error {
+	err = fd.RetryEINTR(func() error {
 		return unix.Sendto(socket, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: address})
 	})
 	return os.NewSyscallError("sendto", err)

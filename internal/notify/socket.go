@@ -19,16 +19,16 @@ type Socket struct {
 	closed atomic.Bool
 }
 
-// Adopt takes f, a bound unix datagram socket, and returns it as a Socket. It
+// AdoptSocket takes f, a bound unix datagram socket, and returns it as a Socket. It
 // sets O_NONBLOCK and SO_PASSCRED of the open file description f shares with
 // whoever made it. Whoever binds it should set SO_PASSCRED at once: messages
 // sent before come without a pid.
-func Adopt(f *os.File) (*Socket, error) {
+func AdoptSocket(f *os.File) (*Socket, error) {
 	defer func() { _ = f.Close() }()
 	own := -1
 	err := fd.Control(f, prepare)
 	if err == nil {
-		own, err = fd.Dup(f) // os.NewFile decides whether the runtime polls it, and f came into being before
+		own, err = fd.DupFile(f) // os.NewFile decides whether the runtime polls it, and f came into being before
 	}
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)

@@ -18,7 +18,7 @@ import (
 // where in NOTIFY_SOCKET.
 func open(t *testing.T, address string) *Socket {
 	t.Helper()
-	s, err := Adopt(bound(t, unix.SOCK_DGRAM, address))
+	s, err := AdoptSocket(bound(t, unix.SOCK_DGRAM, address))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestSendAndReceive(t *testing.T) {
 	abstract := "@activator-notify-test-" + filepath.Base(t.TempDir()) + "-" + time.Now().Format("150405.000000000")
 	for _, address := range []string{path(t), abstract} {
 		s := open(t, address)
-		if err := Send("READY=1\nSTATUS=up"); err != nil {
+		if err := SendState("READY=1\nSTATUS=up"); err != nil {
 			t.Fatal(err)
 		}
 		m, pid, err := s.Receive(within(t))
@@ -78,12 +78,12 @@ func TestReceiveFromAnotherProcess(t *testing.T) {
 
 func TestSendErrors(t *testing.T) {
 	t.Setenv(variable, "")
-	if err := Send("READY=1"); err != nil {
+	if err := SendState("READY=1"); err != nil {
 		t.Errorf("nobody wants to know: %v", err)
 	}
 	for _, address := range []string{"/nonexistent/socket", "relative", "vsock:2:1", "/" + strings.Repeat("x", 108)} {
 		t.Setenv(variable, address)
-		if err := Send("READY=1"); err == nil || !strings.Contains(err.Error(), variable+"="+address) {
+		if err := SendState("READY=1"); err == nil || !strings.Contains(err.Error(), variable+"="+address) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestReceiveEnds(t *testing.T) {
 		if _, _, err := s.Receive(ctx); !errors.Is(err, context.Canceled) {
 			t.Fatalf("got %v", err)
 		}
-		if err := Send("READY=1"); err != nil {
+		if err := SendState("READY=1"); err != nil {
 			t.Fatal(err)
 		}
 		if m, _, err := s.Receive(within(t)); !m.Ready || err != nil {
@@ -191,7 +191,7 @@ func TestReceiveEnds(t *testing.T) {
 }
 
 func TestAdoptRefuses(t *testing.T) {
-	if _, err := Adopt(bound(t, unix.SOCK_STREAM, path(t))); err == nil {
+	if _, err := AdoptSocket(bound(t, unix.SOCK_STREAM, path(t))); err == nil {
 		t.Error("a stream socket is no notify socket")
 	}
 	r, w, err := os.Pipe()
@@ -199,10 +199,10 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	if _, err := Adopt(r); !errors.Is(err, unix.ENOTSOCK) {
+	if _, err := AdoptSocket(r); !errors.Is(err, unix.ENOTSOCK) {
 		t.Errorf("a pipe: %v", err)
 	}
-	if _, err := Adopt(r); err == nil {
+	if _, err := AdoptSocket(r); err == nil {
 		t.Error("a closed file is no notify socket")
 	}
 }

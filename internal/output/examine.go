@@ -11,9 +11,9 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// Examine says why [OpenFile] would certainly be refused. It makes nothing.
-func Examine(path string) error {
-	place, err := fd.Walk(path)
+// ExamineFile says why [OpenFile] would certainly be refused. It makes nothing.
+func ExamineFile(path string) error {
+	place, err := fd.WalkTo(path)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
 		return err
@@ -30,7 +30,7 @@ func Examine(path string) error {
 		}
 		if folder := filepath.Dir(path); unix.Stat(folder, &stat) == unix.ENOENT {
 			return refused(unix.ENOENT)
-		} else if errno := access.MakeIn(folder); errno != 0 {
+		} else if errno := access.CheckMakeIn(folder); errno != 0 {
 			return refused(errno)
 		}
 	case err == unix.EACCES, err == unix.ENOTDIR, err == unix.ELOOP:
@@ -41,7 +41,7 @@ func Examine(path string) error {
 	case stat.Mode&unix.S_IFMT == unix.S_IFSOCK:
 		return refused(unix.ENXIO)
 	default:
-		if errno := access.Write(path); errno != 0 {
+		if errno := access.CheckWrite(path); errno != 0 {
 			return refused(errno)
 		}
 		if place != nil {

@@ -18,7 +18,7 @@ import (
 // logs_directory, and a link in it would make us append what the service says to any
 // file of the host. A file that has a second name is refused there: a hard link would do the same.
 func OpenFile(path string) (*os.File, error) {
-	place, err := fd.Walk(path)
+	place, err := fd.WalkTo(path)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func OpenFile(path string) (*os.File, error) {
 
 // refusePlanted refuses what somebody may have put there, since it is another file of the host too.
 func refusePlanted(place *fd.Place, stat *unix.Stat_t) error {
-	if place.Foreign() && fd.Planted(uint64(stat.Nlink), stat.Uid) {
+	if place.Foreign() && fd.IsPlanted(uint64(stat.Nlink), stat.Uid) {
 		return &fd.CuredError{Err: fmt.Errorf("%w: the file has another name, and somebody else may write its folder", unix.EMLINK), Cure: "copy it, and put the copy in its place"}
 	}
 	return nil

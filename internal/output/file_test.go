@@ -98,8 +98,8 @@ func TestForeignHardLinks(t *testing.T) {
 	} else {
 		f.Close()
 	}
-	fd.Claim(folder)
-	if err := Examine(log); !errors.Is(err, syscall.EMLINK) {
+	fd.ClaimFolders(folder)
+	if err := ExamineFile(log); !errors.Is(err, syscall.EMLINK) {
 		t.Errorf("examined: %v", err)
 	}
 	if f, err := OpenFile(log); !errors.Is(err, syscall.EMLINK) {
@@ -110,7 +110,7 @@ func TestForeignHardLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, err := OpenFile(log)
-	if err := errors.Join(err, Examine(log)); err != nil {
+	if err := errors.Join(err, ExamineFile(log)); err != nil {
 		t.Fatalf("with one name: %v", err)
 	}
 	f.Close()

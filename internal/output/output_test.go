@@ -65,11 +65,11 @@ func (r *reader) lines(t *testing.T, s *Sink) []string {
 // feed starts a pump and returns the end that a service would write to.
 func feed(t *testing.T, s *Sink, service, stream string, pid int) (*Pump, *os.File) {
 	t.Helper()
-	ours, child, err := Pipe()
+	ours, child, err := OpenPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Copy(ours, service, stream, pid), child
+	return s.StartPump(ours, service, stream, pid), child
 }
 
 func TestLines(t *testing.T) {
@@ -405,7 +405,7 @@ func TestCloseStalled(t *testing.T) {
 }
 
 func TestPipe(t *testing.T) {
-	ours, child, err := Pipe()
+	ours, child, err := OpenPipe()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pipe returns both ends of a new pipe for a service's output: ours to read
+// OpenPipe returns both ends of a new pipe for a service's output: ours to read
 // through the runtime's poller, and the child's, which blocks when it is full,
 // as programs expect of their stdout. The two ends share nothing.
-func Pipe() (ours, child *os.File, err error) {
+func OpenPipe() (ours, child *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)

@@ -38,9 +38,9 @@ type Pump struct {
 	done      chan struct{} // closed: everything read is in the queue, file is closed
 }
 
-// Copy takes r, the read end of a [Pipe], and logs what comes from it until its
+// StartPump takes r, the read end of a [OpenPipe], and logs what comes from it until its
 // end of file. The caller calls Finish.
-func (s *Sink) Copy(r *os.File, service, stream string, pid int) *Pump {
+func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
 	p := &Pump{sink: s, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
 	// Whatever level the activator's own log has, a service's output is wanted
 	// or else turned off by its name.
@@ -61,7 +61,7 @@ func (p *Pump) Finish(linger time.Duration) {
 		p.finishing = true
 		p.sink.mu.Unlock()
 		p.sink.room.Broadcast()
-		late := time.AfterFunc(linger, func() { fd.Interrupt(p.file.SetReadDeadline) })
+		late := time.AfterFunc(linger, func() { fd.EndNow(p.file.SetReadDeadline) })
 		<-p.done
 		late.Stop()
 	})
@@ -101,7 +101,7 @@ func (p *Pump) run() {
 // readNow reads what is there, without waiting and without a deadline.
 func (p *Pump) readNow(b []byte) (n int, err error) {
 	err = fd.Control(p.file, func(pipe int) error {
-		return fd.Again(func() (err error) {
+		return fd.RetryEINTR(func() (err error) {
 			n, err = unix.Read(pipe, b)
 			return err
 		})

@@ -91,7 +91,7 @@ func (s *callList) separate(slot, control int) {
 // receiveDescriptors takes descriptors, which get the lowest numbers, and is what the child waits
 // in for the rest of its call list.
 func (s *callList) receiveDescriptors() {
-	header := s.newMessage(s.byteBuffer, s.NewBuffer(fdpass.Space(fdpass.MaxFiles)))
+	header := s.newMessage(s.byteBuffer, s.NewBuffer(fdpass.RightsSpace(fdpass.MaxFiles)))
 	s.Do(unix.SYS_RECVMSG, uintptr(s.control), header, 0).OnZero(s.exit).OnError(s.exit)
 }
 
@@ -173,8 +173,8 @@ func (s *callList) addRestrictions(plan *sandbox.Plan, limits []spec.Limit) erro
 
 // sendListener sends us the descriptor on which a supervisor answers.
 func (s *callList) sendListener(listener int) {
-	rights := s.NewBuffer(fdpass.Space(1))
-	copy(rights.Bytes, fdpass.Rights(listener))
+	rights := s.NewBuffer(fdpass.RightsSpace(1))
+	copy(rights.Bytes, fdpass.EncodeRights(listener))
 	s.setStep("supervisor", "", "")
 	s.Do(unix.SYS_SENDMSG, uintptr(s.control), s.newMessage(s.AddBytes([]byte{msgListener}), rights), unix.MSG_NOSIGNAL).OnError(s.exit)
 	s.CloseFrom(listener)
@@ -198,7 +198,7 @@ func (s *callList) awaitRelease(handed spec.Handed) {
 	}
 	s.setStep("hand", "", "")
 	brought := s.NextDescriptor()
-	header := s.newMessage(s.byteBuffer, s.NewBuffer(fdpass.Space(1)))
+	header := s.newMessage(s.byteBuffer, s.NewBuffer(fdpass.RightsSpace(1)))
 	s.Do(unix.SYS_RECVMSG, uintptr(s.control), header, 0).OnZero(s.exit).OnError(s.exit)
 	for _, place := range placesOf(handed) {
 		s.Do(unix.SYS_DUP3, uintptr(brought), uintptr(place), 0)

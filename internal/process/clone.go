@@ -25,7 +25,7 @@ func (c child) endChild() {
 	}
 	_ = unix.Close(c.control)
 	_ = unix.Kill(c.pid, unix.SIGKILL)
-	_, _, _ = fd.Reap(c.pid)
+	_, _, _ = fd.ReapChild(c.pid)
 	_ = unix.Close(c.pidfd)
 }
 

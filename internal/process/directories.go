@@ -47,7 +47,7 @@ func baseOf(d spec.Directory) (string, directoryKind, error) {
 	return base, kind, nil
 }
 
-// ClaimDirectories claims the folders that the service may write, [fd.Claim]: paths through them
+// ClaimDirectories claims the folders that the service may write, [fd.ClaimFolders]: paths through them
 // are walked with care. It is called for all services before the first one starts.
 func ClaimDirectories(s spec.Process) {
 	var paths []string
@@ -59,7 +59,7 @@ func ClaimDirectories(s spec.Process) {
 			paths = append(paths, filepath.Join(base, d.Name))
 		}
 	}
-	fd.Claim(paths...)
+	fd.ClaimFolders(paths...)
 }
 
 // makeDirectories makes the service's own directories on the host and returns where
@@ -128,7 +128,7 @@ func makeDirectory(base, name string, id identity) (made fd.ID, err error) {
 	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
 		return folder.ID(), nil
 	}
-	return folder.ID(), folder.Give(id.uid, id.gid)
+	return folder.ID(), folder.GiveTo(id.uid, id.gid)
 }
 
 // The folders of the XDG base directory specification; logs as systemd has them.
@@ -206,7 +206,7 @@ func (r *runtimeFolders) removeUsers(paths []string) {
 			continue
 		}
 		delete(r.used, path)
-		if place, err := fd.Walk(path); err == nil {
+		if place, err := fd.WalkTo(path); err == nil {
 			_ = place.RemoveFolder(place.Name, f.id)
 			place.Close()
 		}

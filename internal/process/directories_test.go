@@ -15,7 +15,7 @@ import (
 // as root a folder of root's, to have it given away.
 func TestDirectoryInAnothersFolder(t *testing.T) {
 	dir := t.TempDir()
-	fd.Claim(dir+"/a", dir+"/a/sub/b", dir+"/a/sub/c")
+	fd.ClaimFolders(dir+"/a", dir+"/a/sub/b", dir+"/a/sub/c")
 	id := identity{uid: os.Geteuid(), gid: os.Getegid(), change: os.Geteuid() == 0}
 	if id.change {
 		id.uid, id.gid = 61200, 61200

@@ -100,7 +100,7 @@ func examineLimits(s *spec.Process) (found []*StepError) {
 			found = append(found, listRefusal(err)...)
 			continue
 		}
-		if !access.Holds(unix.CAP_SYS_RESOURCE) {
+		if !access.HoldsCapability(unix.CAP_SYS_RESOURCE) {
 			found = append(found, limitRefused(limit.Resource, unix.EPERM, now.Max))
 		}
 	}
@@ -134,7 +134,7 @@ func canMake(path string) error {
 		folder.Close()
 		return nil
 	case errors.Is(err, unix.ENOENT):
-		if errno := access.MakeIn(filepath.Dir(path)); errno != 0 {
+		if errno := access.CheckMakeIn(filepath.Dir(path)); errno != 0 {
 			return &os.PathError{Op: "mkdir", Path: path, Err: errno}
 		}
 		return nil

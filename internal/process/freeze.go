@@ -29,7 +29,7 @@ func (p *Process) StopIf(sig syscall.Signal, still func() bool) (stopped, killed
 		return false, false, nil
 	}
 	killed, err = p.stopUnless(sig, func(sig syscall.Signal) bool {
-		status, err := proc.Status(p.pid)
+		status, err := proc.ReadStatus(p.pid)
 		return heard || err != nil || catchesSignal(status, sig)
 	})
 	return err == nil, killed, err
@@ -54,7 +54,7 @@ func (p *Process) stopThreads() bool {
 	if !p.canFreeze() {
 		return true
 	}
-	if status, err := proc.Status(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
+	if status, err := proc.ReadStatus(p.pid); err == nil && strings.HasPrefix(status["State"], "T") {
 		return false // it was stopped from outside, and is meant to stay so
 	}
 	// pid_namespaces(7): from outside SIGSTOP works on pid 1, too.

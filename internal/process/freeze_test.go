@@ -70,7 +70,7 @@ func TestStopIfStoppedAlready(t *testing.T) {
 
 func stateOf(t *testing.T, pid int) string {
 	t.Helper()
-	status, err := proc.Status(pid)
+	status, err := proc.ReadStatus(pid)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ type View struct {
 func look() View {
 	v := View{Pid: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Status: map[string]string{}, Env: map[string]string{}}
 	v.Files = openFiles()
-	status, _ := proc.Status(os.Getpid())
+	status, _ := proc.ReadStatus(os.Getpid())
 	for _, key := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"} {
 		v.Status[key] = status[key]
 	}
@@ -262,8 +262,8 @@ func starterFor() *Starter {
 // children lists our own.
 func children() []int {
 	self := strconv.Itoa(os.Getpid())
-	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
-		status, err := proc.Status(pid)
+	return slices.DeleteFunc(proc.ListPids(), func(pid int) bool {
+		status, err := proc.ReadStatus(pid)
 		return err != nil || status["PPid"] != self
 	})
 }

@@ -21,7 +21,7 @@ func (p *Process) SetMain(innerPid int) error {
 	if p.reaped || p.mainFD != nil && innerPid == p.mainPID {
 		return nil
 	}
-	if status, err := proc.Status(p.pid); err == nil && pidInside(status) == innerPid {
+	if status, err := proc.ReadStatus(p.pid); err == nil && pidInside(status) == innerPid {
 		return nil // it is the main one already
 	}
 	pid, err := p.findPid(innerPid)
@@ -56,8 +56,8 @@ func (p *Process) watchMain(main *os.File) {
 // findPid translates a pid of the service's namespace to ours: a descendant of the
 // process whose last NSpid it is.
 func (p *Process) findPid(innerPid int) (int, error) {
-	for _, pid := range proc.Pids() {
-		status, err := proc.Status(pid)
+	for _, pid := range proc.ListPids() {
+		status, err := proc.ReadStatus(pid)
 		if err == nil && pidInside(status) == innerPid && p.isAncestor(status) {
 			return pid, nil
 		}
@@ -74,7 +74,7 @@ func (p *Process) isAncestor(status map[string]string) bool {
 		if parent == p.pid {
 			return true
 		}
-		if status, err = proc.Status(parent); err != nil {
+		if status, err = proc.ReadStatus(parent); err != nil {
 			return false
 		}
 	}

@@ -20,7 +20,7 @@ func (p *plan) completeEnv(pid, pidfd int) ([]string, error) {
 	if p.Sockets == 0 {
 		return p.Env, nil
 	}
-	listen, err := fdpass.Environ(p.FDNames, pid, pidfd)
+	listen, err := fdpass.MakeEnviron(p.FDNames, pid, pidfd)
 	if err != nil {
 		return nil, &StepError{Step: "LISTEN_FDS", Errno: errnoOf(err), Cure: err.Error()}
 	}

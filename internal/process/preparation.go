@@ -50,7 +50,7 @@ func (prep *preparation) resolvePlan(sockets int) error {
 	if err == nil {
 		p.Sandbox.Notify = p.Notify
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
-		p.Env = prep.id.completeEnv(slices.Concat(fdpass.Strip(p.Env), env))
+		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), env))
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
 		err = prep.resolveSandbox(mounts)
 	}

@@ -22,7 +22,7 @@ type reaperProcess struct {
 type descriptor int
 
 func (d descriptor) Read(b []byte) (n int, err error) {
-	err = fd.Again(func() (err error) {
+	err = fd.RetryEINTR(func() (err error) {
 		n, err = unix.Read(int(d), b)
 		return err
 	})
@@ -38,7 +38,7 @@ func (d descriptor) Read(b []byte) (n int, err error) {
 func (d descriptor) Write(b []byte) (int, error) {
 	written := 0
 	for written < len(b) {
-		n, err := fdpass.Send(int(d), b[written:])
+		n, err := fdpass.SendMessage(int(d), b[written:])
 		if err != nil {
 			return written, err
 		}

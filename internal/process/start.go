@@ -203,7 +203,7 @@ func (prep *preparation) sendInputs(p *Process) error {
 // sendDescriptors gives the child what was lent for it.
 func (prep *preparation) sendDescriptors(control int) error {
 	for some := range slices.Chunk(prep.lent, fdpass.MaxFiles) {
-		if _, err := fdpass.Send(control, []byte{msgFiles}, some...); err != nil {
+		if _, err := fdpass.SendMessage(control, []byte{msgFiles}, some...); err != nil {
 			return err
 		}
 	}

@@ -93,7 +93,7 @@ func endsByDefault(sig syscall.Signal) bool {
 // Unreadable is heard.
 func (p *Process) handles(sig syscall.Signal) bool {
 	for range 20 {
-		status, err := proc.Status(p.pid)
+		status, err := proc.ReadStatus(p.pid)
 		if err != nil || catchesSignal(status, sig) {
 			return true
 		}

@@ -47,7 +47,7 @@ func (p *Process) reapProcess() error {
 	}
 	// The layout of waitid's siginfo_t differs between architectures; wait4 of a
 	// child that has ended and is not reaped cannot meet another one.
-	_, status, err := fd.Reap(p.pid)
+	_, status, err := fd.ReapChild(p.pid)
 	p.reaped = true
 	if err != nil {
 		return err

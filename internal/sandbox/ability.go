@@ -47,7 +47,7 @@ func ListAbilities() []Ability {
 }
 
 func kernelAbility() Ability {
-	a := Ability{Name: "kernel", Detail: proc.Release(), Needs: "nothing works", Cure: cureKernel, Required: true}
+	a := Ability{Name: "kernel", Detail: proc.KernelRelease(), Needs: "nothing works", Cure: cureKernel, Required: true}
 	var major, minor int
 	_, _ = fmt.Sscanf(a.Detail, "%d.%d", &major, &minor)
 	a.OK = major > 5 || major == 5 && minor >= 15
@@ -60,9 +60,9 @@ func userNamespaces() Ability {
 	switch {
 	case !pathExists("/proc/self/ns/user"):
 		a.OK, a.Detail, a.Cure = false, "no /proc/self/ns/user", "a kernel with CONFIG_USER_NS, and /proc mounted"
-	case proc.Sysctl(sysctlUsers) == "0":
+	case proc.ReadSysctl(sysctlUsers) == "0":
 		a.OK, a.Cure = false, cureUsers
-	case ordinary && proc.Sysctl(sysctlClone) == "0":
+	case ordinary && proc.ReadSysctl(sysctlClone) == "0":
 		a.OK, a.Cure = false, cureClone
 	}
 	if a.Detail == "" {
@@ -72,7 +72,7 @@ func userNamespaces() Ability {
 }
 
 func appArmorAbility() Ability {
-	restricted := os.Geteuid() != 0 && proc.Sysctl(sysctlAppArmor) == "1"
+	restricted := os.Geteuid() != 0 && proc.ReadSysctl(sysctlAppArmor) == "1"
 	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: showSysctls(sysctlAppArmor),
 		Needs: "an ordinary user can make no sandbox, unless a profile allows it", Cure: cureAppArmor}
 	if a.Detail == "" {
@@ -139,7 +139,7 @@ func capabilityAbility(name, needs string, numbers ...uint) Ability {
 	a := Ability{Name: name, OK: true, Needs: needs}
 	var have, lack []string
 	for _, number := range numbers {
-		if access.Holds(number) {
+		if access.HoldsCapability(number) {
 			have = append(have, spec.Capabilities[number])
 		} else {
 			lack = append(lack, spec.Capabilities[number])
@@ -158,7 +158,7 @@ func capabilityAbility(name, needs string, numbers ...uint) Ability {
 func portAbility() Ability {
 	a := capabilityAbility("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
 	const name = "net.ipv4.ip_unprivileged_port_start"
-	if start := proc.Sysctl(name); !a.OK && start != "" {
+	if start := proc.ReadSysctl(name); !a.OK && start != "" {
 		var first int
 		_, _ = fmt.Sscan(start, &first)
 		a.OK, a.Detail = first <= 80, showSysctls(name)
@@ -198,7 +198,7 @@ func pathExists(path string) bool {
 func showSysctls(names ...string) string {
 	var shown []string
 	for _, name := range names {
-		if value := proc.Sysctl(name); value != "" {
+		if value := proc.ReadSysctl(name); value != "" {
 			shown = append(shown, name+"="+value)
 		}
 	}

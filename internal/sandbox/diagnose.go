@@ -89,7 +89,7 @@ func cureOfClone(errno syscall.Errno) string {
 // "" where there can.
 func namespacesOff() string {
 	for _, kind := range []string{"user", "net", "pid", "mnt", "ipc", "uts", "cgroup"} {
-		if name := "user.max_" + kind + "_namespaces"; proc.Sysctl(name) == "0" {
+		if name := "user.max_" + kind + "_namespaces"; proc.ReadSysctl(name) == "0" {
 			return kind + " namespaces are off here: sysctl -w " + name + "=10000"
 		}
 	}
@@ -100,11 +100,11 @@ func namespacesOff() string {
 // having them, with EPERM. AppArmor lets the clone pass and refuses only later.
 func refusedBy() string {
 	switch {
-	case proc.Sysctl(sysctlClone) == "0":
+	case proc.ReadSysctl(sysctlClone) == "0":
 		return cureClone
-	case proc.Sysctl(sysctlUsers) == "0":
+	case proc.ReadSysctl(sysctlUsers) == "0":
 		return cureUsers
-	case proc.Sysctl(sysctlAppArmor) == "1":
+	case proc.ReadSysctl(sysctlAppArmor) == "1":
 		return cureAppArmor
 	case isFiltered():
 		return cureSeccomp

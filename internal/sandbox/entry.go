@@ -46,7 +46,7 @@ func (e *Entry) lookAtSource() error {
 	if !e.isBind() || !e.Asked {
 		return nil
 	}
-	place, err := fd.Walk(e.Source)
+	place, err := fd.WalkTo(e.Source)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
 		return LinkError("open", e.Source, link)
@@ -59,7 +59,7 @@ func (e *Entry) lookAtSource() error {
 	if !place.Magic() {
 		e.real = place.Path()
 	}
-	if source, err := place.Look(); err == nil {
+	if source, err := place.OpenPath(); err == nil {
 		var stat unix.Stat_t
 		e.folder = unix.Fstat(source, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR
 		_ = unix.Close(source)

@@ -61,7 +61,7 @@ func openNetwork(path string) (netns.NsHandle, error) {
 		return -1, err
 	}
 	defer func() { _ = unix.Close(looked) }()
-	target, err := unix.Open(fd.Link(looked), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	target, err := unix.Open(fd.LinkOf(looked), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, joinError(path, os.NewSyscallError("open", err))
 	}
@@ -71,7 +71,7 @@ func openNetwork(path string) (netns.NsHandle, error) {
 // lookNetwork looks at it before it is opened: a FIFO would hold up this thread, and with it
 // every start of every service. The caller closes the descriptor.
 func lookNetwork(path string) (looked int, err error) {
-	place, err := fd.Walk(path)
+	place, err := fd.WalkTo(path)
 	var link *fd.LinkError
 	switch {
 	case errors.As(err, &link):
@@ -80,7 +80,7 @@ func lookNetwork(path string) (looked int, err error) {
 		return -1, joinError(path, err)
 	}
 	defer place.Close()
-	if looked, err = place.Look(); err != nil {
+	if looked, err = place.OpenPath(); err != nil {
 		return -1, joinError(path, err)
 	}
 	var kind unix.Statfs_t
@@ -107,7 +107,7 @@ func ExamineNetwork(network string) error {
 		return err
 	}
 	_ = unix.Close(looked)
-	if !access.Holds(unix.CAP_SYS_ADMIN) {
+	if !access.HoldsCapability(unix.CAP_SYS_ADMIN) {
 		return joinError(path, unix.EPERM)
 	}
 	return nil

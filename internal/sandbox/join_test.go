@@ -18,7 +18,7 @@ func TestNetworkBehindALink(t *testing.T) {
 	if err := errors.Join(os.Mkdir(dir+"/ours", 0o755), os.Mkdir(dir+"/theirs", 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	fd.Claim(dir + "/theirs")
+	fd.ClaimFolders(dir + "/theirs")
 	for _, name := range []string{"/ours", "/theirs"} {
 		if err := os.Symlink("/proc/self/ns/net", dir+name+"/net"); err != nil {
 			t.Fatal(err)

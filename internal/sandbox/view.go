@@ -153,7 +153,7 @@ func (v *View) findSource(e *Entry) (host string, bad *StepError) {
 // ExamineSource says why a path of the host cannot be mounted; nil: it can, or will be
 // there later.
 func ExamineSource(path string, later map[string]bool) *StepError {
-	place, err := fd.Walk(path)
+	place, err := fd.WalkTo(path)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
 		return LinkError("open", path, link)
@@ -161,7 +161,7 @@ func ExamineSource(path string, later map[string]bool) *StepError {
 	if err == nil {
 		defer place.Close()
 		var source int
-		if source, err = place.Look(); err == nil {
+		if source, err = place.OpenPath(); err == nil {
 			_ = unix.Close(source)
 		}
 	}

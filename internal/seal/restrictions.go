@@ -71,13 +71,15 @@ func (f *udpFilter) open() error {
 	return f.refusal
 }
 
-func (f *udpFilter) Make(kinds []spec.Kind) ([]*os.File, error) { return f.programs.Sockets(kinds) }
+func (f *udpFilter) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
+	return f.programs.Sockets(kinds)
+}
 
 func (f *udpFilter) Admit(bound *os.File) error { return f.programs.Admit(bound) }
 
 func (f *udpFilter) Admits() bool { return true }
 
-func (f *udpFilter) Release(made *os.File) {
+func (f *udpFilter) ReleaseSocket(made *os.File) {
 	if err := f.programs.Forget(made); err != nil {
 		f.log.Warn("table of a UDP socket's clients not given back", "err", err)
 	}
@@ -112,8 +114,8 @@ func (r *relays) idOf(address spec.Address) int {
 	return r.ids[address]
 }
 
-// RelaySocket makes a relay of what comes to bound.
-func (r *relays) RelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.RelaySocket, error) {
+// OpenRelaySocket makes a relay of what comes to bound.
+func (r *relays) OpenRelaySocket(bound *os.File, want spec.Socket, undelivered *udprelay.Undelivered) (listen.RelaySocket, error) {
 	id := r.idOf(want.Address)
 	log := r.log.With("socket", want.Address.String())
 	flows, err := udprelay.OpenSocketRelay(&r.namespaces, bound, udprelay.Options{UID: id, GID: id, Undelivered: undelivered, Log: log})

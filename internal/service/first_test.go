@@ -95,7 +95,7 @@ type relaying struct {
 	f *first
 }
 
-func (r *relaying) RelaySocket(host *os.File, _ spec.Socket, u *udprelay.Undelivered) (listen.RelaySocket, error) {
+func (r *relaying) OpenRelaySocket(host *os.File, _ spec.Socket, u *udprelay.Undelivered) (listen.RelaySocket, error) {
 	make := func() (*relayed, error) { return r.f.newRelayed(host, u) }
 	if r.f.relaySocket != nil {
 		return r.f.relaySocket(host, make)
@@ -301,7 +301,7 @@ type sleepy struct {
 
 func (s *sleepy) Run() {}
 
-func (s *sleepy) Ask() {
+func (s *sleepy) AskQueue() {
 	if readable(s.host) {
 		s.relayed.Run()
 	}
@@ -318,7 +318,7 @@ func TestAcceptedBeforeReload(t *testing.T) {
 		if err == nil {
 			err = fd.Control(file, func(listener int) error {
 				accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-				socket.Aside().Put(accepted, []byte("hello"))
+				socket.Pending().Put(accepted, []byte("hello"))
 				return err
 			})
 		}
@@ -331,7 +331,7 @@ func TestAcceptedBeforeReload(t *testing.T) {
 	if text, err := io.ReadAll(client); len(text) > 0 {
 		t.Errorf("answer %q, %v", text, err)
 	}
-	if s.service.sockets[0].Aside().Any() {
+	if s.service.sockets[0].Pending().Any() {
 		t.Error("somebody is aside still")
 	}
 	s.answered(s.ask())

@@ -189,7 +189,7 @@ func (s *Service) listenTo(p *instance, child *process.Process) (end func()) {
 	if file == nil {
 		return func() {}
 	}
-	socket, err := notify.Adopt(file)
+	socket, err := notify.AdoptSocket(file)
 	if err != nil {
 		s.log.Error("notify socket", "pid", child.Pid(), "err", err)
 		return func() {}

@@ -62,7 +62,7 @@ func (q queues) oldest() (oldest time.Time, any bool) {
 func (q queues) look(sockets []*listen.Socket, log *slog.Logger) {
 	now := time.Now()
 	for i, socket := range sockets {
-		waiting, err := socket.Waiting()
+		waiting, err := socket.WaitingClients()
 		if err != nil {
 			log.Warn("queue not read", "socket", socket.String(), "err", err)
 		}
@@ -78,7 +78,7 @@ func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.L
 		if n == 0 {
 			continue
 		}
-		away, err := socket.Refuse(n)
+		away, err := socket.RefuseClients(n)
 		if err != nil {
 			log.Error("clients not turned away", "socket", socket.String(), "err", err)
 		}

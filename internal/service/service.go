@@ -291,7 +291,7 @@ func (s *Service) watch() bool {
 			s.log.Error("socket not watched", "socket", socket.String(), "err", err)
 			all = false
 		}
-		if s.handover.ExpireUndelivered(socket); socket.Undelivered().Any() || socket.Aside().Any() {
+		if s.handover.ExpireUndelivered(socket); socket.Undelivered().Any() || socket.Pending().Any() {
 			come()
 		}
 	}
@@ -300,7 +300,7 @@ func (s *Service) watch() bool {
 
 func (s *Service) unwatch() {
 	for _, socket := range s.sockets {
-		s.around.Watcher.Forget(socket)
+		s.around.Watcher.ForgetSocket(socket)
 	}
 }
 
@@ -439,7 +439,7 @@ func (s *Service) heal() (anew bool) {
 	}
 	for _, socket := range s.sockets {
 		before := socket.Generation()
-		what, err := socket.HealNode()
+		what, err := socket.MendNode()
 		if err != nil {
 			s.log.Error("node not healed", "socket", socket.String(), "err", err)
 		} else if what != "" {

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 // service is what the test's own binary does inside the sandbox.
 func service(behaviour string) {
-	inherited, err := fdpass.Receive()
+	inherited, err := fdpass.ReceiveInherited()
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(9)
@@ -53,25 +53,25 @@ func service(behaviour string) {
 		fmt.Println("said")
 		behaviour = "once"
 	case "ready":
-		_ = notify.Send("STATUS=warming up\nREADY=1")
+		_ = notify.SendState("STATUS=warming up\nREADY=1")
 	case "late":
-		_ = notify.Send("EXTEND_TIMEOUT_USEC=60000000")
+		_ = notify.SendState("EXTEND_TIMEOUT_USEC=60000000")
 		time.Sleep(2500 * time.Millisecond)
-		_ = notify.Send("READY=1")
+		_ = notify.SendState("READY=1")
 	case "hasty":
-		_ = notify.Send("EXTEND_TIMEOUT_USEC=1")
+		_ = notify.SendState("EXTEND_TIMEOUT_USEC=1")
 		time.Sleep(100 * time.Millisecond)
-		_ = notify.Send("READY=1")
+		_ = notify.SendState("READY=1")
 	case "chatter":
-		_ = notify.Send("READY=1")
+		_ = notify.SendState("READY=1")
 		go func() {
 			for {
-				_ = notify.Send("STATUS=and then")
+				_ = notify.SendState("STATUS=and then")
 			}
 		}()
 	case "leave":
-		_ = notify.Send("READY=1")
-		_ = notify.Send("STOPPING=1")
+		_ = notify.SendState("READY=1")
+		_ = notify.SendState("STOPPING=1")
 		ktest.Hang()
 	}
 	if behaviour == "any once" {

@@ -44,7 +44,7 @@ func openStream(name, to string, own *os.File) (stream, error) {
 	var err error
 	switch to {
 	case "log", "":
-		st.ours, st.child, err = output.Pipe()
+		st.ours, st.child, err = output.OpenPipe()
 	case "inherit":
 		st.child, st.keep = own, true
 	case "null":
@@ -114,7 +114,7 @@ func (all *streams) copy(sink *output.Sink, service string, pid int) pumps {
 	var running pumps
 	for _, st := range all {
 		if st.ours != nil {
-			running = append(running, sink.Copy(st.ours, service, st.name, pid))
+			running = append(running, sink.StartPump(st.ours, service, st.name, pid))
 		}
 	}
 	return running

@@ -57,7 +57,7 @@ var inherited = [...]struct{ level, name int }{
 }
 
 func borrowListener(x Route, index int32) (*route, error) {
-	dup, err := fd.Dup(x.Listener)
+	dup, err := fd.DupFile(x.Listener)
 	if err != nil {
 		return nil, err
 	}

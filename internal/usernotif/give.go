@@ -149,7 +149,7 @@ func (s *Supervisor) putSocket(r *request, i int) error {
 		if err := unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0); err != nil {
 			return err
 		}
-		sockopt.Carry(r.fd, ours, !s.policy.Unsealed)
+		sockopt.CarryOptions(r.fd, ours, !s.policy.Unsealed)
 		add.Source = uint32(ours)
 		return s.addFD(&add)
 	})

@@ -43,7 +43,7 @@ type addition struct {
 }
 
 func callIoctl(listener int, request uintptr, argument unsafe.Pointer) error {
-	return fd.Again(func() error {
+	return fd.RetryEINTR(func() error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), request, uintptr(argument))
 		if errno != 0 {
 			return errno
@@ -76,7 +76,7 @@ func takeDescriptor(thread uint32, number int) (int, error) {
 
 // processOf is the process of a thread: Tgid of proc_pid_status(5).
 func processOf(thread uint32) (int, error) {
-	status, err := proc.Status(int(thread))
+	status, err := proc.ReadStatus(int(thread))
 	if err != nil {
 		return 0, unix.ESRCH
 	}
@@ -85,7 +85,7 @@ func processOf(thread uint32) (int, error) {
 
 // isCloseOnExec reports whether descriptor number of the thread has the flag.
 func isCloseOnExec(thread uint32, number int) bool {
-	descriptor, _ := proc.Descriptor(int(thread), number)
+	descriptor, _ := proc.ReadDescriptor(int(thread), number)
 	flags, err := strconv.ParseUint(descriptor["flags"], 8, 32)
 	return err == nil && flags&unix.O_CLOEXEC != 0
 }

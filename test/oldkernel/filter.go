@@ -108,6 +108,6 @@ func (l *lacks) load() error {
 	}
 	defer func() { _ = helper.Close() }()
 	defer func() { _ = unix.Close(int(listener)) }()
-	_, err := fdpass.Send(int(helper.Fd()), binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), int(listener))
+	_, err := fdpass.SendMessage(int(helper.Fd()), binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), int(listener))
 	return err
 }

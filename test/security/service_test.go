@@ -90,7 +90,7 @@ func die(err error) {
 
 // accept returns two connections, and the sockets: a listener and a datagram one.
 func accept() ([]net.Conn, []fdpass.Inherited) {
-	inherited, err := fdpass.Receive()
+	inherited, err := fdpass.ReceiveInherited()
 	if err != nil {
 		die(err)
 	}

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeIn says why nothing can be made in folder or, where that is missing, the folder
+// CheckMakeIn says why nothing can be made in folder or, where that is missing, the folder
 // itself; 0 where neither is certain. access(2).
-func MakeIn(folder string) syscall.Errno {
+func CheckMakeIn(folder string) syscall.Errno {
 	for {
 		err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 		switch {
@@ -48,8 +48,8 @@ func isFolder(path string) bool {
 	return unix.Stat(path, &stat) != nil || stat.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// Write says why a file that is there cannot be written; 0 where that is not certain.
-func Write(path string) syscall.Errno {
+// CheckWrite says why a file that is there cannot be written; 0 where that is not certain.
+func CheckWrite(path string) syscall.Errno {
 	switch err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err {
 	case unix.EACCES, unix.EROFS:
 		return err.(syscall.Errno) //nolint:errorlint // it is one
@@ -57,8 +57,8 @@ func Write(path string) syscall.Errno {
 	return 0
 }
 
-// Holds reports whether we have a capability, at least over our own user namespace.
-func Holds(number uint) bool {
+// HoldsCapability reports whether we have a capability, at least over our own user namespace.
+func HoldsCapability(number uint) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&header, &data[0]) == nil && data[number/32].Effective&(1<<(number%32)) != 0

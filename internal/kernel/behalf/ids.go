@@ -25,7 +25,7 @@ type IDs struct {
 
 // IDsOf reads those of a process or a thread.
 func IDsOf(pid int) (IDs, error) {
-	status, err := proc.Status(pid)
+	status, err := proc.ReadStatus(pid)
 	if err != nil {
 		return IDs{}, err
 	}

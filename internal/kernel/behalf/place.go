@@ -246,7 +246,7 @@ func waitFor(pid, pidfd int, limit time.Duration) error {
 	if !ended {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
-	_, _, err := fd.Reap(pid)
+	_, _, err := fd.ReapChild(pid)
 	if err == nil && !ended {
 		err = fmt.Errorf("%w: it was held up for %v", errUnfinished, limit)
 	}

@@ -17,7 +17,7 @@ import (
 // the process's working directory, and a node is made with its umask. A working directory outside
 // of its root is taken for the folder of that name in its root.
 func (p *Place) OpenRoot(pid int) error {
-	status, err := proc.Status(pid)
+	status, err := proc.ReadStatus(pid)
 	if err != nil {
 		return err
 	}

@@ -43,8 +43,8 @@ type Share struct{ taken int }
 // perService is how many descriptors a service needs that has started.
 const perService = 8
 
-// Keep keeps for the activator what it has now, and what so many services will need.
-func Keep(services int) {
+// ReserveFor keeps for the activator what it has now, and what so many services will need.
+func ReserveFor(services int) {
 	open := 0
 	if names, err := os.ReadDir("/proc/self/fd"); err == nil {
 		open = len(names)
@@ -56,9 +56,9 @@ func Keep(services int) {
 	wake()
 }
 
-// Ahead is how many descriptors a service may have made before there are clients for them.
+// LimitAhead is how many descriptors a service may have made before there are clients for them.
 // They are in the reserve.
-func Ahead() int {
+func LimitAhead() int {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	total, reserve := limits()
@@ -69,8 +69,8 @@ func Ahead() int {
 // and ends with a dump.
 const few = 8
 
-// Check is an error where no work can begin under the limit.
-func Check() error {
+// CheckLimit is an error where no work can begin under the limit.
+func CheckLimit() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)

@@ -82,13 +82,13 @@ func TestKeep(t *testing.T) {
 	var s, before Share
 	defer s.Close()
 	before.Take(3)
-	Keep(0)
+	ReserveFor(0)
 	own := 1024 - 256 - 2*s.Room() - 3
 	if own < 3 || own > 100 {
 		t.Errorf("it has %d descriptors itself", own)
 	}
 	before.Close()
-	Keep(256/perService + 10)
+	ReserveFor(256/perService + 10)
 	defer func() { all.own = 0 }()
 	greed(&s)
 	if got, want := s.Taken(), (1024-256-own-3-10*perService)/2; got < want-1 || got > want+1 {
@@ -132,7 +132,7 @@ func TestAwait(t *testing.T) {
 func TestAhead(t *testing.T) {
 	for soft, want := range map[uint64]int{20: 1, 512: 8, 1024: 16} {
 		limited(t, soft)
-		if got := Ahead(); got != want {
+		if got := LimitAhead(); got != want {
 			t.Errorf("limit %d: %d, not %d", soft, got, want)
 		}
 	}
@@ -141,11 +141,11 @@ func TestAhead(t *testing.T) {
 // Under every limit that something works under Check is silent.
 func TestCheck(t *testing.T) {
 	limited(t, few)
-	if err := Check(); err != nil {
+	if err := CheckLimit(); err != nil {
 		t.Error(err)
 	}
 	limited(t, few-1)
-	if err := Check(); err == nil {
+	if err := CheckLimit(); err == nil {
 		t.Error("no error")
 	}
 }

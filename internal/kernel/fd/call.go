@@ -38,7 +38,7 @@ func wait(of syscall.Conn, until func(syscall.RawConn, func(uintptr) bool) error
 	}
 	var inner error
 	err = until(conn, func(fd uintptr) bool {
-		inner = Again(func() error { return f(int(fd)) })
+		inner = RetryEINTR(func() error { return f(int(fd)) })
 		return !errors.Is(inner, unix.EAGAIN)
 	})
 	if err != nil {
@@ -47,8 +47,8 @@ func wait(of syscall.Conn, until func(syscall.RawConn, func(uintptr) bool) error
 	return inner
 }
 
-// Dup is another descriptor of the same open file description. The caller closes it.
-func Dup(of syscall.Conn) (dup int, err error) {
+// DupFile is another descriptor of the same open file description. The caller closes it.
+func DupFile(of syscall.Conn) (dup int, err error) {
 	const lowest = 3 // not in the place of a standard stream
 	dup = -1
 	err = Control(of, func(fd int) (err error) {
@@ -58,9 +58,9 @@ func Dup(of syscall.Conn) (dup int, err error) {
 	return dup, err
 }
 
-// Again calls f until no signal comes in between; Go's runtime sends itself SIGURG.
+// RetryEINTR calls f until no signal comes in between; Go's runtime sends itself SIGURG.
 // signal(7).
-func Again(f func() error) error {
+func RetryEINTR(f func() error) error {
 	for {
 		if err := f(); !errors.Is(err, unix.EINTR) {
 			return err
@@ -88,7 +88,7 @@ func PollFile(f *os.File, events int16, limit time.Duration) (ready int16, err e
 // PollAny is Poll for several descriptors.
 func PollAny(fds []unix.PollFd, limit time.Duration) error {
 	deadline := time.Now().Add(limit)
-	err := Again(func() error {
+	err := RetryEINTR(func() error {
 		if limit < 0 {
 			_, err := unix.Ppoll(fds, nil, nil)
 			return err
@@ -100,9 +100,9 @@ func PollAny(fds []unix.PollFd, limit time.Duration) error {
 	return os.NewSyscallError("ppoll", err)
 }
 
-// Reap waits for the end of a child, with -1 of any, and returns which it was. wait4(2).
-func Reap(pid int) (ended int, status unix.WaitStatus, err error) {
-	err = Again(func() (err error) {
+// ReapChild waits for the end of a child, with -1 of any, and returns which it was. wait4(2).
+func ReapChild(pid int) (ended int, status unix.WaitStatus, err error) {
+	err = RetryEINTR(func() (err error) {
 		ended, err = unix.Wait4(pid, &status, 0, nil)
 		return err
 	})
@@ -128,7 +128,7 @@ func OpenInRoot(root int, path string, flags int) (int, error) {
 // openResolved is openat2(2).
 func openResolved(at int, path string, flags int, resolve uint64) (fd int, err error) {
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: resolve}
-	err = Again(func() (err error) {
+	err = RetryEINTR(func() (err error) {
 		fd, err = unix.Openat2(at, path, &how)
 		return err
 	})
@@ -155,7 +155,7 @@ func AfterFunc(ctx context.Context, f func()) (stop func() (called bool)) {
 // EndWith has reads, or writes, end with ctx (os.ErrDeadlineExceeded), until stop is called. set is what
 // sets their deadline; afterwards there is none.
 func EndWith(ctx context.Context, set func(time.Time) error) (stop func()) {
-	end := AfterFunc(ctx, func() { Interrupt(set) })
+	end := AfterFunc(ctx, func() { EndNow(set) })
 	return func() {
 		if end() {
 			_ = set(time.Time{})
@@ -163,5 +163,5 @@ func EndWith(ctx context.Context, set func(time.Time) error) (stop func()) {
 	}
 }
 
-// Interrupt has reads, or writes, end at once, and all that come: set is what sets their deadline.
-func Interrupt(set func(time.Time) error) { _ = set(time.Unix(1, 0)) }
+// EndNow has reads, or writes, end at once, and all that come: set is what sets their deadline.
+func EndNow(set func(time.Time) error) { _ = set(time.Unix(1, 0)) }

@@ -121,11 +121,11 @@ func TestReap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, status, err := Reap(process.Pid)
+	pid, status, err := ReapChild(process.Pid)
 	if pid != process.Pid || status.ExitStatus() != 7 || err != nil {
 		t.Errorf("%d, %v, %v", pid, status, err)
 	}
-	if _, _, err := Reap(process.Pid); !errors.Is(err, unix.ECHILD) {
+	if _, _, err := ReapChild(process.Pid); !errors.Is(err, unix.ECHILD) {
 		t.Error(err)
 	}
 	_ = process.Release()
@@ -177,7 +177,7 @@ func TestOpenResolved(t *testing.T) {
 
 func TestDup(t *testing.T) {
 	r, _ := pipe(t)
-	number, err := Dup(r)
+	number, err := DupFile(r)
 	if err != nil || number < 3 {
 		t.Fatal(number, err)
 	}

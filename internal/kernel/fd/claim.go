@@ -26,7 +26,7 @@ type status struct {
 // stat asks for it, statx(2).
 func stat(fd int) (s status, err error) {
 	var x unix.Statx_t
-	err = Again(func() error {
+	err = RetryEINTR(func() error {
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x)
 	})
 	s = status{ID{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino, x.Btime}, uint32(x.Mode), x.Uid, x.Gid, x.Nlink}
@@ -47,8 +47,8 @@ var claimed = struct {
 	paths map[string]bool // also of what is not there yet
 }{ids: map[ID]string{}, paths: map[string]bool{}}
 
-// Claim says that services may write these folders, and everything below them.
-func Claim(paths ...string) {
+// ClaimFolders says that services may write these folders, and everything below them.
+func ClaimFolders(paths ...string) {
 	claimed.Lock()
 	for _, path := range paths {
 		claimed.paths[filepath.Clean(path)] = true
@@ -79,9 +79,9 @@ func claim(path string) {
 	}
 }
 
-// Resolve is an absolute path without links, as far as folders are there, and as far as we
+// ResolvePath is an absolute path without links, as far as folders are there, and as far as we
 // follow links.
-func Resolve(path string) string {
+func ResolvePath(path string) string {
 	f, missing := openNearest(path)
 	if f == nil {
 		return path

@@ -7,14 +7,14 @@
 // It also walks to a path component by component, by descriptor, so that nobody
 // but root and we can say where it leads:
 //
-//	place, err := fd.Walk("/srv/app/log/today")
+//	place, err := fd.WalkTo("/srv/app/log/today")
 //	file, err := place.Open(unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT, 0o640)
 //
 // Links that stand in folders which only root and we may write are followed: /var/run,
 // a home that is a link. From the first folder on that somebody else may write no link
 // is followed, neither in it nor below it; that one is refused with a [LinkError]. Somebody else is
 // another user, and every service: an ordinary user's services have his own id, so
-// ownership tells nothing about them. Which folders are services' is said by [Claim].
+// ownership tells nothing about them. Which folders are services' is said by [ClaimFolders].
 //
 // A place is used by its descriptor ([Folder.FD], the *at system calls), or by
 // [Place.Path], which has no link in it and is opened with RESOLVE_NO_SYMLINKS, where a

@@ -111,7 +111,7 @@ func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
 // Stat is what stands at a name, a link itself.
 func (f *Folder) Stat(name string) (stat unix.Stat_t, err error) {
-	err = Again(func() error { return unix.Fstatat(f.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
+	err = RetryEINTR(func() error { return unix.Fstatat(f.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
 	return stat, err
 }
 
@@ -143,7 +143,7 @@ func (f *Folder) Open(name string, flags int, mode uint32) (int, error) {
 // makeFolder makes the folder at name, unless something stands there.
 func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 	path := filepath.Join(f.path, name)
-	err := Again(func() error { return unix.Mkdirat(f.fd, name, mode) })
+	err := RetryEINTR(func() error { return unix.Mkdirat(f.fd, name, mode) })
 	if err != nil && err != unix.EEXIST {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
@@ -162,19 +162,19 @@ func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 	if made.mode&0o777 == mode || int(made.uid) != os.Geteuid() {
 		return nil // or somebody has put another one there
 	}
-	if err := unix.Chmod(Link(fd), mode); err != nil {
+	if err := unix.Chmod(LinkOf(fd), mode); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil
 }
 
-// Link is a path of what a descriptor is of, for system calls that take no descriptor of
+// LinkOf is a path of what a descriptor is of, for system calls that take no descriptor of
 // O_PATH. It needs /proc.
-func Link(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+func LinkOf(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // open is openat(2), which leaves no descriptor to a child.
 func open(folder int, name string, flags int, mode uint32) (fd int, err error) {
-	err = Again(func() (err error) {
+	err = RetryEINTR(func() (err error) {
 		fd, err = unix.Openat(folder, name, flags|unix.O_CLOEXEC, mode)
 		return err
 	})

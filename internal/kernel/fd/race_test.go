@@ -14,7 +14,7 @@ import (
 // file is ours, or refused, and never the secret.
 func TestSwappedWhileWalked(t *testing.T) {
 	dir := tree(t, "theirs/sub/file", "theirs/evil>$/secret", "secret/file", "secret/sub/file")
-	Claim(dir + "/theirs")
+	ClaimFolders(dir + "/theirs")
 	stop := ktest.Exchange(t, dir+"/theirs/sub", dir+"/theirs/evil")
 	defer stop()
 	opened, refused := 0, 0
@@ -31,7 +31,7 @@ func TestSwappedWhileWalked(t *testing.T) {
 		// By a path without links it is the same: a child opens it so.
 		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
 		if fd, err := unix.Openat2(unix.AT_FDCWD, dir+"/theirs/sub/file", &how); err == nil {
-			real, err := os.Readlink(Link(fd))
+			real, err := os.Readlink(LinkOf(fd))
 			unix.Close(fd)
 			if err != nil || real == dir+"/secret/file" {
 				t.Fatalf("%s, %v", real, err)
@@ -45,7 +45,7 @@ func TestSwappedWhileWalked(t *testing.T) {
 func TestSwappedWhileRemoved(t *testing.T) {
 	for range 100 {
 		dir := tree(t, "theirs/sub/run/x/y/file", "theirs/evil>$/stranger", "stranger/run/x/y/file", "stranger/keep")
-		Claim(dir + "/theirs")
+		ClaimFolders(dir + "/theirs")
 		folder, err := OpenFolder(dir + "/theirs/sub/run")
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestSwappedWhileRemoved(t *testing.T) {
 		id := folder.ID()
 		folder.Close()
 		stop := ktest.Exchange(t, dir+"/theirs/sub", dir+"/theirs/evil")
-		if place, err := Walk(dir + "/theirs/sub/run"); err == nil {
+		if place, err := WalkTo(dir + "/theirs/sub/run"); err == nil {
 			_ = place.RemoveFolder(place.Name, id)
 			place.Close()
 		}
@@ -90,7 +90,7 @@ func TestRemoveFolder(t *testing.T) {
 			unix.Close(fd)
 			fd = next
 		}
-		if deep, err = os.Readlink(Link(fd)); err != nil {
+		if deep, err = os.Readlink(LinkOf(fd)); err != nil {
 			t.Fatal(err)
 		}
 		unix.Close(fd)
@@ -121,7 +121,7 @@ func giveTo(t *testing.T, path string, id int) error {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	return folder.Give(id, id)
+	return folder.GiveTo(id, id)
 }
 
 func ownerOf(t *testing.T, path string) uint32 {

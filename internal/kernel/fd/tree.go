@@ -13,13 +13,13 @@ import (
 // deepest is how many folders in each other are held open at a time.
 const deepest = 200
 
-// Give makes everything in the folder belong to a user and a group, and the folder itself last:
+// GiveTo makes everything in the folder belong to a user and a group, and the folder itself last:
 // if it is interrupted, the next one begins again. No link is followed.
 //
 // Refused is what somebody may have put there to have it given away: a folder with something
 // in it, at a place where others may put folders, that is not of the owner of that place;
 // and a file that has another name somewhere and does not belong to whom the folder belonged to.
-func (f *Folder) Give(uid, gid int) error {
+func (f *Folder) GiveTo(uid, gid int) error {
 	if !f.steady && f.uid != f.above {
 		if names, err := f.List(); err != nil || len(names) > 0 {
 			return &os.PathError{Op: "chown", Path: f.path,
@@ -79,17 +79,17 @@ func (g *giving) one(folder int, path string, depth int) error {
 		if err := g.all(fd, path, depth+1); err != nil {
 			return err
 		}
-	} else if Planted(uint64(s.links), s.uid, g.from, uint32(g.uid)) {
+	} else if IsPlanted(uint64(s.links), s.uid, g.from, uint32(g.uid)) {
 		return &os.PathError{Op: "chown", Path: path,
 			Err: &CuredError{fmt.Errorf("%w: it has another name, belongs to uid %d and would be given to %d", unix.EMLINK, s.uid, g.uid), "remove it"}}
 	}
 	return chown(fd, path, g.uid, g.gid)
 }
 
-// Planted reports whether a file in a folder that somebody else may write can be there by a second
+// IsPlanted reports whether a file in a folder that somebody else may write can be there by a second
 // name that he gave it, link(2): where fs.protected_hardlinks is 0 he need not be able to write or
 // read it for that. The files of owners may have more names.
-func Planted(links uint64, owner uint32, owners ...uint32) bool {
+func IsPlanted(links uint64, owner uint32, owners ...uint32) bool {
 	return links > 1 && !slices.Contains(owners, owner)
 }
 
@@ -164,7 +164,7 @@ func list(fd int) (names []string, err error) {
 	buffer := make([]byte, 8<<10)
 	for {
 		var n int
-		err := Again(func() (err error) {
+		err := RetryEINTR(func() (err error) {
 			n, err = unix.ReadDirent(fd, buffer)
 			return err
 		})

@@ -65,9 +65,9 @@ func (p *Place) Open(flags int, mode uint32) (int, error) {
 	return p.Folder.Open(p.Name, flags, mode)
 }
 
-// Look opens what stands at the place, to look at. The caller closes the descriptor, which
+// OpenPath opens what stands at the place, to look at. The caller closes the descriptor, which
 // is one of O_PATH.
-func (p *Place) Look() (int, error) {
+func (p *Place) OpenPath() (int, error) {
 	fd, err := p.Open(unix.O_PATH, 0)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: p.Path(), Err: err}
@@ -89,9 +89,9 @@ type walk struct {
 	last  bool   // a link at the end is followed too
 }
 
-// Walk walks to an absolute path, of which the last component may be missing. A link there
+// WalkTo walks to an absolute path, of which the last component may be missing. A link there
 // is followed like the others. The caller closes the place.
-func Walk(path string) (*Place, error) { return (&walk{asked: path, last: true}).run() }
+func WalkTo(path string) (*Place, error) { return (&walk{asked: path, last: true}).run() }
 
 // WalkToParent walks to the folder of an absolute path, for what is done with the name
 // itself. The caller closes the place.

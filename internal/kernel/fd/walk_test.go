@@ -39,7 +39,7 @@ func tree(t *testing.T, names ...string) string {
 
 // read opens a file by a walk; "" and an error if it may not be.
 func read(path string) (string, error) {
-	place, err := Walk(path)
+	place, err := WalkTo(path)
 	if err != nil {
 		return "", err
 	}
@@ -60,7 +60,7 @@ func TestLinksOfOursAreFollowed(t *testing.T) {
 		if text, err := read(dir + "/" + path); text != "a/b/file" {
 			t.Errorf("%s: %q, %v", path, text, err)
 		}
-		place, err := Walk(dir + "/" + path)
+		place, err := WalkTo(dir + "/" + path)
 		if err != nil || place.Path() != dir+"/a/b/file" || place.Foreign() || !place.Steady() {
 			t.Errorf("%s: %+v, %v", path, place, err)
 		}
@@ -71,7 +71,7 @@ func TestLinksOfOursAreFollowed(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := Walk("relative"); !errors.Is(err, unix.EINVAL) {
+	if _, err := WalkTo("relative"); !errors.Is(err, unix.EINVAL) {
 		t.Error(err)
 	}
 }
@@ -83,8 +83,8 @@ func TestLinksOfOthersAreNot(t *testing.T) {
 		"everybody":       func(dir string) error { return os.Chmod(dir, 0o777) },
 		"sticky":          func(dir string) error { return os.Chmod(dir, 0o777|fs.ModeSticky) },
 		"group":           func(dir string) error { return errors.Join(giveGroup(dir), os.Chmod(dir, 0o775)) },
-		"claimed":         func(dir string) error { Claim(dir); return nil },
-		"claimed by link": func(dir string) error { Claim(filepath.Dir(dir) + "/link"); return nil },
+		"claimed":         func(dir string) error { ClaimFolders(dir); return nil },
+		"claimed by link": func(dir string) error { ClaimFolders(filepath.Dir(dir) + "/link"); return nil },
 		"user":            func(dir string) error { return os.Chown(dir, 61184, 61184) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +120,7 @@ func giveGroup(dir string) error { return os.Chown(dir, -1, 61184) }
 // A folder is known by what it is, not by its name, and by its name before it is there.
 func TestClaimsAreNotEvaded(t *testing.T) {
 	dir := tree(t, "a/link>$/secret", "secret", "below/")
-	Claim(dir+"/a", dir+"/later", dir+"/below/later")
+	ClaimFolders(dir+"/a", dir+"/later", dir+"/below/later")
 	if err := os.Rename(dir+"/a", dir+"/b"); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestClaimsAreNotEvaded(t *testing.T) {
 func TestLinksOfProc(t *testing.T) {
 	dir := tree(t, "file", "exe>/proc/self/exe")
 	for _, path := range []string{"/proc/self/exe", dir + "/exe"} {
-		place, err := Walk(path)
+		place, err := WalkTo(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestStickyFolder(t *testing.T) {
 func TestMakeParents(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
 	dir := tree(t, "theirs/link>$/secret", "secret/")
-	Claim(dir + "/theirs")
+	ClaimFolders(dir + "/theirs")
 	for _, path := range []string{"/a/b/socket", "/theirs/c/socket"} {
 		place, err := MakeParents(dir+path, 0o751)
 		if err != nil {

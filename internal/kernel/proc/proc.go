@@ -1,7 +1,7 @@
 // Package proc reads what the kernel tells of a process, and of itself: files of /proc with a
 // name and a value in each line, and settings.
 //
-//	status, err := proc.Status(pid)
+//	status, err := proc.ReadStatus(pid)
 //	group := status["Gid"]
 package proc
 
@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Status returns the fields of /proc/PID/status, of a process or a thread: proc_pid_status(5).
-func Status(pid int) (map[string]string, error) {
+// ReadStatus returns the fields of /proc/PID/status, of a process or a thread: proc_pid_status(5).
+func ReadStatus(pid int) (map[string]string, error) {
 	return fields(fmt.Sprintf("/proc/%d/status", pid))
 }
 
-// Descriptor returns those of /proc/PID/fdinfo/FD: proc_pid_fdinfo(5).
-func Descriptor(pid, fd int) (map[string]string, error) {
+// ReadDescriptor returns those of /proc/PID/fdinfo/FD: proc_pid_fdinfo(5).
+func ReadDescriptor(pid, fd int) (map[string]string, error) {
 	return fields(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
 }
 
@@ -38,8 +38,8 @@ func fields(path string) (map[string]string, error) {
 	return all, nil
 }
 
-// Sysctl is a setting of the kernel by its name, such as "kernel.pid_max"; "": there is none.
-func Sysctl(name string) string {
+// ReadSysctl is a setting of the kernel by its name, such as "kernel.pid_max"; "": there is none.
+func ReadSysctl(name string) string {
 	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
 		return ""
@@ -47,15 +47,15 @@ func Sysctl(name string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// Release is the kernel's, uname(2).
-func Release() string {
+// KernelRelease is the kernel's, uname(2).
+func KernelRelease() string {
 	var name unix.Utsname
 	_ = unix.Uname(&name) // it fails for a bad address only
 	return unix.ByteSliceToString(name.Release[:])
 }
 
-// Pids lists the processes in our pid namespace.
-func Pids() (pids []int) {
+// ListPids lists the processes in our pid namespace.
+func ListPids() (pids []int) {
 	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
 	for _, path := range paths {
 		if pid, err := strconv.Atoi(filepath.Base(path)); err == nil {

@@ -12,7 +12,7 @@ import (
 func TestMain(m *testing.M) { ktest.Main(m) }
 
 func TestOwn(t *testing.T) {
-	status, err := Status(os.Getpid())
+	status, err := ReadStatus(os.Getpid())
 	if err != nil || status["Pid"] != strconv.Itoa(os.Getpid()) || status["PPid"] != strconv.Itoa(os.Getppid()) {
 		t.Errorf("%v, %v", status, err)
 	}
@@ -21,30 +21,30 @@ func TestOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	descriptor, err := Descriptor(os.Getpid(), int(null.Fd()))
+	descriptor, err := ReadDescriptor(os.Getpid(), int(null.Fd()))
 	if flags, bad := strconv.ParseUint(descriptor["flags"], 8, 32); err != nil || bad != nil || flags&uint64(os.O_RDWR) != 0 {
 		t.Errorf("%v, %v", descriptor, err)
 	}
-	if !slices.Contains(Pids(), os.Getpid()) {
-		t.Error(Pids())
+	if !slices.Contains(ListPids(), os.Getpid()) {
+		t.Error(ListPids())
 	}
 }
 
 func TestGone(t *testing.T) {
 	const never = 1 << 30 // above the most that pid_max can be
-	if status, err := Status(never); !os.IsNotExist(err) {
+	if status, err := ReadStatus(never); !os.IsNotExist(err) {
 		t.Errorf("%v, %v", status, err)
 	}
 }
 
 func TestKernel(t *testing.T) {
-	if most, err := strconv.Atoi(Sysctl("kernel.pid_max")); err != nil || most < 1 {
+	if most, err := strconv.Atoi(ReadSysctl("kernel.pid_max")); err != nil || most < 1 {
 		t.Error(most, err)
 	}
-	if value := Sysctl("kernel.none"); value != "" {
+	if value := ReadSysctl("kernel.none"); value != "" {
 		t.Error(value)
 	}
-	if release := Release(); release != Sysctl("kernel.osrelease") {
+	if release := KernelRelease(); release != ReadSysctl("kernel.osrelease") {
 		t.Error(release)
 	}
 }

@@ -63,7 +63,7 @@ func send(socket int, kind, flags uint16, body []byte) error {
 
 func receive(socket int, buf *[longestPart]byte) (part []byte, err error) {
 	var n int
-	err = fd.Again(func() (err error) {
+	err = fd.RetryEINTR(func() (err error) {
 		n, _, err = unix.Recvfrom(socket, buf[:], 0)
 		return err
 	})
@@ -112,8 +112,8 @@ func attributes(b []byte, each func(kind uint16, value []byte)) {
 	}
 }
 
-// Here lends f a socket that tells of our own network namespace.
-func Here(f func(socket int) error) error {
+// WithSocket lends f a socket that tells of our own network namespace.
+func WithSocket(f func(socket int) error) error {
 	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return os.NewSyscallError("socket(NETLINK_SOCK_DIAG)", err)

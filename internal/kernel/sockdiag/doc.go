@@ -1,7 +1,7 @@
 // Package sockdiag asks the kernel for the sockets of a network namespace, sock_diag(7), by
 // netlink(7).
 //
-//	err := sockdiag.Here(func(socket int) error {
+//	err := sockdiag.WithSocket(func(socket int) error {
 //		return sockdiag.Inet{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: sockdiag.Listening}.Each(socket, see)
 //	})
 //

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { ktest.Main(m) }
 // here asks about our own namespace.
 func here(t testing.TB, f func(socket int) error) {
 	t.Helper()
-	if err := Here(f); err != nil {
+	if err := WithSocket(f); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -94,7 +94,7 @@ func TestUDP(t *testing.T) {
 		t.Errorf("%+v, %+v", after, again)
 	}
 	_ = c.Close()
-	err = Here(func(socket int) error {
+	err = WithSocket(func(socket int) error {
 		return q.ToLoopback(socket, at.Addr(), func(s *InetSocket) { t.Errorf("%+v", s) })
 	})
 	if !errors.Is(err, unix.ENOENT) || !strings.HasPrefix(err.Error(), "sock_diag") {
@@ -139,7 +139,7 @@ func TestUnix(t *testing.T) {
 	if found != 2 {
 		t.Errorf("found %d times", found)
 	}
-	err = Here(func(s int) error { return Unix{Inode: 1, States: AnyState}.Each(s, see) })
+	err = WithSocket(func(s int) error { return Unix{Inode: 1, States: AnyState}.Each(s, see) })
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("none with that inode: %v", err)
 	}
@@ -147,7 +147,7 @@ func TestUnix(t *testing.T) {
 
 // What the kernel refuses is told, and so is what it cannot have said.
 func TestExchangeFails(t *testing.T) {
-	err := Here(func(socket int) error {
+	err := WithSocket(func(socket int) error {
 		return Exchange(socket, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_ACK, []byte{99, 0, 0, 0}, func([]byte) {})
 	})
 	if err == nil {

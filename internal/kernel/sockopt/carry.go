@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Carry gives ours what a program had set on theirs, a socket of its own that ours
+// CarryOptions gives ours what a program had set on theirs, a socket of its own that ours
 // takes the place of. What ours cannot have (an option of IPv6 on a socket of IPv4) it
 // does without. Of a sealed program it carries what that may set on ours itself. All
 // outlasts the program, and is to be restored.
-func Carry(theirs, ours int, sealed bool) {
+func CarryOptions(theirs, ours int, sealed bool) {
 	has, asked := layersOf(theirs), priorityOf(ours)
 	locks, _ := unix.GetsockoptInt(theirs, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	var buf value

@@ -53,7 +53,7 @@ func TestCarry(t *testing.T) {
 			theirs, ours := open(t, tt.kind), open(t, tt.kind)
 			set(t, theirs, tt.theirs...)
 			set(t, ours, tt.ours...)
-			Carry(theirs, ours, tt.sealed)
+			CarryOptions(theirs, ours, tt.sealed)
 			wants(t, ours, tt.want...)
 		})
 	}
@@ -63,6 +63,6 @@ func TestCarry(t *testing.T) {
 func TestCarryToIPv4(t *testing.T) {
 	theirs, ours := open(t, "udp6"), open(t, "udp4")
 	set(t, theirs, class(0x10), setting{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, setting{unix.SOL_SOCKET, unix.SO_BROADCAST, 1}, tos(0x10), prio(3))
-	Carry(theirs, ours, true)
+	CarryOptions(theirs, ours, true)
 	wants(t, ours, setting{unix.SOL_SOCKET, unix.SO_BROADCAST, 1}, tos(0x10), prio(3))
 }

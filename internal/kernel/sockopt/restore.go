@@ -17,8 +17,8 @@ type State struct {
 // unread stands for the size of an option that this socket or kernel has not.
 const unread = 0xff
 
-// Record reads the options of fd, which no service has had yet.
-func Record(fd int) State {
+// RecordState reads the options of fd, which no service has had yet.
+func RecordState(fd int) State {
 	s := State{layers: layersOf(fd), device: device(fd)}
 	record := make([]byte, 0, 1024)
 	var buf value
@@ -157,6 +157,8 @@ func (o *Option) forced() int {
 	return unix.SO_RCVBUFFORCE
 }
 
-// Detach removes what a service has attached, by SO_DETACH_FILTER or SO_DETACH_REUSEPORT_BPF of
+// DetachProgram removes what a service has attached, by SO_DETACH_FILTER or SO_DETACH_REUSEPORT_BPF of
 // socket(7), and reports whether there was any.
-func Detach(fd, option int) bool { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) == nil }
+func DetachProgram(fd, option int) bool {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) == nil
+}

@@ -15,7 +15,7 @@ func TestRestorePriority(t *testing.T) {
 			for _, theirs := range [][]setting{{tos(0x08)}, {tos(0x08), prio(5)}, {prio(5), tos(0x08)}, {tos(0)}, {prio(6)}} {
 				fd := open(t, kind)
 				set(t, fd, before...)
-				state := Record(fd)
+				state := RecordState(fd)
 				set(t, fd, theirs...)
 				if _, stuck := state.Restore(fd); stuck != "" {
 					t.Errorf("stuck: %s", stuck)
@@ -29,7 +29,7 @@ func TestRestorePriority(t *testing.T) {
 // One that is restored is named, once; a second time there is nothing to do.
 func TestRestoreNames(t *testing.T) {
 	fd := open(t, "udp4")
-	state := Record(fd)
+	state := RecordState(fd)
 	set(t, fd, tos(0x10), setting{unix.SOL_SOCKET, unix.SO_BROADCAST, 1})
 	if changed, stuck := state.Restore(fd); fmt.Sprint(changed) != "[SO_BROADCAST IP_TOS]" || stuck != "" {
 		t.Errorf("%v, %q", changed, stuck)

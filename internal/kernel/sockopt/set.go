@@ -71,8 +71,8 @@ type Error struct {
 func (e *Error) Error() string { return e.Key + ": " + e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Set sets what s asks for on fd, its socket, which is not bound yet. An error is an *Error.
-func Set(fd int, s *spec.Socket) error {
+// SetOptions sets what s asks for on fd, its socket, which is not bound yet. An error is an *Error.
+func SetOptions(fd int, s *spec.Socket) error {
 	return setAll(fd, s, func(*Key) bool { return true })
 }
 

@@ -62,9 +62,9 @@ func TestFresh(t *testing.T) {
 			}
 			ours := open(t, kind)
 			set(t, ours, setting{unix.SOL_SOCKET, unix.SO_RCVBUF, 50000}, prio(3))
-			before := Record(ours)
-			Carry(fd, ours, false)
-			if after := Record(ours); !slices.Equal(after.record, before.record) {
+			before := RecordState(ours)
+			CarryOptions(fd, ours, false)
+			if after := RecordState(ours); !slices.Equal(after.record, before.record) {
 				t.Errorf("%x, now %x", before.record, after.record)
 			}
 		})

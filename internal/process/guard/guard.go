@@ -192,7 +192,7 @@ func (g *Guard) endProcess() {
 		g.socket = nil
 	}
 	if g.pid != 0 {
-		_, _, _ = fd.Reap(g.pid)
+		_, _, _ = fd.ReapChild(g.pid)
 		g.pid = 0
 	}
 }

@@ -129,7 +129,7 @@ func otherFormats() (all []format, known bool) {
 		return nil, false
 	}
 	defer func() { _ = unix.Close(tree) }()
-	return readFormats(fd.Link(tree))
+	return readFormats(fd.LinkOf(tree))
 }
 
 // hasFormat reports whether a file of a format that is not the kernel's own may be

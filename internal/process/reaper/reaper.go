@@ -95,7 +95,7 @@ func (r *Reaper) watchLifeline(lifeline io.Reader, program int) {
 // reapUntil waits for all that end until the program does.
 func (r *Reaper) reapUntil(program int) (code int) {
 	for {
-		pid, status, err := fd.Reap(-1)
+		pid, status, err := fd.ReapChild(-1)
 		r.killOrphans()
 		switch {
 		case err != nil:
@@ -116,7 +116,7 @@ const restTimeout = 10 * time.Second
 func (r *Reaper) awaitRest() {
 	time.AfterFunc(restTimeout, r.endRest)
 	for {
-		if _, _, err := fd.Reap(-1); err != nil {
+		if _, _, err := fd.ReapChild(-1); err != nil {
 			return
 		}
 		r.killOrphans()
@@ -147,7 +147,7 @@ func killChildren() {
 func killRest() {
 	for {
 		killChildren()
-		if _, _, err := fd.Reap(-1); err != nil {
+		if _, _, err := fd.ReapChild(-1); err != nil {
 			return
 		}
 	}
@@ -156,8 +156,8 @@ func killRest() {
 // listChildren lists our own.
 func listChildren() []int {
 	self := strconv.Itoa(os.Getpid())
-	return slices.DeleteFunc(proc.Pids(), func(pid int) bool {
-		status, err := proc.Status(pid)
+	return slices.DeleteFunc(proc.ListPids(), func(pid int) bool {
+		status, err := proc.ReadStatus(pid)
 		return err != nil || status["PPid"] != self
 	})
 }

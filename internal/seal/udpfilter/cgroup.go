@@ -194,7 +194,7 @@ func sweepRoom(parent *os.File, name string) {
 // lock takes the lock of an open directory if nobody has it.
 func lock(dir *os.File) bool {
 	return fd.Control(dir, func(dir int) error {
-		return fd.Again(func() error { return unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) })
+		return fd.RetryEINTR(func() error { return unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) })
 	}) == nil
 }
 

@@ -28,7 +28,7 @@ func TestAsk(t *testing.T) {
 			ask(t, client, host.LocalAddr(), "the lost one")
 			silent(t, inner, "the service")
 			for range 3 { // once is enough
-				d.Ask()
+				d.AskQueue()
 			}
 			if text, _ := receive(t, inner); text != "the lost one" {
 				t.Errorf("the service sees %q", text)

@@ -106,7 +106,7 @@ func (b *batch) receive(fd, most int, names, ctl bool) (int, error) {
 // mmsg is recvmmsg(2) or sendmmsg(2), which return without waiting: so the
 // scheduler need not know.
 func mmsg(call uintptr, socket int, messages []mmsghdr) (n int, err error) {
-	err = fd.Again(func() error {
+	err = fd.RetryEINTR(func() error {
 		r, _, e := unix.RawSyscall6(call, uintptr(socket), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		n = int(r)

@@ -70,7 +70,7 @@ type carry struct {
 // carried on until Run ends. Any goroutine may call it.
 func (d *ProgramRelay) Leave() {
 	if !d.carry.leave.Swap(true) && !d.closed.Load() {
-		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
+		fd.EndNow(d.epoll.SetReadDeadline) // for Run
 	}
 }
 

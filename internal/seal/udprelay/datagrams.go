@@ -146,9 +146,9 @@ func (d *relay) Run(ctx context.Context) error {
 
 // Ask has Run look at the host's queue once more: it is told of each datagram only once.
 // Any goroutine may call it, but not while another one calls Close.
-func (d *relay) Ask() {
+func (d *relay) AskQueue() {
 	if !d.asked.Swap(true) && !d.closed.Load() {
-		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
+		fd.EndNow(d.epoll.SetReadDeadline) // for Run
 	}
 }
 
@@ -235,7 +235,7 @@ func (d *relay) note() {
 
 // polled asks who is ready, as the runtime's poller wants it: true when done.
 func (d *relay) polled(uintptr) bool {
-	d.pollErr = fd.Again(func() (err error) {
+	d.pollErr = fd.RetryEINTR(func() (err error) {
 		d.found, err = unix.EpollWait(d.epfd, d.events, 0)
 		return err
 	})
@@ -331,7 +331,7 @@ const hostSlot = -1
 // forgotten; the host's socket stays as it was. Twice is fine.
 func (d *relay) Close() error {
 	if !d.closed.Swap(true) && d.epoll != nil {
-		fd.Interrupt(d.epoll.SetReadDeadline) // for Run
+		fd.EndNow(d.epoll.SetReadDeadline) // for Run
 	}
 	d.running.Lock()
 	defer d.running.Unlock()

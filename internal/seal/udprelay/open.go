@@ -76,7 +76,7 @@ func newRelay(o Options) *relay {
 
 // adopt looks at the host's socket.
 func (d *relay) adopt(host *os.File) (err error) {
-	if d.host, err = fd.Dup(host); err != nil {
+	if d.host, err = fd.DupFile(host); err != nil {
 		return err
 	}
 	if d.self, err = localAddr(d.host); err != nil {

@@ -152,7 +152,7 @@ func readUnix(fd int, buffer *[]byte, name *rawAddr, ctl []byte) (text []byte, c
 
 // peekLength returns the length of the first datagram.
 func peekLength(socket int) (n int, err error) {
-	err = fd.Again(func() error {
+	err = fd.RetryEINTR(func() error {
 		r, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), 0, 0, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
 		n = int(r)
 		return errnoOrNil(e)
@@ -182,9 +182,9 @@ func sendUnix(socket int, text []byte, to *rawAddr, creds []byte) error {
 		_, _, e := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(socket), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		return errnoOrNil(e)
 	}
-	err := fd.Again(send)
+	err := fd.RetryEINTR(send)
 	for err == unix.EMSGSIZE && roomy(socket, len(text)) {
-		err = fd.Again(send)
+		err = fd.RetryEINTR(send)
 	}
 	return err
 }

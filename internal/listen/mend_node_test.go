@@ -37,7 +37,7 @@ func (h *healer) heal(t *testing.T, says string) {
 		case <-time.After(patience):
 			t.Fatalf("not healed: %q", log)
 		}
-		what, err := h.s.HealNode()
+		what, err := h.s.MendNode()
 		if err != nil {
 			what += ": " + err.Error()
 		}
@@ -45,8 +45,8 @@ func (h *healer) heal(t *testing.T, says string) {
 			log = append(log, what)
 		}
 	}
-	if what, err := h.s.HealNode(); strings.Contains(says, "bound anew") && (what != "" || err != nil) {
-		t.Errorf("second HealNode: %q, %v", what, err)
+	if what, err := h.s.MendNode(); strings.Contains(says, "bound anew") && (what != "" || err != nil) {
+		t.Errorf("second MendNode: %q, %v", what, err)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestHeal(t *testing.T) {
 				h.heal(t, tt.says)
 				if tt.says == "" {
 					for range 2 { // once more, for whatever came in between
-						s.HealNode()
+						s.MendNode()
 					}
 				}
 				if !s.node.here(s.node.path) || !s.node.here(sparePath(s.node.path)) {
@@ -177,7 +177,7 @@ func TestHealOccupied(t *testing.T) {
 				before, _ := lstatID(s.node.path)
 				h.heal(t, tt.says)
 				var busy *OccupiedError
-				if _, err := s.HealNode(); !errors.As(err, &busy) {
+				if _, err := s.MendNode(); !errors.As(err, &busy) {
 					t.Errorf("%v", err)
 				}
 				if after, err := lstatID(s.node.path); err != nil || after != before {
@@ -221,7 +221,7 @@ func TestHealArmed(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(s.node.path)); err != nil {
 		t.Fatal(err)
 	}
-	if what, err := s.HealNode(); !strings.Contains(what, "bound anew") || err != nil {
+	if what, err := s.MendNode(); !strings.Contains(what, "bound anew") || err != nil {
 		t.Fatalf("%q, %v", what, err)
 	}
 	if len(fired) > 0 {
@@ -242,7 +242,7 @@ func TestSpareMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.heal(t, "")
-	if what, err := s.HealNode(); what != "" || err != nil {
+	if what, err := s.MendNode(); what != "" || err != nil {
 		t.Errorf("%q, %v", what, err)
 	}
 	if !s.node.here(sparePath(s.node.path)) {

@@ -10,10 +10,10 @@ import (
 	"activator/internal/kernel/sockopt"
 )
 
-// Aside holds the clients that were accepted for a run of the service that ended before
+// PendingClients holds the clients that were accepted for a run of the service that ended before
 // the program had anything of them: the next run serves them first. It is a
 // [tcpproxy.Pending]; its methods may be called from any goroutine.
-type Aside struct {
+type PendingClients struct {
 	mu      sync.Mutex
 	clients []asideClient
 	count   int // of all there were
@@ -27,7 +27,7 @@ type asideClient struct {
 }
 
 // Put takes fd, a connection, and said, what was read from it.
-func (a *Aside) Put(fd int, said []byte) {
+func (a *PendingClients) Put(fd int, said []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
@@ -39,7 +39,7 @@ func (a *Aside) Put(fd int, said []byte) {
 }
 
 // Take returns the one that has waited longest; without ok there is none.
-func (a *Aside) Take() (fd int, said []byte, ok bool) {
+func (a *PendingClients) Take() (fd int, said []byte, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.clients) == 0 {
@@ -51,14 +51,14 @@ func (a *Aside) Take() (fd int, said []byte, ok bool) {
 }
 
 // Any reports whether somebody is there.
-func (a *Aside) Any() bool {
+func (a *PendingClients) Any() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.clients) > 0
 }
 
-// waiting lists them.
-func (a *Aside) waiting() (all []Client) {
+// listClients lists them.
+func (a *PendingClients) listClients() (all []Client) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.clients {
@@ -67,8 +67,8 @@ func (a *Aside) waiting() (all []Client) {
 	return all
 }
 
-// refuse turns away those who have waited longest, at most most, and returns how many.
-func (a *Aside) refuse(most int) (refused int) {
+// refuseOldest turns away those who have waited longest, at most most, and returns how many.
+func (a *PendingClients) refuseOldest(most int) (refused int) {
 	for ; refused < most; refused++ {
 		fd, _, ok := a.Take()
 		if !ok {
@@ -79,14 +79,14 @@ func (a *Aside) refuse(most int) (refused int) {
 	return refused
 }
 
-// TurnAway turns all of them away, and returns how many.
-func (a *Aside) TurnAway() int { return a.refuse(math.MaxInt) }
+// RefuseAll turns all of them away, and returns how many.
+func (a *PendingClients) RefuseAll() int { return a.refuseOldest(math.MaxInt) }
 
-func (a *Aside) close() {
+func (a *PendingClients) close() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
-	a.TurnAway()
+	a.RefuseAll()
 }
 
 // reset closes a connection so that its client sees no end of an answer: with a reset,
