@@ -33,7 +33,7 @@ type Measurement struct {
 
 // All are the measurements in the order of the document.
 func All() []Measurement {
-	return []Measurement{cold, tail, wakeup, thousand, idle, idleStop, running, walls, udp, bind, proxy, accept}
+	return []Measurement{cold, tail, wakeup, thousand, idle, idleStop, running, restrictions, udp, bind, proxy, accept}
 }
 
 // Run takes one measurement. What fails is said in the part.

@@ -7,35 +7,35 @@ import (
 	"activator/bench/stand"
 )
 
-var walls = Measurement{
-	Name:  "walls",
-	Title: "What the walls cost a system call",
+var restrictions = Measurement{
+	Name:  "restrictions",
+	Title: "What the restrictions cost a system call",
 	How: `The Go web server of *Once it runs* makes the same system calls again and again, and says how long it was on the processor
 for one: the least of 25 means of 1,000 calls. Here is what is left between the program and the kernel, and what of it each
-wall costs. *getppid* is a call that the filter always allows, which the kernel knows without running it; the flags of *send*
+restriction costs. *getppid* is a call that the filter always allows, which the kernel knows without running it; the flags of *send*
 and *open* are looked at. What is opened passes Landlock, where only writing has rules; with a file as stdout reading
 has some too, and Landlock looks them up on the way from the file to the root.`,
-	Run: runWalls,
+	Run: runRestrictions,
 }
 
 const (
-	wallsNone     = "no filter, no Landlock (seal = \"off\", syscalls and connect = \"any\")"
-	wallsNoFiles  = "no Landlock for files (syscalls = \"any\")"
-	wallsUnsealed = "no seal (seal = \"off\")"
-	wallsAll      = "activator, as by default"
-	wallsStdout   = "with a file as stdout"
+	noRestrictions  = "no filter, no Landlock (seal = \"off\", syscalls and connect = \"any\")"
+	noLandlockFiles = "no Landlock for files (syscalls = \"any\")"
+	noSeal          = "no seal (seal = \"off\")"
+	allRestrictions = "activator, as by default"
+	fileAsStdout    = "with a file as stdout"
 )
 
 // noFilter is a sandbox without a filter and without Landlock.
 const noFilter = "seal = \"off\"\nsyscalls = \"any\"\nconnect = \"any\"\n"
 
-var wallCases = []server{
+var restrictionCases = []server{
 	{goAlone, false, goServers[0].open},
-	{wallsNone, true, goServerIn(noFilter)},
-	{wallsNoFiles, true, goServerIn("syscalls = \"any\"\n")},
-	{wallsUnsealed, true, goServerIn("seal = \"off\"\n")},
-	{wallsAll, true, goServerIn("")},
-	{wallsStdout, true, goServerTo},
+	{noRestrictions, true, goServerIn(noFilter)},
+	{noLandlockFiles, true, goServerIn("syscalls = \"any\"\n")},
+	{noSeal, true, goServerIn("seal = \"off\"\n")},
+	{allRestrictions, true, goServerIn("")},
+	{fileAsStdout, true, goServerTo},
 }
 
 // goServerIn is the web server in a sandbox of ours, with more in its configuration.
@@ -69,11 +69,11 @@ type caller struct {
 func (c *caller) close()                    { stop(c.processes...) }
 func (c *caller) measure() (float64, error) { return stand.AskCalls(c.port, c.key) }
 
-func runWalls(b *Bench, p *report.Part) error {
+func runRestrictions(b *Bench, p *report.Part) error {
 	for _, call := range stand.Calls {
 		b.Progress("  %s", call.What)
 		var all []contender
-		for _, s := range wallCases {
+		for _, s := range restrictionCases {
 			all = append(all, contender{s.name, s.ours, func(b *Bench) (bout, error) {
 				port, processes, err := s.start(b, true)
 				if err != nil {
