@@ -32,7 +32,7 @@ func TestBindUnbound(t *testing.T) {
 		var clients sync.WaitGroup
 		for range 20 {
 			clients.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 				defer cancel()
 				got, err := resolver.LookupHost(ctx, "www.example.test.")
 				slices.Sort(got)
@@ -59,7 +59,7 @@ func TestBindMissing(t *testing.T) {
 	}
 	defer c.Close()
 	a.wait("level=ERROR", "service not started: it has not bound tcp://:80")
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("the client is not turned away: %v", err)
 	}

@@ -84,7 +84,7 @@ func getFrom(url string) (own string, status int, body []byte, err error) {
 		}
 		return c, err
 	}}
-	answer, err := (&http.Client{Transport: transport, Timeout: patience}).Get(url)
+	answer, err := (&http.Client{Transport: transport, Timeout: waitTimeout}).Get(url)
 	if err != nil {
 		return own, 0, nil, err
 	}
@@ -165,7 +165,7 @@ func reloadNginx(t *testing.T, a *activator, dir, url string) {
 	if err := syscall.Kill(pidOf(t, a, 1), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for asked := 0; ; asked++ {
 		status, body, err := get(url + "/generation")
 		if status != 200 || err != nil {
@@ -189,11 +189,11 @@ type redis struct {
 
 func dialRedis(t testing.TB, network, addr string) *redis {
 	t.Helper()
-	c, err := net.DialTimeout(network, addr, patience)
+	c, err := net.DialTimeout(network, addr, waitTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	return &redis{t, c, bufio.NewReader(c)}
 }
 
@@ -266,12 +266,12 @@ func TestBindMemcached(t *testing.T) {
 	n := ktest.Port(t)
 	activate(t, "--config", example(t, "memcached", `listen = ["tcp://127.0.0.1:11211", "udp://127.0.0.1:11211"]`,
 		fmt.Sprintf("listen = [\"tcp://127.0.0.1:%[1]d\"]\ntarget = \"tcp://127.0.0.1:11211\"\n[[socket]]\nlisten = [\"udp://127.0.0.1:%[1]d\"]\ntarget = \"udp://127.0.0.1:11211\"\n", n)))
-	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", n), patience)
+	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", n), waitTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	r := bufio.NewReader(c)
 	for i := range 100 {
 		fmt.Fprintf(c, "set key%d 0 0 5\r\nvalue\r\n", i)
@@ -294,7 +294,7 @@ func TestBindMemcached(t *testing.T) {
 // askMemcached asks for a key over UDP: eight bytes of a header go before, number
 // of the question, and of its one datagram.
 func askMemcached(u net.Conn, i int) error {
-	_ = u.SetDeadline(time.Now().Add(patience))
+	_ = u.SetDeadline(time.Now().Add(waitTimeout))
 	head := []byte{0, byte(i), 0, 0, 0, 1, 0, 0}
 	if _, err := u.Write(fmt.Appendf(head, "get key%d\r\n", i)); err != nil {
 		return err

@@ -28,7 +28,7 @@ func ends(t *testing.T, args ...string) (text string, code int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	hang := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	hang := time.AfterFunc(waitTimeout, func() { _ = cmd.Process.Kill() })
 	defer hang.Stop()
 	_ = cmd.Wait() // the exit code is compared
 	return out.String(), cmd.ProcessState.ExitCode()

@@ -123,7 +123,7 @@ func killInStart(t *testing.T, conf, socket string) {
 // vanished waits until nothing of the activators is left that were killed.
 func vanished(t *testing.T, name string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for {
 		left := leftovers(t)
 		if len(left) == 0 {

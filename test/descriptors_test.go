@@ -96,7 +96,7 @@ func TestIdleClientsLeaveDescriptors(t *testing.T) {
 // hears wants that the client is answered.
 func hears(t *testing.T, at string, c net.Conn) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	_, _ = c.Write([]byte("hello\n"))
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil {
 		t.Errorf("%s: a client hears %q, %v", at, line, err)
@@ -136,7 +136,7 @@ func TestDatagramClientsLeaveDescriptors(t *testing.T) {
 	var clients []net.Conn
 	for i := range flood {
 		c := come(i, "greedy")
-		_ = c.SetWriteDeadline(time.Now().Add(patience))
+		_ = c.SetWriteDeadline(time.Now().Add(waitTimeout))
 		if _, err := c.Write([]byte("hello\n")); err != nil {
 			t.Fatal(err)
 		}

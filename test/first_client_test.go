@@ -210,7 +210,7 @@ func askOnce(network string, from net.Addr, to string, n int) error {
 	if _, err := c.Write([]byte(want)); err != nil {
 		return err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 	got := make([]byte, 64)
 	k, err := c.Read(got)
 	if err == nil && !strings.HasSuffix(string(got[:k]), want) { // some say who asks, too

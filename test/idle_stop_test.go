@@ -83,7 +83,7 @@ func idleAsk(port int, dir string, peers chan [2]net.Conn, i int) error {
 	pair := <-peers
 	defer func() { peers <- pair }()
 	c := pair[i%2]
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		return err
 	}
 	want := fmt.Sprintf("datagram %d", i)

@@ -99,7 +99,7 @@ func switchesOf(t *testing.T, pid int) int {
 // collector ends its work some time after the last allocation.
 func settle(t *testing.T, pids ...int) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for last := -1; ; {
 		now := switches(t, pids...)
 		if now == last {
@@ -134,7 +134,7 @@ func TestNothingIsLeftOfAThousandActivations(t *testing.T) {
 	if now := threadsOf(t, pid); now > threads+2 { // the runtime may need one more for a burst
 		t.Errorf("%d threads before, %d after", threads, now)
 	}
-	if left := childrenOf(pid); len(left) != 3 { // the next sandbox and the spare child, too
+	if left := childrenOf(pid); len(left) != 3 { // the next sandbox and the child in reserve, too
 		t.Errorf("children left beside %d: %v", guard, left)
 	}
 	if files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", guard)); len(files) > 100 { // it forgets now and then
@@ -143,7 +143,7 @@ func TestNothingIsLeftOfAThousandActivations(t *testing.T) {
 }
 
 // haveSpare activates a service whose next sandbox is gone, until the client has had to
-// wait for a new one, and so a spare child stands for the rest of the activator's life.
+// wait for a new one, and so a child in reserve stays for the rest of the activator's life.
 func haveSpare(t *testing.T, a *activator, sock string, from int) (done int) {
 	t.Helper()
 	pid := a.cmd.Process.Pid
@@ -161,7 +161,7 @@ func haveSpare(t *testing.T, a *activator, sock string, from int) (done int) {
 		}
 		activateTimes(t, a, sock, done, done+1)
 	}
-	t.Fatalf("no spare child in %d activations", done-from)
+	t.Fatalf("no child in reserve in %d activations", done-from)
 	return 0
 }
 

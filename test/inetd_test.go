@@ -45,7 +45,7 @@ func TestNoConnectionLost(t *testing.T) {
 	}
 	// The last may have answered before we know that they run.
 	ended := func() int { return a.log.count("instance ended") + a.log.count("instance failed") }
-	for deadline := time.Now().Add(patience); ended() < requests && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(waitTimeout); ended() < requests && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	a.stop()
@@ -99,7 +99,7 @@ func TestReloadWithInstances(t *testing.T) {
 	}
 	defer c.Close()
 	echoed := func(text string) error {
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 			return err
 		}
 		if _, err := io.WriteString(c, text); err != nil {
@@ -260,7 +260,7 @@ func TestWaitListener(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(c, "hello"); err != nil {
@@ -295,7 +295,7 @@ tried("listen", libc.listen(0, 5))
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(c)

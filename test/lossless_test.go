@@ -64,7 +64,7 @@ func ask(network, addr string, i int) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		return err
 	}
 	want := fmt.Sprintf("request %d", i)
@@ -89,7 +89,7 @@ func ask(network, addr string, i int) error {
 	return nil
 }
 
-// The rest is set small: what is counted here is clients, not patience.
+// The rest is set small: what is counted here is clients, not time.
 const quick = "restart_delay = \"1ms\"\nrestart_max_delay = \"5ms\"\n"
 
 // A service that ends by itself after every 20th answer loses nobody.

@@ -18,8 +18,8 @@ import (
 	"activator/internal/ktest"
 )
 
-// patience bounds every wait. It is never what a test measures.
-const patience = 5 * time.Minute
+// waitTimeout bounds every wait. It is never what a test measures.
+const waitTimeout = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv("ACTIVATOR_TEST_SERVICE"); mode != "" {
@@ -111,7 +111,7 @@ func (a *activator) stop() {
 	}
 	select {
 	case <-a.ended:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		_ = a.cmd.Process.Kill()
 		a.t.Errorf("the activator does not stop")
 		<-a.ended
@@ -202,7 +202,7 @@ func hasAll(line string, words []string) bool {
 }
 
 func (l *lines) wait(n int, words ...string) (string, bool) {
-	limit := time.After(patience)
+	limit := time.After(waitTimeout)
 	seen := 0
 	for next := 0; ; {
 		l.mu.Lock()
@@ -259,7 +259,7 @@ func folder(t testing.TB) string {
 	return dir
 }
 
-// socat is what a user types: echo INPUT | socat - ADDR, but with more patience than
+// socat is what a user types: echo INPUT | socat - ADDR, but with a longer timeout than
 // socat's own half a second after the input's end: the processors may be busy. A stream
 // ends when it is answered; of datagrams it sees no end, and so one that is not answered
 // in half a second is asked once more.
@@ -281,7 +281,7 @@ func command(t testing.TB, input string, argv ...string) string {
 	if err != nil {
 		ktest.Skip(t, "%v: install it", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	var out, errs bytes.Buffer
@@ -295,7 +295,7 @@ func command(t testing.TB, input string, argv ...string) string {
 // gone waits until a process exists no more.
 func gone(t testing.TB, pid int) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for syscall.Kill(pid, 0) != syscall.ESRCH {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d is still there", pid)

@@ -144,7 +144,7 @@ func phpCarriesMuch(t *testing.T, url string) {
 func phpUnderStops(t *testing.T, a *activator, url string) {
 	t.Helper()
 	before := a.log.count("service=php-fpm", "state=stopping", " idle=")
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for a.log.count("service=php-fpm", "state=stopping", " idle=") < before+3 {
 		if time.Now().After(deadline) {
 			t.Fatal("php-fpm does not go to sleep")

@@ -82,7 +82,7 @@ func (e *engine) inside(argv ...string) *exec.Cmd {
 		words = append(words, "--map-root-user", "--map-auto")
 	}
 	words = append(append(words, "/bin/sh", "-c", prepare, "sh"), argv...)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*waitTimeout)
 	e.t.Cleanup(cancel)
 	return exec.CommandContext(ctx, "unshare", words...)
 }

@@ -95,9 +95,9 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 	})
 }
 
-// answeredInTime asks with more patience than socat's half a second. Podman takes
+// answeredInTime asks with a longer timeout than socat's half a second. Podman takes
 // a fifth of that by itself, and more when the machine is busy with something
-// else: the client's patience is not what is tested.
+// else: the client's timeout is not what is tested.
 func answeredInTime(t *testing.T, addr string) {
 	t.Helper()
 	kind, where, _ := strings.Cut(addr, ":")
@@ -303,7 +303,7 @@ func noneLeft(t *testing.T, container string) {
 // noProcess waits until no process names the container: engine, monitor and runtime do.
 func noProcess(t *testing.T, container string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); ; time.Sleep(5 * time.Millisecond) {
 		var left []string
 		paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, path := range paths {

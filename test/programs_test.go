@@ -126,7 +126,7 @@ func nullCall(network, addr string) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		return err
 	}
 	const xid = 0x61637469

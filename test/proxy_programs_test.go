@@ -24,7 +24,7 @@ func lookUp(t *testing.T, network, addr string) {
 	var clients sync.WaitGroup
 	for range 20 {
 		clients.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 			defer cancel()
 			got, err := resolver.LookupHost(ctx, "www.example.test.")
 			slices.Sort(got)
@@ -90,12 +90,12 @@ func TestProxyMemcached(t *testing.T) {
 		fmt.Sprintf("listen = [\"tcp://127.0.0.1:%[1]d\"]\ntarget = \"tcp://127.0.0.1:11211\"\n[[socket]]\nlisten = [\"udp://127.0.0.1:%[1]d\"]\ntarget = \"udp://127.0.0.1:11211\"\n", n),
 		`"bind"`, "\"proxy\"\nidle_timeout = \"400ms\""))
 	store := func() {
-		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", n), patience)
+		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", n), waitTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		r := bufio.NewReader(c)
 		for i := range 100 {
 			fmt.Fprintf(c, "set key%d 0 0 5\r\nvalue\r\n", i)

@@ -78,7 +78,7 @@ func carriedAt(t *testing.T, listen, target, more string, args ...string) *activ
 // said of us.
 func talk(c net.Conn, text []byte) (seen string, err error) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	sent := make(chan error, 1)
 	go func() {
 		_, err := c.Write(text)
@@ -348,7 +348,7 @@ func TestProxyHoldsBack(t *testing.T) {
 		t.Errorf("the third is served: %q, %v", line, err)
 	}
 	first.Close()
-	_ = third.SetReadDeadline(time.Now().Add(patience))
+	_ = third.SetReadDeadline(time.Now().Add(waitTimeout))
 	if _, err := greeting.ReadString('\n'); err != nil {
 		t.Error(err)
 	}

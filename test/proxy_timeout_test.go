@@ -34,7 +34,7 @@ func connectionTimeout(t *testing.T, target string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		return c
 	}
 	greeted := func(c net.Conn) {
@@ -53,7 +53,7 @@ func connectionTimeout(t *testing.T, target string) {
 		_, err := idle.Read(make([]byte, 1))
 		closed <- err
 	}()
-	for len(closed) == 0 && time.Since(begin) < patience || time.Since(begin) < 2*timeout {
+	for len(closed) == 0 && time.Since(begin) < waitTimeout || time.Since(begin) < 2*timeout {
 		if _, err := busy.Write([]byte("x")); err != nil {
 			t.Fatalf("the busy one after %v: %v", time.Since(begin), err)
 		}

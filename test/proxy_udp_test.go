@@ -134,7 +134,7 @@ func TestProxyDatagrams(t *testing.T) {
 				for _, from := range froms {
 					c := dialUDP(t, from, to)
 					for _, size := range []int{0, 1, 1472, 20000, 60000} {
-						seen, err := inquire(c, strings.Repeat("x", size), patience)
+						seen, err := inquire(c, strings.Repeat("x", size), waitTimeout)
 						if err != nil || (strings.Replace(seen, "[::ffff:", "[", 1) == c.LocalAddr().String()) != tt.own {
 							t.Fatalf("%s asks %s with %d bytes: it is seen as %q: %v", c.LocalAddr(), to, size, seen, err)
 						}
@@ -155,7 +155,7 @@ func TestProxyDatagramsPortOfTheProgram(t *testing.T) {
 	for _, ip := range []string{"127.0.0.1", "127.0.0.4"} {
 		c := dialUDP(t, fmt.Sprintf("%s:%d", ip, inside), fmt.Sprintf("127.0.0.1:%d", n))
 		for range 3 {
-			seen, err := inquire(c, "hello", patience)
+			seen, err := inquire(c, "hello", waitTimeout)
 			if err != nil || !strings.HasPrefix(seen, ip+":") {
 				t.Errorf("%s is seen as %q: %v", c.LocalAddr(), seen, err)
 			}
@@ -171,7 +171,7 @@ func TestProxyDatagramsWait(t *testing.T) {
 	for range 100 {
 		c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 		all.Go(func() {
-			if _, err := inquire(c, "hello", patience); err != nil {
+			if _, err := inquire(c, "hello", waitTimeout); err != nil {
 				t.Error(err)
 			}
 		})
@@ -212,7 +212,7 @@ func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "", "0s", "20")
-	if lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), patience); lost > 0 {
+	if lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), waitTimeout); lost > 0 {
 		t.Errorf("%d of 2,000 questions are not answered", lost)
 	}
 	if runs := a.log.count("state=running"); runs < 100 {
@@ -244,11 +244,11 @@ func TestProxyDatagramsEndTheDeaf(t *testing.T) {
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "hold = \"500ms\"\n", "0s", "3", "away")
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	for i := range 3 {
-		if _, err := inquire(c, fmt.Sprint("question ", i), patience); err != nil {
+		if _, err := inquire(c, fmt.Sprint("question ", i), waitTimeout); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := inquire(c, "one more", patience); err != nil {
+	if _, err := inquire(c, "one more", waitTimeout); err != nil {
 		t.Errorf("who has waited for the next program: %v", err)
 	}
 	a.wait("it does not listen any more")
@@ -263,7 +263,7 @@ func TestProxyDatagramsIdle(t *testing.T) {
 	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	for i := range 80 {
 		kind := []string{"", "slow "}[i%2] // in the moment of the stop it has been read, and not answered
-		if _, err := inquire(c, fmt.Sprint(kind, "question ", i), patience); err != nil {
+		if _, err := inquire(c, fmt.Sprint(kind, "question ", i), waitTimeout); err != nil {
 			t.Fatalf("%squestion %d: %v", kind, i, err)
 		}
 		time.Sleep(time.Duration(rand.IntN(600_000)) * time.Microsecond)
@@ -284,7 +284,7 @@ func TestProxyDatagramsLeaveNothing(t *testing.T) {
 	ask := func(clients int) {
 		for range clients {
 			c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
-			if _, err := inquire(c, "hello", patience); err != nil {
+			if _, err := inquire(c, "hello", waitTimeout); err != nil {
 				t.Fatal(err)
 			}
 			c.Close()
@@ -300,7 +300,7 @@ func TestProxyDatagramsLeaveNothing(t *testing.T) {
 	if with := count(); with < before+100 {
 		t.Errorf("%d descriptors, with 200 clients %d", before, with)
 	}
-	for deadline := time.Now().Add(patience); count() > before+100 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(waitTimeout); count() > before+100 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if after := count(); after > before+100 { // some are kept for the next clients
@@ -329,7 +329,7 @@ func TestProxyDatagramsLeaveNothing(t *testing.T) {
 func TestProxyDatagramsNoSocketEnters(t *testing.T) {
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
-	if _, err := inquire(dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n)), "hello", patience); err != nil {
+	if _, err := inquire(dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n)), "hello", waitTimeout); err != nil {
 		t.Fatal(err)
 	}
 	var ours []byte
@@ -373,7 +373,7 @@ func TestProxyDatagramsOutliveReload(t *testing.T) {
 		}
 	}
 	next := func() string {
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 		buf := make([]byte, 100)
 		size, err := c.Read(buf)
 		if err != nil {

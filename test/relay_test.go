@@ -40,7 +40,7 @@ func TestRelayHasNoProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]byte, 16)
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 		n, err := c.Read(got)
 		return err == nil && string(got[:n]) == "hello"
 	}
@@ -73,7 +73,7 @@ func TestRelayedSends(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}

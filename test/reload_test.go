@@ -108,7 +108,7 @@ func TestReloadKeepsTheQueue(t *testing.T) {
 	a.wait("state=running") // the program accepts nobody
 	a.rewrite(path, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
 	for i, c := range waiting {
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Write([]byte("x")); err != nil {

@@ -33,7 +33,7 @@ func shortOf(t *testing.T, dir string, shell ...string) (answered bool, text str
 	defer c.Close()
 	got := make(chan bool, 1)
 	go func() {
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		_, err := c.Write([]byte("hello"))
 		if err == nil {
 			_, err = c.Read(make([]byte, 5))

@@ -36,7 +36,7 @@ func TestTimeoutEndsInOrder(t *testing.T) {
 	c.Close()
 	select {
 	case <-a.ended:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("it does not end")
 	}
 	if a.status != nil || a.log.count("a second signal") > 0 || a.log.count("activator stopped") == 0 {
@@ -47,7 +47,7 @@ func TestTimeoutEndsInOrder(t *testing.T) {
 // answersStill has a connected client served once more.
 func answersStill(t *testing.T, c net.Conn) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestSignalsToTheGroup(t *testing.T) {
 	group(syscall.SIGINT)
 	select {
 	case <-a.ended:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("it does not end")
 	}
 	if a.status != nil || a.log.count("a second signal") > 0 || a.log.count("activator stopped") == 0 {

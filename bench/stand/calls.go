@@ -30,7 +30,7 @@ const (
 
 // AskCalls asks the server at a TCP port of 127.0.0.1.
 func AskCalls(port int, key string) (float64, error) {
-	client := http.Client{Timeout: clientPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: clientTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/calls?%s", port, key))
 	if err != nil {
 		return 0, err

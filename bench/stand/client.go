@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clientPatience bounds every wait of a client.
-const clientPatience = 20 * time.Second
+// clientTimeout bounds every wait of a client.
+const clientTimeout = 20 * time.Second
 
 // FirstByte connects to a TCP port of 127.0.0.1, sends a byte, and returns how
 // long it took from before connect(2) until the byte was back. It makes plain
@@ -50,7 +50,7 @@ func Ask(port int) (Conn, time.Duration, error) {
 }
 
 func ask(fd, port int) (time.Duration, error) {
-	limit := unix.NsecToTimeval(clientPatience.Nanoseconds())
+	limit := unix.NsecToTimeval(clientTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return 0, err
 	}
@@ -99,7 +99,7 @@ func Echoes(port, n int) ([]time.Duration, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(clientPatience.Nanoseconds())
+	limit := unix.NsecToTimeval(clientTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func Listening(port int) error {
 
 // await tries until it works.
 func await(try func() error) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for {
 		err := try()
 		if err == nil || time.Now().After(deadline) {
@@ -158,7 +158,7 @@ func Thread() (tid int, unlock func()) {
 // Answers waits until a web server at a TCP port of 127.0.0.1 answers, and so
 // until a service that a client starts is running.
 func Answers(port int) error {
-	client := http.Client{Timeout: clientPatience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: clientTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 	if err != nil {
 		return err

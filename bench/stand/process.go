@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait for a process.
-const patience = 30 * time.Second
+// waitTimeout bounds every wait for a process.
+const waitTimeout = 30 * time.Second
 
 // Process is a program that we started. What it prints goes to a file, so that
 // nobody wakes up for it while something is measured.
@@ -76,7 +76,7 @@ func (p *Process) PID() int { return p.Cmd.Process.Pid }
 
 // Next waits for the next line of the log that has all the words.
 func (p *Process) Next(words ...string) (string, error) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		ended := p.ended()
 		if line, ok := p.scan(words); ok {
@@ -86,7 +86,7 @@ func (p *Process) Next(words ...string) (string, error) {
 			return "", fmt.Errorf("%s ended without a line %q; its last: %s", p.Name, words, p.Tail())
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("%s printed no line %q in %v; its last: %s", p.Name, words, patience, p.Tail())
+			return "", fmt.Errorf("%s printed no line %q in %v; its last: %s", p.Name, words, waitTimeout, p.Tail())
 		}
 		time.Sleep(pause)
 	}
@@ -156,7 +156,7 @@ func (p *Process) Ended() error {
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		p.Stop()
 		return fmt.Errorf("%s did not end by itself", p.Name)
 	}

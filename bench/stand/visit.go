@@ -78,7 +78,7 @@ func (v *Visitors) Ask(i int) (begin time.Time, err error) {
 }
 
 func exchange(c net.Conn, text string, read func(net.Conn, []byte) (int, error)) error {
-	if err := c.SetDeadline(time.Now().Add(clientPatience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
 		return err
 	}
 	if _, err := c.Write([]byte(text)); err != nil {

@@ -58,7 +58,7 @@ func TestDialNobodyElse(t *testing.T) {
 	if err := os.Symlink(dir+"/mine", path); err != nil {
 		t.Fatal(err)
 	}
-	d := door(t, r, spec.Address{Network: spec.Unix, Path: path}, false)
+	d := target(t, r, spec.Address{Network: spec.Unix, Path: path}, false)
 	if !looked(t, d) || greeting(t, d, "") == "" {
 		t.Fatal("the program is not found")
 	}
@@ -96,7 +96,7 @@ func TestDialNobodyElse(t *testing.T) {
 	}
 }
 
-// pooledSocket is one that the door has made.
+// pooledSocket is one that the target has made.
 func (d *Target) pooledSocket(t testing.TB) int {
 	fd, err := d.takeSocket(poolUnix)
 	if err != nil {
@@ -126,7 +126,7 @@ func TestDialUnidentified(t *testing.T) {
 	path := t.TempDir() + "/s"
 	i.told("unix "+path, "listens")
 	for _, name := range []string{path, "@none"} {
-		d := door(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
+		d := target(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
 		if there, err := d.FindSockets(); there || err != errUnidentified {
 			t.Errorf("%s: %v, %v", name, there, err)
 		}
@@ -152,7 +152,7 @@ func TestDialNameInSharedNetwork(t *testing.T) {
 	defer closeAll(fds)
 	stranger(t, fds[0], "@stranger")
 	for _, name := range []string{"@mine", "@stranger", "@nobody"} {
-		d := door(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
+		d := target(t, r, spec.Address{Network: spec.Unix, Path: name}, false)
 		for range 2 {
 			if there, err := d.FindSockets(); there != (name != "@nobody") || err != nil {
 				t.Errorf("%s: %v, %v", name, there, err)
@@ -202,7 +202,7 @@ func BenchmarkDialUnix(b *testing.B) {
 	r := open(b, i.pid)
 	for name, path := range map[string]string{"path": b.TempDir() + "/s", "abstract": "@s"} {
 		i.told("unix "+path, "listens")
-		d := door(b, r, spec.Address{Network: spec.Unix, Path: path}, false)
+		d := target(b, r, spec.Address{Network: spec.Unix, Path: path}, false)
 		if there, err := d.FindSockets(); !there || err != nil {
 			b.Fatal(there, err)
 		}

@@ -170,7 +170,7 @@ func open(t testing.TB, pid int) *Program {
 	return r
 }
 
-func door(t testing.TB, r *Program, a spec.Address, own bool) *Target {
+func target(t testing.TB, r *Program, a spec.Address, own bool) *Target {
 	d := r.NewTarget(a, Options{OwnAddress: own})
 	t.Cleanup(d.Close)
 	return d

@@ -56,7 +56,7 @@ func TestDial(t *testing.T) {
 			if err := r.AllowLowPorts(); err != nil {
 				t.Fatal(err)
 			}
-			d := door(t, r, tt.target, true)
+			d := target(t, r, tt.target, true)
 			if there, err := d.FindSockets(); there || err != nil {
 				t.Fatalf("before it listens: %v, %v", there, err)
 			}
@@ -89,7 +89,7 @@ func TestLookFindsNobodyElse(t *testing.T) {
 		{Network: spec.TCP, Port: 8000}, {Network: spec.TCP6, Port: 8001}, {Network: spec.TCP, IP: netip.MustParseAddr("127.0.0.2"), Port: 8001},
 		{Network: spec.Unix, Path: place + "/s"}, {Network: spec.Unix, Path: place + "/packet"}, {Network: spec.Unix, Path: "@name"}, {Network: spec.Unix, Path: place + "/none"},
 	} {
-		if there, err := door(t, r, a, true).FindSockets(); there || err != nil {
+		if there, err := target(t, r, a, true).FindSockets(); there || err != nil {
 			t.Errorf("%v: %v, %v", a, there, err)
 		}
 	}
@@ -105,7 +105,7 @@ func TestDialRefused(t *testing.T) {
 		target  spec.Address
 	}{{"tcp4 127.0.0.1:8000", spec.Address{Network: spec.TCP4, Port: 8000}}, {"unix " + path, spec.Address{Network: spec.Unix, Path: path}}} {
 		i.told(tt.listens, "listens")
-		d := door(t, r, tt.target, true)
+		d := target(t, r, tt.target, true)
 		if there, err := d.FindSockets(); !there || err != nil {
 			t.Fatal(there, err)
 		}

@@ -230,7 +230,7 @@ func (p *Proxy) retryWithRoom() {
 // last after a second (100 ms).
 func (p *Proxy) stallRoute(r *route, err error) {
 	p.unwatchRoute(r)
-	p.pipes.closeSpare()
+	p.pipes.closeUnused()
 	r.short = !errors.Is(err, unix.EAGAIN)
 	least, most := time.Millisecond, 100*time.Millisecond
 	text := "the program takes nobody for now, clients wait"

@@ -291,7 +291,7 @@ func FuzzInterleave(f *testing.F) {
 		result := make(chan error, 4)
 		networks := combinations[int(pair)%len(combinations)]
 		server := serve(t, networks[1], func(c stream) {
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(waitTimeout))
 			result <- s.play(c, 2, 1, sizeDown, sizeUp)
 		})
 		p := start(t, networks[0], to{server.Addr()}, Options{})
@@ -313,7 +313,7 @@ func TestProgramSpeaksFirst(t *testing.T) {
 	server := serve(t, "tcp4", func(c stream) { _, _ = c.Write([]byte("welcome")) })
 	p := start(t, "tcp4", to{server.Addr()}, Options{})
 	const most = 30 * time.Millisecond // a delayed acknowledgement takes 40 or 200, each time
-	best := patience
+	best := waitTimeout
 	for n := 0; n < 5 || best > most && n < 500; n++ { // the processors may be busy
 		began := time.Now()
 		c := p.connect()
@@ -343,7 +343,7 @@ func TestEarlyWords(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { c.Close() })
-				_ = c.SetDeadline(time.Now().Add(patience))
+				_ = c.SetDeadline(time.Now().Add(waitTimeout))
 				clients = append(clients, c.(stream))
 				if i%2 == 0 { // the others wait for their first byte
 					if err := errors.Join(writePattern(c, byte(i), 1000), clients[i].CloseWrite()); err != nil {

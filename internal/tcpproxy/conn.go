@@ -382,7 +382,7 @@ func (p *Proxy) releaseConn(c *conn) {
 	p.share.Give(perConn)
 	p.freed = true
 	if p.count == 0 {
-		p.pipes.closeSpare()
+		p.pipes.closeUnused()
 		p.nextIdle = 0
 	}
 }

@@ -221,7 +221,7 @@ func TestRefused(t *testing.T) {
 			for range 50 {
 				c, err := net.Dial(p.addr.Network(), p.addr.String())
 				if err == nil {
-					_ = c.SetDeadline(time.Now().Add(patience))
+					_ = c.SetDeadline(time.Now().Add(waitTimeout))
 					_, err = c.Read(make([]byte, 1))
 					_ = c.Close()
 				}

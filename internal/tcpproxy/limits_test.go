@@ -67,7 +67,7 @@ func TestMaxConnsHoldsBack(t *testing.T) {
 	if _, err := second.Read(make([]byte, 3)); !os.IsTimeout(err) {
 		t.Fatalf("the second was not held back: %v", err)
 	}
-	_ = second.SetReadDeadline(time.Now().Add(patience))
+	_ = second.SetReadDeadline(time.Now().Add(waitTimeout))
 	_ = first.Close()
 	if got := make([]byte, 3); !readsFull(second, got) || string(got) != "two" {
 		t.Errorf("the second got %q", got)
@@ -301,7 +301,7 @@ func TestOutOfDescriptors(t *testing.T) {
 			if _, err := last.Read(make([]byte, 1)); !os.IsTimeout(err) {
 				t.Fatalf("the last was served at once (%v): there was room for all", err)
 			}
-			_ = last.SetReadDeadline(time.Now().Add(patience))
+			_ = last.SetReadDeadline(time.Now().Add(waitTimeout))
 			for i, c := range clients {
 				if b := make([]byte, 2); !readsFull(c, b) || string(b) != "hi" {
 					t.Errorf("client %d got %q", i, b)
@@ -393,7 +393,7 @@ func TestListenerLost(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "accept: invalid argument") {
 			t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Error("Run goes on")
 	}
 }

@@ -310,5 +310,5 @@ func (p *Proxy) cutAll() {
 			p.cutConn(c)
 		}
 	}
-	p.pipes.closeSpare()
+	p.pipes.closeUnused()
 }

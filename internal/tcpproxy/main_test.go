@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	ktest.Main(m)
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 5 * time.Minute
+// waitTimeout is how long a test waits for what must happen.
+const waitTimeout = 5 * time.Minute
 
 // to is a dialer by plain connect.
 type to struct{ addr net.Addr }
@@ -214,7 +214,7 @@ func startOn(t testing.TB, x Route, addr net.Addr, o Options) *running {
 	return r
 }
 
-// connect is a client, for at most patience.
+// connect is a client, for at most waitTimeout.
 func (r *running) connect() stream {
 	r.t.Helper()
 	c, err := net.Dial(r.addr.Network(), r.addr.String())
@@ -222,7 +222,7 @@ func (r *running) connect() stream {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		r.t.Fatal(err)
 	}
 	return c.(stream)
@@ -231,7 +231,7 @@ func (r *running) connect() stream {
 // become waits until condition holds.
 func become(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !condition(); {
+	for end := time.Now().Add(waitTimeout); !condition(); {
 		if time.Now().After(end) {
 			t.Fatalf("it never was that %s", what)
 		}

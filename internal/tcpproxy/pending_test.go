@@ -58,7 +58,7 @@ func TestPending(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			f, addr := listener(t, network, 512)
 			pending, gone := make(aside, 1), &nobody{}
-			first := startOn(t, Route{Listener: f, Dialer: gone, Pending: pending}, addr, Options{Drain: patience})
+			first := startOn(t, Route{Listener: f, Dialer: gone, Pending: pending}, addr, Options{Drain: waitTimeout})
 			c := first.connect()
 			if _, err := c.Write([]byte("hello")); err != nil {
 				t.Fatal(err)

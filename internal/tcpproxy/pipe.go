@@ -21,16 +21,16 @@ type pipe struct {
 // pipes is the pool. A slow reader keeps its pipe. When all are taken the others copy, so no
 // direction waits.
 type pipes struct {
-	share *budget.Share // each takes two
-	spare []*pipe
-	open  int
+	share  *budget.Share // each takes two
+	unused []*pipe
+	open   int
 }
 
 // takePipe returns an empty pipe, or nil.
 func (p *pipes) takePipe() *pipe {
-	if last := len(p.spare) - 1; last >= 0 {
-		x := p.spare[last]
-		p.spare = p.spare[:last]
+	if last := len(p.unused) - 1; last >= 0 {
+		x := p.unused[last]
+		p.unused = p.unused[:last]
 		return x
 	}
 	if p.open >= maxPipes || p.share.Room() < 2 {
@@ -48,8 +48,8 @@ func (p *pipes) takePipe() *pipe {
 
 // putPipe takes x back; one that holds something is closed.
 func (p *pipes) putPipe(x *pipe) {
-	if x.holds == 0 && len(p.spare) < keptPipes {
-		p.spare = append(p.spare, x)
+	if x.holds == 0 && len(p.unused) < keptPipes {
+		p.unused = append(p.unused, x)
 		return
 	}
 	p.closePipe(x)
@@ -62,10 +62,10 @@ func (p *pipes) closePipe(x *pipe) {
 	p.share.Give(2)
 }
 
-// closeSpare closes the pipes that are not in use.
-func (p *pipes) closeSpare() {
-	for _, x := range p.spare {
+// closeUnused closes the pipes that are not in use.
+func (p *pipes) closeUnused() {
+	for _, x := range p.unused {
 		p.closePipe(x)
 	}
-	p.spare = p.spare[:0]
+	p.unused = p.unused[:0]
 }

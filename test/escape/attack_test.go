@@ -62,7 +62,7 @@ func (w *world) dial(s stage) *net.UnixConn {
 	if err != nil {
 		w.t.Fatalf("%v\n%s", err, s.output())
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	return c.(*net.UnixConn)
 }
 
@@ -250,7 +250,7 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 			return err.Error(), nil
 		}
 		o.w.t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		o.another = c.(*net.UnixConn)
 	case "through":
 		if err := o.through(m.Argument); err != nil {
@@ -294,7 +294,7 @@ func (w *world) beClient(address string) {
 		return
 	}
 	w.serveUntilEnd(c, func() {
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err == nil {
 			w.hear(line, "client of "+address)
@@ -361,7 +361,7 @@ func (o *operator) killStarter() bool {
 	if _, err := o.control.Write([]byte("alive\n")); err != nil {
 		return false
 	}
-	_ = o.control.SetReadDeadline(time.Now().Add(patience))
+	_ = o.control.SetReadDeadline(time.Now().Add(waitTimeout))
 	_, err := o.lines.ReadByte()
 	return err == nil
 }

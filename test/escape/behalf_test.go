@@ -72,7 +72,7 @@ func victimSocket(t *testing.T, w *world, path string) (heard chan string) {
 				return
 			}
 			b := make([]byte, 100)
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(waitTimeout))
 			n, _ := c.Read(b)
 			heard <- string(b[:n]) // before the client sees an end
 			c.Close()
@@ -122,7 +122,7 @@ func misledAt(t *testing.T, kernel string) {
 	if _, err := c.Write([]byte(w.nonce + "\n")); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 	_, err = c.Read(make([]byte, 1)) // until it is turned away
 	if errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(s.output(), "the decoy stands") {
 		t.Errorf("the probe proves nothing: %v\n%s", err, s.output())
@@ -136,7 +136,7 @@ func misledAt(t *testing.T, kernel string) {
 
 // until waits for a line of the activator's log, and says whether it came.
 func (a *running) until(text string) bool {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if strings.Contains(a.output(), text) {
 			return true
 		}

@@ -159,7 +159,7 @@ func (h *handed) ended() {
 	}()
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		h.t.Errorf("the instance does not end:\n%s", h.output())
 		_ = h.cmd.Process.Kill()
 		<-done
@@ -322,7 +322,7 @@ func startActivator(t *testing.T, w *world, p wire.Probe, kernel, format, more s
 		case <-a.log.ready:
 			t.Cleanup(a.stop)
 			return a
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			_ = a.cmd.Process.Kill()
 			<-a.gone
 			t.Fatalf("the activator does not get ready:\n%s", a.output())
@@ -390,7 +390,7 @@ func (a *running) stop() {
 		_ = a.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-a.gone:
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			_ = a.cmd.Process.Kill()
 			<-a.gone
 		}

@@ -19,9 +19,9 @@ import (
 	"activator/test/escape/wire"
 )
 
-// patience bounds every wait for what has to happen. It is never what a test
+// waitTimeout bounds every wait for what has to happen. It is never what a test
 // measures.
-const patience = 2 * time.Minute
+const waitTimeout = 2 * time.Minute
 
 var (
 	write = flag.Bool("write", false, "write what is measured to results.tsv and docs/security.md")

@@ -122,9 +122,9 @@ func (b *bent) output() string {
 
 func (b *bent) await(done func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not in %v:\n%s", patience, b.output())
+			b.t.Fatalf("not in %v:\n%s", waitTimeout, b.output())
 		}
 	}
 }
@@ -138,7 +138,7 @@ func (b *bent) shell(service, commands string) string {
 		b.t.Fatalf("%v\n%s", err, b.output())
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
 	_, _ = io.WriteString(c, strings.ReplaceAll(commands, "$DIR", b.dir)+"\n")
 	_ = c.(*net.UnixConn).CloseWrite()
 	text, _ := io.ReadAll(c)
@@ -427,7 +427,7 @@ func TestSocketBehindALink(t *testing.T) {
 	b.configure("[sandbox]\nwritable = [\"$/theirs\"]\n", "listen = [\"unix://$/theirs/run/s\"]\n"+others)
 	for _, arguments := range [][]string{{"check"}, nil} {
 		cmd := exec.Command(program(t, "activator"), append(arguments, "--config", b.dir+"/conf")...)
-		end := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
+		end := time.AfterFunc(waitTimeout, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
 		out, err := cmd.CombinedOutput()
 		end.Stop()
 		if err == nil || !strings.Contains(string(out), b.dir+"/theirs/run is a symbolic link below "+b.dir+"/theirs, which a service may write, and not followed") {

@@ -73,7 +73,7 @@ func (w *world) drainProcessor(cpu int, all *unix.CPUSet) {
 		w.t.Errorf("sched_setaffinity: %v", err)
 	}
 	for name, marker := range markers {
-		if !w.await(marker, patience) {
+		if !w.await(marker, waitTimeout) {
 			w.t.Fatalf("the witness %s is deaf", name)
 		}
 	}

@@ -150,7 +150,7 @@ func (w *world) answer(l net.Listener, name string) {
 		if err != nil {
 			return
 		}
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
 		line, err := bufio.NewReader(c).ReadString('\n')
 		if err == nil {
 			w.hear(line, name)
@@ -241,7 +241,7 @@ func hostInterfaces(t *testing.T) (names []string) {
 // each kind, a datagram of each kind.
 func (w *world) connectClients() {
 	for _, to := range [][2]string{{"tcp4", w.tcp4}, {"tcp6", w.tcp6}, {"udp4", w.udp4}, {"udp6", w.udp6}} {
-		c, err := net.DialTimeout(to[0], to[1], patience)
+		c, err := net.DialTimeout(to[0], to[1], waitTimeout)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -318,7 +318,7 @@ func (v *victim) connect(path string) error {
 func (v *victim) signalled(claimed bool) bool {
 	wait := time.Duration(0)
 	if claimed {
-		wait = patience
+		wait = waitTimeout
 	}
 	select {
 	case said := <-v.said:

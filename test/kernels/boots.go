@@ -64,11 +64,11 @@ var boots = []boot{
 	{kernel: kernel{name: "5.15", arch: "amd64", notRun: "no release of Debian has it"}, important: true},
 }
 
-// plan is what the guest is to do. patience is that of the five lines' client.
-func (b boot) plan(patience time.Duration) plan.Plan {
+// plan is what the guest is to do. timeout is that of the five lines' client.
+func (b boot) plan(timeout time.Duration) plan.Plan {
 	p := plan.Plan{Sysctl: b.sysctl, ProcHidden: b.hidden, TmpNoExec: b.noExec, Probes: b.probes, Lines: 5, Refused: b.refused, Packages: b.packages,
-		Patience: patience,
-		Steps:    []string{plan.Doctor, plan.Check, plan.Lines, plan.Bind, plan.Proxy, plan.Idle, plan.Kill, plan.Escape}}
+		SocatTimeout: timeout,
+		Steps:        []string{plan.Doctor, plan.Check, plan.Lines, plan.Bind, plan.Proxy, plan.Idle, plan.Kill, plan.Escape}}
 	if b.lines > 0 {
 		p.Lines = b.lines
 	}

@@ -31,8 +31,8 @@ func limit() time.Duration {
 // How long a client of the five lines waits for its answer: as socat does, or in
 // software emulation as long as only a hang takes.
 const (
-	socatPatience    = 500 * time.Millisecond
-	emulatedPatience = time.Minute
+	socatTimeout    = 500 * time.Millisecond
+	emulatedTimeout = time.Minute
 )
 
 // machine boots guests, one at a time.
@@ -112,12 +112,12 @@ func (m *machine) run(ctx context.Context, b boot, o *outcome) error {
 	if err != nil {
 		return err
 	}
-	fast, patience := m.accelerated(ctx, b.arch, images[0]), emulatedPatience
+	fast, timeout := m.accelerated(ctx, b.arch, images[0]), emulatedTimeout
 	if fast {
-		patience = socatPatience
+		timeout = socatTimeout
 	}
 	var fs image
-	steps := b.plan(patience)
+	steps := b.plan(timeout)
 	if err := fs.fill(ctx, b, steps, programs, kernel, busybox); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func TestMerge(t *testing.T) {
 
 // A record that is missing is as wrong as one that says so.
 func TestJudge(t *testing.T) {
-	p := boots[0].plan(socatPatience)
+	p := boots[0].plan(socatTimeout)
 	var o outcome
 	for _, user := range []string{plan.Root, plan.User} {
 		for _, step := range p.Steps {

@@ -76,7 +76,7 @@ func launch(t *testing.T, argv ...string) *activator {
 // wait waits for a line with the words.
 func (a *activator) wait(words string) string {
 	a.t.Helper()
-	limit := time.After(patience)
+	limit := time.After(waitTimeout)
 	for {
 		select {
 		case line, ok := <-a.lines:

@@ -21,8 +21,8 @@ import (
 	"activator/internal/ktest"
 )
 
-// patience bounds every wait. It is never what a test measures.
-const patience = 5 * time.Minute
+// waitTimeout bounds every wait. It is never what a test measures.
+const waitTimeout = 5 * time.Minute
 
 // observation is what is known of a service: from itself and from outside.
 type observation struct {
@@ -118,7 +118,7 @@ func observe(t *testing.T, addr string, pid func() string) observation {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(waitTimeout))
 		conns = append(conns, conn)
 	}
 	if err := json.NewEncoder(conns[0]).Encode(ask); err != nil {

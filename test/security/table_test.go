@@ -82,7 +82,7 @@ func render(u unit, known map[string]row) string {
 	b.WriteString("| question | weight | `PrivateNetwork=yes` | ours, as root | ours, as a user | because |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, q := range questions {
 		r := known[q.id].with(cell(q, u))
-		because := q.wall
+		because := q.restriction
 		if costs(r.asRoot) || costs(r.asUser) {
 			because = q.open
 		}

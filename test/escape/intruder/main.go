@@ -33,8 +33,8 @@ import (
 
 // Bounds of one wait and of one run, in seconds.
 const (
-	patience = 10
-	lifetime = 100
+	waitTimeout = 10
+	lifetime    = 100
 )
 
 // probe is one way out. run returns what it achieved, or the step that failed.

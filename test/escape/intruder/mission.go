@@ -87,7 +87,7 @@ func (m *mission) serve() int {
 // whoever carries datagrams has then carried both, or never will.
 func (m *mission) mark() {
 	fd, there := m.sockets[m.sent]
-	if !there || readable(fd, patience) != nil {
+	if !there || readable(fd, waitTimeout) != nil {
 		return
 	}
 	_, client, err := unix.Recvfrom(fd, make([]byte, 512), unix.MSG_DONTWAIT)
@@ -148,7 +148,7 @@ func (m *mission) accepted(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := readable(listener, patience); err != nil {
+	if err := readable(listener, waitTimeout); err != nil {
 		return -1, at("no "+name+" client", err)
 	}
 	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
@@ -174,7 +174,7 @@ func readable(fd, seconds int) error {
 
 // bounded gives fd's blocking calls an end.
 func bounded(fd int) {
-	limit := unix.Timeval{Sec: patience}
+	limit := unix.Timeval{Sec: waitTimeout}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 }
@@ -190,7 +190,7 @@ func (m *mission) exchange(fd int) (string, error) {
 
 // hear reads the witness's answer.
 func (m *mission) hear(fd int) (string, error) {
-	if err := readable(fd, patience); err != nil {
+	if err := readable(fd, waitTimeout); err != nil {
 		return "", at("answer", err)
 	}
 	answer := make([]byte, 256)

@@ -169,7 +169,7 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 	} else if answer == wire.NoClient {
 		return "", errors.New("accept: nobody comes")
 	}
-	for range 10 * patience {
+	for range 10 * waitTimeout {
 		if _, _ = unix.Poll(nil, 100); len(accepted) > 0 {
 			break
 		}
@@ -180,7 +180,7 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 	if err := <-accepted; err != nil {
 		return "", at("accept", err)
 	}
-	if err := readable(client, patience); err != nil {
+	if err := readable(client, waitTimeout); err != nil {
 		return "", at("the client's bytes", err)
 	}
 	line := make([]byte, 512)
@@ -207,7 +207,7 @@ func (m *mission) serveDatagrams(fd int, way string) (string, error) {
 	if _, err := m.ask("sent", ""); err != nil {
 		return "", err
 	}
-	wait := patience
+	wait := waitTimeout
 	for buffer := make([]byte, 2048); readable(fd, wait) == nil; {
 		if way == "peek" {
 			n, _, err := unix.Recvfrom(fd, buffer, unix.MSG_PEEK|unix.MSG_DONTWAIT)

@@ -184,14 +184,14 @@ func resetIt(m *mission, fd int) error {
 	if _, err := m.ask("reset", ""); err != nil {
 		return err
 	}
-	return at("reset", readable(fd, patience))
+	return at("reset", readable(fd, waitTimeout))
 }
 
 func shutIt(m *mission, fd int) error {
 	if _, err := m.ask("close", ""); err != nil {
 		return err
 	}
-	if err := readable(fd, patience); err != nil {
+	if err := readable(fd, waitTimeout); err != nil {
 		return at("close", err)
 	}
 	return at("shutdown", unix.Shutdown(fd, unix.SHUT_RDWR))
@@ -235,7 +235,7 @@ func (m *mission) beDialled(fd int) (string, error) {
 	if _, err := m.ask("dial", where.String()); err != nil {
 		return "", err
 	}
-	if err := readable(fd, patience); err != nil {
+	if err := readable(fd, waitTimeout); err != nil {
 		return "", at("nobody came to "+where.String(), err)
 	}
 	client, _, err := unix.Accept4(fd, 0)

@@ -97,7 +97,7 @@ func sourceRoute(m *mission) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := readable(fd, patience); err != nil {
+	if err := readable(fd, waitTimeout); err != nil {
 		return "", at("no udp4 client", err)
 	}
 	_, peer, err := unix.Recvfrom(fd, make([]byte, 512), 0)

@@ -17,8 +17,8 @@ import (
 	"activator/test/kernels/plan"
 )
 
-// patience bounds every wait for what has to happen: only a hang exceeds it.
-const patience = 60 * time.Second
+// waitTimeout bounds every wait for what has to happen: only a hang exceeds it.
+const waitTimeout = 60 * time.Second
 
 // built is the path of a program that the host built.
 func built(name string) string { return filepath.Join(plan.Home, "bin", name) }
@@ -65,7 +65,7 @@ func (a *activator) read(log io.Reader) {
 
 // wait waits for the n-th line that has all the words.
 func (a *activator) wait(n int, words ...string) (string, error) {
-	limit := time.After(patience)
+	limit := time.After(waitTimeout)
 	for {
 		a.mu.Lock()
 		found, more := matchLines(a.lines, words), a.more
@@ -118,7 +118,7 @@ func (a *activator) stop() error {
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-a.ended:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		_ = a.cmd.Process.Kill()
 		<-a.ended
 		return fmt.Errorf("the activator does not stop: %s", a.log())

@@ -33,7 +33,7 @@ func (r *run) killActivator(record *plan.Record) error {
 	}
 	a.kill()
 	record.Got++
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); ; time.Sleep(10 * time.Millisecond) {
 		left := notIn(programs(), before)
 		if len(left) == 0 {
 			break

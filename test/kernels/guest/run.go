@@ -75,7 +75,7 @@ func (r *run) seeRefusal(record *plan.Record, words []string) error {
 	args := map[string][]string{plan.Doctor: {"doctor"}, plan.Check: {"check", "--config", echoConfig}, plan.Lines: {"--config", echoConfig}}[record.Step]
 	record.Want = 1
 	cmd := exec.Command(built("activator"), args...)
-	end := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	end := time.AfterFunc(waitTimeout, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	defer end.Stop()
 	out, err := cmd.CombinedOutput()
 	fmt.Printf("%s", out)
@@ -113,7 +113,7 @@ func readmeLines() (lines []string, err error) {
 // ask types a line into a shell, and wants hello back.
 func (r *run) ask(line string) error {
 	cmd := exec.Command("/bin/sh", "-c", line)
-	cmd.Env = append(os.Environ(), "SOCAT_PATIENCE="+r.Patience.String())
+	cmd.Env = append(os.Environ(), "SOCAT_TIMEOUT="+r.SocatTimeout.String())
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != "hello\n" {

@@ -16,13 +16,13 @@ const halfSecond = 500 * time.Millisecond
 // talk is `socat - ADDRESS` of what the README's lines use: what standard input has
 // goes to the address, and its end closes that direction of a stream; what comes back
 // goes to standard output, until the other side ends too or nothing has come for half
-// a second. For the first of it $SOCAT_PATIENCE is waited, where a second is longer
+// a second. For the first of it $SOCAT_TIMEOUT is waited, where a second is longer
 // than on a real machine.
 func talk(args []string) error {
-	patience := halfSecond
-	if text := os.Getenv("SOCAT_PATIENCE"); text != "" {
+	waitTimeout := halfSecond
+	if text := os.Getenv("SOCAT_TIMEOUT"); text != "" {
 		var err error
-		if patience, err = time.ParseDuration(text); err != nil {
+		if waitTimeout, err = time.ParseDuration(text); err != nil {
 			return err
 		}
 	}
@@ -45,7 +45,7 @@ func talk(args []string) error {
 	}
 	answer := make([]byte, 64<<10)
 	for {
-		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(waitTimeout)); err != nil {
 			return err
 		}
 		n, err := conn.Read(answer)
@@ -58,6 +58,6 @@ func talk(args []string) error {
 		if _, err := os.Stdout.Write(answer[:n]); err != nil {
 			return err
 		}
-		patience = halfSecond
+		waitTimeout = halfSecond
 	}
 }

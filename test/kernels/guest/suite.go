@@ -34,7 +34,7 @@ func (r *run) runEscape(record *plan.Record) error {
 }
 
 // runAgain runs what failed once more, one after the other: in emulation the tests that
-// run at once keep each other waiting, until a client's patience ends. A way out is one
+// run at once keep each other waiting, until a client times out. A way out is one
 // then too.
 func runAgain(record *plan.Record, args []string) error {
 	again := plan.Record{Again: failedLeaves(record.Said)}

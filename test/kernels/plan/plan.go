@@ -36,15 +36,15 @@ const (
 
 // Plan is what a guest does.
 type Plan struct {
-	Sysctl     map[string]string // path below /proc/sys -> value
-	ProcHidden bool              // /proc is mounted with hidepid=2
-	TmpNoExec  bool              // /tmp is mounted noexec
-	Steps      []string
-	Probes     string              // of the escape suite: "sockets" or "all"
-	Patience   time.Duration       // of the client of the five lines, after its half-close
-	Lines      int                 // of the README's five lines, how many can answer here
-	Refused    map[string][]string // user -> the words with which a start is refused
-	Packages   []string            // whose tests run, paths from the checkout
+	Sysctl       map[string]string // path below /proc/sys -> value
+	ProcHidden   bool              // /proc is mounted with hidepid=2
+	TmpNoExec    bool              // /tmp is mounted noexec
+	Steps        []string
+	Probes       string              // of the escape suite: "sockets" or "all"
+	SocatTimeout time.Duration       // of the client of the five lines, after its half-close
+	Lines        int                 // of the README's five lines, how many can answer here
+	Refused      map[string][]string // user -> the words with which a start is refused
+	Packages     []string            // whose tests run, paths from the checkout
 }
 
 // Record is what came of a step.
