@@ -68,7 +68,7 @@ func TestBindMissing(t *testing.T) {
 	}
 }
 
-// A target that changes changes the service, not the socket: who waits is served.
+// A target that changes changes the service, not the socket: a client that waits is served.
 func TestBindReload(t *testing.T) {
 	dir := folder(t)
 	n := ktest.Port(t)
@@ -141,7 +141,7 @@ func TestBindFlood(t *testing.T) {
 	if busy > 0.5 {
 		t.Errorf("a flood takes %.0f %% of a processor", 100*busy)
 	}
-	if during > 10*before+2*time.Second { // without the pace nobody else is served
+	if during > 10*before+2*time.Second { // without the pace no other service is served
 		t.Errorf("activation takes %v, during a flood %v", before, during)
 	}
 }

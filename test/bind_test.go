@@ -112,8 +112,8 @@ http {
 `, dir, generation)
 }
 
-// nginx serves files of 1 MB from several workers, sees who asks, and is reloaded
-// by SIGHUP without anybody noticing.
+// nginx serves files of 1 MB from several workers, sees its clients, and is reloaded
+// by SIGHUP, which no client notices.
 func TestBindNginx(t *testing.T) {
 	installed(t, "nginx")
 	dir, n := openFolder(t), ktest.Port(t)

@@ -281,7 +281,7 @@ func TestReloadFindingsInJSON(t *testing.T) {
 	answered(t, "after it", "unix:"+dir+"/a")
 }
 
-// An address that somebody else has is refused with its place, its holder and the exit code of
+// An address that another program has is refused with its place, its holder and the exit code of
 // what only the host can change.
 func TestTakenAddressHasItsPlace(t *testing.T) {
 	dir := folder(t)

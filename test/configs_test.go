@@ -81,7 +81,7 @@ func TestExamplePodman(t *testing.T) {
 }
 
 // The proof of the how-to: inside, `ip -brief addr` shows lo and nothing else,
-// and nobody can be reached; with the host's network the same commands show
+// and no host can be reached; with the host's network the same commands show
 // interfaces and a page. The page is ours: nothing leaves the machine.
 func TestProofOfIsolation(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/ip"); err != nil {

@@ -78,7 +78,7 @@ func killable(t *testing.T, dir string, port int, program string) (conf string, 
 	return configureIn(t, dir, "killed", fmt.Sprintf("[[socket]]\n%s\n[service]\nexec = [%s]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=rebel\"]\n", listen, program)), addrs
 }
 
-// ownPrograms copies built programs to a folder, so that whoever else runs them has others.
+// ownPrograms copies built programs to a folder, so that other users of them have others.
 func ownPrograms(t *testing.T, names ...string) (dir string) {
 	t.Helper()
 	dir = folder(t)

@@ -39,7 +39,7 @@ func descriptorsOf(t *testing.T, pid int) int {
 }
 
 // Clients of one service that come and stay do not take the descriptors of the others:
-// each of them is served, and who waits for the greedy one is served when others go.
+// each of them is served, and a client that waits for the greedy one is served when others go.
 func TestIdleClientsLeaveDescriptors(t *testing.T) {
 	t.Parallel()
 	const limit = 200
@@ -113,8 +113,8 @@ func nothingFailed(t *testing.T, a *activator) {
 	}
 }
 
-// Clients of one relayed socket do not take the room of another's: those who stay, and those
-// who are gone, whose flows end long before the two minutes of silence.
+// Clients of one relayed socket do not take the room of another's: those that stay, and those
+// that are gone, whose flows end long before the two minutes of silence.
 func TestDatagramClientsLeaveDescriptors(t *testing.T) {
 	t.Parallel()
 	const limit, flood = 400, 600

@@ -17,7 +17,7 @@ import (
 	"activator/internal/ktest"
 )
 
-// answerMany is a program that listens by itself and answers whoever comes.
+// answerMany is a program that listens by itself and answers every client.
 func answerMany(network, addr string) {
 	l, err := net.Listen(network, addr)
 	for err == nil {
@@ -39,7 +39,7 @@ func answerOne(network, addr string) {
 		os.Exit(1)
 	}
 	c, err := l.Accept()
-	l.Close() // nobody else waits in its own queue when it ends
+	l.Close() // no other client waits in its own queue when it ends
 	if err == nil {
 		_, err = io.Copy(c, c)
 	}
@@ -66,7 +66,7 @@ var firstServices = []struct{ name, listen, more string }{
 	{"unixgram unsealed", "unixgram://DIR/s", "exec = [\"ECHO\", \"--exit-after\", \"1\"]\n[sandbox]\nseal = \"off\""},
 	{"bind", "tcp://127.0.0.1:PORT", "handover = \"bind\"\nexec = [\"SELF\", \"tcp4\", \":8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=answer one\"]"},
 	{"bind udp", "udp://127.0.0.1:PORT", "handover = \"bind\"\nexec = [\"SELF\", \"udp4\", \":8000\", \"0s\", \"1\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried datagrams\"]"},
-	// It is stopped when nobody is there: who has been accepted when such a program ends by itself is lost with it.
+	// It is stopped when no client is there: a client that was accepted when such a program ends by itself is lost with it.
 	{"proxy", "tcp://127.0.0.1:PORT", "idle_timeout = \"50ms\"\nhandover = \"proxy\"\nexec = [\"SELF\", \"tcp4\", \":8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=answer many\"]"},
 	{"proxy udp", "udp://127.0.0.1:PORT", "handover = \"proxy\"\nexec = [\"SELF\", \"udp4\", \":8000\", \"0s\", \"1\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried datagrams\"]"},
 	{"stdio", "tcp://127.0.0.1:PORT", "handover = \"stdio\"\naccept = true\nexec = [\"/bin/cat\"]"},
@@ -87,7 +87,7 @@ func firstClients(t *testing.T) int {
 	return n
 }
 
-// A client is never lost who is the first one of a program, at whatever moment he comes
+// The first client of a program is never lost, at whatever moment it comes
 // while its sandbox is built, stands or is armed.
 func TestFirstClients(t *testing.T) {
 	t.Parallel()
@@ -130,7 +130,7 @@ func TestFirstClients(t *testing.T) {
 }
 
 // sandboxStates tells, for each service, of the states in which its sandbox is built and
-// stands, until the log ends. What nobody takes in time is forgotten.
+// stands, until the log ends. What is not taken in time is forgotten.
 func sandboxStates(log *lines, services int) []chan string {
 	states := make([]chan string, services)
 	for i := range states {
@@ -213,7 +213,7 @@ func askOnce(network string, from net.Addr, to string, n int) error {
 	_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 	got := make([]byte, 64)
 	k, err := c.Read(got)
-	if err == nil && !strings.HasSuffix(string(got[:k]), want) { // some say who asks, too
+	if err == nil && !strings.HasSuffix(string(got[:k]), want) { // some name the client, too
 		err = errors.New("the answer is " + strconv.Quote(string(got[:k])))
 	}
 	return err

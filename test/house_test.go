@@ -120,7 +120,7 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// parsed is done once: nobody changes what was parsed.
+// parsed is done once: no test changes what was parsed.
 var parsed = sync.OnceValues(func() (all []source, err error) {
 	for _, top := range []string{"cmd", "internal", "test"} {
 		err = errors.Join(err, filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {

@@ -29,7 +29,7 @@ func idleClients(t *testing.T) int {
 	return n
 }
 
-// A service is stopped whenever nobody has used it for 50 ms, and clients come at
+// A service is stopped whenever no client has used it for 50 ms, and clients come at
 // random moments of its running, its stopping and its sleep, by stream and by
 // datagram: each is answered, by the old instance or the next.
 func TestIdleLosesNobody(t *testing.T) {

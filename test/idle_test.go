@@ -15,7 +15,7 @@ import (
 )
 
 // A thousand services of five sockets each stand in one activator, and while
-// nobody comes nothing wakes up: not one context switch in ten seconds, of the
+// no client comes nothing wakes up: not one context switch in ten seconds, of the
 // activator and of its guard.
 func TestThousandIdleServices(t *testing.T) {
 	const services = 1000

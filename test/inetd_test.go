@@ -19,7 +19,7 @@ import (
 )
 
 // Every client gets an instance of its own, more of them than may run at a time
-// wait in the queue, and who is killed costs nobody but its own client.
+// wait in the queue, and an instance that is killed costs only its own client.
 func TestNoConnectionLost(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
@@ -78,7 +78,7 @@ func killInstances(a *activator, stop chan struct{}) int {
 }
 
 // A reload that does not mean the service leaves its instances alone; one that
-// does asks them to go, and who comes meanwhile waits in the queue.
+// does asks them to go, and a client that comes meanwhile waits in the queue.
 func TestReloadWithInstances(t *testing.T) {
 	dir := folder(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))

@@ -28,7 +28,7 @@ func withoutInotify(t *testing.T, config string) *activator {
 }
 
 // Where inotify is used up, nodes are put back all the same, and the log says in one
-// line that it takes longer. Who has no nodes misses nothing.
+// line that it takes longer. A service without nodes misses nothing.
 func TestInotifyUsedUp(t *testing.T) {
 	const cannot = "nodes cannot be watched"
 	dir, n := folder(t), ktest.Port(t)

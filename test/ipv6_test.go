@@ -25,7 +25,7 @@ func withoutIPv6(t *testing.T, argv ...string) *exec.Cmd {
 	return exec.Command("unshare", append(words, argv...)...)
 }
 
-// Where there is no IPv6, nobody can come to an address of it: check and the log say so,
+// Where there is no IPv6, no client can come to an address of it: check and the log say so,
 // and the other addresses are served. Only a service without any other is refused.
 func TestWithoutIPv6(t *testing.T) {
 	dir, n := folder(t), ktest.Port(t)

@@ -92,7 +92,7 @@ func ask(network, addr string, i int) error {
 // The rest is set small: what is counted here is clients, not time.
 const quick = "restart_delay = \"1ms\"\nrestart_max_delay = \"5ms\"\n"
 
-// A service that ends by itself after every 20th answer loses nobody.
+// A service that ends by itself after every 20th answer loses no client.
 func TestNoClientLostToExits(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix", "udp"} {
@@ -149,7 +149,7 @@ func TestNoClientLostToKills(t *testing.T) {
 }
 
 // askDatagram sends one request. A datagram that a killed process had taken is
-// cut; who waits for its answer cannot know, and asks once more after a time.
+// cut; a client that waits for its answer cannot know, and asks once more after a time.
 func askDatagram(addr string, i int) error {
 	c, err := net.Dial("udp", addr)
 	if err != nil {

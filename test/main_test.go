@@ -1,5 +1,5 @@
 // Package test holds the tests from end to end: the built programs, real
-// clients, as whoever runs them.
+// clients, as the user that runs them.
 package test
 
 import (
@@ -144,7 +144,7 @@ func field(line, key string) string {
 	return strings.TrimSpace(value)
 }
 
-// lines collects what somebody prints.
+// lines collects what a program prints.
 type lines struct {
 	mu    sync.Mutex
 	text  []string

@@ -90,7 +90,7 @@ func pidIn(t *testing.T, line string) (pid int) {
 	return pid
 }
 
-// onlyNginxMayConnect: whoever connects to php-fpm tells it what to execute.
+// onlyNginxMayConnect: a client of php-fpm tells it what to execute.
 func onlyNginxMayConnect(t *testing.T, path string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -139,7 +139,7 @@ func phpCarriesMuch(t *testing.T, url string) {
 	}
 }
 
-// phpUnderStops: nobody who asks while php-fpm goes to sleep, sleeps and wakes up
+// phpUnderStops: no client that asks while php-fpm goes to sleep, sleeps and wakes up
 // notices. php-fpm finishes what it has taken when it gets its SIGQUIT.
 func phpUnderStops(t *testing.T, a *activator, url string) {
 	t.Helper()

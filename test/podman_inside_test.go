@@ -18,7 +18,7 @@ import (
 const insideImage = "localhost/activator-inside"
 
 // unmask is the one option that podman's own are short of: it covers parts of /proc, and
-// then the kernel lets nobody mount a new one.
+// then the kernel refuses to mount a new one.
 const unmask = "--security-opt unmask=ALL"
 
 // The README promises "inside containers": its five lines, each cold and warm, in

@@ -65,10 +65,10 @@ func TestPodman(t *testing.T) {
 }
 
 // A container that ends by itself, and one that is killed fifty times in a row,
-// is followed by the next one: nobody is lost.
+// is followed by the next one: no client is lost.
 func TestPodmanAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	a, _, _ := inPodman(t, ownName("again")) // makes the image, if nobody has
+	a, _, _ := inPodman(t, ownName("again")) // makes the image, if it is not there
 	a.stop()
 	dir := folder(t)
 	listen, addrs := fiveSockets(ktest.Port(t), dir)
@@ -213,7 +213,7 @@ func forgetPause(t *testing.T) {
 	killed(t, pid)
 }
 
-// A container that somebody else has made by that name is refused and named, and stays.
+// A container of that name that is not ours is refused and named, and stays.
 func TestPodmanStranger(t *testing.T) {
 	name := ownName("stranger")
 	a, _, _ := inPodman(t, name)

@@ -45,7 +45,7 @@ func TestBindPostgreSQL(t *testing.T) {
 	}
 }
 
-// awaitPostgreSQL wakes it. It listens before it is ready, and says so to who comes
+// awaitPostgreSQL wakes it. It listens before it is ready, and says so to early clients
 // in between.
 func awaitPostgreSQL(t *testing.T, a *activator, dir string, n int) {
 	t.Helper()
@@ -59,7 +59,7 @@ func awaitPostgreSQL(t *testing.T, a *activator, dir string, n int) {
 
 // PostgreSQL listens at a unix socket inside, and does pgbench's work for clients over
 // TCP. It listens before it is ready, and yet its first client is answered: of a cluster
-// that is made for him, of one that was killed, and of one that was shut down.
+// that is made for it, of one that was killed, and of one that was shut down.
 func TestProxyPostgreSQL(t *testing.T) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
 	if len(found) == 0 {

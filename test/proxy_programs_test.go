@@ -36,7 +36,7 @@ func lookUp(t *testing.T, network, addr string) {
 	clients.Wait()
 }
 
-// dnsmasq answers over UDP and TCP, IPv4 and IPv6, and logs who asks.
+// dnsmasq answers over UDP and TCP, IPv4 and IPv6, and logs its clients.
 func TestProxyDnsmasq(t *testing.T) {
 	installed(t, "dnsmasq")
 	n := ktest.Port(t)
@@ -106,7 +106,7 @@ func TestProxyMemcached(t *testing.T) {
 	}
 	store()
 	u := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
-	for begin := time.Now(); time.Since(begin) < time.Second; time.Sleep(20 * time.Millisecond) { // nobody is connected
+	for begin := time.Now(); time.Since(begin) < time.Second; time.Sleep(20 * time.Millisecond) { // no client is connected
 		if err := askMemcached(u, 7); err != nil {
 			t.Fatal(err)
 		}

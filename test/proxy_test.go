@@ -22,7 +22,7 @@ import (
 )
 
 // carried is a program that has never heard of us: it listens at an address of its
-// own network, says who it sees and what it may do, and sends back what it gets,
+// own network, says which client it sees and what it may do, and sends back what it gets,
 // with a word behind the end.
 func carried(args []string) {
 	if len(args) > 2 {
@@ -175,7 +175,7 @@ func TestProxyClientAddresses(t *testing.T) {
 	}
 }
 
-// Who comes first waits until the program listens; it is running from then on.
+// The first client waits until the program listens; it is running from then on.
 func TestProxyWaitsForTheProgram(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := ktest.Port(t)
@@ -214,7 +214,7 @@ func TestProxySaysWhereNobodyListens(t *testing.T) {
 }
 
 // A program that lives on and listens no more is killed; the one that comes next
-// serves those who wait in the queue, and the client that was accepted already.
+// serves those that wait in the queue, and the client that was accepted already.
 func TestProxyEndsTheDeaf(t *testing.T) {
 	for _, target := range []string{"tcp :8000", "unix /run/app.sock"} {
 		n := ktest.Port(t)
@@ -243,7 +243,7 @@ func TestProxyEndsTheDeaf(t *testing.T) {
 	}
 }
 
-// A service that nobody uses ends, between clients, and loses none of them.
+// A service without clients ends, between clients, and loses none of them.
 func TestProxyIdle(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)
@@ -261,7 +261,7 @@ func TestProxyIdle(t *testing.T) {
 	a.wait("state=stopping", "idle=")
 }
 
-// Python's server of files, unmodified, logs who asks.
+// Python's server of files, unmodified, logs its clients.
 func TestProxyPython(t *testing.T) {
 	installed(t, "python3")
 	n := ktest.Port(t)
@@ -279,7 +279,7 @@ func TestProxyPython(t *testing.T) {
 	a.wait("stream=stderr", "127.0.0.2 - - ")
 }
 
-// A service that is killed at random loses what it had taken, and nobody in our
+// A service that is killed at random loses what it had taken, and no client in our
 // queue. Until its last thread is gone it takes connections into a queue of its own,
 // also of clients that it has cut already.
 func TestProxyLosesNobodyToKills(t *testing.T) {
@@ -392,7 +392,7 @@ func TestProxyLeavesNothing(t *testing.T) {
 	}
 }
 
-// nginx serves files of 1 MB and sees who asks: by the client's own address, and by
+// nginx serves files of 1 MB and sees its clients: by the client's own address, and by
 // the PROXY protocol. What it holds is all of its own network.
 func TestProxyNginx(t *testing.T) {
 	installed(t, "nginx")

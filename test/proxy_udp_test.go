@@ -19,7 +19,7 @@ import (
 )
 
 // carriedDatagrams is a program that has never heard of us: it binds an address of its
-// own network and sends back what it gets, with who it sees before it; what is "slow"
+// own network and sends back what it gets, with the client that it sees before it; what is "slow"
 // takes it a while. After some answers it ends, or with "away" closes its socket and lives on.
 func carriedDatagrams(args []string) {
 	if len(args) > 2 {
@@ -68,7 +68,7 @@ func datagramsAt(t *testing.T, listen, target, more string, args ...string) *act
 		listen, addr, exec, quick+more)))
 }
 
-// inquire sends text and wants it back within d; it returns whom the program saw.
+// inquire sends text and wants it back within d; it returns the client that the program saw.
 func inquire(c net.Conn, text string, d time.Duration) (seen string, err error) {
 	if _, err := c.Write([]byte(text)); err != nil {
 		return "", err
@@ -163,7 +163,7 @@ func TestProxyDatagramsPortOfTheProgram(t *testing.T) {
 	}
 }
 
-// Who comes before the program has bound its address waits in the host's queue.
+// A client that comes before the program has bound its address waits in the host's queue.
 func TestProxyDatagramsWait(t *testing.T) {
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp4 127.0.0.1:53", "", "300ms")
@@ -255,7 +255,7 @@ func TestProxyDatagramsEndTheDeaf(t *testing.T) {
 	a.waitN(2, "state=running")
 }
 
-// A service that nobody asks ends, between questions, and loses none of them.
+// A service without questions ends, between them, and loses none of them.
 func TestProxyDatagramsIdle(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)

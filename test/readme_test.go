@@ -60,7 +60,7 @@ func makeRun(t *testing.T, home string) *lines {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// With GO=true nothing is built: who runs the tests may not have the modules.
+	// With GO=true nothing is built: the user of the tests may not have the modules.
 	cmd := exec.Command("make", "run", "GO=true")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "..", w, w
 	cmd.Env = append(os.Environ(), "HOME="+home)

@@ -25,7 +25,7 @@ func childNames(pid int) (names []string) {
 	return names
 }
 
-// A relay makes the sockets for its clients itself: nobody stands beside the activator but its
+// A relay makes the sockets for its clients itself: no process stands beside the activator but its
 // guard and the program. Every client is answered, many more than there are sockets in advance.
 func TestRelayHasNoProcess(t *testing.T) {
 	dir := folder(t)

@@ -105,7 +105,7 @@ func TestReloadKeepsTheQueue(t *testing.T) {
 		defer c.Close()
 		waiting = append(waiting, c)
 	}
-	a.wait("state=running") // the program accepts nobody
+	a.wait("state=running") // the program accepts no client
 	a.rewrite(path, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
 	for i, c := range waiting {
 		if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {

@@ -35,7 +35,7 @@ func serve(mode string) {
 			_ = syscall.Connect(n, &syscall.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}})
 		}
 		os.Exit(0)
-	case "deaf": // accepts nobody and does not end by itself
+	case "deaf": // accepts no client and does not end by itself
 		for {
 			time.Sleep(time.Hour)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // GNU timeout signals its child, and then its group, which the child is in: that is
-// one request to end, and the service's client gets his answer before it ends.
+// one request to end, and the service's client gets its answer before it ends.
 func TestTimeoutEndsInOrder(t *testing.T) {
 	timeout, err := exec.LookPath("timeout")
 	if err != nil {
@@ -32,7 +32,7 @@ func TestTimeoutEndsInOrder(t *testing.T) {
 	defer c.Close()
 	answersStill(t, c)
 	a.wait("activator stopping")
-	answersStill(t, c) // it waits for him
+	answersStill(t, c) // it waits for the client
 	c.Close()
 	select {
 	case <-a.ended:

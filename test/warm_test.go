@@ -16,7 +16,7 @@ import (
 // memory, in which is what it will do: so it is measured as what we take more.
 const warmMemory = 256
 
-// A hundred sandboxes stand while nobody is there: nothing wakes up, in none of
+// A hundred sandboxes stand while no client is there: nothing wakes up, in none of
 // them either, and none takes much memory. One end of the activator ends all.
 func TestWarmSandboxes(t *testing.T) {
 	const services = 100

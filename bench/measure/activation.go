@@ -12,7 +12,7 @@ import (
 	"activator/bench/stand"
 )
 
-// settle is how long everybody stands before a client comes: whoever printed that
+// settle is how long each contender stands before a client comes: one that printed that
 // it is ready may not be waiting yet.
 const settle = 10 * time.Millisecond
 
@@ -128,7 +128,7 @@ func (p *peerActivation) measure() (float64, error) {
 	return milliseconds(took), process.Ended()
 }
 
-// Who runs a contender.
+// The users that run a contender.
 var (
 	asSelf = func(*Bench) (*stand.Person, error) { return stand.Self, nil }
 	asUser = func(b *Bench) (*stand.Person, error) { return b.AsUser() }

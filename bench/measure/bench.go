@@ -63,7 +63,7 @@ func (b *Bench) Run(m Measurement) report.Part {
 // rounds is n, scaled, and at least one.
 func (b *Bench) rounds(n int) int { return max(1, int(float64(n)*b.Scale)) }
 
-// contender is a case of a table: somebody who does the work.
+// contender is a case of a table: what does the work.
 type contender struct {
 	name string
 	ours bool
@@ -77,7 +77,7 @@ type bout interface {
 }
 
 // alternate lets the contenders take turns, each once a round, and returns their
-// rows. Who cannot be had is told of, and so is who fails on the way. When the time
+// rows. A contender that is not there is told of, and so is one that fails on the way. When the time
 // of the run is over there are fewer rounds.
 func (b *Bench) alternate(rounds int, contenders []contender) []report.Row {
 	rows := make([]report.Row, len(contenders))
@@ -98,7 +98,7 @@ func (b *Bench) alternate(rounds int, contenders []contender) []report.Row {
 			break
 		}
 		for turn := range contenders {
-			i := (turn + round) % len(contenders) // nobody is always behind the same
+			i := (turn + round) % len(contenders) // no contender is always behind the same
 			if rows[i].Absent != "" {
 				continue
 			}

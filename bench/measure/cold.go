@@ -26,7 +26,7 @@ const (
 
 const unsealed = "[sandbox]\nseal = \"off\"\n"
 
-// coldCases are run by whoever runs us; add yours.
+// coldCases are run by the user that runs us; add yours.
 var coldCases = []contender{
 	{oursWarm, true, ours(asSelf, true, "")},
 	{oursCold, true, ours(asSelf, false, "")},

@@ -76,7 +76,7 @@ func (v *visiting) note(begin time.Time, err error) {
 	}
 }
 
-// sleeper is a service and who visits it, a set for each kind.
+// sleeper is a service and its visitors, a set for each kind.
 type sleeper struct {
 	name  string
 	kinds []*visiting

@@ -109,7 +109,7 @@ func (b *Bench) thousandMemory(p *report.Part, a *stand.Process) error {
 	return nil
 }
 
-// borrowed is an activation by an activator that somebody else stops.
+// borrowed is an activation by an activator that another owner stops.
 type borrowed struct{ ourActivation }
 
 func (borrowed) close() {}

@@ -91,7 +91,7 @@ const wakeupGoal = "wake-up: readable to the sandbox's execve(2), median"
 // Documentation/trace/ftrace.rst and events.rst.
 type tracer struct{ dir string }
 
-// What is traced, and of whom. A thread's comm is the file name of its program.
+// What is traced, and of which threads. A thread's comm is the file name of its program.
 var traced = map[string]string{
 	"syscalls/sys_enter_connect":    `common_pid == CLIENT`,
 	"syscalls/sys_exit_read":        `common_pid == CLIENT && ret == 1`,

@@ -315,11 +315,11 @@ http {
 }
 `
 
-// nginxAlone is nginx, run by whoever runs us.
+// nginxAlone is nginx, run by the user that runs us.
 func nginxAlone(b *Bench) (int, []*stand.Process, error) { return nginxBy(b) }
 
 // nginxFiltered is the same behind a filter of one instruction: what the kernel takes
-// for looking whether a call is allowed, whoever asks it to.
+// for looking whether a call is allowed, for every caller.
 func nginxFiltered(b *Bench) (int, []*stand.Process, error) {
 	return nginxBy(b, b.Program("bench"), stand.Behind)
 }

@@ -146,7 +146,7 @@ func save(p *plot.Plot, height vg.Length, path string) error {
 	if _, err := canvas.WriteTo(&picture); err != nil {
 		return err
 	}
-	// Whoever has not this font has one that is as wide.
+	// A reader without this font has one that is as wide.
 	svg := bytes.ReplaceAll(picture.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

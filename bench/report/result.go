@@ -71,7 +71,7 @@ type Goal struct {
 	Text   string   `json:"text"`
 	Unit   string   `json:"unit,omitempty"` // empty: a ratio
 	Value  *float64 `json:"value,omitempty"`
-	Low    *float64 `json:"low,omitempty"`   // where the value lies with 95 % certainty; nil: nobody knows
+	Low    *float64 `json:"low,omitempty"`   // where the value lies with 95 % certainty; nil: not known
 	High   *float64 `json:"high,omitempty"`  // likewise
 	Least  bool     `json:"least,omitempty"` // the bound is the least, not the most
 	Bound  float64  `json:"bound"`

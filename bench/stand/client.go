@@ -126,7 +126,7 @@ func Echoes(port, n int) ([]time.Duration, error) {
 	return took, nil
 }
 
-// Listening waits until somebody accepts connections at a TCP port of 127.0.0.1.
+// Listening waits until a program accepts connections at a TCP port of 127.0.0.1.
 func Listening(port int) error {
 	return await(func() error {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))

@@ -19,7 +19,7 @@ import (
 const waitTimeout = 30 * time.Second
 
 // Process is a program that we started. What it prints goes to a file, so that
-// nobody wakes up for it while something is measured.
+// no process wakes up for it while something is measured.
 type Process struct {
 	Name string
 	Cmd  *exec.Cmd
@@ -30,7 +30,7 @@ type Process struct {
 	once sync.Once
 }
 
-// Start starts a program as somebody, with env added to ours.
+// Start starts a program as a user, with env added to ours.
 func (w *World) Start(as *Person, env []string, argv ...string) (*Process, error) {
 	if err := context.Cause(w.Ctx); err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func Switches(pid int) (int, error) {
 }
 
 // read takes what is new in the log. The file's own offset belongs to the
-// writers, who share it: so we read from where we were.
+// writers, which share it: so we read from where we were.
 func (p *Process) read() {
 	buffer := make([]byte, 64<<10)
 	for {

@@ -48,7 +48,7 @@ func (v *Visitors) dial(i int) (net.Conn, error) {
 	visitors.Lock()
 	defer visitors.Unlock()
 	visitors.sets++
-	name := fmt.Sprintf("@bench-%d-%d-%d", os.Getpid(), visitors.sets, i) // who is answered has a name
+	name := fmt.Sprintf("@bench-%d-%d-%d", os.Getpid(), visitors.sets, i) // a client that is answered has a name
 	return net.DialUnix(v.network, &net.UnixAddr{Name: name, Net: v.network}, &net.UnixAddr{Name: v.addr, Net: v.network})
 }
 

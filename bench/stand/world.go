@@ -18,7 +18,7 @@ import (
 // World is where everything of a run happens.
 type World struct {
 	Ctx    context.Context
-	Dir    string  // everybody may read it
+	Dir    string  // every user may read it
 	Other  *Person // an ordinary user beside root; nil: there is none
 	whyNot string  // why Other is nil
 
@@ -28,7 +28,7 @@ type World struct {
 	memory    []string
 }
 
-// Person is who runs a program. A nil one is who runs us.
+// Person is the user that runs a program. A nil one is the user that runs us.
 type Person struct {
 	Name string
 	UID  uint32
@@ -36,10 +36,10 @@ type Person struct {
 	Home string
 }
 
-// Self is who runs us.
+// Self is the user that runs us.
 var Self *Person
 
-// Open makes a folder that everybody can read, with copies of the programs: the
+// Open makes a folder that every user can read, with copies of the programs: the
 // ordinary user may not be able to enter the checkout.
 func Open(ctx context.Context, bin string) (*World, error) {
 	dir, err := os.MkdirTemp("", "actbench")
@@ -93,7 +93,7 @@ func other() (*Person, error) {
 	return &Person{Name: name, UID: uint32(uid), GID: uint32(gid), Home: u.HomeDir}, nil
 }
 
-// AsUser returns who is an ordinary user here: another one, or we ourselves.
+// AsUser returns an ordinary user: another one, or our own.
 func (w *World) AsUser() (*Person, error) {
 	if os.Getuid() != 0 {
 		return Self, nil

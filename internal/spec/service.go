@@ -23,7 +23,7 @@ type Service struct {
 
 	Seal       string // of what it inherits: "required", "best-effort", "off"
 	StopSignal syscall.Signal
-	Warm       bool   // a sandbox stands ready while nobody is there
+	Warm       bool   // a sandbox is kept ready while no client is there
 	Stdout     string // "log", "inherit", "null", or an absolute path that is appended to
 	Stderr     string
 	Container  *Container // nil: our own sandbox
@@ -48,7 +48,7 @@ type Timeouts struct {
 	Hold            time.Duration // how long a client may wait while nothing moves; 0: for ever
 	StartTimeout    time.Duration // 0: none
 	StopTimeout     time.Duration // 0: none
-	IdleTimeout     time.Duration // how long nobody uses the service until it is stopped; 0: never
+	IdleTimeout     time.Duration // how long no client uses the service until it is stopped; 0: never
 }
 
 // Container is what a container engine starts in place of a program.

@@ -72,7 +72,7 @@ const (
 	Unsealed    Seal = iota // a plain socket
 	ReplyOnly               // it can only answer
 	Relayed                 // a datagram socket whose service gets a relay socket in its place
-	ReceiveOnly             // a unix datagram socket that nobody can send from any more
+	ReceiveOnly             // a unix datagram socket that cannot send any more
 )
 
 func (s Seal) String() string {

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// The PROXY protocol tells the program who the client is: a header before the
+// The PROXY protocol tells the program the client's address: a header before the
 // first byte. https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
 
 // mostHeader is more bytes than any header has: 107 of version 1, section 2.1.

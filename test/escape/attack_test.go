@@ -350,7 +350,7 @@ func (o *operator) through(what string) error {
 	return unix.Sendmsg(socket, []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0)
 }
 
-// killStarter kills the starter, and reports whether anybody still answers on
+// killStarter kills the starter, and reports whether a service still answers on
 // the connection after three seconds, or as long as it takes to be gone.
 func (o *operator) killStarter() bool {
 	o.s.kill()

@@ -176,7 +176,7 @@ connect = "CONNECT"
 writable = ["/dev/shm/NAME"]
 `
 
-// TestCredentials: whoever is connected to a service sees the service, whether it listens or
+// TestCredentials: the peer of a service sees the service, whether it listens or
 // connects, and not the activator, which answers its calls.
 func TestCredentials(t *testing.T) {
 	t.Parallel()

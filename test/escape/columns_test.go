@@ -31,7 +31,7 @@ type stage interface {
 	next()          // an instance is there, or will be when a client comes
 	ended()         // the instance has ended
 	kill()          // SIGKILL to the starter
-	end()           // ends it, if it has not ended: nobody of it is left
+	end()           // ends it, if it has not ended: no process of it is left
 	output() string // what was printed
 }
 

@@ -18,7 +18,7 @@ import (
 	"activator/internal/ktest"
 )
 
-// Paths that somebody else can write: a service that was taken over, here a shell called
+// Paths that another service can write: a service that was taken over, here a shell called
 // "taken", has a folder, and bends what others have in that folder: a link to what is not its own
 // in the place of a folder. The witness is a file that only the host has, or one that
 // disappears from it.
@@ -49,7 +49,7 @@ func newBent(t *testing.T) *bent {
 	return b
 }
 
-// taken is the service that was taken over: whoever connects is its shell.
+// taken is the service that was taken over: a client that connects is its shell.
 const taken = `[[socket]]
 listen = ["unix://%[1]s/taken"]
 [service]
@@ -66,7 +66,7 @@ func (b *bent) start(takens, others string) {
 	b.run()
 }
 
-// configure writes what they are: each a shell for who connects, with what is written for
+// configure writes what they are: each a shell for its client, with what is written for
 // them. A "$" is the host's folder.
 func (b *bent) configure(takens, others string) {
 	b.t.Helper()
@@ -161,7 +161,7 @@ func (b *bent) untouched() {
 	}
 }
 
-// The other service's hold is short: whoever is not served is turned away soon.
+// The other service's hold is short: a client that is not served is turned away soon.
 const others = "hold = \"300ms\"\nrestart_delay = \"1ms\"\nrestart_max_delay = \"1ms\"\n"
 
 // TestMountsBelowAnothersFolder: what is mounted for one service is nested in what
@@ -283,7 +283,7 @@ func hasPython(t *testing.T) {
 	}
 }
 
-// TestDirectoryBelowAnothers: a service's state directory lies in another one's, who
+// TestDirectoryBelowAnothers: a service's state directory lies in another one's, which
 // swaps it for a link while we make it, give it away and mount it.
 func TestDirectoryBelowAnothers(t *testing.T) {
 	hasPython(t)
@@ -293,7 +293,7 @@ func TestDirectoryBelowAnothers(t *testing.T) {
 	if os.Geteuid() == 0 {
 		state = "/var/lib/" + name
 		t.Cleanup(func() { _ = os.RemoveAll(state) })
-		// Who it belongs to shows whether it was given away.
+		// Its owner shows whether it was given away.
 		if err := os.Chmod(b.dir+"/stranger", 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -11,9 +11,9 @@ import (
 )
 
 // That a witness hears nothing is an event here, and not a time: after what is still on its
-// way comes a marker of ours, and whoever hears that has heard everything before it.
+// way comes a marker of ours, and a server that hears that has heard everything before it.
 
-// markerText is what an intruder sends to a client after its datagram to somebody else, by
+// markerText is what an intruder sends to a client after its datagram to another address, by
 // the same socket.
 const markerText = "marker"
 
@@ -25,11 +25,11 @@ const unmarked = 20 * time.Second
 func (w *world) reached(o *operator, claimed bool) bool {
 	w.drain()
 	if claimed && w.by(w.nonce) == "" {
-		if !o.marked { // whoever carries datagrams may still do so
+		if !o.marked { // a carrier of datagrams may still do so
 			w.await(w.nonce, unmarked)
 		}
 		o.control.Close()
-		o.s.end() // nobody is left who could send
+		o.s.end() // no process is left that could send
 		w.drain()
 	}
 	return w.by(w.nonce) != ""

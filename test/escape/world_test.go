@@ -44,7 +44,7 @@ type world struct {
 // ears is what the witnesses hear.
 type ears struct {
 	mu    sync.Mutex
-	heard map[string]string // nonce -> by whom
+	heard map[string]string // nonce -> by which witness
 	more  chan struct{}     // closed and made anew with each
 }
 
@@ -171,7 +171,7 @@ func (w *world) note(c net.PacketConn, name string) {
 	}
 }
 
-// sniff hears what passes lo towards 127.0.0.77, whoever it is for: the witness of
+// sniff hears what passes lo towards 127.0.0.77, for every receiver: the witness of
 // a source route. It needs root.
 func (w *world) sniff() {
 	if os.Getuid() != 0 {
@@ -192,7 +192,7 @@ func (w *world) sniff() {
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
 		w.t.Errorf("sniffer: %v", err)
 	}
-	w.witness["sniffer"] = "127.0.0.77:9" // nobody's port
+	w.witness["sniffer"] = "127.0.0.77:9" // no program's port
 	f := os.NewFile(uintptr(fd), "sniffer")
 	w.serveUntilEnd(f, func() {
 		packet := make([]byte, 4096)

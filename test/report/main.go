@@ -5,7 +5,7 @@
 //
 //	go test -json ./... | report -title "as root" -to FILE
 //
-// -to appends the count to a file, for who shows several of them together.
+// -to appends the count to a file, for a page that shows several of them together.
 package main
 
 import (

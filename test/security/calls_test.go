@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// attempt is one system call with arguments that do nothing, even for somebody
-// who may: a bad address, descriptor, flag or process. Where the kernel looks at
+// attempt is one system call with arguments that do nothing, even for a user
+// that may: a bad address, descriptor, flag or process. Where the kernel looks at
 // them before it looks at the caller, its own answer is no EPERM, so that a
 // filter's is told apart from it.
 type attempt struct {

@@ -39,7 +39,7 @@ type observation struct {
 
 func pointer[T any](v *T) uintptr { return uintptr(unsafe.Pointer(v)) }
 
-// canary is a TCP and a UDP socket of the host's network that nobody inside may
+// canary is a TCP and a UDP socket of the host's network that no process inside may
 // reach.
 type canary struct {
 	tcp *net.TCPListener
@@ -62,11 +62,11 @@ func newCanary(t *testing.T) canary {
 	return canary{tcp: tcp, udp: udp}
 }
 
-// wordless is who comes by TCP fast open: what was sent along is lost, for the
+// wordless is a client that comes by TCP fast open: what was sent along is lost, for the
 // socket was shut down before.
 const wordless = "a connection without a word"
 
-// arrived says who came, up to a moment after the last.
+// arrived says which clients came, up to a moment after the last.
 func (c canary) arrived() []string {
 	const moment = 300 * time.Millisecond
 	var who []string

@@ -17,7 +17,7 @@ import (
 // limit is the worst exposure the default sandbox may have, in tenths.
 const limit = 10
 
-// privateNetwork is what everybody does who wants no network.
+// privateNetwork is what most unit files do against the network.
 var privateNetwork = unit{"PrivateNetwork": "yes"}
 
 // score is exposure as systemd writes it.
@@ -58,7 +58,7 @@ func missing(u unit) string {
 	return b.String()
 }
 
-// What is denied without a sandbox is nobody's merit: the same measurement has to
+// What is denied without a sandbox is no merit: the same measurement has to
 // see that almost everything is open.
 func TestWithoutSandbox(t *testing.T) {
 	o := bare(t, "bare")

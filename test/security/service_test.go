@@ -20,7 +20,7 @@ import (
 // modeVariable makes the test's binary the service, or a child of it.
 const modeVariable = "ACTIVATOR_SECURITY_MODE"
 
-// request is what the test tells the service: whom to reach for, and what to
+// request is what the test tells the service: which addresses to reach for, and what to
 // look for.
 type request struct {
 	TCP, UDP string   // sockets of the host's network that the test holds
@@ -353,7 +353,7 @@ func kernelAddress() string {
 }
 
 // tunables lists the kernel's own files of /proc that can be written. One that
-// everybody may open is written what it says; the others need no more than to be
+// every user may open is written what it says; the others need no more than to be
 // opened to count.
 func tunables() []string {
 	var found []string

@@ -96,7 +96,7 @@ func render(u unit, known map[string]row) string {
 // costs reports whether a cell is points.
 func costs(cell string) bool { return cell != "" && strings.Trim(cell, "0123456789") == "" }
 
-// with puts what was measured in the column of who measured it.
+// with puts what was measured in the column of the user that measured it.
 func (r row) with(measured string) row {
 	if os.Getuid() == 0 {
 		r.asRoot = measured
@@ -107,7 +107,7 @@ func (r row) with(measured string) row {
 }
 
 // cell is an answer: good, or its points, or that it does not apply. The groups of
-// an ordinary user are his own affair, and other users have others.
+// an ordinary user are that user's own affair, and other users have others.
 func cell(q question, u unit) string {
 	switch {
 	case q.id == "SupplementaryGroups=" && os.Getuid() != 0 && u["User"] != "":

@@ -66,13 +66,13 @@ func address(text string) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-// dissolve is connect(2) with AF_UNSPEC: the socket is nobody's again.
+// dissolve is connect(2) with AF_UNSPEC: the socket has no peer any more.
 func dissolve(fd int) {
 	var nobody unix.RawSockaddrInet4
 	_, _, _ = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), pointer(&nobody), unix.SizeofSockaddrInet4)
 }
 
-// reach connects fd and sends who it is.
+// reach connects fd and sends its own name.
 func reach(fd int, to unix.Sockaddr, who string) {
 	_ = unix.SetNonblock(fd, true)
 	_ = unix.Connect(fd, to)
@@ -80,7 +80,7 @@ func reach(fd int, to unix.Sockaddr, who string) {
 	_ = unix.Sendto(fd, []byte(who), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 }
 
-// setID makes files that run as somebody else, by every call that has a mode, and
+// setID makes files that run as another user, by every call that has a mode, and
 // a device node.
 func (s *seen) setID() {
 	dir, err := os.MkdirTemp("/tmp", "setid")

@@ -118,7 +118,7 @@ func (o observation) sealed() bool {
 	return o.own("net") && slices.Equal(o.Interfaces, []string{"lo"}) && len(o.Outside.Arrived) == 0
 }
 
-// denied: calls that the service got no further with, whoever said so.
+// denied: calls that the service got no further with, for whatever reason.
 func (o observation) denied(calls ...string) bool {
 	return !slices.ContainsFunc(calls, func(call string) bool { return !denial(o.Calls[call]) })
 }

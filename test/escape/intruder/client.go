@@ -137,7 +137,7 @@ func rightsNamespace(m *mission) (string, error) {
 	return ownSocket("tcp4")(m)
 }
 
-// victim has a process of the host that colludes with nobody connect to us, and
+// victim has a process of the host that does not collude connect to us, and
 // returns our end, and what it says of where its secret is.
 func (m *mission) victim() (fd int, where []string, err error) {
 	answer, err := m.ask("victim", "")

@@ -9,7 +9,7 @@ import (
 )
 
 // identify listens at a path that the host sees, too, and connects to a server of the
-// host's: whom each sees at the other end is for them to say.
+// host's: they say which process each sees at the other end.
 func identify(path, server string) {
 	err := listenAndConnect(path, server)
 	if err != nil {

@@ -103,7 +103,7 @@ func newSocket(family, kind, protocol int) func(*mission) (string, error) {
 	}
 }
 
-// vsock listens and connects to nobody: the hypervisor is not ours to try.
+// vsock listens, and connects to nothing: the hypervisor is not ours to try.
 func vsock(*mission) (string, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -83,8 +83,8 @@ func (m *mission) serve() int {
 	return 1
 }
 
-// mark sends a client something by the socket that the probe sent a datagram to somebody else by:
-// whoever carries datagrams has then carried both, or never will.
+// mark sends a client something by the socket that the probe sent a datagram to another address by:
+// a carrier of datagrams has then carried both, or never will.
 func (m *mission) mark() {
 	fd, there := m.sockets[m.sent]
 	if !there || readable(fd, waitTimeout) != nil {
@@ -101,7 +101,7 @@ func (m *mission) say(message wire.Message) {
 	_, _ = unix.Write(m.control, append(text, '\n'))
 }
 
-// ask asks the harness for something. Without one there is nobody to collude with.
+// ask asks the harness for something. Without one there is no colluding client.
 func (m *mission) ask(what, argument string) (string, error) {
 	if m.control < 0 {
 		return "", errors.New("no client to ask for " + what)

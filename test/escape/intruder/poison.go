@@ -91,7 +91,7 @@ func otherDevice(m *mission, fd int) error {
 	return at("setsockopt SO_BINDTODEVICE", err)
 }
 
-// signed demands signatures (RFC 2385) of the client, who has no key.
+// signed demands signatures (RFC 2385) of the client, which has no key.
 func signed(m *mission, fd int) error {
 	source, err := netip.ParseAddr(m.Source)
 	if err != nil {
@@ -160,7 +160,7 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 		client, _, err = unix.Accept4(fd, unix.SOCK_CLOEXEC)
 		accepted <- err
 	}()
-	_, _ = unix.Poll(nil, 100) // a tenth of a second: nobody is there, so it must block
+	_, _ = unix.Poll(nil, 100) // a tenth of a second: no peer is there, so it must block
 	if len(accepted) > 0 {
 		return "", at("accept, without a client", <-accepted)
 	}

@@ -26,7 +26,7 @@ func echo() {
 	}
 }
 
-// pose is a client in namespaces of its own, whose name is that of somebody else outside.
+// pose is a client in namespaces of its own, whose name is that of another client outside.
 // A name that begins with a slash and ends in ".link" is replaced by a link to that
 // without ".link" when it has sent. It waits so many seconds for an answer.
 func pose(dir, name, server, text, wait string) {

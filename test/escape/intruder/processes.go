@@ -135,7 +135,7 @@ func getfdOfProcess(m *mission) (string, error) {
 	return "took a descriptor from a process of the host", m.readSecret(fd)
 }
 
-// victim is a process of the host that does no harm to anybody. It has a secret
+// victim is a process of the host that does no harm. It has a secret
 // in its memory, in a file that it has open (its last argument's path) and on its
 // command line. It connects where it is told to, and says when it gets a signal.
 func victim() {

@@ -13,7 +13,7 @@ import (
 // swapTime bounds each half of the race.
 const swapTime = 2 * time.Second
 
-// listenerSwap has whoever judges a connect(2) see a unix socket and a path, and the kernel,
+// listenerSwap makes the judge of a connect(2) see a unix socket and a path, and the kernel,
 // which reads once more, the listener and another address.
 func listenerSwap(m *mission) (string, error) {
 	listener, err := m.socket("tcp4")

@@ -89,7 +89,7 @@ func udpConnect(name string) func(*mission) (string, error) {
 	}
 }
 
-// sourceRoute answers a peer, as it may, but over somebody else: with a loose
+// sourceRoute answers a peer, as it may, but over another host: with a loose
 // source route, ip(7) and RFC 791, the packet's first destination is the first
 // address of the route, and a filter that looks at the peer's does not see it.
 func sourceRoute(m *mission) (string, error) {

@@ -46,7 +46,7 @@ type Result struct {
 	Proof    string `json:"proof,omitempty"` // the secret, where the probe's witness is one
 }
 
-// Who can say that a probe achieved something, besides the intruder.
+// The witnesses that a probe achieved something, besides the intruder.
 const (
 	WitnessNonce  = "nonce"  // a server or client of the host saw the nonce
 	WitnessSecret = "secret" // the intruder learned what only the host knows

@@ -222,7 +222,7 @@ func (r *run) askProgram(record *plan.Record, handover string) error {
 	return err
 }
 
-// stopIdle: nobody is there, the service is stopped, and the next client wakes it.
+// stopIdle: no client is there, the service is stopped, and the next client wakes it.
 func (r *run) stopIdle(record *plan.Record) error {
 	text, err := os.ReadFile(echoConfig)
 	if err != nil {

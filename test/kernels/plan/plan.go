@@ -15,7 +15,7 @@ const File = "/plan.json"
 // Home is the folder of the guest that stands for the checkout.
 const Home = "/activator"
 
-// The users as whom everything is done.
+// The users that run everything.
 const (
 	Root = "root"
 	User = "user"
