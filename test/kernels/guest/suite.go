@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -111,6 +112,14 @@ var (
 	outLine     = regexp.MustCompile(`(?m)GOT OUT: .*`)
 )
 
+// progress keeps what a program prints, and shows on the console that it goes on.
+type progress struct{ bytes.Buffer }
+
+func (p *progress) Write(b []byte) (int, error) {
+	fmt.Println(plan.Alive())
+	return p.Buffer.Write(b)
+}
+
 // runTests runs the test binary of a package in the package's folder. What it says
 // goes to the console if anything is wrong.
 func runTests(record *plan.Record, dir string, args ...string) error {
@@ -118,7 +127,10 @@ func runTests(record *plan.Record, dir string, args ...string) error {
 	cmd := exec.Command(binary, append([]string{"-test.v", "-test.timeout=40m", "-test.parallel=4"}, args...)...)
 	cmd.Dir = filepath.Join(plan.Home, dir)
 	cmd.Env = append(os.Environ(), "TMPDIR=/var/tmp")
-	out, err := cmd.CombinedOutput()
+	var text progress
+	cmd.Stdout, cmd.Stderr = &text, &text
+	err := cmd.Run()
+	out := text.Bytes()
 	results := verdictLine.FindAllStringSubmatch(string(out), -1)
 	parents := make(map[string]bool) // a test with parts is not counted beside them
 	for _, result := range results {

@@ -62,11 +62,12 @@ type Record struct {
 // OK reports whether the step is as it should be.
 func (r Record) OK() bool { return len(r.Said) == 0 && r.Got == r.Want && r.Out == 0 }
 
-// mark begins a record's line, and over the last line of a guest that has done
-// all that it was to do.
+// mark begins a record's line. A guest that is in the middle of a step prints alive
+// now and then, and over when it has done all that it was to do.
 const (
-	mark = "@@record "
-	over = "@@over"
+	mark  = "@@record "
+	alive = "@@alive"
+	over  = "@@over"
 )
 
 // Format returns the record as a line of the console.
@@ -84,6 +85,9 @@ func Parse(line string) (r Record, ok bool) {
 	_, text, found := strings.Cut(line, mark)
 	return r, found && json.Unmarshal([]byte(text), &r) == nil
 }
+
+// Alive is a line that says only that the guest goes on.
+func Alive() string { return alive }
 
 // Over is the last line.
 func Over() string { return over }
