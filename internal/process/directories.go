@@ -99,7 +99,7 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 func directoryError(path string, err error) error {
 	var link *fd.LinkError
 	if errors.As(err, &link) {
-		return sandbox.LinkError("directory", path, link)
+		return sandbox.NewError("directory", path, err)
 	}
 	return &StepError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
 }

@@ -37,7 +37,7 @@ func RunHelper() {
 	if err != nil {
 		os.Exit(exitFailed)
 	}
-	s := reaperProcess{control: descriptor(control)}
+	s := reaperProcess{control: os.NewFile(uintptr(control), "control")}
 	err = s.runReaper()
 	if err != io.EOF { // at end of file the activator is gone
 		s.reportFailure(err)

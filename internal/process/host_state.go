@@ -2,6 +2,7 @@ package process
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,16 +103,7 @@ func (t *hostState) sameMounts(now []mount) bool {
 	if len(now) == len(t.table) && (len(now) == 0 || &now[0] == &t.table[0]) {
 		return true
 	}
-	before, after := t.mountsBelow(t.table), t.mountsBelow(now)
-	if len(before) != len(after) {
-		return false
-	}
-	for i := range before {
-		if before[i] != after[i] {
-			return false
-		}
-	}
-	return true
+	return slices.Equal(t.mountsBelow(t.table), t.mountsBelow(now))
 }
 
 // mountsBelow picks the mounts that came along with a source. Those above are in the

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/user"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	idmap "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/sandbox"
@@ -132,20 +132,9 @@ func setGroup(s *spec.Process, id *identity) error {
 // isMapped reports whether our own user namespace has the id: in one with a
 // single id a service can only be that id.
 func isMapped(file string, id int) bool {
-	f, err := os.Open(file)
-	if err != nil {
-		return true // no /proc: let the kernel say it
-	}
-	defer func() { _ = f.Close() }()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		var inside, outside, count int64
-		_, err := fmt.Sscan(lines.Text(), &inside, &outside, &count)
-		if err == nil && int64(id) >= inside && int64(id) < inside+count {
-			return true
-		}
-	}
-	return false
+	maps, err := idmap.ParseIDMapFile(file)
+	return err != nil || // no /proc: let the kernel say it
+		slices.ContainsFunc(maps, func(m idmap.IDMap) bool { return int64(id) >= m.ID && int64(id) < m.ID+m.Count })
 }
 
 // The environment of a program has these by default, and nothing else but HOME and USER.

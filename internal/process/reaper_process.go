@@ -9,42 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
-	"activator/internal/kernel/fd"
 )
 
 type reaperProcess struct {
-	control descriptor
+	control *os.File // blocking, and so without the runtime's poller, which is another thread
 	plan    *plan
-}
-
-// descriptor is a blocking fd without the runtime's poller, which is another
-// thread.
-type descriptor int
-
-func (d descriptor) Read(b []byte) (n int, err error) {
-	err = fd.RetryEINTR(func() (err error) {
-		n, err = unix.Read(int(d), b)
-		return err
-	})
-	switch {
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-func (d descriptor) Write(b []byte) (int, error) {
-	written := 0
-	for written < len(b) {
-		n, err := fdpass.SendMessage(int(d), b[written:])
-		if err != nil {
-			return written, err
-		}
-		written += n
-	}
-	return written, nil
 }
 
 // awaitRelease waits for msgGo, without a limit of time, and takes the client that may come
@@ -72,7 +41,7 @@ func (s *reaperProcess) awaitRelease() error {
 func (s *reaperProcess) receiveMessage() (msg byte, brought int, err error) {
 	var data [1]byte
 	var message fdpass.Receiver
-	n, brought, err := message.Receive(int(s.control), data[:])
+	n, brought, err := message.Receive(fdOf(s.control, -1), data[:])
 	if err != nil || n == 0 {
 		return 0, -1, io.EOF
 	}

@@ -46,8 +46,8 @@ func (s *reaperProcess) startProgram() (int, error) {
 	if err != nil {
 		return 0, sandbox.OpenError("init: socketpair", "", err)
 	}
-	inside := descriptor(pair[0])
-	defer func() { _ = unix.Close(pair[0]) }()
+	inside := os.NewFile(uintptr(pair[0]), "control")
+	defer func() { _ = inside.Close() }()
 	list, pid, err := s.cloneProgram(pair[1])
 	_ = unix.Close(pair[1])
 	if err != nil {

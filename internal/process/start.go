@@ -35,8 +35,6 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Input
 		err = prep.buildProcess(ctx, p)
 	}
 	if err != nil {
-		p.Kill()
-		_, _ = p.Wait()
 		_ = p.Close()
 		return nil, err
 	}

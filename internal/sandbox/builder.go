@@ -14,7 +14,7 @@ type builder struct {
 
 // setStep says what the calls that follow are about.
 func (b *builder) setStep(step, path string) {
-	b.ExplainNext(func(errno unix.Errno) error { return stepError(step, path, errno) })
+	b.ExplainNext(func(errno unix.Errno) error { return NewError(step, path, errno) })
 }
 
 func (b *builder) addMount(source, target, kind string, flags uintptr, options string) vfork.Call {

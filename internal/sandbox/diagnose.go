@@ -32,7 +32,7 @@ const (
 )
 
 // CloneError explains why the kernel refused a new process its namespaces.
-func CloneError(err error) error { return stepError("clone", "", err) }
+func CloneError(err error) error { return NewError("clone", "", err) }
 
 // findCure is the best explanation we have for errno at step.
 func findCure(step, path string, errno syscall.Errno) string {
@@ -156,11 +156,15 @@ func overProc() []string {
 	return over
 }
 
-// stepError makes a StepError of err with what we know about its cure.
-func stepError(step, path string, err error) *StepError {
+// NewError makes a StepError of err with what we know about its cure.
+func NewError(step, path string, err error) *StepError {
 	var known *StepError
 	if errors.As(err, &known) {
 		return known
+	}
+	var link *fd.LinkError
+	if errors.As(err, &link) {
+		return &StepError{Step: step, Path: path, Errno: syscall.ELOOP, Cure: link.Says()}
 	}
 	errno := syscall.EIO
 	if !errors.As(err, &errno) && errors.Is(err, os.ErrNotExist) {
@@ -178,12 +182,6 @@ func (e *StepError) Passing() bool {
 		return namespacesOff() == ""
 	}
 	return false
-}
-
-// LinkError is the error of a path on which a link is not followed.
-func LinkError(step, path string, link *fd.LinkError) *StepError {
-	return &StepError{Step: step, Path: path, Errno: syscall.ELOOP,
-		Cure: link.Says()}
 }
 
 // refusePoint is the error of a mount point that we would have to make in what is the

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,17 +41,13 @@ func baseEntries(s spec.Sandbox) ([]Entry, error) {
 		return hostBase(), nil
 	}
 	folder, err := fd.OpenFolder(s.Root)
-	var link *fd.LinkError
-	if errors.As(err, &link) {
-		return nil, LinkError("root", s.Root, link)
-	}
 	if err != nil {
-		return nil, stepError("root", s.Root, err)
+		return nil, NewError("root", s.Root, err)
 	}
 	defer folder.Close()
 	names, err := folder.List()
 	if err != nil {
-		return nil, stepError("root", s.Root, err)
+		return nil, NewError("root", s.Root, err)
 	}
 	slices.Sort(names)
 	entries := topEntries(folder, names)

@@ -49,7 +49,7 @@ func (e *Entry) lookAtSource() error {
 	place, err := fd.WalkTo(e.Source)
 	var link *fd.LinkError
 	if errors.As(err, &link) {
-		return LinkError("open", e.Source, link)
+		return NewError("open", e.Source, err)
 	}
 	if err != nil {
 		e.real = e.Source

@@ -36,7 +36,7 @@ func JoinNetwork(network string) (leave func() error, err error) {
 	}
 	home, err := netns.Get()
 	if err != nil {
-		return stay, stepError("network", "/proc/self/ns/net", err)
+		return stay, NewError("network", "/proc/self/ns/net", err)
 	}
 	target, err := openNetwork(path)
 	if err != nil {
@@ -72,11 +72,7 @@ func openNetwork(path string) (netns.NsHandle, error) {
 // every start of every service. The caller closes the descriptor.
 func lookNetwork(path string) (looked int, err error) {
 	place, err := fd.WalkTo(path)
-	var link *fd.LinkError
-	switch {
-	case errors.As(err, &link):
-		return -1, LinkError("network", path, link)
-	case err != nil:
+	if err != nil {
 		return -1, joinError(path, err)
 	}
 	defer place.Close()
@@ -114,8 +110,9 @@ func ExamineNetwork(network string) error {
 }
 
 func joinError(path string, err error) error {
-	refusal := stepError("network", path, err)
+	refusal := NewError("network", path, err)
 	switch {
+	case refusal.Errno == unix.ELOOP && refusal.Cure != "": // by a link that is not followed
 	case errors.Is(err, os.ErrNotExist):
 		refusal.Cure = "no such network namespace; make it with: ip netns add " + filepath.Base(path)
 	case errors.Is(err, os.ErrPermission):

@@ -21,21 +21,13 @@ const (
 )
 
 // landlockABI is the version this kernel has; 0 is none.
-func landlockABI() int {
-	landlock.Do(func() {
-		abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-		if errno == 0 {
-			landlock.abi = int(abi)
-		}
-	})
-	return landlock.abi
-}
-
-// landlock is asked for once.
-var landlock struct {
-	sync.Once
-	abi int
-}
+var landlockABI = sync.OnceValue(func() int {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(abi)
+})
 
 // Landlock is what is refused by default, and the files where it is allowed after
 // all.

@@ -209,20 +209,20 @@ func TestErrorsSayStepPathErrnoAndCure(t *testing.T) {
 		err  error
 		want string
 	}{
-		{stepError("mount", "/x", os.NewSyscallError("move_mount", syscall.ENOENT)), "mount /x: no such file or directory: it does not exist on the host"},
-		{stepError("hostname", "", syscall.ENOSYS), "hostname: function not implemented: " + cureKernel},
-		{stepError("clone", "", syscall.EUSERS), "clone: too many users: too many user namespaces within each other"},
-		{stepError("seccomp", "", syscall.EBUSY), "seccomp: device or resource busy: the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"},
+		{NewError("mount", "/x", os.NewSyscallError("move_mount", syscall.ENOENT)), "mount /x: no such file or directory: it does not exist on the host"},
+		{NewError("hostname", "", syscall.ENOSYS), "hostname: function not implemented: " + cureKernel},
+		{NewError("clone", "", syscall.EUSERS), "clone: too many users: too many user namespaces within each other"},
+		{NewError("seccomp", "", syscall.EBUSY), "seccomp: device or resource busy: the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"},
 		{&StepError{Step: "user", Path: "x", Cure: "none"}, "user x: none"},
 	} {
 		if test.err.Error() != test.want {
 			t.Errorf("%q, not %q", test.err, test.want)
 		}
 	}
-	if err := stepError("open", "/x", &StepError{Step: "inner"}); err.Step != "inner" {
+	if err := NewError("open", "/x", &StepError{Step: "inner"}); err.Step != "inner" {
 		t.Errorf("%v", err)
 	}
-	if !errors.Is(stepError("open", "/x", syscall.ENOENT), os.ErrNotExist) {
+	if !errors.Is(NewError("open", "/x", syscall.ENOENT), os.ErrNotExist) {
 		t.Error("the errno is lost")
 	}
 }

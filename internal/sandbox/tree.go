@@ -31,7 +31,7 @@ func (p *Plan) OpenTrees() ([]int, error) {
 		}
 		if err != nil {
 			CloseTrees(trees)
-			return nil, stepError("open", entry.Source, err)
+			return nil, NewError("open", entry.Source, err)
 		}
 		trees = append(trees, tree)
 	}

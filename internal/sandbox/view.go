@@ -71,7 +71,7 @@ func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Vi
 		entries, err = listEntries(s, program, directories)
 	}
 	if err != nil {
-		return nil, []*StepError{stepError("root", s.Root, err)}
+		return nil, []*StepError{NewError("root", s.Root, err)}
 	}
 	if slices.ContainsFunc(s.Capabilities, func(name string) bool { return strings.HasPrefix(name, "CAP_DAC_") }) {
 		viewer.Any = true
@@ -106,7 +106,7 @@ func (v *View) addMount(e Entry) *StepError {
 			p.at = spot.Path
 			folder := e.folder || e.Kind == Tmpfs || slices.Contains(v.own, e.Source)
 			if bad == nil && spot.Folder() != folder {
-				bad = stepError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == Tmpfs])
+				bad = NewError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == Tmpfs])
 			}
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 			if refused := v.makePoint(e.Path); bad == nil {
@@ -124,7 +124,7 @@ func (v *View) addMount(e Entry) *StepError {
 // findSource finds what a bind is of.
 func (v *View) findSource(e *Entry) (host string, bad *StepError) {
 	if err := e.lookAtSource(); err != nil {
-		return "", stepError("open", e.Source, err)
+		return "", NewError("open", e.Source, err)
 	}
 	if host = e.real; host == "" {
 		host = e.Source
@@ -147,17 +147,13 @@ func (v *View) findSource(e *Entry) (host string, bad *StepError) {
 	if err == unix.ENOENT && e.Optional {
 		return "", nil
 	}
-	return "", stepError("open", e.Source, err)
+	return "", NewError("open", e.Source, err)
 }
 
 // ExamineSource says why a path of the host cannot be mounted; nil: it can, or will be
 // there later.
 func ExamineSource(path string, later map[string]bool) *StepError {
 	place, err := fd.WalkTo(path)
-	var link *fd.LinkError
-	if errors.As(err, &link) {
-		return LinkError("open", path, link)
-	}
 	if err == nil {
 		defer place.Close()
 		var source int
@@ -166,7 +162,7 @@ func ExamineSource(path string, later map[string]bool) *StepError {
 		}
 	}
 	if _, made := later[path]; err != nil && !(made && errors.Is(err, unix.ENOENT)) {
-		return stepError("open", path, err)
+		return NewError("open", path, err)
 	}
 	return nil
 }

@@ -132,14 +132,26 @@ func elfInterpreter(r io.ReaderAt) string {
 	return string(bytes.TrimRight(readSegment(r, s), "\x00"))
 }
 
+// headSize is how much of a file the kernel looks at, BINPRM_BUF_SIZE.
+const headSize = 256
+
+// readHead reads that much, or all that there is.
+func readHead(r io.ReaderAt) ([]byte, error) {
+	head := make([]byte, headSize)
+	n, err := r.ReadAt(head, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return head[:n], err
+}
+
 // interpreterOf reads the word after #!, or PT_INTERP.
 func interpreterOf(r io.ReaderAt) string {
-	head := make([]byte, 256) // BINPRM_BUF_SIZE
-	n, err := r.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	head, err := readHead(r)
+	if err != nil {
 		return ""
 	}
-	if script, ok := bytes.CutPrefix(head[:n], []byte("#!")); ok {
+	if script, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ := bytes.Cut(script, []byte("\n"))
 		words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 		if len(words) == 0 {

@@ -3,8 +3,6 @@ package program
 import (
 	"bytes"
 	"errors"
-	"io"
-	"os"
 	"path"
 	"strings"
 	"syscall"
@@ -52,20 +50,19 @@ func (r Root) examineFile(program string, env []string, depth int) error {
 		return nil
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, headSize)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	head, err := readHead(f)
+	if err != nil {
 		return nil
 	}
-	head = head[:n]
+	interpreter := interpreterOf(f)
 	switch {
-	case bytes.HasPrefix(head, []byte("#!")) && interpreterOf(f) != "":
+	case bytes.HasPrefix(head, []byte("#!")) && interpreter != "":
 		if !r.View.Allows(spot, 4) {
 			return &sandbox.StepError{Step: "exec", Path: program, Errno: unix.EACCES, Cure: "a script, which the service's user may execute but its interpreter could not read; chmod +r"}
 		}
-		return r.examineScript(program, interpreterOf(f), head, env, depth)
+		return r.examineScript(program, interpreter, head, env, depth)
 	case forThisMachine(head):
-		return r.examineBinary(program, f, env)
+		return r.examineBinary(program, interpreter, env)
 	case bytes.HasPrefix(head, []byte("\x7fELF")) && foreignMachine(head) == "":
 		return nil // of 32 bits, or cut off
 	case hasFormat(program, head):
@@ -110,8 +107,7 @@ func (r Root) examineInterpreter(file, interpreter string, env []string, depth i
 }
 
 // examineBinary looks at the loader and the libraries that a program needs.
-func (r Root) examineBinary(program string, f *os.File, env []string) error {
-	loader := interpreterOf(f)
+func (r Root) examineBinary(program, loader string, env []string) error {
 	if !strings.HasPrefix(loader, "/") {
 		return nil
 	}

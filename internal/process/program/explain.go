@@ -136,10 +136,9 @@ func (r Root) explainFormat(program string) string {
 		return what
 	}
 	defer func() { _ = f.Close() }()
-	head := make([]byte, headSize)
-	n, err := f.ReadAt(head, 0)
-	switch machine := foreignMachine(head[:n]); {
-	case n == 0 && err != nil:
+	head, _ := readHead(f)
+	switch machine := foreignMachine(head); {
+	case len(head) == 0:
 		return what + "; the file is empty"
 	case bytes.HasPrefix(head, []byte("\ufeff")), bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
 		return what + "; it begins with a byte order mark: save it as UTF-8 without one"

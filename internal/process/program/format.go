@@ -16,9 +16,6 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// headSize is how much of a file the kernel looks at, BINPRM_BUF_SIZE.
-const headSize = 256
-
 // format is an enabled entry of binfmt_misc: the kernel's
 // Documentation/admin-guide/binfmt-misc.rst.
 type format struct {

@@ -62,11 +62,22 @@ func noCoreLimitOld(*Profile) verdict {
 }
 
 // checkFamily is for socket(2): AF_UNIX, internet sockets of the common protocols, and
-// the netlink family that lists interfaces and routes. With CAP_NET_RAW raw
-// internet sockets too; never AF_PACKET, whose code has had too many holes.
+// the netlink family that lists interfaces and routes, with which an engine's runtime brings lo up.
 func checkFamily(p *Profile) verdict {
-	if p.engine {
-		return engineFamilies(p)
+	routes := newChoice(fieldArg2, 0, refuseWith(unix.EPROTONOSUPPORT), casesOf(allowCall(), unix.NETLINK_ROUTE)...)
+	cases := append(casesOf(p.checkInternet(), unix.AF_INET, unix.AF_INET6), casesOf(routes, unix.AF_NETLINK)...)
+	return newChoice(fieldArg0, 0, refuseWith(unix.EAFNOSUPPORT), append(cases, casesOf(allowCall(), unix.AF_UNIX)...)...)
+}
+
+// checkInternet answers for internet sockets. With CAP_NET_RAW raw ones too; never AF_PACKET,
+// whose code has had too many holes. A container engine needs none. Where its container shall have
+// them a supervisor tells the two apart.
+func (p *Profile) checkInternet() verdict {
+	switch {
+	case p.internet:
+		return askSupervisor()
+	case p.engine:
+		return refuseWith(unix.EAFNOSUPPORT)
 	}
 	raw := refuseWith(unix.EPERM)
 	if p.keep&(1<<unix.CAP_NET_RAW) != 0 {
@@ -76,23 +87,7 @@ func checkFamily(p *Profile) verdict {
 	protocols := newChoice(fieldArg2, 0, refuseWith(unix.EPROTONOSUPPORT), casesOf(allowCall(),
 		unix.IPPROTO_IP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_MPTCP)...)
 	kinds := append(casesOf(protocols, unix.SOCK_STREAM, unix.SOCK_DGRAM), casesOf(raw, unix.SOCK_RAW, unix.SOCK_PACKET)...)
-	internet := newChoice(fieldArg1, kind, refuseWith(unix.ESOCKTNOSUPPORT), kinds...)
-	routes := newChoice(fieldArg2, 0, refuseWith(unix.EPROTONOSUPPORT), casesOf(allowCall(), unix.NETLINK_ROUTE)...)
-	cases := append(casesOf(internet, unix.AF_INET, unix.AF_INET6), casesOf(routes, unix.AF_NETLINK)...)
-	return newChoice(fieldArg0, 0, refuseWith(unix.EAFNOSUPPORT), append(cases, casesOf(allowCall(), unix.AF_UNIX)...)...)
-}
-
-// engineFamilies is for a container engine: unix sockets, by which its parts talk, and
-// the netlink family with which its runtime brings lo up. It needs no internet socket. Where a
-// container shall have them a supervisor tells the two apart.
-func engineFamilies(p *Profile) verdict {
-	internet := refuseWith(unix.EAFNOSUPPORT)
-	if p.internet {
-		internet = askSupervisor()
-	}
-	routes := newChoice(fieldArg2, 0, refuseWith(unix.EPROTONOSUPPORT), casesOf(allowCall(), unix.NETLINK_ROUTE)...)
-	cases := append(casesOf(internet, unix.AF_INET, unix.AF_INET6), casesOf(routes, unix.AF_NETLINK)...)
-	return newChoice(fieldArg0, 0, refuseWith(unix.EAFNOSUPPORT), append(cases, casesOf(allowCall(), unix.AF_UNIX)...)...)
+	return newChoice(fieldArg1, kind, refuseWith(unix.ESOCKTNOSUPPORT), kinds...)
 }
 
 func checkPair(*Profile) verdict {

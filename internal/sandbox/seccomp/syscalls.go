@@ -149,7 +149,7 @@ var groups = [...]group{
 		{"socketpair", 53, 199},
 	}, why: "the same", check: checkPair, when: makesSockets},
 
-	// The seal, and sockets it did not make (issue 3).
+	// The seal, and sockets it did not make.
 	{calls: []call{
 		{"connect", 42, 203},
 	}, why: "a listener or an accepted connection, dissolved, would connect from the host's network; the address is behind a pointer", check: checkConnect, when: forAll},
