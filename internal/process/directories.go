@@ -62,26 +62,38 @@ func ClaimDirectories(s spec.Process) {
 	fd.ClaimFolders(paths...)
 }
 
-// makeDirectories makes the service's own directories on the host and returns where
-// they are seen inside, at the same path, and the variables that say so.
-func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity, held *[]string) (mounts []spec.Mount, env []string, err error) {
+// madeDirectories are a service's own directories.
+type madeDirectories struct {
+	mounts []spec.Mount // where they are seen inside: at the same path
+	env    []string     // the variables that say so
+	held   []string     // runtime directories, until removeUsers
+}
+
+// makeDirectories makes the service's own directories on the host.
+func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity) (all madeDirectories, err error) {
+	defer func() {
+		if err != nil {
+			r.removeUsers(all.held)
+			all.held = nil
+		}
+	}()
 	values := map[string]string{}
 	for _, d := range directories {
 		base, kind, err := baseOf(d)
 		if err != nil {
-			return nil, nil, err
+			return all, err
 		}
 		path := filepath.Join(base, d.Name)
 		if d.Kind == "runtime" {
 			r.addUser(path)
-			*held = append(*held, path)
+			all.held = append(all.held, path)
 		}
 		made, err := makeDirectory(base, d.Name, id)
 		if err != nil {
-			return nil, nil, directoryError(path, err)
+			return all, directoryError(path, err)
 		}
 		r.noteFolder(path, made)
-		mounts = append(mounts, spec.Mount{Host: path, Inside: path})
+		all.mounts = append(all.mounts, spec.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
 			path = values[kind.variable] + ":" + path
 		}
@@ -89,10 +101,10 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 	}
 	for _, kind := range directoryKinds {
 		if value := values[kind.variable]; value != "" {
-			env = append(env, kind.variable+"="+value)
+			all.env = append(all.env, kind.variable+"="+value)
 		}
 	}
-	return mounts, env, nil
+	return all, nil
 }
 
 // directoryError says what is wrong with a service's own directory.

@@ -137,7 +137,7 @@ func isMapped(file string, id int) bool {
 		slices.ContainsFunc(maps, func(m idmap.IDMap) bool { return int64(id) >= m.ID && int64(id) < m.ID+m.Count })
 }
 
-// The environment of a program has these by default, and nothing else but HOME and USER.
+// environment is what a program has by default, and nothing else but HOME and USER.
 var environment = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"LANG=C.UTF-8",

@@ -47,7 +47,7 @@ func limitRefused(resource string, errno syscall.Errno, most uint64) *StepError 
 		Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", limitText(most))}
 }
 
-// limits adds two, where the specification says nothing of them.
+// completeLimits adds two, where the specification says nothing of them.
 //
 // The soft limit of descriptors is not ours, which the runtime has raised to the hard one, and
 // restores only in children that package syscall starts.

@@ -46,13 +46,14 @@ func (prep *preparation) isSupervised() bool {
 // resolvePlan completes the plan, and makes and opens what it names.
 func (prep *preparation) resolvePlan(sockets int) error {
 	p := &prep.plan
-	mounts, env, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, &prep.folders)
+	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id)
+	prep.folders = directories.held
 	if err == nil {
 		p.Sandbox.Notify = p.Notify
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
-		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), env))
+		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), directories.env))
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
-		err = prep.resolveSandbox(mounts)
+		err = prep.resolveSandbox(directories.mounts)
 	}
 	if err == nil && p.Notify {
 		err = prep.openNotify()

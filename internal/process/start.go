@@ -15,8 +15,8 @@ import (
 )
 
 // Prepare starts a process and returns when everything is built that can
-// be built before the first client is there; it may stay like this until a client comes. It lends stdio and sockets, until it returns. What the host
-// or the kernel refuses comes back as *StepError.
+// be built before the first client is there; it may stay like this until a client comes. It lends
+// stdio and sockets, until it returns. What the host or the kernel refuses comes back as *StepError.
 func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Inputs) (*Process, error) {
 	process.Env = withDefaults(&process)
 	if given.Engine != nil {
@@ -123,10 +123,12 @@ func (prep *preparation) adoptChild(c child) (*Process, error) {
 		}
 	}
 	p := &Process{
-		starter: prep.starter, pid: c.pid, group: prep.plan.Bare, pidOne: !prep.plan.Bare, hasReaper: prep.plan.Sandbox.Init, needsNoRelease: !prep.waitsForRelease() && !prep.plan.Sandbox.Init,
-		pidfd:   os.NewFile(uintptr(c.pidfd), "pidfd"),
-		control: os.NewFile(uintptr(c.control), "control"),
-		notify:  prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
+		starter: prep.starter, pid: c.pid, group: prep.plan.Bare, pidOne: !prep.plan.Bare,
+		hasReaper:      prep.plan.Sandbox.Init,
+		needsNoRelease: !prep.waitsForRelease() && !prep.plan.Sandbox.Init,
+		pidfd:          os.NewFile(uintptr(c.pidfd), "pidfd"),
+		control:        os.NewFile(uintptr(c.control), "control"),
+		notify:         prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
 	}
 	if prep.mustEnd {
 		p.engine, prep.mustEnd = prep.engine, false

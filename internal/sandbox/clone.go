@@ -36,9 +36,9 @@ func ServiceID(name string, taken func(id int) bool) int {
 	return firstServiceID + place // more services than ids
 }
 
-// Clone is the kernel's half of the sandbox: the namespaces a process is born
-// into, as flags of clone(2). That of mounts is not among them: whoever has a copy of the
-// host's keeps everything mounted, so [Plan.Build] makes it, and soon lets go of all that.
+// CloneFlags is the kernel's half of the sandbox: the namespaces a process is born
+// into, as flags of clone(2). That of mounts is not among them: a copy of the host's
+// keeps everything mounted, so [Plan.Build] makes it, and soon lets go of all that.
 func CloneFlags(s spec.Sandbox) uintptr {
 	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWPID |
 		unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)

@@ -20,7 +20,7 @@ import (
 // comes after it is under it. Only where no_new_privs stays off the filter goes before
 // the capabilities, while CAP_SYS_ADMIN is still there.
 //
-// All of that before the wait for the first client, who does not pay for it: what
+// All of that comes before the wait for the first client, which does not pay for it: what
 // comes afterwards needs nothing that is refused.
 func (p *Plan) Confine(s *vfork.CallList) (listener int) {
 	b := &builder{CallList: s}
@@ -54,7 +54,7 @@ var lastCapability = sync.OnceValue(func() int {
 	return number
 })
 
-// leaveKeyring leaves the session keyring of who started us for an empty one,
+// leaveKeyring leaves our session keyring for an empty one,
 // session-keyring(7). A filter that refuses keyctl(2) makes it unreachable
 // anyway: then a full quota of keys, which are freed late, stops no start.
 func (b *builder) leaveKeyring(reachable bool) {

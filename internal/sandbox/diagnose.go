@@ -96,7 +96,7 @@ func namespacesOff() string {
 	return ""
 }
 
-// refusedBy names who is known to refuse namespaces, and what belongs to
+// refusedBy names what is known to refuse namespaces, and what belongs to
 // having them, with EPERM. AppArmor lets the clone pass and refuses only later.
 func refusedBy() string {
 	switch {

@@ -13,14 +13,14 @@ import (
 	"activator/internal/spec"
 )
 
-// entries lists what stands in the root.
+// listEntries lists what stands in the root.
 func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]Entry, error) {
 	entries, err := baseEntries(s)
 	if err != nil {
 		return nil, err
 	}
 	entries = append(entries, freshEntries()...)
-	if s.Root == "" { // a root folder has nothing but what somebody put there
+	if s.Root == "" { // a root folder has nothing but what was put there
 		entries = append(entries, coverFolders(hidden)...)
 	}
 	asked, err := askedEntries(s, directories)
@@ -34,7 +34,7 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]En
 	return slices.Concat(entries, asked, bound), nil
 }
 
-// base lists the top level of the root: the host's system folders, or the
+// baseEntries lists the top level of the root: the host's system folders, or the
 // entries of the root folder.
 func baseEntries(s spec.Sandbox) ([]Entry, error) {
 	if s.Root == "" {
@@ -111,8 +111,8 @@ func topEntry(folder *fd.Folder, name string) (Entry, bool) {
 	return Entry{}, false // sockets, devices and pipes have no place at the top
 }
 
-// The fresh file systems are the host's memory: what is in them nobody else has.
-// Who needs more names it, in tmpfs or writable.
+// The fresh file systems are the host's memory, which they take from all others. A service
+// that needs more names it, in tmpfs or writable.
 const (
 	roomy = 256 << 20 // for files that programs make on the way
 	small = 64 << 20  // for sockets and pid files; and for shared memory as much as container engines give
@@ -141,7 +141,7 @@ func freshEntries() []Entry {
 }
 
 // hidden are folders in the host's system folders that no service needs: the
-// kernel's modules tell an intruder exactly which kernel he is up against.
+// kernel's modules tell an intruder exactly which kernel this is.
 var hidden = []string{"/usr/lib/modules", "/lib/modules"}
 
 // coverFolders covers those of folders that exist. One that is reached through a symbolic
@@ -161,7 +161,7 @@ func coverFolders(folders []string) []Entry {
 	return entries
 }
 
-// asked lists what the configuration mounts, parents before what lies in them.
+// askedEntries lists what the configuration mounts, parents before what lies in them.
 func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
 	var asked []Entry
 	for _, path := range s.Tmpfs {
@@ -206,7 +206,7 @@ func whyForbidden(path string) string {
 	return ""
 }
 
-// program says how the program is made visible, if it is not. A root folder
+// addProgram says how the program is made visible, if it is not. A root folder
 // brings its own.
 func addProgram(s spec.Sandbox, path string, base, asked []Entry) ([]Entry, error) {
 	if !strings.Contains(path, "/") {

@@ -39,8 +39,8 @@ type Entry struct {
 
 func (e Entry) isBind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
 
-// lookAtSource looks at what a bind is of. What is not there is told better by whoever opens
-// it. What the configuration names may lie where a service writes, so it is walked to;
+// lookAtSource looks at what a bind is of. That it is not there is an error of the opening,
+// which says more. What the configuration names may lie where a service writes, so it is walked to;
 // the host's system folders do not.
 func (e *Entry) lookAtSource() error {
 	if !e.isBind() || !e.Asked {

@@ -61,7 +61,7 @@ const (
 )
 
 // fileRights are those that it matters to refuse, of all that an ABI knows. The first one
-// is for those alone who may get hold of other files, against which nothing else helps, and only
+// is for those services alone that may get hold of other files, against which nothing else helps, and only
 // if nothing but fresh folders is writable: data is renamed from folder to folder.
 func fileRights(s spec.Sandbox, abi int, entries []Entry) uint64 {
 	writable := slices.ContainsFunc(entries, func(e Entry) bool { return e.Kind == Writable })
@@ -84,13 +84,13 @@ func fileRights(s spec.Sandbox, abi int, entries []Entry) uint64 {
 	return rights
 }
 
-// landlock is the second wall, behind the mounts and behind the filter: another
+// chooseLandlock chooses the second restriction, behind the mounts and behind the filter: another
 // mechanism that says the same. Nothing of it needs privilege.
 //
 // Files: everything that is mounted can be executed, and written is only where the plan
 // mounts something writable. What can be read is what is mounted: a rule for that
 // would say no more, and cost 350 ns for each file that is opened. So it is only for
-// who may get hold of other files, a log as stdout that can be opened anew to read what
+// services that may get hold of other files, a log as stdout that can be opened anew to read what
 // others have written, or a folder that a client passes in. A process under such rules
 // cannot mount any more, which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
 // of TCP, whatever the namespace of the socket; a supervisor's calls are its own, so

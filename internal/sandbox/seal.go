@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kernel is what the process's own walls are made of, as far as a kernel has it.
+// Kernel is what the process's own restrictions are made of, as far as a kernel has it.
 type Kernel struct {
 	Filters  bool // seccomp(2) with filters
 	Landlock int  // its ABI, landlock(7); 0: none, or not among the boot's lsm=
@@ -20,8 +20,8 @@ func RunningKernel() Kernel {
 	return Kernel{Filters: errors.Is(err, unix.EFAULT), Landlock: landlockABI()}
 }
 
-// Files reports whether Landlock keeps the files of who may get hold of what is not
-// mounted; writable tells whether some of the host's are his to write.
+// Files reports whether Landlock restricts files for a service that may get hold of what is not
+// mounted; writable says whether it may write some of the host's.
 func (k Kernel) Files(writable bool) bool {
 	return k.Landlock >= abiFiles || k.Landlock > 0 && !writable
 }

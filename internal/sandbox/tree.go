@@ -15,10 +15,9 @@ import (
 // every bind in order and -1 for an optional one that is missing. The caller
 // closes them.
 //
-// As root this happens before the clone: a root that is still root reaches a
-// program below anybody's 0700 folder, the service's own user does not. An
-// ordinary user has no right to it in the host's mount namespace and gets
-// ErrNotPrivileged; then the child does it, in its own.
+// As root this happens before the clone: root reaches a program
+// below any user's 0700 folder, the service's own user does not. An ordinary user may not do it
+// in the host's mount namespace, which is EPERM; then the child does it, in its own.
 func (p *Plan) OpenTrees() ([]int, error) {
 	var trees []int
 	for _, entry := range p.Entries {

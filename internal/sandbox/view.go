@@ -17,19 +17,19 @@ import (
 // errUnknown says that only the service itself could tell.
 var errUnknown = errors.New("cannot be told from outside")
 
-// Viewer is the user who looks. A bit of a file's mode that keeps him out counts only
-// where nothing else could let him in.
+// Viewer is the user that looks. A bit of a file's mode that keeps it out counts only
+// where nothing else could let it in.
 type Viewer struct {
 	UID, GID int // NoID: one that no file of the host's belongs to
 	Groups   []int
-	Any      bool // capabilities let him in everywhere
+	Any      bool // capabilities let it in everywhere
 
-	// Later are paths on the host that will be there when he comes, should they not be
+	// Later are paths on the host that will be there at the start, should they not be
 	// yet; true: folders.
 	Later map[string]bool
 }
 
-// NoID is the id of a service that has its own: nobody else's files are its.
+// NoID is the id of a service that has its own, which no file of the host's has.
 const NoID = -2
 
 // View is what a service will see of the host's files, told from its entries before
@@ -314,8 +314,8 @@ func (s Spot) NoExec() bool {
 	return s.Host != "" && unix.Statfs(s.Host, &stat) == nil && stat.Flags&unix.ST_NOEXEC != 0
 }
 
-// Open opens a file to read it, or only to look at it (O_PATH), as we may. Who cannot
-// gets [errUnknown].
+// Open opens a file to read it, or only to look at it (O_PATH), as we may. What we
+// cannot open is [errUnknown].
 func (v *View) Open(name string, flags uint64) (*os.File, error) {
 	spot, err := v.Find(name)
 	if err != nil {

@@ -21,7 +21,7 @@ func (r Root) ExplainNotFound(name string, env []string) error {
 			return r.ExplainExec(candidate, syscall.ENOENT)
 		}
 	}
-	return &sandbox.StepError{Step: "exec", Path: name, Errno: syscall.ENOENT, Cure: r.notInPath(name, env)}
+	return execError(name, syscall.ENOENT, r.notInPath(name, env))
 }
 
 // notInPath says where a program has been looked for, and what helps.
@@ -35,20 +35,24 @@ func (r Root) notInPath(name string, env []string) string {
 // ExplainExec turns execve's errno, which says the same for a missing program and
 // its missing interpreter, into what is missing.
 func (r Root) ExplainExec(program string, errno unix.Errno) error {
-	refusal := &sandbox.StepError{Step: "exec", Path: program, Errno: errno}
+	cure := ""
 	switch errno {
 	case syscall.ENOENT:
-		refusal.Cure = r.explainMissing(program)
+		cure = r.explainMissing(program)
 	case syscall.EACCES:
-		refusal.Cure = r.explainAccess(program)
+		cure = r.explainAccess(program)
 	case syscall.ENOEXEC:
-		refusal.Cure = r.explainFormat(program)
+		cure = r.explainFormat(program)
 	case syscall.E2BIG:
-		refusal.Cure = "arguments and environment are too long"
+		cure = "arguments and environment are too long"
 	case syscall.EAGAIN:
-		refusal.Cure = "the limit nproc is reached for this user"
+		cure = "the limit nproc is reached for this user"
 	}
-	return refusal
+	return execError(program, errno, cure)
+}
+
+func execError(program string, errno unix.Errno, cure string) error {
+	return &sandbox.StepError{Step: "exec", Path: program, Errno: errno, Cure: cure}
 }
 
 func (r Root) explainMissing(program string) string {

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"activator/internal/sandbox"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -56,8 +54,7 @@ func (r Root) examineLibraries(program, loader string, env []string) error {
 	if missing == "" || l.unsure {
 		return nil
 	}
-	return &sandbox.StepError{Step: "exec", Path: program, Errno: syscall.ENOENT,
-		Cure: "its library " + missing + " is not there inside; mount it with read_only, or install it"}
+	return execError(program, syscall.ENOENT, "its library "+missing+" is not there inside; mount it with read_only, or install it")
 }
 
 // readText is a whole file inside; nil where there is none.

@@ -18,8 +18,8 @@ func checkPersonality(*Profile) verdict {
 	return newChoice(fieldArg0, 0, refuseWith(unix.EPERM), casesOf(allowCall(), 0, ask)...)
 }
 
-// The calls that give a file its mode, in the one or the other argument: a program that is the
-// service's user whoever starts it could be left in a folder that is the host's.
+// The calls that give a file its mode, in the one or the other argument: a program that runs as the
+// service's user for every caller could be left in a folder that is the host's.
 func changesMode(*Profile) verdict { return setID(fieldArg1) }
 
 func changesModeAt(*Profile) verdict { return setID(fieldArg2) }

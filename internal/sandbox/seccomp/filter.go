@@ -52,7 +52,7 @@ func (p *Profile) refusesNothing() bool {
 var filters sync.Map
 
 // Filter returns the assembled filter for the machine this binary is for, a struct sock_filter
-// after the other; nil: none. It is shared with other callers, who do not change it.
+// after the other; nil: none. It is shared with other callers, and not changed.
 func (p Profile) Filter() []byte {
 	if p.refusesNothing() {
 		return nil

@@ -16,7 +16,7 @@ type Profile struct {
 	tcp       bool   // Landlock refuses to bind and connect TCP
 	cores     bool   // core dumps are the program's own business
 	engine    bool   // of a container engine: with all, nothing but sockets
-	internet  bool   // of an engine: a supervisor says who makes internet sockets
+	internet  bool   // of an engine: a supervisor says which process makes internet sockets
 	keep      uint64 // capabilities that stay, bit n for number n
 }
 
