@@ -48,10 +48,8 @@ func (t *hostState) noteHost(mounts *mountTable, s spec.Sandbox) {
 
 // noteSources notes what the plan's mounts are of, before they are opened.
 func (t *hostState) noteSources(plan *sandbox.Plan) {
-	for _, entry := range plan.Entries {
-		if entry.Kind == sandbox.ReadOnly || entry.Kind == sandbox.Writable {
-			t.notePath(entry.Source, false)
-		}
+	for _, source := range plan.Sources() {
+		t.notePath(source, false)
 	}
 }
 

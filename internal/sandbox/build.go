@@ -19,11 +19,11 @@ import (
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
 func (p *Plan) Build(s *vfork.CallList, trees []int) {
-	b, first := builder{CallList: s, entries: p.Entries}, s.NextDescriptor()
-	b.setStep("hostname", p.Hostname)
+	b, first := builder{CallList: s, entries: p.entries}, s.NextDescriptor()
+	b.setStep("hostname", p.hostname)
 	// Podman's default filter refuses it where it lets all else pass. The name is
 	// then the container's.
-	b.Do(unix.SYS_SETHOSTNAME, b.AddText(p.Hostname), uintptr(len(p.Hostname))).IgnoreErrors(unix.EPERM)
+	b.Do(unix.SYS_SETHOSTNAME, b.AddText(p.hostname), uintptr(len(p.hostname))).IgnoreErrors(unix.EPERM)
 	b.setStep("clone", "")
 	b.Do(unix.SYS_UNSHARE, unix.CLONE_NEWNS)
 	// The copies of the host's mounts must not hear of what we do, nor we of it.
@@ -34,7 +34,7 @@ func (p *Plan) Build(s *vfork.CallList, trees []int) {
 	}
 	b.Do(unix.SYS_UMASK, 0)
 	b.newRoot()
-	for _, entry := range p.Entries {
+	for _, entry := range p.entries {
 		tree := -1
 		if entry.isBind() {
 			tree, trees = trees[0], trees[1:]
@@ -105,18 +105,18 @@ func (b *builder) newTmpfs(mode string) int {
 }
 
 // putEntry puts an entry at its path; a bind is a tree.
-func (b *builder) putEntry(e Entry, tree int) {
+func (b *builder) putEntry(e rootEntry, tree int) {
 	b.setStep("root", e.Path)
 	switch e.Kind {
-	case Folder:
+	case entryFolder:
 		b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText(e.Path), uintptr(e.Mode))
-	case Link:
+	case entryLink:
 		b.Do(unix.SYS_SYMLINKAT, b.AddText(e.Source), vfork.WorkingDirectory, b.AddText(e.Path))
-	case Tmpfs:
+	case entryTmpfs:
 		b.mountPoint(e, true)
 		b.setStep("mount", e.Path)
 		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, e.tmpfsOptions())
-	case Cover:
+	case entryCover:
 		b.setStep("mount", e.Path)
 		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
 	default:
@@ -127,7 +127,7 @@ func (b *builder) putEntry(e Entry, tree int) {
 }
 
 // mountPoint makes sure that something stands at e's path to mount on.
-func (b *builder) mountPoint(e Entry, folder bool) {
+func (b *builder) mountPoint(e rootEntry, folder bool) {
 	if !e.Asked {
 		b.createPoint(e.Path, folder)
 		return
@@ -165,13 +165,13 @@ func (b *builder) createParents(folder string) {
 // but those we make, so that a path says where it leads.
 func (b *builder) mayCreate(name string) bool {
 	folder := b.followLinks(path.Dir(name))
-	nearest := Entry{Kind: Tmpfs, Path: "/"}
+	nearest := rootEntry{Kind: entryTmpfs, Path: "/"}
 	for _, e := range b.entries {
-		if e.Kind != Folder && isBelow(folder, e.Path) && len(e.Path) > len(nearest.Path) {
+		if e.Kind != entryFolder && isBelow(folder, e.Path) && len(e.Path) > len(nearest.Path) {
 			nearest = e
 		}
 	}
-	if nearest.Kind == Tmpfs {
+	if nearest.Kind == entryTmpfs {
 		return true
 	}
 	b.FailWith(refusePoint(name))
@@ -181,7 +181,7 @@ func (b *builder) mayCreate(name string) bool {
 // followLinks follows the links that we make.
 func (b *builder) followLinks(folder string) string {
 	for range b.entries { // more steps are a loop, which no folder stands in
-		at := slices.IndexFunc(b.entries, func(e Entry) bool { return e.Kind == Link && isBelow(folder, e.Path) })
+		at := slices.IndexFunc(b.entries, func(e rootEntry) bool { return e.Kind == entryLink && isBelow(folder, e.Path) })
 		if at < 0 {
 			break
 		}

@@ -9,7 +9,7 @@ import (
 // builder is a call list that fills a new root.
 type builder struct {
 	*vfork.CallList
-	entries []Entry
+	entries []rootEntry
 }
 
 // setStep says what the calls that follow are about.

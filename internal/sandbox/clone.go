@@ -50,4 +50,4 @@ func CloneFlags(s spec.Sandbox) uintptr {
 
 // Capabilities is what the child has while it is built, bit n for number n: what
 // that takes and what the program keeps.
-func (p *Plan) Capabilities() uint64 { return p.Keep | buildCapabilities }
+func (p *Plan) Capabilities() uint64 { return p.keep | buildCapabilities }

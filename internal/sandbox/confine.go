@@ -26,22 +26,22 @@ func (p *Plan) Confine(s *vfork.CallList) (listener int) {
 	b := &builder{CallList: s}
 	b.setStep("capabilities", "bounding set")
 	for number := range lastCapability() + 1 {
-		if p.Keep&(1<<number) == 0 {
+		if p.keep&(1<<number) == 0 {
 			b.Do(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0)
 		}
 	}
-	b.leaveKeyring(p.Keys)
-	if !p.NewPrivs {
+	b.leaveKeyring(p.keys)
+	if !p.newPrivs {
 		b.setStep("no_new_privileges", "")
 		b.Do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	p.Landlock.addRestriction(b)
-	if p.NewPrivs {
+	p.landlock.addRestriction(b)
+	if p.newPrivs {
 		listener = b.loadFilter(p)
-		b.keepCapabilities(p.Keep)
+		b.keepCapabilities(p.keep)
 		return listener
 	}
-	b.keepCapabilities(p.Keep)
+	b.keepCapabilities(p.keep)
 	return b.loadFilter(p)
 }
 
@@ -96,14 +96,14 @@ func (b *builder) setCapabilities(mask uint64) {
 
 // loadFilter loads the filter.
 func (b *builder) loadFilter(p *Plan) (listener int) {
-	if len(p.Filter) == 0 {
+	if len(p.filter) == 0 {
 		return -1
 	}
 	b.setStep("seccomp", "")
 	// Without it a kernel before 5.16 takes every filtered process for a browser that runs
 	// foreign code, and slows it down for good (Speculative Store Bypass, prctl(2)).
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
-	program := b.AddWords(uintptr(len(p.Filter)/unix.SizeofSockFilter), b.AddBytes(p.Filter)) // struct sock_fprog
+	program := b.AddWords(uintptr(len(p.filter)/unix.SizeofSockFilter), b.AddBytes(p.filter)) // struct sock_fprog
 	load := func(flags uintptr) vfork.Call {
 		return b.Do(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, program.Address)
 	}

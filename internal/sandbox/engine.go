@@ -33,9 +33,9 @@ type Engine struct {
 // EnginePlan is an [Engine] resolved against the running host.
 type EnginePlan struct {
 	engine   Engine
-	sources  []Entry
+	sources  []rootEntry
 	filter   []byte
-	landlock Landlock
+	landlock landlockRules
 }
 
 // NewPlan looks at the host.
@@ -43,7 +43,7 @@ func (e Engine) NewPlan() *EnginePlan {
 	abi := landlockABI()
 	p := &EnginePlan{engine: e}
 	for _, source := range e.Sources {
-		p.sources = append(p.sources, Entry{Kind: Writable, Source: source, real: source, folder: isFolder(source)})
+		p.sources = append(p.sources, rootEntry{Kind: entryWritable, Source: source, real: source, folder: isFolder(source)})
 	}
 	p.filter = seccomp.NewEngineProfile(e.Seal, e.Internet, abi >= abiTCP).Filter()
 	p.landlock = chooseLandlock(spec.Sandbox{Seal: e.Seal, Names: e.Names, Syscalls: "any"}, abi, nil)
@@ -115,5 +115,5 @@ func (p *EnginePlan) Confine(s *vfork.CallList) (listener int) {
 		b.Do(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
 	p.landlock.addRestriction(b)
-	return b.loadFilter(&Plan{Filter: p.filter, Listener: true})
+	return b.loadFilter(&Plan{filter: p.filter, Listener: true})
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // listEntries lists what stands in the root.
-func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]Entry, error) {
+func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]rootEntry, error) {
 	entries, err := baseEntries(s)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]En
 
 // baseEntries lists the top level of the root: the host's system folders, or the
 // entries of the root folder.
-func baseEntries(s spec.Sandbox) ([]Entry, error) {
+func baseEntries(s spec.Sandbox) ([]rootEntry, error) {
 	if s.Root == "" {
 		return hostBase(), nil
 	}
@@ -60,7 +60,7 @@ func baseEntries(s spec.Sandbox) ([]Entry, error) {
 }
 
 // hostBase is the host's. Every start wants it, and it changes when / does.
-func hostBase() []Entry {
+func hostBase() []rootEntry {
 	var top unix.Stat_t
 	_ = unix.Stat("/", &top)
 	known.Lock()
@@ -84,10 +84,10 @@ func hostBase() []Entry {
 var known struct {
 	sync.Mutex
 	top  unix.Stat_t
-	base []Entry
+	base []rootEntry
 }
 
-func topEntries(folder *fd.Folder, names []string) (entries []Entry) {
+func topEntries(folder *fd.Folder, names []string) (entries []rootEntry) {
 	for _, name := range names {
 		if entry, ok := topEntry(folder, name); ok {
 			entries = append(entries, entry)
@@ -96,19 +96,19 @@ func topEntries(folder *fd.Folder, names []string) (entries []Entry) {
 	return entries
 }
 
-func topEntry(folder *fd.Folder, name string) (Entry, bool) {
+func topEntry(folder *fd.Folder, name string) (rootEntry, bool) {
 	stat, err := folder.Stat(name)
 	if err != nil || slices.Contains(fresh, name) || name == "lost+found" {
-		return Entry{}, false
+		return rootEntry{}, false
 	}
 	switch stat.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
 		target, err := folder.ReadLink(name)
-		return Entry{Kind: Link, Path: "/" + name, Source: target}, err == nil
+		return rootEntry{Kind: entryLink, Path: "/" + name, Source: target}, err == nil
 	case unix.S_IFDIR, unix.S_IFREG:
-		return Entry{Kind: ReadOnly, Path: "/" + name, Source: filepath.Join(folder.Path(), name), folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR}, true
+		return rootEntry{Kind: entryReadOnly, Path: "/" + name, Source: filepath.Join(folder.Path(), name), folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR}, true
 	}
-	return Entry{}, false // sockets, devices and pipes have no place at the top
+	return rootEntry{}, false // sockets, devices and pipes have no place at the top
 }
 
 // The fresh file systems are the host's memory, which they take from all others. A service
@@ -120,23 +120,23 @@ const (
 
 // freshEntries are the same in every root. /proc is not among them: it has to be
 // mounted while the old one can still be seen.
-func freshEntries() []Entry {
-	entries := []Entry{{Kind: Folder, Path: "/dev", Mode: 0o755}}
+func freshEntries() []rootEntry {
+	entries := []rootEntry{{Kind: entryFolder, Path: "/dev", Mode: 0o755}}
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		path := "/dev/" + name
-		entries = append(entries, Entry{Kind: Device, Path: path, Source: path, Optional: name == "tty"})
+		entries = append(entries, rootEntry{Kind: entryDevice, Path: path, Source: path, Optional: name == "tty"})
 	}
 	return append(entries,
-		Entry{Kind: Link, Path: "/dev/fd", Source: "/proc/self/fd"},
-		Entry{Kind: Link, Path: "/dev/stdin", Source: "/proc/self/fd/0"},
-		Entry{Kind: Link, Path: "/dev/stdout", Source: "/proc/self/fd/1"},
-		Entry{Kind: Link, Path: "/dev/stderr", Source: "/proc/self/fd/2"},
-		Entry{Kind: Tmpfs, Path: "/dev/shm", Mode: 0o1777, Size: small},
-		Entry{Kind: Tmpfs, Path: "/tmp", Mode: 0o1777, Size: roomy},
-		Entry{Kind: Tmpfs, Path: "/run", Mode: 0o755, Size: small},
-		Entry{Kind: Tmpfs, Path: "/var", Mode: 0o755, Size: roomy},
-		Entry{Kind: Folder, Path: "/var/tmp", Mode: 0o1777},
-		Entry{Kind: Link, Path: "/var/run", Source: "/run"},
+		rootEntry{Kind: entryLink, Path: "/dev/fd", Source: "/proc/self/fd"},
+		rootEntry{Kind: entryLink, Path: "/dev/stdin", Source: "/proc/self/fd/0"},
+		rootEntry{Kind: entryLink, Path: "/dev/stdout", Source: "/proc/self/fd/1"},
+		rootEntry{Kind: entryLink, Path: "/dev/stderr", Source: "/proc/self/fd/2"},
+		rootEntry{Kind: entryTmpfs, Path: "/dev/shm", Mode: 0o1777, Size: small},
+		rootEntry{Kind: entryTmpfs, Path: "/tmp", Mode: 0o1777, Size: roomy},
+		rootEntry{Kind: entryTmpfs, Path: "/run", Mode: 0o755, Size: small},
+		rootEntry{Kind: entryTmpfs, Path: "/var", Mode: 0o755, Size: roomy},
+		rootEntry{Kind: entryFolder, Path: "/var/tmp", Mode: 0o1777},
+		rootEntry{Kind: entryLink, Path: "/var/run", Source: "/run"},
 	)
 }
 
@@ -146,8 +146,8 @@ var hidden = []string{"/usr/lib/modules", "/lib/modules"}
 
 // coverFolders covers those of folders that exist. One that is reached through a symbolic
 // link, as /lib is on most hosts, is the same as another.
-func coverFolders(folders []string) []Entry {
-	var entries []Entry
+func coverFolders(folders []string) []rootEntry {
+	var entries []rootEntry
 	for _, folder := range folders {
 		found, err := fd.OpenLinkless(folder, unix.O_PATH|unix.O_DIRECTORY)
 		switch err {
@@ -156,22 +156,22 @@ func coverFolders(folders []string) []Entry {
 		case nil:
 			_ = unix.Close(found)
 		}
-		entries = append(entries, Entry{Kind: Cover, Path: folder})
+		entries = append(entries, rootEntry{Kind: entryCover, Path: folder})
 	}
 	return entries
 }
 
 // askedEntries lists what the configuration mounts, parents before what lies in them.
-func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
-	var asked []Entry
+func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]rootEntry, error) {
+	var asked []rootEntry
 	for _, path := range s.Tmpfs {
-		asked = append(asked, Entry{Kind: Tmpfs, Path: path, Mode: 0o755, Asked: true})
+		asked = append(asked, rootEntry{Kind: entryTmpfs, Path: path, Mode: 0o755, Asked: true})
 	}
 	for _, m := range s.ReadOnly {
-		asked = append(asked, Entry{Kind: ReadOnly, Path: m.Inside, Source: m.Host, Asked: true})
+		asked = append(asked, rootEntry{Kind: entryReadOnly, Path: m.Inside, Source: m.Host, Asked: true})
 	}
 	for _, m := range slices.Concat(s.Writable, directories) {
-		asked = append(asked, Entry{Kind: Writable, Path: m.Inside, Source: m.Host, Asked: true})
+		asked = append(asked, rootEntry{Kind: entryWritable, Path: m.Inside, Source: m.Host, Asked: true})
 	}
 	seen := map[string]bool{}
 	for i, entry := range asked {
@@ -185,7 +185,7 @@ func askedEntries(s spec.Sandbox, directories []spec.Mount) ([]Entry, error) {
 		}
 		seen[path], asked[i].Path = true, path
 	}
-	slices.SortStableFunc(asked, func(a, b Entry) int {
+	slices.SortStableFunc(asked, func(a, b rootEntry) int {
 		return slices.Compare(strings.Split(a.Path, "/"), strings.Split(b.Path, "/"))
 	})
 	return asked, nil
@@ -208,7 +208,7 @@ func whyForbidden(path string) string {
 
 // addProgram says how the program is made visible, if it is not. A root folder
 // brings its own.
-func addProgram(s spec.Sandbox, path string, base, asked []Entry) ([]Entry, error) {
+func addProgram(s spec.Sandbox, path string, base, asked []rootEntry) ([]rootEntry, error) {
 	if !strings.Contains(path, "/") {
 		return nil, nil
 	}
@@ -216,15 +216,17 @@ func addProgram(s spec.Sandbox, path string, base, asked []Entry) ([]Entry, erro
 	if !filepath.IsAbs(path) {
 		return nil, &StepError{Step: "exec", Path: path, Cure: "give an absolute path, or a name without a slash to look up in PATH"}
 	}
-	covered := func(e Entry) bool { return isBelow(path, e.Path) }
-	shown := func(e Entry) bool { return covered(e) && (e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Link) }
+	covered := func(e rootEntry) bool { return isBelow(path, e.Path) }
+	shown := func(e rootEntry) bool {
+		return covered(e) && (e.Kind == entryReadOnly || e.Kind == entryWritable || e.Kind == entryLink)
+	}
 	if s.Root != "" || slices.ContainsFunc(asked, covered) || slices.ContainsFunc(base, shown) {
 		return nil, nil
 	}
 	if why := whyForbidden(path); why != "" {
 		return nil, &StepError{Step: "exec", Path: path, Cure: why}
 	}
-	return []Entry{{Kind: ReadOnly, Path: path, Source: path, Asked: true}}, nil
+	return []rootEntry{{Kind: entryReadOnly, Path: path, Source: path, Asked: true}}, nil
 }
 
 // fresh are the top-level names that are never taken from the host or a root

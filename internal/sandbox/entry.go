@@ -10,23 +10,23 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// Kind is what an [Entry] puts at its path.
-type Kind uint8
+// entryKind is what a rootEntry puts at its path.
+type entryKind uint8
 
 // The kinds. Only binds have a source on the host that is opened.
 const (
-	Folder   Kind = iota // a directory in the top tmpfs or a tmpfs already there
-	Link                 // a symbolic link to Source
-	Tmpfs                // a fresh tmpfs
-	ReadOnly             // Source and everything mounted below it, read-only
-	Writable             // the same, writable
-	Device               // one device node
-	Cover                // an empty folder, read-only, over one of the host's
+	entryFolder   entryKind = iota // a directory in the top tmpfs or a tmpfs already there
+	entryLink                      // a symbolic link to Source
+	entryTmpfs                     // a fresh tmpfs
+	entryReadOnly                  // Source and everything mounted below it, read-only
+	entryWritable                  // the same, writable
+	entryDevice                    // one device node
+	entryCover                     // an empty folder, read-only, over one of the host's
 )
 
-// Entry is one thing in the root.
-type Entry struct {
-	Kind     Kind
+// rootEntry is one thing in the root.
+type rootEntry struct {
+	Kind     entryKind
 	Path     string // absolute, inside
 	Source   string // binds: absolute, on the host; Link: its target
 	real     string // binds: Source without a link, and opened so; "": it is opened as it is
@@ -37,12 +37,14 @@ type Entry struct {
 	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
 }
 
-func (e Entry) isBind() bool { return e.Kind == ReadOnly || e.Kind == Writable || e.Kind == Device }
+func (e rootEntry) isBind() bool {
+	return e.Kind == entryReadOnly || e.Kind == entryWritable || e.Kind == entryDevice
+}
 
 // lookAtSource looks at what a bind is of. That it is not there is an error of the opening,
 // which says more. What the configuration names may lie where a service writes, so it is walked to;
 // the host's system folders do not.
-func (e *Entry) lookAtSource() error {
+func (e *rootEntry) lookAtSource() error {
 	if !e.isBind() || !e.Asked {
 		return nil
 	}
@@ -68,7 +70,7 @@ func (e *Entry) lookAtSource() error {
 }
 
 // tmpfsOptions are a fresh tmpfs's.
-func (e Entry) tmpfsOptions() string {
+func (e rootEntry) tmpfsOptions() string {
 	options := "mode=0755"
 	if e.Mode == 0o1777 {
 		options = "mode=1777"

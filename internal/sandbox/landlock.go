@@ -29,17 +29,17 @@ var landlockABI = sync.OnceValue(func() int {
 	return int(abi)
 })
 
-// Landlock is what is refused by default, and the files where it is allowed after
+// landlockRules is what is refused by default, and the files where it is allowed after
 // all.
-type Landlock struct {
+type landlockRules struct {
 	Files  uint64 // LANDLOCK_ACCESS_FS_*
 	Net    uint64 // LANDLOCK_ACCESS_NET_*; there is no exception
 	Scoped uint64 // LANDLOCK_SCOPE_*
-	Grants []Grant
+	Grants []fileGrant
 }
 
-// Grant allows access to a file, or to a folder and what is below.
-type Grant struct {
+// fileGrant allows access to a file, or to a folder and what is below.
+type fileGrant struct {
 	Path   string // inside; "": the open file FD
 	FD     int
 	Access uint64 // LANDLOCK_ACCESS_FS_*
@@ -63,8 +63,8 @@ const (
 // fileRights are those that it matters to refuse, of all that an ABI knows. The first one
 // is for those services alone that may get hold of other files, against which nothing else helps, and only
 // if nothing but fresh folders is writable: data is renamed from folder to folder.
-func fileRights(s spec.Sandbox, abi int, entries []Entry) uint64 {
-	writable := slices.ContainsFunc(entries, func(e Entry) bool { return e.Kind == Writable })
+func fileRights(s spec.Sandbox, abi int, entries []rootEntry) uint64 {
+	writable := slices.ContainsFunc(entries, func(e rootEntry) bool { return e.Kind == entryWritable })
 	if s.Syscalls == "any" || abi == 0 || abi < abiFiles && (writable || !s.Unmounted) {
 		return 0
 	}
@@ -98,8 +98,8 @@ func fileRights(s spec.Sandbox, abi int, entries []Entry) uint64 {
 // decided before the kernel reads the address again. Scopes, sealed: abstract names
 // and signals end where the sandbox does. The scope of names knows no namespaces, and would
 // refuse the answer to a relay's.
-func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
-	var l Landlock
+func chooseLandlock(s spec.Sandbox, abi int, entries []rootEntry) landlockRules {
+	var l landlockRules
 	if (s.Seal || s.Connect == "unix") && abi >= abiTCP {
 		l.Net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
@@ -117,11 +117,11 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 	l.addGrant("/dev", writeRights|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
 	for _, entry := range entries {
 		switch {
-		case entry.Kind == Tmpfs, entry.Kind == Writable && entry.folder:
+		case entry.Kind == entryTmpfs, entry.Kind == entryWritable && entry.folder:
 			l.addGrant(entry.Path, readRights|makeRights|writeRights)
-		case entry.Kind == Writable:
+		case entry.Kind == entryWritable:
 			l.addGrant(entry.Path, writeRights)
-		case entry.Kind == ReadOnly && entry.folder && s.Unmounted:
+		case entry.Kind == entryReadOnly && entry.folder && s.Unmounted:
 			// What is granted at / too, and truncation, which the mount refuses, so that
 			// the way up to a rule with all the readerRights is short.
 			l.addGrant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
@@ -130,7 +130,7 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 	// Programs that log to /dev/stdout open it anew, and it may be a file or a
 	// terminal that is nowhere inside. Pipes and sockets need no grant, and take none.
 	for fd := 1; fd <= 2 && s.Unmounted; fd++ {
-		l.Grants = append(l.Grants, Grant{FD: fd, Access: unix.LANDLOCK_ACCESS_FS_WRITE_FILE})
+		l.Grants = append(l.Grants, fileGrant{FD: fd, Access: unix.LANDLOCK_ACCESS_FS_WRITE_FILE})
 	}
 	if s.Init { // the reaper, which is the activator's binary and nowhere inside
 		l.addGrant("/proc/self/exe", unix.LANDLOCK_ACCESS_FS_EXECUTE|unix.LANDLOCK_ACCESS_FS_READ_FILE)
@@ -138,13 +138,13 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []Entry) Landlock {
 	return l
 }
 
-func (l *Landlock) addGrant(name string, access uint64) {
-	l.Grants = append(l.Grants, Grant{Path: path.Clean(name), Access: access & l.Files})
+func (l *landlockRules) addGrant(name string, access uint64) {
+	l.Grants = append(l.Grants, fileGrant{Path: path.Clean(name), Access: access & l.Files})
 }
 
 // addRestriction adds to s what puts the child, and what comes of it, behind l. It needs
 // no_new_privs or CAP_SYS_ADMIN.
-func (l *Landlock) addRestriction(b *builder) {
+func (l *landlockRules) addRestriction(b *builder) {
 	if l.Files|l.Net|l.Scoped == 0 {
 		return
 	}
@@ -160,7 +160,7 @@ func (l *Landlock) addRestriction(b *builder) {
 	b.CloseFrom(ruleset)
 }
 
-func (g *Grant) addRule(b *builder, ruleset int) {
+func (g *fileGrant) addRule(b *builder, ruleset int) {
 	b.setStep("landlock", g.Path)
 	fd := g.FD
 	if g.Path != "" {

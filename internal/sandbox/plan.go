@@ -8,15 +8,15 @@ import (
 // Plan is a [spec.Sandbox] resolved against the running host: everything that is done, in
 // order.
 type Plan struct {
-	Hostname string  // in the new uts namespace
-	Entries  []Entry // what stands in the root, parents first
-	Keep     uint64  // capabilities that stay, bit n for number n
-	NewPrivs bool    // leave no_new_privs alone
+	hostname string      // in the new uts namespace
+	entries  []rootEntry // what stands in the root, parents first
+	keep     uint64      // capabilities that stay, bit n for number n
+	newPrivs bool        // leave no_new_privs alone
 
-	Filter   []byte // of system calls, a struct sock_filter after the other; nil: none
+	filter   []byte // of system calls, a struct sock_filter after the other; nil: none
 	Listener bool   // the filter asks a supervisor
-	Keys     bool   // keyctl(2) is not refused
-	Landlock Landlock
+	keys     bool   // keyctl(2) is not refused
+	landlock landlockRules
 }
 
 // NewPlan looks at the host and says what the sandbox of a service called name
@@ -30,12 +30,12 @@ func NewPlan(s spec.Sandbox, name, program string, directories []spec.Mount) (*P
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Hostname: hostName(s, name), Keep: keep, NewPrivs: s.NewPrivs}
-	if plan.Entries, err = listEntries(s, program, directories); err != nil {
+	plan := &Plan{hostname: hostName(s, name), keep: keep, newPrivs: s.NewPrivs}
+	if plan.entries, err = listEntries(s, program, directories); err != nil {
 		return nil, err
 	}
-	for i := range plan.Entries {
-		if err := plan.Entries[i].lookAtSource(); err != nil {
+	for i := range plan.entries {
+		if err := plan.entries[i].lookAtSource(); err != nil {
 			return nil, err
 		}
 	}
@@ -73,9 +73,9 @@ func checkWords(s spec.Sandbox) error {
 
 // addRestrictions computes here what the child only loads.
 func addRestrictions(s spec.Sandbox, plan *Plan, landlock int) {
-	plan.Filter = seccomp.NewProfile(s, plan.Keep, landlock >= abiTCP).Filter()
-	plan.Listener, plan.Keys = s.Supervised(), s.Syscalls == "any"
-	plan.Landlock = chooseLandlock(s, landlock, plan.Entries)
+	plan.filter = seccomp.NewProfile(s, plan.keep, landlock >= abiTCP).Filter()
+	plan.Listener, plan.keys = s.Supervised(), s.Syscalls == "any"
+	plan.landlock = chooseLandlock(s, landlock, plan.entries)
 }
 
 func hostName(s spec.Sandbox, name string) string {
@@ -83,4 +83,14 @@ func hostName(s spec.Sandbox, name string) string {
 		name = s.Hostname
 	}
 	return name[:min(len(name), 64)] // __NEW_UTS_LEN
+}
+
+// Sources are the files and folders of the host that the plan mounts, without devices.
+func (p *Plan) Sources() (paths []string) {
+	for _, entry := range p.entries {
+		if entry.Kind == entryReadOnly || entry.Kind == entryWritable {
+			paths = append(paths, entry.Source)
+		}
+	}
+	return paths
 }

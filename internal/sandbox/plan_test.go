@@ -12,7 +12,7 @@ import (
 	"activator/internal/spec"
 )
 
-func paths(entries []Entry) []string {
+func paths(entries []rootEntry) []string {
 	var list []string
 	for _, entry := range entries {
 		list = append(list, entry.Path)
@@ -20,12 +20,12 @@ func paths(entries []Entry) []string {
 	return list
 }
 
-func find(plan *Plan, path string) (Entry, bool) {
-	at := slices.IndexFunc(plan.Entries, func(e Entry) bool { return e.Path == path })
+func find(plan *Plan, path string) (rootEntry, bool) {
+	at := slices.IndexFunc(plan.entries, func(e rootEntry) bool { return e.Path == path })
 	if at < 0 {
-		return Entry{}, false
+		return rootEntry{}, false
 	}
-	return plan.Entries[at], true
+	return plan.entries[at], true
 }
 
 func TestResolveDefault(t *testing.T) {
@@ -33,10 +33,10 @@ func TestResolveDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Keep != 0 || plan.NewPrivs {
+	if plan.keep != 0 || plan.newPrivs {
 		t.Errorf("%+v", plan)
 	}
-	for path, kind := range map[string]Kind{"/usr": ReadOnly, "/etc": ReadOnly, "/dev": Folder, "/dev/null": Device, "/tmp": Tmpfs, "/run": Tmpfs, "/var": Tmpfs, "/home/me/program": ReadOnly} {
+	for path, kind := range map[string]entryKind{"/usr": entryReadOnly, "/etc": entryReadOnly, "/dev": entryFolder, "/dev/null": entryDevice, "/tmp": entryTmpfs, "/run": entryTmpfs, "/var": entryTmpfs, "/home/me/program": entryReadOnly} {
 		if entry, ok := find(plan, path); !ok || entry.Kind != kind {
 			t.Errorf("%s: %v, %+v", path, ok, entry)
 		}
@@ -103,7 +103,7 @@ func TestParentsAreMountedFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := paths(plan.Entries[len(plan.Entries)-6:])
+	got := paths(plan.entries[len(plan.entries)-6:])
 	want := []string{"/data", "/data/x", "/data/x/y", "/data/x/y/z", "/data-2", "/var/lib/x"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
@@ -139,10 +139,10 @@ func TestRootFolderEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Entry{{Kind: Link, Path: "/bin", Source: "usr/bin"}, {Kind: ReadOnly, Path: "/srv", Source: dir + "/srv", real: dir + "/srv", folder: true},
-		{Kind: ReadOnly, Path: "/usr", Source: dir + "/usr", real: dir + "/usr", folder: true}}
-	if !slices.Equal(plan.Entries[:3], want) || plan.Entries[3].Path != "/dev" {
-		t.Errorf("%+v", plan.Entries[:4])
+	want := []rootEntry{{Kind: entryLink, Path: "/bin", Source: "usr/bin"}, {Kind: entryReadOnly, Path: "/srv", Source: dir + "/srv", real: dir + "/srv", folder: true},
+		{Kind: entryReadOnly, Path: "/usr", Source: dir + "/usr", real: dir + "/usr", folder: true}}
+	if !slices.Equal(plan.entries[:3], want) || plan.entries[3].Path != "/dev" {
+		t.Errorf("%+v", plan.entries[:4])
 	}
 }
 
@@ -161,7 +161,7 @@ func TestServiceID(t *testing.T) {
 }
 
 func TestCapabilitiesWhileBuilt(t *testing.T) {
-	plan := Plan{Keep: 1<<10 | 1<<39}
+	plan := Plan{keep: 1<<10 | 1<<39}
 	if got, want := plan.Capabilities(), uint64(1<<8|1<<10|1<<12|1<<21|1<<39); got != want {
 		t.Errorf("%#x, not %#x", got, want)
 	}
@@ -178,11 +178,11 @@ func FuzzResolve(f *testing.F) {
 			return
 		}
 		var asked []string
-		for i, entry := range plan.Entries {
+		for i, entry := range plan.entries {
 			if filepath.Clean(entry.Path) != entry.Path || !filepath.IsAbs(entry.Path) || entry.Asked && whyForbidden(entry.Path) != "" {
 				t.Errorf("%q", entry.Path)
 			}
-			last := i == len(plan.Entries)-1 // may be the program, a file: the kernel refuses it on a folder
+			last := i == len(plan.entries)-1 // may be the program, a file: the kernel refuses it on a folder
 			if !last && slices.ContainsFunc(asked, func(path string) bool { return isBelow(path, entry.Path) }) {
 				t.Errorf("%q hides what was mounted before", entry.Path)
 			}

@@ -21,7 +21,7 @@ func TestWordsOfTheSpec(t *testing.T) {
 // is not mounted.
 func TestLandlockByABI(t *testing.T) {
 	const reading = 0x400c
-	entries := []Entry{{Kind: Tmpfs, Path: "/tmp"}, {Kind: ReadOnly, Path: "/usr"}, {Kind: Writable, Path: "/data", Source: "/usr"}, {Kind: Writable, Path: "/file", Source: "/bin/sh"}}
+	entries := []rootEntry{{Kind: entryTmpfs, Path: "/tmp"}, {Kind: entryReadOnly, Path: "/usr"}, {Kind: entryWritable, Path: "/data", Source: "/usr"}, {Kind: entryWritable, Path: "/file", Source: "/bin/sh"}}
 	for abi, want := range map[int][3]uint64{0: {}, 1: {}, 2: {0x3fff, 0, 0}, 3: {0x7fff, 0, 0}, 4: {0x7fff, 3, 0}, 5: {0xffff, 3, 0}, 6: {0xffff, 3, 3}, 9: {0xffff, 3, 3}} {
 		for _, s := range []spec.Sandbox{{Seal: true, Unmounted: true}, {Seal: true}} {
 			want := want
@@ -86,7 +86,7 @@ func TestFilterLeavesTCPToLandlock(t *testing.T) {
 	filter := func(landlock int) []byte {
 		var p Plan
 		addRestrictions(spec.Sandbox{Seal: true}, &p, landlock)
-		return p.Filter
+		return p.filter
 	}
 	if bytes.Equal(filter(3), filter(4)) || !bytes.Equal(filter(0), filter(3)) || !bytes.Equal(filter(4), filter(7)) {
 		t.Error("the ABIs differ elsewhere")

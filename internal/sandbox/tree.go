@@ -20,7 +20,7 @@ import (
 // in the host's mount namespace, which is EPERM; then the child does it, in its own.
 func (p *Plan) OpenTrees() ([]int, error) {
 	var trees []int
-	for _, entry := range p.Entries {
+	for _, entry := range p.entries {
 		if !entry.isBind() {
 			continue
 		}
@@ -48,12 +48,12 @@ func CloseTrees(trees []int) {
 
 // copyTree says how a mount is cloned. Private, because a clone of a shared mount is its
 // peer: what were mounted inside would appear on the host.
-func (e Entry) copyTree() (recursive uint, attr unix.MountAttr) {
+func (e rootEntry) copyTree() (recursive uint, attr unix.MountAttr) {
 	attr = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
 	switch e.Kind {
-	case ReadOnly:
+	case entryReadOnly:
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
-	case Device:
+	case entryDevice:
 		attr.Attr_set = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 		return 0, attr
 	}
@@ -61,7 +61,7 @@ func (e Entry) copyTree() (recursive uint, attr unix.MountAttr) {
 }
 
 // openTree clones one mount.
-func (e Entry) openTree() (int, error) {
+func (e rootEntry) openTree() (int, error) {
 	recursive, attr := e.copyTree()
 	at, path, flags := unix.AT_FDCWD, e.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|recursive
 	if e.real != "" {
@@ -86,7 +86,7 @@ func (e Entry) openTree() (int, error) {
 // openTrees is OpenTrees, done by the child. What is optional is looked for here.
 func (b *builder) openTrees(p *Plan) []int {
 	var trees []int
-	for _, entry := range p.Entries {
+	for _, entry := range p.entries {
 		if !entry.isBind() {
 			continue
 		}
@@ -107,7 +107,7 @@ func (b *builder) openTrees(p *Plan) []int {
 // openTree is Entry.openTree, done by the child. The descriptor that the parent walked
 // to is of no use to it: open_tree(2) clones a mount of its own namespace only (EINVAL). But
 // a path without links is.
-func (b *builder) openTree(e Entry, flags uint) int {
+func (b *builder) openTree(e rootEntry, flags uint) int {
 	if e.real == "" {
 		return b.Open(unix.SYS_OPEN_TREE, vfork.WorkingDirectory, b.AddText(e.Source), uintptr(flags))
 	}

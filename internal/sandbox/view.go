@@ -42,7 +42,7 @@ type View struct {
 
 // placed is an entry where it really stands.
 type placed struct {
-	Entry
+	rootEntry
 	at      string // inside, without links
 	host    string // binds: Source, without links; "": not there yet
 	unknown bool   // what is in it cannot be told
@@ -66,7 +66,7 @@ func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Vi
 	if err == nil {
 		_, err = capabilityMask(s.Capabilities)
 	}
-	var entries []Entry
+	var entries []rootEntry
 	if err == nil {
 		entries, err = listEntries(s, program, directories)
 	}
@@ -90,7 +90,7 @@ func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Vi
 }
 
 // addMount puts e where its path leads, and returns what is wrong with that.
-func (v *View) addMount(e Entry) *StepError {
+func (v *View) addMount(e rootEntry) *StepError {
 	p := placed{at: e.Path}
 	var bad *StepError
 	if e.isBind() {
@@ -98,15 +98,15 @@ func (v *View) addMount(e Entry) *StepError {
 			return nil
 		}
 	}
-	p.Entry = e
+	p.rootEntry = e
 	if e.Asked {
 		spot, err := v.Find(e.Path)
 		switch {
 		case err == nil:
 			p.at = spot.Path
-			folder := e.folder || e.Kind == Tmpfs || slices.Contains(v.own, e.Source)
+			folder := e.folder || e.Kind == entryTmpfs || slices.Contains(v.own, e.Source)
 			if bad == nil && spot.Folder() != folder {
-				bad = NewError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == Tmpfs])
+				bad = NewError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == entryTmpfs])
 			}
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 			if refused := v.makePoint(e.Path); bad == nil {
@@ -122,7 +122,7 @@ func (v *View) addMount(e Entry) *StepError {
 }
 
 // findSource finds what a bind is of.
-func (v *View) findSource(e *Entry) (host string, bad *StepError) {
+func (v *View) findSource(e *rootEntry) (host string, bad *StepError) {
 	if err := e.lookAtSource(); err != nil {
 		return "", NewError("open", e.Source, err)
 	}
@@ -185,7 +185,7 @@ func (v *View) makePoint(name string) *StepError {
 		}
 		for i := len(missing) - 1; i >= 0; i-- {
 			at := path.Join(spot.Path, strings.TrimPrefix(missing[i], above))
-			v.mounts = append(v.mounts, placed{Entry: Entry{Kind: Folder}, at: at})
+			v.mounts = append(v.mounts, placed{rootEntry: rootEntry{Kind: entryFolder}, at: at})
 		}
 		return nil
 	}
@@ -250,11 +250,11 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 			return "", Spot{}, errUnknown
 		case p.isBind() && p.host != "":
 			return v.lookAtHost(at, p)
-		case p.at == at && p.Kind == Link:
+		case p.at == at && p.Kind == entryLink:
 			return p.Source, Spot{}, nil
 		case p.at == at:
-			return "", Spot{Path: at, Locked: p.Kind == Cover}, nil
-		case p.isBind(), p.Kind == Tmpfs, p.Kind == Cover:
+			return "", Spot{Path: at, Locked: p.Kind == entryCover}, nil
+		case p.isBind(), p.Kind == entryTmpfs, p.Kind == entryCover:
 			return "", Spot{}, unix.ENOENT
 		}
 	}
@@ -263,7 +263,7 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 
 // lookAtHost looks at what a bind brings in.
 func (v *View) lookAtHost(at string, p *placed) (target string, spot Spot, err error) {
-	spot = Spot{Path: at, Host: path.Join(p.host, strings.TrimPrefix(at, p.at)), Locked: p.Kind == ReadOnly}
+	spot = Spot{Path: at, Host: path.Join(p.host, strings.TrimPrefix(at, p.at)), Locked: p.Kind == entryReadOnly}
 	switch err := unix.Lstat(spot.Host, &spot.Stat); {
 	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR:
 		return "", spot, err
