@@ -72,8 +72,8 @@ type runError struct {
 func (e *runError) Error() string { return e.err.Error() }
 func (e *runError) Unwrap() error { return e.err }
 
-// failure gives an error its exit code.
-func failure(err error) error {
+// failWith gives an error its exit code.
+func failWith(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -106,11 +106,11 @@ one more, a second later or after that, ends at once.`,
 			if len(paths) == 0 {
 				return errors.New("no configuration: give a file or a folder, --config configs/echo.toml")
 			}
-			options, err := options(paths, format, level)
+			options, err := buildOptions(paths, format, level)
 			if err != nil {
 				return err
 			}
-			return failure(serve(options))
+			return failWith(serveConfig(options))
 		},
 	}
 	root.PersistentFlags().StringArrayVarP(&paths, "config", "c", nil, "configuration: a file, or a folder with its *.toml; may be repeated")
@@ -132,7 +132,7 @@ func onlyCommands(cmd *cobra.Command, args []string) error {
 	return cobra.NoArgs(cmd, args)
 }
 
-func options(paths []string, format, level string) (daemon.Options, error) {
+func buildOptions(paths []string, format, level string) (daemon.Options, error) {
 	o := daemon.Options{Paths: paths, Format: format}
 	if format != "text" && format != "json" {
 		return o, fmt.Errorf("--log-format %q: text or json", format)
@@ -145,8 +145,8 @@ func options(paths []string, format, level string) (daemon.Options, error) {
 	return o, nil
 }
 
-// serve runs the daemon until a signal ends it.
-func serve(o daemon.Options) error {
+// serveConfig runs the daemon until a signal ends it.
+func serveConfig(o daemon.Options) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	// A handler instead of ignoring: what is ignored stays so in every child.
@@ -200,7 +200,7 @@ that may be an activator that runs with this very configuration.`,
 			if len(o.Paths) == 0 {
 				return errors.New("no configuration: give a file or a folder, check --config configs/echo.toml")
 			}
-			return failure(daemon.Check(context.Background(), o, cmd.OutOrStdout()))
+			return failWith(daemon.Check(context.Background(), o, cmd.OutOrStdout()))
 		},
 	}
 	check.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "print the effective configuration, as TOML that can be fed back")
@@ -228,13 +228,13 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), version())
+			fmt.Fprintln(cmd.OutOrStdout(), printVersion())
 		},
 	}
 }
 
-// version is what the build recorded: the module's version, or the revision.
-func version() string {
+// printVersion is what the build recorded: the module's version, or the revision.
+func printVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "activator (unknown)"

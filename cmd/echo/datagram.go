@@ -12,10 +12,6 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// maxDatagram is the longest datagram or record that is answered, in bytes.
-// Longer ones, which only unix sockets have, are never answered cut.
-const maxDatagram = 64 << 10
-
 // answerDatagrams answers one at a time: what is taken off the queue is answered
 // before the next is taken.
 func (s *server) answerDatagrams(name string, socket *os.File, udp bool) error {
@@ -43,16 +39,16 @@ func (s *server) answerDatagrams(name string, socket *os.File, udp bool) error {
 			s.debugf("%s: recvmsg: %v", name, err)
 		case err != nil:
 			return os.NewSyscallError("recvmsg", err)
-		case describe(from) == "(unnamed)":
+		case describeSocket(from) == "(unnamed)":
 			s.debugf("%s: %d bytes from a sender without an address: dropped", name, n)
 		case flags&unix.MSG_TRUNC != 0:
-			log.Printf("%s: more than %d bytes from %s: dropped", name, maxDatagram, describe(from))
+			log.Printf("%s: more than %d bytes from %s: dropped", name, maxDatagram, describeSocket(from))
 		default:
 			err = send(socket, func(fd int) error {
 				return unix.Sendmsg(fd, buffer[:n], replyFrom(oob[:oobn]), from, unix.MSG_NOSIGNAL)
 			})
-			s.debugf("%s: %d bytes to %s, error %v", name, n, describe(from), err)
-			s.answered()
+			s.debugf("%s: %d bytes to %s, error %v", name, n, describeSocket(from), err)
+			s.noteAnswered()
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ func TestUDP(t *testing.T) {
 	v4, at4 := socketFile(t, unix.AF_INET, unix.SOCK_DGRAM, loopback4)
 	v6, at6 := socketFile(t, unix.AF_INET6, unix.SOCK_DGRAM, loopback6)
 	p := start(t, []*os.File{v4, v6})
-	for address, longest := range map[string]int{describe(at4): 65507, describe(at6): 65527} {
+	for address, longest := range map[string]int{describeSocket(at4): 65507, describeSocket(at6): 65527} {
 		c := dial(t, "udp", address)
 		for _, size := range []int{0, 1, 0, 1024, 1025, 9000, longest, 0} {
 			exchange(t, c, randomBytes(size))
@@ -94,13 +94,13 @@ func TestUDPSurvivesRefusals(t *testing.T) {
 	}
 	start(t, []*os.File{f})
 	for range 50 {
-		gone := dial(t, "udp", describe(at))
+		gone := dial(t, "udp", describeSocket(at))
 		if _, err := gone.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		_ = gone.Close()
 	}
-	exchange(t, dial(t, "udp", describe(at)), []byte("hello"))
+	exchange(t, dial(t, "udp", describeSocket(at)), []byte("hello"))
 }
 
 // unixClient is a bound unix datagram socket connected to address.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,14 +25,14 @@ var networks = map[[3]int]string{
 	{unix.AF_VSOCK, unix.SOCK_STREAM, 0}:                  "vsock",
 }
 
-// inherit makes an endpoint of every passed descriptor, or of none.
-func inherit(s *server) (endpoints []endpoint, err error) {
+// inheritSockets makes an endpoint of every passed descriptor, or of none.
+func inheritSockets(s *server) (endpoints []endpoint, err error) {
 	inherited, err := fdpass.ReceiveInherited()
 	if errors.Is(err, fdpass.ErrNotActivated) {
 		return nil, fmt.Errorf("%w; start it by: activator --config configs/echo.toml", err)
 	}
 	for _, in := range inherited {
-		e, err := open(s, in.File)
+		e, err := openInherited(s, in.File)
 		if err != nil {
 			return nil, fmt.Errorf("LISTEN_FDS=%d: %s: %w", len(inherited), in.File.Name(), err)
 		}
@@ -43,10 +42,10 @@ func inherit(s *server) (endpoints []endpoint, err error) {
 	return endpoints, err
 }
 
-// open takes f and returns the endpoint that serves a copy of it.
-func open(s *server, f *os.File) (e endpoint, err error) {
+// openInherited takes f and returns the endpoint that serves a copy of it.
+func openInherited(s *server, f *os.File) (e endpoint, err error) {
 	defer func() { _ = f.Close() }()
-	own, err := pollable(f)
+	own, err := makePollable(f)
 	if err != nil {
 		return e, err
 	}
@@ -65,7 +64,7 @@ func open(s *server, f *os.File) (e endpoint, err error) {
 	if network == "unixpacket" {
 		echo = echoRecords
 	}
-	e = endpoint{name: network + "://" + describe(local), setDeadline: own.SetReadDeadline}
+	e = endpoint{name: network + "://" + describeSocket(local), setDeadline: own.SetReadDeadline}
 	switch mode := st.Mode & unix.S_IFMT; {
 	case err != nil:
 	case mode == unix.S_IFIFO:
@@ -78,42 +77,25 @@ func open(s *server, f *os.File) (e endpoint, err error) {
 	case network == "udp" || network == "unixgram":
 		e.serve = func() error { return s.answerDatagrams(e.name, own, network == "udp") }
 	case is[3] != 0:
-		e.serve = func() error { return s.accept(e.name, own, echo) }
+		e.serve = func() error { return s.acceptClients(e.name, own, echo) }
 	case peer != nil: // accept = true: it is drained like any other
 		e.setDeadline = nil
-		e.serve = func() error { s.answer(own, echo); return nil }
+		e.serve = func() error { s.answerClient(own, echo); return nil }
 	default:
-		err = fmt.Errorf("socket %s neither listens nor is connected", describe(local))
+		err = fmt.Errorf("socket %s neither listens nor is connected", describeSocket(local))
 	}
 	return e, err
 }
 
-// pollable returns a copy of f that the runtime polls. Os.NewFile decides that
+// makePollable returns a copy of f that the runtime polls. Os.NewFile decides that
 // when it is called, and f was passed in blocking. O_NONBLOCK is of the open
 // file description, shared with the activator, which sets it as configured for
 // the next instance.
-func pollable(f *os.File) (*os.File, error) {
+func makePollable(f *os.File) (*os.File, error) {
 	err := fd.Control(f, func(n int) error { return os.NewSyscallError("fcntl F_SETFL", unix.SetNonblock(n, true)) })
 	if err != nil {
 		return nil, err
 	}
 	n, err := fd.DupFile(f)
 	return os.NewFile(uintptr(n), f.Name()), err
-}
-
-// describe prints an address in the configuration's words.
-func describe(address unix.Sockaddr) string {
-	switch a := address.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
-	case *unix.SockaddrVM:
-		return fmt.Sprintf("%d:%d", a.CID, a.Port)
-	case *unix.SockaddrUnix:
-		if a.Name != "" {
-			return a.Name
-		}
-	}
-	return "(unnamed)"
 }

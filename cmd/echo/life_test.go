@@ -113,7 +113,7 @@ func TestNotify(t *testing.T) {
 	if m, pid, err := s.Receive(t.Context()); !m.Ready || pid != p.cmd.Process.Pid || err != nil {
 		t.Fatalf("got %+v from %d, %v", m, pid, err)
 	}
-	ask(t, dial(t, "tcp", describe(at)), "hello")
+	ask(t, dial(t, "tcp", describeSocket(at)), "hello")
 	p.terminate()
 	if m, _, err := s.Receive(t.Context()); !m.Stopping || err != nil {
 		t.Fatalf("got %+v, %v", m, err)
@@ -124,7 +124,7 @@ func TestNotify(t *testing.T) {
 func TestStartSleep(t *testing.T) {
 	f, at := socketFile(t, unix.AF_INET, unix.SOCK_STREAM, loopback4)
 	p := start(t, []*os.File{f}, "-d", "-t", "3600")
-	c := dial(t, "tcp", describe(at))
+	c := dial(t, "tcp", describeSocket(at))
 	p.await(&p.stderr, "waiting 1h0m0s before serving")
 	p.terminate()
 	p.exit(exitOK)
@@ -138,12 +138,12 @@ func TestDrain(t *testing.T) {
 	f, at := socketFile(t, unix.AF_INET, unix.SOCK_STREAM, loopback4)
 	g, gramAt := socketFile(t, unix.AF_INET, unix.SOCK_DGRAM, loopback4)
 	first := start(t, []*os.File{f, g}, "--drain", "1h", "-d")
-	open := dial(t, "tcp", describe(at))
+	open := dial(t, "tcp", describeSocket(at))
 	ask(t, open, "before")
 	first.terminate()
-	first.await(&first.stderr, "tcp://"+describe(at)+": nothing more is taken")
-	first.await(&first.stderr, "udp://"+describe(gramAt)+": nothing more is taken")
-	queued, gram := dial(t, "tcp", describe(at)), dial(t, "udp", describe(gramAt))
+	first.await(&first.stderr, "tcp://"+describeSocket(at)+": nothing more is taken")
+	first.await(&first.stderr, "udp://"+describeSocket(gramAt)+": nothing more is taken")
+	queued, gram := dial(t, "tcp", describeSocket(at)), dial(t, "udp", describeSocket(gramAt))
 	if _, err := gram.Write([]byte("queued")); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestDrainDeadline(t *testing.T) {
 	for _, end := range []string{"deadline", "second signal"} {
 		drain := map[string]string{"deadline": "10ms", "second signal": "1h"}[end]
 		p := start(t, []*os.File{f}, "-d", "--drain", drain)
-		c := dial(t, "tcp", describe(at))
+		c := dial(t, "tcp", describeSocket(at))
 		ask(t, c, "hello")
 		p.terminate()
 		if end == "second signal" {
@@ -184,7 +184,7 @@ func TestExitAfter(t *testing.T) {
 	const requests, each = 200, 20
 	var clients sync.WaitGroup
 	for i := range requests {
-		c, d := dial(t, "tcp", describe(streamAt)), dial(t, "udp", describe(gramAt))
+		c, d := dial(t, "tcp", describeSocket(streamAt)), dial(t, "udp", describeSocket(gramAt))
 		clients.Go(func() { halfClose(t, c, []byte(fmt.Sprint("request ", i))) })
 		clients.Go(func() { exchange(t, d, []byte(fmt.Sprint("request ", i))) })
 	}
@@ -209,7 +209,7 @@ func TestExitAfter(t *testing.T) {
 // TestExitAfterIsExact where the requests come from one queue of datagrams.
 func TestExitAfterIsExact(t *testing.T) {
 	f, at := socketFile(t, unix.AF_INET, unix.SOCK_DGRAM, loopback4)
-	c := dial(t, "udp", describe(at))
+	c := dial(t, "udp", describeSocket(at))
 	for range 7 {
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
@@ -259,7 +259,7 @@ func TestOutOfDescriptors(t *testing.T) {
 func TestListenerShutDownByAnother(t *testing.T) {
 	f, at := socketFile(t, unix.AF_INET, unix.SOCK_STREAM, loopback4)
 	p := start(t, []*os.File{f}, "--drain", "10ms")
-	ask(t, dial(t, "tcp", describe(at)), "before")
+	ask(t, dial(t, "tcp", describeSocket(at)), "before")
 	if err := unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}

@@ -21,13 +21,10 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/notify"
 )
 
 const exitOK, exitError, exitUsage = 0, 1, 2 // as those of activator
@@ -46,16 +43,10 @@ Start it by: activator --config configs/echo.toml
   -h, --help           print this
 `
 
-type options struct {
-	debug, sdnotify, version bool
-	startSleep, drain        time.Duration
-	exitAfter                uint64 // answers; 0: never
-}
+func main() { os.Exit(runServer(os.Args[1:])) }
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-// run is main, with the exit code as its result.
-func run(args []string) int {
+// runServer is main, with the exit code as its result.
+func runServer(args []string) int {
 	log.SetFlags(0) // the reader of the lines knows the time
 	log.SetPrefix("echo: ")
 	o, err := parseOptions(args)
@@ -72,7 +63,7 @@ func run(args []string) int {
 		fmt.Println("echo", info.Main.Version)
 		return exitOK
 	}
-	if err := serve(o); err != nil {
+	if err := serveSockets(o); err != nil {
 		log.Print(err)
 		return exitError
 	}
@@ -87,9 +78,9 @@ func parseOptions(args []string) (o options, err error) {
 	flags.BoolVar(&o.debug, "debug", false, "")
 	flags.BoolVar(&o.sdnotify, "s", false, "")
 	flags.BoolVar(&o.sdnotify, "sdnotify", false, "")
-	flags.Func("t", "", seconds(&o.startSleep))
-	flags.Func("start-sleep", "", seconds(&o.startSleep))
-	flags.Func("drain", "", seconds(&o.drain))
+	flags.Func("t", "", parseSeconds(&o.startSleep))
+	flags.Func("start-sleep", "", parseSeconds(&o.startSleep))
+	flags.Func("drain", "", parseSeconds(&o.drain))
 	flags.Uint64Var(&o.exitAfter, "exit-after", 0, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	if err = flags.Parse(args); err == nil && flags.NArg() > 0 {
@@ -98,8 +89,8 @@ func parseOptions(args []string) (o options, err error) {
 	return o, err
 }
 
-// seconds parses whole seconds, as the reference server does, or what Go does.
-func seconds(to *time.Duration) func(string) error {
+// parseSeconds parses whole seconds, as the reference server does, or what Go does.
+func parseSeconds(to *time.Duration) func(string) error {
 	return func(text string) (err error) {
 		if _, err := strconv.ParseUint(text, 10, 64); err == nil {
 			text += "s"
@@ -111,36 +102,14 @@ func seconds(to *time.Duration) func(string) error {
 	}
 }
 
-// server is the process: what it serves and why it ends.
-type server struct {
-	options
-	ctx         context.Context         // done: nothing more may be taken
-	stop        context.CancelCauseFunc // with the error that ends the process; nil: it ends in order
-	answers     atomic.Uint64
-	connections atomic.Int64   // open ones
-	running     sync.WaitGroup // endpoints and connections
-}
-
-// endpoint is what one passed descriptor is served by.
-type endpoint struct {
-	name string
-	// serve returns when it may take nothing more. What it took is answered
-	// then, or in the hands of a connection. An error ends the whole process:
-	// the passer of the descriptor mends it and starts us again.
-	serve func() error
-	// setDeadline ends a wait for clients; nil: there is none. The clients in
-	// the queue stay there for the next instance: no shutdown(2) ever.
-	setDeadline func(time.Time) error
-}
-
-// serve is the life of the service: inherit, answer, drain.
-func serve(o options) error {
+// serveSockets is the life of the service: inherit, answer, drain.
+func serveSockets(o options) error {
 	// Before anything is taken. Two, so that the second is not lost.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	s := &server{options: o}
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
-	endpoints, err := inherit(s)
+	endpoints, err := inheritSockets(s)
 	if err != nil {
 		return err
 	}
@@ -152,15 +121,15 @@ func serve(o options) error {
 			return nil
 		}
 	}
-	ended := s.start(endpoints)
-	s.tell("READY=1")
+	ended := s.startSocket(endpoints)
+	s.tellState("READY=1")
 	select {
 	case got := <-signals:
 		s.debugf("%v: draining", got)
 	case <-s.ctx.Done():
 	case <-ended:
 	}
-	s.tell("STOPPING=1")
+	s.tellState("STOPPING=1")
 	s.stop(nil)
 	select {
 	case <-ended:
@@ -175,9 +144,9 @@ func serve(o options) error {
 	return nil
 }
 
-// start serves the endpoints, each in a goroutine of its own. It returns a
+// startSocket serves the endpoints, each in a goroutine of its own. It returns a
 // channel that is closed when they and all connections are gone.
-func (s *server) start(endpoints []endpoint) <-chan struct{} {
+func (s *server) startSocket(endpoints []endpoint) <-chan struct{} {
 	for _, e := range endpoints {
 		if e.setDeadline != nil {
 			context.AfterFunc(s.ctx, func() { fd.EndNow(e.setDeadline) })
@@ -192,30 +161,4 @@ func (s *server) start(endpoints []endpoint) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() { s.running.Wait(); close(ended) }()
 	return ended
-}
-
-// answered counts one request, also where the client broke off: nobody is left
-// to answer.
-func (s *server) answered() {
-	if s.answers.Add(1) == s.exitAfter {
-		s.debugf("%d answers: draining", s.exitAfter)
-		s.stop(nil)
-	}
-}
-
-// tell sends state where asked to. A manager that does not listen is no reason
-// not to serve.
-func (s *server) tell(state string) {
-	if !s.sdnotify {
-		return
-	}
-	if err := notify.SendState(state); err != nil {
-		log.Print(err)
-	}
-}
-
-func (s *server) debugf(format string, args ...any) {
-	if s.debug {
-		log.Printf(format, args...)
-	}
 }

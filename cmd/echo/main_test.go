@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		fallthrough
 	case "raw":
-		os.Exit(run(os.Args[1:]))
+		os.Exit(runServer(os.Args[1:]))
 	}
 	ktest.Main(m)
 }
@@ -159,7 +159,7 @@ func socketFile(t *testing.T, domain, socktype int, address unix.Sockaddr) (*os.
 		}
 	}
 	if err := unix.Bind(fd, address); err != nil {
-		ktest.Skip(t, "bind %s: %v", describe(address), err)
+		ktest.Skip(t, "bind %s: %v", describeSocket(address), err)
 	}
 	if socktype != unix.SOCK_DGRAM {
 		if err := unix.Listen(fd, 4096); err != nil {

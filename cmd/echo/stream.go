@@ -28,8 +28,8 @@ func isOneOf(err error, all []unix.Errno) bool {
 	return errors.As(err, &errno) && slices.Contains(all, errno)
 }
 
-// accept answers every connection in a goroutine of its own.
-func (s *server) accept(name string, listener *os.File, echo func(*os.File) error) error {
+// acceptClients answers every connection in a goroutine of its own.
+func (s *server) acceptClients(name string, listener *os.File, echo func(*os.File) error) error {
 	for paused := false; s.ctx.Err() == nil; {
 		var accepted int
 		var from unix.Sockaddr
@@ -43,8 +43,8 @@ func (s *server) accept(name string, listener *os.File, echo func(*os.File) erro
 				log.Printf("%s: accepting again", name)
 			}
 			paused = false
-			c := os.NewFile(uintptr(accepted), name+" from "+describe(from))
-			s.running.Go(func() { s.answer(c, echo) })
+			c := os.NewFile(uintptr(accepted), name+" from "+describeSocket(from))
+			s.running.Go(func() { s.answerClient(c, echo) })
 		case isOneOf(err, exhausted):
 			if !paused {
 				log.Printf("%s: %v: paused with %d connections open, clients wait in the queue; raise limits = { nofile = ... }",
@@ -64,8 +64,8 @@ func (s *server) accept(name string, listener *os.File, echo func(*os.File) erro
 	return nil
 }
 
-// answer takes c and echoes until the client's end of file, and ours sent.
-func (s *server) answer(c *os.File, echo func(*os.File) error) {
+// answerClient takes c and echoes until the client's end of file, and ours sent.
+func (s *server) answerClient(c *os.File, echo func(*os.File) error) {
 	s.debugf("%s: open, %d connections are", c.Name(), s.connections.Add(1))
 	err := echo(c)
 	if err == nil {
@@ -73,7 +73,7 @@ func (s *server) answer(c *os.File, echo func(*os.File) error) {
 	}
 	err = errors.Join(err, c.Close())
 	s.debugf("%s: ended, error %v, %d connections are open", c.Name(), err, s.connections.Add(-1))
-	s.answered()
+	s.noteAnswered()
 }
 
 // echoStream begins with a small buffer: most clients send a line. Of a client

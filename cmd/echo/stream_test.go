@@ -31,7 +31,7 @@ func streams(t *testing.T) (files []*os.File, networks, addresses []string) {
 		{unix.AF_UNIX, abstract(t), "unix"},
 	} {
 		f, address := socketFile(t, s.domain, unix.SOCK_STREAM, s.address)
-		files, networks, addresses = append(files, f), append(networks, s.network), append(addresses, describe(address))
+		files, networks, addresses = append(files, f), append(networks, s.network), append(addresses, describeSocket(address))
 	}
 	return files, networks, addresses
 }
@@ -235,7 +235,7 @@ func TestSocat(t *testing.T) {
 	udp6, at6 := socketFile(t, unix.AF_INET6, unix.SOCK_DGRAM, loopback6)
 	start(t, append(files, udp4, udp6))
 	for _, to := range []string{"tcp4:" + addresses[0], "tcp6:" + addresses[1], "unix:" + addresses[2], "abstract-connect:" + addresses[3][1:],
-		"udp4:" + describe(at4), "udp6:" + describe(at6)} {
+		"udp4:" + describeSocket(at4), "udp6:" + describeSocket(at6)} {
 		cmd := exec.Command(socat, "-", to)
 		cmd.Stdin = strings.NewReader("hello\n")
 		if out, err := cmd.CombinedOutput(); string(out) != "hello\n" || err != nil {

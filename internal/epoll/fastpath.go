@@ -87,7 +87,7 @@ func (r *FastPath) AddQuiet(fd int, events int16) {
 }
 
 // AddOpen has it send only while poll(2) does not say that the other end of a socket
-// has been closed. Lends fd: whoever closes it adds to counter before, atomically.
+// has been closed. Lends fd: before it is closed, its owner adds to counter, atomically.
 func (r *FastPath) AddOpen(fd int, counter *uint64) {
 	r.quiet = append(r.quiet, unix.PollFd{Fd: int32(fd)})
 	r.counter, r.count = counter, atomic.LoadUint64(counter)
@@ -98,15 +98,15 @@ func (r *FastPath) Close() {
 	if r == nil {
 		return
 	}
-	r.reset()
+	r.closePaths()
 	for _, fd := range r.files {
 		_ = unix.Close(fd)
 	}
 	r.files, r.to = nil, -1
 }
 
-// reset closes what has been looked at, which the client did not have to wait for.
-func (r *FastPath) reset() {
+// closePaths closes what has been looked at, which the client did not have to wait for.
+func (r *FastPath) closePaths() {
 	for i := range r.paths {
 		if p := &r.paths[i]; p.fd != 0 {
 			_ = unix.Close(int(p.fd))

@@ -1,6 +1,8 @@
 package epoll
 
 import (
+	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,6 +24,28 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
+// Wait returns what is readable, in memory that is its own till the next call. It
+// keeps its thread.
+func (l *Loop) Wait() ([]Event, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	n, errno := l.waitOnce()
+	if errno != 0 {
+		return nil, os.NewSyscallError("epoll_wait", errno)
+	}
+	l.told = l.told[:0]
+	for _, e := range l.events[:n] {
+		id := ID(uint32(e.Fd)) | ID(uint32(e.Pad))<<32
+		if id == 0 {
+			var count [8]byte
+			_, _ = unix.Read(l.bell, count[:])
+			continue
+		}
+		l.told = append(l.told, Event{id, e.Events&answered != 0})
+	}
+	return l.told, nil
+}
+
 // waitOnce waits for events and returns how many there are in l.events. Those that a
 // fast path has answered are told of later, together with others.
 //
@@ -33,7 +57,7 @@ func (l *Loop) waitOnce() (n int, errno syscall.Errno) {
 	for n < len(l.events) {
 		timeout := -1
 		if n > 0 {
-			timeout = int(later / time.Millisecond)
+			timeout = int(tellDelay / time.Millisecond)
 		}
 		got, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[n])),
 			uintptr(len(l.events)-n), uintptr(timeout), 0, 0)
@@ -59,9 +83,9 @@ func (l *Loop) waitOnce() (n int, errno syscall.Errno) {
 	return n, errno
 }
 
-// later is when Wait tells what a fast path has done, unless something else happens:
-// who waits for a processor now is whom the fast path has woken.
-const later = 10 * time.Millisecond
+// tellDelay is when Wait tells what a fast path has done, unless something else happens:
+// what waits for a processor now is the process that the fast path has woken.
+const tellDelay = 10 * time.Millisecond
 
 // answered marks such an event: no bit of epoll(7) that is ever reported.
 const answered = uint32(1) << 31
@@ -70,7 +94,7 @@ const answered = uint32(1) << 31
 //go:nosplit
 func (l *Loop) runFastPath(e *unix.EpollEvent) bool {
 	for tries := 0; !atomic.CompareAndSwapUint32(&l.lock, 0, 1); tries++ {
-		if tries == patience {
+		if tries == lockTries {
 			return false
 		}
 	}
@@ -78,7 +102,7 @@ func (l *Loop) runFastPath(e *unix.EpollEvent) bool {
 	if i := int(uint32(e.Fd)); i < len(l.slots) && e.Events == unix.EPOLLIN {
 		slot := &l.slots[i]
 		r := slot.path
-		if slot.serial == uint32(e.Pad) && r != nil && r.armed && r.perform() {
+		if slot.serial == uint32(e.Pad) && r != nil && r.armed && r.sendIfSame() {
 			r.armed, r.fired, r.by = false, true, slot.by
 			e.Events |= answered
 			fired = true
@@ -88,15 +112,15 @@ func (l *Loop) runFastPath(e *unix.EpollEvent) bool {
 	return fired
 }
 
-// patience is how often the lock is tried, whose holders are done in no time,
+// lockTries is how often the lock is tried, whose holders are done in no time,
 // unless they have lost their processor.
-const patience = 1000
+const lockTries = 1000
 
-// perform carries the fast path out, with the loop's lock, and reports whether it has sent.
+// sendIfSame carries the fast path out, with the loop's lock, and reports whether it has sent.
 //
 //go:norace
 //go:nosplit
-func (r *FastPath) perform() bool {
+func (r *FastPath) sendIfSame() bool {
 	for i := range r.paths {
 		if !r.matchPath(&r.paths[i]) {
 			return false

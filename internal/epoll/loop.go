@@ -59,7 +59,7 @@ func NewLoop() (*Loop, error) {
 	return l, nil
 }
 
-// lockSpin waits for the lock; whoever has it gives it back in no time.
+// lockSpin waits for the lock; its holder gives it back in no time.
 func (l *Loop) lockSpin() {
 	for !atomic.CompareAndSwapUint32(&l.lock, 0, 1) {
 		runtime.Gosched()
@@ -81,7 +81,7 @@ func (l *Loop) NewID() ID {
 	return ID(len(l.slots) - 1)
 }
 
-// FreeID gives an ID back. Events of it may still come, and are nobody's. What it
+// FreeID gives an ID back. Events of it may still come, and are ignored. What it
 // was registered for must have been removed.
 func (l *Loop) FreeID(id ID) {
 	l.lockSpin()
@@ -118,7 +118,7 @@ func (l *Loop) DisarmFastPath(r *FastPath, ids ...ID) (by int, at time.Time, fir
 	l.lockSpin()
 	defer l.unlockSpin()
 	r.armed = false
-	r.reset()
+	r.closePaths()
 	for _, id := range ids {
 		if i := int(uint32(id)); l.slots[i].path == r {
 			l.slots[i].path = nil
@@ -132,28 +132,6 @@ func (l *Loop) DisarmFastPath(r *FastPath, ids ...ID) (by int, at time.Time, fir
 	return int(r.by), time.Now().Add(time.Duration(r.at - now.Nano())), true
 }
 
-// Wait returns who is readable, in memory that is its own till the next call. It
-// keeps its thread.
-func (l *Loop) Wait() ([]Event, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	n, errno := l.waitOnce()
-	if errno != 0 {
-		return nil, os.NewSyscallError("epoll_wait", errno)
-	}
-	l.told = l.told[:0]
-	for _, e := range l.events[:n] {
-		id := ID(uint32(e.Fd)) | ID(uint32(e.Pad))<<32
-		if id == 0 {
-			var count [8]byte
-			_, _ = unix.Read(l.bell, count[:])
-			continue
-		}
-		l.told = append(l.told, Event{id, e.Events&answered != 0})
-	}
-	return l.told, nil
-}
-
 // WakeUp makes Wait return, now or when it is called next.
 func (l *Loop) WakeUp() {
 	var one [8]byte
@@ -161,7 +139,7 @@ func (l *Loop) WakeUp() {
 	_, _ = unix.Write(l.bell, one[:])
 }
 
-// Close closes the epoll. Nobody is in Wait.
+// Close closes the epoll. No goroutine is in Wait.
 func (l *Loop) Close() {
 	for _, fd := range []*int{&l.epoll, &l.bell} {
 		if *fd >= 0 {

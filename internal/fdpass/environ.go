@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // firstFD is the number of the first passed descriptor, SD_LISTEN_FDS_START.
@@ -44,6 +46,16 @@ func MakeEnviron(names []string, pid, pidfd int) ([]string, error) {
 		env = append(env, listenPidfd+"="+strconv.FormatUint(id, 10))
 	}
 	return env, nil
+}
+
+// pidfdID is the inode number of a pidfd, on pidfs.
+func pidfdID(fd int) (id uint64, ok bool) {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &st) != nil {
+		return 0, false
+	}
+	return st.Ino, true
 }
 
 // checkName says why name cannot stand in LISTEN_FDNAMES: the rule is

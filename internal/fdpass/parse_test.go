@@ -50,7 +50,7 @@ func TestParse(t *testing.T) {
 					env[name] = value
 				}
 			}
-			got, err := parse(env, 42)
+			got, err := parseEnviron(env, 42)
 			if tt.bad == "" {
 				if err != nil || got.count != tt.want.count || !slices.Equal(got.names, tt.want.names) || got.pidfdID != tt.want.pidfdID {
 					t.Fatalf("got %+v, %v", got, err)
@@ -68,7 +68,7 @@ func TestParse(t *testing.T) {
 
 func TestParseNotActivated(t *testing.T) {
 	for _, env := range []map[string]string{nil, {listenPID: "42"}, {listenNames: "a", listenPID: "42"}} {
-		if _, err := parse(env, 42); !errors.Is(err, ErrNotActivated) {
+		if _, err := parseEnviron(env, 42); !errors.Is(err, ErrNotActivated) {
 			t.Errorf("%v: %v", env, err)
 		}
 	}
@@ -85,7 +85,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("5", "42", "a:b:c:d:e", "7")
 	f.Add("-1", "42", "", "x")
 	f.Fuzz(func(t *testing.T, fds, pid, names, pidfd string) {
-		c, err := parse(map[string]string{listenFDs: fds, listenPID: pid, listenNames: names, listenPidfd: pidfd}, 42)
+		c, err := parseEnviron(map[string]string{listenFDs: fds, listenPID: pid, listenNames: names, listenPidfd: pidfd}, 42)
 		var bad *Error
 		if err != nil && !errors.As(err, &bad) {
 			t.Fatalf("untyped error %v", err)
@@ -97,8 +97,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%+v", c)
 		}
 		for i := range c.count {
-			if checkName(c.name(i)) != nil {
-				t.Fatalf("name %q", c.name(i))
+			if checkName(c.nameOf(i)) != nil {
+				t.Fatalf("name %q", c.nameOf(i))
 			}
 		}
 	})

@@ -22,10 +22,10 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return e.Variable + "=" + printable(e.Value) + " " + e.Problem
+	return e.Variable + "=" + quoteHostile(e.Value) + " " + e.Problem
 }
 
-// Inherited is a descriptor this process was started with. Whoever received it
+// Inherited is a descriptor this process was started with. The receiver
 // closes File.
 type Inherited struct {
 	Name string // from LISTEN_FDNAMES; "unknown" without it, as in systemd
@@ -41,7 +41,7 @@ type Inherited struct {
 // It is ErrNotActivated where nothing was passed, else an *Error. On error no
 // descriptor is touched.
 func ReceiveInherited() ([]Inherited, error) {
-	claimed, err := parse(takeEnviron(), os.Getpid())
+	claimed, err := parseEnviron(takeEnviron(), os.Getpid())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func ReceiveInherited() ([]Inherited, error) {
 	}
 	inherited := make([]Inherited, claimed.count)
 	for i := range inherited {
-		fd, name := firstFD+i, claimed.name(i)
+		fd, name := firstFD+i, claimed.nameOf(i)
 		unix.CloseOnExec(fd)
 		inherited[i] = Inherited{Name: name, File: os.NewFile(uintptr(fd), fmt.Sprintf("fd %d (%s)", fd, name))}
 	}
@@ -81,7 +81,7 @@ type claim struct {
 	pidfdID uint64   // inode number of our own pidfd; 0: LISTEN_PIDFDID was not set
 }
 
-func (c claim) name(i int) string {
+func (c claim) nameOf(i int) string {
 	if c.names == nil {
 		return "unknown"
 	}
@@ -91,7 +91,7 @@ func (c claim) name(i int) string {
 // maxFDs is fs.nr_open's default: no process holds more descriptors.
 const maxFDs = 1 << 20
 
-func parse(env map[string]string, pid int) (claim, error) {
+func parseEnviron(env map[string]string, pid int) (claim, error) {
 	fds, ok := env[listenFDs]
 	if !ok {
 		return claim{}, ErrNotActivated
@@ -217,17 +217,8 @@ func ownPidfdID() (id uint64, ok bool) {
 	return pidfdID(fd)
 }
 
-func pidfdID(fd int) (id uint64, ok bool) {
-	var fs unix.Statfs_t
-	var st unix.Stat_t
-	if unix.Fstatfs(fd, &fs) != nil || fs.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &st) != nil {
-		return 0, false
-	}
-	return st.Ino, true
-}
-
-// printable keeps a hostile value from the terminal and from filling the log.
-func printable(value string) string {
+// quoteHostile keeps a hostile value from the terminal and from filling the log.
+func quoteHostile(value string) string {
 	const most = 80 // bytes
 	cut := value
 	if len(cut) > most {

@@ -33,7 +33,7 @@ func SendFiles(conn syscall.Conn, data []byte, files []*os.File) error {
 	if len(files) > MaxFiles {
 		return fmt.Errorf("send files: %d in one message, more than %d", len(files), MaxFiles)
 	}
-	fds, err := numbers(files)
+	fds, err := numbersOf(files)
 	if err != nil {
 		return fmt.Errorf("send files: %w", err)
 	}
@@ -53,9 +53,9 @@ func SendFiles(conn syscall.Conn, data []byte, files []*os.File) error {
 	return nil
 }
 
-// numbers returns the files' descriptors, valid while files are kept alive and
-// nobody closes them.
-func numbers(files []*os.File) ([]int, error) {
+// numbersOf returns the files' descriptors, valid while files are kept alive and
+// not closed.
+func numbersOf(files []*os.File) ([]int, error) {
 	fds := make([]int, 0, len(files))
 	for _, f := range files {
 		err := fd.Control(f, func(fd int) error {

@@ -26,10 +26,10 @@ import (
 // Main runs the tests and then exits: with 1 also when every test passed but a
 // descriptor, a child process or a goroutine is left that was not there before.
 func Main(m *testing.M) {
-	before := descriptors()
+	before := listDescriptors()
 	code := m.Run()
-	if code == 0 && !fuzzing() {
-		if left := settle(before); left != "" {
+	if code == 0 && !isFuzzing() {
+		if left := awaitSettled(before); left != "" {
 			fmt.Fprintf(os.Stderr, "left behind by the tests:\n%s", left)
 			code = 1
 		}
@@ -50,7 +50,7 @@ func Parallel(n int) {
 }
 
 // fuzzing: the engine keeps workers and a signal goroutine of its own.
-func fuzzing() bool {
+func isFuzzing() bool {
 	pattern, worker := flag.Lookup("test.fuzz"), flag.Lookup("test.fuzzworker")
 	return pattern != nil && pattern.Value.String() != "" || worker != nil && worker.Value.String() == "true"
 }
@@ -96,11 +96,11 @@ func OldKernel(tb testing.TB, program, lacks string) {
 	}
 }
 
-// settle waits a moment for what is on its way out and returns what stays.
-func settle(before map[string]string) string {
+// awaitSettled waits a moment for what is on its way out and returns what stays.
+func awaitSettled(before map[string]string) string {
 	deadline := time.Now().Add(time.Minute)
 	for {
-		left := leftovers(before)
+		left := findLeftovers(before)
 		if left == "" || time.Now().After(deadline) {
 			return left
 		}
@@ -108,9 +108,9 @@ func settle(before map[string]string) string {
 	}
 }
 
-func leftovers(before map[string]string) string {
+func findLeftovers(before map[string]string) string {
 	var b strings.Builder
-	now := descriptors()
+	now := listDescriptors()
 	fds := make([]string, 0, len(now))
 	for fd := range now {
 		fds = append(fds, fd)
@@ -123,9 +123,9 @@ func leftovers(before map[string]string) string {
 		if before[fd] == target || strings.HasPrefix(target, "anon_inode:[eventpoll]") || strings.HasPrefix(target, "anon_inode:[eventfd]") {
 			continue
 		}
-		fmt.Fprintf(&b, "  fd %s: %s%s\n", fd, target, bound(fd))
+		fmt.Fprintf(&b, "  fd %s: %s%s\n", fd, target, boundSockets(fd))
 	}
-	for _, child := range children() {
+	for _, child := range listChildren() {
 		fmt.Fprintf(&b, "  child %s\n", child)
 	}
 	if n := runtime.NumGoroutine(); n > 1 {
@@ -135,8 +135,8 @@ func leftovers(before map[string]string) string {
 	return b.String()
 }
 
-// bound tells the address of a socket, which mostly tells who opened it.
-func bound(fd string) string {
+// boundSockets tells the address of a socket, which mostly tells who opened it.
+func boundSockets(fd string) string {
 	number, err := strconv.Atoi(fd)
 	if err != nil {
 		return ""
@@ -153,7 +153,7 @@ func bound(fd string) string {
 	return ""
 }
 
-func descriptors() map[string]string {
+func listDescriptors() map[string]string {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		panic(err)
@@ -167,8 +167,8 @@ func descriptors() map[string]string {
 	return fds
 }
 
-// children lists our children, zombies too, as "pid (comm) state".
-func children() []string {
+// listChildren lists our children, zombies too, as "pid (comm) state".
+func listChildren() []string {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		panic(err)

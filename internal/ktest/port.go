@@ -24,7 +24,7 @@ func Port(tb testing.TB) int {
 		if err != nil {
 			continue
 		}
-		if free(port) {
+		if freePort(port) {
 			tb.Cleanup(func() { claim.Close() })
 			return port
 		}
@@ -34,9 +34,9 @@ func Port(tb testing.TB) int {
 	return 0
 }
 
-// free reports whether nobody has the port at any address. The wildcards of a
+// freePort reports whether nobody has the port at any address. The wildcards of a
 // host without IPv6 are those of IPv4.
-func free(port int) bool {
+func freePort(port int) bool {
 	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		return false

@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,24 +19,21 @@ type Ability struct {
 
 // ProbeAbilities tries what sockets need.
 func ProbeAbilities() []Ability {
-	return []Ability{family("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
-		family("vsock", unix.AF_VSOCK, "vsock:// addresses cannot be bound", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
-		rights()}
+	return []Ability{checkFamily("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
+		checkFamily("vsock", unix.AF_VSOCK, "vsock:// addresses cannot be bound", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
+		checkPassRights()}
 }
 
 // CanRefuseRights reports whether a unix socket can keep clients from passing
 // descriptors in: SO_PASSRIGHTS, Linux 6.16.
 var CanRefuseRights = sync.OnceValue(func() bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	_, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
-	return err == nil
+	return trySocket(unix.AF_UNIX, unix.SOCK_STREAM, func(fd int) error {
+		_, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
+		return err
+	}) == nil
 })
 
-func rights() Ability {
+func checkPassRights() Ability {
 	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
 		Needs: "the default works; a client that colludes can pass a service a socket, a file or a folder of its own without a detour", Cure: "Linux 6.16"}
 	if !a.OK {
@@ -46,14 +42,10 @@ func rights() Ability {
 	return a
 }
 
-func family(name string, domain int, needs, cure string) Ability {
-	a := Ability{Name: name, Needs: needs, Cure: cure}
-	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		a.Detail = os.NewSyscallError("socket", err).Error()
-		return a
+func checkFamily(name string, domain int, needs, cure string) Ability {
+	a := Ability{Name: name, OK: true, Detail: "sockets can be made", Needs: needs, Cure: cure}
+	if err := trySocket(domain, unix.SOCK_STREAM, nil); err != nil {
+		a.OK, a.Detail = false, err.Error()
 	}
-	_ = unix.Close(fd)
-	a.OK, a.Detail = true, "sockets can be made"
 	return a
 }

@@ -14,7 +14,7 @@ type Connection struct {
 	Peer Peer
 }
 
-// Peer is who is at the other end.
+// Peer is the other end of a connection.
 type Peer struct {
 	// Source is what several connections of one client have in common: the v4
 	// address, the /64 of a v6 one, the user id of a unix socket's peer, the CID
@@ -25,12 +25,12 @@ type Peer struct {
 }
 
 // Accept takes the connection off the queue that has waited longest, and returns
-// it; the caller closes it. nil: nobody waits. Only while no process has the
+// it; the caller closes it. nil: no client waits. Only while no process has the
 // socket: it sets O_NONBLOCK.
 func (s *Socket) Accept() (*Connection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
 	if err := s.setFlags(true); err != nil {

@@ -11,11 +11,11 @@ import (
 	"activator/internal/spec"
 )
 
-// Activity is what can be seen from outside of who uses a socket that a service
+// Activity is what can be seen from outside of the use of a socket that a service
 // has.
 type Activity struct {
 	// Clients counts connections, accepted or still in the queue, whether the client
-	// has closed his half or the service its own: for as long as somebody has a
+	// has closed its half or the service its own: for as long as a process has a
 	// descriptor of them. Of datagrams it is 1 while one is in the queue.
 	Clients int
 	// Mark is another one whenever a datagram, or data of a FIFO, has come since.
@@ -30,7 +30,7 @@ type UnseenError struct {
 
 func (e *UnseenError) Error() string { return e.Address.String() + ": " + e.Why }
 
-// CheckActivity is nil if [Socket.Activity] will see who uses a socket of this spec.
+// CheckActivity is nil if [Socket.Activity] will see whether a socket of this spec is used.
 func CheckActivity(s spec.Socket) error {
 	switch {
 	case s.Address.Network == spec.VSock:
@@ -43,20 +43,20 @@ func CheckActivity(s spec.Socket) error {
 	return nil
 }
 
-// Activity looks who uses the socket, without taking anything off its queue. It
+// Activity looks whether the socket is used, without taking anything off its queue. It
 // walks the kernel's table of connections (sock_diag(7)): some 0.1 ms and more on a
 // host with very many.
 func (s *Socket) Activity() (Activity, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return Activity{}, err
 	}
 	if err := CheckActivity(s.spec); err != nil {
 		return Activity{}, err
 	}
 	var a Activity
-	err := control(s.front(), func(fd int) (err error) {
+	err := control(s.frontFile(), func(fd int) (err error) {
 		switch address := s.spec.Address; {
 		case address.IsTCP():
 			a.Clients, err = connectedTCP(fd)
@@ -70,10 +70,10 @@ func (s *Socket) Activity() (Activity, error) {
 		}
 		return err
 	})
-	return a, fail(s.spec.Address, "", err, "")
+	return a, wrapError(s.spec.Address, "", err, "")
 }
 
-// The states in which somebody may still want something of a connection. All but the
+// The states in which either side may still want something of a connection. All but the
 // first two are of connections that our side has closed, at least in one direction.
 const (
 	statesOpen  = sockdiag.Established | sockdiag.CloseWait
@@ -82,7 +82,7 @@ const (
 
 func connectedTCP(fd int) (n int, err error) {
 	err = eachTCP(fd, statesInUse, func(c *sockdiag.InetSocket) {
-		// What nobody has accepted yet has no descriptor, what is closed neither.
+		// What was not accepted yet has no descriptor, what is closed neither.
 		if c.Inode != 0 || c.State&statesOpen != 0 {
 			n++
 		}
@@ -92,7 +92,7 @@ func connectedTCP(fd int) (n int, err error) {
 
 // connectedUnix counts the sockets that have the listener's name, which is theirs
 // from connect(2) on (unix_stream_connect), and the queue, which the table does not
-// list. The queue first: who is accepted meanwhile is counted twice and not missed.
+// list. The queue first: a client that is accepted meanwhile is counted twice and not missed.
 func connectedUnix(fd int) (int, error) {
 	waiting, err := waitingUnix(fd)
 	if err != nil {
@@ -111,7 +111,7 @@ func connectedUnix(fd int) (int, error) {
 		return 0, err
 	}
 	n := len(waiting)
-	err = asked(func(socket int) error {
+	err = askSockets(func(socket int) error {
 		return sockdiag.Unix{States: sockdiag.Established, Show: show}.Each(socket, func(s *sockdiag.UnixSocket) {
 			if len(s.Name) > 0 && bytes.Equal(s.Name, name) && s.Node == node {
 				n++
@@ -137,7 +137,7 @@ func (s *Socket) lastData(fd int) (uint64, error) {
 }
 
 // lastDatagram is SIOCGSTAMP of socket(7): when the datagram came that was received
-// last, whoever received it. The first call has the kernel note it from then on. A
+// last, by whatever process. The first call has the kernel note it from then on. A
 // service that asks for timestamps itself gets them instead.
 func (s *Socket) lastDatagram(fd int) (uint64, error) {
 	for _, option := range []int{unix.SO_TIMESTAMP, unix.SO_TIMESTAMPNS, unix.SO_TIMESTAMPING} {

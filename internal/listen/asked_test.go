@@ -16,16 +16,16 @@ var unwatched = map[string]func(t *testing.T, w *Watcher, s *Socket){
 	"its event was taken and told to nobody": func(t *testing.T, w *Watcher, s *Socket) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		x := w.byOwn[s]
+		x := &s.interest
 		if err := w.loop.Control(unix.EPOLL_CTL_MOD, x.file, x.id, unix.EPOLLONESHOT); err != nil {
 			t.Fatal(err)
 		}
 	},
-	"its descriptor could not be moved": func(t *testing.T, w *Watcher, s *Socket) { w.leave(s) },
+	"its descriptor could not be moved": func(t *testing.T, w *Watcher, s *Socket) { s.interest.leaveFile() },
 	"its entry is gone": func(t *testing.T, w *Watcher, s *Socket) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		x := w.byOwn[s]
+		x := &s.interest
 		if err := w.loop.Control(unix.EPOLL_CTL_DEL, x.file, x.id, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,7 @@ type Error struct {
 	Address string // canonical
 	Step    string // a system call, an option as in the configuration, or a path
 	Err     error
-	Cure    string // who is in the way or what to do; may be empty
+	Cure    string // what is in the way or what to do; may be empty
 }
 
 func (e *Error) Error() string {
@@ -38,8 +37,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// fail wraps err as an *Error of address a, unless it is one already.
-func fail(a spec.Address, step string, err error, cure string) error {
+// wrapError wraps err as an *Error of address a, unless it is one already.
+func wrapError(a spec.Address, step string, err error, cure string) error {
 	var done *Error
 	if err == nil || errors.As(err, &done) {
 		return err
@@ -52,7 +51,7 @@ func fail(a spec.Address, step string, err error, cure string) error {
 type OccupiedError struct {
 	Path string
 	What string // "a regular file", "a live socket of pid 12 (nginx)"
-	Live bool   // somebody serves it
+	Live bool   // a process serves it
 }
 
 func (e *OccupiedError) Error() string {
@@ -62,7 +61,7 @@ func (e *OccupiedError) Error() string {
 	return fmt.Sprintf("%s: %s stands there and is not removed", e.Path, e.What)
 }
 
-// Advice is what helps; "" when somebody has to look first.
+// Advice is what helps; "" when the user has to look first.
 func (e *OccupiedError) Advice() string {
 	if e.Live {
 		return "stop it first"
@@ -79,7 +78,7 @@ func (e *OccupiedError) Is(target error) bool {
 func bindCure(a spec.Address, o *spec.Options, err error) string {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return holder(a)
+		return describeHolder(a)
 	case errors.Is(err, unix.EACCES) && a.IsInternet():
 		return fmt.Sprintf("a port below %s is for CAP_NET_BIND_SERVICE; or allow it to everybody: sysctl net.ipv4.ip_unprivileged_port_start=%d",
 			unprivilegedPort(), a.Port)
@@ -111,8 +110,4 @@ func socketCure(a spec.Address, o *spec.Options, err error) string {
 		return "mptcp needs a kernel with CONFIG_MPTCP and sysctl net.mptcp.enabled=1"
 	}
 	return ""
-}
-
-func syscallError(name string, err error) error {
-	return os.NewSyscallError(name, err)
 }

@@ -18,26 +18,26 @@ import (
 )
 
 // ExamineSocket says what would certainly keep spec from being opened on this host, in the
-// words of [OpenAll]. It makes and binds nothing, and does not ask whether somebody has the
+// words of [OpenAll]. It makes and binds nothing, and does not ask whether another process has the
 // port: that may be an activator that makes way. ours reports whether the caller has made
 // what stands at a path; nil: nothing.
 func ExamineSocket(want spec.Socket, ours func(path string) bool) []*Error {
 	e := examination{address: want.Address, options: &want.Options}
 	want.Seal = spec.Unsealed
 	if want.Address.Node() != "" {
-		e.owner()
-		e.node(ours)
-		e.links(ours)
+		e.checkOwner()
+		e.checkNode(ours)
+		e.checkLinks(ours)
 	}
 	if want.Address.Network == spec.FIFO {
 		e.pipeSize()
 		return e.found
 	}
-	file, family, err := newSocket(want, &stock{})
-	e.add("", err, "")
+	file, family, err := newSocket(want, &pool{})
+	e.addError("", err, "")
 	if err == nil {
-		e.here(file, family)
-		e.port()
+		e.checkAddress(file, family)
+		e.checkPort()
 		_ = file.Close()
 	}
 	return e.found
@@ -50,65 +50,65 @@ type examination struct {
 	found   []*Error
 }
 
-func (e *examination) add(step string, err error, cure string) {
+func (e *examination) addError(step string, err error, cure string) {
 	var one *Error
 	var occupied *OccupiedError
 	if cure == "" && errors.As(err, &occupied) && !occupied.Live {
 		cure = "move it away, or give the socket another path"
 	}
-	if errors.As(fail(e.address, step, err, cure), &one) {
+	if errors.As(wrapError(e.address, step, err, cure), &one) {
 		e.found = append(e.found, one)
 	}
 }
 
-// owner looks for who shall have the node, and whether we may give it to him.
-func (e *examination) owner() {
+// checkOwner looks for the owner that the node shall have, and whether we may give it away.
+func (e *examination) checkOwner() {
 	uid, gid := *e.options, *e.options
 	uid.SocketGroup, gid.SocketUser = "", ""
 	user, err := lookupOwner(&uid)
-	e.add("socket_user", errors.Unwrap(err), "create it, or give a number")
+	e.addError("socket_user", errors.Unwrap(err), "create it, or give a number")
 	group, err := lookupOwner(&gid)
-	e.add("socket_group", errors.Unwrap(err), "create it, or give a number")
+	e.addError("socket_group", errors.Unwrap(err), "create it, or give a number")
 	if access.HoldsCapability(unix.CAP_CHOWN) {
 		return
 	}
 	own, _ := os.Getgroups()
 	refused := &fs.PathError{Op: "chown", Path: e.address.Node(), Err: unix.EPERM}
 	if user.uid >= 0 && user.uid != os.Geteuid() {
-		e.add("socket_user", refused, ownerCure(refused))
+		e.addError("socket_user", refused, ownerCure(refused))
 	}
 	if group.gid >= 0 && group.gid != os.Getegid() && !slices.Contains(own, group.gid) {
-		e.add("socket_group", refused, ownerCure(refused))
+		e.addError("socket_group", refused, ownerCure(refused))
 	}
 }
 
-// node looks at the folder of the path, and at what stands there.
-func (e *examination) node(ours func(string) bool) {
+// checkNode looks at the folder of the path, and at what stands there.
+func (e *examination) checkNode(ours func(string) bool) {
 	path := e.address.Node()
 	if ours != nil && ours(path) {
 		return
 	}
-	at, there, st := e.look("", path)
+	at, there, st := e.openPlace("", path)
 	if at == nil {
 		return
 	}
 	defer at.Close()
 	if there && e.address.Network == spec.FIFO {
-		e.fifo(at, &st)
+		e.checkFIFO(at, &st)
 		return
 	}
 	if errno := access.CheckMakeIn(filepath.Dir(path)); errno != 0 {
-		e.add("", &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
+		e.addError("", &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		return
 	}
 	if !there {
 		return
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		e.add("", &OccupiedError{Path: path, What: at.describe(at.Name, &st)}, "")
+		e.addError("", &OccupiedError{Path: path, What: at.describeFile(at.Name, &st)}, "")
 		return
 	}
-	if at.is(at.spare(), inode{st.Dev, st.Ino}) {
+	if at.hasInode(at.spareName(), inode{st.Dev, st.Ino}) {
 		return // an activator's
 	}
 	node, err := at.Open(unix.O_PATH, 0)
@@ -116,23 +116,23 @@ func (e *examination) node(ours func(string) bool) {
 		return
 	}
 	defer unix.Close(node)
-	if live, err := probe(node); err == nil && live {
-		e.add("", &OccupiedError{Path: path, What: at.describeLive(at.Name), Live: true}, "")
+	if live, err := probeNode(node); err == nil && live {
+		e.addError("", &OccupiedError{Path: path, What: at.describeLive(at.Name), Live: true}, "")
 	}
 }
 
-// look opens the folder of a path, and tells what stands there. Where the folder is not there, or
-// somebody else has put a link on the way to it, that is reported and there is no spot.
-func (e *examination) look(step, path string) (at *spot, there bool, st unix.Stat_t) {
-	found, err := openSpot(path)
+// openPlace opens the folder of a path, and tells what stands there. Where the folder is not there, or
+// another user has put a link on the way to it, that is reported and there is no place.
+func (e *examination) openPlace(step, path string) (at *place, there bool, st unix.Stat_t) {
+	found, err := openPlace(path)
 	var link *fd.LinkError
 	switch {
 	case errors.As(err, &link):
-		e.add(step, err, "")
+		e.addError(step, err, "")
 		return nil, false, st
 	case err != nil:
 		if errno := access.CheckMakeIn(filepath.Dir(path)); errno != 0 {
-			e.add(step, &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
+			e.addError(step, &fs.PathError{Op: "make", Path: path, Err: errno}, folderCure(errno))
 		}
 		return nil, false, st
 	}
@@ -148,14 +148,14 @@ func folderCure(errno error) string {
 	return "its folder must be one in which we may make files"
 }
 
-func (e *examination) fifo(at *spot, st *unix.Stat_t) {
+func (e *examination) checkFIFO(at *place, st *unix.Stat_t) {
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		e.add("", &OccupiedError{Path: at.path, What: at.describe(at.Name, st)}, "")
+		e.addError("", &OccupiedError{Path: at.path, What: at.describeFile(at.Name, st)}, "")
 		return
 	}
 	who, err := lookupOwner(e.options)
 	if err == nil {
-		e.add("", checkFIFO(at.path, st, nodeMode(e.options), who), "")
+		e.addError("", checkFIFO(at.path, st, nodeMode(e.options), who), "")
 	}
 }
 
@@ -163,59 +163,59 @@ func (e *examination) fifo(at *spot, st *unix.Stat_t) {
 func (e *examination) pipeSize() {
 	most, err := strconv.Atoi(proc.ReadSysctl("fs.pipe-max-size"))
 	if err == nil && e.options.PipeSize > most && !access.HoldsCapability(unix.CAP_SYS_RESOURCE) {
-		e.add("pipe_size", unix.EPERM, curePipeSize)
+		e.addError("pipe_size", unix.EPERM, curePipeSize)
 	}
 }
 
-// links looks at what stands where symlinks shall.
-func (e *examination) links(ours func(string) bool) {
+// checkLinks looks at what stands where symlinks shall.
+func (e *examination) checkLinks(ours func(string) bool) {
 	for _, link := range e.options.Symlinks {
 		if ours != nil && ours(link) {
 			continue
 		}
-		if at, there, st := e.look("symlinks", link); at != nil {
-			e.link(at, there, &st)
+		if at, there, st := e.openPlace("symlinks", link); at != nil {
+			e.checkLink(at, there, &st)
 			at.Close()
 		}
 	}
 }
 
-func (e *examination) link(at *spot, there bool, st *unix.Stat_t) {
+func (e *examination) checkLink(at *place, there bool, st *unix.Stat_t) {
 	target, err := at.ReadLink(at.Name)
 	if there && err == nil && target == e.address.Node() {
 		return
 	}
 	if errno := access.CheckMakeIn(filepath.Dir(at.path)); errno != 0 {
-		e.add("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, folderCure(errno))
+		e.addError("symlinks", &fs.PathError{Op: "symlink", Path: at.path, Err: errno}, folderCure(errno))
 		return
 	}
-	if there && (err != nil || at.leads(at.Name)) {
-		e.add("symlinks", &OccupiedError{Path: at.path, What: at.describe(at.Name, st)}, "")
+	if there && (err != nil || at.linkLeads(at.Name)) {
+		e.addError("symlinks", &OccupiedError{Path: at.path, What: at.describeFile(at.Name, st)}, "")
 	}
 }
 
-// here finds an address that this machine does not have, by binding it without a port:
+// checkAddress finds an address that this machine does not have, by binding it without a port:
 // that takes nothing from anybody.
-func (e *examination) here(file *os.File, family int) {
+func (e *examination) checkAddress(file *os.File, family int) {
 	a := e.address
 	a.Port = 0
 	if !a.IsInternet() || !a.IP.IsValid() {
 		return
 	}
-	e.add("", control(file, func(fd int) error {
+	e.addError("", control(file, func(fd int) error {
 		if sockopt.AddressOnly(fd) != nil {
 			return nil
 		}
-		sa, err := sockaddr(fd, family, a)
+		sa, err := makeSockaddr(fd, family, a)
 		if err == nil {
-			err = syscallError("bind", unix.Bind(fd, sa))
+			err = os.NewSyscallError("bind", unix.Bind(fd, sa))
 		}
-		return fail(e.address, "", err, bindCure(e.address, e.options, err))
+		return wrapError(e.address, "", err, bindCure(e.address, e.options, err))
 	}), "")
 }
 
-// port looks whether we may have a port that is not everybody's, ip(7) and vsock(7).
-func (e *examination) port() {
+// checkPort looks whether we may have a port that is not everybody's, ip(7) and vsock(7).
+func (e *examination) checkPort() {
 	a := e.address
 	if a.Port == 0 || access.HoldsCapability(unix.CAP_NET_BIND_SERVICE) {
 		return
@@ -229,8 +229,8 @@ func (e *examination) port() {
 		return
 	}
 	if int64(a.Port) < int64(first) {
-		err := syscallError("bind", unix.EACCES)
-		e.add("", err, bindCure(a, e.options, err))
+		err := os.NewSyscallError("bind", unix.EACCES)
+		e.addError("", err, bindCure(a, e.options, err))
 	}
 }
 

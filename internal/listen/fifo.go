@@ -14,48 +14,48 @@ import (
 // openFIFO opens the FIFO of spec for reading and writing, so that it never
 // sees the end of file when a writer leaves, and writers never wait for a
 // reader. fifo(7). An existing FIFO is used if it is as the spec says.
-func openFIFO(want spec.Socket) (opened, error) {
+func openFIFO(want spec.Socket) (boundSocket, error) {
 	a, o := want.Address, &want.Options
 	who, err := lookupOwner(o)
 	if err != nil {
-		return opened{}, fail(a, "", err, "")
+		return boundSocket{}, wrapError(a, "", err, "")
 	}
-	at, err := makeSpot(a.Path, o)
+	at, err := makePlace(a.Path, o)
 	if err != nil {
-		return opened{}, fail(a, "", err, "")
+		return boundSocket{}, wrapError(a, "", err, "")
 	}
 	defer at.Close()
-	began := now()
+	began := coarseTime()
 	made, err := at.makeFIFO(nodeMode(o), who)
 	if err != nil {
-		return opened{}, fail(a, "mkfifo", err, "")
+		return boundSocket{}, wrapError(a, "mkfifo", err, "")
 	}
 	n := &node{path: a.Path, fifo: true, made: made}
 	file, err := adoptFIFO(at, n, o, who, began)
 	if err != nil {
 		if made {
-			at.remove(at.Name, n.id)
+			at.removeInode(at.Name, n.id)
 		}
-		return opened{}, fail(a, "", err, ownerCure(err))
+		return boundSocket{}, wrapError(a, "", err, ownerCure(err))
 	}
 	// A spare of the same inode is ours from a run that was killed.
-	if at.is(at.spare(), n.id) {
+	if at.hasInode(at.spareName(), n.id) {
 		n.made = true
 	} else if n.made {
 		n.makeSpare(at)
 	}
-	var st state
+	var st socketState
 	_ = control(file, func(fd int) error {
 		st.pipe, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
 		return nil
 	})
-	return opened{file: file, node: n, state: st}, nil
+	return boundSocket{file: file, node: n, state: st}, nil
 }
 
 // makeFIFO reports whether it made one; what stands there is looked at later.
-func (s spot) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
-	if who.given() {
-		mode = 0o600 // nobody else gets in before it has its owner
+func (s place) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
+	if who.isGiven() {
+		mode = 0o600 // no other user gets in before it has its owner
 	}
 	err := unix.Mkfifoat(s.FD(), s.Name, uint32(mode|0o600))
 	if err == unix.EEXIST {
@@ -69,13 +69,13 @@ func (s spot) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
 // on a FIFO we made; another one must be right already. began is when we began to make it.
-func adoptFIFO(at spot, n *node, o *spec.Options, who owner, began unix.Timespec) (*os.File, error) {
+func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (*os.File, error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, &OccupiedError{Path: n.path, What: at.describe(at.Name, &st)}
+		return nil, &OccupiedError{Path: n.path, What: at.describeFile(at.Name, &st)}
 	}
 	n.id = inode{st.Dev, st.Ino}
 	// O_NONBLOCK only for opening: should the FIFO have become a device, we do
@@ -95,20 +95,20 @@ func adoptFIFO(at spot, n *node, o *spec.Options, who owner, began unix.Timespec
 	// Blocking: see newSocket.
 	if err := unix.SetNonblock(fd, false); err != nil {
 		_ = unix.Close(fd)
-		return nil, syscallError("fcntl", err)
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), n.path), nil
 }
 
-// now is the time as file systems stamp it: that of the last tick.
-func now() unix.Timespec {
+// coarseTime is the time as file systems stamp it: that of the last tick.
+func coarseTime() unix.Timespec {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &t)
 	return t
 }
 
-// bornSince reports whether a file was made after the time began: in a folder that somebody
-// else may write, another one of ours can be moved into its place, rename(2).
+// bornSince reports whether a file was made after the time began: in a folder that another
+// user may write, another one of ours can be moved into its place, rename(2).
 func bornSince(fd int, began unix.Timespec) bool {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st)
@@ -118,18 +118,18 @@ func bornSince(fd int, began unix.Timespec) bool {
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"
 
-func setUpFIFO(at spot, fd int, n *node, o *spec.Options, who owner) error {
+func setUpFIFO(at place, fd int, n *node, o *spec.Options, who owner) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: n.path, Err: err}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFIFO || n.made && at.strange(&st) {
-		return &OccupiedError{Path: n.path, What: at.describe(at.Name, &st)}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO || n.made && at.isStrange(&st) {
+		return &OccupiedError{Path: n.path, What: at.describeFile(at.Name, &st)}
 	}
 	n.id = inode{st.Dev, st.Ino}
 	mode := nodeMode(o)
 	if n.made {
-		if who.given() {
+		if who.isGiven() {
 			if err := unix.Fchown(fd, who.uid, who.gid); err != nil {
 				return &fs.PathError{Op: "chown", Path: n.path, Err: err}
 			}
@@ -142,7 +142,7 @@ func setUpFIFO(at spot, fd int, n *node, o *spec.Options, who owner) error {
 	}
 	if o.PipeSize > 0 {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, o.PipeSize); err != nil {
-			err = syscallError("fcntl", err)
+			err = os.NewSyscallError("fcntl", err)
 			if errors.Is(err, unix.EPERM) {
 				return fmt.Errorf("pipe_size: %w: %s", err, curePipeSize)
 			}

@@ -47,11 +47,11 @@ func TestMovedFIFO(t *testing.T) {
 	time.Sleep(20 * time.Millisecond) // file systems stamp with the last tick, of 10 ms at most
 	o := socketSpec(t, "fifo://"+dir+"/f").Options
 	for _, moved := range []bool{false, true} {
-		at, err := makeSpot(dir+"/f", &o)
+		at, err := makePlace(dir+"/f", &o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		began := now()
+		began := coarseTime()
 		if made, err := at.makeFIFO(0o666, owner{uid: -1, gid: -1}); !made {
 			t.Fatal(err)
 		}

@@ -166,7 +166,7 @@ func TestDisown(t *testing.T) {
 				}
 			})
 			if how.command == unix.F_SETFL { // Lend clears it too
-				_ = control(s.front(), func(fd int) error { _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, how.value); return err })
+				_ = control(s.frontFile(), func(fd int) error { _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, how.value); return err })
 			}
 			if what, err := s.Mend(); !strings.Contains(what, "signals about it; ended") || err != nil {
 				t.Errorf("%s: fcntl %d: Mend: %q, %v", s, how.command, what, err)

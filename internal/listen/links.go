@@ -20,7 +20,7 @@ func makeLinks(want spec.Socket) ([]string, error) {
 		err := makeLink(path, link, &want.Options)
 		if err != nil {
 			removeLinks(want, made)
-			return nil, fail(want.Address, "symlinks", err, "")
+			return nil, wrapError(want.Address, "symlinks", err, "")
 		}
 		made = append(made, link)
 	}
@@ -28,7 +28,7 @@ func makeLinks(want spec.Socket) ([]string, error) {
 }
 
 func makeLink(path, link string, o *spec.Options) error {
-	at, err := makeSpot(link, o)
+	at, err := makePlace(link, o)
 	if err != nil {
 		return err
 	}
@@ -48,35 +48,35 @@ func makeLink(path, link string, o *spec.Options) error {
 		return &os.PathError{Op: "stat", Path: link, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return &OccupiedError{Path: link, What: at.describe(at.Name, &st)}
+		return &OccupiedError{Path: link, What: at.describeFile(at.Name, &st)}
 	}
 	target, err := at.ReadLink(at.Name)
 	if err == nil && target == path {
 		return nil
 	}
-	if at.leads(at.Name) {
-		return &OccupiedError{Path: link, What: at.describe(at.Name, &st)}
+	if at.linkLeads(at.Name) {
+		return &OccupiedError{Path: link, What: at.describeFile(at.Name, &st)}
 	}
-	if err := at.unlink(at.Name); err != nil {
+	if err := at.removeName(at.Name); err != nil {
 		return &os.PathError{Op: "remove", Path: link, Err: err}
 	}
 	return put()
 }
 
-// leads reports whether a link leads anywhere, which is only asked.
-func (s spot) leads(name string) bool {
+// linkLeads reports whether a link leads anywhere, which is only asked.
+func (s place) linkLeads(name string) bool {
 	var end unix.Stat_t
 	return unix.Fstatat(s.FD(), name, &end, 0) != unix.ENOENT
 }
 
 func removeLinks(want spec.Socket, links []string) {
 	for _, link := range links {
-		at, err := openSpot(link)
+		at, err := openPlace(link)
 		if err != nil {
 			continue
 		}
 		if target, err := at.ReadLink(at.Name); err == nil && target == want.Address.Node() {
-			_ = at.unlink(at.Name)
+			_ = at.removeName(at.Name)
 		}
 		at.Close()
 	}

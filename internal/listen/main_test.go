@@ -14,8 +14,8 @@ import (
 const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) {
-	restart = 20 * time.Millisecond // many tests want the error; TestPredecessor waits
-	slowly = 10 * time.Millisecond
+	reopenTimeout = 20 * time.Millisecond // many tests want the error; TestPredecessor waits
+	lookInterval = 10 * time.Millisecond
 	if os.Getenv(withoutInotify) != "" {
 		useUpInotify()
 	}
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 
 // TestPredecessor opens what somebody still holds who is on his way out.
 func TestPredecessor(t *testing.T) {
-	defer func(before time.Duration) { restart = before }(restart)
-	restart = time.Minute
+	defer func(before time.Duration) { reopenTimeout = before }(reopenTimeout)
+	reopenTimeout = time.Minute
 	for _, address := range []string{fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)), "unix://" + t.TempDir() + "/s"} {
 		t.Run(address, func(t *testing.T) {
 			before := mustOpen(t, address)

@@ -2,13 +2,11 @@ package listen
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"activator/internal/kernel/fd"
 	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
@@ -22,13 +20,13 @@ func (s *Socket) Mend() (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return "", fail(s.spec.Address, "", errClosed, "")
+		return "", wrapError(s.spec.Address, "", errClosed, "")
 	}
 	if s.file == nil {
 		return s.bindAnew("it had no descriptor")
 	}
 	var found []string
-	if s.disown() {
+	if s.endSignals() {
 		found = append(found, "the service had asked for signals about it; ended")
 	}
 	if s.spec.Address.Network == spec.FIFO {
@@ -57,12 +55,12 @@ func (s *Socket) Mend() (what string, err error) {
 
 // beyondRepair says why only a new socket helps; "" when this one will do.
 func (s *Socket) beyondRepair() (fault string) {
-	_ = control(s.front(), func(fd int) error {
+	_ = control(s.frontFile(), func(fd int) error {
 		if events := pollNow(fd); events&(unix.POLLHUP|unix.POLLRDHUP) != 0 && !s.spec.Address.IsTCP() {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
-		if s.condition().options.Moved(fd) {
+		if s.frontState().options.Moved(fd) {
 			fault = "the service had bound it to another interface"
 		}
 		return nil
@@ -70,9 +68,9 @@ func (s *Socket) beyondRepair() (fault string) {
 	return fault
 }
 
-// dissolve connects fd to AF_UNSPEC: a datagram socket hears everybody again, a
+// disconnect connects fd to AF_UNSPEC: a datagram socket hears everybody again, a
 // TCP socket is closed but keeps its address. connect(2).
-func dissolve(fd int) error {
+func disconnect(fd int) error {
 	address := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&address)), unsafe.Sizeof(address))
 	if errno != 0 {
@@ -82,57 +80,52 @@ func dissolve(fd int) error {
 }
 
 // bindAnew closes the descriptor, so that its address is free, and opens the
-// spec again. Who waited in the old queue is lost. What a service did to a
+// spec again. The clients in the old queue are lost. What a service did to a
 // relay socket costs only that: the host's socket keeps its queue.
 func (s *Socket) bindAnew(fault string) (string, error) {
 	if s.relay != nil {
-		return s.retire(fault)
+		return s.retireRelay(fault)
 	}
 	if s.node != nil {
-		s.node.remove()
+		s.node.removeNames()
 	}
 	if s.file != nil {
-		if s.watcher != nil {
-			s.watcher.leave(s)
-		}
-		_ = s.release(s.file)
+		s.interest.leaveFile()
+		_ = s.closeFile(s.file)
 		s.file = nil
 	}
 	made, err := s.openAgain()
 	if err != nil {
 		return fault, err
 	}
-	if err := s.replace(made); err != nil {
+	if err := s.replaceFile(made); err != nil {
 		return fault, err
 	}
-	s.rewatch(true)
+	s.interest.rewatchNode(s.node, true)
 	return fault + "; bound anew", nil
 }
 
-// retire drops a relay socket that a service has ruined; the next Lend makes
-// another one over the same socket of the host, which is watched until then. Who waits in
+// retireRelay drops a relay socket that a service has ruined; the next Lend makes
+// another one over the same socket of the host, which is watched until then. What waits in
 // its queue is [Socket.Undelivered], and comes first there.
-func (s *Socket) retire(fault string) (string, error) {
-	if s.watcher != nil {
-		if err := s.watcher.move(s, s.file); err != nil {
-			return fault, fail(s.spec.Address, "", err, "")
-		}
+func (s *Socket) retireRelay(fault string) (string, error) {
+	if err := s.interest.moveTo(s.file); err != nil {
+		return fault, wrapError(s.spec.Address, "", err, "")
 	}
 	s.generation++
 	if err := s.dropRelaySocket(); err != nil {
-		return fault, fail(s.spec.Address, "relay socket", err, "")
+		return fault, wrapError(s.spec.Address, "relay socket", err, "")
 	}
 	return fault + "; its relay socket is made anew", nil
 }
 
-func (s *Socket) openAgain() (made opened, err error) {
-	from := &stock{means: s.means}
+func (s *Socket) openAgain() (made boundSocket, err error) {
+	from := &pool{means: s.means}
 	defer from.close()
-	only := []spec.Socket{s.spec}
-	if err := from.fill(only); err != nil {
-		return opened{}, err
-	}
-	withModes(only, func() { made, err = openSpec(s.spec, from) })
+	err = from.openEach([]spec.Socket{s.spec}, func(want spec.Socket) error {
+		made, err = openSpec(want, from)
+		return err
+	})
 	return made, err
 }
 
@@ -141,12 +134,12 @@ func (s *Socket) openAgain() (made opened, err error) {
 func (s *Socket) mendListener() (string, error) {
 	a := s.spec.Address
 	listening, right := false, false
-	err := s.control("getsockopt", func(fd int) error {
+	err := s.controlFront("getsockopt", func(fd int) error {
 		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		listening = n != 0
 		if err == nil && !listening && a.IsTCP() {
 			// Whatever it is connected to now: tcp_disconnect() keeps the port.
-			_ = dissolve(fd)
+			_ = disconnect(fd)
 		}
 		right = s.boundRight(fd)
 		return err
@@ -156,14 +149,11 @@ func (s *Socket) mendListener() (string, error) {
 	}
 	// Before it listens again: some options can be set back only now, and
 	// SO_REUSEPORT would let others in.
-	repaired, fault := s.mendOptions()
+	repaired, fault := s.mendOptions(right)
 	if fault != "" {
 		return s.bindAnew(fault)
 	}
-	if !right {
-		return s.bindAnew("the service had bound it elsewhere")
-	}
-	if err := startListening(s.front(), s.spec); err != nil {
+	if err := startListening(s.frontFile(), s.spec); err != nil {
 		if listening {
 			return "", err
 		}
@@ -172,17 +162,17 @@ func (s *Socket) mendListener() (string, error) {
 	if listening {
 		return repaired, nil
 	}
-	return also("the service had shut down or dissolved the listener; listening again", repaired), nil
+	return joinFound("the service had shut down or dissolved the listener; listening again", repaired), nil
 }
 
 // mendDatagram dissolves what the service connected: only that peer would be
 // heard.
 func (s *Socket) mendDatagram() (string, error) {
 	connected, right := false, false
-	err := s.control("connect", func(fd int) error {
+	err := s.controlFront("connect", func(fd int) error {
 		if _, err := unix.Getpeername(fd); err == nil {
 			connected = true
-			if err := dissolve(fd); err != nil {
+			if err := disconnect(fd); err != nil {
 				return err
 			}
 		}
@@ -192,20 +182,18 @@ func (s *Socket) mendDatagram() (string, error) {
 	if err != nil || (connected && !right) {
 		return s.bindAnew("the service had connected it")
 	}
-	repaired, fault := s.mendOptions()
+	repaired, fault := s.mendOptions(right)
 	switch {
 	case fault != "":
 		return s.bindAnew(fault)
-	case !right:
-		return s.bindAnew("the service had bound it elsewhere")
 	case connected:
-		return also("the service had connected it; dissolved", repaired), nil
+		return joinFound("the service had connected it; dissolved", repaired), nil
 	}
 	return repaired, nil
 }
 
-// also joins what was found, for the log.
-func also(what, more string) string {
+// joinFound joins what was found, for the log.
+func joinFound(what, more string) string {
 	if more == "" {
 		return what
 	}
@@ -213,10 +201,10 @@ func also(what, more string) string {
 }
 
 // boundRight reports whether the socket still has the address it had.
-func (s *Socket) boundRight(fd int) bool { return rawName(fd) == s.condition().name }
+func (s *Socket) boundRight(fd int) bool { return rawName(fd) == s.frontState().name }
 
-// condition is what the front was like when it was made.
-func (s *Socket) condition() *state {
+// frontState is what the front was like when it was made.
+func (s *Socket) frontState() *socketState {
 	if s.relay != nil {
 		return &s.relayState
 	}
@@ -226,7 +214,7 @@ func (s *Socket) condition() *state {
 // dropErrors clears SO_ERROR and the error queue (IP_RECVERR, timestamps),
 // which would make the socket look readable for ever. ip(7).
 func (s *Socket) dropErrors() (dropped bool) {
-	_ = control(s.front(), func(fd int) error {
+	_ = control(s.frontFile(), func(fd int) error {
 		if pollNow(fd)&unix.POLLERR == 0 {
 			return nil
 		}
@@ -245,7 +233,7 @@ func (s *Socket) dropErrors() (dropped bool) {
 }
 
 func (s *Socket) detachFilter() (detached bool) {
-	_ = control(s.front(), func(fd int) error {
+	_ = control(s.frontFile(), func(fd int) error {
 		detached = sockopt.DetachProgram(fd, unix.SO_DETACH_FILTER)
 		return nil
 	})
@@ -254,7 +242,7 @@ func (s *Socket) detachFilter() (detached bool) {
 
 func (s *Socket) restorePipeSize() error {
 	size := s.state.pipe
-	return s.control("fcntl", func(fd int) error {
+	return s.controlFront("fcntl", func(fd int) error {
 		now, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
 		if err != nil || now == size {
 			return err
@@ -267,108 +255,46 @@ func (s *Socket) restorePipeSize() error {
 	})
 }
 
-func pollNow(socket int) int16 {
-	ready, _ := fd.Poll(socket, unix.POLLIN|unix.POLLRDHUP, 0)
-	return ready
-}
-
-// MendNode puts the node back when somebody deleted or replaced it: as a link to
-// the spare, the very same socket with its queue, or bound anew where the spare
-// is gone too (see [Socket.Generation]). It returns what it found and did, for
-// the log; "" when the node is in its place. What stands there now and is not a
-// dead socket is never removed: that is an *OccupiedError, and once it goes the
-// watcher tells.
-func (s *Socket) MendNode() (what string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return "", fail(s.spec.Address, "", errClosed, "")
-	}
-	if s.node == nil || s.file == nil {
-		return "", nil
-	}
-	if s.inPlace() {
-		s.rewatch(true)
-		return "", nil
-	}
-	// Watch what is there first: if it cannot be healed now, the next change of
-	// it is not missed.
-	s.rewatch(false)
-	what, err = s.heal()
-	if err == nil {
-		s.rewatch(true)
-	}
-	return what, fail(s.spec.Address, "", err, "")
-}
-
-// inPlace reports whether the node stands at its path, and makes a spare that is missing.
-func (s *Socket) inPlace() (there bool) {
-	s.node.withSpot(func(at spot) {
-		there = at.is(at.Name, s.node.id)
-		if there && s.node.made && !at.is(at.spare(), s.node.id) {
-			s.node.makeSpare(at)
+// mendOptions sets back what a service changed, for the log, or says what cannot
+// be set back; right tells whether the socket has its address.
+func (s *Socket) mendOptions(right bool) (repaired, fault string) {
+	_ = control(s.frontFile(), func(fd int) error {
+		changed, stuck := s.frontState().options.Restore(fd)
+		if sockopt.DetachProgram(fd, unix.SO_DETACH_REUSEPORT_BPF) {
+			changed = append(changed, "a program that chooses among reuse_port sockets")
 		}
+		switch {
+		case stuck != "":
+			fault = "the service had set " + stuck
+		case !right:
+			fault = "the service had bound it elsewhere"
+		case len(changed) > 0:
+			repaired = "the service had set " + strings.Join(changed, ", ") + "; set back"
+		}
+		return nil
 	})
-	return there
+	return repaired, fault
 }
 
-func (s *Socket) heal() (string, error) {
-	path := s.node.path
-	found := fmt.Sprintf("%s was deleted", path)
-	linked, err := false, error(nil)
-	exactModes(func() {
-		var at spot
-		if at, err = makeSpot(path, &s.spec.Options); err != nil {
-			return
+// endSignals ends signals about the socket, to whatever process has the number by
+// now: SIGIO with O_ASYNC, SIGURG without. fcntl(2).
+func (s *Socket) endSignals() (disowned bool) {
+	_ = control(s.frontFile(), func(fd int) error {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_ASYNC != 0 {
+			disowned = true
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_ASYNC)
 		}
-		defer at.Close()
-		if _, err := at.id(at.Name); err == nil {
-			found = fmt.Sprintf("%s was replaced", path)
+		if signal, err := unix.FcntlInt(uintptr(fd), unix.F_GETSIG, 0); err == nil && signal != 0 {
+			disowned = true
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETSIG, 0)
 		}
-		linked, err = s.linkBack(at)
+		var owner struct{ kind, pid int32 } // struct f_owner_ex
+		_, _, errno := unix.Syscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETOWN_EX, uintptr(unsafe.Pointer(&owner)))
+		if errno == 0 && owner.pid != 0 {
+			disowned = true
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETOWN, 0)
+		}
+		return nil
 	})
-	if err != nil {
-		return found, err
-	}
-	if linked {
-		return found + "; linked back, the queue is kept", nil
-	}
-	before := s.node
-	if !before.fifo {
-		before.removeSpare() // it could not be linked, and looks alive to openSpec
-	}
-	made, err := s.openAgain()
-	if err != nil {
-		return found, err
-	}
-	before.removeSpare()
-	if err := s.replace(made); err != nil {
-		return found, err
-	}
-	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
-}
-
-// linkBack makes the node from the spare, unless something stands there.
-func (s *Socket) linkBack(at spot) (linked bool, err error) {
-	defer at.lock(s.means.Warn)()
-	if !s.node.fifo {
-		if err := at.clearStale(at.Name); err != nil {
-			return false, err
-		}
-	}
-	if !at.is(at.spare(), s.node.id) {
-		return false, nil
-	}
-	err = at.link(at.spare(), at.Name)
-	if err == unix.EEXIST && !s.node.fifo {
-		return false, &OccupiedError{Path: at.path, What: "something that has just come"}
-	}
-	return err == nil && at.is(at.Name, s.node.id), nil
-}
-
-// rewatch sets the watches of our folders anew: they may be other folders now.
-func (s *Socket) rewatch(mended bool) {
-	if s.watcher != nil && s.node != nil {
-		_ = s.watcher.rewatch(s, mended)
-	}
+	return disowned
 }

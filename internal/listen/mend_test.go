@@ -39,11 +39,11 @@ var sabotages = []sabotage{
 	{name: "shutdown WR of a listener", applies: stream, hears: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Shutdown(fd, unix.SHUT_WR) }},
 	{name: "dissolve a TCP listener", applies: spec.Address.IsTCP, says: "listening again",
-		do: func(_ *testing.T, fd int, _ spec.Address) error { return dissolve(fd) }},
+		do: func(_ *testing.T, fd int, _ spec.Address) error { return disconnect(fd) }},
 	{name: "dissolve a TCP listener and connect it", applies: spec.Address.IsTCP, says: "listening again", hears: true,
 		do: func(t *testing.T, fd int, _ spec.Address) error {
 			peer := open(t, fmt.Sprintf("tcp://:%d", ktest.Port(t)))
-			if err := dissolve(fd); err != nil {
+			if err := disconnect(fd); err != nil {
 				return err
 			}
 			return connectTo(fd, peer)
@@ -200,7 +200,7 @@ func breakAndMend(t *testing.T, w *Watcher, s *Socket, how sabotage) {
 
 func events(t *testing.T, s *Socket) (revents int16) {
 	t.Helper()
-	if err := s.control("poll", func(fd int) error { revents = pollNow(fd); return nil }); err != nil {
+	if err := s.controlFront("poll", func(fd int) error { revents = pollNow(fd); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return revents

@@ -75,7 +75,7 @@ func TestNodeModeUmask(t *testing.T) {
 	dir := t.TempDir()
 	for _, network := range []string{"unix", "fifo"} {
 		path := dir + "/" + network + "/s"
-		made, err := openSpec(socketSpec(t, network+"://"+path), new(stock)) // without exactModes
+		made, err := openSpec(socketSpec(t, network+"://"+path), new(pool)) // with our umask
 		if err != nil {
 			t.Fatal(err)
 		}

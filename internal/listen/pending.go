@@ -10,17 +10,21 @@ import (
 	"activator/internal/kernel/sockopt"
 )
 
+// Client is one client that waits in a socket's queue: a plain value that is
+// the same for as long as that client waits.
+type Client string
+
 // PendingClients holds the clients that were accepted for a run of the service that ended before
 // the program had anything of them: the next run serves them first. It is a
 // [tcpproxy.Pending]; its methods may be called from any goroutine.
 type PendingClients struct {
 	mu      sync.Mutex
-	clients []asideClient
+	clients []pendingClient
 	count   int // of all there were
 	closed  bool
 }
 
-type asideClient struct {
+type pendingClient struct {
 	fd   int
 	said []byte // read from it already
 	id   Client
@@ -31,11 +35,11 @@ func (a *PendingClients) Put(fd int, said []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		reset(fd)
+		resetConnection(fd)
 		return
 	}
 	a.count++
-	a.clients = append(a.clients, asideClient{fd, said, Client(fmt.Sprint("accepted ", a.count))})
+	a.clients = append(a.clients, pendingClient{fd, said, Client(fmt.Sprint("accepted ", a.count))})
 }
 
 // Take returns the one that has waited longest; without ok there is none.
@@ -50,7 +54,7 @@ func (a *PendingClients) Take() (fd int, said []byte, ok bool) {
 	return c.fd, c.said, true
 }
 
-// Any reports whether somebody is there.
+// Any reports whether there is one.
 func (a *PendingClients) Any() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -67,14 +71,14 @@ func (a *PendingClients) listClients() (all []Client) {
 	return all
 }
 
-// refuseOldest turns away those who have waited longest, at most most, and returns how many.
+// refuseOldest turns away those that have waited longest, at most most, and returns how many.
 func (a *PendingClients) refuseOldest(most int) (refused int) {
 	for ; refused < most; refused++ {
 		fd, _, ok := a.Take()
 		if !ok {
 			break
 		}
-		reset(fd)
+		resetConnection(fd)
 	}
 	return refused
 }
@@ -89,9 +93,9 @@ func (a *PendingClients) close() {
 	a.RefuseAll()
 }
 
-// reset closes a connection so that its client sees no end of an answer: with a reset,
+// resetConnection closes a connection so that its client sees no end of an answer: with a reset,
 // where there is one.
-func reset(fd int) {
+func resetConnection(fd int) {
 	_ = sockopt.ResetOnClose(fd)
 	_ = unix.Close(fd)
 }

@@ -11,7 +11,7 @@ import (
 // maxRefused bounds what one call takes off a queue.
 const maxRefused = 4096
 
-// RefuseClients turns away who has waited longest, at most most of them, and returns how
+// RefuseClients turns away the clients that have waited longest, at most most of them, and returns how
 // many: connections are accepted and closed, datagrams received and dropped, a
 // FIFO is read empty and counts in bytes. It never waits. Only while no program has the
 // socket: it sets O_NONBLOCK meanwhile, which all holders share, a sandbox too that
@@ -19,10 +19,10 @@ const maxRefused = 4096
 func (s *Socket) RefuseClients(most int) (refused int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return 0, err
 	}
-	early := s.aside.refuseOldest(most)
+	early := s.pending.refuseOldest(most)
 	most -= early
 	if err := s.setFlags(true); err != nil {
 		return early, err
@@ -31,7 +31,16 @@ func (s *Socket) RefuseClients(most int) (refused int, err error) {
 	defer func() { err = errors.Join(err, s.setFlags(s.spec.Options.NonBlocking)) }()
 	switch {
 	case s.spec.Address.Network == spec.FIFO:
-		return s.dropBytes()
+		buf, dropped := make([]byte, 64<<10), 0
+		_, err = s.refuseAll("read", maxRefused, func(fd int) error {
+			n, err := unix.Read(fd, buf)
+			dropped += max(n, 0)
+			if err == nil && n == 0 {
+				return unix.EAGAIN
+			}
+			return err
+		})
+		return dropped, err
 	case s.spec.Address.IsStream():
 		return s.refuseAll("accept", most, func(fd int) error {
 			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
@@ -52,7 +61,7 @@ func (s *Socket) RefuseClients(most int) (refused int, err error) {
 
 // refuseAll repeats take until nothing is left.
 func (s *Socket) refuseAll(call string, most int, take func(fd int) error) (taken int, err error) {
-	err = s.control(call, func(fd int) error {
+	err = s.controlFront(call, func(fd int) error {
 		for range min(most, maxRefused) {
 			switch err := take(fd); err {
 			case nil:
@@ -70,23 +79,4 @@ func (s *Socket) refuseAll(call string, most int, take func(fd int) error) (take
 		return nil
 	})
 	return taken, err
-}
-
-func (s *Socket) dropBytes() (dropped int, err error) {
-	err = s.control("read", func(fd int) error {
-		buf := make([]byte, 64<<10)
-		for range maxRefused {
-			n, err := unix.Read(fd, buf)
-			switch {
-			case err == unix.EINTR:
-			case err == unix.EAGAIN || (err == nil && n == 0):
-				return nil
-			case err != nil:
-				return err
-			}
-			dropped += max(n, 0)
-		}
-		return nil
-	})
-	return dropped, err
 }

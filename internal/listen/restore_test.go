@@ -78,7 +78,7 @@ func poison(fd int, o *sockopt.Option) (changed bool) {
 func readings(fd int) map[string]string {
 	all := make(map[string]string)
 	for i := range sockopt.Table {
-		if o := &sockopt.Table[i]; o.Form != sockopt.Unrestored && o.Form != sockopt.Blind && o.Form != sockopt.Memory {
+		if o := &sockopt.Table[i]; o.Form != sockopt.Unrestored && o.Form != sockopt.Unreadable && o.Form != sockopt.Memory {
 			if now, ok := reading(fd, o); ok {
 				all[o.Text] = now
 			}
@@ -134,7 +134,7 @@ func TestRestore(t *testing.T) {
 	for _, s := range sockets {
 		for i := range sockopt.Table {
 			o := &sockopt.Table[i]
-			if o.Form == sockopt.Memory || o.Form == sockopt.OneWay || o.Form == sockopt.Unrestored {
+			if o.Form == sockopt.Memory || o.Form == sockopt.Persistent || o.Form == sockopt.Unrestored {
 				continue
 			}
 			if did := poisonAndMend(t, s, o, readable); did != "" {

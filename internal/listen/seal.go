@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +42,7 @@ type Restriction interface {
 type Means struct {
 	Restrictions map[spec.Seal]Restriction // of the seals ReplyOnly and Relayed
 
-	// Warn is told, by Open, OpenAll and MendNode, what somebody else makes slow. May be nil.
+	// Warn is told, by Open, OpenAll and MendNode, what another process makes slow. May be nil.
 	Warn func(text string)
 }
 
@@ -65,7 +65,7 @@ func (Plain) MakeSockets(kinds []spec.Kind) (made []*os.File, err error) {
 			for _, f := range made {
 				_ = f.Close()
 			}
-			return nil, syscallError("socket", err)
+			return nil, os.NewSyscallError("socket", err)
 		}
 		made = append(made, os.NewFile(uintptr(fd), "socket"))
 	}
@@ -106,33 +106,52 @@ func checkSeal(want spec.Socket, means Means) error {
 	case want.Seal == spec.ReceiveOnly && want.Address.Network != spec.UnixGram:
 		err = errors.New("only unix datagram sockets can do nothing but receive")
 	}
-	return fail(want.Address, "seal: "+want.Seal.String(), err, "")
+	return wrapError(want.Address, "seal: "+want.Seal.String(), err, "")
 }
 
-// sendNothing shuts a unix datagram socket down for sending, whoever holds it: the
+// sendNothing shuts a unix datagram socket down for sending, in every process: the
 // kernel never takes that back (sk_shutdown, net/unix/af_unix.c), and asks for it at every
 // send(2), to a peer as to a name.
 func sendNothing(file *os.File) error {
-	return control(file, func(fd int) error { return syscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) })
+	return control(file, func(fd int) error { return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) })
 }
 
-// stock makes unbound sockets: what a restriction makes is made ahead, all at once.
-type stock struct {
+// pool makes unbound sockets: what a restriction makes is made ahead, all at once.
+type pool struct {
 	means Means
-	made  map[ahead][]*os.File
+	made  map[poolKey][]*os.File
 }
 
-// ahead is what a socket is made for.
-type ahead struct {
+// poolKey is what a socket is made for.
+type poolKey struct {
 	seal spec.Seal
 	kind spec.Kind
 }
 
-// fill makes what opening specs will need and is not there yet. Not on a thread
-// of [exactModes]: a restriction may start something from theirs.
-func (st *stock) fill(specs []spec.Socket) error {
+// openEach makes what the sockets of specs need, and calls open with each until an error: by
+// [withoutUmask] if one of them has a node.
+func (st *pool) openEach(specs []spec.Socket, open func(spec.Socket) error) (err error) {
+	if err := st.makeMissing(specs); err != nil {
+		return err
+	}
+	each := func() {
+		for i := 0; i < len(specs) && err == nil; i++ {
+			err = open(specs[i])
+		}
+	}
+	if slices.ContainsFunc(specs, func(s spec.Socket) bool { return s.Address.Node() != "" }) {
+		withoutUmask(each)
+	} else {
+		each()
+	}
+	return err
+}
+
+// makeMissing makes what opening specs will need and is not there yet. Not on a thread
+// of [withoutUmask]: a restriction may start something from theirs.
+func (st *pool) makeMissing(specs []spec.Socket) error {
 	missing := make(map[spec.Seal][]spec.Kind)
-	have := make(map[ahead]int)
+	have := make(map[poolKey]int)
 	for i := range specs {
 		want := &specs[i]
 		if err := checkSeal(*want, st.means); err != nil {
@@ -141,21 +160,21 @@ func (st *stock) fill(specs []spec.Socket) error {
 		if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
 			continue
 		}
-		key := ahead{want.Seal, kindOf(want.Address, &want.Options, haveIPv6)}
+		key := poolKey{want.Seal, kindOf(want.Address, &want.Options, haveIPv6)}
 		if have[key]++; have[key] > len(st.made[key]) {
 			missing[want.Seal] = append(missing[want.Seal], key.kind)
 		}
 	}
 	for seal, kinds := range missing {
-		if err := st.make(seal, kinds); err != nil {
-			return fail(firstOf(seal, specs), "", err, "")
+		if err := st.makeSockets(seal, kinds); err != nil {
+			return wrapError(firstOf(seal, specs), "", err, "")
 		}
 	}
 	return nil
 }
 
-// make has a restriction make sockets.
-func (st *stock) make(seal spec.Seal, kinds []spec.Kind) error {
+// makeSockets has a restriction make sockets.
+func (st *pool) makeSockets(seal spec.Seal, kinds []spec.Kind) error {
 	r, _ := st.means.restriction(seal)
 	files, err := r.MakeSockets(kinds)
 	if err == nil && len(files) != len(kinds) {
@@ -168,17 +187,17 @@ func (st *stock) make(seal spec.Seal, kinds []spec.Kind) error {
 		return err
 	}
 	if st.made == nil {
-		st.made = make(map[ahead][]*os.File)
+		st.made = make(map[poolKey][]*os.File)
 	}
 	for i, kind := range kinds {
-		key := ahead{seal, kind}
+		key := poolKey{seal, kind}
 		st.made[key] = append(st.made[key], files[i])
 	}
 	return nil
 }
 
-// take returns the unbound socket for spec, for which fill was called.
-func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
+// takeSocket returns the unbound socket for spec, for which fill was called.
+func (st *pool) takeSocket(want spec.Socket, kind spec.Kind) (*os.File, error) {
 	if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
 		made, err := r.MakeSockets([]spec.Kind{kind})
 		if err != nil {
@@ -186,7 +205,7 @@ func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
 		}
 		return made[0], nil
 	}
-	key := ahead{want.Seal, kind}
+	key := poolKey{want.Seal, kind}
 	files := st.made[key]
 	if len(files) == 0 {
 		return nil, errors.New("no socket was made for it")
@@ -195,8 +214,8 @@ func (st *stock) take(want spec.Socket, kind spec.Kind) (*os.File, error) {
 	return files[0], nil
 }
 
-// close closes what nobody took.
-func (st *stock) close() {
+// close closes what was not taken.
+func (st *pool) close() {
 	for _, files := range st.made {
 		for _, f := range files {
 			_ = f.Close()
@@ -214,13 +233,3 @@ func firstOf(seal spec.Seal, specs []spec.Socket) spec.Address {
 	}
 	return specs[0].Address
 }
-
-// haveIPv6 reports whether this kernel has IPv6; booted with ipv6.disable=1 it
-// has not.
-var haveIPv6 = sync.OnceValue(func() bool {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		_ = unix.Close(fd)
-	}
-	return err != unix.EAFNOSUPPORT
-})

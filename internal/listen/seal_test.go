@@ -367,8 +367,8 @@ func TestMakeAll(t *testing.T) {
 // An error closes what was made ahead; an address in use asks again for it. Run
 // under ktest, which counts descriptors.
 func TestMakeAllNothing(t *testing.T) {
-	defer func(before time.Duration) { restart = before }(restart)
-	restart = time.Second // for a second try, on a slow machine too
+	defer func(before time.Duration) { reopenTimeout = before }(reopenTimeout)
+	reopenTimeout = time.Second // for a second try, on a slow machine too
 	m := &makers{}
 	taken := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
 	specs := []spec.Socket{socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t))), taken.Spec(), socketSpec(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))}

@@ -20,18 +20,18 @@ import (
 type Socket struct {
 	mu sync.Mutex
 
-	spec       spec.Socket
-	means      Means
-	opened                 // file is nil when closed, or when binding anew went wrong
-	relay      RelaySocket // what services get in place of file; nil: file itself, or none was lent yet
-	relayState state       // of relay
-	closed     bool
-	links      []string // symlinks we made or took over
-	generation int
-	watcher    *Watcher // that knows us; nil: none
+	spec        spec.Socket
+	means       Means
+	boundSocket             // file is nil when closed, or when binding anew went wrong
+	relay       RelaySocket // what services get in place of file; nil: file itself, or none was lent yet
+	relayState  socketState // of relay
+	closed      bool
+	links       []string // symlinks we made or took over
+	generation  int
+	interest    interest // what a watcher watches of it
 
 	undelivered udprelay.Undelivered
-	aside       PendingClients
+	pending     PendingClients
 }
 
 // OpenAll opens the sockets in order, all of them or none: the first error
@@ -39,24 +39,20 @@ type Socket struct {
 // all: an activator may be started anew right after it was killed.
 func OpenAll(specs []spec.Socket, means Means) ([]*Socket, error) {
 	sockets := make([]*Socket, 0, len(specs))
-	from := &stock{means: means}
+	from := &pool{means: means}
 	defer from.close()
 	var err error
-	patiently(restart, func() bool {
+	retryFor(reopenTimeout, func() bool {
 		missing := specs[len(sockets):]
-		if err = from.fill(missing); err != nil {
-			return true
-		}
-		withModes(missing, func() {
-			for _, want := range missing {
-				s := &Socket{spec: want, means: means}
-				if err = s.open(from); err != nil {
-					return
-				}
+		err = from.openEach(missing, func(want spec.Socket) error {
+			s := &Socket{spec: want, means: means}
+			err := s.openWithLinks(from)
+			if err == nil {
 				sockets = append(sockets, s)
 			}
+			return err
 		})
-		return err == nil || !held(err)
+		return err == nil || !isHeld(err)
 	})
 	if err != nil {
 		for _, s := range sockets {
@@ -67,23 +63,12 @@ func OpenAll(specs []spec.Socket, means Means) ([]*Socket, error) {
 	return sockets, nil
 }
 
-// withModes calls f, by [exactModes] if one of specs has a node.
-func withModes(specs []spec.Socket, f func()) {
-	for i := range specs {
-		if specs[i].Address.Node() != "" {
-			exactModes(f)
-			return
-		}
-	}
-	f()
-}
-
-func (s *Socket) open(from *stock) error {
+func (s *Socket) openWithLinks(from *pool) error {
 	made, err := openSpec(s.spec, from)
 	if err != nil {
 		return err
 	}
-	s.opened = made
+	s.boundSocket = made
 	s.links, err = makeLinks(s.spec)
 	if err != nil {
 		s.removeNode()
@@ -107,9 +92,9 @@ func (s *Socket) String() string { return s.Spec().Address.String() }
 // has read: it waits here, and not at the socket, until the next relay takes it.
 func (s *Socket) Undelivered() *udprelay.Undelivered { return &s.undelivered }
 
-// Pending shares those who were accepted and are the next run's: they wait here, and not at
+// Pending shares the clients that were accepted and are the next run's: they wait here, and not at
 // the socket.
-func (s *Socket) Pending() *PendingClients { return &s.aside }
+func (s *Socket) Pending() *PendingClients { return &s.pending }
 
 // Generation counts the descriptors the socket has had, from 0. It grows when
 // [Socket.Mend] or [Socket.MendNode] had to bind anew: an instance that was lent
@@ -123,7 +108,7 @@ func (s *Socket) Generation() int {
 
 // Lend lends the file to hand over, valid until the next Mend, MendNode or
 // Close: of a Relayed socket its relay socket, which the first Lend makes. Its status
-// flags are set to what the spec says (whoever had it before may have changed
+// flags are set to what the spec says (the service that had it before may have changed
 // them): they are shared with every process that holds it. It is [Socket.LendAhead]
 // and [Socket.Admit].
 func (s *Socket) Lend() (*os.File, error) {
@@ -138,10 +123,10 @@ func (s *Socket) Lend() (*os.File, error) {
 func (s *Socket) Admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return err
 	}
-	return fail(s.spec.Address, "", s.restriction().Admit(s.file), "")
+	return wrapError(s.spec.Address, "", s.restriction().Admit(s.file), "")
 }
 
 // AdmitsNothing reports whether Admit has nothing to do.
@@ -162,29 +147,29 @@ func (s *Socket) restriction() Restriction {
 func (s *Socket) LendAhead() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
 	if s.relay == nil {
 		if err := s.openRelaySocket(); err != nil {
-			return nil, fail(s.spec.Address, "", err, "")
+			return nil, wrapError(s.spec.Address, "", err, "")
 		}
 	}
 	if err := s.setFlags(s.spec.Options.NonBlocking); err != nil {
 		return nil, err
 	}
-	return s.front(), nil
+	return s.frontFile(), nil
 }
 
-// front is what services have: what is watched, mended, looked at and refused.
-func (s *Socket) front() *os.File {
+// frontFile is what services have: what is watched, mended, looked at and refused.
+func (s *Socket) frontFile() *os.File {
 	if s.relay != nil {
 		return s.relay.File()
 	}
 	return s.file
 }
 
-// openRelaySocket makes the relay socket, if there is to be one. Who waits at the host's socket is relayed to it, once it
+// openRelaySocket makes the relay socket, if there is to be one. What waits at the host's socket is relayed to it, once it
 // is in front.
 func (s *Socket) openRelaySocket() error {
 	relay, err := s.restriction().OpenRelaySocket(s.file, s.spec, &s.undelivered)
@@ -192,8 +177,8 @@ func (s *Socket) openRelaySocket() error {
 		return err
 	}
 	err = setOptions(relay.File(), &s.spec, sockopt.SetRelayed)
-	if err == nil && s.watcher != nil {
-		err = s.watcher.move(s, relay.File())
+	if err == nil {
+		err = s.interest.moveTo(relay.File())
 	}
 	if err != nil {
 		_ = relay.Close()
@@ -205,21 +190,21 @@ func (s *Socket) openRelaySocket() error {
 }
 
 // dropRelaySocket ends the relaying; the host's socket, with its queue, is in front
-// again, and who was in the relay socket's is undelivered. The watcher must have left the
+// again, and what was in the relay socket's is undelivered. The watcher must have left the
 // relay socket before.
 func (s *Socket) dropRelaySocket() error {
 	if s.relay == nil {
 		return nil
 	}
 	err := s.relay.Close()
-	s.relay, s.relayState = nil, state{}
+	s.relay, s.relayState = nil, socketState{}
 	return err
 }
 
-// usable is nil when there is a descriptor.
-func (s *Socket) usable() error {
+// checkOpen is nil when there is a descriptor.
+func (s *Socket) checkOpen() error {
 	if s.closed || s.file == nil {
-		return fail(s.spec.Address, "", errClosed, "")
+		return wrapError(s.spec.Address, "", errClosed, "")
 	}
 	return nil
 }
@@ -231,16 +216,16 @@ func (s *Socket) setFlags(nonBlocking bool) error {
 	if nonBlocking {
 		flags = unix.O_NONBLOCK
 	}
-	return s.control("fcntl", func(fd int) error {
+	return s.controlFront("fcntl", func(fd int) error {
 		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
 		return err
 	})
 }
 
-// control calls f with the descriptor and names the system call in its error.
-func (s *Socket) control(call string, f func(fd int) error) error {
-	err := control(s.front(), func(fd int) error { return syscallError(call, f(fd)) })
-	return fail(s.spec.Address, "", err, "")
+// controlFront calls f with the descriptor and names the system call in its error.
+func (s *Socket) controlFront(call string, f func(fd int) error) error {
+	err := control(s.frontFile(), func(fd int) error { return os.NewSyscallError(call, f(fd)) })
+	return wrapError(s.spec.Address, "", err, "")
 }
 
 // AdoptSpec reports whether the open socket serves spec as it is: the same address,
@@ -249,7 +234,7 @@ func (s *Socket) control(call string, f func(fd int) error) error {
 func (s *Socket) AdoptSpec(want spec.Socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.usable() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
+	if s.checkOpen() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
 		return false
 	}
 	before, after := s.spec.Options, want.Options
@@ -275,10 +260,8 @@ func (s *Socket) Close() error {
 		return nil
 	}
 	s.closed = true
-	s.aside.close()
-	if s.watcher != nil {
-		s.watcher.ForgetSocket(s)
-	}
+	s.pending.close()
+	s.interest.forget()
 	failed := s.dropRelaySocket() // it has our descriptor until then
 	// Before the descriptor: it keeps the inode ours. See inode.
 	if s.node != nil && s.spec.Options.KeepOnStop {
@@ -287,7 +270,7 @@ func (s *Socket) Close() error {
 		s.removeNode()
 	}
 	if s.file != nil {
-		failed = errors.Join(failed, s.release(s.file))
+		failed = errors.Join(failed, s.closeFile(s.file))
 		s.file = nil
 	}
 	return failed
@@ -299,29 +282,27 @@ func (s *Socket) removeNode() {
 	}
 	removeLinks(s.spec, s.links)
 	s.links = nil
-	s.node.remove()
+	s.node.removeNames()
 }
 
-// replace swaps in what was bound anew and closes the old descriptor, if there
-// is one. Whoever holds a copy of the old one keeps it.
-func (s *Socket) replace(made opened) error {
+// replaceFile swaps in what was bound anew and closes the old descriptor, if there
+// is one. A process that holds a copy of the old one keeps it.
+func (s *Socket) replaceFile(made boundSocket) error {
 	old := s.file
-	if s.watcher != nil {
-		if err := s.watcher.move(s, made.file); err != nil {
-			return err
-		}
+	if err := s.interest.moveTo(made.file); err != nil {
+		return err
 	}
 	_ = s.dropRelaySocket()
-	s.opened = made
+	s.boundSocket = made
 	s.generation++
 	if old != nil {
-		_ = s.release(old)
+		_ = s.closeFile(old)
 	}
 	return nil
 }
 
-// release closes a file of ours.
-func (s *Socket) release(file *os.File) error {
+// closeFile closes a file of ours.
+func (s *Socket) closeFile(file *os.File) error {
 	s.restriction().ReleaseSocket(file)
 	return file.Close()
 }

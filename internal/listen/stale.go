@@ -13,12 +13,12 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// clear makes sure that nothing stands at the spot: a socket nobody has is
+// clearPath makes sure that nothing stands at the place: a socket that no process has is
 // taken away, everything else is an error.
-func (s spot) clear() error {
+func (s place) clearPath() error {
 	// The spare of a living activator means that it is about to put its node
 	// back.
-	if err := s.clearStale(s.spare()); err != nil {
+	if err := s.clearStale(s.spareName()); err != nil {
 		var busy *OccupiedError
 		if errors.As(err, &busy) && busy.Live {
 			return &OccupiedError{Path: s.path, What: s.describeLive(s.Name), Live: true}
@@ -27,8 +27,8 @@ func (s spot) clear() error {
 	return s.clearStale(s.Name)
 }
 
-func (s spot) clearStale(name string) error {
-	path := s.at(name)
+func (s place) clearStale(name string) error {
+	path := s.pathOf(name)
 	// The descriptor keeps the inode: its number cannot be that of a socket that
 	// is made meanwhile.
 	node, err := s.Folder.Open(name, unix.O_PATH, 0)
@@ -44,11 +44,11 @@ func (s spot) clearStale(name string) error {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return &OccupiedError{Path: path, What: s.describe(name, &st)}
+		return &OccupiedError{Path: path, What: s.describeFile(name, &st)}
 	}
-	live, err := probe(node)
+	live, err := probeNode(node)
 	if errors.Is(err, unix.EACCES) && int(st.Uid) == os.Geteuid() && st.Mode&0o200 == 0 {
-		live, err = probeOwn(node, st.Mode&0o777)
+		live, err = probeOwnNode(node, st.Mode&0o777)
 	}
 	if errors.Is(err, unix.EACCES) {
 		return &OccupiedError{Path: path, What: fmt.Sprintf("a socket of uid %d, which this user may not ask whether it lives,", st.Uid)}
@@ -62,15 +62,15 @@ func (s spot) clearStale(name string) error {
 	return s.removeExactly(name, inode{st.Dev, st.Ino})
 }
 
-// probe reports whether some process has the socket of this node. It does not
+// probeNode reports whether some process has the socket of this node. It does not
 // disturb it: a datagram socket cannot connect to a stream socket, which the
 // kernel says (EPROTOTYPE) only when there is one; connecting to a datagram
 // socket sends nothing. ECONNREFUSED is a node without a socket. connect(2),
 // unix(7).
-func probe(node int) (live bool, err error) {
+func probeNode(node int) (live bool, err error) {
 	asking, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return false, syscallError("socket", err)
+		return false, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(asking)
 	// Through the descriptor: the name of a spare may be too long for an address.
@@ -84,48 +84,27 @@ func probe(node int) (live bool, err error) {
 	return false, err
 }
 
-// probeOwn asks a node of ours whose mode keeps out even us.
-func probeOwn(node int, mode uint32) (live bool, err error) {
+// probeOwnNode asks a node of ours whose mode keeps out even us.
+func probeOwnNode(node int, mode uint32) (live bool, err error) {
 	name := fd.LinkOf(node)
 	if err := unix.Chmod(name, mode|0o200); err != nil {
 		return false, err
 	}
 	defer func() { _ = unix.Chmod(name, mode) }()
-	return probe(node)
+	return probeNode(node)
 }
 
-func (s spot) describe(name string, st *unix.Stat_t) string {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return "a regular file"
-	case unix.S_IFDIR:
-		return "a folder"
-	case unix.S_IFIFO:
-		return "a FIFO"
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return "a device"
-	case unix.S_IFSOCK:
-		return "a socket"
-	case unix.S_IFLNK:
-		if target, err := s.ReadLink(name); err == nil {
-			return fmt.Sprintf("a symbolic link to %q", target)
-		}
-		return "a symbolic link"
-	}
-	return "something unknown"
-}
-
-func (s spot) describeLive(name string) string {
-	rows := unixRows(s.at(name))
-	if id, err := s.id(name); err == nil {
-		if exact := boundTo(id, rows); exact != nil {
-			rows = exact // others were bound to a node that is gone, perhaps ours
+func (s place) describeLive(name string) string {
+	rivals := unixRivals(s.pathOf(name))
+	if id, err := s.inodeOf(name); err == nil {
+		if exact := boundTo(id.ino, rivals); exact != nil {
+			rivals = exact // others were bound to a node that is gone, perhaps ours
 		}
 	}
-	if st, err := s.Stat(name); err == nil && len(rows) > 0 {
-		rows[0].uid = strconv.Itoa(int(st.Uid)) // who made it, unless it has been given away
+	if st, err := s.Stat(name); err == nil && len(rivals) > 0 {
+		rivals[0].uid = strconv.Itoa(int(st.Uid)) // of its maker, unless it has been given away
 	}
-	who, _, _ := strings.Cut(strings.TrimPrefix(holders(rows), "held by "), ";") // what helps is said behind it
+	who, _, _ := strings.Cut(strings.TrimPrefix(describeHolders(rivals), "held by "), ";") // what helps is said behind it
 	if who == "" {
 		return "a live socket"
 	}

@@ -13,25 +13,31 @@ import (
 // tree watches the folders of nodes, all with one inotify. It is the watcher's,
 // under its mutex. inotify(7).
 type tree struct {
-	file  *os.File            // nil: none yet, or none to be had
-	dirs  map[int32]*folder   // by watch descriptor
-	users map[*Socket]*inTree // sockets with a watched node
+	file  *os.File              // nil: none yet, or none to be had
+	dirs  map[int32]*folder     // by watch descriptor
+	users map[any]*watchedEntry // by whose node it is
 }
 
 // folder is one watched folder; several paths may lead to it.
 type folder struct {
 	wd    int32
-	names map[string]map[*inTree]bool // who asks for an entry of it
-	self  map[*inTree]bool            // who stands in or below it
+	names map[string]map[*watchedEntry]bool // the nodes that ask for an entry of it
+	self  map[*watchedEntry]bool            // the nodes in or below it
 }
 
-// inTree is what one node asks for.
-type inTree struct {
+// watchedNode is a node, and what is called when it may have changed.
+type watchedNode struct {
 	node    node
+	socket  string // whose node it is: an address, for the log
 	changed func()
-	dirs    map[int32][]string // by watch descriptor: the entries asked for
-	slow    bool               // not all of it can be watched
-	told    *standing          // if slow: what stood there when changed was called last; nil: it is in its place, or was not looked at
+}
+
+// watchedEntry is what one node asks for.
+type watchedEntry struct {
+	watchedNode
+	dirs map[int32][]string // by watch descriptor: the entries asked for
+	slow bool               // not all of it can be watched
+	told *pathState         // if slow: what stood there when changed was called last; nil: it is in its place, or was not looked at
 }
 
 const (
@@ -46,24 +52,24 @@ func newInotify() (*os.File, error) {
 	// Blocking, so not in the runtime's poller but in our epoll alone.
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err == unix.EMFILE {
-		return nil, fmt.Errorf("%w: raise sysctl fs.inotify.max_user_instances or the limit of open files", syscallError("inotify_init1", err))
+		return nil, fmt.Errorf("%w: raise sysctl fs.inotify.max_user_instances or the limit of open files", os.NewSyscallError("inotify_init1", err))
 	}
 	if err != nil {
-		return nil, syscallError("inotify_init1", err)
+		return nil, os.NewSyscallError("inotify_init1", err)
 	}
 	return os.NewFile(uintptr(fd), "inotify"), nil
 }
 
-// watch watches n and the folders above it, instead of those before. Where
+// watchNode watches n and the folders above it, instead of those before. Where
 // the folder of n is missing, the next one above tells when it comes. After an
-// error, or without an inotify, s is slow: somebody has to look.
-func (t *tree) watch(s *Socket, n node, changed func()) error {
+// error, or without an inotify, it is slow: a timer has to look.
+func (t *tree) watchNode(of any, n watchedNode) error {
 	if t.dirs == nil {
-		t.dirs, t.users = make(map[int32]*folder), make(map[*Socket]*inTree)
+		t.dirs, t.users = make(map[int32]*folder), make(map[any]*watchedEntry)
 	}
-	before := t.users[s]
-	u := &inTree{node: n, changed: changed, dirs: make(map[int32][]string)}
-	t.users[s] = u
+	before := t.users[of]
+	u := &watchedEntry{watchedNode: n, dirs: make(map[int32][]string)}
+	t.users[of] = u
 	if before != nil {
 		u.told = before.told
 	}
@@ -71,11 +77,11 @@ func (t *tree) watch(s *Socket, n node, changed func()) error {
 		u.slow = true
 		return nil
 	}
-	names := []string{filepath.Base(n.path), filepath.Base(sparePath(n.path))}
+	names := []string{filepath.Base(n.node.path), filepath.Base(sparePath(n.node.path))}
 	found := false
 	var failed error
-	for dir := filepath.Dir(n.path); ; dir = filepath.Dir(dir) {
-		err := t.add(u, dir, names)
+	for dir := filepath.Dir(n.node.path); ; dir = filepath.Dir(dir) {
+		err := t.addFolder(u, dir, names)
 		if err == nil {
 			found, names = true, nil // above it only the folders themselves matter
 		} else if !found {
@@ -89,13 +95,13 @@ func (t *tree) watch(s *Socket, n node, changed func()) error {
 		}
 	}
 	// Only now, so that folders in both keep their watch and no event is lost.
-	t.leave(before)
+	t.leaveFolders(before)
 	u.slow = failed != nil
 	return failed
 }
 
-// add watches dir for names, or only for itself.
-func (t *tree) add(u *inTree, dir string, names []string) error {
+// addFolder watches dir for names, or only for itself.
+func (t *tree) addFolder(u *watchedEntry, dir string, names []string) error {
 	mask := uint32(selfMask)
 	if len(names) > 0 {
 		mask |= entryMask
@@ -106,29 +112,29 @@ func (t *tree) add(u *inTree, dir string, names []string) error {
 		return err
 	})
 	if err == unix.ENOSPC {
-		return fmt.Errorf("%s: %w: raise sysctl fs.inotify.max_user_watches", dir, syscallError("inotify_add_watch", err))
+		return fmt.Errorf("%s: %w: raise sysctl fs.inotify.max_user_watches", dir, os.NewSyscallError("inotify_add_watch", err))
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", dir, syscallError("inotify_add_watch", err))
+		return fmt.Errorf("%s: %w", dir, os.NewSyscallError("inotify_add_watch", err))
 	}
 	d := t.dirs[int32(wd)]
 	if d == nil {
-		d = &folder{wd: int32(wd), names: make(map[string]map[*inTree]bool), self: make(map[*inTree]bool)}
+		d = &folder{wd: int32(wd), names: make(map[string]map[*watchedEntry]bool), self: make(map[*watchedEntry]bool)}
 		t.dirs[d.wd] = d
 	}
 	d.self[u] = true
 	u.dirs[d.wd] = append(u.dirs[d.wd], names...) // two paths may lead here
 	for _, name := range names {
 		if d.names[name] == nil {
-			d.names[name] = make(map[*inTree]bool)
+			d.names[name] = make(map[*watchedEntry]bool)
 		}
 		d.names[name][u] = true
 	}
 	return nil
 }
 
-// leave takes u out of its folders; a folder nobody asks for is not watched.
-func (t *tree) leave(u *inTree) {
+// leaveFolders takes u out of its folders; a folder that no node asks for is not watched.
+func (t *tree) leaveFolders(u *watchedEntry) {
 	if u == nil {
 		return
 	}
@@ -139,7 +145,7 @@ func (t *tree) leave(u *inTree) {
 		}
 		delete(d.self, u)
 		for _, name := range names {
-			d.drop(name, u)
+			d.dropName(name, u)
 		}
 		if len(d.self) == 0 {
 			delete(t.dirs, wd)
@@ -151,21 +157,21 @@ func (t *tree) leave(u *inTree) {
 	}
 }
 
-func (d *folder) drop(name string, u *inTree) {
+func (d *folder) dropName(name string, u *watchedEntry) {
 	delete(d.names[name], u)
 	if len(d.names[name]) == 0 {
 		delete(d.names, name)
 	}
 }
 
-func (t *tree) forget(s *Socket) {
-	t.leave(t.users[s])
-	delete(t.users, s)
+func (t *tree) forgetNode(of any) {
+	t.leaveFolders(t.users[of])
+	delete(t.users, of)
 }
 
-// read takes the events that wait and returns whom to call, each once.
-func (t *tree) read() []func() {
-	hit := make(map[*inTree]bool)
+// readEvents takes the events that wait and returns what to call, each once.
+func (t *tree) readEvents() []func() {
+	hit := make(map[*watchedEntry]bool)
 	_ = control(t.file, func(fd int) error {
 		// The descriptor is blocking: a watch removed meanwhile may have taken
 		// its events along.
@@ -175,7 +181,7 @@ func (t *tree) read() []func() {
 		buf := make([]byte, 64<<10)
 		n, err := unix.Read(fd, buf)
 		for err == nil && n >= unix.SizeofInotifyEvent {
-			size := t.event(buf, hit)
+			size := t.noteEvent(buf, hit)
 			buf, n = buf[size:], n-size
 		}
 		return err
@@ -187,8 +193,8 @@ func (t *tree) read() []func() {
 	return calls
 }
 
-// event notes who is hit by the first event in buf and returns its size.
-func (t *tree) event(buf []byte, hit map[*inTree]bool) int {
+// noteEvent notes the nodes that the first event in buf is about, and returns its size.
+func (t *tree) noteEvent(buf []byte, hit map[*watchedEntry]bool) int {
 	e := (*unix.InotifyEvent)(unsafe.Pointer(&buf[0]))
 	size := unix.SizeofInotifyEvent + int(e.Len)
 	name := unix.ByteSliceToString(buf[unix.SizeofInotifyEvent:size])
@@ -223,4 +229,30 @@ func (t *tree) close() {
 	if t.file != nil {
 		_ = t.file.Close()
 	}
+}
+
+// pathState is what stands at a node's path and at its spare's (zero: nothing), and
+// which is the first on the way up that is there at all.
+type pathState struct {
+	node, spare inode
+	near        string
+	nearID      inode
+}
+
+func (n *node) lookUp() (now pathState) {
+	now.node, now.spare = inodeAt(n.path), inodeAt(sparePath(n.path))
+	for now.near = n.path; now.nearID == (inode{}) && now.near != "/"; {
+		now.near = filepath.Dir(now.near)
+		now.nearID = inodeAt(now.near)
+	}
+	return now
+}
+
+// inodeAt only looks; what is done then is done beneath the folder.
+func inodeAt(path string) inode {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return inode{}
+	}
+	return inode{st.Dev, st.Ino}
 }

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/netip"
@@ -15,33 +14,29 @@ import (
 	"activator/internal/spec"
 )
 
-// Client is one client that waits in a socket's queue: a plain value that is
-// the same for as long as that client waits.
-type Client string
-
 // seed makes the identity of a datagram: same sender, same bytes.
 var seed = maphash.MakeSeed()
 
-// WaitingClients lists who waits. Connections are listed one by one (sock_diag(7)); of
+// WaitingClients lists the clients that wait. Connections are listed one by one (sock_diag(7)); of
 // datagrams only the first in the queue is, and of what the kernel does not list
-// (vsock, FIFO) only that somebody waits. Nothing is taken off the queue. Who was
+// (vsock, FIFO) only that one waits. Nothing is taken off the queue. A client that was
 // accepted for a run that is over waits too, see [Socket.Pending].
 func (s *Socket) WaitingClients() (waiting []Client, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return nil, err
 	}
-	defer func() { waiting = append(waiting, s.aside.listClients()...) }()
+	defer func() { waiting = append(waiting, s.pending.listClients()...) }()
 	ready := false
-	err = s.control("poll", func(fd int) error {
+	err = s.controlFront("poll", func(fd int) error {
 		ready = pollNow(fd)&unix.POLLIN != 0
 		return nil
 	})
 	if err != nil || !ready {
 		return nil, err
 	}
-	err = control(s.front(), func(fd int) (err error) {
+	err = control(s.frontFile(), func(fd int) (err error) {
 		switch a := s.spec.Address; {
 		case a.Network == spec.FIFO || a.Network == spec.VSock:
 			waiting = []Client{"somebody"}
@@ -54,7 +49,7 @@ func (s *Socket) WaitingClients() (waiting []Client, err error) {
 		}
 		return err
 	})
-	return waiting, fail(s.spec.Address, "", err, "")
+	return waiting, wrapError(s.spec.Address, "", err, "")
 }
 
 // firstDatagram peeks at the head of the queue. Two equal datagrams of one
@@ -100,21 +95,13 @@ func eachTCP(fd int, states uint32, each func(*sockdiag.InetSocket)) error {
 		family = unix.AF_INET6
 	}
 	q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: states, Port: ours.Port()}
-	return asked(func(socket int) error {
+	return askSockets(func(socket int) error {
 		return q.Each(socket, func(c *sockdiag.InetSocket) {
 			if ours.Addr().IsUnspecified() || c.Local.Addr().Unmap() == ours.Addr().Unmap() {
 				each(c)
 			}
 		})
 	})
-}
-
-// asked asks for sockets of our network namespace. What the kernel cannot tell of, there is none of.
-func asked(f func(socket int) error) error {
-	if err := sockdiag.WithSocket(f); !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return nil
 }
 
 // waitingUnix asks for the peers that wait at our listener, by inode.
@@ -130,38 +117,6 @@ func waitingUnix(fd int) ([]Client, error) {
 		}
 	})
 	return waiting, err
-}
-
-// askUnix asks for the unix socket with this inode of sockfs.
-func askUnix(inode uint32, show sockdiag.Show, each func(*sockdiag.UnixSocket)) error {
-	return asked(func(socket int) error {
-		return sockdiag.Unix{Inode: inode, States: sockdiag.AnyState, Show: show}.Each(socket, each)
-	})
-}
-
-// boundTo returns those of rows whose socket is bound to a node: the table lists names, also of nodes that are gone.
-func boundTo(id inode, rows []row) (exact []row) {
-	for _, r := range rows {
-		if hasNode(uint32(r.inode), id) {
-			exact = append(exact, r)
-		}
-	}
-	return exact
-}
-
-// isBoundTo reports whether a socket of ours is bound to a node of the folder that it was bound in.
-func isBoundTo(fd int, id inode) bool {
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && hasNode(uint32(st.Ino), id)
-}
-
-// hasNode reports whether the unix socket with this inode of sockfs is bound to a node, by the half of the
-// node's number that the kernel tells. Where it tells nothing (CONFIG_UNIX_DIAG), none is.
-func hasNode(socket uint32, id inode) (has bool) {
-	_ = askUnix(socket, sockdiag.ShowNode, func(s *sockdiag.UnixSocket) {
-		has = has || s.Node != sockdiag.Node{} && s.Node.Inode == uint32(id.ino)
-	})
-	return has
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {

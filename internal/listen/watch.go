@@ -2,14 +2,9 @@ package listen
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"activator/internal/epoll"
 	"activator/internal/kernel/fd"
@@ -22,27 +17,8 @@ import (
 // the runtime's own poller is woken by every client of a socket that a running
 // service serves; here a socket that is not armed is in no poller at all.
 type Watcher struct {
-	loop *epoll.Loop
-	log  *slog.Logger // nil: says nothing
-
-	mu      sync.Mutex
-	closed  bool
-	running bool                  // in Run, which closes the loop then
-	armed   map[epoll.ID]*waiting // by the id in the event
-	byOwn   map[*Socket]*waiting
-	tree    tree
-	treeID  epoll.ID
-	clock   *os.File // a timer, while there are nodes that cannot be watched
-	clockID epoll.ID
-}
-
-// waiting is a socket that somebody waits for, once.
-type waiting struct {
-	id       epoll.ID
-	s        *Socket
-	file     *os.File // registered in epoll; nil while the socket has none
-	ready    func()
-	answered func() // instead of ready, when the fast path has been carried out
+	interests
+	running bool // in Run, which closes the loop then; with the mutex
 }
 
 // NewWatcher makes an idle watcher; [Watcher.Run] brings it to life. It says in the
@@ -52,24 +28,17 @@ func NewWatcher(log *slog.Logger) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watcher: %w", err)
 	}
-	return &Watcher{
-		loop:    loop,
-		log:     log,
-		armed:   make(map[epoll.ID]*waiting),
-		byOwn:   make(map[*Socket]*waiting),
-		treeID:  loop.NewID(),
-		clockID: loop.NewID(),
-	}, nil
+	return &Watcher{interests: interests{loop: loop, armed: make(map[epoll.ID]*interest), nodes: newNodeWatch(loop, log)}}, nil
 }
 
 // Run calls the callbacks until ctx ends, which is no error, or the watcher is
 // closed. It wakes for nothing else. The callbacks must not block; they may call
 // any method but Run and Close.
 func (w *Watcher) Run(ctx context.Context) error {
-	if err := w.begin(); err != nil {
+	if err := w.beginRun(); err != nil {
 		return err
 	}
-	defer w.end()
+	defer w.endRun()
 	defer fd.AfterFunc(ctx, w.loop.WakeUp)()
 	for {
 		events, err := w.loop.Wait()
@@ -79,7 +48,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watcher: %w", err)
 		}
-		calls, err := w.collect(events)
+		calls, err := w.collectCalls(events)
 		if err != nil {
 			return err
 		}
@@ -89,7 +58,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-func (w *Watcher) begin() error {
+func (w *Watcher) beginRun() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -99,7 +68,7 @@ func (w *Watcher) begin() error {
 	return nil
 }
 
-func (w *Watcher) end() {
+func (w *Watcher) endRun() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.running = false
@@ -117,7 +86,7 @@ func (w *Watcher) ArmFastPath(r *epoll.FastPath, sockets []*Socket, answered fun
 	defer w.mu.Unlock()
 	ids := make([]epoll.ID, len(sockets))
 	for i, s := range sockets {
-		if x := w.byOwn[s]; x != nil {
+		if x := &s.interest; x.id != 0 {
 			ids[i], x.answered = x.id, answered
 		}
 	}
@@ -131,21 +100,19 @@ func (w *Watcher) DisarmFastPath(r *epoll.FastPath, sockets []*Socket) (by int, 
 	defer w.mu.Unlock()
 	var ids []epoll.ID
 	for _, s := range sockets {
-		if x := w.byOwn[s]; x != nil {
-			ids = append(ids, x.id)
+		if s.interest.id != 0 {
+			ids = append(ids, s.interest.id)
 		}
 	}
 	by, at, fired = w.loop.DisarmFastPath(r, ids...)
 	if fired {
-		if x := w.byOwn[sockets[by]]; x != nil {
-			w.drop(x) // it will not fire again, and need not be told of
-		}
+		w.disarm(&sockets[by].interest) // it will not fire again, and need not be told of
 	}
 	return by, at, fired
 }
 
-// collect disarms what fired and returns whom to call.
-func (w *Watcher) collect(events []epoll.Event) ([]func(), error) {
+// collectCalls disarms what fired and returns what to call.
+func (w *Watcher) collectCalls(events []epoll.Event) ([]func(), error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -153,23 +120,23 @@ func (w *Watcher) collect(events []epoll.Event) ([]func(), error) {
 	}
 	var calls []func()
 	for _, e := range events {
-		if e.ID == w.treeID {
-			calls = append(calls, w.tree.read()...)
+		if e.ID == w.nodes.treeID {
+			calls = append(calls, w.nodes.tree.readEvents()...)
 			continue
 		}
-		if e.ID == w.clockID {
-			calls = append(calls, w.look()...)
+		if e.ID == w.nodes.clockID {
+			calls = append(calls, w.nodes.lookAgain()...)
 			continue
 		}
 		x := w.armed[e.ID]
 		switch {
 		case x == nil: // it may have been forgotten since the event
 		case e.Answered:
-			w.drop(x)
 			calls = append(calls, x.answered)
+			w.disarm(x)
 		default:
-			w.drop(x)
 			calls = append(calls, x.ready)
+			w.disarm(x)
 		}
 	}
 	return calls, nil
@@ -179,103 +146,23 @@ func (w *Watcher) collect(events []epoll.Event) ([]func(), error) {
 // when a client waits in the queue of s, also when it does already, or when s is
 // broken (then [Socket.Mend] helps). Nothing is taken off the queue. Arming an
 // armed socket replaces ready, and has its queue asked once more: whatever was lent,
-// moved or refused since, nobody waits in it unseen.
+// moved or refused since, no client waits in it unseen.
 func (w *Watcher) WaitReadable(s *Socket, ready func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fail(s.spec.Address, "watcher", errClosed, "")
+		return wrapError(s.spec.Address, "watcher", errClosed, "")
 	}
 	if s.relay != nil {
 		defer s.relay.AskQueue()
 	}
-	if x := w.byOwn[s]; x != nil {
-		x.ready = ready
-		return fail(s.spec.Address, "", w.ask(x), "")
-	}
-	x := &waiting{id: w.loop.NewID(), s: s, ready: ready}
-	if err := w.ask(x); err != nil {
-		w.loop.FreeID(x.id)
-		return fail(s.spec.Address, "", err, "")
-	}
-	w.armed[x.id], w.byOwn[s] = x, x
-	s.watcher = w
-	return nil
-}
-
-// ask has epoll look at the queue of x: it does when a descriptor is added, and when it
-// is modified. With the socket's mutex.
-func (w *Watcher) ask(x *waiting) error {
-	if x.file != nil && x.file == x.s.front() {
-		err := w.register(unix.EPOLL_CTL_MOD, x.file, x.id, readable)
-		if !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	w.park(x)
-	if err := w.register(unix.EPOLL_CTL_ADD, x.s.front(), x.id, readable); err != nil {
-		return err
-	}
-	x.file = x.s.front()
-	return nil
-}
-
-// readable is once, level-triggered.
-const readable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
-
-// register adds, modifies or removes file. Removing matters: a description that a service
-// still holds stays in the epoll when our descriptor is closed. epoll(7), Q6.
-func (w *Watcher) register(op int, file *os.File, id epoll.ID, events uint32) error {
-	if file == nil {
-		return errClosed
-	}
-	return w.loop.Control(op, file, id, events)
-}
-
-// drop takes x out; with w.mu.
-func (w *Watcher) drop(x *waiting) {
-	w.park(x)
-	w.loop.FreeID(x.id)
-	delete(w.armed, x.id)
-	delete(w.byOwn, x.s)
-}
-
-func (w *Watcher) park(x *waiting) {
-	if x.file != nil {
-		_ = w.register(unix.EPOLL_CTL_DEL, x.file, x.id, 0)
-		x.file = nil
-	}
-}
-
-// leave takes the descriptor of s out before it is closed; s stays armed for
-// the one that move brings.
-func (w *Watcher) leave(s *Socket) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if x := w.byOwn[s]; x != nil {
-		w.park(x)
-	}
-}
-
-// move registers the new descriptor of s if s is armed.
-func (w *Watcher) move(s *Socket, file *os.File) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	x := w.byOwn[s]
-	if x == nil {
-		return nil
-	}
-	w.park(x)
-	if err := w.register(unix.EPOLL_CTL_ADD, file, x.id, readable); err != nil {
-		return err
-	}
-	x.file = file
-	return nil
+	s.interest.in = &w.interests
+	return wrapError(s.spec.Address, "", w.armInterest(&s.interest, s.frontFile(), ready), "")
 }
 
 // ForgetSocket drops what was asked for s. A callback that is running already may
@@ -283,10 +170,7 @@ func (w *Watcher) move(s *Socket, file *os.File) error {
 func (w *Watcher) ForgetSocket(s *Socket) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if x := w.byOwn[s]; x != nil {
-		w.drop(x)
-	}
-	w.tree.forget(s)
+	w.forgetInterest(&s.interest)
 }
 
 // WatchNode calls changed, from the goroutine of Run, whenever the node of s, its
@@ -296,7 +180,7 @@ func (w *Watcher) ForgetSocket(s *Socket) {
 func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.checkOpen(); err != nil {
 		return err
 	}
 	if s.node == nil {
@@ -305,25 +189,11 @@ func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fail(s.spec.Address, "watcher", errClosed, "")
+		return wrapError(s.spec.Address, "watcher", errClosed, "")
 	}
-	s.watcher = w
-	return fail(s.spec.Address, "", w.watchNode(s, *s.node, changed), "changes of the node go unnoticed")
-}
-
-// rewatch looks up the folders of s again. What is not as it should be now may be
-// told anew, once mended is true.
-func (w *Watcher) rewatch(s *Socket, mended bool) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	u := w.tree.users[s]
-	if u == nil {
-		return nil
-	}
-	if mended {
-		u.told = nil
-	}
-	return w.watchNode(s, *s.node, u.changed)
+	s.interest.in = &w.interests
+	err := w.nodes.watchNode(&s.interest, watchedNode{*s.node, s.spec.Address.String(), changed})
+	return wrapError(s.spec.Address, "", err, "changes of the node go unnoticed")
 }
 
 // Close ends Run and forgets all sockets. Twice is fine.
@@ -335,10 +205,9 @@ func (w *Watcher) Close() error {
 	}
 	w.closed = true
 	for _, x := range w.armed {
-		w.drop(x)
+		w.disarm(x)
 	}
-	w.tree.close()
-	w.stopClock()
+	w.nodes.close()
 	if w.running {
 		w.loop.WakeUp()
 	} else {

@@ -6,5 +6,5 @@
 //	s, err := notify.AdoptSocket(f)     // its manager
 //	message, pid, err := s.Receive(ctx)
 //
-// It does not decide who may tell what: the sender's pid is the caller's to judge.
+// It does not decide which sender may tell what: the sender's pid is the caller's to judge.
 package notify

@@ -42,11 +42,11 @@ type Message struct {
 	Errno         syscall.Errno // 0: none told
 }
 
-// parse reads a message of lines NAME=VALUE. Names it does not know, among them
+// parseMessage reads a message of lines NAME=VALUE. Names it does not know, among them
 // those of the watchdog and of the descriptor store, are ignored. Values it
 // does not understand are ignored too, and named in the *BadMessage that comes
 // with the rest.
-func parse(data []byte) (Message, error) {
+func parseMessage(data []byte) (Message, error) {
 	var m Message
 	data = bytes.TrimSuffix(data, []byte{0})
 	switch {
@@ -58,8 +58,8 @@ func parse(data []byte) (Message, error) {
 	var problems []string
 	for line := range strings.SplitSeq(string(data), "\n") {
 		name, value, ok := strings.Cut(line, "=")
-		if ok && !m.assign(name, value) {
-			problems = append(problems, name+"="+clean(value, 40)+" is not a value it can have")
+		if ok && !m.assignValue(name, value) {
+			problems = append(problems, name+"="+printLine(value, 40)+" is not a value it can have")
 		}
 	}
 	if problems != nil {
@@ -68,8 +68,8 @@ func parse(data []byte) (Message, error) {
 	return m, nil
 }
 
-// assign is false for a bad value of a known name.
-func (m *Message) assign(name, value string) bool {
+// assignValue is false for a bad value of a known name.
+func (m *Message) assignValue(name, value string) bool {
 	switch name {
 	case "READY":
 		return assignOne(&m.Ready, value)
@@ -81,10 +81,10 @@ func (m *Message) assign(name, value string) bool {
 		return assignOne(&m.Barrier, value)
 	case "STATUS":
 		if !m.HasStatus {
-			m.HasStatus, m.Status = true, clean(value, maxStatus)
+			m.HasStatus, m.Status = true, printLine(value, maxStatus)
 		}
 	case "EXTEND_TIMEOUT_USEC":
-		usec, ok := positive(value)
+		usec, ok := parsePositive(value)
 		if ok && m.ExtendTimeout == 0 {
 			// All ones mean for ever; a Duration holds 292 years.
 			usec = min(usec, math.MaxInt64/uint64(time.Microsecond))
@@ -92,14 +92,14 @@ func (m *Message) assign(name, value string) bool {
 		}
 		return ok
 	case "MAINPID":
-		pid, ok := positive(value)
+		pid, ok := parsePositive(value)
 		ok = ok && pid <= math.MaxInt32
 		if ok && m.MainPID == 0 {
 			m.MainPID = int(pid)
 		}
 		return ok
 	case "ERRNO":
-		errno, ok := positive(value)
+		errno, ok := parsePositive(value)
 		ok = ok && errno <= maxErrno
 		if ok && m.Errno == 0 {
 			m.Errno = syscall.Errno(errno)
@@ -120,8 +120,8 @@ func assignOne(field *bool, value string) bool {
 	return false
 }
 
-// positive takes decimal digits only. What exceeds 64 bits is their most.
-func positive(value string) (uint64, bool) {
+// parsePositive takes decimal digits only. What exceeds 64 bits is their most.
+func parsePositive(value string) (uint64, bool) {
 	if value == "" || strings.Trim(value, "0123456789") != "" {
 		return 0, false
 	}
@@ -132,9 +132,9 @@ func positive(value string) (uint64, bool) {
 	return n, n > 0
 }
 
-// clean makes one printable line of text from inside a sandbox, fit for a
+// printLine makes one printable line of text from inside a sandbox, fit for a
 // terminal: no control characters, valid UTF-8, at most most bytes.
-func clean(text string, most int) string {
+func printLine(text string, most int) string {
 	const dots = "..."
 	line := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

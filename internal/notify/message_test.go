@@ -50,7 +50,7 @@ func TestParse(t *testing.T) {
 		{"READY=1\n" + strings.Repeat("x", maxMessage), Message{}, "more than 4096 bytes"},
 	}
 	for _, tt := range tests {
-		got, err := parse([]byte(tt.data))
+		got, err := parseMessage([]byte(tt.data))
 		if got != tt.want {
 			t.Errorf("%q: got %+v", tt.data, got)
 		}
@@ -63,7 +63,7 @@ func TestParse(t *testing.T) {
 
 func TestStatusIsLimited(t *testing.T) {
 	for _, text := range []string{strings.Repeat("x", maxStatus), strings.Repeat("x", maxStatus+1), strings.Repeat("€", 700), strings.Repeat("\x00\x01"[1:], 3000)} {
-		m, err := parse([]byte("STATUS=" + text))
+		m, err := parseMessage([]byte("STATUS=" + text))
 		if err != nil || len(m.Status) > maxStatus || !utf8.ValidString(m.Status) {
 			t.Errorf("%d bytes, %v", len(m.Status), err)
 		}
@@ -77,7 +77,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("READY=1\nSTATUS=up\nMAINPID=7\nEXTEND_TIMEOUT_USEC=1000000\nERRNO=2"))
 	f.Add([]byte("BARRIER=1\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := parse(data)
+		m, err := parseMessage(data)
 		var bad *BadMessage
 		if err != nil && !errors.As(err, &bad) {
 			t.Fatalf("untyped error %v", err)

@@ -13,20 +13,20 @@ import (
 const variable = "NOTIFY_SOCKET"
 
 // SendState tells state, lines of NAME=VALUE as in sd_notify(3), to the socket that
-// NOTIFY_SOCKET names: "/path" or "@abstract". Where it is not set nobody wants
-// to know, and Send does nothing. It may block while the manager's queue is full.
+// NOTIFY_SOCKET names: "/path" or "@abstract". Where it is not set there is no
+// manager, and SendState does nothing. It may block while the manager's queue is full.
 func SendState(state string) error {
 	address := os.Getenv(variable)
 	if address == "" {
 		return nil
 	}
-	if err := send(address, state); err != nil {
+	if err := sendTo(address, state); err != nil {
 		return fmt.Errorf("%s=%s: %w", variable, address, err)
 	}
 	return nil
 }
 
-func send(address, state string) error {
+func sendTo(address, state string) error {
 	if !strings.HasPrefix(address, "/") && !strings.HasPrefix(address, "@") {
 		return fmt.Errorf("is neither a path from / nor an @abstract name")
 	}

@@ -21,12 +21,12 @@ type Socket struct {
 
 // AdoptSocket takes f, a bound unix datagram socket, and returns it as a Socket. It
 // sets O_NONBLOCK and SO_PASSCRED of the open file description f shares with
-// whoever made it. Whoever binds it should set SO_PASSCRED at once: messages
+// its maker. Its binder should set SO_PASSCRED at once: messages
 // sent before come without a pid.
 func AdoptSocket(f *os.File) (*Socket, error) {
 	defer func() { _ = f.Close() }()
 	own := -1
-	err := fd.Control(f, prepare)
+	err := fd.Control(f, prepareSocket)
 	if err == nil {
 		own, err = fd.DupFile(f) // os.NewFile decides whether the runtime polls it, and f came into being before
 	}
@@ -36,7 +36,7 @@ func AdoptSocket(f *os.File) (*Socket, error) {
 	return &Socket{file: os.NewFile(uintptr(own), "notify socket")}, nil
 }
 
-func prepare(fd int) error {
+func prepareSocket(fd int) error {
 	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return os.NewSyscallError("getsockopt SO_TYPE", err)
 	} else if kind != unix.SOCK_DGRAM {
@@ -55,7 +55,7 @@ func prepare(fd int) error {
 // A *BadMessage comes with what does hold of the message, and the Socket lives
 // on. After ctx it is ctx's error, after Close os.ErrClosed.
 func (s *Socket) Receive(ctx context.Context) (Message, int, error) {
-	d, err := s.wait(ctx)
+	d, err := s.receiveNext(ctx)
 	switch {
 	case err != nil && s.closed.Load():
 		return Message{}, 0, os.ErrClosed // package os says it in several ways
@@ -66,15 +66,15 @@ func (s *Socket) Receive(ctx context.Context) (Message, int, error) {
 	case d.truncated:
 		return Message{}, d.pid, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", maxMessage)}}
 	}
-	m, err := parse(d.data)
+	m, err := parseMessage(d.data)
 	return m, d.pid, err
 }
 
-// wait ends with the next datagram or with ctx.
-func (s *Socket) wait(ctx context.Context) (d datagram, err error) {
+// receiveNext ends with the next datagram or with ctx.
+func (s *Socket) receiveNext(ctx context.Context) (d datagram, err error) {
 	defer fd.EndWith(ctx, s.file.SetReadDeadline)()
 	err = fd.Read(s.file, func(fd int) (err error) {
-		d, err = receive(fd)
+		d, err = receiveDatagram(fd)
 		return err
 	})
 	return d, err
@@ -95,9 +95,9 @@ type datagram struct {
 	truncated bool
 }
 
-// receive leaves no room for descriptors, which therefore the kernel closes: it writes
+// receiveDatagram leaves no room for descriptors, which therefore the kernel closes: it writes
 // the credentials first, scm_recv in include/net/scm.h.
-func receive(fd int) (datagram, error) {
+func receiveDatagram(fd int) (datagram, error) {
 	buffer := make([]byte, maxMessage+1) // one more, for the zero byte Parse forgives
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	n, oobn, flags, _, err := unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)

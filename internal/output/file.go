@@ -11,10 +11,10 @@ import (
 
 // OpenFile opens a file, a FIFO or a terminal that a service's output is appended
 // to, and makes the file if there is none. The caller closes it. It never waits (a
-// FIFO that nobody reads is refused with ENXIO), and a terminal does not become
+// FIFO without a reader is refused with ENXIO), and a terminal does not become
 // ours (O_NOCTTY).
 //
-// Where somebody else may write no symbolic link is followed: the service owns its
+// Where another user may write no symbolic link is followed: the service owns its
 // logs_directory, and a link in it would make us append what the service says to any
 // file of the host. A file that has a second name is refused there: a hard link would do the same.
 func OpenFile(path string) (*os.File, error) {
@@ -44,7 +44,7 @@ func OpenFile(path string) (*os.File, error) {
 	return os.NewFile(uintptr(file), path), nil
 }
 
-// refusePlanted refuses what somebody may have put there, since it is another file of the host too.
+// refusePlanted refuses what another user may have put there, since it is another file of the host too.
 func refusePlanted(place *fd.Place, stat *unix.Stat_t) error {
 	if place.Foreign() && fd.IsPlanted(uint64(stat.Nlink), stat.Uid) {
 		return &fd.CuredError{Err: fmt.Errorf("%w: the file has another name, and somebody else may write its folder", unix.EMLINK), Cure: "copy it, and put the copy in its place"}

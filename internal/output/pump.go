@@ -26,7 +26,7 @@ const (
 // over 8 KiB becomes several records, all but the last with continued=true;
 // what is not printable is escaped. When the service's queue is full the pump
 // stops reading, and in the end the service waits in its write(2): nothing is
-// lost and nobody else waits.
+// lost and no other service waits.
 type Pump struct {
 	sink      *Sink
 	file      *os.File
@@ -44,7 +44,7 @@ func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
 	p := &Pump{sink: s, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
 	// Whatever level the activator's own log has, a service's output is wanted
 	// or else turned off by its name.
-	p.handler = s.handler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
+	p.handler = s.newHandler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
 		slog.String("service", service), slog.String("stream", stream), slog.Int("pid", pid),
 	})
 	go p.run()
@@ -52,7 +52,7 @@ func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
 }
 
 // Finish waits until everything the service printed is in the log's queue. For
-// an end of file it waits at most for linger: somebody else may hold the pipe's
+// an end of file it waits at most for linger: another process may hold the pipe's
 // other end. Nor does it wait for a reader of the log that stalls; what has no
 // room then is dropped and counted.
 func (p *Pump) Finish(linger time.Duration) {
@@ -74,10 +74,10 @@ func (p *Pump) run() {
 	for {
 		m, err := p.file.Read(buf[n:])
 		n += m
-		used := p.lines(buf[:n])
+		used := p.pumpLines(buf[:n])
 		if used == 0 && n == maxLine {
 			used = wholeRunes(buf[:n])
-			p.record(buf[:used], true)
+			p.logRecord(buf[:used], true)
 		}
 		n = copy(buf, buf[used:n])
 		if n == len(buf) && n < maxLine {
@@ -91,7 +91,7 @@ func (p *Pump) run() {
 		}
 		if err != nil {
 			if n > 0 {
-				p.record(buf[:n], false)
+				p.logRecord(buf[:n], false)
 			}
 			return
 		}
@@ -112,15 +112,15 @@ func (p *Pump) readNow(b []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// lines logs every whole line in b and returns how many bytes that were.
-func (p *Pump) lines(b []byte) int {
+// pumpLines logs every whole line in b and returns how many bytes that were.
+func (p *Pump) pumpLines(b []byte) int {
 	used := 0
 	for {
 		end := bytes.IndexByte(b[used:], '\n')
 		if end < 0 {
 			return used
 		}
-		p.record(b[used:used+end], false)
+		p.logRecord(b[used:used+end], false)
 		used += end + 1
 	}
 }
@@ -138,7 +138,7 @@ func wholeRunes(b []byte) int {
 	return len(b)
 }
 
-func (p *Pump) record(line []byte, continued bool) {
+func (p *Pump) logRecord(line []byte, continued bool) {
 	r := slog.NewRecord(time.Now(), slog.LevelInfo, string(line), 0)
 	if continued {
 		r.AddAttrs(slog.Bool("continued", true))
@@ -154,7 +154,7 @@ func (p *Pump) Write(line []byte) (int, error) {
 	for p.service.bytes >= serviceShare && !s.closing && !(p.finishing && s.stalled) {
 		s.room.Wait()
 	}
-	s.push(line, p.service, serviceShare)
+	s.pushLine(line, p.service, serviceShare)
 	return len(line), nil
 }
 

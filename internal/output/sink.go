@@ -24,7 +24,7 @@ const (
 )
 
 // Sink is the one log: everything goes through a queue to one goroutine that
-// writes, so that nobody waits for the reader of stderr. The queue is first in,
+// writes, so that nothing waits for the reader of stderr. The queue is first in,
 // first out, and bounded for each service and for the activator's own lines.
 // These never wait: what is too much is dropped, counted, and the count is
 // logged. A service's output waits in the service's own pipe, and is dropped
@@ -68,8 +68,8 @@ func NewSink(f *os.File, format string, level slog.Level) *Sink {
 		services: make(map[string]*account),
 	}
 	s.room.L = &s.mu
-	s.log = slog.New(s.handler(eventWriter{s}, level))
-	go s.write()
+	s.log = slog.New(s.newHandler(eventWriter{s}, level))
+	go s.writeQueue()
 	return s
 }
 
@@ -84,7 +84,7 @@ func (s *Sink) Close() error {
 	s.closing = true
 	s.mu.Unlock()
 	s.room.Broadcast()
-	signal(s.wake)
+	wakeUp(s.wake)
 	late := time.NewTimer(flushTimeout)
 	defer late.Stop()
 	select {
@@ -97,8 +97,8 @@ func (s *Sink) Close() error {
 	}
 }
 
-// handler formats records and gives each to w in one Write.
-func (s *Sink) handler(w io.Writer, level slog.Level) slog.Handler {
+// newHandler formats records and gives each to w in one Write.
+func (s *Sink) newHandler(w io.Writer, level slog.Level) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
 	if s.format == "json" {
 		return slog.NewJSONHandler(w, options)
@@ -113,7 +113,7 @@ func (w eventWriter) Write(line []byte) (int, error) {
 	s := w.sink
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.push(line, &s.events, eventShare)
+	s.pushLine(line, &s.events, eventShare)
 	return len(line), nil
 }
 
@@ -127,10 +127,10 @@ func (s *Sink) accountOf(service string) *account {
 	return s.services[service]
 }
 
-// push queues a copy of line; before it, what was dropped since the last line.
+// pushLine queues a copy of line; before it, what was dropped since the last line.
 // Where the share of its owner is full it counts the line as dropped. The caller
 // holds s.mu.
-func (s *Sink) push(line []byte, of *account, share int) {
+func (s *Sink) pushLine(line []byte, of *account, share int) {
 	if s.closing {
 		return
 	}
@@ -139,38 +139,38 @@ func (s *Sink) push(line []byte, of *account, share int) {
 		return
 	}
 	if s.dropped > 0 && s.events.bytes < eventShare {
-		s.append(s.note(), &s.events)
+		s.appendLine(s.noteDropped(), &s.events)
 	}
-	s.append(bytes.Clone(line), of)
-	signal(s.wake)
+	s.appendLine(bytes.Clone(line), of)
+	wakeUp(s.wake)
 }
 
-func (s *Sink) append(line []byte, of *account) {
+func (s *Sink) appendLine(line []byte, of *account) {
 	s.queue = append(s.queue, entry{line, of})
 	of.bytes += len(line)
 }
 
-// note formats the line about dropped lines and forgets their number.
-func (s *Sink) note() []byte {
+// noteDropped formats the line about dropped lines and forgets their number.
+func (s *Sink) noteDropped() []byte {
 	var b bytes.Buffer
 	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines dropped: the reader of the log is too slow", 0)
 	r.AddAttrs(slog.Int("lines", s.dropped))
-	_ = s.handler(&b, slog.LevelWarn).Handle(context.Background(), r) // a Buffer takes everything
+	_ = s.newHandler(&b, slog.LevelWarn).Handle(context.Background(), r) // a Buffer takes everything
 	s.dropped = 0
 	return b.Bytes()
 }
 
-// write is the goroutine that writes. It sleeps while the queue is empty.
-func (s *Sink) write() {
+// writeQueue is the goroutine that writes. It sleeps while the queue is empty.
+func (s *Sink) writeQueue() {
 	defer close(s.done)
 	var batch []byte
 	for {
 		var closing bool
-		batch, closing = s.take(batch[:0])
+		batch, closing = s.takeBatch(batch[:0])
 		if len(batch) > 0 {
-			write := s.writes // which nobody else changes
-			late := time.AfterFunc(stallTimeout, func() { s.stall(write) })
-			s.wrote(batch, writeAll(s.file, batch))
+			write := s.writes // which nothing else changes
+			late := time.AfterFunc(stallTimeout, func() { s.noteStall(write) })
+			s.noteWritten(batch, writeAll(s.file, batch))
 			late.Stop()
 			continue
 		}
@@ -181,17 +181,17 @@ func (s *Sink) write() {
 	}
 }
 
-// stall notes that the reader stalls, if a write(2) is still under way.
-func (s *Sink) stall(write int) {
+// noteStall notes that the reader stalls, if a write(2) is still under way.
+func (s *Sink) noteStall(write int) {
 	s.mu.Lock()
 	s.stalled = s.stalled || s.writes == write
 	s.mu.Unlock()
 	s.room.Broadcast()
 }
 
-// take moves lines from the queue to batch and tells their owners that there is
+// takeBatch moves lines from the queue to batch and tells their owners that there is
 // room again.
-func (s *Sink) take(batch []byte) ([]byte, bool) {
+func (s *Sink) takeBatch(batch []byte) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -208,14 +208,14 @@ func (s *Sink) take(batch []byte) ([]byte, bool) {
 	}
 	s.queue = nil // let a burst's memory go
 	if s.dropped > 0 && !s.broken {
-		batch = append(batch, s.note()...)
+		batch = append(batch, s.noteDropped()...)
 	}
 	return batch, s.closing
 }
 
-// wrote notes how writing a batch ended. Nobody could be told of an error but
+// noteWritten notes how writing a batch ended. An error could be told only
 // through the log itself: its lines count as dropped.
-func (s *Sink) wrote(batch []byte, err error) {
+func (s *Sink) noteWritten(batch []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
@@ -225,7 +225,7 @@ func (s *Sink) wrote(batch []byte, err error) {
 	}
 }
 
-// writeAll writes b to f, whatever f is and whoever shares its flags. Not
+// writeAll writes b to f, whatever f is, and whatever process shares its flags. Not
 // through (*os.File).Write: that ends the process on EPIPE when f is stderr,
 // and an activator outlives the reader of its log.
 func writeAll(f *os.File, b []byte) error {
@@ -248,8 +248,8 @@ func writeAll(f *os.File, b []byte) error {
 	})
 }
 
-// signal leaves word in a channel of capacity 1.
-func signal(c chan struct{}) {
+// wakeUp leaves word in a channel of capacity 1.
+func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

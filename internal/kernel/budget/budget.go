@@ -3,8 +3,8 @@
 //
 // RLIMIT_NOFILE is one number for all, and a client costs nothing. So a part of it is
 // reserved for the activator's own work (sockets, sandboxes, pipes), and of the rest
-// a share may have as much as it leaves to all others: half of it, if nobody else has
-// any. Whoever comes later finds something left, however greedy the others are, and nobody
+// a share may have as much as it leaves to all others: half of it, if no other has
+// any. A share that comes later finds something left, however greedy the others are, and none
 // has to be known in advance.
 package budget
 
@@ -50,10 +50,10 @@ func ReserveFor(services int) {
 		open = len(names)
 	}
 	all.mu.Lock()
-	_, reserve := limits()
+	_, reserve := readLimits()
 	all.own = max(open-all.taken, 0) + max(perService*services-reserve, 0)
 	all.mu.Unlock()
-	wake()
+	wakeWaiting()
 }
 
 // LimitAhead is how many descriptors a service may have made before there are clients for them.
@@ -61,7 +61,7 @@ func ReserveFor(services int) {
 func LimitAhead() int {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	total, reserve := limits()
+	total, reserve := readLimits()
 	return max((total+reserve)/64, 1)
 }
 
@@ -88,8 +88,8 @@ func Taken() int {
 	return all.taken
 }
 
-// limits is what clients may have in all, and what is reserved.
-func limits() (total, reserve int) {
+// readLimits is what clients may have in all, and what is reserved.
+func readLimits() (total, reserve int) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, 0
@@ -99,9 +99,9 @@ func limits() (total, reserve int) {
 	return max(most-reserve-all.own, 0), reserve
 }
 
-// room is [Share.Room], with all.mu.
-func (s *Share) room() int {
-	total, reserve := limits()
+// roomLeft is [Share.Room], with all.mu.
+func (s *Share) roomLeft() int {
+	total, reserve := readLimits()
 	x := (total - all.taken - s.taken) / 2 // taken + x <= total - all.taken - x
 	return max(x, min(least-s.taken, total+reserve/2-all.taken), 0)
 }
@@ -110,7 +110,7 @@ func (s *Share) room() int {
 func (s *Share) Room() int {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	return s.room()
+	return s.roomLeft()
 }
 
 // Taken is what it has.
@@ -131,17 +131,17 @@ func (s *Share) Take(n int) {
 // Give gives n back.
 func (s *Share) Give(n int) {
 	s.Take(-n)
-	wake()
+	wakeWaiting()
 }
 
-// Close gives everything back, and nobody waits any more.
+// Close gives everything back, and ends its wait.
 func (s *Share) Close() {
 	all.mu.Lock()
 	all.taken -= s.taken
 	s.taken = 0
 	delete(all.waiting, s)
 	all.mu.Unlock()
-	wake()
+	wakeWaiting()
 }
 
 // Await has f called once, when there is room for n. It may be called at once, by any
@@ -153,15 +153,15 @@ func (s *Share) Await(n int, f func()) {
 	}
 	all.waiting[s] = waiting{n, f}
 	all.mu.Unlock()
-	wake()
+	wakeWaiting()
 }
 
-// wake calls those that have room now.
-func wake() {
+// wakeWaiting calls those that have room now.
+func wakeWaiting() {
 	all.mu.Lock()
 	var due []func()
 	for s, w := range all.waiting {
-		if s.room() >= w.n {
+		if s.roomLeft() >= w.n {
 			due = append(due, w.f)
 			delete(all.waiting, s)
 		}

@@ -26,12 +26,14 @@ func Control(of syscall.Conn, f func(fd int) error) error {
 
 // Read calls f like Control, and again whenever something may be there to read, until
 // its error is not EAGAIN. It waits in the runtime's poller, which heeds a deadline.
-func Read(of syscall.Conn, f func(fd int) error) error { return wait(of, syscall.RawConn.Read, f) }
+func Read(of syscall.Conn, f func(fd int) error) error { return waitUntil(of, syscall.RawConn.Read, f) }
 
 // Write is Read for what waits until something can be written.
-func Write(of syscall.Conn, f func(fd int) error) error { return wait(of, syscall.RawConn.Write, f) }
+func Write(of syscall.Conn, f func(fd int) error) error {
+	return waitUntil(of, syscall.RawConn.Write, f)
+}
 
-func wait(of syscall.Conn, until func(syscall.RawConn, func(uintptr) bool) error, f func(fd int) error) error {
+func waitUntil(of syscall.Conn, until func(syscall.RawConn, func(uintptr) bool) error, f func(fd int) error) error {
 	conn, err := of.SyscallConn()
 	if err != nil {
 		return err

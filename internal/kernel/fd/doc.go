@@ -4,16 +4,16 @@
 //	err := fd.Read(conn, func(fd int) error { ... })   // once something is there
 //	defer fd.EndWith(ctx, conn.SetReadDeadline)()
 //
-// It also walks to a path component by component, by descriptor, so that nobody
-// but root and we can say where it leads:
+// It also walks to a path component by component, by descriptor, so that only
+// root and we can say where it leads:
 //
 //	place, err := fd.WalkTo("/srv/app/log/today")
 //	file, err := place.Open(unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT, 0o640)
 //
 // Links that stand in folders which only root and we may write are followed: /var/run,
-// a home that is a link. From the first folder on that somebody else may write no link
-// is followed, neither in it nor below it; that one is refused with a [LinkError]. Somebody else is
-// another user, and every service: an ordinary user's services have his own id, so
+// a home that is a link. From the first folder on that another user may write no link
+// is followed, neither in it nor below it; that one is refused with a [LinkError]. Every service
+// counts as another user: an ordinary user's services have the id of that user, so
 // ownership tells nothing about them. Which folders are services' is said by [ClaimFolders].
 //
 // A place is used by its descriptor ([Folder.FD], the *at system calls), or by

@@ -15,7 +15,7 @@ type trust uint8
 const (
 	ours    trust = iota // only root and we may change them
 	sticky               // others may add to them, but not change root's or ours
-	foreign              // somebody else may, here or further up
+	foreign              // another user may, here or further up
 )
 
 // Folder is an open folder. Its owner closes it.
@@ -26,8 +26,8 @@ type Folder struct {
 	uid    uint32 // whose it is
 	above  uint32 // whose the folder is that it stands in
 	trust  trust
-	why    string // not ours: who else may write it, and which folder
-	steady bool   // nobody else can put another folder at its path
+	why    string // not ours: which users may write it, and which folder
+	steady bool   // no other user can put another folder at its path
 }
 
 // FD lends the descriptor, which is one of O_PATH.
@@ -39,14 +39,14 @@ func (f *Folder) Path() string { return f.path }
 // ID says which folder it is.
 func (f *Folder) ID() ID { return f.id }
 
-// Steady reports whether nobody but root and us can have another folder stand at its
+// Steady reports whether only root and we can have another folder stand at its
 // path: then the path can be used as well as the descriptor.
 func (f *Folder) Steady() bool { return f.steady }
 
-// Foreign reports whether somebody else may change what is in it.
+// Foreign reports whether another user may change what is in it.
 func (f *Folder) Foreign() bool { return f.trust != ours }
 
-// Movable reports whether somebody else may put another thing in the place of one of ours that stands in it.
+// Movable reports whether another user may put another thing in the place of one of ours that stands in it.
 func (f *Folder) Movable() bool { return f.trust == foreign }
 
 // Close closes it. Twice is fine, and so is nil.
@@ -58,31 +58,31 @@ func (f *Folder) Close() {
 }
 
 func openRoot() (*Folder, error) {
-	fd, err := open(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := openAt(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
 	}
-	s, err := stat(fd)
+	s, err := readStatus(fd)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, &os.PathError{Op: "stat", Path: "/", Err: err}
 	}
 	f := &Folder{fd: fd, path: "/", id: s.id, uid: s.uid, above: s.uid, steady: true}
-	f.trust, f.why = judge(ours, "", &s, "/")
+	f.trust, f.why = judgeTrust(ours, "", &s, "/")
 	return f, nil
 }
 
-// child is the folder at name, of which fd is a descriptor that it takes.
-func (f *Folder) child(name string, fd int, s *status) *Folder {
+// makeChild is the folder at name, of which fd is a descriptor that it takes.
+func (f *Folder) makeChild(name string, fd int, s *status) *Folder {
 	c := &Folder{fd: fd, path: filepath.Join(f.path, name), id: s.id, uid: s.uid, above: f.uid}
 	c.steady = f.steady && (f.trust == ours || f.trust == sticky && trusted(s.uid))
-	c.trust, c.why = judge(f.trust, f.why, s, c.path)
+	c.trust, c.why = judgeTrust(f.trust, f.why, s, c.path)
 	return c
 }
 
-// judge says who may change what is in a folder that stands in one that is above.
-func judge(above trust, why string, s *status, path string) (trust, string) {
-	services := note(s.id, path)
+// judgeTrust says which users may change what is in a folder that stands in one that is above.
+func judgeTrust(above trust, why string, s *status, path string) (trust, string) {
+	services := noteClaimed(s.id, path)
 	switch {
 	case above == foreign:
 		return foreign, why
@@ -94,7 +94,7 @@ func judge(above trust, why string, s *status, path string) (trust, string) {
 	switch {
 	case s.mode&0o002 != 0:
 		why = path + ", which everybody may write"
-	case s.mode&0o020 != 0 && !private(s.gid, path):
+	case s.mode&0o020 != 0 && !isPrivate(s.gid, path):
 		// With an access control list these bits are what it grants at the most, acl(5).
 		why = fmt.Sprintf("%s, which group %d may write", path, s.gid)
 	default:
@@ -127,17 +127,17 @@ func (f *Folder) ReadLink(name string) (string, error) {
 
 // List returns the names of what stands in it, in no order.
 func (f *Folder) List() ([]string, error) {
-	fd, err := open(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := openAt(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: f.path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return list(fd)
+	return listNames(fd)
 }
 
 // Open opens what stands at a name, and no link. The caller closes the descriptor.
 func (f *Folder) Open(name string, flags int, mode uint32) (int, error) {
-	return open(f.fd, name, flags|unix.O_NOFOLLOW, mode)
+	return openAt(f.fd, name, flags|unix.O_NOFOLLOW, mode)
 }
 
 // makeFolder makes the folder at name, unless something stands there.
@@ -155,12 +155,12 @@ func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	made, err := stat(fd)
+	made, err := readStatus(fd)
 	if err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if made.mode&0o777 == mode || int(made.uid) != os.Geteuid() {
-		return nil // or somebody has put another one there
+		return nil // or another one has been put there
 	}
 	if err := unix.Chmod(LinkOf(fd), mode); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
@@ -172,11 +172,30 @@ func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 // O_PATH. It needs /proc.
 func LinkOf(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// open is openat(2), which leaves no descriptor to a child.
-func open(folder int, name string, flags int, mode uint32) (fd int, err error) {
+// openAt is openat(2), which leaves no descriptor to a child.
+func openAt(folder int, name string, flags int, mode uint32) (fd int, err error) {
 	err = RetryEINTR(func() (err error) {
 		fd, err = unix.Openat(folder, name, flags|unix.O_CLOEXEC, mode)
 		return err
 	})
 	return fd, err
+}
+
+// listNames reads the names in a folder.
+func listNames(fd int) (names []string, err error) {
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		return nil, err
+	}
+	buffer := make([]byte, 8<<10)
+	for {
+		var n int
+		err := RetryEINTR(func() (err error) {
+			n, err = unix.ReadDirent(fd, buffer)
+			return err
+		})
+		if err != nil || n <= 0 {
+			return names, err
+		}
+		_, _, names = unix.ParseDirent(buffer[:n], -1, names)
+	}
 }

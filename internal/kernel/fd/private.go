@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// private reports whether the group that may write a folder is nobody but us: the group
+// isPrivate reports whether the group that may write a folder is ours alone: the group
 // of a user of the same name, as most distributions make them, without a further
 // member. Root's group is root.
-func private(gid uint32, path string) bool {
+func isPrivate(gid uint32, path string) bool {
 	if gid == 0 {
-		return !listed(path)
+		return !hasACL(path)
 	}
-	return int(gid) == os.Getegid() && alone() && !listed(path)
+	return int(gid) == os.Getegid() && alone() && !hasACL(path)
 }
 
-// listed reports whether a folder has an access control list, of which the bits of the
-// group do not tell whom it lets in. In a folder of ours the path is as good as a descriptor,
+// hasACL reports whether a folder has an access control list, of which the bits of the
+// group do not tell which users it lets in. In a folder of ours the path is as good as a descriptor,
 // which getxattr(2) does not take.
-func listed(path string) bool {
+func hasACL(path string) bool {
 	_, err := unix.Lgetxattr(path, "system.posix_acl_access", nil)
 	return err != unix.ENODATA && err != unix.EOPNOTSUPP
 }

@@ -16,9 +16,9 @@ const deepest = 200
 // GiveTo makes everything in the folder belong to a user and a group, and the folder itself last:
 // if it is interrupted, the next one begins again. No link is followed.
 //
-// Refused is what somebody may have put there to have it given away: a folder with something
+// Refused is what another user may have put there to have it given away: a folder with something
 // in it, at a place where others may put folders, that is not of the owner of that place;
-// and a file that has another name somewhere and does not belong to whom the folder belonged to.
+// and a file that has another name somewhere and does not belong to the folder's old owner.
 func (f *Folder) GiveTo(uid, gid int) error {
 	if !f.steady && f.uid != f.above {
 		if names, err := f.List(); err != nil || len(names) > 0 {
@@ -27,20 +27,20 @@ func (f *Folder) GiveTo(uid, gid int) error {
 		}
 	}
 	g := giving{uid: uid, gid: gid, from: f.uid}
-	if err := g.all(f.fd, f.path, 0); err != nil {
+	if err := g.giveAll(f.fd, f.path, 0); err != nil {
 		return err
 	}
-	return chown(f.fd, f.path, uid, gid)
+	return chownFile(f.fd, f.path, uid, gid)
 }
 
 // giving is a change of owners.
 type giving struct {
 	uid, gid int
-	from     uint32 // whom it belonged to
+	from     uint32 // the old owner
 }
 
-func (g *giving) all(folder int, path string, depth int) error {
-	fd, err := open(folder, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func (g *giving) giveAll(folder int, path string, depth int) error {
+	fd, err := openAt(folder, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -48,22 +48,22 @@ func (g *giving) all(folder int, path string, depth int) error {
 	if depth == deepest {
 		return &os.PathError{Op: "chown", Path: path, Err: fmt.Errorf("%w: more than %d folders in each other", unix.ENAMETOOLONG, deepest)}
 	}
-	names, err := list(fd)
+	names, err := listNames(fd)
 	if err != nil {
 		return &os.PathError{Op: "read", Path: path, Err: err}
 	}
 	for _, name := range names {
-		if err := g.one(fd, filepath.Join(path, name), depth); err != nil {
+		if err := g.giveOne(fd, filepath.Join(path, name), depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// one gives away what stands at a path in folder. What is looked at is what is given, whatever
+// giveOne gives away what stands at a path in folder. What is looked at is what is given, whatever
 // becomes of the name.
-func (g *giving) one(folder int, path string, depth int) error {
-	fd, err := open(folder, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW, 0)
+func (g *giving) giveOne(folder int, path string, depth int) error {
+	fd, err := openAt(folder, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err == unix.ENOENT {
 		return nil
 	}
@@ -71,29 +71,29 @@ func (g *giving) one(folder int, path string, depth int) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s, err := stat(fd)
+	s, err := readStatus(fd)
 	if err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if s.is(unix.S_IFDIR) {
-		if err := g.all(fd, path, depth+1); err != nil {
+		if err := g.giveAll(fd, path, depth+1); err != nil {
 			return err
 		}
 	} else if IsPlanted(uint64(s.links), s.uid, g.from, uint32(g.uid)) {
 		return &os.PathError{Op: "chown", Path: path,
 			Err: &CuredError{fmt.Errorf("%w: it has another name, belongs to uid %d and would be given to %d", unix.EMLINK, s.uid, g.uid), "remove it"}}
 	}
-	return chown(fd, path, g.uid, g.gid)
+	return chownFile(fd, path, g.uid, g.gid)
 }
 
-// IsPlanted reports whether a file in a folder that somebody else may write can be there by a second
-// name that he gave it, link(2): where fs.protected_hardlinks is 0 he need not be able to write or
+// IsPlanted reports whether a file in a folder that another user may write can be there by a second
+// name that this user gave it, link(2): where fs.protected_hardlinks is 0 that user need not be able to write or
 // read it for that. The files of owners may have more names.
 func IsPlanted(links uint64, owner uint32, owners ...uint32) bool {
 	return links > 1 && !slices.Contains(owners, owner)
 }
 
-func chown(fd int, path string, uid, gid int) error {
+func chownFile(fd int, path string, uid, gid int) error {
 	if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "chown", Path: path, Err: err}
 	}
@@ -109,7 +109,7 @@ func (f *Folder) RemoveFolder(name string, id ID) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s, err := stat(fd)
+	s, err := readStatus(fd)
 	if err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
@@ -119,7 +119,7 @@ func (f *Folder) RemoveFolder(name string, id ID) error {
 	r := removal{top: fd, moved: 1}
 	for r.moved > r.done {
 		r.done = r.moved
-		r.empty(fd, 0)
+		r.emptyFolder(fd, 0)
 	}
 	if err := unix.Unlinkat(f.fd, name, unix.AT_REMOVEDIR); err != nil {
 		return &os.PathError{Op: "remove", Path: path, Err: err}
@@ -133,8 +133,8 @@ type removal struct {
 	moved, done int // folders moved; when all was empty but for the last of them
 }
 
-func (r *removal) empty(folder, depth int) {
-	names, err := list(folder)
+func (r *removal) emptyFolder(folder, depth int) {
+	names, err := listNames(folder)
 	if err != nil {
 		return
 	}
@@ -148,29 +148,10 @@ func (r *removal) empty(folder, depth int) {
 			}
 			continue
 		}
-		if fd, err := open(folder, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err == nil {
-			r.empty(fd, depth+1)
+		if fd, err := openAt(folder, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err == nil {
+			r.emptyFolder(fd, depth+1)
 			_ = unix.Close(fd)
 		}
 		_ = unix.Unlinkat(folder, name, unix.AT_REMOVEDIR)
-	}
-}
-
-// list reads the names in a folder.
-func list(fd int) (names []string, err error) {
-	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
-		return nil, err
-	}
-	buffer := make([]byte, 8<<10)
-	for {
-		var n int
-		err := RetryEINTR(func() (err error) {
-			n, err = unix.ReadDirent(fd, buffer)
-			return err
-		})
-		if err != nil || n <= 0 {
-			return names, err
-		}
-		_, _, names = unix.ParseDirent(buffer[:n], -1, names)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkError says that a link was not followed, as somebody else may have put it there.
+// LinkError says that a link was not followed, as another user may have put it there.
 type LinkError struct {
 	Path string // that was asked for
 	Link string // that stands on the way
@@ -60,7 +60,7 @@ func (p *Place) Magic() bool { return p.magic }
 // Open opens what stands at the place, and no link. The caller closes the descriptor.
 func (p *Place) Open(flags int, mode uint32) (int, error) {
 	if p.magic {
-		return open(p.fd, p.Name, flags, mode)
+		return openAt(p.fd, p.Name, flags, mode)
 	}
 	return p.Folder.Open(p.Name, flags, mode)
 }
@@ -91,16 +91,16 @@ type walk struct {
 
 // WalkTo walks to an absolute path, of which the last component may be missing. A link there
 // is followed like the others. The caller closes the place.
-func WalkTo(path string) (*Place, error) { return (&walk{asked: path, last: true}).run() }
+func WalkTo(path string) (*Place, error) { return (&walk{asked: path, last: true}).walkPath() }
 
 // WalkToParent walks to the folder of an absolute path, for what is done with the name
 // itself. The caller closes the place.
-func WalkToParent(path string) (*Place, error) { return (&walk{asked: path}).run() }
+func WalkToParent(path string) (*Place, error) { return (&walk{asked: path}).walkPath() }
 
 // MakeParents is WalkToParent that makes the folders that are missing, with a mode that
 // the umask does not touch.
 func MakeParents(path string, mode uint32) (*Place, error) {
-	return (&walk{asked: path, make: mode, exact: true}).run()
+	return (&walk{asked: path, make: mode, exact: true}).walkPath()
 }
 
 // OpenFolder walks to a folder. The caller closes it.
@@ -111,22 +111,22 @@ func MakeFolder(path string, mode uint32) (*Folder, error) { return openFolder(p
 
 func openFolder(path string, mode uint32) (*Folder, error) {
 	// With one name more the folder is on the way.
-	place, err := (&walk{asked: path, make: mode, last: true}).to(append(split(path), "."))
+	place, err := (&walk{asked: path, make: mode, last: true}).walkNames(append(splitPath(path), "."))
 	if err != nil {
 		return nil, err
 	}
 	return place.Folder, nil
 }
 
-func split(path string) []string {
+func splitPath(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 }
 
-func (w *walk) run() (*Place, error) {
-	return w.to(split(filepath.Clean(w.asked)))
+func (w *walk) walkPath() (*Place, error) {
+	return w.walkNames(splitPath(filepath.Clean(w.asked)))
 }
 
-func (w *walk) to(names []string) (place *Place, err error) {
+func (w *walk) walkNames(names []string) (place *Place, err error) {
 	if !filepath.IsAbs(w.asked) {
 		return nil, &os.PathError{Op: "open", Path: w.asked, Err: unix.EINVAL}
 	}
@@ -144,7 +144,7 @@ func (w *walk) to(names []string) (place *Place, err error) {
 		if len(w.rest) == 0 && (name == "." || !w.last) {
 			return &Place{Folder: w.at, Name: name}, nil
 		}
-		arrived, err := w.step(name)
+		arrived, err := w.takeStep(name)
 		if err != nil {
 			return nil, err
 		}
@@ -155,17 +155,17 @@ func (w *walk) to(names []string) (place *Place, err error) {
 	return &Place{Folder: w.at, Name: "."}, nil
 }
 
-// step goes on to a name, and returns the place if that is the last one.
-func (w *walk) step(name string) (*Place, error) {
+// takeStep goes on to a name, and returns the place if that is the last one.
+func (w *walk) takeStep(name string) (*Place, error) {
 	switch name {
 	case ".":
 		return nil, nil
 	case "..": // of a link's target
-		return nil, w.up()
+		return nil, w.goUp()
 	}
 	here, end := &Place{Folder: w.at, Name: name}, len(w.rest) == 0
 	path := here.Path()
-	fd, s, err := w.look(name)
+	fd, s, err := w.openNext(name)
 	switch {
 	case err == unix.ENOENT && end:
 		return here, nil
@@ -173,7 +173,7 @@ func (w *walk) step(name string) (*Place, error) {
 		if err := w.at.makeFolder(name, w.make, w.exact); err != nil {
 			return nil, err
 		}
-		fd, s, err = w.look(name)
+		fd, s, err = w.openNext(name)
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -181,7 +181,7 @@ func (w *walk) step(name string) (*Place, error) {
 	switch {
 	case s.is(unix.S_IFLNK):
 		_ = unix.Close(fd)
-		return w.follow(here, end)
+		return w.followLink(here, end)
 	case end:
 		_ = unix.Close(fd)
 		return here, nil
@@ -189,54 +189,54 @@ func (w *walk) step(name string) (*Place, error) {
 		_ = unix.Close(fd)
 		return nil, &os.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
 	}
-	w.enter(w.at.child(name, fd, &s))
+	w.enterFolder(w.at.makeChild(name, fd, &s))
 	return nil, nil
 }
 
-func (w *walk) enter(f *Folder) {
+func (w *walk) enterFolder(f *Folder) {
 	w.at.Close()
 	w.at = f
 }
 
-func (w *walk) look(name string) (fd int, s status, err error) {
+func (w *walk) openNext(name string) (fd int, s status, err error) {
 	if fd, err = w.at.Open(name, unix.O_PATH, 0); err != nil {
 		return -1, s, err
 	}
-	if s, err = stat(fd); err != nil {
+	if s, err = readStatus(fd); err != nil {
 		_ = unix.Close(fd)
 	}
 	return fd, s, err
 }
 
-// up goes to the folder above. That can be judged only from the top.
-func (w *walk) up() error {
+// goUp goes to the folder above. That can be judged only from the top.
+func (w *walk) goUp() error {
 	if w.at.trust != ours {
 		return &LinkError{Path: w.asked, Link: filepath.Join(w.at.path, ".."), Why: w.at.why}
 	}
-	return w.restart(filepath.Dir(w.at.path))
+	return w.restartAt(filepath.Dir(w.at.path))
 }
 
-// restart goes on from the top, to a path and then to the rest.
-func (w *walk) restart(path string) error {
+// restartAt goes on from the top, to a path and then to the rest.
+func (w *walk) restartAt(path string) error {
 	top, err := openRoot()
 	if err != nil {
 		return err
 	}
-	w.enter(top)
-	w.rest = append(split(path), w.rest...)
+	w.enterFolder(top)
+	w.rest = append(splitPath(path), w.rest...)
 	return nil
 }
 
-// follow goes where a link leads.
-func (w *walk) follow(here *Place, end bool) (*Place, error) {
+// followLink goes where a link leads.
+func (w *walk) followLink(here *Place, end bool) (*Place, error) {
 	if w.at.trust != ours {
 		return nil, &LinkError{Path: w.asked, Link: here.Path(), Why: w.at.why}
 	}
-	if w.magic() {
+	if w.hasMagicLinks() {
 		if here.magic = true; end {
 			return here, nil
 		}
-		return nil, w.jump(here)
+		return nil, w.jumpTo(here)
 	}
 	if w.links++; w.links > mostLinks {
 		return nil, &os.PathError{Op: "open", Path: w.asked, Err: unix.ELOOP}
@@ -246,32 +246,90 @@ func (w *walk) follow(here *Place, end bool) (*Place, error) {
 		return nil, err
 	}
 	if strings.HasPrefix(target, "/") {
-		return nil, w.restart(target)
+		return nil, w.restartAt(target)
 	}
-	w.rest = append(split(target), w.rest...)
+	w.rest = append(splitPath(target), w.rest...)
 	return nil, nil
 }
 
-// magic reports whether links here are to what is no path, proc(5): of what lies in /proc
+// hasMagicLinks reports whether links here are to what is no path, proc(5): of what lies in /proc
 // all but those at its top (whose inode is 1).
-func (w *walk) magic() bool {
+func (w *walk) hasMagicLinks() bool {
 	var kind unix.Statfs_t
 	return w.at.id.Ino != 1 && unix.Fstatfs(w.at.fd, &kind) == nil && kind.Type == unix.PROC_SUPER_MAGIC
 }
 
-// jump goes to a folder that stands at no path: who may write what lies above it is not known.
-func (w *walk) jump(here *Place) error {
+// jumpTo goes to a folder that stands at no path: which users may write what lies above it is not known.
+func (w *walk) jumpTo(here *Place) error {
 	fd, err := here.Open(unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: here.Path(), Err: err}
 	}
-	s, err := stat(fd)
+	s, err := readStatus(fd)
 	if err != nil {
 		_ = unix.Close(fd)
 		return &os.PathError{Op: "stat", Path: here.Path(), Err: err}
 	}
-	f := w.at.child(here.Name, fd, &s)
+	f := w.at.makeChild(here.Name, fd, &s)
 	f.steady, f.trust, f.why = false, foreign, here.Path()+", of which nobody knows who may write it"
-	w.enter(f)
+	w.enterFolder(f)
 	return nil
+}
+
+// ClaimFolders says that services may write these folders, and everything below them.
+func ClaimFolders(paths ...string) {
+	claimed.Lock()
+	for _, path := range paths {
+		claimed.paths[filepath.Clean(path)] = true
+	}
+	claimed.Unlock()
+	// Twice: a link may lead into a folder that is known only by another path at
+	// first.
+	for range 2 {
+		for _, path := range paths {
+			claimFolder(filepath.Clean(path))
+		}
+	}
+}
+
+// claimFolder notes a folder as it is now, or where it will be.
+func claimFolder(path string) {
+	f, missing := openNearest(path)
+	if f == nil {
+		return
+	}
+	defer f.Close()
+	real := filepath.Join(f.path, missing)
+	claimed.Lock()
+	defer claimed.Unlock()
+	claimed.paths[real] = true
+	if missing == "" {
+		claimed.ids[f.id] = real
+	}
+}
+
+// ResolvePath is an absolute path without links, as far as folders are there, and as far as we
+// follow links.
+func ResolvePath(path string) string {
+	f, missing := openNearest(path)
+	if f == nil {
+		return path
+	}
+	defer f.Close()
+	return filepath.Join(f.path, missing)
+}
+
+// openNearest opens the folder at a path, or the nearest above it that is there, and says what
+// is missing below that. The caller closes it.
+func openNearest(path string) (f *Folder, missing string) {
+	for at := path; ; at = filepath.Dir(at) {
+		f, err := OpenFolder(at)
+		if err == nil {
+			return f, missing
+		}
+		if at == "/" {
+			return nil, missing
+		}
+		missing = filepath.Join(filepath.Base(at), missing)
+	}
 }

@@ -17,15 +17,15 @@ import (
 
 // ReadStatus returns the fields of /proc/PID/status, of a process or a thread: proc_pid_status(5).
 func ReadStatus(pid int) (map[string]string, error) {
-	return fields(fmt.Sprintf("/proc/%d/status", pid))
+	return readFields(fmt.Sprintf("/proc/%d/status", pid))
 }
 
 // ReadDescriptor returns those of /proc/PID/fdinfo/FD: proc_pid_fdinfo(5).
 func ReadDescriptor(pid, fd int) (map[string]string, error) {
-	return fields(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	return readFields(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
 }
 
-func fields(path string) (map[string]string, error) {
+func readFields(path string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

@@ -20,17 +20,17 @@ var buffers = sync.Pool{New: func() any { return new([longestPart]byte) }}
 // dump (NLM_F_DUMP), or with an acknowledgement (NLM_F_ACK), one of which flags have. It returns
 // the errno that the kernel answers. It has answered before sendto and recvfrom return.
 func Exchange(socket int, kind, flags uint16, body []byte, each func(body []byte)) error {
-	if err := send(socket, kind, flags, body); err != nil {
+	if err := sendMessage(socket, kind, flags, body); err != nil {
 		return err
 	}
 	buf := buffers.Get().(*[longestPart]byte)
 	defer buffers.Put(buf)
 	for {
-		part, err := receive(socket, buf)
+		part, err := receivePart(socket, buf)
 		if err != nil {
 			return err
 		}
-		if done, err := split(part, each); done || err != nil {
+		if done, err := splitPart(part, each); done || err != nil {
 			return err
 		}
 	}
@@ -38,22 +38,22 @@ func Exchange(socket int, kind, flags uint16, body []byte, each func(body []byte
 
 // exchangeOne is Exchange of a question that has one answer and no end.
 func exchangeOne(socket int, kind uint16, body []byte, each func(body []byte)) error {
-	if err := send(socket, kind, 0, body); err != nil {
+	if err := sendMessage(socket, kind, 0, body); err != nil {
 		return err
 	}
 	buf := buffers.Get().(*[longestPart]byte)
 	defer buffers.Put(buf)
-	part, err := receive(socket, buf)
+	part, err := receivePart(socket, buf)
 	if err != nil {
 		return err
 	}
-	_, err = split(part, each)
+	_, err = splitPart(part, each)
 	return err
 }
 
-// send sends struct nlmsghdr and what follows it. Sequence number and port are 0: the
+// sendMessage sends struct nlmsghdr and what follows it. Sequence number and port are 0: the
 // kernel fills the port in.
-func send(socket int, kind, flags uint16, body []byte) error {
+func sendMessage(socket int, kind, flags uint16, body []byte) error {
 	b := make([]byte, unix.NLMSG_HDRLEN, 128)
 	binary.NativeEndian.PutUint32(b, uint32(unix.NLMSG_HDRLEN+len(body)))
 	binary.NativeEndian.PutUint16(b[4:], kind)
@@ -61,7 +61,7 @@ func send(socket int, kind, flags uint16, body []byte) error {
 	return os.NewSyscallError("sendto", unix.Sendto(socket, append(b, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 }
 
-func receive(socket int, buf *[longestPart]byte) (part []byte, err error) {
+func receivePart(socket int, buf *[longestPart]byte) (part []byte, err error) {
 	var n int
 	err = fd.RetryEINTR(func() (err error) {
 		n, _, err = unix.Recvfrom(socket, buf[:], 0)
@@ -73,8 +73,8 @@ func receive(socket int, buf *[longestPart]byte) (part []byte, err error) {
 	return buf[:n], nil
 }
 
-// split takes one datagram apart; done tells that it was the last.
-func split(b []byte, each func(body []byte)) (done bool, err error) {
+// splitPart takes one datagram apart; done tells that it was the last.
+func splitPart(b []byte, each func(body []byte)) (done bool, err error) {
 	for len(b) >= unix.NLMSG_HDRLEN {
 		size := int(binary.NativeEndian.Uint32(b))
 		if size < unix.NLMSG_HDRLEN || size > len(b) {
@@ -100,8 +100,8 @@ func split(b []byte, each func(body []byte)) (done bool, err error) {
 	return false, nil
 }
 
-// attributes calls each with every struct nlattr of b.
-func attributes(b []byte, each func(kind uint16, value []byte)) {
+// eachAttribute calls each with every struct nlattr of b.
+func eachAttribute(b []byte, each func(kind uint16, value []byte)) {
 	for len(b) >= unix.SizeofNlAttr {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < unix.SizeofNlAttr || size > len(b) {

@@ -7,5 +7,5 @@
 //
 // [Exchange] is the codec: a message and its answers, also for rtnetlink(7).
 //
-// It makes no socket anywhere else: whoever asks about another namespace brings one of that.
+// It makes no socket anywhere else: the asker about another namespace brings one of that.
 package sockdiag

@@ -37,6 +37,7 @@ type InetSocket struct {
 	V6Only        bool   // as the option is
 	Cookie        uint64 // that no other socket has ever had
 	Unread        uint32 // bytes of the receive buffer; of a listener: connections that wait
+	UID           uint32 // of the user who made it, in our user namespace
 	Inode         uint32 // of sockfs; 0: no process has a descriptor
 	Room          int    // bytes that the receive buffer may take
 }
@@ -44,21 +45,21 @@ type InetSocket struct {
 // Each calls each with every such socket, valid during the call only. ENOENT: the kernel
 // cannot tell.
 func (q Inet) Each(socket int, each func(*InetSocket)) error {
-	body := q.body()
+	body := q.encodeRequest()
 	binary.BigEndian.PutUint16(body[8:], q.Port)
-	return os.NewSyscallError("sock_diag", Exchange(socket, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, body[:], q.reader(each)))
+	return os.NewSyscallError("sock_diag", Exchange(socket, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, body[:], q.newReader(each)))
 }
 
 // ToLoopback calls each with the socket that a datagram to ip, at the port, would go to that came
 // in by lo, udp_dump_one: its address is the "destination" of the question. ENOENT: none.
 func (q Inet) ToLoopback(socket int, ip netip.Addr, each func(*InetSocket)) error {
 	const loopback = 1 // ifindex of lo, in every namespace
-	body := q.body()
+	body := q.encodeRequest()
 	binary.BigEndian.PutUint16(body[10:], q.Port)
 	copy(body[28:], ip.AsSlice())
 	binary.NativeEndian.PutUint32(body[44:], loopback)
 	binary.NativeEndian.PutUint64(body[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE, twice
-	return os.NewSyscallError("sock_diag", exchangeOne(socket, unix.SOCK_DIAG_BY_FAMILY, body[:], q.reader(each)))
+	return os.NewSyscallError("sock_diag", exchangeOne(socket, unix.SOCK_DIAG_BY_FAMILY, body[:], q.newReader(each)))
 }
 
 // The size of struct inet_diag_msg, and its attributes that we read: linux/inet_diag.h.
@@ -70,8 +71,8 @@ const (
 	memoryBuffer = 4  // SK_MEMINFO_RCVBUF
 )
 
-// body is struct inet_diag_req_v2.
-func (q Inet) body() (b [56]byte) {
+// encodeRequest is struct inet_diag_req_v2.
+func (q Inet) encodeRequest() (b [56]byte) {
 	b[0], b[1] = byte(q.Family), byte(q.Protocol)
 	if q.Memory {
 		b[2] = 1 << (inetMemory - 1)
@@ -80,17 +81,17 @@ func (q Inet) body() (b [56]byte) {
 	return b
 }
 
-func (q Inet) reader(each func(*InetSocket)) func(body []byte) {
+func (q Inet) newReader(each func(*InetSocket)) func(body []byte) {
 	var s InetSocket
 	return func(body []byte) {
-		if s.read(body) && (q.Port == 0 || s.Local.Port() == q.Port) && q.States&s.State != 0 {
+		if s.decodeMessage(body) && (q.Port == 0 || s.Local.Port() == q.Port) && q.States&s.State != 0 {
 			each(&s)
 		}
 	}
 }
 
-// read reads struct inet_diag_msg and what follows it.
-func (s *InetSocket) read(msg []byte) bool {
+// decodeMessage reads struct inet_diag_msg and what follows it.
+func (s *InetSocket) decodeMessage(msg []byte) bool {
 	if len(msg) < inetSize {
 		return false
 	}
@@ -100,9 +101,10 @@ func (s *InetSocket) read(msg []byte) bool {
 		Remote: addrPort(msg[0], msg[24:], msg[6:]),
 		Cookie: binary.NativeEndian.Uint64(msg[44:]),
 		Unread: binary.NativeEndian.Uint32(msg[56:]), // idiag_rqueue
+		UID:    binary.NativeEndian.Uint32(msg[64:]),
 		Inode:  binary.NativeEndian.Uint32(msg[68:]),
 	}
-	attributes(msg[inetSize:], func(kind uint16, value []byte) {
+	eachAttribute(msg[inetSize:], func(kind uint16, value []byte) {
 		switch {
 		case kind == inetV6Only && len(value) > 0:
 			s.V6Only = value[0] != 0

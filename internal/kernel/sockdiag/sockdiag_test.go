@@ -179,7 +179,7 @@ func TestExchangeFails(t *testing.T) {
 		"nothing":        {nil, false, nil, 0},
 	} {
 		each := 0
-		done, err := split(tt.b, func(body []byte) { each++ })
+		done, err := splitPart(tt.b, func(body []byte) { each++ })
 		if done != tt.done || err != tt.err || each != tt.each {
 			t.Errorf("%s: %v, %v, %d", name, done, err, each)
 		}
@@ -191,11 +191,11 @@ func FuzzSplit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var i InetSocket
 		var u UnixSocket
-		for _, read := range []func([]byte) bool{i.read, u.read} {
-			_, _ = split(b, func(body []byte) { read(body) })
+		for _, read := range []func([]byte) bool{i.decodeMessage, u.decodeMessage} {
+			_, _ = splitPart(b, func(body []byte) { read(body) })
 			read(b)
 		}
-		if u.read(b) && len(b) < 16 || i.read(b) && len(b) < inetSize {
+		if u.decodeMessage(b) && len(b) < 16 || i.decodeMessage(b) && len(b) < inetSize {
 			t.Errorf("%x", b)
 		}
 	})

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"encoding/binary"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +42,14 @@ type UnixSocket struct {
 // Node is the node of a socket, as far as the kernel tells: half of its inode, and the device.
 type Node struct{ Inode, Device uint32 }
 
+// Text is the name as it is written in an address: a path, or "@name"; "": none.
+func (s *UnixSocket) Text() string {
+	if len(s.Name) > 0 && s.Name[0] == 0 {
+		return "@" + string(s.Name[1:])
+	}
+	return strings.TrimSuffix(string(s.Name), "\x00")
+}
+
 // Each calls each with every such socket, valid during the call only. ENOENT: there is none,
 // or the kernel cannot tell (CONFIG_UNIX_DIAG).
 func (q Unix) Each(socket int, each func(*UnixSocket)) error {
@@ -56,20 +65,20 @@ func (q Unix) Each(socket int, each func(*UnixSocket)) error {
 	}
 	var s UnixSocket
 	return os.NewSyscallError("sock_diag", Exchange(socket, unix.SOCK_DIAG_BY_FAMILY, flags, body[:], func(msg []byte) {
-		if s.read(msg) {
+		if s.decodeMessage(msg) {
 			each(&s)
 		}
 	}))
 }
 
-// read reads struct unix_diag_msg and what follows it.
-func (s *UnixSocket) read(msg []byte) bool {
+// decodeMessage reads struct unix_diag_msg and what follows it.
+func (s *UnixSocket) decodeMessage(msg []byte) bool {
 	const size = 16
 	if len(msg) < size {
 		return false
 	}
 	*s = UnixSocket{Type: msg[1], State: 1 << (msg[2] & 31), Inode: binary.NativeEndian.Uint32(msg[4:])}
-	attributes(msg[size:], func(kind uint16, value []byte) {
+	eachAttribute(msg[size:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unixName:
 			s.Name = value

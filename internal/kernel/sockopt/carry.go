@@ -17,10 +17,10 @@ func CarryOptions(theirs, ours int, sealed bool) {
 	var buf value
 	for i := range Table {
 		o := &Table[i]
-		if o.Use&Carried == 0 || sealed && o.Use&Allowed == 0 || !has.have(o) {
+		if o.Use&Carried == 0 || sealed && o.Use&Allowed == 0 || !has.haveLevel(o) {
 			continue
 		}
-		value, ok := o.read(theirs, &buf)
+		value, ok := o.readValue(theirs, &buf)
 		switch {
 		case !ok:
 			continue
@@ -32,7 +32,7 @@ func CarryOptions(theirs, ours int, sealed bool) {
 			ok = !o.isFresh(value)
 		}
 		if ok {
-			_ = o.write(ours, o.Name, value)
+			_ = o.writeValue(ours, o.Name, value)
 		}
 	}
 }
@@ -46,7 +46,7 @@ func (o *Option) isFresh(value []byte) bool {
 }
 
 // bufferOf: the kernel doubles what is asked for, socket(7), and tells in locks which
-// sizes somebody asked for: SO_BUF_LOCK, Linux 5.14. Never by the forms that exceed
+// sizes were asked for: SO_BUF_LOCK, Linux 5.14. Never by the forms that exceed
 // the limits of the host.
 func bufferOf(o *Option, size []byte, locks int) ([]byte, bool) {
 	lock := unix.SOCK_RCVBUF_LOCK
@@ -66,9 +66,9 @@ func priorityOf(fd int) (p priority) {
 	return p
 }
 
-// asked reports whether somebody has set it: whether it is another one than the kernel
+// isAsked reports whether it has been set: whether it is another one than the kernel
 // derives, rt_tos2priority().
-func (p priority) asked() bool { return p.value != [4]int{0, 2, 6, 4}[p.tos>>3&3] }
+func (p priority) isAsked() bool { return p.value != [4]int{0, 2, 6, 4}[p.tos>>3&3] }
 
 // mostOrdinary is TC_PRIO_INTERACTIVE, the highest priority that takes no privilege. A
 // program may have one in its own network and none in that of our socket. socket(7)
@@ -78,9 +78,9 @@ const mostOrdinary = 6
 // program asked for, else what ours had been asked for; not ok: what the kernel derives.
 func askedFor(ours, theirs priority) (value []byte, ok bool) {
 	switch {
-	case theirs.asked() && uint32(theirs.value) <= mostOrdinary:
+	case theirs.isAsked() && uint32(theirs.value) <= mostOrdinary:
 		ours = theirs
-	case !ours.asked():
+	case !ours.isAsked():
 		return nil, false
 	}
 	return binary.NativeEndian.AppendUint32(nil, uint32(ours.value)), true

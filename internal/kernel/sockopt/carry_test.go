@@ -11,7 +11,7 @@ func TestDerived(t *testing.T) {
 	for n := range 256 {
 		fd := open(t, "udp4")
 		set(t, fd, tos(n))
-		if p := priorityOf(fd); p.asked() || p.tos != n {
+		if p := priorityOf(fd); p.isAsked() || p.tos != n {
 			t.Errorf("IP_TOS %#x: %+v", n, p)
 		}
 	}

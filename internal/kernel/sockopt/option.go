@@ -28,8 +28,8 @@ const (
 	MinusOne               // -1 lets the kernel decide again; else as it is read
 	Zeroed                 // 0 does
 	Derived                // the kernel writes it too, with IP_TOS: after that, as it is read
-	Blind                  // cannot be read, or reads other things too: 0 is written each time
-	OneWay                 // an error until the service sets it; never goes
+	Unreadable             // cannot be read, or reads other things too: 0 is written each time
+	Persistent             // an error until the service sets it; never goes
 	Memory                 // what options without a value took of net.core.optmem_max; never goes
 	Unrestored             // nothing of it lasts on the sockets that are shared, or another row is its effect
 )
@@ -55,8 +55,8 @@ func layersOf(fd int) (l layers) {
 	return l
 }
 
-// have reports whether such a socket has the level of o.
-func (l layers) have(o *Option) bool {
+// haveLevel reports whether such a socket has the level of o.
+func (l layers) haveLevel(o *Option) bool {
 	switch o.Level {
 	case unix.SOL_SOCKET:
 		return true
@@ -73,11 +73,11 @@ func (l layers) have(o *Option) bool {
 // value is room for one option. What is longer differs from a fresh one anyway.
 type value [64]byte
 
-// read returns what the option reads, in buf.
-func (o *Option) read(fd int, buf *value) ([]byte, bool) {
+// readValue returns what the option reads, in buf.
+func (o *Option) readValue(fd int, buf *value) ([]byte, bool) {
 	clear(buf[:])
 	size := uint32(len(buf))
-	// Raw: it only waits for somebody who has the socket too.
+	// Raw: it only waits for a process that has the socket too.
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(o.Level), uintptr(o.Name),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 || int(size) > len(buf) {
@@ -90,12 +90,20 @@ func (o *Option) read(fd int, buf *value) ([]byte, bool) {
 	return buf[:size], true
 }
 
-// write sets name, which is the option's own but for its FORCE form.
-func (o *Option) write(fd, name int, value []byte) error {
+// writeValue sets name, which is the option's own but for its FORCE form.
+func (o *Option) writeValue(fd, name int, value []byte) error {
 	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.Level), uintptr(name),
 		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
 	if errno != 0 {
 		return os.NewSyscallError("setsockopt", errno)
 	}
 	return nil
+}
+
+// forcedName is the form of a buffer's size that may exceed the limits of the host.
+func (o *Option) forcedName() int {
+	if o.Name == unix.SO_SNDBUF {
+		return unix.SO_SNDBUFFORCE
+	}
+	return unix.SO_RCVBUFFORCE
 }

@@ -19,12 +19,12 @@ const unread = 0xff
 
 // RecordState reads the options of fd, which no service has had yet.
 func RecordState(fd int) State {
-	s := State{layers: layersOf(fd), device: device(fd)}
+	s := State{layers: layersOf(fd), device: boundDevice(fd)}
 	record := make([]byte, 0, 1024)
 	var buf value
 	for i := range Table {
-		now, ok := s.read(&Table[i], fd, &buf)
-		if !ok || Table[i].Form == Blind {
+		now, ok := s.readOption(&Table[i], fd, &buf)
+		if !ok || Table[i].Form == Unreadable {
 			record = append(record, unread)
 			continue
 		}
@@ -34,14 +34,14 @@ func RecordState(fd int) State {
 	return s
 }
 
-// device is the index of the interface that fd is bound to; 0: none. socket(7)
-func device(fd int) int {
+// boundDevice is the index of the interface that fd is bound to; 0: none. socket(7)
+func boundDevice(fd int) int {
 	index, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	return index
 }
 
 // Moved reports whether fd is bound to another interface. Only CAP_NET_RAW could take that off.
-func (s *State) Moved(fd int) bool { return device(fd) != s.device }
+func (s *State) Moved(fd int) bool { return boundDevice(fd) != s.device }
 
 // Restore gives the options the values they had and returns the names of those
 // that were changed. Stuck is one that keeps its value. Every option is read,
@@ -56,7 +56,7 @@ func (s *State) Restore(fd int) (changed []string, stuck string) {
 			if rest = rest[1:]; size != unread {
 				before, rest = rest[:size], rest[size:]
 			}
-			was, good := s.check(fd, o, before, pass > 0)
+			was, good := s.findChanged(fd, o, before, pass > 0)
 			if !good {
 				return changed, o.Text
 			}
@@ -71,20 +71,20 @@ func (s *State) Restore(fd int) (changed []string, stuck string) {
 	return changed, ""
 }
 
-// check looks at one option and restores it, unless it is only to look. Before is nil where
+// findChanged looks at one option and restores it, unless it is only to look. Before is nil where
 // it could not be read. Good is false when the option keeps another value.
-func (s *State) check(fd int, o *Option, before []byte, look bool) (changed, good bool) {
+func (s *State) findChanged(fd int, o *Option, before []byte, look bool) (changed, good bool) {
 	var buf value
 	switch {
-	case o.Form == Blind:
-		return !look && s.has(o) && s.blank(fd, o), true
-	case o.Form == OneWay:
-		_, has := s.read(o, fd, &buf)
+	case o.Form == Unreadable:
+		return !look && s.hasOption(o) && s.isBlank(fd, o), true
+	case o.Form == Persistent:
+		_, has := s.readOption(o, fd, &buf)
 		return false, before != nil || !has
 	case before == nil:
 		return false, true
 	}
-	now, ok := s.read(o, fd, &buf)
+	now, ok := s.readOption(o, fd, &buf)
 	switch {
 	case ok && bytes.Equal(now, before):
 		return false, true
@@ -93,38 +93,38 @@ func (s *State) check(fd int, o *Option, before []byte, look bool) (changed, goo
 	case look:
 		return false, false
 	}
-	return true, o.restore(fd, before)
+	return true, o.restoreValue(fd, before)
 }
 
-// has reports whether o is restored on such a socket.
-func (s *State) has(o *Option) bool {
-	return o.Form != Unrestored && s.layers.have(o) && (o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP)
+// hasOption reports whether o is restored on such a socket.
+func (s *State) hasOption(o *Option) bool {
+	return o.Form != Unrestored && s.layers.haveLevel(o) && (o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP)
 }
 
-func (s *State) read(o *Option, fd int, buf *value) ([]byte, bool) {
-	if !s.has(o) {
+func (s *State) readOption(o *Option, fd int, buf *value) ([]byte, bool) {
+	if !s.hasOption(o) {
 		return nil, false
 	}
-	return o.read(fd, buf)
+	return o.readValue(fd, buf)
 }
 
-// blank writes 0 and reports whether that can be seen to have changed it.
-func (s *State) blank(fd int, o *Option) (changed bool) {
+// isBlank writes 0 and reports whether that can be seen to have changed it.
+func (s *State) isBlank(fd int, o *Option) (changed bool) {
 	var one, two value
-	before, _ := o.read(fd, &one)
+	before, _ := o.readValue(fd, &one)
 	var zero [unix.SizeofInet6Pktinfo]byte // longer than the others need
 	// A sticky source is refused without the interface the socket is bound to.
 	binary.NativeEndian.PutUint32(zero[16:], uint32(s.device))
-	_ = o.write(fd, o.Name, zero[:])
-	after, _ := o.read(fd, &two)
+	_ = o.writeValue(fd, o.Name, zero[:])
+	after, _ := o.readValue(fd, &two)
 	return !bytes.Equal(before, after)
 }
 
-// restore writes what was read before, and reports whether it reads so again.
-func (o *Option) restore(fd int, before []byte) bool {
+// restoreValue writes what was read before, and reports whether it reads so again.
+func (o *Option) restoreValue(fd int, before []byte) bool {
 	var buf value
 	reads := func() bool {
-		now, ok := o.read(fd, &buf)
+		now, ok := o.readValue(fd, &buf)
 		return ok && bytes.Equal(now, before)
 	}
 	var number [4]byte
@@ -133,28 +133,20 @@ func (o *Option) restore(fd int, before []byte) bool {
 		if o.Form == MinusOne {
 			number = [4]byte{0xff, 0xff, 0xff, 0xff}
 		}
-		if o.write(fd, o.Name, number[:]) == nil && reads() {
+		if o.writeValue(fd, o.Name, number[:]) == nil && reads() {
 			return true
 		}
 	case Halved:
 		binary.NativeEndian.PutUint32(number[:], binary.NativeEndian.Uint32(before)/2)
-		if o.write(fd, o.forced(), number[:]) != nil {
-			_ = o.write(fd, o.Name, number[:])
+		if o.writeValue(fd, o.forcedName(), number[:]) != nil {
+			_ = o.writeValue(fd, o.Name, number[:])
 		}
 		return reads()
 	case Lingered:
 		_ = unix.SetsockoptLinger(fd, o.Level, o.Name, &unix.Linger{Onoff: 1, Linger: int32(binary.NativeEndian.Uint32(before[4:]))})
 	}
-	_ = o.write(fd, o.Name, before)
+	_ = o.writeValue(fd, o.Name, before)
 	return reads()
-}
-
-// forced is the form of a buffer's size that may exceed the limits of the host.
-func (o *Option) forced() int {
-	if o.Name == unix.SO_SNDBUF {
-		return unix.SO_SNDBUFFORCE
-	}
-	return unix.SO_RCVBUFFORCE
 }
 
 // DetachProgram removes what a service has attached, by SO_DETACH_FILTER or SO_DETACH_REUSEPORT_BPF of

@@ -2,64 +2,14 @@ package sockopt
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"activator/internal/spec"
 )
-
-// Key is how the configuration sets an option. An option of IP that has another name in
-// IPv6 has two rows with one key: a dual-stack socket needs both.
-type Key struct {
-	Name string // of [[socket]]; "": set without being asked for
-
-	ask     func(*spec.Socket) ([]byte, error) // what to write; nil: it is not asked for
-	needs   string                             // the privilege that EPERM asks for
-	relayed bool                               // a relay socket has it too: see SetRelayed
-	newer   bool                               // a kernel that has it not does without
-}
-
-func (k *Key) needing(privilege string) *Key { k.needs = privilege; return k }
-func (k *Key) onRelay() *Key                 { k.relayed = true; return k }
-
-// on is an option that is switched on.
-func on(name string, asked func(*spec.Options) bool) *Key {
-	return given(name, func(o *spec.Options) (int, bool) { return 1, asked(o) })
-}
-
-// number is an option with a value; asked for when that is not 0.
-func number(name string, value func(*spec.Options) int) *Key {
-	return given(name, func(o *spec.Options) (int, bool) { n := value(o); return n, n != 0 })
-}
-
-// given is an option with a value that may be 0.
-func given(name string, value func(*spec.Options) (n int, asked bool)) *Key {
-	return &Key{Name: name, ask: func(s *spec.Socket) ([]byte, error) {
-		if n, asked := value(&s.Options); asked {
-			return word(n), nil
-		}
-		return nil, nil
-	}}
-}
-
-// text is an option that is a name; asked for when that is not empty.
-func text(name string, value func(*spec.Options) string) *Key {
-	return &Key{Name: name, ask: func(s *spec.Socket) ([]byte, error) {
-		if t := value(&s.Options); t != "" {
-			return []byte(t), nil
-		}
-		return nil, nil
-	}}
-}
-
-func word(n int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
-
-func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // Error is of an option that cannot be set.
 type Error struct {
@@ -104,18 +54,18 @@ func setAll(fd int, s *spec.Socket, these func(*Key) bool) error {
 		}
 		value, err := o.Key.ask(s)
 		if err == nil && value != nil {
-			err = o.set(fd, domain, value)
+			err = o.setValue(fd, domain, value)
 		}
 		if err != nil {
-			return &Error{cmp.Or(o.Key.Name, o.Text), err, o.cure(s, err)}
+			return &Error{cmp.Or(o.Key.Name, o.Text), err, o.findCure(s, err)}
 		}
 	}
 	return nil
 }
 
-// set writes an option to an unbound socket that has its level. socket(7), ip(7), ipv6(7),
+// setValue writes an option to an unbound socket that has its level. socket(7), ip(7), ipv6(7),
 // tcp(7), unix(7).
-func (o *Option) set(fd, domain int, value []byte) error {
+func (o *Option) setValue(fd, domain int, value []byte) error {
 	switch {
 	case o.Level == unix.IPPROTO_IPV6 && domain == unix.AF_INET:
 		return nil
@@ -125,18 +75,18 @@ func (o *Option) set(fd, domain int, value []byte) error {
 			return os.NewSyscallError("getsockopt", err)
 		}
 	case o.Form == Halved:
-		if err := o.write(fd, o.forced(), value); !errors.Is(err, unix.EPERM) {
+		if err := o.writeValue(fd, o.forcedName(), value); !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
-	err := o.write(fd, o.Name, value)
+	err := o.writeValue(fd, o.Name, value)
 	if o.Key.newer && errors.Is(err, unix.ENOPROTOOPT) {
 		return nil
 	}
 	return err
 }
 
-func (o *Option) cure(s *spec.Socket, err error) string {
+func (o *Option) findCure(s *spec.Socket, err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM) && o.Key.needs != "":
 		return "needs " + o.Key.needs
@@ -148,75 +98,4 @@ func (o *Option) cure(s *spec.Socket, err error) string {
 		return "this kind of socket has no such option"
 	}
 	return ""
-}
-
-// The keys that are more than a value, or of two rows.
-var (
-	freeBind    = on("free_bind", func(o *spec.Options) bool { return o.FreeBind })
-	transparent = on("transparent", func(o *spec.Options) bool { return o.Transparent }).needing("CAP_NET_ADMIN or CAP_NET_RAW")
-	packetInfo  = on("pass_packet_info", func(o *spec.Options) bool { return o.PassPacketInfo }).onRelay()
-	ipTOS       = given("ip_tos", func(o *spec.Options) (int, bool) { return o.IPTOS, o.IPTOSSet }).needing("CAP_NET_ADMIN")
-	ipTTL       = number("ip_ttl", func(o *spec.Options) int { return o.IPTTL })
-
-	// As systemd: else the connections of the last run that sit in TIME_WAIT block
-	// the port for a minute.
-	reuseAddress = &Key{ask: func(s *spec.Socket) ([]byte, error) { return wordIf(s.Address.IsTCP(), 1), nil }}
-
-	// A relay asks who has sent, and that of the first datagram too, which comes before it.
-	passCredentials = &Key{Name: "pass_credentials", ask: func(s *spec.Socket) ([]byte, error) {
-		return wordIf(s.Options.PassCredentials || s.Seal == spec.Relayed && s.Address.Network == spec.UnixGram, 1), nil
-	}}
-
-	// Before Linux 6.16 it is done without, see listen.CanRefuseRights.
-	passRights = &Key{Name: "pass_rights", newer: true, ask: func(s *spec.Socket) ([]byte, error) {
-		return wordIf(s.Options.RefuseRights, 0), nil
-	}}
-
-	bindIPv6Only = &Key{Name: "bind_ipv6_only", ask: ipv6Only}
-)
-
-func wordIf(asked bool, n int) []byte {
-	if !asked {
-		return nil
-	}
-	return word(n)
-}
-
-// ipv6Only is explicit about the wildcard: net.ipv6.bindv6only shall not
-// decide which clients are served.
-func ipv6Only(s *spec.Socket) ([]byte, error) {
-	a := s.Address
-	if !a.IsInternet() {
-		return nil, nil
-	}
-	switch only := s.Options.BindIPv6Only; only {
-	case "":
-		if !a.IP.IsValid() && (a.Network == spec.TCP || a.Network == spec.UDP) {
-			return word(0), nil
-		}
-		return word(1), nil
-	case "both":
-		if a.Network == spec.TCP6 || a.Network == spec.UDP6 {
-			return nil, fmt.Errorf("%q contradicts %s://, which is IPv6 alone", only, a.Network)
-		}
-		return word(0), nil
-	case "ipv6-only":
-		return word(1), nil
-	case "default":
-		return nil, nil
-	default:
-		return nil, fmt.Errorf(`%q is none of "default", "both", "ipv6-only"`, only)
-	}
-}
-
-// stamps is the key of a form of timestamps.
-func stamps(form string) *Key {
-	return (&Key{Name: "timestamping", ask: func(s *spec.Socket) ([]byte, error) {
-		switch asked := s.Options.Timestamping; asked {
-		case "", "off", "us", "ns":
-			return wordIf(asked == form, 1), nil
-		default:
-			return nil, fmt.Errorf(`%q is none of "off", "us", "ns"`, asked)
-		}
-	}}).onRelay()
 }

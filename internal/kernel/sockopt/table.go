@@ -48,23 +48,23 @@ const (
 //   - TCP_CORK, TCP_QUICKACK, UDP_CORK: of a connection, or of a datagram that is being written.
 //
 // Not restored by the table: SO_BINDTODEVICE, filters, programs of a reuseport group and SO_ERROR,
-// which whoever restores looks after. They have no lasting effect on a listener or a bound
+// which the caller of Restore looks after. They have no persistent effect on a listener or a bound
 // datagram socket: SO_INCOMING_CPU, which every packet changes, TCP_TIMESTAMP, TCP_QUEUE_SEQ,
 // TCP_FASTOPEN_KEY as long as TCP_FASTOPEN is 0, SO_BUSY_POLL_BUDGET, SO_CNX_ADVICE, SO_BSDCOMPAT.
 // Nothing shows them, so only a filter on system calls keeps them out: IP_IPSEC_POLICY,
 // IP_XFRM_POLICY and their forms in IPv6 (they need CAP_NET_ADMIN over the socket's network),
 // IPV6_FLOWLABEL_MGR (leases of labels, and answers that carry the label of their question).
 var Table = []Option{
-	{unix.SOL_SOCKET, unix.SO_DOMAIN, "IPV6_ADDRFORM", AsRead, Refused, 0, nil},                                                                                                               // what it changes
-	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                    // before all that is of both families, and not after bind
-	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, text("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
+	{unix.SOL_SOCKET, unix.SO_DOMAIN, "IPV6_ADDRFORM", AsRead, Refused, 0, nil},                                                                                                                  // what it changes
+	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                       // before all that is of both families, and not after bind
+	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, textKey("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
 	{unix.SOL_SOCKET, unix.SO_LOCK_FILTER, "SO_LOCK_FILTER", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", AsRead, Allowed, 0, reuseAddress},
-	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, on("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
+	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, boolKey("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
 	{unix.SOL_SOCKET, unix.SO_DEBUG, "SO_DEBUG", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", AsRead, Allowed | Carried, 0, on("broadcast", func(o *spec.Options) bool { return o.Broadcast }).onRelay()}, // every UDP socket of a Go program sets it
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", AsRead, Allowed | Carried, 0, on("keep_alive", func(o *spec.Options) bool { return o.KeepAlive })},
+	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", AsRead, Allowed | Carried, 0, boolKey("broadcast", func(o *spec.Options) bool { return o.Broadcast }).onRelay()}, // every UDP socket of a Go program sets it
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", AsRead, Allowed | Carried, 0, boolKey("keep_alive", func(o *spec.Options) bool { return o.KeepAlive })},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, "SO_NO_CHECK", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_LINGER, "SO_LINGER", Lingered, Allowed | Carried, 0, nil},
@@ -73,17 +73,17 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, "SO_SNDTIMEO", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW, "SO_RCVTIMEO_NEW", Unrestored, Allowed, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW, "SO_SNDTIMEO_NEW", Unrestored, Allowed, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", Halved, Allowed | Carried, 0, number("receive_buffer", func(o *spec.Options) int { return o.ReceiveBuffer })},
-	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Carried, 0, number("send_buffer", func(o *spec.Options) int { return o.SendBuffer }).onRelay()},
+	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", Halved, Allowed | Carried, 0, numberKey("receive_buffer", func(o *spec.Options) int { return o.ReceiveBuffer })},
+	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Carried, 0, numberKey("send_buffer", func(o *spec.Options) int { return o.SendBuffer }).onRelay()},
 	{unix.SOL_SOCKET, unix.SO_BUF_LOCK, "SO_BUF_LOCK", AsRead, Refused, 0, nil}, // after the two, which set it
 	{unix.SOL_SOCKET, unix.SO_RESERVE_MEM, "SO_RESERVE_MEM", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_OLD, "SO_TIMESTAMP", AsRead, Allowed | Carried, 0, stamps("us")}, // 0 in any form clears all
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_OLD, "SO_TIMESTAMPNS", AsRead, Allowed | Carried, 0, stamps("ns")},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_OLD, "SO_TIMESTAMP", AsRead, Allowed | Carried, 0, stampsKey("us")}, // 0 in any form clears all
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_OLD, "SO_TIMESTAMPNS", AsRead, Allowed | Carried, 0, stampsKey("ns")},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW, "SO_TIMESTAMP_NEW", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, "SO_TIMESTAMPNS_NEW", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING_OLD, "SO_TIMESTAMPING", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING_NEW, "SO_TIMESTAMPING_NEW", AsRead, Allowed | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_MARK, "SO_MARK", AsRead, Refused, 0, number("mark", func(o *spec.Options) int { return int(o.Mark) }).needing("CAP_NET_ADMIN")},
+	{unix.SOL_SOCKET, unix.SO_MARK, "SO_MARK", AsRead, Refused, 0, numberKey("mark", func(o *spec.Options) int { return int(o.Mark) }).needing("CAP_NET_ADMIN")},
 	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_WIFI_STATUS, "SO_WIFI_STATUS", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_PEEK_OFF, "SO_PEEK_OFF", AsRead, Refused, 0, nil},
@@ -99,11 +99,11 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_RCVPRIORITY, "SO_RCVPRIORITY", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_INQ, "SO_INQ", Unrestored, Allowed, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_PASSCRED, "SO_PASSCRED", AsRead, Allowed | Carried, 0, passCredentials},
-	{unix.SOL_SOCKET, unix.SO_PASSSEC, "SO_PASSSEC", AsRead, Allowed | Carried, 0, on("pass_security", func(o *spec.Options) bool { return o.PassSecurity })},
+	{unix.SOL_SOCKET, unix.SO_PASSSEC, "SO_PASSSEC", AsRead, Allowed | Carried, 0, boolKey("pass_security", func(o *spec.Options) bool { return o.PassSecurity })},
 	{unix.SOL_SOCKET, unix.SO_PASSPIDFD, "SO_PASSPIDFD", AsRead, Allowed | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_PASSRIGHTS, "SO_PASSRIGHTS", AsRead, Refused, 0, passRights}, // who connected meanwhile keeps it
+	{unix.SOL_SOCKET, unix.SO_PASSRIGHTS, "SO_PASSRIGHTS", AsRead, Refused, 0, passRights}, // a client that connected meanwhile keeps it
 	{unix.IPPROTO_IP, unix.IP_TOS, "IP_TOS", AsRead, Allowed | Carried, 0, ipTOS},          // before SO_PRIORITY: it sets that too
-	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", Derived, Allowed | Carried, 0, given("priority", func(o *spec.Options) (int, bool) { return o.Priority, o.PrioritySet }).needing("CAP_NET_ADMIN for more than 6")},
+	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", Derived, Allowed | Carried, 0, givenKey("priority", func(o *spec.Options) (int, bool) { return o.Priority, o.PrioritySet }).needing("CAP_NET_ADMIN for more than 6")},
 	{unix.IPPROTO_IP, unix.IP_TTL, "IP_TTL", MinusOne, Carried, 64, ipTTL}, // of an unsealed program
 	{unix.IPPROTO_IP, unix.IP_OPTIONS, "IP_OPTIONS", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVOPTS, "IP_RECVOPTS", AsRead, Allowed | Carried | Datagram, 0, nil},
@@ -122,7 +122,7 @@ var Table = []Option{
 	{unix.IPPROTO_IP, unix.IP_CHECKSUM, "IP_CHECKSUM", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVFRAGSIZE, "IP_RECVFRAGSIZE", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, "IP_MULTICAST_IF", Blind, Datagram, 0, nil}, // the address is read, the index is not
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, "IP_MULTICAST_IF", Unreadable, Datagram, 0, nil}, // the address is read, the index is not
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, "IP_MULTICAST_TTL", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", AsRead, Datagram, 0, nil},
@@ -136,8 +136,8 @@ var Table = []Option{
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", AsRead, Allowed | Carried, unix.IPV6_PMTUDISC_WANT, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Blind, Refused, 0, nil},         // it reads the path's
-	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, "IPV6_PKTINFO", Blind, Refused, 0, nil}, // the source of what it sends
+	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Unreadable, Refused, 0, nil},         // it reads the path's
+	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, "IPV6_PKTINFO", Unreadable, Refused, 0, nil}, // the source of what it sends
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, "IPV6_RECVERR", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR_RFC4884, "IPV6_RECVERR_RFC4884", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IPV6, ipv6FlowInfo, "IPV6_FLOWINFO", AsRead, Refused, 0, nil},
@@ -169,18 +169,18 @@ var Table = []Option{
 	{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, "IPV6_TRANSPARENT", AsRead, Refused, 0, transparent},
 	{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, "IPV6_FREEBIND", AsRead, Refused, 0, freeBind},
 
-	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, on("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
-	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Blind, Refused, 0, nil}, // it reads what a connection left, too
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, boolKey("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
+	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Refused, 0, nil}, // it reads what a connection left, too
 	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Carried, 7200, number("keep_alive_time", func(o *spec.Options) int { return seconds(o.KeepAliveTime) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Carried, 75, number("keep_alive_interval", func(o *spec.Options) int { return seconds(o.KeepAliveInterval) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Carried, 9, number("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried, 0, number("defer_accept", func(o *spec.Options) int { return seconds(o.DeferAccept) })},
+	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
 	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_QUICKACK, "TCP_QUICKACK", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed, 0, text("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},
+	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed, 0, textKey("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_DUPACK, "TCP_THIN_DUPACK", Unrestored, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", AsRead, Allowed | Carried, 0, nil},
@@ -196,11 +196,11 @@ var Table = []Option{
 	{unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, "TCP_RTO_MAX_MS", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_RTO_MIN_US, "TCP_RTO_MIN_US", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_DELACK_MAX_US, "TCP_DELACK_MAX_US", AsRead, Refused, 0, nil},
-	{unix.IPPROTO_TCP, tcpAOInfo, "TCP_AO_INFO", OneWay, Refused, 0, nil},
+	{unix.IPPROTO_TCP, tcpAOInfo, "TCP_AO_INFO", Persistent, Refused, 0, nil},
 
 	// What MSG_MORE holds back, which nothing shows, would take the next answer
 	// along to its own receiver: 0 sends it now. udp(7).
-	{unix.IPPROTO_UDP, unix.UDP_CORK, "UDP_CORK", Blind, Allowed, 0, nil},
+	{unix.IPPROTO_UDP, unix.UDP_CORK, "UDP_CORK", Unreadable, Allowed, 0, nil},
 	{unix.IPPROTO_UDP, unix.UDP_ENCAP, "UDP_ENCAP", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, "UDP_NO_CHECK6_TX", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, "UDP_NO_CHECK6_RX", AsRead, Refused, 0, nil},

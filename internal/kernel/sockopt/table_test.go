@@ -15,7 +15,7 @@ func TestRows(t *testing.T) {
 			t.Errorf("%s: twice", o.Text)
 		}
 		at[[2]int{o.Level, o.Name}], texts[o.Text] = i, true
-		if o.Use&Carried != 0 && (o.Form == Blind || o.Form == OneWay || o.Form == Memory || o.Form == Unrestored) {
+		if o.Use&Carried != 0 && (o.Form == Unreadable || o.Form == Persistent || o.Form == Memory || o.Form == Unrestored) {
 			t.Errorf("%s is carried, and would not be restored", o.Text)
 		}
 		if o.Use&Carried == 0 && o.Fresh != 0 {
@@ -53,10 +53,10 @@ func TestFresh(t *testing.T) {
 			var buf value
 			for i := range Table {
 				o := &Table[i]
-				if o.Use&Carried == 0 || o.Form == Halved || o.Form == Derived || !has.have(o) {
+				if o.Use&Carried == 0 || o.Form == Halved || o.Form == Derived || !has.haveLevel(o) {
 					continue
 				}
-				if value, ok := o.read(fd, &buf); ok && !o.isFresh(value) {
+				if value, ok := o.readValue(fd, &buf); ok && !o.isFresh(value) {
 					t.Errorf("%s: %v, not %d", o.Text, value, o.Fresh)
 				}
 			}

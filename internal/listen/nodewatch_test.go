@@ -65,7 +65,7 @@ func TestWithoutInotify(t *testing.T) {
 func (w *Watcher) clocked() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.clock != nil
+	return w.nodes.clock != nil
 }
 
 // TestNoInotify: a service without nodes misses nothing; of those with, the log says
@@ -76,7 +76,7 @@ func TestNoInotify(t *testing.T) {
 	}
 	var log bytes.Buffer
 	w := start(t)
-	w.log = slog.New(slog.NewTextHandler(&log, nil))
+	w.nodes.log = slog.New(slog.NewTextHandler(&log, nil))
 	tcp := open(t, fmt.Sprintf("tcp://127.0.0.1:%d", ktest.Port(t)))
 	fired := arm(t, w, tcp)
 	answer := client(t, tcp)
@@ -100,7 +100,7 @@ func TestNoInotify(t *testing.T) {
 	if err := allowInotify("1"); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); w.clocked(); time.Sleep(slowly) {
+	for deadline := time.Now().Add(patience); w.clocked(); time.Sleep(lookInterval) {
 		if time.Now().After(deadline) {
 			t.Fatal("an instance is free, and it is not taken")
 		}
@@ -156,7 +156,7 @@ func TestNoNodeNoInotify(t *testing.T) {
 	answer()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.tree.file != nil || w.clock != nil {
+	if w.nodes.tree.file != nil || w.nodes.clock != nil {
 		t.Error("there is an inotify or a timer for a socket without a node")
 	}
 }

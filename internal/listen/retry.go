@@ -7,24 +7,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restart is how long an address may still be held by what an activator left
+// reopenTimeout is how long an address may still be held by what an activator left
 // that was killed: its services get their parent-death signal when it is gone,
 // and are gone themselves some milliseconds later.
-var restart = time.Second
+var reopenTimeout = time.Second
 
-// patiently repeats try until it says done, for limit at most, ever more seldom:
+// retryFor repeats try until it says done, for limit at most, ever more seldom:
 // a try that looks for the holder reads all of /proc. Nothing tells of the events
 // it waits for, a lock given back, a port that becomes free.
-func patiently(limit time.Duration, try func() (done bool)) {
+func retryFor(limit time.Duration, try func() (done bool)) {
 	deadline := time.Now().Add(limit)
 	for pause := 5 * time.Millisecond; !try() && time.Now().Before(deadline); pause = min(2*pause, 200*time.Millisecond) {
 		<-time.After(pause)
 	}
 }
 
-// held reports an error that goes by itself if the holder is on its way out. A
+// isHeld reports an error that goes by itself if the holder is on its way out. A
 // file that is no socket is not.
-func held(err error) bool {
+func isHeld(err error) bool {
 	var occupied *OccupiedError
 	if errors.As(err, &occupied) {
 		return occupied.Live

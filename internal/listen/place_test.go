@@ -36,16 +36,16 @@ func theirs(t *testing.T) (dir string) {
 
 // eachWayToBind runs a test with Landlock, if there is one, and as where there is none.
 func eachWayToBind(t *testing.T, test func(t *testing.T, landlock bool)) {
-	before := onlySocketsIn
+	before := restrictToFolder
 	t.Run("landlock", func(t *testing.T) {
-		if err := onThread(func() error { return onlySocketsIn(unix.AT_FDCWD) }); errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		if err := callOnThread(func() error { return restrictToFolder(unix.AT_FDCWD) }); errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 			t.Skip(err) // not switched on, which is no matter of this machine's version
 		}
 		test(t, true)
 	})
 	t.Run("without", func(t *testing.T) {
-		onlySocketsIn = func(int) error { return unix.EOPNOTSUPP }
-		defer func() { onlySocketsIn = before }()
+		restrictToFolder = func(int) error { return unix.EOPNOTSUPP }
+		defer func() { restrictToFolder = before }()
 		test(t, false)
 	})
 }
@@ -177,7 +177,7 @@ func TestNodeSwappedAtBirth(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Close(socket)
-		at, err := openSpot(node)
+		at, err := openPlace(node)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,14 +185,14 @@ func TestNodeSwappedAtBirth(t *testing.T) {
 		if err := unix.Bind(socket, &unix.SockaddrUnix{Name: node}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := at.finish(socket, 0o640, owner{-1, -1}); err != nil {
+		if _, err := at.setUpNode(socket, 0o640, owner{-1, -1}); err != nil {
 			t.Errorf("%s: the node itself: %v", name, err)
 		}
 		if err := errors.Join(os.Remove(node), swap(victim, node)); err != nil {
 			t.Fatal(err)
 		}
 		var occupied *OccupiedError
-		if _, err := at.finish(socket, 0o666, owner{-1, -1}); !errors.As(err, &occupied) {
+		if _, err := at.setUpNode(socket, 0o666, owner{-1, -1}); !errors.As(err, &occupied) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if info, err := os.Stat(node); err != nil || info.Mode().Perm() != 0o600 {
@@ -218,8 +218,8 @@ func TestLinkInTheWay(t *testing.T) {
 // Somebody who may only read a folder holds its lock: he delays all that is bound there once,
 // is told of, and delays nothing of other folders after that.
 func TestLockHeldByAnother(t *testing.T) {
-	defer noLockUntil.Store(noLockUntil.Load())
-	noLockUntil.Store(nil)
+	defer lockPausedUntil.Store(lockPausedUntil.Load())
+	lockPausedUntil.Store(nil)
 	dirs := []string{t.TempDir(), t.TempDir()}
 	for _, dir := range dirs {
 		folder, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

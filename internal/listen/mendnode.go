@@ -1,0 +1,101 @@
+package listen
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// MendNode puts the node back when it was deleted or replaced: as a link to
+// the spare, the very same socket with its queue, or bound anew where the spare
+// is gone too (see [Socket.Generation]). It returns what it found and did, for
+// the log; "" when the node is in its place. What stands there now and is not a
+// dead socket is never removed: that is an *OccupiedError, and once it goes the
+// watcher tells.
+func (s *Socket) MendNode() (what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", wrapError(s.spec.Address, "", errClosed, "")
+	}
+	if s.node == nil || s.file == nil {
+		return "", nil
+	}
+	if s.nodeInPlace() {
+		s.interest.rewatchNode(s.node, true)
+		return "", nil
+	}
+	// Watch what is there first: if it cannot be healed now, the next change of
+	// it is not missed.
+	s.interest.rewatchNode(s.node, false)
+	what, err = s.restoreNode()
+	if err == nil {
+		s.interest.rewatchNode(s.node, true)
+	}
+	return what, wrapError(s.spec.Address, "", err, "")
+}
+
+// nodeInPlace reports whether the node stands at its path, and makes a spare that is missing.
+func (s *Socket) nodeInPlace() (there bool) {
+	s.node.withPlace(func(at place) {
+		there = at.hasInode(at.Name, s.node.id)
+		if there && s.node.made && !at.hasInode(at.spareName(), s.node.id) {
+			s.node.makeSpare(at)
+		}
+	})
+	return there
+}
+
+func (s *Socket) restoreNode() (string, error) {
+	path := s.node.path
+	found := fmt.Sprintf("%s was deleted", path)
+	linked, err := false, error(nil)
+	withoutUmask(func() {
+		var at place
+		if at, err = makePlace(path, &s.spec.Options); err != nil {
+			return
+		}
+		defer at.Close()
+		if _, err := at.inodeOf(at.Name); err == nil {
+			found = fmt.Sprintf("%s was replaced", path)
+		}
+		linked, err = s.linkBack(at)
+	})
+	if err != nil {
+		return found, err
+	}
+	if linked {
+		return found + "; linked back, the queue is kept", nil
+	}
+	before := s.node
+	if !before.fifo {
+		before.removeSpare() // it could not be linked, and looks alive to openSpec
+	}
+	made, err := s.openAgain()
+	if err != nil {
+		return found, err
+	}
+	before.removeSpare()
+	if err := s.replaceFile(made); err != nil {
+		return found, err
+	}
+	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
+}
+
+// linkBack makes the node from the spare, unless something stands there.
+func (s *Socket) linkBack(at place) (linked bool, err error) {
+	defer at.lockFolder(s.means.Warn)()
+	if !s.node.fifo {
+		if err := at.clearStale(at.Name); err != nil {
+			return false, err
+		}
+	}
+	if !at.hasInode(at.spareName(), s.node.id) {
+		return false, nil
+	}
+	err = at.linkName(at.spareName(), at.Name)
+	if err == unix.EEXIST && !s.node.fifo {
+		return false, &OccupiedError{Path: at.path, What: "something that has just come"}
+	}
+	return err == nil && at.hasInode(at.Name, s.node.id), nil
+}
