@@ -41,12 +41,11 @@ var arrows = map[string][]string{
 	"internal/config":         {"internal/spec"},
 	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/program", "internal/process/reaper", "internal/spec"},
 	"internal/handover":       {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
-	"internal/service":        {"internal/handover", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
-	"internal/inetd":          {"internal/handover", "internal/kernel/budget", "internal/listen", "internal/process", "internal/spec", "internal/service"},
+	"internal/service":        {"internal/handover", "internal/kernel/budget", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/inetd", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
 	"internal/seal":   {"internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter", "internal/sandbox", "internal/spec"},
 	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/process", "internal/spec"},
 	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"activator/internal/config"
@@ -39,7 +37,7 @@ type Daemon struct {
 	starter      *process.Starter
 	restrictions *seal.Restrictions
 	watcher      *listen.Watcher
-	slots        *service.StartSlots
+	slots        *service.Slots
 	members      map[string]*member
 }
 
@@ -67,7 +65,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
-	d.slots = service.NewStartSlots(warmAtOnce(), warmRoom())
+	d.slots = service.NewSlots(warmAtOnce(), warmRoom())
 	if d.starter, err = process.NewStarter(); err != nil {
 		return err
 	}
@@ -171,12 +169,16 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.Lesser, "; "))
 	}
 	p.spec.ID = sandbox.ServiceID(conf.Name, d.hasID)
-	running := p.newRunner(service.Surroundings{
+	around := service.Surroundings{
 		Starter: d.starter,
 		Watcher: d.watcher,
 		Sink:    d.sink,
 		Slots:   d.slots,
-	}, sockets)
+	}
+	if p.engine != nil {
+		around.Engine = p.engine
+	}
+	running := service.New(p.spec, around, sockets)
 	id := 0
 	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil {
 		id = p.spec.ID
@@ -210,7 +212,9 @@ func (d *Daemon) hasID(id int) bool {
 // endServices ends all services side by side, and then closes their sockets: a client that comes
 // meanwhile waits in a queue until it is closed.
 func (d *Daemon) endServices() {
-	endStaggered(slices.Collect(maps.Values(d.members)))
+	for _, m := range d.members {
+		m.stop()
+	}
 	for name, m := range d.members {
 		<-m.done
 		delete(d.members, name)

@@ -3,12 +3,8 @@ package daemon
 import (
 	"context"
 
-	"activator/internal/service"
-
 	"activator/internal/config"
 	"activator/internal/container"
-	"activator/internal/inetd"
-	"activator/internal/listen"
 	"activator/internal/seal"
 	"activator/internal/spec"
 )
@@ -19,25 +15,6 @@ type planned struct {
 	spec   spec.Service  // as it runs here: the seals, the user's id, and the engine in place of a container
 	open   seal.Openings
 	engine *container.Engine // of a container; nil: none
-}
-
-// runner is a service at work, whichever room it lives in.
-type runner interface {
-	// Run serves until ctx is done, and everything it started is gone.
-	Run(ctx context.Context)
-	// NodeTouched tells it that a socket's node may have been deleted or replaced.
-	NodeTouched()
-}
-
-// newRunner chooses the room: one program for all clients, or one for each.
-func (p planned) newRunner(around service.Surroundings, sockets []*listen.Socket) runner {
-	if p.spec.Accept {
-		return inetd.New(p.spec, around, sockets)
-	}
-	if p.engine != nil {
-		around.Engine = p.engine
-	}
-	return service.New(p.spec, around, sockets)
 }
 
 // containerProcess starts a container engine in place of the program. The engine

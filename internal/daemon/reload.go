@@ -181,7 +181,9 @@ func (c change) isOccupied(socket spec.Socket) bool {
 // endAll ends services side by side. It is false if ctx was done first; the services end in any
 // case.
 func (d *Daemon) endAll(ctx context.Context, members []*member) bool {
-	endStaggered(members)
+	for _, m := range members {
+		m.stop()
+	}
 	for _, m := range members {
 		select {
 		case <-m.done:

@@ -36,9 +36,11 @@ func (h *inherit) Attach(child *process.Process) error {
 }
 
 func (h *inherit) Go(*listen.Connection) error {
-	for _, socket := range h.Sockets {
-		if err := socket.Admit(); err != nil {
-			return err
+	if h.client == process.ClientAbsent { // else Lend has
+		for _, socket := range h.Sockets {
+			if err := socket.Admit(); err != nil {
+				return err
+			}
 		}
 	}
 	return h.child.Release()

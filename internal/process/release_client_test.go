@@ -28,7 +28,7 @@ func TestReplaced(t *testing.T) {
 
 // The socket of a client is the program's stdin and stdout, with a reaper too, and
 // what is said of it replaces what the environment said. (As descriptor 3: package
-// inetd.)
+// service.)
 func TestHand(t *testing.T) {
 	for _, init := range []bool{false, true} {
 		process := helperSpec("view")

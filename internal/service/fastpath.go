@@ -10,49 +10,44 @@ import "activator/internal/epoll"
 
 // makeFastPath makes the fast path of the sandbox that stands. Without one the service
 // does what is to be done.
-func (s *Service) makeFastPath() {
-	r, err := s.process.handover.NewFastPath()
+func (s *shared) makeFastPath() {
+	r, err := s.run.handover.NewFastPath()
 	if err != nil {
 		s.log.Debug("no fast path: clients are served a little later", "err", err)
 	}
 	if r == nil {
 		return
 	}
-	for _, f := range s.process.outputs {
+	for _, f := range s.run.outputs {
 		r.AddPath(f.path, epoll.InodeOf(f.info))
 	}
 	s.fastPath = r
 }
 
-func (s *Service) dropFastPath() {
+func (s *shared) dropFastPath() {
 	s.fastPath.Close()
 	s.fastPath = nil
 }
 
 // armFastPath lets the watcher say go while nothing else happens.
-func (s *Service) armFastPath() {
+func (s *shared) armFastPath() {
 	if s.state != warm {
 		s.dropFastPath()
 	}
 	if s.fastPath == nil {
 		return
 	}
-	s.around.Watcher.ArmFastPath(s.fastPath, s.sockets, func() {
-		select {
-		case s.gone <- struct{}{}:
-		default: // it is to look already
-		}
-	})
+	s.around.Watcher.ArmFastPath(s.fastPath, s.sockets, func() { signal(s.woken) })
 }
 
 // disarmFastPath ends that. A client whom the watcher has let in came first.
-func (s *Service) disarmFastPath() {
+func (s *shared) disarmFastPath() {
 	if s.fastPath == nil {
 		return
 	}
 	by, at, fired := s.around.Watcher.DisarmFastPath(s.fastPath, s.sockets)
 	if fired {
-		s.process.stage, s.process.started = stageReleased, at
+		s.run.stage, s.run.started = stageReleased, at
 		s.called(s.sockets[by])
 	}
 }

@@ -191,7 +191,7 @@ func (f *first) until(what string, is func() bool) {
 // and its fast path is not armed.
 func aboutToStand() bool {
 	stacks := make([]byte, 1<<20)
-	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "service.(*StartSlot).Stand(")
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "service.(*Slot).Stand(")
 }
 
 // The first client comes while nobody has built anything.

@@ -42,12 +42,12 @@ func leastRun(least, idle, ran, away time.Duration) time.Duration {
 }
 
 // serve begins a run: the first look comes a quarter of idle_timeout later.
-func (s *Service) serve() (event, bool) {
-	s.stop(&s.timer)
+func (s *shared) serve() (event, bool) {
+	s.limit(0)
 	if s.spec.IdleTimeout > 0 {
 		i := &s.idle
 		if !i.stopped.IsZero() {
-			i.least = leastRun(i.least, s.spec.IdleTimeout, i.ran, s.process.started.Sub(i.stopped))
+			i.least = leastRun(i.least, s.spec.IdleTimeout, i.ran, s.run.started.Sub(i.stopped))
 			i.stopped = time.Time{}
 		}
 		i.marks, i.since = make([]uint64, len(s.sockets)), time.Now()
@@ -58,7 +58,7 @@ func (s *Service) serve() (event, bool) {
 }
 
 // lookForClients looks whether anybody uses the service.
-func (s *Service) lookForClients() (event, bool) {
+func (s *shared) lookForClients() (event, bool) {
 	used, err := s.used()
 	now := time.Now()
 	if err != nil && !s.idle.blind {
@@ -69,23 +69,26 @@ func (s *Service) lookForClients() (event, bool) {
 		s.idle.since = now
 	}
 	idle := now.Sub(s.idle.since)
-	if idle < s.spec.IdleTimeout || now.Sub(s.process.started) < s.idle.least || !s.stopUnused() {
+	if idle < s.spec.IdleTimeout || now.Sub(s.run.started) < s.idle.least || !s.stopUnused() {
 		s.limit(s.spec.IdleTimeout / looks)
 		return 0, false
 	}
-	s.idle.ran, s.idle.stopped = now.Sub(s.process.started), now
+	s.idle.ran, s.idle.stopped = now.Sub(s.run.started), now
 	s.said = append(s.said, "idle", idle.Round(time.Millisecond))
 	return onIdle, true
 }
 
 // stopUnused asks the program to end, if nobody uses it even now.
-func (s *Service) stopUnused() bool {
-	p, signal := s.process, s.spec.StopSignal
+func (s *shared) stopUnused() bool {
+	p, signal := s.run, s.spec.StopSignal
 	stopping := p.handover.Retire(handover.Retirement{
-		Stop: func() { p.signal(signal, s.log) },
+		Stop: func() {
+			killed, err := p.child.Stop(signal)
+			s.noteSignal(p, killed, err)
+		},
 		StopIf: func() bool {
 			stopped, killed, err := p.child.StopIf(signal, s.unused)
-			p.noteSignal(signal, killed, err, s.log)
+			s.noteSignal(p, killed, err)
 			return stopped
 		},
 		Seen:  slices.Clone(s.idle.marks),
@@ -96,7 +99,7 @@ func (s *Service) stopUnused() bool {
 }
 
 // unused looks once more, while the program stands still.
-func (s *Service) unused() bool {
+func (s *shared) unused() bool {
 	used, err := s.used()
 	if used || err != nil {
 		s.idle.since = time.Now()
@@ -107,9 +110,9 @@ func (s *Service) unused() bool {
 
 // used reports whether anybody is connected to a socket, waits at it, or has sent
 // something to it since the last look.
-func (s *Service) used() (used bool, err error) {
+func (s *shared) used() (used bool, err error) {
 	for n := range s.sockets {
-		a, failed := s.process.handover.Activity(n)
+		a, failed := s.run.handover.Activity(n)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue

@@ -86,24 +86,23 @@ func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.L
 	}
 }
 
-// look reads who waits and sets the time at which the first of them will have
+// lookAtQueues reads who waits and sets the time at which the first of them will have
 // waited for long enough.
-func (s *Service) look() {
+func (s *Service) lookAtQueues() {
 	if s.spec.Hold == 0 {
 		return
 	}
+	s.hold = time.Time{}
 	s.queues.look(s.sockets, s.log)
-	s.stop(&s.hold)
 	if oldest, any := s.queues.oldest(); any {
-		s.hold = time.NewTimer(time.Until(oldest.Add(s.spec.Hold)))
+		s.hold = oldest.Add(s.spec.Hold)
 	}
 }
 
 // refuse turns away those whose time is over. Nobody else takes from the
 // sockets now: a sandbox that waits only has them.
 func (s *Service) refuse() {
-	s.look()
+	s.lookAtQueues()
 	s.queues.refuse(s.sockets, s.spec.Hold, s.log)
-	s.look()
-	s.watch()
+	s.lookAtQueues()
 }

@@ -121,7 +121,7 @@ type stand struct {
 	means   listen.Means
 	shut    bool                 // nobody is told yet to build a sandbox
 	before  func(*listen.Socket) // what has happened to its socket; nil: nothing
-	slots   *StartSlots
+	slots   *Slots
 	service *Service
 	t       *testing.T
 	path    string
@@ -263,7 +263,7 @@ func (s *stand) run(of spec.Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: NewStartSlots(1, 1)}
+	around := Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: NewSlots(1, 1)}
 	if s.slots = around.Slots; !s.shut {
 		s.slots.Open()
 	}

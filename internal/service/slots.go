@@ -1,25 +1,36 @@
 package service
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// StartSlots let the services of an activator build their next sandboxes by and by:
-// a few at a time, none while a client waits for a start, and no more of them than
-// there is room for. A service that waits for a slot costs nobody anything. The methods
-// may be called from any goroutine.
-type StartSlots struct {
-	mu       sync.Mutex
-	open     bool
-	atOnce   int // being built at a time
-	room     int // being built, or standing
-	building int
-	standing int
-	urgent   int // starts for a client
-	queue    []*StartSlot
+// Slots are the one limit on what the services of an activator do with their sandboxes at
+// the same time. The next ones are built by and by: a few at a time, none while a client
+// waits for a start, and no more of them than there is room for. They also end by and by.
+// A service that waits for a slot costs nobody anything. The methods may be called from any goroutine.
+type Slots struct {
+	mu     sync.Mutex
+	open   bool
+	atOnce int // being built at a time
+	room   int // being built, or standing
+	used   [slotOver + 1]int
+	builds []*Slot // that wait
+	ends   []*Slot // that wait
 }
 
-// StartSlot is one of [StartSlots]. Its methods do nothing on nil.
-type StartSlot struct {
-	of    *StartSlots
+// Linux 6.18 stands still for good when about a thousand seccomp filters die at
+// once, so that processes are told to end in turn. The next one is told when one is gone, or has
+// taken endPause. Slow ones so hold up nobody for long, and those that are killed in the
+// end, at their stop_timeout, are killed as far apart as they were told.
+const (
+	endAtOnce = 64
+	endPause  = 100 * time.Millisecond
+)
+
+// Slot is one of [Slots]. Its methods do nothing on nil.
+type Slot struct {
+	of    *Slots
 	use   slotUse
 	given chan struct{} // has one element when the slot is given
 }
@@ -27,18 +38,19 @@ type StartSlot struct {
 type slotUse uint8
 
 const (
-	waiting slotUse = iota
-	building
-	standing
-	urgent
-	over
+	slotWaits   slotUse = iota // to be given
+	slotBuilds                 // a sandbox
+	slotStands                 // the sandbox stands
+	slotHastens                // a start for a client
+	slotEnds                   // a process
+	slotOver
 )
 
-// NewStartSlots lets atOnce sandboxes be built at a time, from Open on, and room stand.
-func NewStartSlots(atOnce, room int) *StartSlots { return &StartSlots{atOnce: atOnce, room: room} }
+// NewSlots lets atOnce sandboxes be built at a time, from Open on, and room stand.
+func NewSlots(atOnce, room int) *Slots { return &Slots{atOnce: atOnce, room: room} }
 
-// Open gives the first slots.
-func (t *StartSlots) Open() {
+// Open gives the first slots to build.
+func (t *Slots) Open() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open = true
@@ -46,39 +58,55 @@ func (t *StartSlots) Open() {
 }
 
 // giveSlots gives what is free to those that have waited longest, with mu held.
-func (t *StartSlots) giveSlots() {
-	for t.open && t.urgent == 0 && len(t.queue) > 0 && t.building < t.atOnce && t.building+t.standing < t.room {
-		next := t.queue[0]
-		t.queue[0] = nil
-		t.queue = t.queue[1:]
-		if next.use == waiting { // else it has gone away
-			next.setUse(building)
-			next.given <- struct{}{}
+func (t *Slots) giveSlots() {
+	for t.open && t.used[slotHastens] == 0 && len(t.builds) > 0 && t.used[slotBuilds] < t.atOnce && t.used[slotBuilds]+t.used[slotStands] < t.room {
+		t.builds[0].give(slotBuilds)
+		t.builds = t.builds[1:]
+	}
+	for len(t.ends) > 0 && t.used[slotEnds] < endAtOnce {
+		if next := t.ends[0]; next.give(slotEnds) {
+			time.AfterFunc(endPause, next.End)
 		}
+		t.ends = t.ends[1:]
 	}
 }
 
-// Queue asks for a slot, to build a sandbox that stands for no client yet.
-func (t *StartSlots) Queue() *StartSlot {
+// QueueBuild asks for a slot, to build a sandbox that stands for no client yet.
+func (t *Slots) QueueBuild() *Slot { return t.queue(&t.builds) }
+
+// QueueEnd asks for a slot, to tell a process to end.
+func (t *Slots) QueueEnd() *Slot { return t.queue(&t.ends) }
+
+func (t *Slots) queue(queue *[]*Slot) *Slot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slot := &StartSlot{of: t, use: waiting, given: make(chan struct{}, 1)}
-	t.queue = append(t.queue, slot)
+	slot := &Slot{of: t, given: make(chan struct{}, 1)}
+	t.used[slotWaits]++
+	*queue = append(*queue, slot)
 	t.giveSlots()
 	return slot
 }
 
 // StartNow says that a client waits for a start, until End.
-func (t *StartSlots) StartNow() *StartSlot {
+func (t *Slots) StartNow() *Slot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slot := &StartSlot{of: t, use: over}
-	slot.setUse(urgent)
-	return slot
+	t.used[slotHastens]++
+	return &Slot{of: t, use: slotHastens}
+}
+
+// give is called with mu held. A slot that has been ended is not given.
+func (o *Slot) give(use slotUse) bool {
+	if o.use != slotWaits {
+		return false
+	}
+	o.setUse(use)
+	o.given <- struct{}{}
+	return true
 }
 
 // Given is readable, once, when the slot is given.
-func (o *StartSlot) Given() <-chan struct{} {
+func (o *Slot) Given() <-chan struct{} {
 	if o == nil {
 		return nil
 	}
@@ -86,37 +114,26 @@ func (o *StartSlot) Given() <-chan struct{} {
 }
 
 // Stand says that the sandbox is built.
-func (o *StartSlot) Stand() { o.change(standing) }
+func (o *Slot) Stand() { o.change(slotStands) }
 
 // End gives the slot back. Twice is fine.
-func (o *StartSlot) End() { o.change(over) }
+func (o *Slot) End() { o.change(slotOver) }
 
-func (o *StartSlot) change(use slotUse) {
+func (o *Slot) change(use slotUse) {
 	if o == nil {
 		return
 	}
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
-	if o.use != over {
+	if o.use != slotOver {
 		o.setUse(use)
 		o.of.giveSlots()
 	}
 }
 
 // setUse is called with mu held.
-func (o *StartSlot) setUse(use slotUse) {
-	for _, change := range [...]struct {
-		use slotUse
-		by  int
-	}{{o.use, -1}, {use, 1}} {
-		switch change.use {
-		case building:
-			o.of.building += change.by
-		case standing:
-			o.of.standing += change.by
-		case urgent:
-			o.of.urgent += change.by
-		}
-	}
+func (o *Slot) setUse(use slotUse) {
+	o.of.used[o.use]--
+	o.of.used[use]++
 	o.use = use
 }

@@ -1,9 +1,14 @@
 package service
 
-import "testing"
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
-func TestStartSlots(t *testing.T) {
-	given := func(o *StartSlot) bool {
+func TestSlots(t *testing.T) {
+	given := func(o *Slot) bool {
 		select {
 		case <-o.Given():
 			return true
@@ -11,10 +16,10 @@ func TestStartSlots(t *testing.T) {
 			return false
 		}
 	}
-	slots := NewStartSlots(2, 3)
-	var all []*StartSlot
+	slots := NewSlots(2, 3)
+	var all []*Slot
 	for range 6 {
-		all = append(all, slots.Queue())
+		all = append(all, slots.QueueBuild())
 	}
 	expect := func(when string, want ...int) {
 		t.Helper()
@@ -48,11 +53,61 @@ func TestStartSlots(t *testing.T) {
 	for _, o := range all {
 		o.End()
 	}
-	if slots.building != 0 || slots.standing != 0 || slots.urgent != 0 {
+	if slots.used != [slotOver + 1]int{slotOver: 7} {
 		t.Errorf("left: %+v", slots)
 	}
-	(*StartSlot)(nil).End()
+	(*Slot)(nil).End()
 	if given(nil) {
 		t.Error("no slot was given")
+	}
+}
+
+// Filters that die at once are bounded: so are the processes that are told to end at once.
+func TestEndInTurn(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		members  int
+		takes    time.Duration // each, once it has been told
+		together int           // who are on their way out at once, at most
+		all      time.Duration // until the last one has been told
+	}{
+		{"few", 10, time.Second, 10, 0},
+		{"as many as may", endAtOnce, time.Second, endAtOnce, 0},
+		{"quick", 1000, time.Millisecond, endAtOnce, 15 * time.Millisecond},
+		{"slow", 1000, time.Hour, 1000, 15 * endPause},
+		{"somewhat slow", 1000, endPause * 3 / 2, 2 * endAtOnce, 15 * endPause},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var last time.Duration
+				var mu sync.Mutex
+				told, leaving, most := 0, 0, 0
+				slots := NewSlots(1, 1)
+				var all sync.WaitGroup
+				for range test.members {
+					slot := slots.QueueEnd()
+					all.Go(func() {
+						<-slot.Given()
+						mu.Lock()
+						told, leaving, last = told+1, leaving+1, time.Since(begin)
+						most = max(most, leaving)
+						mu.Unlock()
+						time.Sleep(test.takes)
+						mu.Lock()
+						leaving--
+						mu.Unlock()
+						slot.End()
+					})
+				}
+				all.Wait()
+				if slots.used != [slotOver + 1]int{slotOver: test.members} {
+					t.Errorf("left: %v", slots.used)
+				}
+				if told != test.members || most > test.together || last != test.all {
+					t.Errorf("%d told, %d together, the last after %v", told, most, last)
+				}
+			})
+		})
 	}
 }

@@ -21,13 +21,13 @@ type stream struct {
 // streams are stdout and stderr.
 type streams [2]stream
 
-// open makes the streams as the specification names them.
-func (s *Service) open() (streams, error) {
+// openStreams opens them as a [spec.Service] names them.
+func openStreams(stdout, stderr string) (streams, error) {
 	var all streams
 	for i, service := range []struct {
 		name, to string
 		own      *os.File
-	}{{"stdout", s.spec.Stdout, os.Stdout}, {"stderr", s.spec.Stderr, os.Stderr}} {
+	}{{"stdout", stdout, os.Stdout}, {"stderr", stderr, os.Stderr}} {
 		one, err := openStream(service.name, service.to, service.own)
 		if err != nil {
 			all.handedOver()

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"time"
 
 	"activator/internal/process"
@@ -23,22 +22,22 @@ const (
 )
 
 // queue asks for a slot to build the next sandbox.
-func (s *Service) queue() {
+func (s *shared) queue() {
 	if s.spec.Warm && s.slot == nil {
-		s.slot = s.around.Slots.Queue()
+		s.slot = s.around.Slots.QueueBuild()
 	}
 }
 
 // leaveQueue gives the slot, or that of the sandbox that stands, back.
-func (s *Service) leaveQueue() {
+func (s *shared) leaveQueue() {
 	s.slot.End()
 	s.slot = nil
 }
 
 // prepare makes a process that waits for its first client.
-func (s *Service) prepare() (event, bool) {
+func (s *shared) prepare() (event, bool) {
 	s.limit(prepareTimeout)
-	if err := s.launch(process.ClientAbsent); err != nil {
+	if err := s.launchRun(process.ClientAbsent); err != nil {
 		s.lost(err)
 		return onStartFailed, true
 	}
@@ -46,18 +45,18 @@ func (s *Service) prepare() (event, bool) {
 }
 
 // keep lets the sandbox stand.
-func (s *Service) keep() (event, bool) {
-	s.stop(&s.timer)
+func (s *shared) keep() (event, bool) {
+	s.limit(0)
 	s.slot.Stand()
-	s.process.started = time.Now()
-	s.said = append(s.said, "pid", s.process.child.Pid())
+	s.run.started = time.Now()
+	s.said = append(s.said, "pid", s.run.child.Pid())
 	s.makeFastPath()
 	return onOutdated, s.healPending && s.heal()
 }
 
 // lost says why there is no sandbox: once, and again only after one has stood for
 // long.
-func (s *Service) lost(err error) {
+func (s *shared) lost(err error) {
 	level := slog.LevelDebug
 	if s.losses.failures == 0 {
 		level = slog.LevelWarn
@@ -66,37 +65,42 @@ func (s *Service) lost(err error) {
 }
 
 // postpone lets some time pass before the next sandbox is built.
-func (s *Service) postpone() {
+func (s *shared) postpone() {
 	var stood time.Duration
-	if p := s.process; p != nil && p.stage >= stageStanding {
+	if p := s.run; p != nil && p.stage >= stageStanding {
 		stood = time.Since(p.started)
 	}
-	s.process = nil
+	s.run = nil
 	s.leaveQueue()
 	if s.healPending {
 		s.heal()
 	}
+	s.limit(s.lossDelay(stood))
+}
+
+// lossDelay counts the loss of a sandbox that stood for nobody, and returns how long to
+// wait before the next one is built.
+func (s *Service) lossDelay(stood time.Duration) (delay time.Duration) {
 	limits := spec.Timeouts{RestartDelay: max(s.spec.RestartDelay, warmDelay), RestartMaxDelay: warmMaxDelay}
-	var delay time.Duration
 	s.losses, delay = s.losses.rest(limits, stood, true, time.Now())
-	s.limit(delay)
+	return delay
 }
 
 // discard leaves a sandbox that is of no use to its goroutine, which ends it.
-func (s *Service) discard() {
-	s.process.cancel(nil)
-	s.process = nil
+func (s *shared) discard() {
+	s.run.cancel(nil)
+	s.run = nil
 	s.leaveQueue()
 }
 
 // claim notes that there is a client: from now on the time of the start counts. A sandbox
 // that stands already is told to go.
-func (s *Service) claim() (event, bool) {
+func (s *shared) claim() (event, bool) {
 	s.said = append(s.said, "socket", s.caller.String())
 	s.limit(s.spec.StartTimeout)
 	s.leaveQueue()
 	s.starting = s.around.Slots.StartNow()
-	p := s.process
+	p := s.run
 	if p == nil {
 		return 0, false
 	}
@@ -106,10 +110,10 @@ func (s *Service) claim() (event, bool) {
 	return onPrepared, p.stage >= stageStanding
 }
 
-// letGo says go to the sandbox that is built, if it is still what would be built now;
-// else another one is. It is the only one who does, but for the fast path.
-func (s *Service) letGo() (event, bool) {
-	p := s.process
+// release says go to the sandbox that is built, if it is still what would be built now;
+// else another one is. The fast path may have said it already.
+func (s *shared) release() (event, bool) {
+	p := s.run
 	if p.stage == stageReleased {
 		return 0, false
 	}
@@ -118,16 +122,8 @@ func (s *Service) letGo() (event, bool) {
 		s.discard()
 		return s.launchNow()
 	}
-	p.stage = stageReleased
-	if err := p.handover.Go(nil); err != nil {
+	if err := p.letGo(nil); err != nil {
 		s.log.Error("service not started", "err", err)
-		p.cancel(err) // and so it will be reported
-		p.child.Kill()
 	}
 	return 0, false
-}
-
-// fresh reports whether the process would be made like this again.
-func (p *instance) fresh() bool {
-	return p.child.IsFresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
 }

@@ -1,4 +1,4 @@
-package inetd
+package service_test
 
 import (
 	"bufio"
@@ -18,23 +18,17 @@ import (
 	"testing"
 	"time"
 
-	"activator/internal/service"
-
-	"activator/internal/ktest"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
+	"activator/internal/service"
 	"activator/internal/spec"
 )
 
-func TestMain(m *testing.M) {
-	if process.IsHelper() {
-		process.RunHelper()
-	}
+func init() {
 	if len(os.Args) == 3 && os.Args[1] == "instance" {
 		instanceOf(os.Args[2])
 	}
-	ktest.Main(m)
 }
 
 // seen is what an instance says of itself.
@@ -85,7 +79,7 @@ type stand struct {
 	t       *testing.T
 	log     chan string
 	stop    func()
-	service *Service
+	service *service.Service
 	dial    string // of the TCP socket
 	path    string // of the unix socket
 }
@@ -234,9 +228,9 @@ func (s *stand) run(conf spec.Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := service.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: service.NewStartSlots(2, 100)}
+	around := service.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: service.NewSlots(2, 100)}
 	around.Slots.Open()
-	s.service = New(conf, around, sockets)
+	s.service = service.New(conf, around, sockets)
 	for _, socket := range sockets {
 		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package inetd
+package service_test
 
 import (
 	"encoding/json"

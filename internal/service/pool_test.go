@@ -1,7 +1,6 @@
-package inetd
+package service
 
 import (
-	"slices"
 	"testing"
 	"time"
 )
@@ -24,9 +23,9 @@ func TestWanted(t *testing.T) {
 		{"three within a second", []time.Duration{time.Minute, 900 * time.Millisecond, 1, 0}, true, false, 3},
 		{"more than are kept", make([]time.Duration, 3*mostReady), false, false, mostReady},
 	} {
-		p := pool{failed: tt.failed}
+		p := pool{refused: tt.failed}
 		for _, before := range tt.starts {
-			p.count(now.Add(-before))
+			p.note(now.Add(-before))
 		}
 		if got := p.wanted(tt.warm, now); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
@@ -48,33 +47,5 @@ func TestTurnedAwayIsSaidOnceASecond(t *testing.T) {
 	}
 	if said != 4001 {
 		t.Errorf("%d clients were said", said)
-	}
-}
-
-// Filters that die at once are bounded: so are those who are asked to go at once.
-func TestEndInTurn(t *testing.T) {
-	s := &Service{instances: make(map[*instance]bool)}
-	for range 3*endAtOnce - 1 {
-		s.instances[&instance{}] = true
-	}
-	told := 0
-	s.inTurn(func(*instance) { told++ })
-	for i := range s.instances { // somebody who waits for its turn goes by itself
-		if slices.Contains(s.due, i) {
-			delete(s.instances, i)
-			break
-		}
-	}
-	for turn, want := range []int{endAtOnce, 2 * endAtOnce, 3*endAtOnce - 2} {
-		if turn > 0 {
-			<-s.turn.C
-			s.advance()
-		}
-		if told != want && turn < 1 || told > want {
-			t.Errorf("turn %d: %d are told, want %d", turn, told, want)
-		}
-	}
-	if told != 3*endAtOnce-2 || s.turn != nil {
-		t.Errorf("%d are told in the end, want %d", told, 3*endAtOnce-2)
 	}
 }

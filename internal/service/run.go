@@ -3,17 +3,18 @@ package service
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"activator/internal/handover"
+	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/process"
 )
 
-// stage is how far an instance has come.
+// stage is how far a run has come.
 type stage uint8
 
 const (
@@ -24,15 +25,16 @@ const (
 	stageUp                    // and serves; with notify: it has said so
 )
 
-// instance is one run of the program, from the first system call for it to its
+// run is one run of the program, from the first system call for it to its
 // reaping.
-type instance struct {
+type run struct {
 	stage    stage
 	handover handover.Handover
 	child    *process.Process        // from stageStanding on
 	cancel   context.CancelCauseFunc // gives up a start that is under way
 	started  time.Time               // for its client; until there is one: to be built, or to stand
 	outputs  []outputFile            // files it prints to
+	exit     process.Exit            // once it is gone
 	failed   bool                    // it crashed, or never ran
 	asked    bool                    // we asked it to end: how it does is no failure
 }
@@ -40,7 +42,7 @@ type instance struct {
 // report is one thing that a process's goroutines tell the service; exactly one
 // of what follows the first is set.
 type report struct {
-	of       *instance
+	of       *run
 	prepared *process.Process // the sandbox is built
 	running  bool             // the program has been exec'ed
 	serving  bool             // the program has the sockets, or listens
@@ -49,7 +51,7 @@ type report struct {
 	exited   *process.Exit    // it is gone and reaped
 }
 
-func (p *instance) pid() int {
+func (p *run) pid() int {
 	if p == nil || p.stage < stageRunning {
 		return 0
 	}
@@ -57,46 +59,52 @@ func (p *instance) pid() int {
 }
 
 // stop asks the program to end; a start under way is given up.
-func (p *instance) stop(sig syscall.Signal, log *slog.Logger) {
+func (p *run) stop(sig syscall.Signal) (killed bool, err error) {
 	p.asked = true
 	if p.stage < stageRunning {
 		p.cancel(nil)
-		return
+		return false, nil
 	}
 	p.handover.Leave() // before it stops listening
-	p.signal(sig, log)
+	return p.child.Stop(sig)
 }
 
-func (p *instance) signal(sig syscall.Signal, log *slog.Logger) {
-	killed, err := p.child.Stop(sig)
-	p.noteSignal(sig, killed, err, log)
-}
-
-// noteSignal logs what came of a signal, if it is not the usual.
-func (p *instance) noteSignal(sig syscall.Signal, killed bool, err error, log *slog.Logger) {
-	if err != nil {
-		log.Error("service not signalled", "pid", p.child.Pid(), "err", err)
-	}
-	if killed {
-		log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.child.Pid(), "signal", sig.String())
-	}
-}
-
-// kill ends a program that did not end by sig, or a start.
-func (p *instance) kill(sig syscall.Signal, log *slog.Logger) {
+// kill ends the program, or a start, since its time is over.
+func (p *run) kill() {
+	p.asked = false
 	if p.stage < stageRunning {
-		p.asked = false
-		p.cancel(nil)
+		p.cancel(context.DeadlineExceeded)
 		return
 	}
-	if p.asked && p.child.LostHandler(sig) {
-		log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
-			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", sig.String())
-	} else {
-		log.Warn("service killed: its time is over", "pid", p.pid())
-	}
-	p.asked = false
 	p.child.Kill()
+}
+
+// letGo says go. If that is refused, the start fails.
+func (p *run) letGo(client *listen.Connection) error {
+	p.stage = stageReleased
+	err := p.handover.Go(client)
+	if err != nil {
+		p.cancel(err)
+		p.child.Kill()
+	}
+	return err
+}
+
+// fresh reports whether the process would be made like this again.
+func (p *run) fresh() bool {
+	return p.child.IsFresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
+}
+
+// note takes in what is reported of the run.
+func (p *run) note(r report) {
+	switch {
+	case r.prepared != nil:
+		p.stage, p.child = stageStanding, r.prepared
+	case r.running:
+		p.stage = stageRunning
+	case r.exited != nil:
+		p.exit, p.failed = *r.exited, !clean(*r.exited) && !p.asked
+	}
 }
 
 // clean tells a run that ended as a program ends: exit 0, or by one of the
@@ -112,12 +120,11 @@ func clean(e process.Exit) bool {
 }
 
 // launch lends the sockets to a new process and starts the goroutine that sees it
-// through. The process is told to go by letGo.
-func (s *Service) launch(client process.Client) error {
+// through. The process is told to go by [run.letGo].
+func (s *Service) launch(client process.Client) (*run, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	p := &instance{cancel: cancel, started: time.Now(), failed: true}
-	s.process = p
-	streams, err := s.open()
+	p := &run{cancel: cancel, started: time.Now(), failed: true}
+	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
 		p.outputs = streams.outputs()
 		if p.handover, err = s.handover.Begin(client); err != nil {
@@ -127,17 +134,17 @@ func (s *Service) launch(client process.Client) error {
 	}
 	if err != nil {
 		cancel(nil)
-		return process.AddCure(err)
+		return p, process.AddCure(err)
 	}
 	s.working.Go(func() {
 		defer cancel(nil)
 		s.live(ctx, p, streams)
 	})
-	return nil
+	return p, nil
 }
 
 // live is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
-func (s *Service) live(ctx context.Context, p *instance, streams streams) {
+func (s *Service) live(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
 	given.Stdio, given.Engine = streams.child(), s.around.Engine
 	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
@@ -184,7 +191,7 @@ func (s *Service) tell(r report) {
 
 // listenTo passes on what the program says over its notify socket, until the
 // function it returns is called.
-func (s *Service) listenTo(p *instance, child *process.Process) (end func()) {
+func (s *Service) listenTo(p *run, child *process.Process) (end func()) {
 	file := child.TakeNotifySocket()
 	if file == nil {
 		return func() {}
@@ -215,7 +222,7 @@ const (
 )
 
 // passOn reports messages until the socket is closed, done being closed before.
-func (s *Service) passOn(p *instance, socket *notify.Socket, pid int, done <-chan struct{}) {
+func (s *Service) passOn(p *run, socket *notify.Socket, pid int, done <-chan struct{}) {
 	for said := 0; ; said++ {
 		if said >= chatter {
 			select {

@@ -1,0 +1,293 @@
+package service
+
+import (
+	"time"
+
+	"activator/internal/epoll"
+	"activator/internal/listen"
+	"activator/internal/notify"
+	"activator/internal/process"
+)
+
+// shared is a service with one process for all clients: its life is the service's.
+type shared struct {
+	*Service
+	caller   *listen.Socket  // who woke the service
+	run      *run            // nil: none
+	fastPath *epoll.FastPath // says go to the sandbox that stands; nil: the service does
+	starting *Slot           // from a client to the exec; nil: none
+	idle     idleness
+}
+
+// attend watches. In each
+// state that waits for a client, from its beginning on, every socket is watched, and the
+// queue of each was asked once more: what was lent, moved, refused or given up on the way
+// there leaves nobody unseen.
+func (s *shared) attend() {
+	switch {
+	case !waits(s.state):
+		s.watched = ended
+	case s.watched != s.state:
+		s.watched = s.state
+		if s.watchAll() {
+			break
+		}
+		if s.run != nil {
+			s.run.cancel(nil) // and so StartFailed will be reported: a rest, and a mend
+			break
+		}
+		s.handle(onStartFailed)
+		s.attend()
+		return
+	}
+	s.armFastPath()
+}
+
+func (s *shared) settle() { s.disarmFastPath() }
+
+// act carries out an action. It returns the event that follows at once, if one
+// does.
+func (s *shared) act(a action) (next event, follows bool) {
+	switch a {
+	case doNothing:
+	case doWatch:
+		s.limit(0)
+		s.queue()
+	case doQueue:
+		s.queue()
+	case doPrepare:
+		return s.prepare()
+	case doKeep:
+		return s.keep()
+	case doDefer:
+		s.postpone()
+	case doDiscard:
+		s.discard()
+		s.queue()
+	case doClaim:
+		return s.claim()
+	case doGo:
+		return s.release()
+	case doStart:
+		return s.start()
+	case doServe:
+		return s.serve()
+	case doLook:
+		return s.lookForClients()
+	case doAwait:
+		s.limit(s.spec.StopTimeout)
+		s.run.handover.Leave()
+	case doStop:
+		s.limit(s.spec.StopTimeout)
+		s.stopRun()
+	case doKill:
+		s.sayMissing()
+		s.limit(s.spec.StopTimeout)
+		s.killRun()
+	case doRest:
+		return s.rest()
+	case doCount:
+		s.lookAtQueues()
+	case doRefuse:
+		s.refuse()
+		s.watchAll()
+	case doRelease:
+		s.until, s.hold = time.Time{}, time.Time{}
+		s.leaveQueue()
+		s.starting.End()
+	}
+	return 0, false
+}
+
+// called takes in that there is a client.
+func (s *shared) called(socket *listen.Socket) {
+	s.caller = socket
+	s.handle(onClient)
+}
+
+func (s *shared) given() { s.handle(onSlot) }
+
+// leave keeps the slot until the process is gone.
+func (s *shared) leave(*Slot) (more bool) {
+	s.handle(onEnd)
+	return false
+}
+
+func (s *shared) nextTime() time.Time { return time.Time{} }
+
+func (s *shared) pass(time.Time) {}
+
+func (s *shared) done() bool { return s.state == ended }
+
+func (s *shared) close() {
+	s.dropFastPath()
+	s.starting.End()
+}
+
+// start makes a process for a client and leaves the rest of its birth to a
+// goroutine.
+func (s *shared) start() (event, bool) {
+	_, _ = s.claim()
+	return s.launchNow()
+}
+
+func (s *shared) launchNow() (event, bool) {
+	if err := s.launchRun(process.ClientWaiting); err != nil {
+		s.log.Error("service not started", "err", err)
+		s.said = append(s.said, "err", err)
+		return onStartFailed, true
+	}
+	return 0, false
+}
+
+func (s *shared) launchRun(client process.Client) (err error) {
+	s.run, err = s.launch(client)
+	return err
+}
+
+// stopRun asks the program to end; a start under way is given up.
+func (s *shared) stopRun() {
+	killed, err := s.run.stop(s.spec.StopSignal)
+	s.noteSignal(s.run, killed, err)
+}
+
+// noteSignal logs what came of a stop signal, if it is not the usual. Any goroutine may call it
+// for a program that runs.
+func (s *shared) noteSignal(p *run, killed bool, err error) {
+	if err != nil {
+		s.log.Error("service not signalled", "pid", p.child.Pid(), "err", err)
+	}
+	if killed {
+		s.log.Info("service killed: as pid 1 of its namespace it ignores a signal it does not catch", "pid", p.child.Pid(), "signal", s.spec.StopSignal.String())
+	}
+}
+
+// killRun ends a program that did not end by its stop signal, or a start.
+func (s *shared) killRun() {
+	switch p, signal := s.run, s.spec.StopSignal; {
+	case p.stage < stageRunning: // that the start has failed will be said
+	case p.asked && p.child.LostHandler(signal):
+		s.log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
+			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", signal.String())
+	default:
+		s.log.Warn("service killed: its time is over", "pid", p.pid())
+	}
+	s.run.kill()
+}
+
+// receive takes in what the process's goroutines report.
+func (s *shared) receive(r report) {
+	if r.of != s.run {
+		return
+	}
+	s.run.note(r)
+	switch {
+	case r.prepared != nil:
+		s.handle(onPrepared)
+	case r.failed != nil:
+		s.starting.End()
+		switch {
+		case waits(s.state):
+			s.lost(r.failed)
+		case s.state != ending:
+			s.log.Error("service not started", "err", r.failed)
+		}
+		s.handle(onStartFailed)
+	case r.exited != nil:
+		s.said = append(s.said, "pid", s.run.pid(), "exit", r.exited.String(), "ran", time.Since(s.run.started).Round(time.Microsecond))
+		s.handle(onExited)
+	case r.running:
+		s.starting.End()
+		if s.state == ending || s.state == aborting {
+			s.handle(onUp) // it came too late, and goes at once
+		}
+	case r.told != nil:
+		s.hear(*r.told)
+	case r.serving:
+		if s.state == starting && !s.spec.Notify {
+			s.up()
+		}
+	}
+}
+
+func (s *shared) up() {
+	s.run.stage = stageUp
+	s.run.handover.Up()
+	s.said = append(s.said, "pid", s.run.pid(), "after", time.Since(s.run.started).Round(time.Microsecond))
+	s.handle(onUp)
+}
+
+// hear takes in what the program itself says, see sd_notify(3).
+func (s *shared) hear(m notify.Message) {
+	if m.HasStatus {
+		s.log.Info("service status", "pid", s.run.pid(), "status", m.Status)
+	}
+	if m.MainPID > 0 {
+		if err := s.run.child.SetMain(m.MainPID); err != nil {
+			s.log.Warn("main process not followed", "pid", s.run.pid(), "err", err)
+		}
+	}
+	if s.state != running && !s.until.IsZero() && time.Until(s.until) < m.ExtendTimeout { // it never shortens
+		s.limit(m.ExtendTimeout)
+	}
+	if m.Ready && s.state == starting {
+		s.up()
+	}
+	if m.Stopping && s.state != stopping {
+		s.handle(onLeaving)
+	}
+}
+
+// rest ends a run: the sockets are made fit for the next one, the run is
+// counted, and the clients who are still there are looked at.
+func (s *shared) rest() (event, bool) {
+	s.limit(0)
+	s.starting.End()
+	var ran time.Duration
+	up, failed := false, true
+	if p := s.run; p != nil {
+		ran, up, failed = time.Since(p.started), p.stage == stageUp, p.failed
+		s.run = nil
+	}
+	s.mend()
+	if s.healPending {
+		s.heal()
+	}
+	if up && ran >= s.spec.Hold {
+		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
+	}
+	var delay time.Duration
+	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
+		s.history, delay = s.history.rest(s.spec.Timeouts, ran, failed, time.Now())
+	}
+	s.lookAtQueues()
+	if delay == 0 {
+		return onTimeout, true
+	}
+	s.said = append(s.said, "for", delay)
+	s.limit(delay)
+	s.watchAll() // a client who comes now is counted, and starts nothing
+	return 0, false
+}
+
+// mend repairs what the last run did to the sockets.
+func (s *shared) mend() {
+	for _, socket := range s.sockets {
+		what, err := socket.Mend()
+		if err != nil {
+			s.log.Error("socket not mended", "socket", socket.String(), "err", err)
+		} else if what != "" {
+			s.log.Warn("socket mended", "socket", socket.String(), "was", what)
+		}
+	}
+}
+
+// sayMissing says why the program is not up, of one whose time is over.
+func (s *shared) sayMissing() {
+	if s.state != aborting {
+		return
+	}
+	if missing := s.run.handover.DescribeMissing(); missing != "" {
+		s.log.Error("service not started: "+missing, "pid", s.run.pid())
+	}
+}
