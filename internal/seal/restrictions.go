@@ -45,8 +45,8 @@ func (r *Restrictions) Means() listen.Means {
 	}
 }
 
-// Use says which user and group a relay's answers are from, 0: ours, before anybody is lent
-// the socket.
+// Use says which user and group a relay's answers are from, 0: ours, before the socket
+// is lent.
 func (r *Restrictions) Use(address spec.Address, id int) { r.relays.use(address, id) }
 
 // Close closes what was made. The sockets must be closed before.

@@ -67,7 +67,7 @@ func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
 }
 
 // receives reports whether a service may get hold of what is not mounted: whether it
-// can have a unix socket at which somebody passes it descriptors, a folder of the host's
+// can have a unix socket at which it is passed descriptors, a folder of the host's
 // among them. SO_PASSRIGHTS at our sockets does not settle it: over one of them
 // the service can pass its client an end of a socket pair, and receive there. Else it
 // needs a path of the host's to listen at, a peer to connect to, or a network in which
@@ -119,7 +119,7 @@ func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 
 // alone reports whether a service could connect or bind what Landlock does not see, if the
 // kernel read an address once more: TCP before ABI 4, and on every kernel MPTCP and vsock that it
-// inherits. A program can make MPTCP sockets too, which reach somebody in a network that it shares.
+// inherits. A program can make MPTCP sockets too, which reach others in a network that it shares.
 func alone(s *spec.Service, kernel sandbox.Kernel) bool {
 	return !kernel.TCP() || s.Sandbox.Connect == "unix" && s.Sandbox.Network != "none" ||
 		slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool { return socket.Options.MPTCP || socket.Address.Network == spec.VSock })

@@ -6,8 +6,8 @@ import (
 	"activator/internal/spec"
 )
 
-// Landlock's rules for reading are for whoever may get hold of what is not mounted: by any
-// unix socket at which somebody can pass it descriptors, and for nobody else.
+// Landlock's rules for reading are for a service that may get hold of what is not mounted: by any
+// unix socket at which it can be passed descriptors, and for no other.
 func TestReceives(t *testing.T) {
 	for _, test := range []struct {
 		address  string

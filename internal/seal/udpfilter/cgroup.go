@@ -13,13 +13,13 @@ import (
 )
 
 // roomPrefix begins the name of every cgroup we make; our pid and a number
-// follow, for whoever finds one.
+// follow, for an administrator that finds one.
 const roomPrefix = "activator-udp-"
 
 // ownGroupFile tells where we are, cgroups(7).
 const ownGroupFile = "/proc/self/cgroup"
 
-// hierarchy is the cgroup v2 file system, mounted for us alone: nobody else sees
+// hierarchy is the cgroup v2 file system, mounted for us alone: no other process sees
 // it, so it does not matter where the host has mounted its own, how many times,
 // read-only or at all (a mount of cgroup2 begins at the root of the cgroup
 // namespace, as the path in /proc/self/cgroup does).
@@ -47,7 +47,7 @@ func openHierarchy() (*hierarchy, error) {
 func (h *hierarchy) close() { _ = h.root.Close() }
 
 // own opens the directory of the cgroup we are in. It is asked for each time:
-// whoever manages this machine may move us.
+// the manager of this machine may move us.
 func (h *hierarchy) own() (*os.File, error) {
 	text, err := os.ReadFile(ownGroupFile)
 	if err != nil {
@@ -81,7 +81,7 @@ func ownGroup(text string) (string, error) {
 		}
 		return path, nil
 	}
-	// No entry as long as nobody ever mounted cgroup2, and then everybody is in the
+	// No entry as long as cgroup2 was never mounted, and then every process is in the
 	// root; but we have just mounted it.
 	return "", errors.New("no entry of cgroup v2 in " + ownGroupFile)
 }
@@ -97,7 +97,7 @@ type room struct {
 	name        string
 }
 
-// errRace says that somebody took a new room for a stale one.
+// errRace says that another process took a new room for a stale one.
 var errRace = errors.New("removed by somebody else")
 
 func (h *hierarchy) room() (*room, error) {
@@ -191,7 +191,7 @@ func sweepRoom(parent *os.File, name string) {
 	}
 }
 
-// lock takes the lock of an open directory if nobody has it.
+// lock takes the lock of an open directory if it is free.
 func lock(dir *os.File) bool {
 	return fd.Control(dir, func(dir int) error {
 		return fd.RetryEINTR(func() error { return unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) })

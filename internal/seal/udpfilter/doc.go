@@ -1,9 +1,9 @@
 // Package udpfilter makes UDP sockets that answer their clients and can send to
-// nobody else, wherever they are passed.
+// no others, wherever they are passed.
 //
 //	p, err := udpfilter.Open(0)      // as root
-//	sockets, err := p.Sockets(kinds) // not bound yet, nobody to send to
-//	err = p.Admit(sockets[0])        // from now on it answers whom it hears
+//	sockets, err := p.Sockets(kinds) // not bound yet, and send to no address
+//	err = p.Admit(sockets[0])        // from now on it answers the clients it hears
 //	err = p.Forget(sockets[0])       // before it is closed
 //
 // How. A socket belongs for good to the cgroup (v2) of the process that made it,
@@ -14,9 +14,9 @@
 // kernel keeps the programs for as long as a socket is open.
 //
 // The programs of the hooks recvmsg4 and recvmsg6 remember the sender of what
-// the socket receives. Those of connect4, connect6 and sendmsg4 refuse who is not
+// the socket receives. Those of connect4, connect6 and sendmsg4 refuse what is not
 // remembered, and that of egress, which sees every packet as it leaves, refuses
-// what is not plain UDP to somebody remembered. Each has a part:
+// what is not plain UDP to a remembered client. Each has a part:
 //
 //   - egress knows where a packet really goes: an address asked for may be that of
 //     a client while a source route (IP_RETOPTS, a routing header) leads elsewhere
@@ -28,7 +28,7 @@
 // What the programs know of a socket is in a table of its own, so a flood at one
 // socket makes no other forget its clients. The table belongs to the socket and
 // not to the program that holds it: the next instance of a service may answer
-// whom the previous one heard, as it could without us. Forget, then Admit, starts
+// the clients that the previous one heard, as it could without us. Forget, then Admit, starts
 // anew.
 //
 // It does not decide which sockets are sealed, and binds none. It needs no files,
@@ -36,8 +36,8 @@
 // beside net_cls and net_prio, 8520e224f547, is the newest part), CAP_BPF and
 // CAP_NET_ADMIN for the programs, CAP_SYS_ADMIN to reach the cgroup file system.
 //
-// Limits. A client is whoever stands in a datagram as its sender: somebody who can
-// forge that, in a network that lets him, introduces anybody he likes. A program that
+// Limits. A client is the address that stands in a datagram as its sender: an attacker that can
+// forge that, in a network that lets it, introduces any address it likes. A program that
 // receives without asking for the address (recv(2) on a socket that is not
 // connected) is not heard to receive. Where netfilter gives the answer another
 // destination on its way out (SNAT in the INPUT chain), or IPsec encrypts it, the

@@ -83,7 +83,7 @@ func learn(t tables, peer func(*program)) *program {
 	p.stack(r2, atPeer)
 	p.stack(r3, atNoted)
 	p.moveValue(r4, unix.BPF_ANY)
-	p.call(mapUpdate) // of a table that is full: who was not heard for longest goes
+	p.call(mapUpdate) // of a table that is full: the peer not heard for longest goes
 	p.label("refuse") // no table yet: nothing to remember in
 	p.label("done")
 	p.result(1)

@@ -104,8 +104,8 @@ func (p *Programs) loadPrograms(t tables) error {
 	return nil
 }
 
-// Admit gives a socket its table, so that it can answer; before, it can send to
-// nobody. A socket that has one keeps it, with the clients in it. The socket is
+// Admit gives a socket its table, so that it can answer; before, it can send
+// nothing. A socket that has one keeps it, with the clients in it. The socket is
 // lent for the call.
 //
 // A few tables are kept ready, so that it mostly takes microseconds: to make one
@@ -154,7 +154,7 @@ func (p *Programs) give(cookie uint64, slot uint32) error {
 	return err
 }
 
-// Forget takes the table of a socket away: it can send to nobody any more. It is
+// Forget takes the table of a socket away: it can send nothing any more. It is
 // for a socket that will be closed, and lent for the call.
 func (p *Programs) Forget(socket *os.File) error {
 	cookie, err := cookieOf(socket)
@@ -233,7 +233,7 @@ func tryAlone() error {
 	return p.try()
 }
 
-// try seals a socket that nobody gets.
+// try seals a socket that is closed at once.
 func (p *Programs) try() error {
 	sockets, err := p.Sockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
 	closeAll(sockets)

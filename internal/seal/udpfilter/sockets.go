@@ -58,7 +58,7 @@ func (p *Programs) makeIn(r *room, kinds []spec.Kind) (sockets []*os.File, err e
 }
 
 // checkKind refuses what the programs have no answer for: to them, a TCP handshake
-// is a packet to nobody they know.
+// is a packet to no peer they know.
 func checkKind(k spec.Kind) error {
 	if k.Family != unix.AF_INET && k.Family != unix.AF_INET6 || k.Type != unix.SOCK_DGRAM || k.Protocol != 0 && k.Protocol != unix.IPPROTO_UDP {
 		return fmt.Errorf("socket of family %d, type %d, protocol %d: only UDP can be sealed", k.Family, k.Type, k.Protocol)

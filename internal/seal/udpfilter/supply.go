@@ -115,7 +115,7 @@ func (s *supply) fill(n int) {
 		if t.err != nil && !errors.Is(t.err, errNumbers) {
 			s.free = append(s.free, t.slot)
 		}
-		s.tables <- t // there is room: nobody else sends
+		s.tables <- t // there is room: only this goroutine sends
 	}
 }
 
@@ -174,7 +174,7 @@ func (s *supply) clear() {
 }
 
 // createTable makes the table of one socket. It has all its memory from the
-// start, as every map that forgets who was not seen for longest.
+// start, as every map that forgets the peer not seen for longest.
 func createTable(peers uint32) (*os.File, error) {
 	return createMap(mapSpec{kind: unix.BPF_MAP_TYPE_LRU_HASH, key: peerSize, value: 8, entries: peers})
 }
