@@ -26,15 +26,15 @@ var arrows = map[string][]string{
 	"internal/spec":           {},
 	"internal/listen":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/epoll", "internal/seal/udprelay", "internal/spec"},
 	"internal/fdpass":         {"internal/kernel/fd"},
-	"internal/netns":          {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/process/vfork", "internal/spec"},
+	"internal/netns":          {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/process/vfork", "internal/spec"},
 	"internal/process/vfork":  {},
 	"internal/usernotif":      {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":         {"internal/kernel/fd"},
 	"internal/sandbox":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/process/vfork", "internal/spec"},
 	"internal/output":         {"internal/kernel/access", "internal/kernel/fd"},
-	"internal/tcpproxy":       {"internal/kernel/budget", "internal/kernel/fd"},
+	"internal/tcpproxy":       {"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr"},
 	"internal/epoll":          {"internal/kernel/fd"},
-	"internal/seal/udprelay":  {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/netns", "internal/spec"},
+	"internal/seal/udprelay":  {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/netns", "internal/spec"},
 	"internal/seal/udpfilter": {"internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
@@ -59,12 +59,13 @@ var arrows = map[string][]string{
 	"internal/process/reaper":  {"internal/kernel/fd", "internal/kernel/proc"},
 	"internal/sandbox/seccomp": {"internal/kernel/sockopt", "internal/spec"},
 
+	"internal/kernel/sockaddr": {},
 	"internal/kernel/sockdiag": {"internal/kernel/fd"},
 	"internal/kernel/sockopt":  {"internal/spec"},
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

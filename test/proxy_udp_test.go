@@ -279,7 +279,7 @@ func TestProxyDatagramsIdle(t *testing.T) {
 func TestProxyDatagramsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)
-	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"300ms\"\n")
+	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"2s\"\n")
 	pid := a.cmd.Process.Pid
 	ask := func(clients int) {
 		for range clients {

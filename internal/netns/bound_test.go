@@ -40,10 +40,10 @@ func sendAs(t *testing.T, b *Bound, client netip.AddrPort, asked netip.Addr) (se
 		t.Fatal(err)
 	}
 	defer closeAll(fds)
-	if err := unix.Bind(fds[0], sockaddr(source)); err != nil {
+	if err := unix.Bind(fds[0], sockaddrOf(source)); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Sendto(fds[0], []byte("hello"), 0, sockaddr(to)); err != nil {
+	if err := unix.Sendto(fds[0], []byte("hello"), 0, sockaddrOf(to)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLIN}}, 10_000); n != 1 {
@@ -135,10 +135,10 @@ func TestBoundQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer closeAll(fds)
-			if err := unix.Bind(fds[0], sockaddr(addrPort("192.0.2.1:53001"))); err != nil {
+			if err := unix.Bind(fds[0], sockaddrOf(addrPort("192.0.2.1:53001"))); err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.Sendto(fds[0], make([]byte, 1000), 0, sockaddr(addrPort("127.0.0.1:5300"))); err != nil {
+			if err := unix.Sendto(fds[0], make([]byte, 1000), 0, sockaddrOf(addrPort("127.0.0.1:5300"))); err != nil {
 				t.Fatal(err)
 			}
 			full, err := b.ReadQueue()
@@ -174,7 +174,7 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
+func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}

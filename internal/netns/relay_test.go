@@ -69,15 +69,15 @@ func TestRelayNetwork(t *testing.T) {
 			}
 			must(t, unix.SetsockoptInt(socket, free, option, 1))
 			host := netip.MustParseAddrPort(tt.host)
-			must(t, unix.Bind(socket, sockaddr(host)))
+			must(t, unix.Bind(socket, sockaddrOf(host)))
 			if host.Addr().IsUnspecified() {
 				host = netip.MustParseAddrPort("198.51.100.7:80")
 			}
 			client := netip.MustParseAddrPort(tt.client)
 			for i, fd := range append(flows, more...) {
 				client = netip.AddrPortFrom(client.Addr(), client.Port()+uint16(i))
-				must(t, unix.Bind(fd, sockaddr(client)))
-				must(t, unix.Sendto(fd, []byte("question"), 0, sockaddr(host)))
+				must(t, unix.Bind(fd, sockaddrOf(client)))
+				must(t, unix.Sendto(fd, []byte("question"), 0, sockaddrOf(host)))
 				got := make([]byte, 16)
 				n, from, err := unix.Recvfrom(socket, got, 0)
 				if err != nil || string(got[:n]) != "question" {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/budget"
+	"activator/internal/kernel/sockaddr"
 	"activator/internal/spec"
 )
 
@@ -31,9 +32,8 @@ type Target struct {
 	known     bool       // of a unix socket: the program is bound to it
 	seen      time.Time  // when Dial looked last
 
-	pool  [3][]int      // sockets made in advance: TCP of IPv4, of IPv6, unix
-	batch [3]int        // how many the last time
-	name  socketAddress // for bind and connect
+	pool  [3][]int // sockets made in advance: TCP of IPv4, of IPv6, unix
+	batch [3]int   // how many the last time
 }
 
 // The indices of pool.
@@ -129,22 +129,32 @@ func (d *Target) dialInternet(to netip.Addr, source netip.AddrPort) (fd int, err
 	if fd, err = d.takeSocket(which); err != nil {
 		return -1, err
 	}
-	var e unix.Errno
 	if source.IsValid() {
-		e = d.name.bindOrConnect(unix.SYS_BIND, fd, source)
+		a := sockaddr.Inet(source.Addr(), source.Port(), sockaddr.Loopback)
+		err = sockaddr.Bind(fd, &a)
 	}
-	if e == 0 {
-		e = d.name.bindOrConnect(unix.SYS_CONNECT, fd, netip.AddrPortFrom(to, uint16(d.address.Port)))
+	if err == nil {
+		a := sockaddr.Inet(to, uint16(d.address.Port), sockaddr.Loopback)
+		err = sockaddr.Connect(fd, &a)
 	}
-	if e == unix.EINPROGRESS {
+	if err == unix.EINPROGRESS {
 		// Through lo the answer is there already: it came while connect had the socket.
-		e = readSocketError(fd)
+		err = readSocketError(fd)
 	}
-	if e != 0 {
+	if err != nil {
 		_ = unix.Close(fd)
-		return -1, e
+		return -1, err
 	}
 	return fd, nil
+}
+
+// readSocketError reads SO_ERROR, socket(7).
+func readSocketError(fd int) error {
+	value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && value != 0 {
+		err = unix.Errno(value)
+	}
+	return err
 }
 
 // ErrForeign says that a socket listens at the address that is not the program's: the program's

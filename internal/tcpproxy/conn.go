@@ -155,7 +155,7 @@ func (p *Proxy) watchSide(c *conn, op int, s side, events uint32) unix.Errno {
 
 // refuseClient turns the client of c away: there is no backend for it.
 func (p *Proxy) refuseClient(c *conn, err error) {
-	who := Client{peer: nameOf(c.fd[client], unix.SYS_GETPEERNAME)}
+	who := clientOf(c.fd[client])
 	p.refusal.logLimited(p.now, p.options.Log, "a client was turned away", "addr", who.Addr(), "err", err)
 	p.resetConn(c)
 }
@@ -223,8 +223,7 @@ func (p *Proxy) holdHeader(c *conn) {
 	if p.options.Protocol == "" {
 		return
 	}
-	who := Client{fd: c.fd[client]}
-	who.peer = nameOf(who.fd, unix.SYS_GETPEERNAME)
+	who := clientOf(c.fd[client])
 	first := appendHeader(p.buffer[:0], p.options.Protocol, who.Addr(), who.Local())
 	up := &c.half[client]
 	if up.block != nil {

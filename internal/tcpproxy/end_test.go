@@ -152,7 +152,7 @@ func TestResetWaitsForReader(t *testing.T) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096); err != nil {
 		t.Fatal(err)
 	}
-	_, at := sockaddr(p.addr)
+	_, at := sockaddrOf(p.addr)
 	if err := unix.Connect(fd, at); err != nil {
 		t.Fatal(err)
 	}

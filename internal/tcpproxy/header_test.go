@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"activator/internal/kernel/sockaddr"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -117,9 +119,9 @@ func FuzzAddress(f *testing.F) {
 	f.Add(append([]byte{10, 0, 0, 80, 0, 0, 0, 0, 0xfe, 0x80}, make([]byte, 18)...), uint32(28))
 	f.Add([]byte{1, 0, '/', 'x', 0}, uint32(5))
 	f.Fuzz(func(t *testing.T, b []byte, n uint32) {
-		a := rawAddr{n: n}
-		copy(a.b[:], b)
-		at := a.addrPort()
+		a := sockaddr.Raw{N: n}
+		copy(a.B[:], b)
+		at := addrPortOf(&a)
 		v1 := string(appendHeader(nil, "v1", at, at))
 		if len(v1) > 107 || !strings.HasSuffix(v1, "\r\n") || at.IsValid() == strings.Contains(v1, "UNKNOWN") {
 			t.Errorf("v1: %q", v1)

@@ -4,6 +4,8 @@ import (
 	"os"
 	"unsafe"
 
+	"activator/internal/kernel/sockaddr"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -32,9 +34,9 @@ func splice(from, to int32, most int) (int, unix.Errno) {
 }
 
 // accept is accept4(2); the new socket is non-blocking and close-on-exec.
-func accept(fd int32, from *rawAddr) (int32, unix.Errno) {
-	from.n = uint32(len(from.b))
-	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&from.b)), uintptr(unsafe.Pointer(&from.n)),
+func accept(fd int32, from *sockaddr.Raw) (int32, unix.Errno) {
+	from.N = uint32(len(from.B))
+	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&from.B)), uintptr(unsafe.Pointer(&from.N)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int32(n), e
 }
@@ -54,15 +56,6 @@ func peekByte(fd int32) (int, unix.Errno) {
 	var b [1]byte
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)), 1, unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
 	return int(n), e
-}
-
-// nameOf is getsockname(2) or getpeername(2), by their number.
-func nameOf(fd int32, call uintptr) (a rawAddr) {
-	n := uint32(len(a.b))
-	if _, _, e := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&a.b)), uintptr(unsafe.Pointer(&n))); e == 0 {
-		a.n = n
-	}
-	return a
 }
 
 // setOption sets an option that is a C int, or struct linger by its two.

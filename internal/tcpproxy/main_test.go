@@ -33,7 +33,7 @@ type to struct{ addr net.Addr }
 
 func (d to) Dial(*Client) (int, error) { return dial(d.addr, unix.SOCK_NONBLOCK) }
 
-func sockaddr(addr net.Addr) (int, unix.Sockaddr) {
+func sockaddrOf(addr net.Addr) (int, unix.Sockaddr) {
 	switch at := addr.(type) {
 	case *net.TCPAddr:
 		if ip := at.IP.To4(); ip != nil {
@@ -47,7 +47,7 @@ func sockaddr(addr net.Addr) (int, unix.Sockaddr) {
 }
 
 func dial(addr net.Addr, flags int) (int, error) {
-	family, at := sockaddr(addr)
+	family, at := sockaddrOf(addr)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, 0)
 	if err != nil {
 		return -1, err
@@ -77,7 +77,7 @@ func listener(t testing.TB, network string, backlog int) (*os.File, net.Addr) {
 	case "unix":
 		addr = &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")}
 	}
-	family, at := sockaddr(addr)
+	family, at := sockaddrOf(addr)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -82,5 +82,5 @@ func (r *route) forgetWaiting(c *conn) {
 
 // setClient makes the client with fd the one for which Dial is called.
 func (r *route) setClient(fd int32) {
-	r.client = Client{fd: fd, peer: nameOf(fd, unix.SYS_GETPEERNAME)}
+	r.client = clientOf(fd)
 }

@@ -15,14 +15,14 @@ func TestAsk(t *testing.T) {
 				address, from = "@"+t.Name(), "@client of "+t.Name()
 			}
 			f, host := hostSocket(t, network, address)
-			d := relaySocket(t, newOwner(t), f, Options{})
+			d := openRelay(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			client := client(t, network, from)
 			exchange(t, client, host.LocalAddr(), inner)
 			// The event is lost: the host's socket tells of nothing any more.
 			lost := unix.EpollEvent{Events: unix.EPOLLET, Fd: hostSlot}
-			if err := unix.EpollCtl(d.epfd, unix.EPOLL_CTL_MOD, d.host, &lost); err != nil {
+			if err := unix.EpollCtl(d.poll.fd, unix.EPOLL_CTL_MOD, d.host, &lost); err != nil {
 				t.Fatal(err)
 			}
 			ask(t, client, host.LocalAddr(), "the lost one")

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockaddr"
 	"activator/internal/netns"
 )
 
@@ -43,7 +44,7 @@ func BenchmarkUDPEcho(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	m := newOwner(b)
 	host, _ := hostSocket(b, "udp", "[::]:0")
-	relaySocket(b, m, host, Options{}).Close()
+	openRelay(b, m, host, Options{}).Close()
 	for b.Loop() {
 		d, err := OpenSocketRelay(m, host, Options{})
 		if err != nil {
@@ -71,19 +72,61 @@ func BenchmarkOwner(b *testing.B) {
 func BenchmarkNewClient(b *testing.B) {
 	m := newOwner(b)
 	host, _ := hostSocket(b, "udp4", "127.0.0.1:0")
-	d := relaySocket(b, m, host, Options{})
+	d := openRelay(b, m, host, Options{})
 	for n := 0; b.Loop(); n++ {
-		name := inetAddr(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), uint16(1+n>>16), 0)
-		if err := d.open(d.newFlow(&name, nil)); err != nil {
+		name := sockaddr.Inet(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), uint16(1+n>>16), 0)
+		if err := openUDP(d, udpOf(d).newFlow(&name, nil)); err != nil {
 			b.Fatal(err)
 		}
-		if len(d.byClient) > 4000 {
+		if len(d.flows.byClient) > 4000 {
 			b.StopTimer()
-			for d.oldest != nil {
-				d.drop(d.oldest)
+			for d.flows.oldestFlow() != nil {
+				d.dropFlow(d.flows.oldestFlow())
 			}
 			b.StartTimer()
 		}
+	}
+}
+
+// BenchmarkExchange is a question and its answer through a relay, without the waits.
+func BenchmarkExchange(b *testing.B) {
+	for name, address := range map[string]string{"connected": "127.0.0.1:0", "wildcard": "0.0.0.0:0"} {
+		b.Run(name, func(b *testing.B) {
+			f, host := hostSocket(b, "udp4", address)
+			d := openRelay(b, newOwner(b), f, Options{})
+			c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: host.LocalAddr().(*net.UDPAddr).Port})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			fd := descriptor(b, c)
+			var buf [64]byte
+			var name sockaddr.Raw
+			began := ownTime()
+			for b.Loop() {
+				if n, err := unix.Write(fd, buf[:10]); n != 10 {
+					b.Fatal(err)
+				}
+				d.now = time.Since(d.start)
+				d.hostReady = true
+				if _, err := d.carryRound(); err != nil {
+					b.Fatal(err)
+				}
+				if n, err := echoOne(d.socket.fd, buf[:], &name); n != 10 {
+					b.Fatal(n, err)
+				}
+				d.flows.wakeFlow(d.flows.order.Back().Value.(*flow))
+				if _, err := d.carryRound(); err != nil {
+					b.Fatal(err)
+				}
+				d.carrier.prepareWait()
+				d.poll.armDeadline(d.nextAlarm(), d.start.Add(d.now))
+				if n, err := unix.Read(fd, buf[:]); n != 10 {
+					b.Fatal(n, err)
+				}
+			}
+			b.ReportMetric(float64((ownTime()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
+		})
 	}
 }
 
@@ -94,7 +137,7 @@ func measure(b *testing.B, m *netns.Owner, relayed bool, clients, window, size i
 	given := host
 	stop := func() {}
 	if relayed {
-		d := relaySocket(b, m, host, Options{})
+		d := openRelay(b, m, host, Options{})
 		stop = run(b, d)
 		given = d.File()
 	}
@@ -152,7 +195,7 @@ func helper(args []string) {
 func echo(fd int) {
 	_ = unix.SetNonblock(fd, false)
 	b := make([]byte, 1<<16)
-	a := rawAddr{}
+	a := sockaddr.Raw{}
 	for {
 		n, err := echoOne(fd, b, &a)
 		if err != nil {

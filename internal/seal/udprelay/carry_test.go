@@ -16,11 +16,11 @@ import (
 	"activator/internal/spec"
 )
 
-// network is an [Program] on our own loopback: nobody has his own address there.
+// network is a [Program] on our own loopback: no client has its own address there.
 type network struct {
 	t       *testing.T
 	mu      sync.Mutex
-	program net.PacketConn // nil: nobody has bound the address
+	program net.PacketConn // nil: the address is not bound
 	gone    int
 }
 
@@ -120,7 +120,7 @@ func reads(t *testing.T, c net.PacketConn, n, answers int) (texts []string) {
 }
 
 // What a program has not read when it ends is the next one's, once, with what comes
-// later behind it; who was answered is not asked for again.
+// later behind it; what was answered is not sent again.
 func TestCarryKeepsWhatIsNotRead(t *testing.T) {
 	h := &network{t: t}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
@@ -130,7 +130,7 @@ func TestCarryKeepsWhatIsNotRead(t *testing.T) {
 	clients := asks(t, host.LocalAddr(), 5)
 	time.Sleep(20 * time.Millisecond)
 	if q, err := h.ReadQueue(); q.There || err != nil || kept.Any() {
-		t.Fatal("somebody is there")
+		t.Fatal("a program is there")
 	}
 	program := h.enter()
 	reads(t, program, 3, 3) // two stay in its queue

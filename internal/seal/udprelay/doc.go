@@ -2,16 +2,16 @@
 // service holds in its place, for services that must not hold the host's.
 //
 //	var owner netns.Owner
-//	datagrams, err := udprelay.OpenSocketRelay(&owner, host, udprelay.Options{})
-//	go datagrams.Run(ctx)
-//	lend(datagrams.File()) // same family, type and address as the host's
+//	relay, err := udprelay.OpenSocketRelay(&owner, host, udprelay.Options{})
+//	go relay.Run(ctx)
+//	lend(relay.File()) // same family, type and address as the host's
 //
 // The relay socket lives in a relay network namespace: with nothing in it but
 // lo, on which every address is local. For each client a flow socket stands there
 // at the client's own address, so that the service sees it and answers to it. What
-// the service sends to anybody else stays there.
+// the service sends to others stays there.
 //
-// Package netns makes that namespace, as one of ours: nobody needs a privilege.
+// Package netns makes that namespace, as one of ours: that needs no privilege.
 //
 // A program that binds a socket of its own network gets the datagrams there: [ProgramRelay].
 // Then the flows stand in that network, and what the program has not read when it ends

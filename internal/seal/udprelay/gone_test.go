@@ -15,7 +15,8 @@ func TestGoneClientsMakeRoom(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			const most = 40
 			f, conn := hostSocket(t, "unixgram", "@relay-test-gone-host-"+kind)
-			d := relaySocket(t, newOwner(t), f, Options{Expire: time.Hour, Flows: most})
+			d := openRelay(t, newOwner(t), f, Options{Expire: time.Hour})
+			d.flows.most = most
 			run(t, d)
 			inner := service(t, d)
 			host := conn.LocalAddr().String()

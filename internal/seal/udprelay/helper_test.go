@@ -3,18 +3,20 @@ package udprelay
 import (
 	"unsafe"
 
+	"activator/internal/kernel/sockaddr"
+
 	"golang.org/x/sys/unix"
 )
 
 // echoOne is recvfrom(2) and sendto(2), without what Go's wrappers allocate.
-func echoOne(fd int, b []byte, a *rawAddr) (int, error) {
-	a.n = uint32(len(a.b))
+func echoOne(fd int, b []byte, a *sockaddr.Raw) (int, error) {
+	a.N = uint32(len(a.B))
 	n, _, e := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
-		uintptr(unsafe.Pointer(&a.b)), uintptr(unsafe.Pointer(&a.n)))
+		uintptr(unsafe.Pointer(&a.B)), uintptr(unsafe.Pointer(&a.N)))
 	if e != 0 {
 		return 0, e
 	}
 	_, _, e = unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), n, 0,
-		uintptr(unsafe.Pointer(&a.b)), uintptr(a.n))
+		uintptr(unsafe.Pointer(&a.B)), uintptr(a.N))
 	return int(n), errnoOrNil(e)
 }

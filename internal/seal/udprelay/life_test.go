@@ -23,12 +23,12 @@ import (
 	"activator/internal/netns"
 )
 
-// TestExpire changes the time while nobody relays, so that no flow expires before
+// TestExpire changes the time while there is no relay, so that no flow expires before
 // its answer has come, however slow the machine is.
 func TestExpire(t *testing.T) {
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, m, f, Options{Expire: time.Hour})
+	d := openRelay(t, m, f, Options{Expire: time.Hour})
 	inner := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
 	for range 3 {
@@ -36,14 +36,14 @@ func TestExpire(t *testing.T) {
 		exchange(t, c, host.LocalAddr(), inner)
 		stop()
 		n := budget.Taken()
-		d.options.Expire = 20 * time.Millisecond
+		d.flows.expire = 20 * time.Millisecond
 		stop = run(t, d)
 		eventually(t, "the flow has expired", func() bool { return budget.Taken() < n })
 		stop()
-		d.options.Expire = time.Hour
+		d.flows.expire = time.Hour
 	}
-	if d.oldest != nil || !d.alarm().IsZero() || d.armed.After(time.Now()) {
-		t.Errorf("without clients it wakes up at %v, armed for %v", d.alarm(), d.armed)
+	if d.flows.oldestFlow() != nil || !d.nextAlarm().IsZero() || d.poll.armed.After(time.Now()) {
+		t.Errorf("without clients it wakes up at %v, armed for %v", d.nextAlarm(), d.poll.armed)
 	}
 }
 
@@ -56,7 +56,7 @@ func TestAnswerBeforeExpiry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, host := hostSocket(t, name, at[0])
-			d := relaySocket(t, newOwner(t), f, Options{Expire: time.Hour})
+			d := openRelay(t, newOwner(t), f, Options{Expire: time.Hour})
 			inner := service(t, d)
 			c := client(t, name, at[1])
 			stop := run(t, d)
@@ -64,7 +64,7 @@ func TestAnswerBeforeExpiry(t *testing.T) {
 			_, from := receive(t, inner)
 			stop()
 			ask(t, inner, from, "answer")
-			d.options.Expire = time.Nanosecond
+			d.flows.expire = time.Nanosecond
 			n := budget.Taken()
 			run(t, d)
 			if text, _ := receive(t, c); text != "answer" {
@@ -96,7 +96,8 @@ func (l *lines) String() string {
 func TestTableFull(t *testing.T) {
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{Flows: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := openRelay(t, newOwner(t), f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d.flows.most = 2
 	run(t, d)
 	inner := service(t, d)
 	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
@@ -117,11 +118,11 @@ func TestDescriptorsFull(t *testing.T) {
 	var log lines
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := openRelay(t, m, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	var others budget.Share
 	defer others.Close()
-	for d.share.Room() > 0 {
-		others.Take(d.share.Room())
+	for d.flows.share.Room() > 0 {
+		others.Take(d.flows.share.Room())
 	}
 	run(t, d)
 	inner := service(t, d)
@@ -142,7 +143,8 @@ func TestTableMakesRoom(t *testing.T) {
 	silence = 0
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{Flows: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d := openRelay(t, newOwner(t), f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d.flows.most = 3
 	stop := run(t, d)
 	defer stop()
 	inner := service(t, d)
@@ -153,7 +155,7 @@ func TestTableMakesRoom(t *testing.T) {
 	}
 	exchange(t, first, host.LocalAddr(), inner)
 	stop()
-	if n := len(d.byClient); n != 3 {
+	if n := len(d.flows.byClient); n != 3 {
 		t.Errorf("%d flows", n)
 	}
 	if text := log.String(); !strings.Contains(text, "make room") {
@@ -168,7 +170,7 @@ func TestThousands(t *testing.T) {
 		ktest.Skip(t, "RLIMIT_NOFILE is %d", limit.Cur)
 	}
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	go func() { // ends when inner is closed
@@ -201,12 +203,12 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-// TestOwnerCloses: a relay that there is serves whom it has, and everybody who comes, when
+// TestOwnerCloses: a relay that there is serves the clients that it has, and all that come, when
 // no other one can be made any more.
 func TestOwnerCloses(t *testing.T) {
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, m, f, Options{})
+	d := openRelay(t, m, f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	old := client(t, "udp4", "127.0.0.1:0")
@@ -226,7 +228,7 @@ func TestOwnerCloses(t *testing.T) {
 
 func TestCloseWhileRunning(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	done := make(chan error, 1)
 	go func() { done <- d.Run(context.Background()) }()
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), service(t, d))
@@ -254,10 +256,10 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		return len(entries)
 	}
-	relaySocket(t, m, f, Options{}).Close() // the owner stays
+	openRelay(t, m, f, Options{}).Close() // the owner stays
 	before := count()
 	for range 20 {
-		d := relaySocket(t, m, f, Options{})
+		d := openRelay(t, m, f, Options{})
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -335,7 +337,7 @@ func parent() {
 		}
 		if err == nil {
 			fmt.Println(host.LocalAddr().(*net.UDPAddr).Port)
-			go echo(d.innerFD)
+			go echo(d.socket.fd)
 			err = d.Run(context.Background())
 		}
 	}
@@ -369,7 +371,7 @@ func TestNobodyElse(t *testing.T) {
 	})
 }
 
-// TestIdle: nobody wakes up while nobody comes, also with a client in the table.
+// TestIdle: nothing wakes up while no client comes, also with a client in the table.
 func TestIdle(t *testing.T) {
 	c, host := helperParent(t)
 	client := client(t, "udp4", "127.0.0.1:0")

@@ -58,8 +58,8 @@ func hostSocket(t testing.TB, network, address string) (*os.File, net.PacketConn
 	return f, c
 }
 
-// relaySocket relays for f until the test ends.
-func relaySocket(t testing.TB, m *netns.Owner, f *os.File, o Options) *SocketRelay {
+// openRelay relays for f until the test ends.
+func openRelay(t testing.TB, m *netns.Owner, f *os.File, o Options) *SocketRelay {
 	t.Helper()
 	d, err := OpenSocketRelay(m, f, o)
 	if err != nil {
@@ -92,7 +92,15 @@ func run(t testing.TB, d runner) (stop func()) {
 	return stop
 }
 
-// service is the inner socket as a service has it: a copy of its own.
+// udpOf is the carrier of a relay of UDP.
+func udpOf(d *SocketRelay) *udpRelay { return d.carrier.(*udpRelay) }
+
+// openUDP gives a flow its socket.
+func openUDP(d *SocketRelay, f *flow) error {
+	return d.openFlow(f, f.inner.Family(), udpOf(d).bindFlow, unix.EPOLLIN)
+}
+
+// service is the relay socket as a service has it: a copy of its own.
 func service(t testing.TB, d *SocketRelay) net.PacketConn {
 	t.Helper()
 	c, err := net.FilePacketConn(d.File())
@@ -129,12 +137,12 @@ func eventually(t testing.TB, what string, is func() bool) {
 
 // silent asserts that nothing is in the queue of c, after everything that was
 // sent before has arrived: loopback delivers before the sender goes on.
-func silent(t testing.TB, c net.PacketConn, who string) {
+func silent(t testing.TB, c net.PacketConn, name string) {
 	t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	b := make([]byte, 1<<16)
 	if n, from, err := c.ReadFrom(b); err == nil {
-		t.Errorf("%s received %q from %v", who, b[:n], from)
+		t.Errorf("%s received %q from %v", name, b[:n], from)
 	}
 }
 

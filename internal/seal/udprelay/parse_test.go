@@ -18,13 +18,13 @@ func TestControlMessages(t *testing.T) {
 	if len(b) > ctlSize {
 		t.Errorf("%d bytes have no room", len(b))
 	}
-	if p := control(b, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(p) != unix.SizeofInet6Pktinfo || netip.AddrFrom16([16]byte(p)) != ip {
+	if p := findControl(b, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(p) != unix.SizeofInet6Pktinfo || netip.AddrFrom16([16]byte(p)) != ip {
 		t.Errorf("IPV6_PKTINFO is %v", p)
 	}
-	if p := control(b, unix.SOL_UDP, unix.UDP_SEGMENT); len(p) != 2 || binary.NativeEndian.Uint16(p) != 1200 {
+	if p := findControl(b, unix.SOL_UDP, unix.UDP_SEGMENT); len(p) != 2 || binary.NativeEndian.Uint16(p) != 1200 {
 		t.Errorf("UDP_SEGMENT is %v", p)
 	}
-	if p := control(b, unix.SOL_IP, unix.IP_PKTINFO); p != nil {
+	if p := findControl(b, unix.SOL_IP, unix.IP_PKTINFO); p != nil {
 		t.Errorf("IP_PKTINFO is %v", p)
 	}
 }
@@ -48,7 +48,7 @@ func TestAlike(t *testing.T) {
 		for i, n := range row.sizes {
 			b.in[i].n = n
 		}
-		if k := b.alike(0, len(row.sizes), row.gso); k != row.want {
+		if k := b.countAlike(0, len(row.sizes), row.gso); k != row.want {
 			t.Errorf("%v: %d are alike, not %d", row.sizes, k, row.want)
 		}
 	}
@@ -59,7 +59,7 @@ func TestStall(t *testing.T) {
 	for range 20 {
 		s.begin(0)
 	}
-	if s.delay != longestStall || s.over(0) || !s.over(s.until) {
+	if s.delay != longestStall || s.isOver(0) || !s.isOver(s.until) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -71,38 +71,10 @@ func FuzzControl(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, kind := range []int32{unix.IP_PKTINFO, unix.IPV6_PKTINFO, unix.SCM_CREDENTIALS} {
-			if p := control(b, unix.SOL_IP, kind); len(p) > len(b) {
+			if p := findControl(b, unix.SOL_IP, kind); len(p) > len(b) {
 				t.Fatalf("%d of %d bytes", len(p), len(b))
 			}
 		}
 		senderOf(b)
 	})
 }
-
-// FuzzAddress: a client's address is the kernel's text of what the client chose.
-func FuzzAddress(f *testing.F) {
-	a := inetAddr(netip.MustParseAddr("fe80::1"), 5, 1)
-	f.Add(a.bytes())
-	u, _ := unixAddr([]byte("/run/x"), false, false)
-	f.Add(u.bytes())
-	f.Add([]byte{1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var a rawAddr
-		a.n = uint32(copy(a.b[:], b))
-		_ = a.String()
-		if ip := a.ip(); ip.IsValid() && a.family() != unix.AF_INET && a.family() != unix.AF_INET6 {
-			t.Fatalf("family %d has the address %v", a.family(), ip)
-		}
-		if a.family() != unix.AF_UNIX || a.n > unix.SizeofSockaddrUnix {
-			return
-		}
-		text, abstract := a.path()
-		if again, ok := unixAddr(text, abstract, false); ok && (abstract || len(text) > 0) {
-			if back, _ := again.path(); string(back) != string(text) {
-				t.Fatalf("%q became %q", text, back)
-			}
-		}
-	})
-}
-
-// FuzzAcknowledged: an answer of rtnetlink.

@@ -15,6 +15,7 @@ import (
 
 	"activator/internal/kernel/behalf"
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockaddr"
 )
 
 // A client's name is what the client says. It was bound in a network and in a mount
@@ -25,7 +26,7 @@ import (
 // its user: the answer goes where the client could send it itself, to the very
 // node that was looked at.
 
-// sender is who sent a datagram: SCM_CREDENTIALS and SCM_TIMESTAMPNS.
+// sender is the process that sent a datagram: SCM_CREDENTIALS and SCM_TIMESTAMPNS.
 type sender struct {
 	pid, uid, gid int           // -1: the kernel does not say
 	sent          time.Duration // by the clock of the day
@@ -38,54 +39,55 @@ const senderSpace = 2*unix.SizeofCmsghdr + 16 /* struct timespec */ + unix.Sizeo
 
 func senderOf(ctl []byte) sender {
 	s := sender{pid: -1, uid: -1, gid: -1}
-	if creds := control(ctl, unix.SOL_SOCKET, unix.SCM_CREDENTIALS); len(creds) >= unix.SizeofUcred {
+	if creds := findControl(ctl, unix.SOL_SOCKET, unix.SCM_CREDENTIALS); len(creds) >= unix.SizeofUcred {
 		s.pid, s.uid, s.gid = int(binary.NativeEndian.Uint32(creds)), int(binary.NativeEndian.Uint32(creds[4:])), int(binary.NativeEndian.Uint32(creds[8:]))
 	}
-	if stamp := control(ctl, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_OLD); len(stamp) >= 16 { // SCM_TIMESTAMPNS
+	if stamp := findControl(ctl, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_OLD); len(stamp) >= 16 { // SCM_TIMESTAMPNS
 		s.sent = time.Duration(binary.NativeEndian.Uint64(stamp))*time.Second + time.Duration(binary.NativeEndian.Uint64(stamp[8:]))
 	}
 	return s
 }
 
-// key tells clients apart: a path is that of one process.
-func (d *relay) key(client *rawAddr, s *sender) []byte {
-	d.gram.key = append(d.gram.key[:0], client.bytes()...)
-	if text, abstract := client.path(); !abstract && len(text) > 0 {
-		d.gram.key = binary.NativeEndian.AppendUint32(append(d.gram.key, 0), uint32(s.pid))
+// keyOf tells clients apart: a path is that of one process.
+func (u *unixRelay) keyOf(client *sockaddr.Raw, s *sender) []byte {
+	u.key = append(u.key[:0], client.Bytes()...)
+	if text, abstract := client.Path(); !abstract && len(text) > 0 {
+		u.key = binary.NativeEndian.AppendUint32(append(u.key, 0), uint32(s.pid))
 	}
-	return d.gram.key
+	return u.key
 }
 
-// abstract reports whether the host's socket has an abstract name: then all its clients
+// isAbstract reports whether the host's socket has an abstract name: then all its clients
 // are of its network, and their names too.
-func (d *relay) abstract() bool {
-	_, is := d.self.path()
+func (u *unixRelay) isAbstract() bool {
+	_, is := u.self.Path()
 	return is
 }
 
-// reach finds out how the client of f is answered, if at all.
-func (d *relay) reach(f *flow) {
-	path, abstract := f.client.path()
+// reachClient finds out how the client of f is answered, if at all.
+func (u *unixRelay) reachClient(f *flow) {
+	path, abstract := f.client.Path()
 	var err error
 	switch {
 	case !abstract && len(path) == 0:
 		return
 	case !abstract:
-		if f.node, err = d.openNode(&f.sender, string(path)); err == nil {
-			d.share.Take(1)
+		var node int
+		if node, err = u.openNode(&f.sender, string(path)); err == nil {
+			u.flows.setNode(f, node)
 		}
-	case !d.abstract():
+	case !u.isAbstract():
 		err = f.sender.sharesNetwork()
 	}
 	if f.reached = err == nil; !f.reached {
-		d.sayUnanswered(f, err)
+		u.sayUnanswered(f, err)
 	}
 }
 
-// confirm says whether the process that now has the number is the one that sent: it was
+// confirmSender says whether the process that now has the number is the one that sent: it was
 // there before. The clock of processes ticks every 10 ms, proc_pid_stat(5); within
 // that time no number comes round.
-func (s *sender) confirm() error {
+func (s *sender) confirmSender() error {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid))
 	if err != nil {
 		return err
@@ -126,22 +128,22 @@ func (s *sender) sharesNetwork() error {
 	if its.Dev != ours.Dev || its.Ino != ours.Ino {
 		return errors.New("it is in another network namespace, where its name is another's")
 	}
-	return s.confirm()
+	return s.confirmSender()
 }
 
-// view opens the root of the sender, and says with which ids we look there: its own, or ours
-// where we are an ordinary user, who can have no others, and whose process it is.
-func (s *sender) view() (root int, ids behalf.IDs, err error) {
+// openView opens the root of the sender, and says with which ids we look there: its own, or ours
+// where we are an ordinary user: that one can have no others, and it is its process.
+func (s *sender) openView() (root int, ids behalf.IDs, err error) {
 	path := fmt.Sprintf("/proc/%d/root", s.pid)
 	if root, err = unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return -1, ids, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	who := s.pid
+	like := s.pid
 	if os.Geteuid() != 0 {
-		who = os.Getpid()
+		like = os.Getpid()
 	}
-	if ids, err = behalf.IDsOf(who); err == nil {
-		err = s.confirm()
+	if ids, err = behalf.IDsOf(like); err == nil {
+		err = s.confirmSender()
 	}
 	if err != nil {
 		_ = unix.Close(root)
@@ -149,10 +151,10 @@ func (s *sender) view() (root int, ids behalf.IDs, err error) {
 	return root, ids, err
 }
 
-// stranger is view of a sender that we cannot look into: what we see, where it can only be a
-// socket of a user who is neither the service nor we.
-func (d *relay) stranger(s *sender, why error) (root int, ids behalf.IDs, err error) {
-	if s.uid < 0 || s.uid == nobody || s.uid == os.Geteuid() || s.uid == d.options.UID {
+// viewStranger is view of a sender that we cannot look into: what we see, where it can only be a
+// socket of a user that is neither the service's nor ours.
+func (u *unixRelay) viewStranger(s *sender, why error) (root int, ids behalf.IDs, err error) {
+	if s.uid < 0 || s.uid == nobody || s.uid == os.Geteuid() || s.uid == u.options.UID {
 		return -1, ids, why
 	}
 	if ids, err = behalf.IDsOf(os.Getpid()); err != nil {
@@ -166,13 +168,13 @@ func (d *relay) stranger(s *sender, why error) (root int, ids behalf.IDs, err er
 }
 
 // openNode opens, with O_PATH, the node of a client with a path. The caller closes it.
-func (d *relay) openNode(s *sender, path string) (node int, err error) {
+func (u *unixRelay) openNode(s *sender, path string) (node int, err error) {
 	if path[0] != '/' {
 		return -1, errors.New("its path is relative")
 	}
-	root, ids, err := s.view()
+	root, ids, err := s.openView()
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
-		root, ids, err = d.stranger(s, err)
+		root, ids, err = u.viewStranger(s, err)
 	}
 	if err != nil {
 		return -1, err
@@ -180,7 +182,7 @@ func (d *relay) openNode(s *sender, path string) (node int, err error) {
 	defer unix.Close(root)
 	err = ids.Do(func() (err error) {
 		if node, err = fd.OpenInRoot(root, path, unix.O_PATH|unix.O_NOFOLLOW); err == nil {
-			if err = s.owns(node); err != nil {
+			if err = s.checkOwner(node); err != nil {
 				_ = unix.Close(node)
 			}
 		}
@@ -192,8 +194,8 @@ func (d *relay) openNode(s *sender, path string) (node int, err error) {
 	return node, nil
 }
 
-// owns is nil for a socket of the sender's user that the calling thread may send to.
-func (s *sender) owns(node int) error {
+// checkOwner is nil for a socket of the sender's user that the calling thread may send to.
+func (s *sender) checkOwner(node int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(node, &st); err != nil {
 		return err

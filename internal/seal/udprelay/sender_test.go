@@ -22,19 +22,19 @@ func ourselves(sent time.Time) sender {
 func TestConfirm(t *testing.T) {
 	s := ourselves(time.Now())
 	for range 2 {
-		if err := s.confirm(); err != nil {
+		if err := s.confirmSender(); err != nil {
 			t.Errorf("it is: %v", err)
 		}
 	}
 	s.born++
-	if err := s.confirm(); !errors.Is(err, unix.ESRCH) {
+	if err := s.confirmSender(); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("the one that was looked at had begun at another time: %v", err)
 	}
 	s = ourselves(time.Now().Add(-time.Hour))
-	if err := s.confirm(); !errors.Is(err, unix.ESRCH) {
+	if err := s.confirmSender(); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("it has sent before it began: %v", err)
 	}
-	if _, _, err := s.view(); !errors.Is(err, unix.ESRCH) {
+	if _, _, err := s.openView(); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("and is looked into: %v", err)
 	}
 	if err := s.sharesNetwork(); !errors.Is(err, unix.ESRCH) {
@@ -52,7 +52,7 @@ func TestOpenNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &relay{options: Options{UID: 61234}}
+	d := &unixRelay{relay: &relay{options: Options{UID: 61234}}}
 	open := func(s sender, path string) error {
 		node, err := d.openNode(&s, path)
 		if err == nil {
@@ -117,7 +117,7 @@ func TestUnixOneAfterTheOther(t *testing.T) {
 	if err := os.Chmod(dir+"/host", 0o666); err != nil {
 		t.Fatal(err)
 	}
-	d := relaySocket(t, newOwner(t), f, Options{UID: 61233, GID: 61233})
+	d := openRelay(t, newOwner(t), f, Options{UID: 61233, GID: 61233})
 	run(t, d)
 	inner := service(t, d)
 	uids := []int{os.Geteuid(), os.Geteuid()}

@@ -3,30 +3,41 @@ package udprelay
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"net/netip"
+	"os"
+	"time"
+
+	"activator/internal/kernel/sockaddr"
 
 	"golang.org/x/sys/unix"
 )
 
-// inbound carries a batch from the host's queue to the relay socket, or what is left
-// of the last one.
-func (d *relay) inbound() error {
-	d.inStall.until = 0
-	if d.in == nil || !d.in.holds() {
-		if more, err := d.takeBatch(); !more || err != nil {
-			return err
-		}
-	}
-	room, empty, err := d.room()
-	if err != nil {
-		return err
-	}
-	return d.forward(d.in, room, empty)
+// udp carries the datagrams of a UDP socket in batches: what the relay of a relay socket
+// has in common with that of a program.
+type udp struct {
+	*relay
+	inside  inside
+	in, out *batch
+	chooses bool // answers may leave from another address than the client has asked
 }
 
-// fatal: the descriptor is not what it should be.
-func fatal(err error) bool {
+// inside is what the datagrams of a UDP socket are carried to.
+type inside interface {
+	// findRoom is how many bytes may be added to its queue, and whether that is empty.
+	findRoom() (n int, empty bool, err error)
+	// findTarget finds where the datagrams of f go; false: nowhere, or not from where f stands.
+	findTarget(f *flow) bool
+	// bindFlow gives the flow socket of f its address.
+	bindFlow(f *flow) error
+	// noteSent notes that the next datagrams of the batch, up to before end, are sent for f.
+	noteSent(f *flow, end int)
+}
+
+func (*udp) keepTime()               {}
+func (*udp) nextTime() time.Duration { return 0 }
+
+// isFatal: the descriptor is not what it should be.
+func isFatal(err error) bool {
 	return err == unix.EBADF || err == unix.ENOTSOCK || err == unix.EINVAL || err == unix.EFAULT || err == unix.ENOSYS
 }
 
@@ -34,27 +45,48 @@ func fatal(err error) bool {
 // 64 KiB.
 const longestInside = 16 << 10
 
-// forward sends what b holds, while there is room for it inside.
-func (d *relay) forward(b *batch, room int, empty bool) error {
-	for b.holds() {
+// takeBatch takes a batch off the host's queue, or what was taken before; false: there is
+// nothing.
+func (u *udp) takeBatch() (bool, error) {
+	if u.in == nil {
+		u.in = batches.Get().(*batch)
+	}
+	u.in.reset()
+	if len(u.first) > 0 {
+		u.first = u.in.loadUndelivered(u.first)
+		return true, nil // and hostReady, as at the beginning
+	}
+	n, err := u.in.receive(u.host, batchSize, true, u.wildcard)
+	if err == nil {
+		u.hostReady = n == batchSize
+		return true, nil
+	}
+	if err = u.noteEmpty(err); isFatal(err) {
+		return false, os.NewSyscallError("recvmmsg", err)
+	}
+	return false, nil // an ICMP error of an earlier answer: the next call goes on
+}
+
+// forwardBatch sends what the batch holds, while there is room for it inside.
+func (u *udp) forwardBatch(room int, empty bool) error {
+	for b := u.in; b.isPending(); {
 		if b.done[b.next] {
 			b.next++
 			continue
 		}
-		f := d.flowOf(b)
-		if f == nil { // and so it was told
+		f := u.flowOf(b)
+		if f == nil { // and so the log was told
 			b.done[b.next] = true
-			b.next++
 			continue
 		}
-		end, cost := d.fitting(b, room)
+		end, cost := b.countFitting(room)
 		if end == b.next && !empty {
 			var err error
-			if room, empty, err = d.room(); err != nil {
+			if room, empty, err = u.inside.findRoom(); err != nil {
 				return err
 			}
-			if end, cost = d.fitting(b, room); end == b.next && !empty {
-				d.inStall.begin(d.now)
+			if end, cost = b.countFitting(room); end == b.next && !empty {
+				u.inStall.begin(u.now)
 				return nil
 			}
 		}
@@ -62,22 +94,22 @@ func (d *relay) forward(b *batch, room int, empty bool) error {
 		if end == b.next { // an empty queue takes any one
 			end, room = end+1, 0
 		}
-		d.touch(f, d.now, d.grain())
-		d.owe(b, f, end)
+		u.flows.touchFlow(f, u.now)
+		u.inside.noteSent(f, end)
 		b.outN = 0
-		b.pack(b.next, end, f.way(), nil, longestInside)
-		if !d.sendInside(b, f) {
+		b.packMessages(b.next, end, f.insideAddress(), nil, longestInside)
+		if !u.sendInside(b, f) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// fitting counts the next datagrams of one client that there is room for: up to
+// countFitting counts the next datagrams of one client that there is room for: up to
 // before end, at cost.
-func (d *relay) fitting(b *batch, room int) (end, cost int) {
-	for end = b.next; end < b.n && !b.done[end] && (end == b.next || d.sameClient(b, end)); end++ {
-		c := charge(int(b.in[end].n))
+func (b *batch) countFitting(room int) (end, cost int) {
+	for end = b.next; end < b.n && !b.done[end] && b.isLikeNext(end); end++ {
+		c := estimateCharge(int(b.in[end].n))
 		if cost+c > room {
 			break
 		}
@@ -86,26 +118,34 @@ func (d *relay) fitting(b *batch, room int) (end, cost int) {
 	return end, cost
 }
 
+// isLikeNext reports whether datagram i is from the same client to the same
+// address as the next one.
+func (b *batch) isLikeNext(i int) bool {
+	return bytes.Equal(b.names[i].Bytes(), b.names[b.next].Bytes()) && bytes.Equal(b.controlOf(i), b.controlOf(b.next))
+}
+
+// estimateCharge is at least what a datagram takes of a receive buffer: truesize, struct
+// sk_buff and its data, which the kernel rounds up to a power of two.
+func estimateCharge(n int) int { return 1280 + 2*n }
+
 // sendInside sends what is packed; false: there is no room now.
-func (d *relay) sendInside(b *batch, f *flow) bool {
+func (u *udp) sendInside(b *batch, f *flow) bool {
 	again := false
 	for at := 0; at < b.outN; {
 		n, err := mmsg(unix.SYS_SENDMMSG, f.fd, b.out[at:b.outN])
 		switch {
 		case n > 0:
 			at += n
-			d.inStall.delay, d.sent = 0, true
-		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
-			d.inStall.begin(d.now)
+			u.inStall.delay = 0
+		case noRoom(err):
+			u.inStall.begin(u.now)
 			return false
-		case err == unix.ECONNREFUSED && !again:
-			again = true               // of an earlier one: the service was connected to another client
-			if d.carry.inside == nil { // else it is sent again, see takeBack
-				d.lose(1, lostRefused, err)
-			}
+		case err == unix.ECONNREFUSED && !again: // of an earlier one: the service was connected to another client
+			again = true
+			u.noteLost(1, lostRefused, err)
 			continue
 		default: // nothing that this one could be sent as
-			d.lose(b.outEnd[at]-b.next, lostInside, err)
+			u.noteLost(b.outEnd[at]-b.next, lostInside, err)
 			at++
 		}
 		b.next = b.outEnd[at-1]
@@ -113,255 +153,162 @@ func (d *relay) sendInside(b *batch, f *flow) bool {
 	return true
 }
 
-// charge is at least what a datagram takes of a receive buffer: truesize, struct
-// sk_buff and its data, which the kernel rounds up to a power of two.
-func charge(n int) int { return 1280 + 2*n }
-
-// room is how much the inner queue may take, in bytes of its receive buffer. Half
-// of it stays free: what is on its way is not counted yet, and a datagram that
-// finds it full is lost. An empty queue takes one datagram of any size,
-// __udp_enqueue_schedule_skb.
-func (d *relay) room() (room int, empty bool, err error) {
-	if d.carry.inside != nil {
-		q, err := d.carry.inside.ReadQueue()
-		return q.Room, q.Unread == 0, err
-	}
-	used, buffer, err := d.lookInside()
-	return buffer/2 - used, used == 0, err
-}
-
-// sameClient reports whether datagram i is from the same client to the same
-// address as the next one.
-func (d *relay) sameClient(b *batch, i int) bool {
-	return bytes.Equal(b.names[i].bytes(), b.names[b.next].bytes()) &&
-		(!d.wildcard || bytes.Equal(b.control(i), b.control(b.next)))
-}
-
-// control is what came with datagram i.
-func (b *batch) control(i int) []byte { return b.ctl[i][:min(int(b.in[i].Controllen), ctlSize)] }
-
 // flowOf returns the flow of the next datagram, a new one where its client is
 // new; nil: the datagram is to be dropped.
-func (d *relay) flowOf(b *batch) *flow {
-	name, asked := &b.names[b.next], b.control(b.next)
-	if f := d.byClient[string(name.bytes())]; f != nil {
-		if d.wildcard && !bytes.Equal(f.asked[:f.askN], asked) {
-			d.ask(f, asked)
+func (u *udp) flowOf(b *batch) *flow {
+	name, asked := &b.names[b.next], b.controlOf(b.next)
+	if f := u.flows.byClient[string(name.Bytes())]; f != nil {
+		if !bytes.Equal(f.asked.bytes(), asked) {
+			u.setAsked(f, asked)
 		}
-		if d.carry.inside == nil || d.aim(f) {
+		if u.inside.findTarget(f) {
 			return f
 		}
-		d.drop(f)
+		u.dropFlow(f)
 	}
-	f := d.newFlow(name, asked)
+	f := u.newFlow(name, asked)
 	if f == nil {
 		return nil
 	}
-	if err := d.open(f); err != nil {
-		d.refuse(err)
+	if err := u.openFlow(f, f.inner.Family(), u.inside.bindFlow, unix.EPOLLIN); err != nil {
+		u.refuseClient(err)
 		return nil
 	}
 	return f
-}
-
-// refuse drops a datagram whose flow cannot be had.
-func (d *relay) refuse(err error) {
-	if errors.Is(err, errFull) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		d.lose(1, lostFull, nil)
-	} else {
-		d.lose(1, lostFlow, err)
-	}
 }
 
 // newFlow is the flow of a new client, without a socket; nil where a client has
 // no address that could be answered: port or address 0, or our own, which would
 // be an endless loop.
-func (d *relay) newFlow(name *rawAddr, asked []byte) *flow {
-	ip := name.ip().Unmap()
-	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || name.port() == 0 {
-		d.lose(1, lostNowhere, nil)
-		return nil
+func (u *udp) newFlow(client *sockaddr.Raw, asked []byte) *flow {
+	f := newFlow(client, client.Bytes())
+	f.gso, f.burst = longestOutside, 4
+	u.setAsked(f, asked)
+	switch ip := client.IP().Unmap(); {
+	case !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || client.Port() == 0,
+		f.inner.IP() == ip && client.Port() == u.self.Port():
+		u.noteLost(1, lostNowhere, nil)
+	case !u.inside.findTarget(f):
+		u.noteLost(1, lostUnheard, nil)
+	default:
+		return f
 	}
-	f := &flow{fd: -1, node: -1, client: *name, key: string(name.bytes()), gso: longestOutside, burst: 4}
-	f.asks = d.self.ip().Unmap()
-	f.inner = inetAddr(f.asks, d.self.port(), loopback)
-	if d.wildcard {
-		d.ask(f, asked)
-	}
-	if f.inner.ip() == ip && name.port() == d.self.port() {
-		d.lose(1, lostNowhere, nil)
-		return nil
-	}
-	if d.carry.inside != nil && !d.aim(f) {
-		d.lose(1, lostUnheard, nil)
-		return nil
-	}
-	return f
+	return nil
 }
 
-// open gives f its socket, bound to the client's own address and watched.
-func (d *relay) open(f *flow) error {
-	if !d.hasRoom() {
-		return errFull
-	}
-	a := inetAddr(f.client.ip().Unmap(), f.client.port(), loopback)
-	if d.carry.inside != nil {
-		a = f.stands()
-	}
-	fd, err := d.take(a.family())
-	if err != nil {
-		return err
-	}
-	f.fd = fd
-	err = d.bindFlow(f, &a)
-	if err == nil && !d.wildcard && d.carry.inside == nil {
-		// Saves a look at the routes for each datagram. Answers of a wildcard come
-		// from another address.
-		err = connect(fd, &f.inner)
-		f.connected = true
-	}
-	if err == nil {
-		d.table.add(f)
-		d.share.Take(1)
-		f.last = d.now
-		if err = d.watch(fd, f.slot, f.generation, unix.EPOLLIN); err != nil {
-			d.drop(f)
-		}
-		return err
-	}
-	_ = unix.Close(fd)
-	return &stepError{"flow at " + a.String(), err}
-}
-
-// way is where to send inside; nil: the socket is connected.
-func (f *flow) way() *rawAddr {
+// insideAddress is where to send inside, empty: the socket is connected.
+func (f *flow) insideAddress() []byte {
 	if f.connected {
 		return nil
 	}
-	return &f.inner
+	return f.inner.Bytes()
 }
 
-// bindFlow binds a flow socket to the client's address. It may be taken inside:
+// bindTo binds a flow socket to an address. It may be taken inside:
 // by a client of the same link-local address on another link (then this one is
 // seen with another port), or, with the port of the service itself, by the
-// wildcard (then SO_REUSEADDR, which the inner socket has, lets both have it, and
+// wildcard (then SO_REUSEADDR, which the relay socket has, lets both have it, and
 // the more exact one gets what is sent to it). The latter is not for an address
 // of our own host: other clients ask that one.
-func (d *relay) bindFlow(f *flow, a *rawAddr) error {
-	err := bind(f.fd, a)
-	if err != unix.EADDRINUSE {
-		return err
-	}
-	if d.wildcard && a.port() == d.self.port() && !ownAddress(f.client) {
-		if err := unix.SetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return err
-		}
-		if err = bind(f.fd, a); err != unix.EADDRINUSE {
-			return err
+func (u *udp) bindTo(f *flow, a sockaddr.Raw) error {
+	err := sockaddr.Bind(f.fd, &a)
+	if err == unix.EADDRINUSE && u.wildcard && a.Port() == u.self.Port() && !isOwnAddress(f.client) {
+		if err = unix.SetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+			err = sockaddr.Bind(f.fd, &a)
 		}
 	}
-	a.setPort(0)
-	return bind(f.fd, a)
+	if err == unix.EADDRINUSE {
+		a.SetPort(0)
+		err = sockaddr.Bind(f.fd, &a)
+	}
+	return err
 }
 
-// ownAddress reports whether a client's address is one of the host's: only those
+// isOwnAddress reports whether a client's address is one of the host's: only those
 // can be bound.
-func ownAddress(a rawAddr) bool {
-	a.setPort(0)
-	fd, err := unix.Socket(a.family(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+func isOwnAddress(a sockaddr.Raw) bool {
+	a.SetPort(0)
+	fd, err := unix.Socket(a.Family(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true
 	}
 	defer unix.Close(fd)
-	return bind(fd, &a) != unix.EADDRNOTAVAIL
+	return sockaddr.Bind(fd, &a) != unix.EADDRNOTAVAIL
 }
 
-// broadcast is the limited one, ip(7).
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+var (
+	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255}) // the limited one, ip(7)
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+)
 
-// ask notes which address of the host the client asked: answers leave from it,
-// and the service that looks (IP_PKTINFO) sees it.
-func (d *relay) ask(f *flow, asked []byte) {
-	f.askN = copy(f.asked[:], asked)
-	f.fromN = 0
-	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	var from []byte
-	var link uint32
-	if p := control(asked, unix.SOL_IP, unix.IP_PKTINFO); len(p) >= unix.SizeofInet4Pktinfo {
+// loopbackOf is the address of lo in the family of ip.
+func loopbackOf(four bool) netip.Addr {
+	if four {
+		return loopback4
+	}
+	return netip.IPv6Loopback()
+}
+
+// setAsked notes which address of the host the client asked: answers leave from it,
+// and a service that looks (IP_PKTINFO) sees it.
+func (u *udp) setAsked(f *flow, asked []byte) {
+	f.asked.set(asked)
+	ip := u.self.IP().Unmap()
+	from := f.from.b[:0]
+	if p := findControl(asked, unix.SOL_IP, unix.IP_PKTINFO); len(p) >= unix.SizeofInet4Pktinfo {
 		// ipi_spec_dst is ours for a broadcast, too; of what was queued before we
 		// asked for it there is only ipi_addr. ip(7), ipv4_pktinfo_prepare
 		if ip = netip.AddrFrom4([4]byte(p[4:])); ip.IsUnspecified() {
 			ip = netip.AddrFrom4([4]byte(p[8:]))
 		}
-		from = appendFrom4(f.from[:0], ip)
-	} else if p := control(asked, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(p) >= unix.SizeofInet6Pktinfo {
-		ip = netip.AddrFrom16([16]byte(p))
-		if ip.IsLinkLocalUnicast() {
+		from = appendFrom4(from, ip)
+	} else if p := findControl(asked, unix.SOL_IPV6, unix.IPV6_PKTINFO); len(p) >= unix.SizeofInet6Pktinfo {
+		link := uint32(0)
+		if ip = netip.AddrFrom16([16]byte(p)); ip.IsLinkLocalUnicast() {
 			link = binary.NativeEndian.Uint32(p[16:])
 		}
-		from = appendFrom6(f.from[:0], ip, link)
-	} else if f.client.ip().Is6() && !f.client.ip().Is4In6() {
-		ip = netip.IPv6Loopback()
+		from = appendFrom6(from, ip, link)
+	} else if u.wildcard {
+		ip = loopbackOf(f.client.IP().Unmap().Is4())
 	}
-	if four := ip.Unmap(); four.IsMulticast() || four == broadcast {
-		from = nil
-		if ip = netip.IPv6Loopback(); four.Is4() {
-			ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
+	if ip = ip.Unmap(); ip.IsMulticast() || ip == broadcast {
+		from, ip = nil, loopbackOf(ip.Is4())
 	}
-	f.fromN = len(from)
-	f.asks = ip.Unmap()
-	f.inner = inetAddr(f.asks, d.self.port(), loopback)
+	f.from.n = len(from)
+	f.asks = ip
+	f.inner = sockaddr.Inet(ip, u.self.Port(), sockaddr.Loopback)
 }
 
-// appendFrom4 appends the control message that sends from ip, ip(7).
-func appendFrom4(b []byte, ip netip.Addr) []byte {
-	at := len(b) + unix.CmsgLen(0)
-	b = appendControl(b, unix.SOL_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
-	*(*[4]byte)(b[at+4:]) = ip.As4()
-	return b
-}
-
-// appendFrom6 is for IPv6 sockets, ip may be 4in6; link only for link-local ones.
-func appendFrom6(b []byte, ip netip.Addr, link uint32) []byte {
-	at := len(b) + unix.CmsgLen(0)
-	b = appendControl(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
-	*(*[16]byte)(b[at:]) = ip.As16()
-	binary.NativeEndian.PutUint32(b[at+16:], link)
-	return b
-}
-
-// longestOutside is the longest segment on the way to a client, where somebody's
+// longestOutside is the longest segment on the way to a client, where a
 // network card may have to do it, and an MTU of 1500 is to be expected.
 const longestOutside = 1472
 
-// outbound carries a batch of answers to their clients.
-func (d *relay) outbound() error {
-	d.outStall.until = 0
-	if d.out == nil {
-		d.out = d.borrowBatch()
+// carryOut carries a batch of answers to their clients.
+func (u *udp) carryOut() error {
+	if u.out == nil {
+		u.out = batches.Get().(*batch)
 	}
-	b := d.out
-	if !b.holds() {
+	b := u.out
+	if !b.isPending() {
 		b.reset()
-		for len(d.ready) > 0 && b.n < batchSize {
-			d.gather(b)
+		for len(u.flows.ready) > 0 && b.n < batchSize {
+			u.gatherAnswers(b)
 		}
 	}
-	for b.holds() && d.answer(b) {
+	for b.isPending() && u.sendAnswers(b) {
 	}
 	return nil
 }
 
-// gather takes answers from the first ready flow.
-func (d *relay) gather(b *batch) {
-	f, first := d.ready[0], b.n
+// gatherAnswers takes answers from the first ready flow.
+func (u *udp) gatherAnswers(b *batch) {
+	f, first := u.flows.ready[0], b.n
 	most := min(f.burst, batchSize-b.n)
-	n, err := b.receive(f.fd, most, d.wildcard, false)
-	if err == unix.ECONNREFUSED && d.carry.inside == nil { // the answer from inside: nobody was there
-		d.lose(1, lostRefused, err)
+	n, err := b.receive(f.fd, most, u.chooses, false)
+	if err == unix.ECONNREFUSED { // the answer from inside: no socket was there
+		u.noteLost(1, lostRefused, err)
 	}
-	again := n == most || err != nil && err != unix.EAGAIN // an ICMP error: read on
+	more := n == most || err != nil && err != unix.EAGAIN // an ICMP error: read on
 	if n == f.burst {
 		f.burst = min(2*f.burst, batchSize)
 	} else if err == nil {
@@ -372,41 +319,41 @@ func (d *relay) gather(b *batch) {
 	}
 	if n > 0 {
 		f.answers += n
-		d.touch(f, d.now, d.grain())
+		u.flows.touchFlow(f, u.now)
 	}
-	d.rest(again)
+	u.flows.firstDone(more)
 }
 
-// answer sends what it can of b; false: there is no room now.
-func (d *relay) answer(b *batch) bool {
+// sendAnswers sends what it can of b; false: there is no room now.
+func (u *udp) sendAnswers(b *batch) bool {
 	b.outN = 0
 	for at := b.next; at < b.n; {
 		f, end := b.flows[at], at+1
-		for end < b.n && b.flows[end] == f && (!d.wildcard || bytes.Equal(b.names[end].bytes(), b.names[at].bytes())) {
+		for end < b.n && b.flows[end] == f && bytes.Equal(b.names[end].Bytes(), b.names[at].Bytes()) {
 			end++
 		}
 		var scratch [ctlSize]byte
-		b.pack(at, end, &f.client, d.from(f, &b.names[at], scratch[:0]), f.gso)
+		b.packMessages(at, end, f.client.Bytes(), u.sourceControl(f, &b.names[at], scratch[:0]), f.gso)
 		at = end
 	}
 	for at := 0; at < b.outN; {
-		n, err := mmsg(unix.SYS_SENDMMSG, d.host, b.out[at:b.outN])
+		n, err := mmsg(unix.SYS_SENDMMSG, u.host, b.out[at:b.outN])
 		f := b.flows[b.next]
 		switch {
 		case n > 0:
 			at += n
-			d.outStall.delay = 0
-		case err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM:
-			d.outStall.begin(d.now)
+			u.outStall.delay = 0
+		case noRoom(err):
+			u.outStall.begin(u.now)
 			return false
 		case b.outEnd[at]-b.next > 1:
 			f.gso = 0 // this way cannot do it: one by one, from here on
 			return true
-		case err == unix.EINVAL && f.fromN > 0 && d.wildcard:
-			f.fromN = 0 // not one of our addresses: a broadcast's, or gone
+		case err == unix.EINVAL && f.from.n > 0:
+			f.from.n = 0 // not one of our addresses: a broadcast's, or gone
 			return true
 		default: // the service cannot be told
-			d.lose(b.outEnd[at]-b.next, lostOutside, err)
+			u.noteLost(b.outEnd[at]-b.next, lostOutside, err)
 			at++
 		}
 		b.next = b.outEnd[at-1]
@@ -414,37 +361,25 @@ func (d *relay) answer(b *batch) bool {
 	return true
 }
 
-// from is the control message for an answer that came from source inside: the
+// sourceControl is the control message for an answer that came from source inside: the
 // address that the client asked, or another one if the service says so. Where it
 // does not say, the kernel takes the client's own (IPv4) or ::1 (IPv6) inside.
-func (d *relay) from(f *flow, source *rawAddr, b []byte) []byte {
-	if !d.wildcard {
-		return nil
-	}
-	ip, client := source.ip(), f.client.ip()
-	if d.carry.inside != nil || ip == f.inner.ip() || ip == client.Unmap() || ip == netip.IPv6Loopback() || !ip.IsValid() || ip.IsLinkLocalUnicast() {
-		return f.from[:f.fromN]
-	}
-	if d.family == unix.AF_INET {
+func (u *udp) sourceControl(f *flow, source *sockaddr.Raw, b []byte) []byte {
+	ip, client := source.IP(), f.client.IP()
+	switch {
+	case !ip.IsValid(), ip == f.inner.IP(), ip == client.Unmap(), ip == netip.IPv6Loopback(), ip.IsLinkLocalUnicast():
+		return f.from.bytes()
+	case u.family == unix.AF_INET:
 		return appendFrom4(b, ip)
 	}
 	return appendFrom6(b, ip, 0)
 }
 
-func (d *relay) borrowBatch() *batch {
-	if b, ok := batches.Get().(*batch); ok {
-		return b
-	}
-	return newBatch()
-}
-
-// returnBatches gives back what is empty.
-func (d *relay) returnBatches() {
-	for _, b := range []**batch{&d.in, &d.out} {
-		if *b != nil && !(*b).holds() && (b != &d.in || !d.unread()) {
-			(*b).flows = [batchSize]*flow{}
-			batches.Put(*b)
-			*b = nil
-		}
+// returnBatch gives back what is empty.
+func returnBatch(b **batch) {
+	if *b != nil && !(*b).isPending() {
+		(*b).flows = [batchSize]*flow{}
+		batches.Put(*b)
+		*b = nil
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"activator/internal/kernel/sockaddr"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +38,7 @@ func TestUDPAddresses(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f, host := hostSocket(t, row.network, row.host)
-			d := relaySocket(t, m, f, Options{})
+			d := openRelay(t, m, f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			if inner.LocalAddr().String() != host.LocalAddr().String() {
@@ -65,11 +67,10 @@ func TestUDPAddresses(t *testing.T) {
 	}
 }
 
-// TestUDPRepliesOnly: what the service sends to anybody but its clients reaches
-// nobody.
+// TestUDPRepliesOnly: what the service sends to others than its clients is lost.
 func TestUDPRepliesOnly(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
@@ -81,10 +82,10 @@ func TestUDPRepliesOnly(t *testing.T) {
 	if text, from := receive(t, inner); text != "out" || from.String() != host.LocalAddr().String() {
 		t.Errorf("%q from %v: what it sends to itself stays inside", text, from)
 	}
-	if err := unix.Connect(d.innerFD, &unix.SockaddrInet4{Port: stranger.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Connect(d.socket.fd, &unix.SockaddrInet4{Port: stranger.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = unix.Write(d.innerFD, []byte("out")) // ECONNREFUSED at the second
+	_, _ = unix.Write(d.socket.fd, []byte("out")) // ECONNREFUSED at the second
 	silent(t, stranger, "a stranger on the host")
 }
 
@@ -92,7 +93,7 @@ func TestUDPSizes(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
 		t.Run(address, func(t *testing.T) {
 			f, host := hostSocket(t, "udp", address)
-			d := relaySocket(t, newOwner(t), f, Options{})
+			d := openRelay(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			to := *host.LocalAddr().(*net.UDPAddr)
@@ -128,7 +129,7 @@ func pattern(size int) string {
 // after one another, which the relay hands to the kernel together.
 func TestUDPSegments(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	stop := run(t, d)
 	inner := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
@@ -151,7 +152,7 @@ func TestUDPSegments(t *testing.T) {
 	if err := unix.SetsockoptInt(descriptor(t, c), unix.SOL_UDP, unix.UDP_SEGMENT, 0); err != nil {
 		t.Fatal(err)
 	}
-	// Collected while nobody relays, they go in one batch.
+	// Collected while there is no relay, they go in one batch.
 	stop()
 	sizes := []int{5, 5, 5, 3, 5, 0, 0, 5, 7, 7, 1, 1, 1400, 1400, 1400, 2000, 2000, 3, 9000, 9000}
 	for _, size := range sizes {
@@ -180,7 +181,7 @@ func TestUDPSegments(t *testing.T) {
 // takes more; the next one gets everything, in order.
 func TestUDPQueue(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	stop := run(t, d)
 	first := service(t, d)
 	c := client(t, "udp4", "127.0.0.1:0")
@@ -191,8 +192,8 @@ func TestUDPQueue(t *testing.T) {
 	sent := 0
 	eventually(t, "both queues are well filled", func() bool {
 		if used, buffer := memory(t, d.host); used > buffer/2 {
-			used, buffer = memory(t, d.innerFD) // or the relay was not here yet
-			return used > buffer/2-charge(4)
+			used, buffer = memory(t, d.socket.fd) // or the relay was not here yet
+			return used > buffer/2-estimateCharge(4)
 		}
 		for range 50 {
 			ask(t, c, host.LocalAddr(), fmt.Sprint(sent))
@@ -234,7 +235,7 @@ func TestUDPFlood(t *testing.T) {
 	for _, size := range []int{0, 64, 1400, 60000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-			d := relaySocket(t, newOwner(t), f, Options{})
+			d := openRelay(t, newOwner(t), f, Options{})
 			run(t, d)
 			inner := service(t, d)
 			c := client(t, "udp4", "127.0.0.1:0")
@@ -288,16 +289,16 @@ func TestUDPFarClients(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row.host, " ", row.client, " ", row.own, " ", row.asked), func(t *testing.T) {
 			f, host := hostSocket(t, "udp", row.host)
-			d := relaySocket(t, newOwner(t), f, Options{})
+			d := openRelay(t, newOwner(t), f, Options{})
 			inner := service(t, d)
 			port := uint16(1023) // a low one: the client's, not ours
 			if row.own {
 				port = uint16(host.LocalAddr().(*net.UDPAddr).Port)
 			}
 			ip := netip.MustParseAddr(row.client)
-			name := inetAddr(ip.WithZone(""), port, loopback)
+			name := sockaddr.Inet(ip.WithZone(""), port, sockaddr.Loopback)
 			if d.family == unix.AF_INET6 && ip.Is4() {
-				name = inetAddr(netip.AddrFrom16(ip.As16()), port, 0)
+				name = sockaddr.Inet(netip.AddrFrom16(ip.As16()), port, 0)
 			}
 			var asked []byte
 			if to, err := netip.ParseAddr(row.asked); err == nil && d.family == unix.AF_INET {
@@ -305,15 +306,15 @@ func TestUDPFarClients(t *testing.T) {
 			} else if err == nil {
 				asked = appendFrom6(nil, to, 7)
 			}
-			flow := d.newFlow(&name, asked)
+			flow := udpOf(d).newFlow(&name, asked)
 			if flow == nil {
 				t.Fatal("no flow")
 			}
-			if err := d.open(flow); err != nil {
+			if err := openUDP(d, flow); err != nil {
 				t.Fatal(err)
 			}
 			if _, _, e := unix.Syscall6(unix.SYS_SENDTO, uintptr(flow.fd), uintptr(unsafe.Pointer(&[]byte("hello")[0])), 5, 0,
-				uintptr(unsafe.Pointer(&flow.inner.b)), uintptr(flow.inner.n)); e != 0 {
+				uintptr(unsafe.Pointer(&flow.inner.B)), uintptr(flow.inner.N)); e != 0 {
 				t.Fatal(e)
 			}
 			text, from := receive(t, inner)
@@ -329,17 +330,17 @@ func TestUDPFarClients(t *testing.T) {
 	}
 }
 
-// TestUDPNoFlow: who cannot be answered gets no flow, and our own address no loop.
+// TestUDPNoFlow: a client that cannot be answered gets no flow, and our own address no loop.
 func TestUDPNoFlow(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	port := uint16(host.LocalAddr().(*net.UDPAddr).Port)
 	for _, row := range []struct {
 		ip   string
 		port uint16
 	}{{"0.0.0.0", 68}, {"203.0.113.9", 0}, {"224.0.0.1", 5}, {"127.0.0.1", port}, {"::ffff:0.0.0.0", 68}, {"::", 5}} {
-		name := inetAddr(netip.MustParseAddr(row.ip), row.port, 0)
-		if d.newFlow(&name, nil) != nil {
+		name := sockaddr.Inet(netip.MustParseAddr(row.ip), row.port, 0)
+		if udpOf(d).newFlow(&name, nil) != nil {
 			t.Errorf("%s port %d has a flow", row.ip, row.port)
 		}
 	}
@@ -348,17 +349,17 @@ func TestUDPNoFlow(t *testing.T) {
 // TestUDPSameAddressTwice: two links may have the same link-local client.
 func TestUDPSameAddressTwice(t *testing.T) {
 	f, _ := hostSocket(t, "udp6", "[::1]:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	inner := service(t, d)
 	seen := map[string]bool{}
 	for scope := range uint32(2) {
-		name := inetAddr(netip.MustParseAddr("fe80::9"), 1234, scope+7)
-		flow := d.newFlow(&name, nil)
-		if err := d.open(flow); err != nil {
+		name := sockaddr.Inet(netip.MustParseAddr("fe80::9"), 1234, scope+7)
+		flow := udpOf(d).newFlow(&name, nil)
+		if err := openUDP(d, flow); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, e := unix.Syscall6(unix.SYS_SENDTO, uintptr(flow.fd), uintptr(unsafe.Pointer(&[]byte("hello")[0])), 5, 0,
-			uintptr(unsafe.Pointer(&flow.inner.b)), uintptr(flow.inner.n)); e != 0 {
+			uintptr(unsafe.Pointer(&flow.inner.B)), uintptr(flow.inner.N)); e != 0 {
 			t.Fatal(e)
 		}
 		_, from := receive(t, inner)
@@ -373,7 +374,7 @@ func TestUDPSameAddressTwice(t *testing.T) {
 // gets it, and may answer from another one.
 func TestUDPServiceChooses(t *testing.T) {
 	f, host := hostSocket(t, "udp4", "0.0.0.0:0")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	fd := descriptor(t, inner)
@@ -389,7 +390,7 @@ func TestUDPServiceChooses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := control(oob[:n], unix.SOL_IP, unix.IP_PKTINFO); len(p) < 12 || [4]byte(p[8:]) != [4]byte{127, 0, 0, 7} {
+	if p := findControl(oob[:n], unix.SOL_IP, unix.IP_PKTINFO); len(p) < 12 || [4]byte(p[8:]) != [4]byte{127, 0, 0, 7} {
 		t.Errorf("IP_PKTINFO says %v", p)
 	}
 	other := netip.MustParseAddr("127.0.0.9")
@@ -407,7 +408,7 @@ func TestUDPQueuedBefore(t *testing.T) {
 	c := client(t, "udp4", "127.0.0.1:0")
 	to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 6), Port: host.LocalAddr().(*net.UDPAddr).Port}
 	ask(t, c, to, "early")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	text, from := receive(t, inner)
@@ -424,7 +425,7 @@ func TestUDPQueuedBefore(t *testing.T) {
 func TestUDPNoAllocations(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		f, host := hostSocket(t, "udp4", address)
-		d := relaySocket(t, newOwner(t), f, Options{})
+		d := openRelay(t, newOwner(t), f, Options{})
 		c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: host.LocalAddr().(*net.UDPAddr).Port})
 		if err != nil {
 			t.Fatal(err)
@@ -432,20 +433,20 @@ func TestUDPNoAllocations(t *testing.T) {
 		defer c.Close()
 		fd := descriptor(t, c)
 		var b [64]byte
-		var name rawAddr
+		var name sockaddr.Raw
 		exchange := func() {
 			if n, err := unix.Write(fd, b[:10]); n != 10 {
 				t.Fatal(err)
 			}
 			d.hostReady = true
-			if _, err := d.round(); err != nil {
+			if _, err := d.carryRound(); err != nil {
 				t.Fatal(err)
 			}
-			if n, err := echoOne(d.innerFD, b[:], &name); n != 10 {
+			if n, err := echoOne(d.socket.fd, b[:], &name); n != 10 {
 				t.Fatal(n, err)
 			}
-			d.wake(d.newest)
-			if _, err := d.round(); err != nil {
+			d.flows.wakeFlow(d.flows.order.Back().Value.(*flow))
+			if _, err := d.carryRound(); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := unix.Read(fd, b[:]); n != 10 {

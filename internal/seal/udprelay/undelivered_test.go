@@ -81,17 +81,17 @@ func answers(t *testing.T, inner net.PacketConn, clients []net.PacketConn) {
 	}
 }
 
-// Who needs a new flow socket gets one when the owner is closed, and who came right behind
-// him; and what they sent is the next relay's when this one ends before.
+// A client that needs a new flow socket gets one when the owner is closed, and so do those right
+// behind it; and what they sent is the next relay's when this one ends before.
 func TestOwnerClosesNobodyIsLost(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
 		m := newOwner(t)
-		d := relaySocket(t, m, f, Options{Undelivered: &kept})
-		for domain, fds := range d.spare { // as if so many had come
+		d := openRelay(t, m, f, Options{Undelivered: &kept})
+		for domain, fds := range d.flows.spare { // as if so many had come
 			closeAll(fds)
-			d.share.Give(len(fds))
-			delete(d.spare, domain)
+			d.flows.share.Give(len(fds))
+			delete(d.flows.spare, domain)
 		}
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
@@ -108,9 +108,9 @@ func TestOwnerClosesNobodyIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !kept.Any() {
-			t.Error("nobody is undelivered")
+			t.Error("nothing is undelivered")
 		}
-		next := relaySocket(t, newOwner(t), f, Options{Undelivered: &kept})
+		next := openRelay(t, newOwner(t), f, Options{Undelivered: &kept})
 		run(t, next)
 		answers(t, service(t, next), clients)
 	})
@@ -122,7 +122,7 @@ func TestInnerQueueIsKept(t *testing.T) {
 	eachUndelivered(t, func(t *testing.T, f *os.File, asks func(string) net.PacketConn) {
 		var kept Undelivered
 		m := newOwner(t)
-		d := relaySocket(t, m, f, Options{Undelivered: &kept})
+		d := openRelay(t, m, f, Options{Undelivered: &kept})
 		inner := service(t, d)
 		stop := run(t, d)
 		many := 2*batchSize + 3
@@ -136,13 +136,13 @@ func TestInnerQueueIsKept(t *testing.T) {
 			eventually(t, "it is carried", func() bool { return d.Carried() != carried })
 		}
 		stop()
-		// As a service leaves it that nobody can mend.
+		// As a service leaves it that cannot be mended.
 		_ = unix.Shutdown(descriptor(t, inner), unix.SHUT_RDWR)
 		clients = append(clients, asks(fmt.Sprint("question ", many)))
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
-		next := relaySocket(t, m, f, Options{Undelivered: &kept})
+		next := openRelay(t, m, f, Options{Undelivered: &kept})
 		run(t, next)
 		answers(t, service(t, next), clients)
 	})
@@ -153,7 +153,7 @@ func TestInnerQueueInOne(t *testing.T) {
 	var kept Undelivered
 	m := newOwner(t)
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, m, f, Options{Undelivered: &kept})
+	d := openRelay(t, m, f, Options{Undelivered: &kept})
 	inner := service(t, d)
 	if err := unix.SetsockoptInt(descriptor(t, inner), unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestInnerQueueInOne(t *testing.T) {
 	eventually(t, "they are carried", func() bool { return d.Carried() != carried })
 	stop()
 	_ = d.Close()
-	next := relaySocket(t, m, f, Options{Undelivered: &kept})
+	next := openRelay(t, m, f, Options{Undelivered: &kept})
 	run(t, next)
 	again := service(t, next)
 	for i := range 11 {
@@ -184,21 +184,17 @@ func TestInnerQueueInOne(t *testing.T) {
 
 // What no program has read waits for the next one only for as long as a client may.
 func TestUndeliveredExpires(t *testing.T) {
-	var none *Undelivered
-	if none.put(make([]datagram, 1)); none.Any() || none.Expire(1) != 0 || none.take() != nil {
-		t.Error("nil keeps something")
-	}
 	var u Undelivered
 	for _, tt := range []struct {
 		hold time.Duration
 		gone int
 	}{{time.Minute, 0}, {0, 0}, {time.Nanosecond, 2}} {
-		u.put(make([]datagram, 2))
+		u.putAll(make([]datagram, 2))
 		time.Sleep(time.Microsecond)
 		if gone := u.Expire(tt.hold); gone != tt.gone {
 			t.Errorf("hold %v: %d are forgotten, want %d", tt.hold, gone, tt.gone)
 		}
-		if n := len(u.take()); n != 2-tt.gone || u.Any() {
+		if n := len(u.takeAll()); n != 2-tt.gone || u.Any() {
 			t.Errorf("hold %v: %d are there", tt.hold, n)
 		}
 	}
@@ -214,7 +210,7 @@ func logged() (*lines, *slog.Logger) {
 func TestLostIsSaid(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, d *SocketRelay, host net.PacketConn) (says []string){
 		"the service is connected to another client": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
-			if err := unix.Connect(d.innerFD, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 9}, Port: 9}); err != nil {
+			if err := unix.Connect(d.socket.fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 9}, Port: 9}); err != nil {
 				t.Fatal(err)
 			}
 			ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "lost")
@@ -222,14 +218,14 @@ func TestLostIsSaid(t *testing.T) {
 		},
 		"a filter of the service's": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-			if err := unix.SetsockoptSockFprog(d.innerFD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop}); err != nil {
+			if err := unix.SetsockoptSockFprog(d.socket.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop}); err != nil {
 				t.Fatal(err)
 			}
 			ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "lost")
 			return []string{lostQueue}
 		},
 		"longer than the realm carries": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
-			d.self.setPort(9) // it is not looked for
+			d.self.SetPort(9) // it is not looked for
 			f := &flow{}
 			b := newBatch()
 			b.n, b.in[0].n = 1, 1<<16-1 // longer than a datagram can be
@@ -238,8 +234,8 @@ func TestLostIsSaid(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer unix.Close(f.fd)
-			b.pack(0, 1, &d.self, nil, 0)
-			d.sendInside(b, f)
+			b.packMessages(0, 1, d.self.Bytes(), nil, 0)
+			udpOf(d).sendInside(b, f)
 			return []string{lostInside, "message too long"}
 		},
 		"a client at our own address": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
@@ -249,14 +245,14 @@ func TestLostIsSaid(t *testing.T) {
 		"an answer that cannot be sent": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			b := newBatch()
 			b.n, b.in[0].n, b.flows[0] = 1, 1<<16-1, &flow{client: d.self}
-			d.answer(b)
+			udpOf(d).sendAnswers(b)
 			return []string{lostOutside, "message too long"}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, log := logged()
 			f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-			d := relaySocket(t, newOwner(t), f, Options{Log: log})
+			d := openRelay(t, newOwner(t), f, Options{Log: log})
 			says := lose(t, d, host)
 			run(t, d)
 			for _, want := range append(says, "dropped=1") {
@@ -270,21 +266,21 @@ func TestLostIsSaid(t *testing.T) {
 func TestLostIsSaidLater(t *testing.T) {
 	text, log := logged()
 	f, _ := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := relaySocket(t, newOwner(t), f, Options{Log: log})
-	d.lose(1, lostInside, unix.EPERM)
-	d.lose(2, lostInside, unix.EPERM)
-	d.lose(4, lostInside, unix.EACCES)
+	d := openRelay(t, newOwner(t), f, Options{Log: log})
+	d.noteLost(1, lostInside, unix.EPERM)
+	d.noteLost(2, lostInside, unix.EPERM)
+	d.noteLost(4, lostInside, unix.EACCES)
 	if lines := strings.Count(text.String(), "\n"); lines != 2 || !strings.Contains(text.String(), "dropped=4") {
 		t.Errorf("it says %q", text)
 	}
-	if due := d.alarm(); !due.Equal(d.start.Add(lostEvery)) {
+	if due := d.nextAlarm(); !due.Equal(d.start.Add(lostEvery)) {
 		t.Errorf("it will wake up at %v, and has begun at %v", due, d.start)
 	}
 	d.now = lostEvery
-	if d.tellLost(false); !strings.Contains(text.String(), "dropped=2") || !d.alarm().IsZero() {
+	if d.tellLost(false); !strings.Contains(text.String(), "dropped=2") || !d.nextAlarm().IsZero() {
 		t.Errorf("it says %q", text)
 	}
-	d.lose(7, lostInside, unix.EPERM)
+	d.noteLost(7, lostInside, unix.EPERM)
 	if _ = d.Close(); !strings.Contains(text.String(), "dropped=7") {
 		t.Errorf("in the end it says %q", text)
 	}

@@ -23,7 +23,7 @@ func TestUnixKinds(t *testing.T) {
 		} {
 			t.Run(filepath.Base(host)+"/"+row.name, func(t *testing.T) {
 				f, conn := hostSocket(t, "unixgram", host)
-				d := relaySocket(t, m, f, Options{})
+				d := openRelay(t, m, f, Options{})
 				run(t, d)
 				inner := service(t, d)
 				if inner.LocalAddr().String() != conn.LocalAddr().String() {
@@ -88,7 +88,7 @@ func tell(t testing.TB, c *net.UnixConn, text string) {
 func TestUnixRepliesOnly(t *testing.T) {
 	dir := t.TempDir()
 	f, _ := hostSocket(t, "unixgram", "@relay-test-only")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	for _, name := range []string{"@relay-test-stranger", dir + "/stranger"} {
@@ -108,7 +108,7 @@ func TestUnixRepliesOnly(t *testing.T) {
 
 func TestUnixSizes(t *testing.T) {
 	f, _ := hostSocket(t, "unixgram", "@relay-test-sizes")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	c := dialUnix(t, "@relay-test-sizes-client", "@relay-test-sizes")
@@ -123,7 +123,7 @@ func TestUnixSizes(t *testing.T) {
 			t.Fatalf("an answer of %d bytes became %d, or others", size, len(text))
 		}
 	}
-	for _, fd := range []int{d.innerFD, descriptor(t, c)} {
+	for _, fd := range []int{d.socket.fd, descriptor(t, c)} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +137,7 @@ func TestUnixSizes(t *testing.T) {
 // TestUnixQueue: as TestUDPQueue; here the kernel says when the queues are full.
 func TestUnixQueue(t *testing.T) {
 	f, _ := hostSocket(t, "unixgram", "@relay-test-queue")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	first := service(t, d)
 	c := dialUnix(t, "@relay-test-queue-client", "@relay-test-queue")
@@ -168,12 +168,12 @@ func TestUnixQueue(t *testing.T) {
 	}
 }
 
-// TestUnixSlowClient: one that does not read holds up nobody but himself, and
-// loses nothing, until the send buffer of the service is full of what he has not
+// TestUnixSlowClient: one that does not read holds up no other, and
+// loses nothing, until the send buffer of the service is full of what it has not
 // read: without a relay it would be the same.
 func TestUnixSlowClient(t *testing.T) {
 	f, host := hostSocket(t, "unixgram", "@relay-test-slow")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	_, slow := hostSocket(t, "unixgram", "@relay-test-slow-client") // not connected: it has room for 10
@@ -203,7 +203,7 @@ func TestUnixSlowClient(t *testing.T) {
 func TestUnixSamePath(t *testing.T) {
 	dir := t.TempDir()
 	f, _ := hostSocket(t, "unixgram", "@relay-test-again")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	for i := range 3 {
@@ -231,7 +231,7 @@ func TestUnixForgedPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, _ := hostSocket(t, "unixgram", "@relay-test-forged")
-	d := relaySocket(t, newOwner(t), f, Options{})
+	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	c := dialUnix(t, dir+"/client", "@relay-test-forged")
@@ -247,11 +247,11 @@ func TestUnixForgedPath(t *testing.T) {
 	silent(t, victim, "the victim")
 }
 
-// TestUnixCredentials: nobody takes a service's words for root's, and what a
+// TestUnixCredentials: a service's words are not taken for root's, and what a
 // client sends beside its words is dropped.
 func TestUnixCredentials(t *testing.T) {
 	f, _ := hostSocket(t, "unixgram", "@relay-test-creds")
-	d := relaySocket(t, newOwner(t), f, Options{UID: 61234, GID: 61235})
+	d := openRelay(t, newOwner(t), f, Options{UID: 61234, GID: 61235})
 	run(t, d)
 	inner := service(t, d)
 	c := dialUnix(t, "@relay-test-creds-client", "@relay-test-creds")

@@ -1,0 +1,309 @@
+package udprelay
+
+import (
+	"container/list"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/budget"
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockaddr"
+)
+
+// mostFlows is how many clients there may be at a time, as far as RLIMIT_NOFILE has room for them.
+const mostFlows = 16384
+
+const defaultExpire = 2 * time.Minute
+
+// silence is how long a client must have been silent to make room for a new one
+// where the table is full. Only an answer that takes the service longer is lost by
+// it: with the next datagram the client has a flow again, at the same address. So
+// clients that ask once do not fill the table for the whole of the expiry.
+var silence = 3 * time.Second
+
+// errFull says that there is no room for another flow.
+var errFull = errors.New("no room for another flow")
+
+// flow is a client, and the flow socket that stands inside at the client's address. Answers
+// that arrive there go to the client.
+type flow struct {
+	fd     int // owned; -1: none yet
+	client sockaddr.Raw
+	key    string // of the client in the table
+	udpFlow
+	unixFlow
+
+	// Of the table.
+	slot, generation int32         // in the socket's events
+	last             time.Duration // of the last datagram, on the clock of the relay
+	place            *list.Element // in the order of last use
+	ready            bool          // in the queue of those that have answers
+}
+
+// udpFlow is what a relay of UDP knows of a client.
+type udpFlow struct {
+	inner     sockaddr.Raw   // what the client's datagrams are sent to inside
+	connected bool           // the flow socket is, to inner
+	asks      netip.Addr     // address of the host that the client asked, as far as that is known
+	asked     controlMessage // which said so
+	from      controlMessage // by which answers leave from it
+	gso       int            // bytes; the longest segment of an answer, 0: the way out cannot do it
+	burst     int            // how many answers are asked for at once
+
+	own     bool // of a program: the flow socket has the client's own address
+	period  int  // of a program: the last in which it was sent something
+	answers int  // in that period
+}
+
+// unixFlow is what a relay of unix datagrams knows of a client.
+type unixFlow struct {
+	sender  sender // the process that has opened the flow
+	node    int    // of the client, O_PATH, owned; -1: none
+	reached bool   // the client can be answered
+	held    []byte // an answer that the client has no room for; nil: none
+}
+
+// newFlow is the flow of a client without a socket.
+func newFlow(client *sockaddr.Raw, key []byte) *flow {
+	return &flow{fd: -1, client: *client, key: string(key), unixFlow: unixFlow{node: -1}}
+}
+
+// flowTable has the flows of a relay: by client, by the number in an event, and in the order
+// of their last use. It has flow sockets ready, and counts all of them.
+type flowTable struct {
+	most        int                                // flows
+	expire      time.Duration                      // how long a client may be silent
+	makeSockets func(domain, n int) ([]int, error) // at least one and at most n; the table takes them
+
+	byClient map[string]*flow
+	slots    []*flow // by the number in an event; nil: free
+	free     []int32
+	counts   int32     // generations, so that a late event does not hit a new flow
+	order    list.List // of *flow; the one that was not used for longest comes first
+	ready    []*flow   // that have answers
+	carried  atomic.Uint64
+
+	share   budget.Share  // flow sockets and nodes
+	spare   map[int][]int // unbound flow sockets, by their domain
+	refused time.Duration // before that no more are made
+}
+
+func newFlowTable(expire time.Duration) flowTable {
+	if expire <= 0 {
+		expire = defaultExpire
+	}
+	return flowTable{most: mostFlows, expire: expire, byClient: make(map[string]*flow), spare: make(map[int][]int)}
+}
+
+// close closes the sockets that no flow has, when there are no flows any more.
+func (t *flowTable) close() {
+	for domain, fds := range t.spare {
+		closeAll(fds)
+		delete(t.spare, domain)
+	}
+	t.share.Close()
+}
+
+// addFlow takes a flow that has its socket.
+func (t *flowTable) addFlow(f *flow, now time.Duration) {
+	if n := len(t.free); n > 0 {
+		f.slot, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		f.slot = int32(len(t.slots))
+		t.slots = append(t.slots, nil)
+	}
+	t.counts++
+	f.generation = t.counts
+	t.slots[f.slot] = f
+	t.byClient[f.key] = f
+	f.last, f.place = now, t.order.PushBack(f)
+	t.share.Take(1)
+}
+
+// removeFlow forgets f and closes what it has.
+func (t *flowTable) removeFlow(f *flow) {
+	delete(t.byClient, f.key)
+	t.slots[f.slot] = nil
+	t.free = append(t.free, f.slot)
+	t.order.Remove(f.place)
+	if i := slices.Index(t.ready, f); i >= 0 {
+		t.ready = slices.Delete(t.ready, i, i+1)
+	}
+	_ = unix.Close(f.fd) // also takes it out of the epoll: it is in no other table
+	f.fd = -1
+	t.share.Give(1)
+	t.closeNode(f)
+}
+
+// setNode gives f the node of its client, which f takes.
+func (t *flowTable) setNode(f *flow, node int) {
+	f.node = node
+	t.share.Take(1)
+}
+
+// closeNode takes the node of f's client away, if there is one.
+func (t *flowTable) closeNode(f *flow) {
+	if f.node >= 0 {
+		_ = unix.Close(f.node)
+		f.node = -1
+		t.share.Give(1)
+	}
+}
+
+// findFlow returns the flow of an event, nil when it is gone.
+func (t *flowTable) findFlow(slot, generation int32) *flow {
+	if int(slot) >= len(t.slots) || slot < 0 {
+		return nil
+	}
+	if f := t.slots[slot]; f != nil && f.generation == generation {
+		return f
+	}
+	return nil
+}
+
+// oldestFlow returns the flow that was not used for longest, nil when there are none.
+func (t *flowTable) oldestFlow() *flow {
+	if e := t.order.Front(); e != nil {
+		return e.Value.(*flow)
+	}
+	return nil
+}
+
+// touchFlow notes that f carries something now. The order is kept to within a grain.
+func (t *flowTable) touchFlow(f *flow, now time.Duration) {
+	t.carried.Add(1)
+	if now-f.last >= t.expiryGrain() {
+		t.renewFlow(f, now)
+	}
+}
+
+func (t *flowTable) renewFlow(f *flow, now time.Duration) {
+	f.last = now
+	t.order.MoveToBack(f.place)
+}
+
+// expiryGrain is how exactly flows expire.
+func (t *flowTable) expiryGrain() time.Duration { return min(t.expire/16, time.Second) }
+
+// nextExpired returns a flow whose client was silent for too long; nil: there is none.
+func (t *flowTable) nextExpired(now time.Duration) *flow {
+	for f := t.oldestFlow(); f != nil && now-f.last >= t.expire; f = t.oldestFlow() {
+		if f.held != nil || !isAnswered(f) {
+			return f
+		}
+		t.wakeFlow(f)
+		t.renewFlow(f, now)
+	}
+	return nil
+}
+
+// isAnswered reports whether an answer lies in the socket of f: it came in time,
+// and we are late.
+func isAnswered(f *flow) bool {
+	ready, _ := fd.Poll(f.fd, unix.POLLIN, 0)
+	return ready&unix.POLLIN != 0
+}
+
+// nextExpiry is when flows expire next, once for all that are due soon after; 0: never.
+func (t *flowTable) nextExpiry() time.Duration {
+	if f := t.oldestFlow(); f != nil {
+		return f.last + t.expire + t.expiryGrain()
+	}
+	return 0
+}
+
+// isFull reports whether there is no room for another flow.
+func (t *flowTable) isFull() bool {
+	return len(t.byClient) >= t.most || t.countSpare() == 0 && t.share.Room() <= 0
+}
+
+// replaceableFlow returns the flow that may make room for another one; nil: there is none.
+func (t *flowTable) replaceableFlow(now time.Duration) *flow {
+	if f := t.oldestFlow(); f != nil && now-f.last >= min(silence, t.expire) {
+		return f
+	}
+	return nil
+}
+
+// wakeFlow notes that f has answers.
+func (t *flowTable) wakeFlow(f *flow) {
+	if !f.ready {
+		f.ready = true
+		t.ready = append(t.ready, f)
+	}
+}
+
+// firstDone takes the first ready flow out of the queue; one that has more goes to its end.
+func (t *flowTable) firstDone(more bool) {
+	f := t.ready[0]
+	t.ready = slices.Delete(t.ready, 0, 1)
+	if f.ready = false; more {
+		t.wakeFlow(f)
+	}
+}
+
+// countSpare is how many unbound flow sockets there are.
+func (t *flowTable) countSpare() (n int) {
+	for _, fds := range t.spare {
+		n += len(fds)
+	}
+	return n
+}
+
+// addSpare takes unbound flow sockets.
+func (t *flowTable) addSpare(domain int, fds ...int) {
+	t.spare[domain] = append(t.spare[domain], fds...)
+	t.share.Take(len(fds))
+}
+
+// takeSocket returns an unbound flow socket, which the caller closes.
+func (t *flowTable) takeSocket(domain int, now time.Duration) (int, error) {
+	if len(t.spare[domain]) == 0 {
+		if err := t.makeMore(domain, now); err != nil {
+			return -1, err
+		}
+	}
+	n := len(t.spare[domain]) - 1
+	fd := t.spare[domain][n]
+	t.spare[domain] = t.spare[domain][:n]
+	t.share.Give(1)
+	return fd, nil
+}
+
+const (
+	firstFlows = 8   // flow sockets that come with a relay socket, of each family
+	mostMade   = 128 // flow sockets that are made at once
+)
+
+// makeMore makes as many more flow sockets as there are flows already, which keeps that rare.
+func (t *flowTable) makeMore(domain int, now time.Duration) error {
+	if now < t.refused {
+		return errFull
+	}
+	room := t.share.Room()
+	if domain == unix.AF_UNIX {
+		room = (room + 1) / 2 // each has a node, too
+	}
+	n := min(max(len(t.byClient), firstFlows), mostMade, t.most-len(t.byClient), room)
+	if n <= 0 {
+		return errFull
+	}
+	fds, err := t.makeSockets(domain, n)
+	if err != nil {
+		t.refused = now + time.Second // there may be many new clients
+		return err
+	}
+	t.addSpare(domain, fds...)
+	return nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
