@@ -72,7 +72,7 @@ func (f *udpFilter) open() error {
 }
 
 func (f *udpFilter) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
-	return f.programs.Sockets(kinds)
+	return f.programs.MakeSockets(kinds)
 }
 
 func (f *udpFilter) Admit(bound *os.File) error { return f.programs.Admit(bound) }

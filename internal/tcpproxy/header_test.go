@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 const signature = "0d0a0d0a000d0a515549540a"

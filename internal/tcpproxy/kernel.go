@@ -4,9 +4,9 @@ import (
 	"os"
 	"unsafe"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // The system calls of the loop. All but epollWait return at once, and so are made without

@@ -26,7 +26,7 @@ func BenchmarkEcho(b *testing.B) {
 
 func compare(b *testing.B, kind spec.Kind, address unix.Sockaddr, trip func(*echo) error) {
 	p := open(b, 0)
-	sockets, err := p.Sockets([]spec.Kind{kind})
+	sockets, err := p.MakeSockets([]spec.Kind{kind})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -41,15 +41,15 @@ type mapElement struct {
 	flags      uint64
 }
 
-// set stores value under key.
-func set[K, V uint32 | uint64](table int, key K, value V) error {
+// setElement stores value under key.
+func setElement[K, V uint32 | uint64](table int, key K, value V) error {
 	e := mapElement{fd: uint32(table), key: unsafe.Pointer(&key), value: unsafe.Pointer(&value)}
 	_, err := bpf(unix.BPF_MAP_UPDATE_ELEM, unsafe.Pointer(&e), unsafe.Sizeof(e))
 	return os.NewSyscallError("bpf BPF_MAP_UPDATE_ELEM", err)
 }
 
-// remove removes what is under key, if there is something.
-func remove[K uint32 | uint64](table int, key K) error {
+// removeElement removes what is under key, if there is something.
+func removeElement[K uint32 | uint64](table int, key K) error {
 	e := mapElement{fd: uint32(table), key: unsafe.Pointer(&key)}
 	_, err := bpf(unix.BPF_MAP_DELETE_ELEM, unsafe.Pointer(&e), unsafe.Sizeof(e))
 	if err == unix.ENOENT {

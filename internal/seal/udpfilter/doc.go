@@ -2,7 +2,7 @@
 // no others, wherever they are passed.
 //
 //	p, err := udpfilter.Open(0)      // as root
-//	sockets, err := p.Sockets(kinds) // not bound yet, and send to no address
+//	sockets, err := p.MakeSockets(kinds) // not bound yet, and send to no address
 //	err = p.Admit(sockets[0])        // from now on it answers the clients it hears
 //	err = p.Forget(sockets[0])       // before it is closed
 //

@@ -24,13 +24,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// failed makes an Error of err with what we know about its cure.
-func failed(step string, err error) error {
+// newStepError makes an Error of err with what we know about its cure.
+func newStepError(step string, err error) error {
 	var known *Error
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return &Error{Step: step, Err: err, Cure: cure(step, err)}
+	return &Error{Step: step, Err: err, Cure: findCure(step, err)}
 }
 
 // The steps, as they stand in an error.
@@ -38,7 +38,7 @@ const (
 	stepRights   = "capabilities"
 	stepMount    = "cgroup v2"
 	stepGroup    = "own cgroup"
-	stepRoom     = "cgroup for sockets"
+	stepNewGroup = "cgroup for sockets"
 	stepTables   = "table of peers"
 	stepPrograms = "BPF program"
 	stepAttach   = "attach BPF program"
@@ -46,8 +46,8 @@ const (
 	stepTrial    = "trial of the seal"
 )
 
-// cure knows what mostly is behind an errno at a step.
-func cure(step string, err error) string {
+// findCure knows what mostly is behind an errno at a step.
+func findCure(step string, err error) string {
 	is := func(errnos ...error) bool {
 		for _, errno := range errnos {
 			if errors.Is(err, errno) {
@@ -69,9 +69,9 @@ func cure(step string, err error) string {
 		return "Linux 5.15 with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF is needed"
 	case is(unix.ENOMEM) && (step == stepTables || step == stepPrograms):
 		return "raise the memory limit of the activator's cgroup: a table of 8192 peers takes 0.8 MB"
-	case is(unix.EAGAIN) && step == stepRoom:
+	case is(unix.EAGAIN) && step == stepNewGroup:
 		return "raise cgroup.max.descendants or cgroup.max.depth of the cgroup above"
-	case is(unix.EPERM, unix.EACCES) && step == stepRoom:
+	case is(unix.EPERM, unix.EACCES) && step == stepNewGroup:
 		return "the activator's cgroup must be its own to divide: Delegate=yes in a systemd unit"
 	case is(unix.EAGAIN) && step == stepSockets:
 		return "raise the limit of processes (TasksMax=, pids.max, RLIMIT_NPROC)"
@@ -85,12 +85,12 @@ func cure(step string, err error) string {
 	return ""
 }
 
-// rights says which capability is missing before the kernel says just EPERM.
-func rights() error {
+// checkRights says which capability is missing before the kernel says just EPERM.
+func checkRights() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
-		return failed(stepRights, os.NewSyscallError("capget", err))
+		return newStepError(stepRights, os.NewSyscallError("capget", err))
 	}
 	for _, c := range []struct {
 		number int

@@ -44,8 +44,8 @@ const (
 
 // tables are the descriptors of the two maps that the programs share.
 type tables struct {
-	slots int // cookie -> number of a table
-	rooms int // number -> the table
+	slots    int // cookie -> number of a table
+	byNumber int // number -> the table
 }
 
 // hook is a place in the kernel where one of the programs runs.
@@ -60,22 +60,22 @@ type hook struct {
 func hooks() []hook {
 	const address = unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR
 	return []hook{
-		{"recvmsg4", address, unix.BPF_CGROUP_UDP4_RECVMSG, func(t tables) *program { return learn(t, addressPeer4) }},
-		{"recvmsg6", address, unix.BPF_CGROUP_UDP6_RECVMSG, func(t tables) *program { return learn(t, addressPeer6) }},
-		{"connect4", address, unix.BPF_CGROUP_INET4_CONNECT, func(t tables) *program { return check(t, addressPeer4) }},
-		{"connect6", address, unix.BPF_CGROUP_INET6_CONNECT, func(t tables) *program { return check(t, addressPeer6) }},
-		{"sendmsg4", address, unix.BPF_CGROUP_UDP4_SENDMSG, func(t tables) *program { return check(t, addressPeer4) }},
-		{"egress", unix.BPF_PROG_TYPE_CGROUP_SKB, unix.BPF_CGROUP_INET_EGRESS, func(t tables) *program { return check(t, packetPeer) }},
+		{"recvmsg4", address, unix.BPF_CGROUP_UDP4_RECVMSG, func(t tables) *program { return learnPeers(t, addressPeer4) }},
+		{"recvmsg6", address, unix.BPF_CGROUP_UDP6_RECVMSG, func(t tables) *program { return learnPeers(t, addressPeer6) }},
+		{"connect4", address, unix.BPF_CGROUP_INET4_CONNECT, func(t tables) *program { return checkPeers(t, addressPeer4) }},
+		{"connect6", address, unix.BPF_CGROUP_INET6_CONNECT, func(t tables) *program { return checkPeers(t, addressPeer6) }},
+		{"sendmsg4", address, unix.BPF_CGROUP_UDP4_SENDMSG, func(t tables) *program { return checkPeers(t, addressPeer4) }},
+		{"egress", unix.BPF_PROG_TYPE_CGROUP_SKB, unix.BPF_CGROUP_INET_EGRESS, func(t tables) *program { return checkPeers(t, packetPeer) }},
 	}
 }
 
-// learn remembers the peer. The lookup comes first because it is cheap and marks
+// learnPeers remembers the peer. The lookup comes first because it is cheap and marks
 // the peer as used, where an update takes locks. The kernel takes 1 only.
-func learn(t tables, peer func(*program)) *program {
+func learnPeers(t tables, peer func(*program)) *program {
 	p := newProgram()
 	p.move(r6, r1)
 	peer(p)
-	p.lookUp(t)
+	p.lookUpPeer(t)
 	p.ifNot(r0, 0, "done")
 	p.moveValue(r1, 1)
 	p.store(doubleWord, r10, atNoted, r1)
@@ -90,13 +90,13 @@ func learn(t tables, peer func(*program)) *program {
 	return p
 }
 
-// check lets pass, with 1, what is for a remembered peer; anything else ends with
+// checkPeers lets pass, with 1, what is for a remembered peer; anything else ends with
 // EPERM for the sender.
-func check(t tables, peer func(*program)) *program {
+func checkPeers(t tables, peer func(*program)) *program {
 	p := newProgram()
 	p.move(r6, r1)
 	peer(p)
-	p.lookUp(t)
+	p.lookUpPeer(t)
 	p.ifEqual(r0, 0, "refuse")
 	p.result(1)
 	p.label("refuse")
@@ -104,9 +104,9 @@ func check(t tables, peer func(*program)) *program {
 	return p
 }
 
-// lookUp leaves in r7 the table of the socket and in r0 the peer's entry in it,
+// lookUpPeer leaves in r7 the table of the socket and in r0 the peer's entry in it,
 // zero if there is none. Without a table it jumps to "refuse".
-func (p *program) lookUp(t tables) {
+func (p *program) lookUpPeer(t tables) {
 	p.move(r1, r6)
 	p.call(socketCookie)
 	p.store(doubleWord, r10, atCookie, r0)
@@ -115,7 +115,7 @@ func (p *program) lookUp(t tables) {
 	p.call(mapLookup)
 	p.ifEqual(r0, 0, "refuse")
 	p.move(r2, r0)
-	p.loadMap(r1, t.rooms)
+	p.loadMap(r1, t.byNumber)
 	p.call(mapLookup)
 	p.ifEqual(r0, 0, "refuse")
 	p.move(r7, r0)
@@ -124,8 +124,8 @@ func (p *program) lookUp(t tables) {
 	p.call(mapLookup)
 }
 
-// mapped writes the first twelve bytes of an IPv4 address in the form of IPv6.
-func (p *program) mapped() {
+// storeMappedPrefix writes the first twelve bytes of an IPv4 address in the form of IPv6.
+func (p *program) storeMappedPrefix() {
 	p.moveValue(r1, 0)
 	p.store(doubleWord, r10, atPeer, r1)
 	p.moveValue(r1, int32(binary.NativeEndian.Uint32([]byte{0, 0, 0xff, 0xff})))
@@ -135,7 +135,7 @@ func (p *program) mapped() {
 // addressPeer4 makes the peer of a struct sockaddr_in. A port is loaded as a
 // word whose other half is zero.
 func addressPeer4(p *program) {
-	p.mapped()
+	p.storeMappedPrefix()
 	p.load(word, r1, r6, userIP4)
 	p.store(word, r10, atPeer+12, r1)
 	p.load(word, r1, r6, userPort)
@@ -160,7 +160,7 @@ func packetPeer(p *program) {
 	p.ifEqual(r1, onTheWire(unix.ETH_P_IP), "ip4")
 	p.ifNot(r1, onTheWire(unix.ETH_P_IPV6), "refuse")
 
-	p.read(ip6Size + udpSize)
+	p.readPacket(ip6Size + udpSize)
 	p.load(octet, r1, r10, atPacket+ip6Next)
 	p.ifNot(r1, unix.IPPROTO_UDP, "refuse") // an extension header may lead elsewhere
 	for i := int16(0); i < 16; i += 4 {
@@ -172,7 +172,7 @@ func packetPeer(p *program) {
 	p.jump("peer")
 
 	p.label("ip4")
-	p.read(ip4Size + udpSize)
+	p.readPacket(ip4Size + udpSize)
 	p.load(octet, r1, r10, atPacket)
 	p.ifNot(r1, ip4NoOptions, "refuse") // a source route is an option
 	p.load(octet, r1, r10, atPacket+ip4Protocol)
@@ -180,7 +180,7 @@ func packetPeer(p *program) {
 	p.load(half, r1, r10, atPacket+ip4Fragment)
 	p.and(r1, onTheWire(fragmentMask))
 	p.ifNot(r1, 0, "refuse") // what is at the port's place may not be one
-	p.mapped()
+	p.storeMappedPrefix()
 	p.load(word, r1, r10, atPacket+ip4Destination)
 	p.store(word, r10, atPeer+12, r1)
 	p.load(half, r1, r10, atPacket+ip4Size+udpPort)
@@ -188,8 +188,8 @@ func packetPeer(p *program) {
 	p.label("peer")
 }
 
-// read copies the packet's first n bytes, from its IP header, to the stack.
-func (p *program) read(n int32) {
+// readPacket copies the packet's first n bytes, from its IP header, to the stack.
+func (p *program) readPacket(n int32) {
 	p.move(r1, r6)
 	p.moveValue(r2, 0)
 	p.stack(r3, atPacket)

@@ -91,20 +91,20 @@ func TestErrors(t *testing.T) {
 		{stepTables, unix.ENOMEM, "memory"},
 		{stepAttach, unix.EPERM, "CAP_NET_ADMIN"},
 		{stepAttach, unix.EINVAL, "CONFIG_CGROUP_BPF"},
-		{stepRoom, unix.EAGAIN, "cgroup.max.descendants"},
-		{stepRoom, unix.EACCES, "Delegate=yes"},
+		{stepNewGroup, unix.EAGAIN, "cgroup.max.descendants"},
+		{stepNewGroup, unix.EACCES, "Delegate=yes"},
 		{stepSockets, unix.EAGAIN, "pids.max"},
 		{stepSockets, unix.EMFILE, "ulimit -n"},
 	} {
-		err := failed(tt.step, tt.err)
+		err := newStepError(tt.step, tt.err)
 		if !errors.Is(err, tt.err) || !strings.HasPrefix(err.Error(), tt.step+": ") || !strings.Contains(err.Error(), tt.cure) {
 			t.Errorf("%v", err)
 		}
-		if again := failed(stepTrial, err); again != err {
+		if again := newStepError(stepTrial, err); again != err {
 			t.Errorf("%v became %v", err, again)
 		}
 	}
-	if err := failed(stepRoom, nil); err != nil {
+	if err := newStepError(stepNewGroup, nil); err != nil {
 		t.Errorf("of nothing: %v", err)
 	}
 }

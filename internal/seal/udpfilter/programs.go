@@ -19,7 +19,7 @@ type Programs struct {
 	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
 	groups   *hierarchy
 	slots    *os.File   // cookie of a socket -> number of its table
-	rooms    *os.File   // number -> table
+	byNumber *os.File   // number -> table
 	programs []*os.File // as hooks
 	supply   *supply
 
@@ -37,24 +37,24 @@ func Open(peers int) (*Programs, error) {
 	if peers == 0 {
 		peers = defaultPeers
 	}
-	p, err := load(uint32(peers))
+	p, err := loadShared(uint32(peers))
 	if err != nil {
 		return nil, err
 	}
-	if err = p.groups.sweep(); err == nil {
-		err = p.try()
+	if err = p.groups.sweepGroups(); err == nil {
+		err = p.trySeal()
 	}
 	if err != nil {
 		_ = p.Close()
 		return nil, err
 	}
-	p.supply = newSupply(p.rooms, uint32(peers))
+	p.supply = newSupply(p.byNumber, uint32(peers))
 	return p, nil
 }
 
-// load makes all that is shared by the sockets.
-func load(peers uint32) (*Programs, error) {
-	if err := rights(); err != nil {
+// loadShared makes all that is shared by the sockets.
+func loadShared(peers uint32) (*Programs, error) {
+	if err := checkRights(); err != nil {
 		return nil, err
 	}
 	p := &Programs{make: netns.MakeSocketsInGroup, admitted: map[uint64]uint32{}}
@@ -73,22 +73,22 @@ func (p *Programs) loadAll() (err error) {
 	// BPF_F_NO_PREALLOC: what is not there takes no memory.
 	p.slots, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_HASH, key: 8, value: 4, entries: maxTables, flags: unix.BPF_F_NO_PREALLOC})
 	if err != nil {
-		return failed(stepTables, err)
+		return newStepError(stepTables, err)
 	}
 	sample, err := createTable(1)
 	if err != nil {
-		return failed(stepTables, err)
+		return newStepError(stepTables, err)
 	}
 	defer func() { _ = sample.Close() }()
 	_, err = withFD(sample, func(fd int) (_ int, err error) {
-		p.rooms, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, key: 4, value: 4, entries: maxTables, inner: uint32(fd)})
+		p.byNumber, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, key: 4, value: 4, entries: maxTables, inner: uint32(fd)})
 		return 0, err
 	})
 	if err != nil {
-		return failed(stepTables, err)
+		return newStepError(stepTables, err)
 	}
 	_, err = withFD(p.slots, func(slots int) (int, error) {
-		return withFD(p.rooms, func(rooms int) (int, error) { return 0, p.loadPrograms(tables{slots, rooms}) })
+		return withFD(p.byNumber, func(byNumber int) (int, error) { return 0, p.loadPrograms(tables{slots, byNumber}) })
 	})
 	return err
 }
@@ -97,7 +97,7 @@ func (p *Programs) loadPrograms(t tables) error {
 	for _, h := range hooks() {
 		program, err := loadProgram(h, t)
 		if err != nil {
-			return failed(stepPrograms, fmt.Errorf("%s: %w", h.name, err))
+			return newStepError(stepPrograms, fmt.Errorf("%s: %w", h.name, err))
 		}
 		p.programs = append(p.programs, program)
 	}
@@ -115,39 +115,39 @@ func (p *Programs) Admit(socket *os.File) error {
 	if err != nil {
 		return err
 	}
-	if p.has(cookie) {
+	if p.isAdmitted(cookie) {
 		return nil
 	}
-	slot, err := p.supply.take() // not under the lock: it may take its time
+	slot, err := p.supply.takeTable() // not under the lock: it may take its time
 	if err != nil {
-		return failed(stepTables, err)
+		return newStepError(stepTables, err)
 	}
-	if err := p.give(cookie, slot); err != nil {
-		p.supply.release(slot)
-		return failed(stepTables, err)
+	if err := p.giveTable(cookie, slot); err != nil {
+		p.supply.releaseTable(slot)
+		return newStepError(stepTables, err)
 	}
 	return nil
 }
 
-func (p *Programs) has(cookie uint64) bool {
+func (p *Programs) isAdmitted(cookie uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, has := p.admitted[cookie]
 	return has
 }
 
-// give publishes a table as that of a socket, unless it has got one meanwhile.
-func (p *Programs) give(cookie uint64, slot uint32) error {
+// giveTable publishes a table as that of a socket, unless it has got one meanwhile.
+func (p *Programs) giveTable(cookie uint64, slot uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return os.ErrClosed
 	}
 	if _, has := p.admitted[cookie]; has {
-		p.supply.release(slot)
+		p.supply.releaseTable(slot)
 		return nil
 	}
-	_, err := withFD(p.slots, func(fd int) (int, error) { return 0, set(fd, cookie, slot) })
+	_, err := withFD(p.slots, func(fd int) (int, error) { return 0, setElement(fd, cookie, slot) })
 	if err == nil {
 		p.admitted[cookie] = slot
 	}
@@ -167,12 +167,12 @@ func (p *Programs) Forget(socket *os.File) error {
 	if !has || p.closed {
 		return nil
 	}
-	_, err = withFD(p.slots, func(fd int) (int, error) { return 0, remove(fd, cookie) })
+	_, err = withFD(p.slots, func(fd int) (int, error) { return 0, removeElement(fd, cookie) })
 	if err != nil {
-		return failed(stepTables, err)
+		return newStepError(stepTables, err)
 	}
 	delete(p.admitted, cookie)
-	p.supply.release(slot)
+	p.supply.releaseTable(slot)
 	return nil
 }
 
@@ -192,7 +192,7 @@ func (p *Programs) Close() error {
 		p.groups.close()
 	}
 	closeAll(p.programs)
-	for _, f := range []*os.File{p.slots, p.rooms} {
+	for _, f := range []*os.File{p.slots, p.byNumber} {
 		if f != nil {
 			_ = f.Close()
 		}
@@ -225,17 +225,17 @@ func Ability() (ok bool, detail, cure string) {
 }
 
 func tryAlone() error {
-	p, err := load(1)
+	p, err := loadShared(1)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = p.Close() }()
-	return p.try()
+	return p.trySeal()
 }
 
-// try seals a socket that is closed at once.
-func (p *Programs) try() error {
-	sockets, err := p.Sockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
+// trySeal seals a socket that is closed at once.
+func (p *Programs) trySeal() error {
+	sockets, err := p.MakeSockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
 	closeAll(sockets)
 	return err
 }

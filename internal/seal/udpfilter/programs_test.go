@@ -33,13 +33,13 @@ func TestOrdinaryUser(t *testing.T) {
 
 func TestAbility(t *testing.T) {
 	p := open(t, 0)
-	before := rooms(t, p)
+	before := groups(t, p)
 	began := time.Now()
 	if ok, detail, cure := Ability(); !ok || detail == "" || cure != "" {
 		t.Errorf("got %v, %q, %q", ok, detail, cure)
 	}
 	t.Logf("took %v", time.Since(began))
-	if after := rooms(t, p); len(after) > len(before) {
+	if after := groups(t, p); len(after) > len(before) {
 		t.Errorf("left %v, before %v", after, before)
 	}
 }
@@ -60,7 +60,7 @@ func TestMany(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	sockets, err := p.Sockets(kinds)
+	sockets, err := p.MakeSockets(kinds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,11 +80,11 @@ func TestMany(t *testing.T) {
 func TestAllOrNone(t *testing.T) {
 	p := open(t, 0)
 	for _, k := range []spec.Kind{kind(unix.AF_INET, unix.SOCK_STREAM, 0), kind(unix.AF_UNIX, unix.SOCK_DGRAM, 0), kind(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE), kind(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)} {
-		if sockets, err := p.Sockets([]spec.Kind{udp4(), k}); err == nil || len(sockets) != 0 {
+		if sockets, err := p.MakeSockets([]spec.Kind{udp4(), k}); err == nil || len(sockets) != 0 {
 			t.Errorf("%v: got %v, %v", k, sockets, err)
 		}
 	}
-	if sockets, err := p.Sockets(nil); err != nil || len(sockets) != 0 {
+	if sockets, err := p.MakeSockets(nil); err != nil || len(sockets) != 0 {
 		t.Errorf("of nothing: got %v, %v", sockets, err)
 	}
 }
@@ -104,7 +104,7 @@ func TestNoDescriptors(t *testing.T) {
 	for i := range kinds {
 		kinds[i] = udp4()
 	}
-	sockets, err := p.Sockets(kinds)
+	sockets, err := p.MakeSockets(kinds)
 	if !errors.Is(err, unix.EMFILE) || len(sockets) != 0 || !strings.Contains(err.Error(), "ulimit -n") {
 		t.Errorf("got %d sockets, %v", len(sockets), err)
 	}
@@ -114,7 +114,7 @@ func TestNoDescriptors(t *testing.T) {
 func TestAdmitAndForget(t *testing.T) {
 	p := open(t, 0)
 	onWire(t, func(w *wire) {
-		sockets, err := p.Sockets([]spec.Kind{udp4()})
+		sockets, err := p.MakeSockets([]spec.Kind{udp4()})
 		w.must("sockets", err)
 		defer closeAll(sockets)
 		fd := fdOf(t, sockets[0])
@@ -154,7 +154,7 @@ func TestAdmitAndForget(t *testing.T) {
 func TestQueued(t *testing.T) {
 	p := open(t, 0)
 	onWire(t, func(w *wire) {
-		sockets, err := p.Sockets([]spec.Kind{udp6()})
+		sockets, err := p.MakeSockets([]spec.Kind{udp6()})
 		w.must("sockets", err)
 		defer closeAll(sockets)
 		fd := fdOf(t, sockets[0])
@@ -208,7 +208,7 @@ func TestFlood(t *testing.T) {
 // What the kernel holds for a socket goes with it.
 func TestNothingLeaks(t *testing.T) {
 	p := open(t, 16)
-	sockets, err := p.Sockets([]spec.Kind{udp4()})
+	sockets, err := p.MakeSockets([]spec.Kind{udp4()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestNothingLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := tableID(t, fdOf(t, p.rooms), p.admitted[cookie])
+	table := tableID(t, fdOf(t, p.byNumber), p.admitted[cookie])
 	programs := make([]uint32, 0, len(p.programs))
 	for _, program := range p.programs {
 		programs = append(programs, objectID(t, fdOf(t, program)))
@@ -245,9 +245,9 @@ func TestNothingLeaks(t *testing.T) {
 }
 
 // tableID returns the kernel's number of a table.
-func tableID(t *testing.T, rooms int, slot uint32) (id uint32) {
+func tableID(t *testing.T, byNumber int, slot uint32) (id uint32) {
 	t.Helper()
-	e := mapElement{fd: uint32(rooms), key: unsafe.Pointer(&slot), value: unsafe.Pointer(&id)}
+	e := mapElement{fd: uint32(byNumber), key: unsafe.Pointer(&slot), value: unsafe.Pointer(&id)}
 	if _, err := bpf(unix.BPF_MAP_LOOKUP_ELEM, unsafe.Pointer(&e), unsafe.Sizeof(e)); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestAdmitMany(t *testing.T) {
 	for i := range kinds {
 		kinds[i] = udp4()
 	}
-	sockets, err := p.Sockets(kinds)
+	sockets, err := p.MakeSockets(kinds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestAdmitAtOnce(t *testing.T) {
 	for i := range kinds {
 		kinds[i] = udp4()
 	}
-	sockets, err := p.Sockets(kinds)
+	sockets, err := p.MakeSockets(kinds)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -138,13 +138,13 @@ func TestSend(t *testing.T) {
 	for _, f := range families() {
 		for _, way := range ways() {
 			t.Run(f.name+"/"+way.name, func(t *testing.T) {
-				onWire(t, func(w *wire) { f.try(w, p, way) })
+				onWire(t, func(w *wire) { f.trySeal(w, p, way) })
 			})
 		}
 	}
 }
 
-func (f family) try(w *wire, p *Programs, way way) {
+func (f family) trySeal(w *wire, p *Programs, way way) {
 	fd := fdOf(w.t, sealed(w.t, p, f.kind))
 	port := w.bound(fd, f.kind)
 	w.heard(fd, port, f.client)
@@ -223,7 +223,7 @@ func TestDetour4(t *testing.T) {
 		}},
 	} {
 		t.Run(d.name, func(t *testing.T) {
-			onWire(t, func(w *wire) { d.try(w, p, families()[0]) })
+			onWire(t, func(w *wire) { d.trySeal(w, p, families()[0]) })
 		})
 	}
 }
@@ -245,13 +245,13 @@ func TestDetour6(t *testing.T) {
 		}},
 	} {
 		t.Run(d.name, func(t *testing.T) {
-			onWire(t, func(w *wire) { d.try(w, p, families()[1]) })
+			onWire(t, func(w *wire) { d.trySeal(w, p, families()[1]) })
 		})
 	}
 }
 
 // try: without the seal the detour leads somewhere, with it nowhere.
-func (d detour) try(w *wire, p *Programs, f family) {
+func (d detour) trySeal(w *wire, p *Programs, f family) {
 	plain := plainSocket(w.t, f.kind)
 	w.bound(plain, f.kind)
 	w.sent()

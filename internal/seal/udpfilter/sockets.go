@@ -10,13 +10,13 @@ import (
 	"activator/internal/spec"
 )
 
-// Sockets returns one UDP socket for each kind, in order, blocking and with
+// MakeSockets returns one UDP socket for each kind, in order, blocking and with
 // FD_CLOEXEC, or none. Nothing is done to them yet; they may be bound, and given
 // options, anywhere.
 //
 // It takes a child for all of them, and the directory of a cgroup below our own
 // that is gone at the end.
-func (p *Programs) Sockets(kinds []spec.Kind) ([]*os.File, error) {
+func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 	for _, k := range kinds {
 		if err := checkKind(k); err != nil {
 			return nil, err
@@ -25,7 +25,7 @@ func (p *Programs) Sockets(kinds []spec.Kind) ([]*os.File, error) {
 	if len(kinds) == 0 {
 		return nil, nil
 	}
-	r, err := p.groups.room()
+	r, err := p.groups.makeGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -44,8 +44,8 @@ func (p *Programs) Sockets(kinds []spec.Kind) ([]*os.File, error) {
 	return sockets, nil
 }
 
-// makeIn makes the sockets in a room.
-func (p *Programs) makeIn(r *room, kinds []spec.Kind) (sockets []*os.File, err error) {
+// makeIn makes the sockets in a group.
+func (p *Programs) makeIn(r *group, kinds []spec.Kind) (sockets []*os.File, err error) {
 	var fds []int
 	_, err = withFD(r.dir, func(cgroup int) (_ int, err error) {
 		fds, err = p.make(cgroup, kinds)
@@ -54,7 +54,7 @@ func (p *Programs) makeIn(r *room, kinds []spec.Kind) (sockets []*os.File, err e
 	for _, fd := range fds {
 		sockets = append(sockets, os.NewFile(uintptr(fd), "udp socket"))
 	}
-	return sockets, failed(stepSockets, err)
+	return sockets, newStepError(stepSockets, err)
 }
 
 // checkKind refuses what the programs have no answer for: to them, a TCP handshake
@@ -66,14 +66,14 @@ func checkKind(k spec.Kind) error {
 	return nil
 }
 
-// attach makes our programs those of the room.
-func (p *Programs) attach(r *room) error {
+// attach makes our programs those of the group.
+func (p *Programs) attach(r *group) error {
 	for i, h := range hooks() {
 		_, err := withFD(r.dir, func(cgroup int) (int, error) {
 			return withFD(p.programs[i], func(program int) (int, error) { return 0, attach(cgroup, program, h) })
 		})
 		if err != nil {
-			return failed(stepAttach, fmt.Errorf("%s: %w", h.name, err))
+			return newStepError(stepAttach, fmt.Errorf("%s: %w", h.name, err))
 		}
 	}
 	return nil

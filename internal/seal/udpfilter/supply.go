@@ -22,10 +22,10 @@ const (
 // in kernel/bpf/syscall.c), which no client should wait for. One goroutine owns
 // the numbers of the tables.
 type supply struct {
-	rooms *os.File // lent by Programs, until close
-	peers uint32
-	next  uint32   // numbers from here on were never used
-	free  []uint32 // were, and are not now
+	byNumber *os.File // lent by Programs, until close
+	peers    uint32
+	next     uint32   // numbers from here on were never used
+	free     []uint32 // were, and are not now
 
 	tables chan table    // room for all that are ready
 	wake   chan struct{} // something was taken or given back
@@ -42,8 +42,8 @@ type table struct {
 	err  error
 }
 
-func newSupply(rooms *os.File, peers uint32) *supply {
-	s := &supply{rooms: rooms, peers: peers, tables: make(chan table, ready),
+func newSupply(byNumber *os.File, peers uint32) *supply {
+	s := &supply{byNumber: byNumber, peers: peers, tables: make(chan table, ready),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
@@ -57,8 +57,8 @@ func (s *supply) close() {
 func (s *supply) run() {
 	defer close(s.done)
 	for {
-		s.clear()
-		s.fill(ready - len(s.tables))
+		s.clearTables()
+		s.fillTables(ready - len(s.tables))
 		select {
 		case <-s.wake:
 		case <-s.quit:
@@ -67,13 +67,13 @@ func (s *supply) run() {
 	}
 }
 
-// take returns the number of an empty table. An error may be an old one, made
+// takeTable returns the number of an empty table. An error may be an old one, made
 // before others gave tables back: it counts when there are only errors.
-func (s *supply) take() (slot uint32, err error) {
+func (s *supply) takeTable() (slot uint32, err error) {
 	for range ready + 1 {
 		select {
 		case t := <-s.tables:
-			s.stir()
+			s.wakeUp()
 			if t.err == nil {
 				return t.slot, nil
 			}
@@ -85,29 +85,29 @@ func (s *supply) take() (slot uint32, err error) {
 	return 0, err
 }
 
-// stir makes the goroutine look at what there is to do.
-func (s *supply) stir() {
+// wakeUp makes the goroutine look at what there is to do.
+func (s *supply) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // it will look anyway
 	}
 }
 
-// release takes a table back.
-func (s *supply) release(slot uint32) {
+// releaseTable takes a table back.
+func (s *supply) releaseTable(slot uint32) {
 	s.mu.Lock()
 	s.released = append(s.released, slot)
 	s.mu.Unlock()
-	s.stir()
+	s.wakeUp()
 }
 
-// fill makes n tables at once: they wait for the same grace period.
-func (s *supply) fill(n int) {
+// fillTables makes n tables at once: they wait for the same grace period.
+func (s *supply) fillTables(n int) {
 	var all sync.WaitGroup
 	made := make([]table, n)
 	for i := range made {
-		if made[i].slot, made[i].err = s.number(); made[i].err == nil {
-			all.Go(func() { made[i].err = s.put(made[i].slot) })
+		if made[i].slot, made[i].err = s.takeNumber(); made[i].err == nil {
+			all.Go(func() { made[i].err = s.putTable(made[i].slot) })
 		}
 	}
 	all.Wait()
@@ -122,8 +122,8 @@ func (s *supply) fill(n int) {
 // errNumbers says that every table there can be is in use.
 var errNumbers = fmt.Errorf("all %d are in use: %w", maxTables, unix.ENOSPC)
 
-// number returns one that is not in use.
-func (s *supply) number() (slot uint32, err error) {
+// takeNumber returns one that is not in use.
+func (s *supply) takeNumber() (slot uint32, err error) {
 	switch {
 	case len(s.free) > 0:
 		slot = s.free[len(s.free)-1]
@@ -137,21 +137,21 @@ func (s *supply) number() (slot uint32, err error) {
 	return slot, nil
 }
 
-// put makes a table under a number.
-func (s *supply) put(slot uint32) error {
+// putTable makes a table under a number.
+func (s *supply) putTable(slot uint32) error {
 	made, err := createTable(s.peers)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = made.Close() }()
-	_, err = withFD(s.rooms, func(rooms int) (int, error) {
-		return withFD(made, func(fd int) (int, error) { return 0, set(rooms, slot, uint32(fd)) })
+	_, err = withFD(s.byNumber, func(byNumber int) (int, error) {
+		return withFD(made, func(fd int) (int, error) { return 0, setElement(byNumber, slot, uint32(fd)) })
 	})
 	return err
 }
 
-// clear frees the memory of the tables that were given back, and their numbers.
-func (s *supply) clear() {
+// clearTables frees the memory of the tables that were given back, and their numbers.
+func (s *supply) clearTables() {
 	s.mu.Lock()
 	released := s.released
 	s.released = nil
@@ -161,7 +161,7 @@ func (s *supply) clear() {
 		errs := make([]error, len(some))
 		for i, slot := range some {
 			all.Go(func() {
-				_, errs[i] = withFD(s.rooms, func(rooms int) (int, error) { return 0, remove(rooms, slot) })
+				_, errs[i] = withFD(s.byNumber, func(byNumber int) (int, error) { return 0, removeElement(byNumber, slot) })
 			})
 		}
 		all.Wait()

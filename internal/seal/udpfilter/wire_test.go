@@ -283,7 +283,7 @@ func sockaddr(to netip.AddrPort, mapped bool) unix.Sockaddr {
 // sealed returns a sealed socket of our own, with its table.
 func sealed(tb testing.TB, p *Programs, k spec.Kind) *os.File {
 	tb.Helper()
-	sockets, err := p.Sockets([]spec.Kind{k})
+	sockets, err := p.MakeSockets([]spec.Kind{k})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -3,9 +3,9 @@ package udprelay
 import (
 	"time"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // A unix client may be gone the moment it has asked, and a new name costs nothing. So

@@ -3,9 +3,9 @@ package udprelay
 import (
 	"unsafe"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // echoOne is recvfrom(2) and sendto(2), without what Go's wrappers allocate.

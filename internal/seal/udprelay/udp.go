@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // udp carries the datagrams of a UDP socket in batches: what the relay of a relay socket

@@ -9,9 +9,9 @@ import (
 	"time"
 	"unsafe"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 func client(t testing.TB, network, from string) net.PacketConn {

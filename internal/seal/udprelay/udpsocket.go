@@ -5,9 +5,9 @@ import (
 	"os"
 	"unsafe"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // udpRelay carries datagrams between a UDP socket of the host and its relay socket.

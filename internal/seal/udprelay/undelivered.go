@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"activator/internal/kernel/sockaddr"
-
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockaddr"
 )
 
 // Undelivered are the datagrams that a relay has taken off the queue of a host's socket and

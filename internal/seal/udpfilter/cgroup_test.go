@@ -35,10 +35,10 @@ func role(name string) *exec.Cmd {
 	return c
 }
 
-// rooms lists the names of the rooms below our own cgroup.
-func rooms(t *testing.T, p *Programs) []string {
+// groups lists the names of the groups below our own cgroup.
+func groups(t *testing.T, p *Programs) []string {
 	t.Helper()
-	own, err := p.groups.own()
+	own, err := p.groups.openOwnGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func rooms(t *testing.T, p *Programs) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, roomPrefix) })
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, groupPrefix) })
 }
 
 // eventually waits for what the kernel does in its own time.
@@ -65,13 +65,13 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 func TestNothingStays(t *testing.T) {
 	p := open(t, 0)
-	sockets, err := p.Sockets([]spec.Kind{udp4(), udp6()})
+	sockets, err := p.MakeSockets([]spec.Kind{udp4(), udp6()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeAll(sockets)
-	for _, name := range rooms(t, p) {
-		if strings.HasPrefix(name, fmt.Sprint(roomPrefix, os.Getpid(), "-")) {
+	for _, name := range groups(t, p) {
+		if strings.HasPrefix(name, fmt.Sprint(groupPrefix, os.Getpid(), "-")) {
 			t.Errorf("%s is still there", name)
 		}
 	}
@@ -95,7 +95,7 @@ func TestOutlivesPrograms(t *testing.T) {
 	})
 }
 
-// victim is killed while it has a room.
+// victim is killed while it has a group.
 func victim() {
 	p, err := Open(1)
 	if err == nil {
@@ -105,7 +105,7 @@ func victim() {
 			ktest.Hang()
 			return fds, err
 		}
-		_, err = p.Sockets([]spec.Kind{udp4()})
+		_, err = p.MakeSockets([]spec.Kind{udp4()})
 	}
 	fmt.Println(err)
 	os.Exit(1)
@@ -128,35 +128,35 @@ func TestKilled(t *testing.T) {
 	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.Process.Pid)); err != nil || len(text) > 0 {
 		t.Errorf("the victim has children: %s, %v", text, err)
 	}
-	room := func(name string) bool { return strings.HasPrefix(name, fmt.Sprint(roomPrefix, c.Process.Pid, "-")) }
-	if !slices.ContainsFunc(rooms(t, p), room) {
-		t.Error("the victim had no room")
+	group := func(name string) bool { return strings.HasPrefix(name, fmt.Sprint(groupPrefix, c.Process.Pid, "-")) }
+	if !slices.ContainsFunc(groups(t, p), group) {
+		t.Error("the victim had no group")
 	}
 	sweep(t, p)
-	if !slices.ContainsFunc(rooms(t, p), room) {
-		t.Error("a room in use was removed")
+	if !slices.ContainsFunc(groups(t, p), group) {
+		t.Error("a group in use was removed")
 	}
 	_ = c.Process.Kill()
 	_ = c.Wait()
-	if !slices.ContainsFunc(rooms(t, p), room) {
+	if !slices.ContainsFunc(groups(t, p), group) {
 		t.Error("nothing was left, which is better than we know how to")
 	}
-	eventually(t, "the room goes", func() bool {
+	eventually(t, "the group goes", func() bool {
 		sweep(t, p) // what every start of the activator does
-		return !slices.ContainsFunc(rooms(t, p), room)
+		return !slices.ContainsFunc(groups(t, p), group)
 	})
 }
 
 func sweep(t *testing.T, p *Programs) {
 	t.Helper()
-	if err := p.groups.sweep(); err != nil {
+	if err := p.groups.sweepGroups(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestSweepKeepsOthers(t *testing.T) {
 	p := open(t, 0)
-	own, err := p.groups.own()
+	own, err := p.groups.openOwnGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,13 +165,13 @@ func TestSweepKeepsOthers(t *testing.T) {
 	if _, err := withFD(own, func(fd int) (int, error) { return 0, unix.Mkdirat(fd, foreign, 0o700) }); err != nil {
 		t.Fatal(err)
 	}
-	ours, err := p.groups.room()
+	ours, err := p.groups.makeGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
 	sweep(t, p)
-	if !ours.stands() {
-		t.Error("a room in use was removed")
+	if !ours.isCurrent() {
+		t.Error("a group in use was removed")
 	}
 	ours.close()
 	if err := removeDirectory(own, foreign); err != nil {
@@ -274,10 +274,10 @@ func TestAcceptedStays(t *testing.T) {
 	}
 }
 
-// connectless returns a TCP socket from a room that has connect4 alone.
+// connectless returns a TCP socket from a group that has connect4 alone.
 func connectless(t *testing.T, p *Programs) int {
 	t.Helper()
-	r, err := p.groups.room()
+	r, err := p.groups.makeGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func connectless(t *testing.T, p *Programs) int {
 // forbids others, the error says so.
 func TestAbove(t *testing.T) {
 	p := open(t, 0)
-	above, err := p.groups.room()
+	above, err := p.groups.makeGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func TestAbove(t *testing.T) {
 		t.Errorf("what is refused above: %v, want %v", err, unix.EPERM)
 	}
 
-	alone, err := p.groups.room()
+	alone, err := p.groups.makeGroup()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func heardHere(t *testing.T, fd int) unix.Sockaddr {
 }
 
 // attachRefusal attaches a program that refuses every packet.
-func attachRefusal(t *testing.T, r *room) (fd int) {
+func attachRefusal(t *testing.T, r *group) (fd int) {
 	t.Helper()
 	h := hooks()[len(hooks())-1]
 	h.build = func(tables) *program {
@@ -385,15 +385,15 @@ func attachRefusal(t *testing.T, r *room) (fd int) {
 	return fdOf(t, loaded)
 }
 
-// inside makes a room in a room.
-func inside(t *testing.T, r *room) *room {
+// inside makes a group in a group.
+func inside(t *testing.T, r *group) *group {
 	t.Helper()
 	fd, err := openDirectory(r.dir, ".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	below := &room{parent: os.NewFile(uintptr(fd), r.name), name: roomPrefix + "inside"}
-	if err := below.make(); err != nil {
+	below := &group{parent: os.NewFile(uintptr(fd), r.name), name: groupPrefix + "inside"}
+	if err := below.makeDirectory(); err != nil {
 		t.Fatal(err)
 	}
 	return below
@@ -436,7 +436,7 @@ func TestMakingGoesWrong(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p.make = tt.make
-			sockets, err := p.Sockets([]spec.Kind{udp4()})
+			sockets, err := p.MakeSockets([]spec.Kind{udp4()})
 			var known *Error
 			if len(sockets) != 0 || !errors.As(err, &known) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(known.Cure, tt.cure) {
 				t.Fatalf("got %v, %v", sockets, err)
