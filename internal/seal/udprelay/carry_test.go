@@ -198,7 +198,7 @@ func TestCarryLeaves(t *testing.T) {
 	_, from := receive(t, program)
 	select {
 	case <-d.Left():
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("it does not leave")
 	}
 	asks(t, host.LocalAddr(), 1)

@@ -89,7 +89,7 @@ type flowTable struct {
 	carried  atomic.Uint64
 
 	share   budget.Share  // flow sockets and nodes
-	spare   map[int][]int // unbound flow sockets, by their domain
+	unbound map[int][]int // flow sockets that are made ahead, by their domain
 	refused time.Duration // before that no more are made
 }
 
@@ -97,14 +97,14 @@ func newFlowTable(expire time.Duration) flowTable {
 	if expire <= 0 {
 		expire = defaultExpire
 	}
-	return flowTable{most: mostFlows, expire: expire, byClient: make(map[string]*flow), spare: make(map[int][]int)}
+	return flowTable{most: mostFlows, expire: expire, byClient: make(map[string]*flow), unbound: make(map[int][]int)}
 }
 
 // close closes the sockets that no flow has, when there are no flows any more.
 func (t *flowTable) close() {
-	for domain, fds := range t.spare {
+	for domain, fds := range t.unbound {
 		closeAll(fds)
-		delete(t.spare, domain)
+		delete(t.unbound, domain)
 	}
 	t.share.Close()
 }
@@ -219,7 +219,7 @@ func (t *flowTable) nextExpiry() time.Duration {
 
 // isFull reports whether there is no room for another flow.
 func (t *flowTable) isFull() bool {
-	return len(t.byClient) >= t.most || t.countSpare() == 0 && t.share.Room() <= 0
+	return len(t.byClient) >= t.most || t.countUnbound() == 0 && t.share.Room() <= 0
 }
 
 // replaceableFlow returns the flow that may make room for another one; nil: there is none.
@@ -247,30 +247,30 @@ func (t *flowTable) firstDone(more bool) {
 	}
 }
 
-// countSpare is how many unbound flow sockets there are.
-func (t *flowTable) countSpare() (n int) {
-	for _, fds := range t.spare {
+// countUnbound is how many unbound flow sockets there are.
+func (t *flowTable) countUnbound() (n int) {
+	for _, fds := range t.unbound {
 		n += len(fds)
 	}
 	return n
 }
 
-// addSpare takes unbound flow sockets.
-func (t *flowTable) addSpare(domain int, fds ...int) {
-	t.spare[domain] = append(t.spare[domain], fds...)
+// addUnbound takes unbound flow sockets.
+func (t *flowTable) addUnbound(domain int, fds ...int) {
+	t.unbound[domain] = append(t.unbound[domain], fds...)
 	t.share.Take(len(fds))
 }
 
 // takeSocket returns an unbound flow socket, which the caller closes.
 func (t *flowTable) takeSocket(domain int, now time.Duration) (int, error) {
-	if len(t.spare[domain]) == 0 {
+	if len(t.unbound[domain]) == 0 {
 		if err := t.makeMore(domain, now); err != nil {
 			return -1, err
 		}
 	}
-	n := len(t.spare[domain]) - 1
-	fd := t.spare[domain][n]
-	t.spare[domain] = t.spare[domain][:n]
+	n := len(t.unbound[domain]) - 1
+	fd := t.unbound[domain][n]
+	t.unbound[domain] = t.unbound[domain][:n]
 	t.share.Give(1)
 	return fd, nil
 }
@@ -298,7 +298,7 @@ func (t *flowTable) makeMore(domain int, now time.Duration) error {
 		t.refused = now + time.Second // there may be many new clients
 		return err
 	}
-	t.addSpare(domain, fds...)
+	t.addUnbound(domain, fds...)
 	return nil
 }
 

@@ -124,8 +124,8 @@ func TestFlowTableRoom(t *testing.T) {
 			t.Fatalf("full with %d flows", i)
 		}
 		addClient(t, table, fmt.Sprint(i), 0)
-		if taken := table.share.Taken(); taken != len(table.byClient)+table.countSpare() || taken != budget.Taken() {
-			t.Fatalf("%d are counted, of %d and %d", taken, len(table.byClient), table.countSpare())
+		if taken := table.share.Taken(); taken != len(table.byClient)+table.countUnbound() || taken != budget.Taken() {
+			t.Fatalf("%d are counted, of %d and %d", taken, len(table.byClient), table.countUnbound())
 		}
 	}
 	if !table.isFull() || table.replaceableFlow(silence) != table.oldestFlow() {
@@ -140,7 +140,7 @@ func TestFlowTableRoom(t *testing.T) {
 	if table.setNode(f, node); table.share.Taken() != taken+1 {
 		t.Error("a node is not counted")
 	}
-	if table.removeFlow(f); table.share.Taken() != taken-1 || table.isFull() && table.countSpare() > 0 {
+	if table.removeFlow(f); table.share.Taken() != taken-1 || table.isFull() && table.countUnbound() > 0 {
 		t.Error("a flow and its node are still counted")
 	}
 }

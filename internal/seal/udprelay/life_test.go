@@ -245,7 +245,7 @@ func TestCloseWhileRunning(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft counts descriptors: realms die with their sockets.
+// TestNothingIsLeft counts descriptors: relay networks die with their sockets.
 func TestNothingIsLeft(t *testing.T) {
 	m := newOwner(t)
 	f, _ := hostSocket(t, "udp", "[::]:0")
@@ -299,7 +299,7 @@ func TestRelaySocketRefuses(t *testing.T) {
 			d, err := OpenSocketRelay(m, f, Options{})
 			if err == nil {
 				d.Close()
-				t.Fatal("it stands in")
+				t.Fatal("it is relayed")
 			}
 			t.Log(err)
 		})

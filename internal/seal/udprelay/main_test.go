@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	ktest.Main(m)
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 5 * time.Minute
+// waitTimeout is how long a test waits for what must happen.
+const waitTimeout = 5 * time.Minute
 
 func newOwner(t testing.TB) *netns.Owner {
 	owner := new(netns.Owner)
@@ -117,7 +117,7 @@ func receive(t testing.TB, c net.PacketConn) (string, net.Addr) {
 	t.Helper()
 	b := buffers.Get().(*[1 << 20]byte)[:]
 	defer buffers.Put((*[1 << 20]byte)(b))
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 	n, from, err := c.ReadFrom(b)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func receive(t testing.TB, c net.PacketConn) (string, net.Addr) {
 // eventually waits for what another goroutine or the kernel is about to do.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)
 		}

@@ -92,7 +92,7 @@ func askOnce(args []string) {
 		_, err = c.Write([]byte("question"))
 	}
 	if err == nil {
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 		_, err = c.Read(make([]byte, 100))
 	}
 	if err != nil {

@@ -83,7 +83,7 @@ func openRelaySocket(owner *netns.Owner, r *relay) (*relaySocket, error) {
 		return nil, err
 	}
 	for i, flow := range flows {
-		r.flows.addSpare(domains[i], flow)
+		r.flows.addUnbound(domains[i], flow)
 	}
 	s := &relaySocket{os.NewFile(uintptr(fd), r.String()), fd}
 	r.flows.makeSockets = func(domain, n int) ([]int, error) { return netns.MakeFlows(fd, domain, n) }

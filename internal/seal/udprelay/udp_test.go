@@ -76,7 +76,7 @@ func TestUDPRepliesOnly(t *testing.T) {
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
 	stranger := client(t, "udp4", "127.0.0.1:0")
 	for _, to := range []net.Addr{stranger.LocalAddr(), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 9), Port: 5555}, host.LocalAddr()} {
-		ask(t, inner, to, "out") // sent, and lost in the realm
+		ask(t, inner, to, "out") // sent, and lost in the relay network
 	}
 	silent(t, stranger, "a stranger on the host")
 	if text, from := receive(t, inner); text != "out" || from.String() != host.LocalAddr().String() {
@@ -385,7 +385,7 @@ func TestUDPServiceChooses(t *testing.T) {
 	port := host.LocalAddr().(*net.UDPAddr).Port
 	ask(t, c, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 7), Port: port}, "question")
 	b, oob := make([]byte, 64), make([]byte, 64)
-	_ = inner.SetReadDeadline(time.Now().Add(patience))
+	_ = inner.SetReadDeadline(time.Now().Add(waitTimeout))
 	_, n, _, from, err := inner.(*net.UDPConn).ReadMsgUDP(b, oob)
 	if err != nil {
 		t.Fatal(err)

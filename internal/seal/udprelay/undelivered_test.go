@@ -88,10 +88,10 @@ func TestOwnerClosesNobodyIsLost(t *testing.T) {
 		var kept Undelivered
 		m := newOwner(t)
 		d := openRelay(t, m, f, Options{Undelivered: &kept})
-		for domain, fds := range d.flows.spare { // as if so many had come
+		for domain, fds := range d.flows.unbound { // as if so many had come
 			closeAll(fds)
 			d.flows.share.Give(len(fds))
-			delete(d.flows.spare, domain)
+			delete(d.flows.unbound, domain)
 		}
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestLostIsSaid(t *testing.T) {
 			ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "lost")
 			return []string{lostQueue}
 		},
-		"longer than the realm carries": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
+		"longer than lo carries": func(t *testing.T, d *SocketRelay, host net.PacketConn) []string {
 			d.self.SetPort(9) // it is not looked for
 			f := &flow{}
 			b := newBatch()

@@ -263,7 +263,7 @@ func TestUnixCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, oob := make([]byte, 64), make([]byte, 64)
-	_ = inner.SetReadDeadline(time.Now().Add(patience))
+	_ = inner.SetReadDeadline(time.Now().Add(waitTimeout))
 	_, n, _, from, err := inner.(*net.UnixConn).ReadMsgUnix(b, oob)
 	if err != nil || n != 0 {
 		t.Fatalf("%d bytes of control messages, %v", n, err)
@@ -272,7 +272,7 @@ func TestUnixCredentials(t *testing.T) {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
 	ask(t, inner, from, "answer")
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(waitTimeout))
 	_, n, _, _, err = c.ReadMsgUnix(b, oob)
 	if err != nil {
 		t.Fatal(err)
