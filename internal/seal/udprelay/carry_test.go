@@ -22,6 +22,7 @@ type network struct {
 	mu      sync.Mutex
 	program net.PacketConn // nil: the address is not bound
 	gone    int
+	looks   int // at the program's queue
 }
 
 // enter has a program bind its address.
@@ -61,6 +62,7 @@ func (h *network) MakeSockets(domain, n int) (fds []int, err error) {
 func (h *network) ReadQueue() (spec.Queue, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.looks++
 	if h.program == nil {
 		return spec.Queue{Gone: h.gone}, nil
 	}
@@ -79,6 +81,18 @@ func (h *network) FindAddress(client, asked netip.Addr) (to netip.AddrPort, own 
 		to = h.program.LocalAddr().(*net.UDPAddr).AddrPort()
 	}
 	return to, false
+}
+
+// isQuiet reports whether no relay looks at the program's queue for a moment.
+func (h *network) isQuiet() bool {
+	count := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.looks
+	}
+	before := count()
+	time.Sleep(20 * time.Millisecond)
+	return count() == before
 }
 
 func carryFor(t *testing.T, f *os.File, h *network, u *Undelivered) *ProgramRelay {
@@ -203,6 +217,7 @@ func TestCarryLeaves(t *testing.T) {
 	}
 	asks(t, host.LocalAddr(), 1)
 	silent(t, program, "the program")
+	eventually(t, "the relay rests while a client waits", h.isQuiet)
 	ask(t, program, from, "late")
 	if text, _ := receive(t, client); text != "late" {
 		t.Errorf("the client receives %q", text)
