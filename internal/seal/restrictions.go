@@ -28,7 +28,7 @@ func New(log *slog.Logger) *Restrictions {
 }
 
 // Answering reports whether UDP sockets can be made that only answer, by trying, once.
-func (r *Restrictions) Answering() bool { return r.filter.open() == nil }
+func (r *Restrictions) Answering() bool { return r.filter.loadPrograms() == nil }
 
 // CanAnswer reports whether UDP sockets can be made here that only answer. It asks the
 // kernel once, also for many sockets: each time it loads programs.
@@ -47,7 +47,7 @@ func (r *Restrictions) Means() listen.Means {
 
 // Use says which user and group a relay's answers are from, 0: ours, before the socket
 // is lent.
-func (r *Restrictions) Use(address spec.Address, id int) { r.relays.use(address, id) }
+func (r *Restrictions) Use(address spec.Address, id int) { r.relays.setID(address, id) }
 
 // Close closes what was made. The sockets must be closed before.
 func (r *Restrictions) Close() {
@@ -64,7 +64,7 @@ type udpFilter struct {
 	refusal  error               // why there are no programs
 }
 
-func (f *udpFilter) open() error {
+func (f *udpFilter) loadPrograms() error {
 	if f.programs == nil && f.refusal == nil {
 		f.programs, f.refusal = udpfilter.Open(0)
 	}
@@ -102,7 +102,7 @@ type relays struct {
 	ids map[spec.Address]int
 }
 
-func (r *relays) use(address spec.Address, id int) {
+func (r *relays) setID(address spec.Address, id int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ids[address] = id

@@ -21,7 +21,7 @@ func Decide(s *spec.Service, answering func() bool) (open Openings) {
 	sealed := s.Sandbox.Seal
 	kernel := sandbox.RunningKernel()
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
-	named := slices.ContainsFunc(s.Sockets, relayable)
+	named := slices.ContainsFunc(s.Sockets, isRelayable)
 	direct := false
 	s.Sockets = slices.Clone(s.Sockets)
 	for i := range s.Sockets {
@@ -34,18 +34,18 @@ func Decide(s *spec.Service, answering func() bool) (open Openings) {
 	if sealed {
 		open.Lacks = kernel.SealLacks()
 	}
-	s.Sandbox.Alone = (sealed || s.Sandbox.Connect == "unix") && alone(s, kernel)
-	s.Sandbox.Unmounted = receives(s)
+	s.Sandbox.Alone = (sealed || s.Sandbox.Connect == "unix") && actsAlone(s, kernel)
+	s.Sandbox.Unmounted = receivesDescriptors(s)
 	// A socket that is passed in may reach names of the host too, so the scope is there wherever
 	// nothing needs a name: no relay, and nothing that the service connects to.
 	s.Sandbox.Names = named || !direct && s.Sandbox.Connect != "none"
-	open.Lesser = lesser(s, kernel)
+	open.Lesser = listLesser(s, kernel)
 	return open
 }
 
-// relayable reports whether the datagrams of a unix socket can be carried: what comes with
+// isRelayable reports whether the datagrams of a unix socket can be carried: what comes with
 // the sender's identity or descriptors must come from the sender.
-func relayable(socket spec.Socket) bool {
+func isRelayable(socket spec.Socket) bool {
 	o := &socket.Options
 	return socket.Address.Network == spec.UnixGram && o.RefuseRights && !o.PassCredentials && !o.PassSecurity
 }
@@ -58,7 +58,7 @@ func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
 	switch {
 	case socket.Address.IsUDP() && answering():
 		return spec.ReplyOnly
-	case socket.Address.IsUDP(), relayable(socket):
+	case socket.Address.IsUDP(), isRelayable(socket):
 		return spec.Relayed
 	case socket.Address.Network == spec.UnixGram && !scope:
 		return spec.ReceiveOnly
@@ -66,13 +66,13 @@ func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
 	return spec.Unsealed
 }
 
-// receives reports whether a service may get hold of what is not mounted: whether it
+// receivesDescriptors reports whether a service may get hold of what is not mounted: whether it
 // can have a unix socket at which it is passed descriptors, a folder of the host's
 // among them. SO_PASSRIGHTS at our sockets does not settle it: over one of them
 // the service can pass its client an end of a socket pair, and receive there. Else it
 // needs a path of the host's to listen at, a peer to connect to, or a network in which
 // others see its abstract names.
-func receives(s *spec.Service) bool {
+func receivesDescriptors(s *spec.Service) bool {
 	b := &s.Sandbox
 	opened := func(word string) bool { return word != "" && word != "none" }
 	if len(b.Writable) > 0 || len(s.Directories) > 0 || opened(b.Connect) || opened(b.Network) {
@@ -83,9 +83,9 @@ func receives(s *spec.Service) bool {
 	})
 }
 
-// lesser says what this kernel keeps by less than a newer one does, and what that
+// listLesser says what this kernel keeps by less than a newer one does, and what that
 // leaves open. It is no part of the seal.
-func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
+func listLesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 	refused := func(socket spec.Socket) bool {
 		return socket.Address.IsUnix() && socket.Seal != spec.Relayed && socket.Options.RefuseRights
 	}
@@ -117,10 +117,10 @@ func lesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 	return open
 }
 
-// alone reports whether a service could connect or bind what Landlock does not see, if the
+// actsAlone reports whether a service could connect or bind what Landlock does not see, if the
 // kernel read an address once more: TCP before ABI 4, and on every kernel MPTCP and vsock that it
 // inherits. A program can make MPTCP sockets too, which reach others in a network that it shares.
-func alone(s *spec.Service, kernel sandbox.Kernel) bool {
+func actsAlone(s *spec.Service, kernel sandbox.Kernel) bool {
 	return !kernel.TCP() || s.Sandbox.Connect == "unix" && s.Sandbox.Network != "none" ||
 		slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool { return socket.Options.MPTCP || socket.Address.Network == spec.VSock })
 }
