@@ -69,7 +69,7 @@ func (s place) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
 // on a FIFO we made; another one must be right already. began is when we began to make it.
-func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (*os.File, error) {
+func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (file *os.File, err error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
@@ -84,17 +84,19 @@ func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespe
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
 	if n.made && at.Movable() && !bornSince(fd, began) {
-		_ = unix.Close(fd)
 		return nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a file system that does not tell when,"}
 	}
 	if err := setUpFIFO(at, fd, n, o, who); err != nil {
-		_ = unix.Close(fd)
 		return nil, err
 	}
 	// Blocking: see newSocket.
 	if err := unix.SetNonblock(fd, false); err != nil {
-		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), n.path), nil

@@ -1,9 +1,7 @@
 package listen
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
@@ -40,11 +38,11 @@ func describeHolders(rivals []rival) string {
 	if len(rivals) == 0 {
 		return ""
 	}
-	inodes := make(map[uint32]bool)
+	links := make(map[string]bool) // proc_pid_fd(5)
 	for _, r := range rivals {
-		inodes[r.inode] = true
+		links[fmt.Sprintf("socket:[%d]", r.inode)] = true
 	}
-	if names := processesWith(inodes); len(names) > 0 {
+	if names := processesWith(links); len(names) > 0 {
 		return "held by " + strings.Join(names, ", ")
 	}
 	if rivals[0].uid != "" {
@@ -102,10 +100,10 @@ func boundTo(node uint64, rivals []rival) (exact []rival) {
 
 // processesWith returns "pid 12 (nginx)" for every process that holds one of
 // these sockets and lets us look.
-func processesWith(inodes map[uint32]bool) []string {
+func processesWith(links map[string]bool) []string {
 	var found []string
 	for _, pid := range proc.ListPids() {
-		if !holdsOne(fmt.Sprintf("/proc/%d", pid), inodes) {
+		if !holdsOne(fmt.Sprintf("/proc/%d/fd/", pid), links) {
 			continue
 		}
 		if pid == os.Getpid() {
@@ -118,19 +116,10 @@ func processesWith(inodes map[uint32]bool) []string {
 	return found
 }
 
-func holdsOne(dir string, inodes map[uint32]bool) bool {
-	fds, err := os.ReadDir(dir + "/fd")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false // not ours to look into
-	}
+func holdsOne(dir string, links map[string]bool) bool {
+	fds, _ := os.ReadDir(dir) // not ours to look into: none
 	for _, fd := range fds {
-		target, err := os.Readlink(dir + "/fd/" + fd.Name())
-		number, found := strings.CutPrefix(target, "socket:[")
-		if err != nil || !found {
-			continue
-		}
-		inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-		if err == nil && inodes[uint32(inode)] {
+		if target, err := os.Readlink(dir + fd.Name()); err == nil && links[target] {
 			return true
 		}
 	}

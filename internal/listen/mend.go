@@ -38,9 +38,12 @@ func (s *Socket) Mend() (what string, err error) {
 	if s.dropErrors() {
 		found = append(found, "errors were pending on it; cleared")
 	}
-	if s.detachFilter() {
-		found = append(found, "the service had left a packet filter on it; removed")
-	}
+	_ = control(s.frontFile(), func(fd int) error {
+		if sockopt.DetachProgram(fd, unix.SO_DETACH_FILTER) {
+			found = append(found, "the service had left a packet filter on it; removed")
+		}
+		return nil
+	})
 	var repaired string
 	if s.spec.Address.IsStream() {
 		repaired, err = s.mendListener()
@@ -230,14 +233,6 @@ func (s *Socket) dropErrors() (dropped bool) {
 		return nil
 	})
 	return dropped
-}
-
-func (s *Socket) detachFilter() (detached bool) {
-	_ = control(s.frontFile(), func(fd int) error {
-		detached = sockopt.DetachProgram(fd, unix.SO_DETACH_FILTER)
-		return nil
-	})
-	return detached
 }
 
 func (s *Socket) restorePipeSize() error {

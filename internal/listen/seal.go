@@ -62,9 +62,7 @@ func (Plain) MakeSockets(kinds []spec.Kind) (made []*os.File, err error) {
 	for _, k := range kinds {
 		fd, err := unix.Socket(k.Family, k.Type|unix.SOCK_CLOEXEC, k.Protocol)
 		if err != nil {
-			for _, f := range made {
-				_ = f.Close()
-			}
+			closeFiles(made)
 			return nil, os.NewSyscallError("socket", err)
 		}
 		made = append(made, os.NewFile(uintptr(fd), "socket"))
@@ -151,6 +149,7 @@ func (st *pool) openEach(specs []spec.Socket, open func(spec.Socket) error) (err
 // of [withoutUmask]: a restriction may start something from theirs.
 func (st *pool) makeMissing(specs []spec.Socket) error {
 	missing := make(map[spec.Seal][]spec.Kind)
+	first := make(map[spec.Seal]spec.Address) // an error is told with it
 	have := make(map[poolKey]int)
 	for i := range specs {
 		want := &specs[i]
@@ -161,13 +160,17 @@ func (st *pool) makeMissing(specs []spec.Socket) error {
 			continue
 		}
 		key := poolKey{want.Seal, kindOf(want.Address, &want.Options, haveIPv6)}
-		if have[key]++; have[key] > len(st.made[key]) {
-			missing[want.Seal] = append(missing[want.Seal], key.kind)
+		if have[key]++; have[key] <= len(st.made[key]) {
+			continue
 		}
+		if missing[want.Seal] == nil {
+			first[want.Seal] = want.Address
+		}
+		missing[want.Seal] = append(missing[want.Seal], key.kind)
 	}
 	for seal, kinds := range missing {
 		if err := st.makeSockets(seal, kinds); err != nil {
-			return wrapError(firstOf(seal, specs), "", err, "")
+			return wrapError(first[seal], "", err, "")
 		}
 	}
 	return nil
@@ -177,14 +180,12 @@ func (st *pool) makeMissing(specs []spec.Socket) error {
 func (st *pool) makeSockets(seal spec.Seal, kinds []spec.Kind) error {
 	r, _ := st.means.restriction(seal)
 	files, err := r.MakeSockets(kinds)
-	if err == nil && len(files) != len(kinds) {
-		for _, f := range files {
-			_ = f.Close()
-		}
-		err = fmt.Errorf("asked for %d sockets, got %d", len(kinds), len(files))
-	}
 	if err != nil {
 		return err
+	}
+	if len(files) != len(kinds) {
+		closeFiles(files)
+		return fmt.Errorf("asked for %d sockets, got %d", len(kinds), len(files))
 	}
 	if st.made == nil {
 		st.made = make(map[poolKey][]*os.File)
@@ -196,7 +197,7 @@ func (st *pool) makeSockets(seal spec.Seal, kinds []spec.Kind) error {
 	return nil
 }
 
-// takeSocket returns the unbound socket for spec, for which fill was called.
+// takeSocket returns the unbound socket for spec, for which makeMissing was called.
 func (st *pool) takeSocket(want spec.Socket, kind spec.Kind) (*os.File, error) {
 	if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
 		made, err := r.MakeSockets([]spec.Kind{kind})
@@ -217,19 +218,13 @@ func (st *pool) takeSocket(want spec.Socket, kind spec.Kind) (*os.File, error) {
 // close closes what was not taken.
 func (st *pool) close() {
 	for _, files := range st.made {
-		for _, f := range files {
-			_ = f.Close()
-		}
+		closeFiles(files)
 	}
 	st.made = nil
 }
 
-// firstOf names the address that an error of Make is told with.
-func firstOf(seal spec.Seal, specs []spec.Socket) spec.Address {
-	for i := range specs {
-		if specs[i].Seal == seal {
-			return specs[i].Address
-		}
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
 	}
-	return specs[0].Address
 }
