@@ -15,7 +15,7 @@ import (
 // errClosed is what every operation on a closed [Socket] ends with.
 var errClosed = fs.ErrClosed
 
-// Error is a socket that cannot be opened, mended or healed.
+// Error is a socket that cannot be opened or mended.
 type Error struct {
 	Address string // canonical
 	Step    string // a system call, an option as in the configuration, or a path

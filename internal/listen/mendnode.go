@@ -25,7 +25,7 @@ func (s *Socket) MendNode() (what string, err error) {
 		s.interest.rewatchNode(s.node, true)
 		return "", nil
 	}
-	// Watch what is there first: if it cannot be healed now, the next change of
+	// Watch what is there first: if it cannot be mended now, the next change of
 	// it is not missed.
 	s.interest.rewatchNode(s.node, false)
 	what, err = s.restoreNode()

@@ -12,30 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// healer does what the daemon does: heals whenever the watcher says so.
-type healer struct {
+// mender does what the daemon does: mends whenever the watcher says so.
+type mender struct {
 	s       *Socket
 	changed chan struct{}
 }
 
-func watchNode(t *testing.T, w *Watcher, s *Socket) *healer {
+func watchNode(t *testing.T, w *Watcher, s *Socket) *mender {
 	t.Helper()
-	h := &healer{s, make(chan struct{}, 1000)}
+	h := &mender{s, make(chan struct{}, 1000)}
 	if err := w.WatchNode(s, func() { h.changed <- struct{}{} }); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-// heal heals until what says so, as often as the watcher tells.
-func (h *healer) heal(t *testing.T, says string) {
+// mend mends until what says so, as often as the watcher tells.
+func (h *mender) mend(t *testing.T, says string) {
 	t.Helper()
 	var log []string
 	for first := true; first || !strings.Contains(strings.Join(log, "\n"), says); first = false {
 		select {
 		case <-h.changed:
 		case <-time.After(patience):
-			t.Fatalf("not healed: %q", log)
+			t.Fatalf("not mended: %q", log)
 		}
 		what, err := h.s.MendNode()
 		if err != nil {
@@ -52,8 +52,8 @@ func (h *healer) heal(t *testing.T, says string) {
 
 var nodeNetworks = []string{"unix", "unixgram", "unixpacket", "fifo"}
 
-// TestHeal takes the node away in every way; client is one who came before.
-func TestHeal(t *testing.T) {
+// TestMendNode takes the node away in every way; client is one who came before.
+func TestMendNode(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(dir string) error // the node is dir/in/s
@@ -86,7 +86,7 @@ func TestHeal(t *testing.T) {
 				if err := tt.do(dir); err != nil && tt.name != "folder deleted" { // the node may be back in between
 					t.Fatal(err)
 				}
-				h.heal(t, tt.says)
+				h.mend(t, tt.says)
 				if tt.says == "" {
 					for range 2 { // once more, for whatever came in between
 						s.MendNode()
@@ -115,9 +115,9 @@ type nil2 struct{ testing.TB }
 func (nil2) Helper()           {}
 func (nil2) Fatal(args ...any) { panic(args) }
 
-// TestHealRunning holds that a service that runs keeps serving through a node
+// TestMendNodeRunning holds that a service that runs keeps serving through a node
 // that was deleted: it has the very same socket.
-func TestHealRunning(t *testing.T) {
+func TestMendNodeRunning(t *testing.T) {
 	w := start(t)
 	s := open(t, "unix://"+t.TempDir()+"/s")
 	h := watchNode(t, w, s)
@@ -126,7 +126,7 @@ func TestHealRunning(t *testing.T) {
 			if err := os.Remove(s.node.path); err != nil {
 				t.Fatal(err)
 			}
-			h.heal(t, "linked back")
+			h.mend(t, "linked back")
 			conn, err := net.Dial("unix", s.node.path)
 			if err != nil {
 				t.Fatal(err)
@@ -141,9 +141,9 @@ func TestHealRunning(t *testing.T) {
 	})
 }
 
-// TestHealOccupied deletes nothing that took the place of the node, says what it
-// is, and heals once it goes.
-func TestHealOccupied(t *testing.T) {
+// TestMendNodeOccupied deletes nothing that took the place of the node, says what it
+// is, and mends once it goes.
+func TestMendNodeOccupied(t *testing.T) {
 	for _, network := range nodeNetworks {
 		for _, tt := range []struct {
 			name, says string
@@ -175,7 +175,7 @@ func TestHealOccupied(t *testing.T) {
 				h := watchNode(t, w, s)
 				remove := tt.put(t, s.node.path)
 				before, _ := lstatID(s.node.path)
-				h.heal(t, tt.says)
+				h.mend(t, tt.says)
 				var busy *OccupiedError
 				if _, err := s.MendNode(); !errors.As(err, &busy) {
 					t.Errorf("%v", err)
@@ -184,7 +184,7 @@ func TestHealOccupied(t *testing.T) {
 					t.Errorf("it was removed: %v", err)
 				}
 				remove()
-				h.heal(t, "linked back")
+				h.mend(t, "linked back")
 				answer := client(t, s)
 				serveOne(t, s)
 				answer()
@@ -193,9 +193,9 @@ func TestHealOccupied(t *testing.T) {
 	}
 }
 
-// TestHealFolderOccupied has a file where the folder was, and heals once that is
+// TestMendNodeFolderOccupied has a file where the folder was, and mends once that is
 // gone.
-func TestHealFolderOccupied(t *testing.T) {
+func TestMendNodeFolderOccupied(t *testing.T) {
 	w := start(t)
 	dir := t.TempDir()
 	s := open(t, "unix://"+dir+"/a/b/s")
@@ -204,17 +204,17 @@ func TestHealFolderOccupied(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(dir+"/a", nil, 0o644); err == nil {
-		h.heal(t, "not a directory")
+		h.mend(t, "not a directory")
 		os.Remove(dir + "/a")
-	} // else it was healed before
-	h.heal(t, "bound anew")
+	} // else it was mended before
+	h.mend(t, "bound anew")
 	answer := client(t, s)
 	serveOne(t, s)
 	answer()
 }
 
-// TestHealArmed wakes the one who waits also for a client of the new socket.
-func TestHealArmed(t *testing.T) {
+// TestMendNodeArmed wakes the one who waits also for a client of the new socket.
+func TestMendNodeArmed(t *testing.T) {
 	w := start(t)
 	s := open(t, "unix://"+t.TempDir()+"/in/s")
 	fired := arm(t, w, s)
@@ -241,7 +241,7 @@ func TestSpareMissing(t *testing.T) {
 	if err := os.Remove(sparePath(s.node.path)); err != nil {
 		t.Fatal(err)
 	}
-	h.heal(t, "")
+	h.mend(t, "")
 	if what, err := s.MendNode(); what != "" || err != nil {
 		t.Errorf("%q, %v", what, err)
 	}

@@ -46,7 +46,7 @@ func TestWithoutInotify(t *testing.T) {
 	if os.Getenv(withoutInotify) != "" {
 		t.Skip("this is the copy")
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=3m", "-test.run=^(TestHeal|TestSpareMissing|TestNoInotify)")
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=3m", "-test.run=^(TestMendNode|TestSpareMissing|TestNoInotify)")
 	cmd.Env = append(os.Environ(), withoutInotify+"=yes")
 	self := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: self(os.Getuid()), GidMappings: self(os.Getgid())}
@@ -94,8 +94,8 @@ func TestNoInotify(t *testing.T) {
 	}
 	for range 3 {
 		remove(t, one, two)
-		first.heal(t, "linked back")
-		second.heal(t, "linked back")
+		first.mend(t, "linked back")
+		second.mend(t, "linked back")
 	}
 	if err := allowInotify("1"); err != nil {
 		t.Fatal(err)
@@ -106,8 +106,8 @@ func TestNoInotify(t *testing.T) {
 		}
 	}
 	remove(t, one, two)
-	first.heal(t, "linked back")
-	second.heal(t, "linked back")
+	first.mend(t, "linked back")
+	second.mend(t, "linked back")
 	if err := allowInotify("0"); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestFolderNotWatched(t *testing.T) {
 	defer os.Chmod(dir, 0o700)
 	h := watchNode(t, w, s)
 	remove(t, s)
-	h.heal(t, "linked back")
+	h.mend(t, "linked back")
 	if !w.clocked() {
 		t.Error("nobody looks at it")
 	}
