@@ -25,7 +25,7 @@ func (s *CallList) Start(flags uintptr) (pid, pidfd int, err error) {
 	return s.cloneChild("clone", unix.SYS_CLONE, flags|unix.CLONE_PIDFD|uintptr(unix.SIGCHLD), 0, addressOf(&h.pidfd))
 }
 
-// StartInGroup is Start of a child that is in a control group from its birth, which
+// StartInGroup is Start of a child that is in a control group from the clone on, which
 // cgroup is the folder of: CLONE_INTO_CGROUP, clone(2).
 func (s *CallList) StartInGroup(flags uintptr, cgroup int) (pid, pidfd int, err error) {
 	h := s.head()
