@@ -65,16 +65,15 @@ func (x *examination) addStepError(source config.Source, e *process.StepError) {
 	found.Host = e.Step == "directory" && (e.Errno == unix.EACCES || e.Errno == unix.EROFS || e.Errno == unix.ENOENT)
 }
 
-// describeStep returns what is wrong, and the cure. A cure whose first half is a reason says more
-// than the errno.
+// describeStep returns what is wrong, and the cure. A reason says more than the errno.
 func describeStep(e *process.StepError) (text, cure string) {
 	text, cure = e.Errno.Error(), e.Cure
-	if reason, rest, both := strings.Cut(e.Cure, "; "); both {
-		text, cure = reason, rest
-		if e.Errno == unix.ENOEXEC {
-			text = e.Errno.Error() + ": " + reason
-		}
-	} else if e.Errno == 0 {
+	switch {
+	case e.Reason != "" && e.Errno == unix.ENOEXEC:
+		text += ": " + e.Reason
+	case e.Reason != "":
+		text = e.Reason
+	case e.Errno == 0:
 		text, cure = e.Cure, ""
 	}
 	if e.Path != "" && !(filepath.IsAbs(e.Path) && strings.Contains(text, e.Path)) {

@@ -34,7 +34,8 @@ var directoryKinds = [...]directoryKind{
 func baseOf(d spec.Directory) (string, directoryKind, error) {
 	at := slices.IndexFunc(directoryKinds[:], func(k directoryKind) bool { return k.name == d.Kind })
 	if at < 0 || !filepath.IsLocal(d.Name) || d.Name == "." {
-		return "", directoryKind{}, &StepError{Step: "directory", Path: d.Name, Cure: "the kind is state, cache, logs or runtime; the name is relative and stays below it"}
+		return "", directoryKind{}, &StepError{Step: "directory", Path: d.Name,
+			Reason: "the kind is state, cache, logs or runtime", Cure: "the name is relative and stays below it"}
 	}
 	kind := directoryKinds[at]
 	if os.Geteuid() == 0 {
@@ -113,7 +114,8 @@ func directoryError(path string, err error) error {
 	if errors.As(err, &link) {
 		return sandbox.NewError("directory", path, err)
 	}
-	return &StepError{Step: "directory", Path: path, Errno: errnoOf(err), Cure: err.Error() + "; it must be a folder that we may make and own"}
+	return &StepError{Step: "directory", Path: path, Errno: errnoOf(err),
+		Reason: err.Error(), Cure: "it must be a folder that we may make and own"}
 }
 
 // makeDirectory makes base/name, gives it to the service, and says which folder it

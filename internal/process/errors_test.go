@@ -115,7 +115,7 @@ func TestRefusals(t *testing.T) {
 				if !errors.As(err, &refusal) {
 					t.Fatalf("%v", err)
 				}
-				if refusal.Step != test.step || refusal.Path != test.path || test.errno != 0 && refusal.Errno != test.errno || !strings.Contains(refusal.Cure, test.cure) {
+				if refusal.Step != test.step || refusal.Path != test.path || test.errno != 0 && refusal.Errno != test.errno || !strings.Contains(refusal.Reason+"; "+refusal.Cure, test.cure) {
 					t.Errorf("%#v", refusal)
 				}
 				checkFound(t, process, refusal)
@@ -130,7 +130,7 @@ func checkFound(t *testing.T, process spec.Process, refusal *StepError) {
 	var e Examiner
 	found := e.Examine(process)
 	for _, one := range found {
-		sameCure := one.Cure == refusal.Cure || process.Sandbox.Init // from inside the host is not seen
+		sameCure := one.Reason == refusal.Reason && one.Cure == refusal.Cure || process.Sandbox.Init // from inside the host is not seen
 		if one.Step == refusal.Step && one.Path == refusal.Path && one.Errno == refusal.Errno && sameCure {
 			return
 		}

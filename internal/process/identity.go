@@ -66,7 +66,7 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 		// A number needs no entry in passwd(5).
 		number, bad := strconv.ParseUint(s.User, 10, 31)
 		if bad != nil {
-			return id, &StepError{Step: "user", Path: s.User, Cure: "no such user; create it, or give a number"}
+			return id, &StepError{Step: "user", Path: s.User, Reason: "no such user", Cure: "create it, or give a number"}
 		}
 		id.uid, id.gid = int(number), int(number)
 	} else {
@@ -83,7 +83,7 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 	}
 	if own != 0 && id.uid != own {
 		return id, &StepError{Step: "user", Path: s.User, Errno: syscall.EPERM,
-			Cure: "only root starts services as another user; run the activator as root, or as this user and leave user away"}
+			Reason: "only root starts services as another user", Cure: "run the activator as root, or as this user and leave user away"}
 	}
 	if id.uid == own {
 		id.change, id.groups = own == 0, nil
@@ -119,11 +119,11 @@ func setGroup(s *spec.Process, id *identity) error {
 	}
 	gid, bad := strconv.ParseUint(number, 10, 31)
 	if bad != nil {
-		return &StepError{Step: "group", Path: s.Group, Cure: "no such group; create it, or give a number"}
+		return &StepError{Step: "group", Path: s.Group, Reason: "no such group", Cure: "create it, or give a number"}
 	}
 	if !id.change && int(gid) != id.gid {
 		return &StepError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
-			Cure: "only root starts services as another group; run the activator as root"}
+			Reason: "only root starts services as another group", Cure: "run the activator as root"}
 	}
 	id.gid = int(gid)
 	return nil

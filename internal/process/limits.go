@@ -44,7 +44,8 @@ func raiseLimits(pid int, limits []spec.Limit) error {
 
 func limitRefused(resource string, errno syscall.Errno, most uint64) *StepError {
 	return &StepError{Step: "limit", Path: resource, Errno: errno,
-		Cure: fmt.Sprintf("the hard limit here is %s; more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself", limitText(most))}
+		Reason: "the hard limit here is " + limitText(most),
+		Cure:   "more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself"}
 }
 
 // completeLimits adds two, where the specification says nothing of them.

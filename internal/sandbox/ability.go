@@ -94,7 +94,7 @@ func procAbility() Ability {
 	over := overProc()
 	a := Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "no sandbox can be made: each has a fresh /proc", Required: true}
 	if !a.OK {
-		a.Detail, a.Cure = "covered: "+strings.Join(over, " "), cureOfProc()
+		a.Detail, a.Cure = "covered: "+strings.Join(over, " "), cureOfCover(over)
 	}
 	return a
 }

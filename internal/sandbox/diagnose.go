@@ -34,55 +34,56 @@ const (
 // CloneError explains why the kernel refused a new process its namespaces.
 func CloneError(err error) error { return NewError("clone", "", err) }
 
-// findCure is the best explanation we have for errno at step.
-func findCure(step, path string, errno syscall.Errno) string {
+// findCure is the best explanation we have for errno at step: a reason, where that says more, and
+// a cure.
+func findCure(step, path string, errno syscall.Errno) (reason, cure string) {
 	switch {
 	case errno == syscall.ENOSYS:
-		return cureKernel
+		return "", cureKernel
 	case step == "clone":
 		return cureOfClone(errno)
 	case step == "seccomp" && errno == syscall.EINVAL:
-		return "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER); without them only seal = \"off\", connect = \"any\", syscalls = \"any\" work"
+		return "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER)", "without them only seal = \"off\", connect = \"any\", syscalls = \"any\" work"
 	case step == "seccomp" && errno == syscall.EBUSY:
-		return "the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"
+		return "", "the activator itself is under a filter with a supervisor, and Linux allows but one: connect = \"none\" needs none"
 	case step == "landlock" && errno == syscall.E2BIG:
-		return "16 Landlock sandboxes within each other are the most: start the activator from fewer"
+		return "", "16 Landlock sandboxes within each other are the most: start the activator from fewer"
 	case step == "mount" && path == "/proc" && errno == syscall.EPERM:
 		return cureOfProc()
 	case step == "open", step == "mount":
-		if text := cureOfPath(errno); text != "" {
-			return text
+		if reason, cure := cureOfPath(errno); cure != "" {
+			return reason, cure
 		}
 	case step == "root" && (errno == syscall.ENOENT || errno == syscall.ENOTDIR):
-		return "the root must be an existing folder"
+		return "", "the root must be an existing folder"
 	case step == "pivot" && errno == syscall.EINVAL:
-		return "the root file system cannot be left; is it an initramfs? Boot into a real root"
+		return "the root file system cannot be left", "is it an initramfs? Boot into a real root"
 	}
 	if errno == syscall.EPERM || errno == syscall.EACCES {
 		return refusedBy()
 	}
-	return ""
+	return "", ""
 }
 
-func cureOfClone(errno syscall.Errno) string {
+func cureOfClone(errno syscall.Errno) (reason, cure string) {
 	switch errno {
 	case syscall.ENOSPC:
 		if off := namespacesOff(); off != "" {
-			return off
+			return "", off
 		}
-		return "a limit on namespaces is reached, see /proc/sys/user/max_*_namespaces and namespaces(7)"
+		return "", "a limit on namespaces is reached, see /proc/sys/user/max_*_namespaces and namespaces(7)"
 	case syscall.EUSERS:
-		return "too many user namespaces within each other"
+		return "", "too many user namespaces within each other"
 	case syscall.EINVAL:
-		return "this kernel lacks one of the namespaces user, net, pid, mnt, ipc, uts, cgroup (CONFIG_*_NS)"
+		return "", "this kernel lacks one of the namespaces user, net, pid, mnt, ipc, uts, cgroup (CONFIG_*_NS)"
 	case syscall.EAGAIN:
-		return "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
+		return "", "the limit on processes is reached (ulimit -u, or the cgroup's pids.max)"
 	case syscall.ENOENT:
-		return "is /proc mounted?"
+		return "", "is /proc mounted?"
 	case syscall.EPERM, syscall.EACCES:
 		return refusedBy()
 	}
-	return ""
+	return "", ""
 }
 
 // namespacesOff is the cure where there can be no namespaces of some kind, namespaces(7);
@@ -98,40 +99,45 @@ func namespacesOff() string {
 
 // refusedBy names what is known to refuse namespaces, and what belongs to
 // having them, with EPERM. AppArmor lets the clone pass and refuses only later.
-func refusedBy() string {
+func refusedBy() (reason, cure string) {
 	switch {
 	case proc.ReadSysctl(sysctlClone) == "0":
-		return cureClone
+		return "", cureClone
 	case proc.ReadSysctl(sysctlUsers) == "0":
-		return cureUsers
+		return "", cureUsers
 	case proc.ReadSysctl(sysctlAppArmor) == "1":
-		return cureAppArmor
+		return "", cureAppArmor
 	case isFiltered():
-		return cureSeccomp
+		return "", cureSeccomp
 	}
-	return "this host, container or chroot refuses new namespaces to us; activator doctor tells more"
+	return "this host, container or chroot refuses new namespaces to us", "activator doctor tells more"
 }
 
-func cureOfProc() string {
+func cureOfProc() (reason, cure string) {
 	if over := overProc(); len(over) > 0 {
-		return "a fresh /proc is refused because other mounts cover parts of ours (" + strings.Join(over, " ") +
-			"), as in a container: run it with --security-opt unmask=ALL (podman) or --security-opt systempaths=unconfined (docker)"
+		return "", cureOfCover(over)
 	}
 	return refusedBy()
 }
 
-func cureOfPath(errno syscall.Errno) string {
+// cureOfCover is the cure of mounts over /proc.
+func cureOfCover(over []string) string {
+	return "a fresh /proc is refused because other mounts cover parts of ours (" + strings.Join(over, " ") +
+		"), as in a container: run it with --security-opt unmask=ALL (podman) or --security-opt systempaths=unconfined (docker)"
+}
+
+func cureOfPath(errno syscall.Errno) (reason, cure string) {
 	switch errno {
 	case syscall.ENOENT:
-		return "it does not exist on the host"
+		return "", "it does not exist on the host"
 	case syscall.EACCES:
-		return "the user who starts the service may not reach it"
+		return "", "the user who starts the service may not reach it"
 	case syscall.ENOTDIR, syscall.EINVAL:
-		return "a folder goes on a folder and a file on a file"
+		return "", "a folder goes on a folder and a file on a file"
 	case syscall.ELOOP:
-		return "too many symbolic links; or one has just been put where others than we may write"
+		return "too many symbolic links", "or one has just been put where others than we may write"
 	}
-	return ""
+	return "", ""
 }
 
 // isFiltered reports whether we are under a seccomp filter.
@@ -164,13 +170,14 @@ func NewError(step, path string, err error) *StepError {
 	}
 	var link *fd.LinkError
 	if errors.As(err, &link) {
-		return &StepError{Step: step, Path: path, Errno: syscall.ELOOP, Cure: link.Says()}
+		return &StepError{Step: step, Path: path, Errno: syscall.ELOOP, Reason: link.Reason(), Cure: link.Advice()}
 	}
 	errno := syscall.EIO
 	if !errors.As(err, &errno) && errors.Is(err, os.ErrNotExist) {
 		errno = syscall.ENOENT
 	}
-	return &StepError{Step: step, Path: path, Errno: errno, Cure: findCure(step, path, errno)}
+	reason, cure := findCure(step, path, errno)
+	return &StepError{Step: step, Path: path, Errno: errno, Reason: reason, Cure: cure}
 }
 
 // Passing reports whether the refusal may be of the moment alone: something was used up.

@@ -11,8 +11,10 @@ import (
 type StepError struct {
 	Step  string        // "clone", "mount", "open", "exec", ...
 	Path  string        // the object of the step; "" has none
-	Errno syscall.Errno // 0: the step was refused by us, Cure says why
-	Cure  string        // "" when we know none
+	Errno syscall.Errno // 0: the step was refused by us
+
+	Reason string // says more than Errno; "": Cure says it too
+	Cure   string // "" when we know none
 }
 
 func (e *StepError) Error() string {
@@ -23,10 +25,16 @@ func (e *StepError) Error() string {
 	if e.Errno != 0 {
 		text += ": " + e.Errno.Error()
 	}
-	if e.Cure != "" {
-		text += ": " + e.Cure
+	if e.Reason != "" {
+		text += ": " + e.Reason
 	}
-	return text
+	if e.Cure == "" {
+		return text
+	}
+	if e.Reason != "" {
+		return text + "; " + e.Cure
+	}
+	return text + ": " + e.Cure
 }
 
 func (e *StepError) Unwrap() error {

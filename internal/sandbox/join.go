@@ -114,11 +114,12 @@ func joinError(path string, err error) error {
 	switch {
 	case refusal.Errno == unix.ELOOP && refusal.Cure != "": // by a link that is not followed
 	case errors.Is(err, os.ErrNotExist):
-		refusal.Cure = "no such network namespace; make it with: ip netns add " + filepath.Base(path)
+		refusal.Reason, refusal.Cure = "no such network namespace", "make it with: ip netns add "+filepath.Base(path)
 	case errors.Is(err, os.ErrPermission):
-		refusal.Cure = "joining a network namespace takes root (CAP_SYS_ADMIN over it and over ourselves); run the activator as root, or use network = \"none\""
+		refusal.Reason = "joining a network namespace takes root (CAP_SYS_ADMIN over it and over ourselves)"
+		refusal.Cure = "run the activator as root, or use network = \"none\""
 	default:
-		refusal.Cure = "is it a network namespace?"
+		refusal.Reason, refusal.Cure = "", "is it a network namespace?"
 	}
 	return refusal
 }

@@ -15,11 +15,11 @@ type LinkError struct {
 	Why  string // whose folder it is
 }
 
-func (e *LinkError) Error() string { return "open " + e.Path + ": " + e.Says() }
+func (e *LinkError) Error() string { return "open " + e.Path + ": " + e.Reason() + "; " + e.Advice() }
 
-// Says names the link, and what helps.
-func (e *LinkError) Says() string {
-	return e.Link + " is a symbolic link below " + e.Why + ", and not followed; " + e.Advice()
+// Reason names the link.
+func (e *LinkError) Reason() string {
+	return e.Link + " is a symbolic link below " + e.Why + ", and not followed"
 }
 
 // Advice is what helps.

@@ -65,15 +65,15 @@ func splitSearch(words, env []string) search {
 }
 
 // missingSearch says that env will not find a program, and what helps.
-func (r Root) missingSearch(s search, script, cure string) string {
+func (r Root) missingSearch(s search, script, write string) (reason, cure string) {
 	name := s.name
 	switch {
 	case strings.HasSuffix(name, "\r"):
-		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends; sed -i 's/\\r$//' %s takes them away", name, script)
-	case cure != "":
-		return fmt.Sprintf("env gets one argument, %q, and finds nothing of that name; %s", name, cure)
+		return fmt.Sprintf("its interpreter %q is not found: the file has Windows line ends", name), "sed -i 's/\\r$//' " + script + " takes them away"
+	case write != "":
+		return fmt.Sprintf("env gets one argument, %q, and finds nothing of that name", name), write
 	case slices.ContainsFunc(ListCandidates(name, s.env), r.onHost):
-		return "its interpreter " + name + " is not found inside in PATH=" + pathOf(s.env) + "; mount it with read_only"
+		return "its interpreter " + name + " is not found inside in PATH=" + pathOf(s.env), "mount it with read_only"
 	}
-	return "its interpreter " + name + " is not found in PATH=" + pathOf(s.env) + ", neither inside nor on the host; install it"
+	return "its interpreter " + name + " is not found in PATH=" + pathOf(s.env) + ", neither inside nor on the host", "install it"
 }

@@ -43,7 +43,7 @@ func (r Root) examineFile(program string, env []string, depth int) error {
 	case errno != 0:
 		return r.ExplainExec(program, errno)
 	case depth > mostScripts:
-		return execError(program, unix.ELOOP, "scripts that are each other's interpreters")
+		return execError(program, unix.ELOOP, "", "scripts that are each other's interpreters")
 	}
 	f, err := r.OpenFile(program, unix.O_RDONLY)
 	if err != nil {
@@ -58,7 +58,7 @@ func (r Root) examineFile(program string, env []string, depth int) error {
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")) && interpreter != "":
 		if !r.View.Allows(spot, 4) {
-			return execError(program, unix.EACCES, "a script, which the service's user may execute but its interpreter could not read; chmod +r")
+			return execError(program, unix.EACCES, "a script, which the service's user may execute but its interpreter could not read", "chmod +r")
 		}
 		return r.examineScript(program, interpreter, head, env, depth)
 	case forThisMachine(head):
@@ -88,7 +88,8 @@ func (r Root) examineScript(script, interpreter string, head []byte, env []strin
 			return nil
 		}
 	}
-	return execError(script, syscall.ENOENT, r.missingSearch(search, script, cure))
+	reason, cure := r.missingSearch(search, script, cure)
+	return execError(script, syscall.ENOENT, reason, cure)
 }
 
 // examineInterpreter says of the file whose interpreter is missing that it is.

@@ -54,7 +54,7 @@ func (r Root) examineLibraries(program, loader string, env []string) error {
 	if missing == "" || l.unsure {
 		return nil
 	}
-	return execError(program, syscall.ENOENT, "its library "+missing+" is not there inside; mount it with read_only, or install it")
+	return execError(program, syscall.ENOENT, "its library "+missing+" is not there inside", "mount it with read_only, or install it")
 }
 
 // readText is a whole file inside; nil where there is none.
