@@ -107,34 +107,26 @@ var socketKeys = sync.OnceValue(func() []field[group] {
 	}
 })
 
-func withoutAccept(s *spec.Service) string {
-	if s.Accept {
-		return "accept is true, so an instance is there for one client only"
+// when is a condition on a service. Where it does not hold, why says why the key has no meaning.
+func when(holds func(s *spec.Service) bool, why string) func(*spec.Service) string {
+	return func(s *spec.Service) string {
+		if holds(s) {
+			return ""
+		}
+		return why
 	}
-	return ""
 }
 
-func withAccept(s *spec.Service) string {
-	if !s.Accept {
-		return "accept is not true"
-	}
-	return ""
-}
+var (
+	withAccept    = when(func(s *spec.Service) bool { return s.Accept }, "accept is not true")
+	withoutAccept = when(func(s *spec.Service) bool { return !s.Accept }, "accept is true, so an instance is there for one client only")
+	withProxy     = when(func(s *spec.Service) bool { return s.Handover == spec.Proxy }, "handover is not \"proxy\"")
+	ownStdout     = when(func(s *spec.Service) bool { return s.Handover != spec.Stdio }, "handover is \"stdio\", so it is the socket")
 
-// ownStdout is the condition that the program's stdout is not its socket.
-func ownStdout(s *spec.Service) string {
-	if s.Handover == spec.Stdio {
-		return "handover is \"stdio\", so it is the socket"
-	}
-	return ""
-}
-
-func withProxy(s *spec.Service) string {
-	if s.Handover != spec.Proxy {
-		return "handover is not \"proxy\""
-	}
-	return ""
-}
+	// With the host's network, inherited sockets reach no farther than sockets that the
+	// program opens itself.
+	ownNetwork = when(func(s *spec.Service) bool { return s.Sandbox.Network != "host" }, "network is \"host\", so there is nothing to seal")
+)
 
 // withConnections is the condition that we make or accept the connections.
 func withConnections(s *spec.Service) string {
@@ -144,23 +136,9 @@ func withConnections(s *spec.Service) string {
 	return withAccept(s)
 }
 
-// ownSandbox is the condition that there is no container, which has its own way.
+// ownSandbox is the condition that there is no container, which has instead.
 func ownSandbox(instead string) func(*spec.Service) string {
-	return func(s *spec.Service) string {
-		if s.Container != nil {
-			return "[container] has " + instead
-		}
-		return ""
-	}
-}
-
-// ownNetwork is the condition for a seal: with the host's network, inherited sockets reach no
-// farther than sockets that the program opens itself.
-func ownNetwork(s *spec.Service) string {
-	if s.Sandbox.Network == "host" {
-		return "network is \"host\", so there is nothing to seal"
-	}
-	return ""
+	return when(func(s *spec.Service) bool { return s.Container == nil }, "[container] has "+instead)
 }
 
 // noNetwork is the condition that the container has no network: with one, it may make sockets.

@@ -30,8 +30,12 @@ type reading struct {
 
 // addError adds an error at an offset.
 func (r *reading) addError(at int, key, text, cure string) {
+	r.errs = append(r.errs, r.newError(at, key, text, cure))
+}
+
+func (r *reading) newError(at int, key, text, cure string) *Error {
 	line, column, source := locateOffset(r.text, at)
-	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: column, Key: key, Text: text, Cure: cure, Source: source})
+	return &Error{File: r.file, Line: line, Column: column, Key: key, Text: text, Cure: cure, Source: source}
 }
 
 // addFileError adds an error about the file as a whole.

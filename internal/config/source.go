@@ -52,8 +52,7 @@ func (s Source) Error(p Place, text, cure string) *Error {
 	if !given {
 		return &Error{File: r.file, Key: p.Key, Text: text, Cure: cure}
 	}
-	line, column, source := locateOffset(r.text, v.at)
-	return &Error{File: r.file, Line: line, Column: column, Key: p.Key, Text: text, Cure: cure, Source: source}
+	return r.newError(v.at, p.Key, text, cure)
 }
 
 func (s Source) findValue(p Place) (value, bool) {
