@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,46 +22,37 @@ import (
 // trialTimeout bounds the trial of the default sandbox.
 const trialTimeout = 10 * time.Second
 
-// finding is one line of the report.
-type finding struct {
-	name   string
-	ok     bool
-	detail string // what was seen
-	needs  string // what its lack costs
-	cure   string // how to get it
-}
-
 // Report writes what this kernel and this user can do, and reports whether the
 // default sandbox works: it is tried, not guessed.
 func Report(w io.Writer) bool {
 	fmt.Fprintf(w, "%s, as %s\n\n", describeKernel(), describeUser())
 	works := trySandbox()
-	findings := append([]finding{works}, listAbilities()...)
+	findings := append([]spec.Ability{works}, listAbilities()...)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range findings {
 		mark := "yes"
-		if !f.ok {
+		if !f.OK {
 			mark = "NO"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", mark, f.name, f.detail)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", mark, f.Name, f.Detail)
 	}
 	_ = table.Flush() // an error of w is its owner's
 	writeLacks(w, findings)
-	return works.ok
+	return works.OK
 }
 
 // writeLacks writes what each missing ability costs and how to get it.
-func writeLacks(w io.Writer, findings []finding) {
+func writeLacks(w io.Writer, findings []spec.Ability) {
 	for _, f := range findings {
-		if f.ok {
+		if f.OK {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s: %s\n", f.name, f.detail)
-		if f.needs != "" {
-			fmt.Fprintf(w, "  it costs:  %s\n", f.needs)
+		fmt.Fprintf(w, "\n%s: %s\n", f.Name, f.Detail)
+		if f.Needs != "" {
+			fmt.Fprintf(w, "  it costs:  %s\n", f.Needs)
 		}
-		if f.cure != "" {
-			fmt.Fprintf(w, "  to get it: %s\n", f.cure)
+		if f.Cure != "" {
+			fmt.Fprintf(w, "  to get it: %s\n", f.Cure)
 		}
 	}
 }
@@ -77,48 +69,41 @@ func describeKernel() string {
 }
 
 // listAbilities asks each room for its own abilities.
-func listAbilities() []finding {
-	var all []finding
-	for _, a := range sandbox.ListAbilities() {
-		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
-	}
-	for _, a := range listen.ProbeAbilities() {
-		all = append(all, finding{a.Name, a.OK, a.Detail, a.Needs, a.Cure})
-	}
-	return append(all, checkSeal(), checkUDPFilter(), checkEngine())
+func listAbilities() []spec.Ability {
+	return append(slices.Concat(sandbox.ListAbilities(), listen.ProbeAbilities()), checkSeal(), checkUDPFilter(), checkEngine())
 }
 
 // checkSeal finds what the process's part of the default seal lacks here.
-func checkSeal() finding {
-	f := finding{name: "seal", ok: true, detail: "what services inherit cannot be turned outward",
-		needs: "services that have such a socket start only with seal = \"best-effort\"", cure: "a kernel configured with what is missing"}
+func checkSeal() spec.Ability {
+	f := spec.Ability{Name: "seal", OK: true, Detail: "what services inherit cannot be turned outward",
+		Needs: "services that have such a socket start only with seal = \"best-effort\"", Cure: "a kernel configured with what is missing"}
 	if lacks := sandbox.RunningKernel().SealLacks(); len(lacks) > 0 {
-		f.ok, f.detail = false, strings.Join(lacks, "; ")
+		f.OK, f.Detail = false, strings.Join(lacks, "; ")
 	}
 	return f
 }
 
 // checkUDPFilter finds how UDP sockets are sealed.
-func checkUDPFilter() finding {
-	f := finding{name: "UDP sockets that only answer", needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
-	f.ok, f.detail, f.cure = udpfilter.Ability()
+func checkUDPFilter() spec.Ability {
+	f := spec.Ability{Name: "UDP sockets that only answer", Needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
+	f.OK, f.Detail, f.Cure = udpfilter.Ability()
 	return f
 }
 
 // trySandbox runs our own binary in the default sandbox, as a service would run.
-func trySandbox() finding {
-	f := finding{
-		name:  "default sandbox",
-		needs: "services with the default [sandbox] do not start",
+func trySandbox() spec.Ability {
+	f := spec.Ability{
+		Name:  "default sandbox",
+		Needs: "services with the default [sandbox] do not start",
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), trialTimeout)
 	defer cancel()
 	if err := runInSandbox(ctx); err != nil {
-		f.detail = err.Error()
-		f.cure = "see the first lack below; everything else of the sandbox rests on it"
+		f.Detail = err.Error()
+		f.Cure = "see the first lack below; everything else of the sandbox rests on it"
 		return f
 	}
-	f.ok, f.detail = true, "a program ran in it"
+	f.OK, f.Detail = true, "a program ran in it"
 	return f
 }
 
@@ -151,13 +136,13 @@ func runInSandbox(ctx context.Context) error {
 }
 
 // checkEngine finds whether [container] can work.
-func checkEngine() finding {
-	f := finding{name: "podman", needs: "services with a [container] do not start", cure: "install it: apt-get install podman"}
+func checkEngine() spec.Ability {
+	f := spec.Ability{Name: "podman", Needs: "services with a [container] do not start", Cure: "install it: apt-get install podman"}
 	path, err := exec.LookPath("podman")
 	if err != nil {
-		f.detail = "not in PATH"
+		f.Detail = "not in PATH"
 		return f
 	}
-	f.ok, f.detail = true, path
+	f.OK, f.Detail = true, path
 	return f
 }

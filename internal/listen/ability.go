@@ -6,20 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/proc"
+	"activator/internal/spec"
 )
 
-// Ability is something about sockets that this kernel or this user may lack.
-type Ability struct {
-	Name   string
-	OK     bool
-	Detail string // what was seen
-	Needs  string // what its lack costs
-	Cure   string // how to get it
-}
-
 // ProbeAbilities tries what sockets need.
-func ProbeAbilities() []Ability {
-	return []Ability{checkFamily("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
+func ProbeAbilities() []spec.Ability {
+	return []spec.Ability{checkFamily("IPv6", unix.AF_INET6, "tcp6://, udp6:// and [::] addresses cannot be bound; tcp://:80 is IPv4 only", "sysctl net.ipv6.conf.all.disable_ipv6=0, or boot without ipv6.disable=1"),
 		checkFamily("vsock", unix.AF_VSOCK, "vsock:// addresses cannot be bound", "modprobe vsock_loopback (or vhost_vsock, vmw_vsock_virtio_transport)"),
 		checkPassRights()}
 }
@@ -33,8 +25,8 @@ var CanRefuseRights = sync.OnceValue(func() bool {
 	}) == nil
 })
 
-func checkPassRights() Ability {
-	a := Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
+func checkPassRights() spec.Ability {
+	a := spec.Ability{Name: "refusal of descriptors", OK: CanRefuseRights(), Detail: "SO_PASSRIGHTS: clients cannot pass descriptors in",
 		Needs: "the default works; a client that colludes can pass a service a socket, a file or a folder of its own without a detour", Cure: "Linux 6.16"}
 	if !a.OK {
 		a.Detail = "no SO_PASSRIGHTS, this is Linux " + proc.KernelRelease()
@@ -42,8 +34,8 @@ func checkPassRights() Ability {
 	return a
 }
 
-func checkFamily(name string, domain int, needs, cure string) Ability {
-	a := Ability{Name: name, OK: true, Detail: "sockets can be made", Needs: needs, Cure: cure}
+func checkFamily(name string, domain int, needs, cure string) spec.Ability {
+	a := spec.Ability{Name: name, OK: true, Detail: "sockets can be made", Needs: needs, Cure: cure}
 	if err := trySocket(domain, unix.SOCK_STREAM, nil); err != nil {
 		a.OK, a.Detail = false, err.Error()
 	}

@@ -16,21 +16,11 @@ import (
 	"activator/internal/spec"
 )
 
-// Ability is one thing that this kernel and this user can or cannot do.
-type Ability struct {
-	Name     string
-	OK       bool
-	Detail   string // what was seen
-	Needs    string // what its lack costs
-	Cure     string // when not OK
-	Required bool   // by the default sandbox
-}
-
 // ListAbilities looks at the running system. It changes nothing and starts nothing;
 // whether the default sandbox really works only a start can tell.
-func ListAbilities() []Ability {
+func ListAbilities() []spec.Ability {
 	kernel := RunningKernel()
-	abilities := []Ability{
+	abilities := []spec.Ability{
 		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfdAbility(),
 		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock),
 		capabilityAbility("joining network namespaces", "network = \"netns:NAME\" does not work", unix.CAP_SYS_ADMIN),
@@ -46,16 +36,16 @@ func ListAbilities() []Ability {
 	return abilities
 }
 
-func kernelAbility() Ability {
-	a := Ability{Name: "kernel", Detail: proc.KernelRelease(), Needs: "nothing works", Cure: cureKernel, Required: true}
+func kernelAbility() spec.Ability {
+	a := spec.Ability{Name: "kernel", Detail: proc.KernelRelease(), Needs: "nothing works", Cure: cureKernel, Required: true}
 	var major, minor int
 	_, _ = fmt.Sscanf(a.Detail, "%d.%d", &major, &minor)
 	a.OK = major > 5 || major == 5 && minor >= 15
 	return a
 }
 
-func userNamespaces() Ability {
-	a := Ability{Name: "user namespaces", OK: true, Needs: "no sandbox can be made", Required: true}
+func userNamespaces() spec.Ability {
+	a := spec.Ability{Name: "user namespaces", OK: true, Needs: "no sandbox can be made", Required: true}
 	ordinary := os.Geteuid() != 0
 	switch {
 	case !pathExists("/proc/self/ns/user"):
@@ -71,9 +61,9 @@ func userNamespaces() Ability {
 	return a
 }
 
-func appArmorAbility() Ability {
+func appArmorAbility() spec.Ability {
 	restricted := os.Geteuid() != 0 && proc.ReadSysctl(sysctlAppArmor) == "1"
-	a := Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: showSysctls(sysctlAppArmor),
+	a := spec.Ability{Name: "no AppArmor restriction", OK: !restricted, Detail: showSysctls(sysctlAppArmor),
 		Needs: "an ordinary user can make no sandbox, unless a profile allows it", Cure: cureAppArmor}
 	if a.Detail == "" {
 		a.Detail = "no " + sysctlAppArmor
@@ -81,8 +71,8 @@ func appArmorAbility() Ability {
 	return a
 }
 
-func ownFilter() Ability {
-	a := Ability{Name: "no seccomp filter on us", OK: !isFiltered(), Detail: "none",
+func ownFilter() spec.Ability {
+	a := spec.Ability{Name: "no seccomp filter on us", OK: !isFiltered(), Detail: "none",
 		Needs: "no sandbox can be made, where the filter refuses namespaces or mounts", Cure: cureSeccomp}
 	if !a.OK {
 		a.Detail = "Seccomp: 2 in /proc/self/status"
@@ -90,9 +80,9 @@ func ownFilter() Ability {
 	return a
 }
 
-func procAbility() Ability {
+func procAbility() spec.Ability {
 	over := overProc()
-	a := Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "no sandbox can be made: each has a fresh /proc", Required: true}
+	a := spec.Ability{Name: "an uncovered /proc", OK: len(over) == 0, Detail: "nothing is mounted over it", Needs: "no sandbox can be made: each has a fresh /proc", Required: true}
 	if !a.OK {
 		a.Detail, a.Cure = "covered: "+strings.Join(over, " "), cureOfCover(over)
 	}
@@ -101,8 +91,8 @@ func procAbility() Ability {
 
 // mountAPI calls what would do nothing: all but ENOSYS (and a filter's EPERM)
 // is an answer of the real thing.
-func mountAPI() Ability {
-	a := Ability{Name: "mount API", OK: true, Detail: "open_tree, move_mount, mount_setattr", Needs: "no sandbox can be made", Cure: cureKernel, Required: true}
+func mountAPI() spec.Ability {
+	a := spec.Ability{Name: "mount API", OK: true, Detail: "open_tree, move_mount, mount_setattr", Needs: "no sandbox can be made", Cure: cureKernel, Required: true}
 	_, open := unix.OpenTree(-1, "", 0)
 	move := unix.MoveMount(-1, "", -1, "", 0)
 	attr := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
@@ -114,8 +104,8 @@ func mountAPI() Ability {
 	return a
 }
 
-func pidfdAbility() Ability {
-	a := Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "nothing works: processes cannot be waited for", Cure: cureKernel, Required: true}
+func pidfdAbility() spec.Ability {
+	a := spec.Ability{Name: "pidfd", OK: true, Detail: "pidfd_open", Needs: "nothing works: processes cannot be waited for", Cure: cureKernel, Required: true}
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		a.OK, a.Detail = false, os.NewSyscallError("pidfd_open", err).Error()
@@ -125,8 +115,8 @@ func pidfdAbility() Ability {
 	return a
 }
 
-func seccompFilter(have bool) Ability {
-	a := Ability{Name: "seccomp filters", OK: have, Detail: "SECCOMP_MODE_FILTER", Needs: "no sandbox can be made: the filter is the list of system calls, the seal, connect and handover = \"bind\"",
+func seccompFilter(have bool) spec.Ability {
+	a := spec.Ability{Name: "seccomp filters", OK: have, Detail: "SECCOMP_MODE_FILTER", Needs: "no sandbox can be made: the filter is the list of system calls, the seal, connect and handover = \"bind\"",
 		Cure: "a kernel with CONFIG_SECCOMP_FILTER", Required: true}
 	if !have {
 		a.Detail = "none"
@@ -135,8 +125,8 @@ func seccompFilter(have bool) Ability {
 }
 
 // capabilityAbility is an ability that capabilities on the host give.
-func capabilityAbility(name, needs string, numbers ...uint) Ability {
-	a := Ability{Name: name, OK: true, Needs: needs}
+func capabilityAbility(name, needs string, numbers ...uint) spec.Ability {
+	a := spec.Ability{Name: name, OK: true, Needs: needs}
 	var have, lack []string
 	for _, number := range numbers {
 		if access.HoldsCapability(number) {
@@ -155,7 +145,7 @@ func capabilityAbility(name, needs string, numbers ...uint) Ability {
 	return a
 }
 
-func portAbility() Ability {
+func portAbility() spec.Ability {
 	a := capabilityAbility("ports below 1024", "sockets on such ports cannot be opened", unix.CAP_NET_BIND_SERVICE)
 	const name = "net.ipv4.ip_unprivileged_port_start"
 	if start := proc.ReadSysctl(name); !a.OK && start != "" {
@@ -168,8 +158,8 @@ func portAbility() Ability {
 }
 
 // subordinateIDs are for a rootless Podman, subuid(5).
-func subordinateIDs() Ability {
-	a := Ability{Name: "subordinate ids", OK: true, Detail: "root needs none", Needs: "[container] does not work for an ordinary user"}
+func subordinateIDs() spec.Ability {
+	a := spec.Ability{Name: "subordinate ids", OK: true, Detail: "root needs none", Needs: "[container] does not work for an ordinary user"}
 	if os.Geteuid() == 0 {
 		return a
 	}
@@ -206,8 +196,8 @@ func showSysctls(names ...string) string {
 }
 
 // landlockAbility tells the ABI and what it lacks.
-func landlockAbility(abi int) Ability {
-	a := Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: fmt.Sprintf("ABI %d", abi), Cure: "a newer kernel",
+func landlockAbility(abi int) spec.Ability {
+	a := spec.Ability{Name: "Landlock", OK: abi >= abiScopes, Detail: fmt.Sprintf("ABI %d", abi), Cure: "a newer kernel",
 		Needs: "one restriction more, behind the list of system calls and the mounts"}
 	var lacks, without []string
 	for _, level := range landlockLevels {

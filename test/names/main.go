@@ -28,7 +28,7 @@ import (
 
 // standard are the names of methods by which the standard library calls ours,
 // or that it gives to the same thing. They may be one word in every package.
-var standard = []string{"Close", "Error", "Is", "Len", "Less", "MarshalJSON", "Read", "Run", "String", "Swap", "UnmarshalJSON", "Unwrap", "Wait", "Write"}
+var standard = []string{"Close", "Error", "Is", "Len", "Less", "MarshalJSON", "New", "Read", "Run", "String", "Swap", "UnmarshalJSON", "Unwrap", "Wait", "Write"}
 
 const (
 	manyPackages = 5
