@@ -201,7 +201,7 @@ func BenchmarkSockets(b *testing.B) {
 }
 
 // What the program accepts, and what we connect, is not paced, whatever the host has.
-func TestNoCongestion(t *testing.T) {
+func TestUseReno(t *testing.T) {
 	i := newInmate(t)
 	r := open(t, i.pid)
 	if err := r.UseReno(); err != nil {
