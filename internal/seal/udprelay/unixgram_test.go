@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"activator/internal/kernel/sockaddr"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -292,4 +294,39 @@ func openFiles(t testing.TB) []os.DirEntry {
 		t.Fatal(err)
 	}
 	return entries
+}
+
+// TestUnixNoAllocations: nothing is allocated for a datagram, nor for its answer.
+func TestUnixNoAllocations(t *testing.T) {
+	for i, name := range []string{"@relay-test-allocations-client", t.TempDir() + "/client"} {
+		f, host := hostSocket(t, "unixgram", fmt.Sprint("@relay-test-allocations-", i))
+		d := openRelay(t, newOwner(t), f, Options{})
+		c := dialUnix(t, name, host.LocalAddr().String())
+		fd := descriptor(t, c)
+		var b [64]byte
+		var from sockaddr.Raw
+		exchange := func() {
+			if n, err := unix.Write(fd, b[:10]); n != 10 {
+				t.Fatal(err)
+			}
+			d.hostReady = true
+			if _, err := d.carryRound(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := echoOne(d.socket.fd, b[:], &from); n != 10 {
+				t.Fatal(n, err)
+			}
+			d.flows.wakeFlow(d.flows.oldestFlow())
+			if _, err := d.carryRound(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := unix.Read(fd, b[:]); n != 10 {
+				t.Fatal(n, err)
+			}
+		}
+		exchange()
+		if n := testing.AllocsPerRun(100, exchange); n != 0 {
+			t.Errorf("%s: %v allocations for each exchange", name, n)
+		}
+	}
 }
