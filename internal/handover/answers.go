@@ -58,8 +58,8 @@ func (h *inherit) answerCalls(policy usernotif.Policy) answers {
 	return s
 }
 
-// policy says how the program's calls are answered. It lends what is the child's.
-func (h *inherit) policy() usernotif.Policy {
+// newPolicy says how the program's calls are answered. It lends what is the child's.
+func (h *inherit) newPolicy() usernotif.Policy {
 	b := h.Spec.Sandbox
 	p := usernotif.Policy{Netns: h.child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
 	if h.Spec.Notify {

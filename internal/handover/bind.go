@@ -20,7 +20,7 @@ func (h *bind) Given() process.Inputs { return h.given() }
 // Serve waits until the program listens at all its targets.
 func (h *bind) Serve(serving func()) {
 	h.ended = make(chan struct{})
-	answers := h.answerCalls(h.policy())
+	answers := h.answerCalls(h.newPolicy())
 	h.mu.Lock()
 	h.answers = answers
 	h.mu.Unlock()
@@ -33,9 +33,9 @@ func (h *bind) Serve(serving func()) {
 	})
 }
 
-// policy answers bind with the sockets, which it lends.
-func (h *bind) policy() usernotif.Policy {
-	p, b := h.inherit.policy(), h.Spec.Sandbox
+// newPolicy answers bind with the sockets, which it lends.
+func (h *bind) newPolicy() usernotif.Policy {
+	p, b := h.inherit.newPolicy(), h.Spec.Sandbox
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	p.Warn = func(text string) { h.Log.Warn("program bound: " + text) }
 	for i, socket := range h.Spec.Sockets {

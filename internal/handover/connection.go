@@ -14,14 +14,14 @@ type connection struct{ inherit }
 func (h *connection) Given() process.Inputs { return h.given() }
 
 func (h *connection) Go(client *listen.Connection) error {
-	return h.child.ReleaseWith(client.File, environ(client.Peer))
+	return h.child.ReleaseWith(client.File, clientEnv(client.Peer))
 }
 
 func (h *connection) NewFastPath() (*epoll.FastPath, error) { return nil, nil }
 
-// environ is what the program is told of its client, as in systemd.socket(5),
+// clientEnv is what the program is told of its client, as in systemd.socket(5),
 // Accept=.
-func environ(peer listen.Peer) (env []string) {
+func clientEnv(peer listen.Peer) (env []string) {
 	for _, v := range [...]struct{ name, value string }{{"REMOTE_ADDR", peer.Addr}, {"REMOTE_PORT", peer.Port}} {
 		if v.value != "" {
 			env = append(env, v.name+"="+v.value)

@@ -47,18 +47,18 @@ func (h *proxy) openDatagrams(n int, bound *netns.Bound) error {
 	return nil
 }
 
-// run carries until the program is gone. What it has not read is kept for the next
+// runRelay carries until the program is gone. What it has not read is kept for the next
 // one.
-func (d *datagrams) run(over context.Context) error {
+func (d *datagrams) runRelay(over context.Context) error {
 	err := d.Run(over)
-	d.end()
+	d.closeRelay()
 	if errors.Is(err, udprelay.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
-func (d *datagrams) end() {
+func (d *datagrams) closeRelay() {
 	_ = d.Close()
 	d.bound.Close()
 }
@@ -70,7 +70,7 @@ func (h *proxy) runDatagrams() (wait func() error) {
 	failed := make([]error, len(h.datagrams))
 	for i, d := range h.datagrams {
 		all.Go(func() {
-			if failed[i] = d.run(h.living); failed[i] != nil {
+			if failed[i] = d.runRelay(h.living); failed[i] != nil {
 				h.child.Kill()
 			}
 		})

@@ -40,7 +40,7 @@ type Handover interface {
 	// Go says to the process that it may exec the program. It lends client, which a run has
 	// that is of one client alone, for the call.
 	Go(client *listen.Connection) error
-	// NewFastPath is what Go would do, if it needs nobody who decides; nil: it does. The
+	// NewFastPath is what Go would do, if nothing has to be decided; nil: it has. The
 	// caller closes it.
 	NewFastPath() (*epoll.FastPath, error)
 	// Serve begins when the program has been exec'ed. It calls serving when the program
@@ -53,7 +53,7 @@ type Handover interface {
 	Leave()
 	// Retire ends a program that no client uses, and reports whether it does.
 	Retire(r Retirement) bool
-	// Activity tells who uses socket n.
+	// Activity tells which clients use socket n.
 	Activity(n int) (listen.Activity, error)
 	// DescribeMissing says what the program has not done to be served; "": nothing.
 	DescribeMissing() string
@@ -100,7 +100,7 @@ func (s Service) ExpireUndelivered(socket *listen.Socket) {
 	}
 }
 
-// Disown turns away the clients who were taken off a socket's queue for a service that was
+// Disown turns away the clients that were taken off a socket's queue for a service that was
 // configured otherwise, if no run of this one can take them: they would wake it for
 // nothing, for ever.
 func (s Service) Disown() {

@@ -54,7 +54,7 @@ func (h *inherit) NewFastPath() (*epoll.FastPath, error) {
 }
 
 func (h *inherit) Serve(serving func()) {
-	h.answers = h.answerCalls(h.policy())
+	h.answers = h.answerCalls(h.newPolicy())
 	serving()
 }
 

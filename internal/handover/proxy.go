@@ -88,7 +88,7 @@ func (h *proxy) Attach(child *process.Process) (err error) {
 
 // Serve carries until End. Without that the program is of no use.
 func (h *proxy) Serve(serving func()) {
-	h.answers = h.answerCalls(h.policy())
+	h.answers = h.answerCalls(h.newPolicy())
 	h.done = make(chan struct{})
 	go func() {
 		defer close(h.done)
@@ -188,7 +188,7 @@ func (h *proxy) carryAll(serving func()) error {
 		if bound != nil {
 			if err := h.openDatagrams(i, bound); err != nil {
 				for _, d := range h.datagrams {
-					d.end()
+					d.closeRelay()
 				}
 				return err
 			}

@@ -30,7 +30,7 @@ type accepting struct {
 	counts    [ended + 1]int // of them, by state
 	warm      []*instance    // those in that state, the one that has stood longest first
 	pool      pool
-	kept      bool      // the slot is ours: one stands while nobody comes
+	kept      bool      // the slot is ours: one stands while no client comes
 	calm      time.Time // when the pool may be made smaller; zero: it need not
 	quiet     time.Time // when the next sandbox may be made; zero: now
 	soonest   time.Time // when the time of an instance is over, or was to be; zero: never
@@ -56,36 +56,34 @@ func newAccepting(s *Service) *accepting {
 // maxConnections is how many instances there are at a time, where nothing is said.
 const maxConnections = 64
 
-// attend watches the sockets, from the beginning of each state on.
-func (s *accepting) attend() {
-	if s.isNews() {
-		s.watched = s.state
-		clear(s.callers)
-		_ = s.watchAll()
+// attend watches the sockets, from the beginning of each state on, and brings clients and
+// sandboxes together.
+func (s *accepting) attend() (until time.Time) {
+	s.passTime(time.Now())
+	for asked := false; !asked; asked = s.watched == s.state || s.state == ended {
+		if s.watched != s.state && s.state != ended {
+			s.watched = s.state
+			clear(s.callers)
+			_ = s.watchAll()
+		}
+		s.bringTogether()
 	}
-	s.bringTogether()
-	if s.isNews() {
-		s.attend()
-	}
+	return firstOf(s.calm, s.quiet, s.soonest)
 }
 
-// isNews reports whether the sockets have not been asked in this state.
-func (s *accepting) isNews() bool { return s.watched != s.state && s.state != ended }
-
-// bringTogether brings clients and sandboxes together for as long as there are both, a place
-// is free, and nothing rests.
+// bringTogether does so for as long as there are both, a place is free, and nothing rests.
 func (s *accepting) bringTogether() {
 	if s.state != listening {
 		return
 	}
-	for s.waiting() && s.serving() < s.most() && s.hasRoom() && s.standing() {
-		c := s.take()
+	for s.hasClients() && s.countClients() < s.countAllowed() && s.hasRoom() && s.hasSandbox() {
+		c := s.takeClient()
 		if c == nil {
 			break
 		}
-		s.warm[0].meet(c)
+		s.warm[0].takeClient(c)
 	}
-	s.fill()
+	s.fillPool()
 	if s.kept && s.counts[warming] == 0 {
 		s.slot.Stand() // or could not be built now: no service has to wait for that
 	}
@@ -93,11 +91,11 @@ func (s *accepting) bringTogether() {
 
 func (s *accepting) settle() {}
 
-// most is how many instances there may be with a client.
-func (s *accepting) most() int { return cmp.Or(s.spec.MaxConns, maxConnections) }
+// countAllowed is how many instances there may be with a client.
+func (s *accepting) countAllowed() int { return cmp.Or(s.spec.MaxConns, maxConnections) }
 
-// serving is how many there are.
-func (s *accepting) serving() int {
+// countClients is how many there are.
+func (s *accepting) countClients() int {
 	return s.counts[starting] + s.counts[running] + s.counts[stopping] + s.counts[aborting]
 }
 
@@ -110,13 +108,13 @@ func (s *accepting) act(a action) (next event, follows bool) {
 		s.history, delay = s.history.rest(s.spec.Timeouts, 0, true, time.Now())
 		s.said = append(s.said, "for", delay)
 		s.limit(delay)
-		s.count()
+		s.setHold()
 	case doCount:
-		s.count()
+		s.setHold()
 	case doRefuse:
 		s.turnAway()
 	case doRelease:
-		s.release()
+		s.endAccepting()
 	}
 	return 0, false
 }
@@ -133,12 +131,12 @@ func (s *accepting) called(socket *listen.Socket) {
 
 func (s *accepting) given() { s.kept = true }
 
-// count sets the time at which the first client will have waited for hold.
-func (s *accepting) count() {
+// setHold sets the time at which the first client will have waited for hold.
+func (s *accepting) setHold() {
 	s.lookAtQueues()
 	for _, c := range s.returned {
 		if s.spec.Hold > 0 {
-			s.hold = earliest(s.hold, c.came.Add(s.spec.Hold))
+			s.hold = firstOf(s.hold, c.came.Add(s.spec.Hold))
 		}
 	}
 }
@@ -148,31 +146,31 @@ func (s *accepting) turnAway() {
 	s.returned = slices.DeleteFunc(s.returned, func(c *client) bool {
 		over := time.Since(c.came) >= s.spec.Hold
 		if over {
-			s.drop(c)
+			s.dropClient(c)
 			s.log.Warn("client turned away: no instance has started for as long as hold", "socket", c.socket.String(), "remote", c.Peer.Addr, "hold", s.spec.Hold)
 		}
 		return over
 	})
-	s.refuse()
-	s.count()
+	s.refuseClients()
+	s.setHold()
 }
 
-// release is the end of what accepts. The instances are told one after the other, by
-// leave.
-func (s *accepting) release() {
+// endAccepting is the end of what accepts. The instances are told one after the other, by
+// endNext.
+func (s *accepting) endAccepting() {
 	s.until, s.hold, s.calm, s.quiet = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	s.unwatch()
+	s.forgetSockets()
 	for _, c := range s.returned {
-		s.drop(c)
+		s.dropClient(c)
 	}
 	s.returned = nil
-	if n := s.serving(); n > 0 {
+	if n := s.countClients(); n > 0 {
 		s.log.Info("service ending", "state", "ending", "instances", n)
 	}
 }
 
-// leave tells the next instance to end.
-func (s *accepting) leave(slot *Slot) (more bool) {
+// endNext tells the next instance to end.
+func (s *accepting) endNext(slot *Slot) (more bool) {
 	if s.state != ended {
 		s.handle(onEnd)
 	}
@@ -187,19 +185,18 @@ func (s *accepting) leave(slot *Slot) (more bool) {
 	return false
 }
 
-func (s *accepting) nextTime() time.Time { return earliest(s.calm, s.quiet, s.soonest) }
-
-func (s *accepting) pass(now time.Time) {
+// passTime handles the times that are over.
+func (s *accepting) passTime(now time.Time) {
 	_ = isDue(&s.quiet, now)
 	if isDue(&s.calm, now) {
-		s.shrink()
+		s.shrinkPool()
 	}
 	if isDue(&s.soonest, now) {
 		for _, i := range s.instances {
 			if isDue(&i.until, now) {
 				i.handle(onTimeout)
 			}
-			s.soonest = earliest(s.soonest, i.until)
+			s.soonest = firstOf(s.soonest, i.until)
 		}
 	}
 }
@@ -208,7 +205,7 @@ func (s *accepting) done() bool { return s.state == ended && len(s.instances) ==
 
 func (s *accepting) close() { s.share.Close() }
 
-// waiting reports whether there are clients, as far as we know.
-func (s *accepting) waiting() bool {
+// hasClients reports whether there are clients, as far as we know.
+func (s *accepting) hasClients() bool {
 	return len(s.returned) > 0 || slices.Contains(s.callers, true)
 }

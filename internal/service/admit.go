@@ -7,9 +7,9 @@ import (
 	"activator/internal/listen"
 )
 
-// take returns the next client: one whose sandbox failed, or one of a queue, the
-// sockets in turn. nil: nobody waits, and all sockets are watched again.
-func (s *accepting) take() *client {
+// takeClient returns the next client: one whose sandbox failed, or one of a queue, the
+// sockets in turn. nil: no client waits, and all sockets are watched again.
+func (s *accepting) takeClient() *client {
 	if len(s.returned) > 0 {
 		c := s.returned[0]
 		s.returned = s.returned[1:]
@@ -30,10 +30,10 @@ func (s *accepting) take() *client {
 			}
 			if connection == nil {
 				s.callers[i] = false
-				_ = s.watch(s.sockets[i])
+				_ = s.watchSocket(s.sockets[i])
 				break
 			}
-			if s.admit(connection, s.sockets[i]) {
+			if s.admitClient(connection, s.sockets[i]) {
 				return &client{Connection: connection, socket: s.sockets[i], came: time.Now()}
 			}
 		}
@@ -41,8 +41,8 @@ func (s *accepting) take() *client {
 	return nil
 }
 
-// admit counts a client, or turns away one too many of its source.
-func (s *accepting) admit(c *listen.Connection, socket *listen.Socket) bool {
+// admitClient counts a client, or turns away one too many of its source.
+func (s *accepting) admitClient(c *listen.Connection, socket *listen.Socket) bool {
 	source := c.Peer.Source
 	if source == "" || s.spec.MaxSource == 0 || s.sources[source] < s.spec.MaxSource {
 		s.sources[source]++
@@ -65,8 +65,8 @@ func (s *accepting) giveBack(c *client) {
 	}
 }
 
-// drop closes the connection of a client without an instance.
-func (s *accepting) drop(c *client) {
+// dropClient closes the connection of a client without an instance.
+func (s *accepting) dropClient(c *client) {
 	_ = c.File.Close()
 	s.giveBack(c)
 }
@@ -81,9 +81,9 @@ func (s *accepting) hasRoom() bool {
 	if len(s.returned) > 0 || s.share.Room() >= perClient {
 		return true
 	}
-	s.share.Await(perClient, func() { signal(s.woken) })
+	s.share.Await(perClient, func() { wakeUp(s.woken) })
 	if _, due := s.scarce.count(time.Now()); due {
-		s.log.Warn("nobody is accepted for now", "instances", s.serving(), "err", budget.ErrNone)
+		s.log.Warn("nobody is accepted for now", "instances", s.countClients(), "err", budget.ErrNone)
 	}
 	return false
 }

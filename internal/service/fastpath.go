@@ -37,7 +37,7 @@ func (s *shared) armFastPath() {
 	if s.fastPath == nil {
 		return
 	}
-	s.around.Watcher.ArmFastPath(s.fastPath, s.sockets, func() { signal(s.woken) })
+	s.around.Watcher.ArmFastPath(s.fastPath, s.sockets, func() { wakeUp(s.woken) })
 }
 
 // disarmFastPath ends that. A client whom the watcher has let in came first.

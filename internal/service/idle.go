@@ -8,9 +8,9 @@ import (
 	"activator/internal/handover"
 )
 
-// A service that nobody uses is stopped, and the next client starts it. Who uses it
-// is seen from outside, by looks that are far between: it was handed the sockets
-// themselves, and tells nobody.
+// A service without clients is stopped, and the next client starts it. Its clients are
+// seen from outside, by looks that are far between: it was handed the sockets
+// themselves, and does not tell of them.
 
 // looks is how many looks there are in an idle_timeout.
 const looks = 4
@@ -19,20 +19,20 @@ const looks = 4
 // before was not worth it, over and over.
 const mostPatience = 16
 
-// idleness is what is known of who uses the service.
+// idleness is what is known of the clients that use the service.
 type idleness struct {
-	since time.Time // nobody was seen from then on
+	since time.Time // no client was seen from then on
 	marks []uint64  // of the sockets, at the last look
-	blind bool      // it has been said that nobody can be seen
+	blind bool      // it has been said that clients cannot be seen
 
 	least   time.Duration // that a run lasts; 0: no longer than idle_timeout
-	ran     time.Duration // the run that was ended since nobody was there
+	ran     time.Duration // the run that was ended since no client was there
 	stopped time.Time     // and when; zero: it ended otherwise
 }
 
 // leastRun is how long the next run has to last, when the last one of ran was ended
-// for idleness and the next client came after away. Who comes now and then, and is
-// gone before a look sees him, would have the service stopped and started all the
+// for idleness and the next client came after away. A client that comes now and then, and is
+// gone before a look sees it, would have the service stopped and started all the
 // time: a stop that saved less than the run before it doubles the time.
 func leastRun(least, idle, ran, away time.Duration) time.Duration {
 	if away >= ran {
@@ -41,8 +41,8 @@ func leastRun(least, idle, ran, away time.Duration) time.Duration {
 	return min(2*max(least, idle), mostPatience*idle)
 }
 
-// serve begins a run: the first look comes a quarter of idle_timeout later.
-func (s *shared) serve() (event, bool) {
+// beginServing begins a run: the first look comes a quarter of idle_timeout later.
+func (s *shared) beginServing() (event, bool) {
 	s.limit(0)
 	if s.spec.IdleTimeout > 0 {
 		i := &s.idle
@@ -51,15 +51,15 @@ func (s *shared) serve() (event, bool) {
 			i.stopped = time.Time{}
 		}
 		i.marks, i.since = make([]uint64, len(s.sockets)), time.Now()
-		_, _ = s.used() // from now on the kernel notes when datagrams come
+		_, _ = s.isUsed() // from now on the kernel notes when datagrams come
 		s.limit(s.spec.IdleTimeout / looks)
 	}
-	return onOutdated, s.healPending && s.heal()
+	return onOutdated, s.healPending && s.healNodes()
 }
 
 // lookForClients looks whether anybody uses the service.
 func (s *shared) lookForClients() (event, bool) {
-	used, err := s.used()
+	used, err := s.isUsed()
 	now := time.Now()
 	if err != nil && !s.idle.blind {
 		s.idle.blind = true
@@ -78,7 +78,7 @@ func (s *shared) lookForClients() (event, bool) {
 	return onIdle, true
 }
 
-// stopUnused asks the program to end, if nobody uses it even now.
+// stopUnused asks the program to end, if no client uses it even now.
 func (s *shared) stopUnused() bool {
 	p, signal := s.run, s.spec.StopSignal
 	stopping := p.handover.Retire(handover.Retirement{
@@ -87,7 +87,7 @@ func (s *shared) stopUnused() bool {
 			s.noteSignal(p, killed, err)
 		},
 		StopIf: func() bool {
-			stopped, killed, err := p.child.StopIf(signal, s.unused)
+			stopped, killed, err := p.child.StopIf(signal, s.isUnused)
 			s.noteSignal(p, killed, err)
 			return stopped
 		},
@@ -98,9 +98,9 @@ func (s *shared) stopUnused() bool {
 	return stopping
 }
 
-// unused looks once more, while the program stands still.
-func (s *shared) unused() bool {
-	used, err := s.used()
+// isUnused looks once more, while the program stands still.
+func (s *shared) isUnused() bool {
+	used, err := s.isUsed()
 	if used || err != nil {
 		s.idle.since = time.Now()
 		return false
@@ -108,9 +108,9 @@ func (s *shared) unused() bool {
 	return true
 }
 
-// used reports whether anybody is connected to a socket, waits at it, or has sent
+// isUsed reports whether anybody is connected to a socket, waits at it, or has sent
 // something to it since the last look.
-func (s *shared) used() (used bool, err error) {
+func (s *shared) isUsed() (used bool, err error) {
 	for n := range s.sockets {
 		a, failed := s.run.handover.Activity(n)
 		if failed != nil {

@@ -20,15 +20,15 @@ type instance struct {
 	err      error   // why it did not start
 }
 
-// build begins an instance.
-func (s *accepting) build() {
+// buildInstance begins an instance.
+func (s *accepting) buildInstance() {
 	i := &instance{of: s}
 	s.counts[listening]++
 	i.handle(onSlot)
 }
 
-// meet brings an instance that stands and its client together.
-func (i *instance) meet(c *client) {
+// takeClient brings an instance that stands and its client together.
+func (i *instance) takeClient(c *client) {
 	i.client = c
 	i.handle(onClient)
 }
@@ -38,7 +38,7 @@ func (i *instance) handle(e event) {
 	counts := &i.of.counts
 	for follows := true; follows; {
 		counts[i.state]--
-		a := i.step(e)
+		a := i.takeStep(e)
 		counts[i.state]++
 		e, follows = i.act(a)
 	}
@@ -53,7 +53,7 @@ func (i *instance) handle(e event) {
 // limit is that of its life, and has the service look at it then.
 func (i *instance) limit(d time.Duration) {
 	i.life.limit(d)
-	i.of.soonest = earliest(i.of.soonest, i.until)
+	i.of.soonest = firstOf(i.of.soonest, i.until)
 }
 
 // act carries out an action. It returns the event that follows at once, if one
@@ -63,7 +63,7 @@ func (i *instance) act(a action) (next event, follows bool) {
 	switch a {
 	case doPrepare:
 		i.limit(s.spec.StartTimeout)
-		i.run, i.err = s.launch(process.ClientAbsent)
+		i.run, i.err = s.launchRun(process.ClientAbsent)
 		s.instances[i.run] = i
 		return onStartFailed, i.err != nil
 	case doKeep:
@@ -73,7 +73,7 @@ func (i *instance) act(a action) (next event, follows bool) {
 		s.warm = append(s.warm, i)
 		s.beCalm()
 	case doDefer:
-		i.lose()
+		i.loseSandbox()
 	case doDiscard:
 		s.leavePool(i)
 		i.cancel(nil)
@@ -82,12 +82,12 @@ func (i *instance) act(a action) (next event, follows bool) {
 		i.limit(s.spec.StartTimeout)
 		i.run.started = time.Now()
 		i.starting = s.around.Slots.StartNow()
-		s.pool.note(i.run.started)
+		s.pool.noteStart(i.run.started)
 		return onPrepared, true
 	case doGo:
 		_ = i.letGo(i.client.Connection) // and so it will be reported
 	case doServe:
-		i.serve()
+		i.beginServing()
 	case doStop:
 		s.leavePool(i)
 		i.limit(s.spec.StopTimeout)
@@ -101,10 +101,10 @@ func (i *instance) act(a action) (next event, follows bool) {
 		}
 		i.kill()
 	case doRest:
-		i.finish()
+		i.finishRun()
 		return onTimeout, true
 	case doRelease:
-		i.finish()
+		i.finishRun()
 	}
 	return 0, false
 }
@@ -115,7 +115,7 @@ func (s *accepting) receive(r report) {
 	if i == nil {
 		return // it has been discarded
 	}
-	i.note(r)
+	i.noteReport(r)
 	switch {
 	case r.prepared != nil:
 		i.handle(onPrepared)
@@ -131,8 +131,8 @@ func (s *accepting) receive(r report) {
 	}
 }
 
-// serve is the beginning of a run.
-func (i *instance) serve() {
+// beginServing is the beginning of a run.
+func (i *instance) beginServing() {
 	s := i.of
 	i.limit(0)
 	i.starting.End()
@@ -144,15 +144,15 @@ func (i *instance) serve() {
 	s.log.Info("instance running", "socket", i.client.socket.String(), "pid", i.child.Pid(), "remote", i.client.Peer.Addr, "after", time.Since(i.run.started).Round(time.Microsecond))
 }
 
-// lose is the end of a sandbox that no client has seen. One that has stood says
+// loseSandbox is the end of a sandbox that no client has seen. One that has stood says
 // nothing about the next one.
-func (i *instance) lose() {
+func (i *instance) loseSandbox() {
 	s := i.of
 	if i.stage >= stageStanding {
 		s.leavePool(i)
 		s.log.Warn("sandbox was gone before its client came", "err", i.err)
 		s.quiet = time.Now().Add(s.lossDelay(time.Since(i.run.started)))
-		if s.waiting() && s.losses.failures > 1 {
+		if s.hasClients() && s.losses.failures > 1 {
 			s.handle(onStartFailed)
 		}
 		return
@@ -163,14 +163,14 @@ func (i *instance) lose() {
 		s.slot, s.kept = nil, false
 	}
 	s.pool.refused = true
-	if s.waiting() {
+	if s.hasClients() {
 		s.handle(onStartFailed)
 	}
 }
 
-// finish is the end of a process that is gone. The client of one that has not become
+// finishRun is the end of a process that is gone. The client of one that has not become
 // the program is kept for another try.
-func (i *instance) finish() {
+func (i *instance) finishRun() {
 	s, c := i.of, i.client
 	switch {
 	case c == nil: // and so nothing is lost
@@ -184,7 +184,7 @@ func (i *instance) finish() {
 			s.log.Info("instance ended", attrs...)
 		}
 	case s.state == ended:
-		s.drop(c)
+		s.dropClient(c)
 	default:
 		i.returnClient()
 	}

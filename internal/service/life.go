@@ -9,9 +9,9 @@ type life struct {
 	until time.Time // when the state has lasted for too long; zero: it may last
 }
 
-// step takes the step of the table that an event is, and returns what is to be done.
-func (l *life) step(e event) action {
-	step := next(l.state, e)
+// takeStep takes the step of the table that an event is, and returns what is to be done.
+func (l *life) takeStep(e event) action {
+	step := lookUp(l.state, e)
 	l.state = step.next
 	return step.action
 }
@@ -33,8 +33,8 @@ func isDue(at *time.Time, now time.Time) bool {
 	return true
 }
 
-// earliest is the first of some times, of which zero is never.
-func earliest(times ...time.Time) (first time.Time) {
+// firstOf is the first of some times, of which zero is never.
+func firstOf(times ...time.Time) (first time.Time) {
 	for _, at := range times {
 		if first.IsZero() || !at.IsZero() && at.Before(first) {
 			first = at

@@ -8,7 +8,7 @@ import (
 // mostReady bounds the sandboxes that stand ready or are being made.
 const mostReady = 8
 
-// calmAfter is how long nobody must have come for the pool to be made smaller.
+// calmAfter is how long no client must have come for the pool to be made smaller.
 const calmAfter = 5 * time.Second
 
 // quietTime is how long the next sandbox is put off for after an exec: building it takes
@@ -19,17 +19,17 @@ const quietTime = 3 * time.Millisecond
 type pool struct {
 	starts  [mostReady]time.Time // the last ones for a client, a ring
 	started int                  // how many there were
-	refused bool                 // the last sandbox made for nobody was: not again before a client comes
+	refused bool                 // the last sandbox was refused: no other is made before a client comes
 }
 
-func (p *pool) note(now time.Time) {
+func (p *pool) noteStart(now time.Time) {
 	p.starts[p.started%mostReady] = now
 	p.started++
 }
 
-// wanted is how many sandboxes should stand ready: as many as clients came within
+// countWanted is how many sandboxes should stand ready: as many as clients came within
 // the last second; with kept one at least, since the next one should find one ready.
-func (p *pool) wanted(kept bool, now time.Time) int {
+func (p *pool) countWanted(kept bool, now time.Time) int {
 	if p.refused {
 		return 0
 	}
@@ -45,31 +45,31 @@ func (p *pool) wanted(kept bool, now time.Time) int {
 	return n
 }
 
-// fill makes sandboxes ahead of clients, or for clients that wait. The next one is
+// fillPool makes sandboxes ahead of clients, or for clients that wait. The next one is
 // not made while a program is on its way to its client, unless another client waits
 // for it.
-func (s *accepting) fill() {
-	waiting := s.waiting()
+func (s *accepting) fillPool() {
+	waiting := s.hasClients()
 	if (s.counts[starting] > 0 || !s.quiet.IsZero()) && !waiting {
 		return
 	}
-	want := s.pool.wanted(s.kept, time.Now())
+	want := s.pool.countWanted(s.kept, time.Now())
 	if want == 0 && waiting {
 		want = 1
 	}
 	if s.spec.Warm && s.slot == nil && !s.pool.refused {
 		s.slot = s.around.Slots.QueueBuild()
 	}
-	free := min(s.most()-s.serving(), s.share.Room()/perClient+len(s.returned))
+	free := min(s.countAllowed()-s.countClients(), s.share.Room()/perClient+len(s.returned))
 	for n := s.counts[warm] + s.counts[warming]; n < min(want, free) && s.state == listening; n++ {
-		s.build()
+		s.buildInstance()
 	}
 }
 
-// standing reports whether a sandbox stands ready that would be made like this again.
+// hasSandbox reports whether a sandbox stands ready that would be made like this again.
 // Others are ended: what they were made of has changed.
-func (s *accepting) standing() bool {
-	for len(s.warm) > 0 && !s.warm[0].fresh() {
+func (s *accepting) hasSandbox() bool {
+	for len(s.warm) > 0 && !s.warm[0].isFresh() {
 		s.log.Debug("sandbox built anew: what it was made of has changed")
 		s.warm[0].handle(onOutdated)
 	}
@@ -81,16 +81,16 @@ func (s *accepting) leavePool(i *instance) {
 	s.warm = slices.DeleteFunc(s.warm, func(other *instance) bool { return other == i })
 }
 
-// beCalm has the pool looked at once nobody has come for a while.
+// beCalm has the pool looked at once no client has come for a while.
 func (s *accepting) beCalm() {
 	if s.calm.IsZero() && (len(s.warm) > 1 || !s.kept) {
 		s.calm = time.Now().Add(calmAfter)
 	}
 }
 
-// shrink ends the sandboxes that the clients of the last second do not ask for.
-func (s *accepting) shrink() {
-	keep := s.pool.wanted(s.kept, time.Now())
+// shrinkPool ends the sandboxes that the clients of the last second do not ask for.
+func (s *accepting) shrinkPool() {
+	keep := s.pool.countWanted(s.kept, time.Now())
 	for len(s.warm) > keep {
 		s.warm[0].handle(onOutdated)
 	}

@@ -25,9 +25,9 @@ func TestWanted(t *testing.T) {
 	} {
 		p := pool{refused: tt.failed}
 		for _, before := range tt.starts {
-			p.note(now.Add(-before))
+			p.noteStart(now.Add(-before))
 		}
-		if got := p.wanted(tt.warm, now); got != tt.want {
+		if got := p.countWanted(tt.warm, now); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}

@@ -15,9 +15,9 @@ type queues []map[listen.Client]time.Time
 
 func newQueues(sockets int) queues { return make(queues, sockets) }
 
-// see takes in who waits at socket i now. If somebody who was there is gone,
-// somebody was served: the time of all the others starts anew.
-func (q queues) see(i int, waiting []listen.Client, now time.Time) {
+// noteWaiting takes in the clients that wait at socket i now. If one that was there is gone,
+// it was served: the time of all the others starts anew.
+func (q queues) noteWaiting(i int, waiting []listen.Client, now time.Time) {
 	before := q[i]
 	present := make(map[listen.Client]time.Time, len(waiting))
 	for _, c := range waiting {
@@ -35,8 +35,8 @@ func (q queues) see(i int, waiting []listen.Client, now time.Time) {
 	q[i] = present
 }
 
-// expired is how many clients of socket i have waited for hold.
-func (q queues) expired(i int, hold time.Duration, now time.Time) int {
+// countExpired is how many clients of socket i have waited for hold.
+func (q queues) countExpired(i int, hold time.Duration, now time.Time) int {
 	n := 0
 	for _, since := range q[i] {
 		if !now.Before(since.Add(hold)) {
@@ -46,8 +46,8 @@ func (q queues) expired(i int, hold time.Duration, now time.Time) int {
 	return n
 }
 
-// oldest is the earliest time since which somebody waits, at any socket.
-func (q queues) oldest() (oldest time.Time, any bool) {
+// findOldest is the earliest time since which a client waits, at any socket.
+func (q queues) findOldest() (oldest time.Time, any bool) {
 	for _, waiting := range q {
 		for _, since := range waiting {
 			if !any || since.Before(oldest) {
@@ -58,23 +58,23 @@ func (q queues) oldest() (oldest time.Time, any bool) {
 	return oldest, any
 }
 
-// look reads who waits at the sockets, after a run has ended.
-func (q queues) look(sockets []*listen.Socket, log *slog.Logger) {
+// readQueues reads which clients wait at the sockets, after a run has ended.
+func (q queues) readQueues(sockets []*listen.Socket, log *slog.Logger) {
 	now := time.Now()
 	for i, socket := range sockets {
 		waiting, err := socket.WaitingClients()
 		if err != nil {
 			log.Warn("queue not read", "socket", socket.String(), "err", err)
 		}
-		q.see(i, waiting, now)
+		q.noteWaiting(i, waiting, now)
 	}
 }
 
-// refuse turns away those who have waited for hold.
-func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.Logger) {
+// refuseExpired turns away the clients that have waited for hold.
+func (q queues) refuseExpired(sockets []*listen.Socket, hold time.Duration, log *slog.Logger) {
 	now := time.Now()
 	for i, socket := range sockets {
-		n := q.expired(i, hold, now)
+		n := q.countExpired(i, hold, now)
 		if n == 0 {
 			continue
 		}
@@ -86,23 +86,23 @@ func (q queues) refuse(sockets []*listen.Socket, hold time.Duration, log *slog.L
 	}
 }
 
-// lookAtQueues reads who waits and sets the time at which the first of them will have
+// lookAtQueues reads which clients wait and sets the time at which the first of them will have
 // waited for long enough.
 func (s *Service) lookAtQueues() {
 	if s.spec.Hold == 0 {
 		return
 	}
 	s.hold = time.Time{}
-	s.queues.look(s.sockets, s.log)
-	if oldest, any := s.queues.oldest(); any {
+	s.queues.readQueues(s.sockets, s.log)
+	if oldest, any := s.queues.findOldest(); any {
 		s.hold = oldest.Add(s.spec.Hold)
 	}
 }
 
-// refuse turns away those whose time is over. Nobody else takes from the
+// refuseClients turns away the clients whose time is over. No program takes from the
 // sockets now: a sandbox that waits only has them.
-func (s *Service) refuse() {
+func (s *Service) refuseClients() {
 	s.lookAtQueues()
-	s.queues.refuse(s.sockets, s.spec.Hold, s.log)
+	s.queues.refuseExpired(s.sockets, s.spec.Hold, s.log)
 	s.lookAtQueues()
 }

@@ -33,7 +33,7 @@ func (h history) rest(l spec.Timeouts, ran time.Duration, failed bool, now time.
 	}
 	if failed {
 		h.failures++
-		h.last = doubled(l.RestartDelay, h.failures-1, l.RestartMaxDelay)
+		h.last = doubleDelay(l.RestartDelay, h.failures-1, l.RestartMaxDelay)
 		return h, h.last
 	}
 	h.failures, h.last = 0, 0
@@ -44,8 +44,8 @@ func (h history) rest(l spec.Timeouts, ran time.Duration, failed bool, now time.
 	return h, max(0, h.due.Sub(now)-burst*l.RestartDelay)
 }
 
-// doubled is d * 2^times, at most bound.
-func doubled(d time.Duration, times int, bound time.Duration) time.Duration {
+// doubleDelay is d * 2^times, at most bound.
+func doubleDelay(d time.Duration, times int, bound time.Duration) time.Duration {
 	for ; times > 0 && 0 < d && d < bound; times-- {
 		if d > bound/2 {
 			return bound

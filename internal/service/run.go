@@ -90,26 +90,26 @@ func (p *run) letGo(client *listen.Connection) error {
 	return err
 }
 
-// fresh reports whether the process would be made like this again.
-func (p *run) fresh() bool {
-	return p.child.IsFresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.same() })
+// isFresh reports whether the process would be made like this again.
+func (p *run) isFresh() bool {
+	return p.child.IsFresh() && !slices.ContainsFunc(p.outputs, func(f outputFile) bool { return !f.isSame() })
 }
 
-// note takes in what is reported of the run.
-func (p *run) note(r report) {
+// noteReport takes in what is reported of the run.
+func (p *run) noteReport(r report) {
 	switch {
 	case r.prepared != nil:
 		p.stage, p.child = stageStanding, r.prepared
 	case r.running:
 		p.stage = stageRunning
 	case r.exited != nil:
-		p.exit, p.failed = *r.exited, !clean(*r.exited) && !p.asked
+		p.exit, p.failed = *r.exited, !isClean(*r.exited) && !p.asked
 	}
 }
 
-// clean tells a run that ended as a program ends: exit 0, or by one of the
+// isClean tells a run that ended as a program ends: exit 0, or by one of the
 // signals that ask for it, as in systemd.service(5), SuccessExitStatus=.
-func clean(e process.Exit) bool {
+func isClean(e process.Exit) bool {
 	switch e.Signal {
 	case 0:
 		return e.Code == 0
@@ -119,17 +119,17 @@ func clean(e process.Exit) bool {
 	return false
 }
 
-// launch lends the sockets to a new process and starts the goroutine that sees it
+// launchRun lends the sockets to a new process and starts the goroutine that sees it
 // through. The process is told to go by [run.letGo].
-func (s *Service) launch(client process.Client) (*run, error) {
+func (s *Service) launchRun(client process.Client) (*run, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	p := &run{cancel: cancel, started: time.Now(), failed: true}
 	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
-		p.outputs = streams.outputs()
+		p.outputs = streams.listFiles()
 		if p.handover, err = s.handover.Begin(client); err != nil {
-			streams.handedOver()
-			streams.close()
+			streams.closeLent()
+			streams.closeOurs()
 		}
 	}
 	if err != nil {
@@ -138,37 +138,37 @@ func (s *Service) launch(client process.Client) (*run, error) {
 	}
 	s.working.Go(func() {
 		defer cancel(nil)
-		s.live(ctx, p, streams)
+		s.runProcess(ctx, p, streams)
 	})
 	return p, nil
 }
 
-// live is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
-func (s *Service) live(ctx context.Context, p *run, streams streams) {
+// runProcess is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
+func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
-	given.Stdio, given.Engine = streams.child(), s.around.Engine
+	given.Stdio, given.Engine = streams.lendEnds(), s.around.Engine
 	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
-	streams.handedOver()
+	streams.closeLent()
 	if err != nil {
-		streams.close()
+		streams.closeOurs()
 		p.handover.End()
-		s.tell(report{of: p, failed: process.AddCure(err)})
+		s.sendReport(report{of: p, failed: process.AddCure(err)})
 		return
 	}
 	if err = process.AddCure(p.handover.Attach(child)); err == nil {
-		s.tell(report{of: p, prepared: child})
+		s.sendReport(report{of: p, prepared: child})
 		err = child.AwaitExec(ctx)
 	}
-	pumps := streams.copy(s.around.Sink, s.spec.Name, child.Pid())
+	pumps := streams.startPumps(s.around.Sink, s.spec.Name, child.Pid())
 	if err != nil {
 		_ = child.Close()
 		p.handover.End()
-		pumps.wait()
-		s.tell(report{of: p, failed: err})
+		pumps.waitAll()
+		s.sendReport(report{of: p, failed: err})
 		return
 	}
-	s.tell(report{of: p, running: true})
-	p.handover.Serve(func() { s.tell(report{of: p, serving: true}) })
+	s.sendReport(report{of: p, running: true})
+	p.handover.Serve(func() { s.sendReport(report{of: p, serving: true}) })
 	heard := s.listenTo(p, child)
 	exit, err := child.Wait()
 	if err != nil {
@@ -176,13 +176,13 @@ func (s *Service) live(ctx context.Context, p *run, streams streams) {
 	}
 	heard()
 	p.handover.End()
-	pumps.wait()
-	s.tell(report{of: p, exited: &exit})
+	pumps.waitAll()
+	s.sendReport(report{of: p, exited: &exit})
 	_ = child.Close()
 }
 
-// tell hands a report to the service's goroutine, if it is still there.
-func (s *Service) tell(r report) {
+// sendReport hands a report to the service's goroutine, if it is still there.
+func (s *Service) sendReport(r report) {
 	select {
 	case s.reports <- r:
 	case <-s.over:
@@ -242,6 +242,6 @@ func (s *Service) passOn(p *run, socket *notify.Socket, pid int, done <-chan str
 		if err != nil {
 			s.log.Warn("notify message", "pid", pid, "err", err)
 		}
-		s.tell(report{of: p, told: &m})
+		s.sendReport(report{of: p, told: &m})
 	}
 }

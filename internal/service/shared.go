@@ -12,20 +12,19 @@ import (
 // shared is a service with one process for all clients: its life is the service's.
 type shared struct {
 	*Service
-	caller   *listen.Socket  // who woke the service
+	caller   *listen.Socket  // that woke the service
 	run      *run            // nil: none
 	fastPath *epoll.FastPath // says go to the sandbox that stands; nil: the service does
 	starting *Slot           // from a client to the exec; nil: none
 	idle     idleness
 }
 
-// attend watches. In each
-// state that waits for a client, from its beginning on, every socket is watched, and the
-// queue of each was asked once more: what was lent, moved, refused or given up on the way
-// there leaves nobody unseen.
-func (s *shared) attend() {
+// attend watches the sockets, and lets the fast path say go. In each state that waits for a
+// client, from its beginning on, every socket is watched, and the queue of each was asked
+// once more: no client is missed for what was lent, moved, refused or given up on the way there.
+func (s *shared) attend() (until time.Time) {
 	switch {
-	case !waits(s.state):
+	case !isWaiting(s.state):
 		s.watched = ended
 	case s.watched != s.state:
 		s.watched = s.state
@@ -37,10 +36,10 @@ func (s *shared) attend() {
 			break
 		}
 		s.handle(onStartFailed)
-		s.attend()
-		return
+		return s.attend()
 	}
 	s.armFastPath()
+	return time.Time{}
 }
 
 func (s *shared) settle() { s.disarmFastPath() }
@@ -52,26 +51,26 @@ func (s *shared) act(a action) (next event, follows bool) {
 	case doNothing:
 	case doWatch:
 		s.limit(0)
-		s.queue()
+		s.queueBuild()
 	case doQueue:
-		s.queue()
+		s.queueBuild()
 	case doPrepare:
-		return s.prepare()
+		return s.prepareSandbox()
 	case doKeep:
-		return s.keep()
+		return s.keepSandbox()
 	case doDefer:
-		s.postpone()
+		s.postponeSandbox()
 	case doDiscard:
-		s.discard()
-		s.queue()
+		s.discardSandbox()
+		s.queueBuild()
 	case doClaim:
-		return s.claim()
+		return s.claimSandbox()
 	case doGo:
-		return s.release()
+		return s.releaseSandbox()
 	case doStart:
-		return s.start()
+		return s.startRun()
 	case doServe:
-		return s.serve()
+		return s.beginServing()
 	case doLook:
 		return s.lookForClients()
 	case doAwait:
@@ -85,11 +84,11 @@ func (s *shared) act(a action) (next event, follows bool) {
 		s.limit(s.spec.StopTimeout)
 		s.killRun()
 	case doRest:
-		return s.rest()
+		return s.endRun()
 	case doCount:
 		s.lookAtQueues()
 	case doRefuse:
-		s.refuse()
+		s.refuseClients()
 		s.watchAll()
 	case doRelease:
 		s.until, s.hold = time.Time{}, time.Time{}
@@ -107,15 +106,11 @@ func (s *shared) called(socket *listen.Socket) {
 
 func (s *shared) given() { s.handle(onSlot) }
 
-// leave keeps the slot until the process is gone.
-func (s *shared) leave(*Slot) (more bool) {
+// endNext keeps the slot until the process is gone.
+func (s *shared) endNext(*Slot) (more bool) {
 	s.handle(onEnd)
 	return false
 }
-
-func (s *shared) nextTime() time.Time { return time.Time{} }
-
-func (s *shared) pass(time.Time) {}
 
 func (s *shared) done() bool { return s.state == ended }
 
@@ -124,15 +119,15 @@ func (s *shared) close() {
 	s.starting.End()
 }
 
-// start makes a process for a client and leaves the rest of its birth to a
+// startRun makes a process for a client and leaves the rest of its birth to a
 // goroutine.
-func (s *shared) start() (event, bool) {
-	_, _ = s.claim()
-	return s.launchNow()
+func (s *shared) startRun() (event, bool) {
+	_, _ = s.claimSandbox()
+	return s.startCold()
 }
 
-func (s *shared) launchNow() (event, bool) {
-	if err := s.launchRun(process.ClientWaiting); err != nil {
+func (s *shared) startCold() (event, bool) {
+	if err := s.launch(process.ClientWaiting); err != nil {
 		s.log.Error("service not started", "err", err)
 		s.said = append(s.said, "err", err)
 		return onStartFailed, true
@@ -140,8 +135,8 @@ func (s *shared) launchNow() (event, bool) {
 	return 0, false
 }
 
-func (s *shared) launchRun(client process.Client) (err error) {
-	s.run, err = s.launch(client)
+func (s *shared) launch(client process.Client) (err error) {
+	s.run, err = s.launchRun(client)
 	return err
 }
 
@@ -180,15 +175,15 @@ func (s *shared) receive(r report) {
 	if r.of != s.run {
 		return
 	}
-	s.run.note(r)
+	s.run.noteReport(r)
 	switch {
 	case r.prepared != nil:
 		s.handle(onPrepared)
 	case r.failed != nil:
 		s.starting.End()
 		switch {
-		case waits(s.state):
-			s.lost(r.failed)
+		case isWaiting(s.state):
+			s.logLoss(r.failed)
 		case s.state != ending:
 			s.log.Error("service not started", "err", r.failed)
 		}
@@ -202,23 +197,23 @@ func (s *shared) receive(r report) {
 			s.handle(onUp) // it came too late, and goes at once
 		}
 	case r.told != nil:
-		s.hear(*r.told)
+		s.noteMessage(*r.told)
 	case r.serving:
 		if s.state == starting && !s.spec.Notify {
-			s.up()
+			s.noteUp()
 		}
 	}
 }
 
-func (s *shared) up() {
+func (s *shared) noteUp() {
 	s.run.stage = stageUp
 	s.run.handover.Up()
 	s.said = append(s.said, "pid", s.run.pid(), "after", time.Since(s.run.started).Round(time.Microsecond))
 	s.handle(onUp)
 }
 
-// hear takes in what the program itself says, see sd_notify(3).
-func (s *shared) hear(m notify.Message) {
+// noteMessage takes in what the program itself says, see sd_notify(3).
+func (s *shared) noteMessage(m notify.Message) {
 	if m.HasStatus {
 		s.log.Info("service status", "pid", s.run.pid(), "status", m.Status)
 	}
@@ -231,16 +226,16 @@ func (s *shared) hear(m notify.Message) {
 		s.limit(m.ExtendTimeout)
 	}
 	if m.Ready && s.state == starting {
-		s.up()
+		s.noteUp()
 	}
 	if m.Stopping && s.state != stopping {
 		s.handle(onLeaving)
 	}
 }
 
-// rest ends a run: the sockets are made fit for the next one, the run is
-// counted, and the clients who are still there are looked at.
-func (s *shared) rest() (event, bool) {
+// endRun ends a run: the sockets are made fit for the next one, the run is
+// counted, and the clients that are still there are looked at.
+func (s *shared) endRun() (event, bool) {
 	s.limit(0)
 	s.starting.End()
 	var ran time.Duration
@@ -249,12 +244,12 @@ func (s *shared) rest() (event, bool) {
 		ran, up, failed = time.Since(p.started), p.stage == stageUp, p.failed
 		s.run = nil
 	}
-	s.mend()
+	s.mendSockets()
 	if s.healPending {
-		s.heal()
+		s.healNodes()
 	}
 	if up && ran >= s.spec.Hold {
-		s.queues = newQueues(len(s.sockets)) // who waits now did not wait for a start
+		s.queues = newQueues(len(s.sockets)) // a client that waits now did not wait for a start
 	}
 	var delay time.Duration
 	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
@@ -266,12 +261,12 @@ func (s *shared) rest() (event, bool) {
 	}
 	s.said = append(s.said, "for", delay)
 	s.limit(delay)
-	s.watchAll() // a client who comes now is counted, and starts nothing
+	s.watchAll() // a client that comes now is counted, and starts nothing
 	return 0, false
 }
 
-// mend repairs what the last run did to the sockets.
-func (s *shared) mend() {
+// mendSockets repairs what the last run did to the sockets.
+func (s *shared) mendSockets() {
 	for _, socket := range s.sockets {
 		what, err := socket.Mend()
 		if err != nil {

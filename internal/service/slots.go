@@ -8,7 +8,7 @@ import (
 // Slots are the one limit on what the services of an activator do with their sandboxes at
 // the same time. The next ones are built by and by: a few at a time, none while a client
 // waits for a start, and no more of them than there is room for. They also end by and by.
-// A service that waits for a slot costs nobody anything. The methods may be called from any goroutine.
+// A service that waits for a slot costs nothing. The methods may be called from any goroutine.
 type Slots struct {
 	mu     sync.Mutex
 	open   bool
@@ -21,7 +21,7 @@ type Slots struct {
 
 // Linux 6.18 stands still for good when about a thousand seccomp filters die at
 // once, so that processes are told to end in turn. The next one is told when one is gone, or has
-// taken endPause. Slow ones so hold up nobody for long, and those that are killed in the
+// taken endPause. Slow ones so hold up the others for a moment, and those that are killed in the
 // end, at their stop_timeout, are killed as far apart as they were told.
 const (
 	endAtOnce = 64
@@ -72,12 +72,12 @@ func (t *Slots) giveSlots() {
 }
 
 // QueueBuild asks for a slot, to build a sandbox that stands for no client yet.
-func (t *Slots) QueueBuild() *Slot { return t.queue(&t.builds) }
+func (t *Slots) QueueBuild() *Slot { return t.queueSlot(&t.builds) }
 
 // QueueEnd asks for a slot, to tell a process to end.
-func (t *Slots) QueueEnd() *Slot { return t.queue(&t.ends) }
+func (t *Slots) QueueEnd() *Slot { return t.queueSlot(&t.ends) }
 
-func (t *Slots) queue(queue *[]*Slot) *Slot {
+func (t *Slots) queueSlot(queue *[]*Slot) *Slot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slot := &Slot{of: t, given: make(chan struct{}, 1)}
@@ -114,12 +114,12 @@ func (o *Slot) Given() <-chan struct{} {
 }
 
 // Stand says that the sandbox is built.
-func (o *Slot) Stand() { o.change(slotStands) }
+func (o *Slot) Stand() { o.changeUse(slotStands) }
 
 // End gives the slot back. Twice is fine.
-func (o *Slot) End() { o.change(slotOver) }
+func (o *Slot) End() { o.changeUse(slotOver) }
 
-func (o *Slot) change(use slotUse) {
+func (o *Slot) changeUse(use slotUse) {
 	if o == nil {
 		return
 	}

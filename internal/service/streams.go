@@ -30,8 +30,8 @@ func openStreams(stdout, stderr string) (streams, error) {
 	}{{"stdout", stdout, os.Stdout}, {"stderr", stderr, os.Stderr}} {
 		one, err := openStream(service.name, service.to, service.own)
 		if err != nil {
-			all.handedOver()
-			all.close()
+			all.closeLent()
+			all.closeOurs()
 			return streams{}, err
 		}
 		all[i] = one
@@ -59,7 +59,7 @@ func openStream(name, to string, own *os.File) (stream, error) {
 	return st, nil
 }
 
-func (all *streams) child() process.Stdio {
+func (all *streams) lendEnds() process.Stdio {
 	return process.Stdio{Out: all[0].child, Err: all[1].child}
 }
 
@@ -69,8 +69,8 @@ type outputFile struct {
 	info os.FileInfo
 }
 
-// outputs tells the files among the streams.
-func (all *streams) outputs() (files []outputFile) {
+// listFiles tells the files among the streams.
+func (all *streams) listFiles() (files []outputFile) {
 	for i := range all {
 		if st := &all[i]; st.path != "" {
 			info, _ := st.child.Stat() // nil is no file's
@@ -80,15 +80,15 @@ func (all *streams) outputs() (files []outputFile) {
 	return files
 }
 
-// same reports whether the file is still what stands at the path: logs are
+// isSame reports whether the file is still what stands at the path: logs are
 // rotated.
-func (f outputFile) same() bool {
+func (f outputFile) isSame() bool {
 	info, err := os.Stat(f.path)
 	return err == nil && f.info != nil && os.SameFile(f.info, info)
 }
 
-// handedOver closes our copies of what the child now has.
-func (all *streams) handedOver() {
+// closeLent closes our copies of what the child now has.
+func (all *streams) closeLent() {
 	for i := range all {
 		if st := &all[i]; st.child != nil && !st.keep {
 			_ = st.child.Close()
@@ -97,8 +97,8 @@ func (all *streams) handedOver() {
 	}
 }
 
-// close closes the ends that nobody copies from.
-func (all *streams) close() {
+// closeOurs closes the ends that are not copied from.
+func (all *streams) closeOurs() {
 	for i := range all {
 		if st := &all[i]; st.ours != nil {
 			_ = st.ours.Close()
@@ -110,7 +110,7 @@ func (all *streams) close() {
 // pumps copy a program's output to the log.
 type pumps []*output.Pump
 
-func (all *streams) copy(sink *output.Sink, service string, pid int) pumps {
+func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps {
 	var running pumps
 	for _, st := range all {
 		if st.ours != nil {
@@ -120,9 +120,9 @@ func (all *streams) copy(sink *output.Sink, service string, pid int) pumps {
 	return running
 }
 
-// wait waits until everything the program printed is in the log. Whoever else
+// waitAll waits until everything the program printed is in the log. Whoever else
 // may hold the pipe (a container's monitor) gets no longer than lingering.
-func (ps pumps) wait() {
+func (ps pumps) waitAll() {
 	for _, p := range ps {
 		p.Finish(lingering)
 	}

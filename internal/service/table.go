@@ -36,7 +36,7 @@ const (
 	onLeaving                  // the program said STOPPING=1
 	onTimeout                  // the time of the state is over
 	onHoldOver                 // a client has waited for as long as it may
-	onIdle                     // nobody has used the service for idle_timeout, and it has been told to end
+	onIdle                     // no client has used the service for idle_timeout, and it has been told to end
 	onOutdated                 // a socket had to be bound anew: the process holds the old one
 	onEnd                      // stop for good
 )
@@ -60,15 +60,15 @@ const (
 	doDiscard        // the sandbox is of no use: kill it, and wait for a slot
 	doClaim          // a client is there for the sandbox; start_timeout runs
 	doGo             // let the sandbox's process exec the program
-	doStart          // make a process that waits for nobody; start_timeout runs
+	doStart          // make a process for a client that is there; start_timeout runs
 	doServe          // the start is over: its timer stops, and the one of the first look runs
 	doLook           // look whether anybody uses the service; if not, send stop_signal
 	doAwait          // stop_timeout runs, no signal: the program ends by itself, or has been told to
 	doStop           // send stop_signal; stop_timeout runs
 	doKill           // SIGKILL; for a start still under way: give it up
 	doRest           // mend the sockets, count the run, wait for the delay it earned
-	doCount          // look who waits, so that hold runs for them
-	doRefuse         // turn away whoever has waited for too long
+	doCount          // look which clients wait, so that hold runs for them
+	doRefuse         // turn away the clients that have waited for too long
 	doRelease        // stop watching; nothing runs any more
 )
 
@@ -125,8 +125,8 @@ var table = [ended + 1][onEnd + 1]step{
 	},
 }
 
-// next looks up what event does in state.
-func next(s state, e event) step {
+// lookUp looks up what event does in state.
+func lookUp(s state, e event) step {
 	cell := table[s][e]
 	if cell == (step{}) {
 		cell.next = s

@@ -14,7 +14,7 @@ import (
 func pairs(f func(s state, e event, step step)) {
 	for s := listening; s <= ended; s++ {
 		for e := onClient; e <= onEnd; e++ {
-			f(s, e, next(s, e))
+			f(s, e, lookUp(s, e))
 		}
 	}
 }
@@ -70,7 +70,7 @@ func clientFaults(s state, e event, step step) (wrong []string) {
 	}
 	a := step.action
 	enters := step.next == starting && s != starting
-	rule(enters == (e == onClient && waits(s)), "starting is for a client, and every client of who waits starts it")
+	rule(enters == (e == onClient && isWaiting(s)), "starting is for a client, and every client of who waits starts it")
 	rule(!enters || a == doStart || a == doClaim || a == doGo, "starting is entered by doStart, doClaim and doGo")
 	rule(a != doStart && a != doClaim || enters, "starts without starting")
 	rule(a != doRefuse || !hasProgram(s), "takes clients from a queue that a program holds")
@@ -93,7 +93,7 @@ func TestTableReaches(t *testing.T) {
 				return true
 			}
 			for e := onClient; e <= onEnd; e++ {
-				if n := next(s, e).next; !without[e] && !seen[n] {
+				if n := lookUp(s, e).next; !without[e] && !seen[n] {
 					seen[n] = true
 					todo = append(todo, n)
 				}
@@ -105,7 +105,7 @@ func TestTableReaches(t *testing.T) {
 		if !reaches(s, listening, map[event]bool{onEnd: true}) {
 			t.Errorf("from %v no way leads back to listening", s)
 		}
-		if !reaches(next(s, onEnd).next, ended, map[event]bool{}) {
+		if !reaches(lookUp(s, onEnd).next, ended, map[event]bool{}) {
 			t.Errorf("from %v the end is not reached", s)
 		}
 	}
@@ -185,7 +185,7 @@ func diagram() string {
 	b.WriteString("stateDiagram-v2\n    [*] --> listening\n")
 	for s := listening; s <= ended; s++ {
 		for e := onClient; e <= onEnd; e++ {
-			step := next(s, e)
+			step := lookUp(s, e)
 			if step.next == s && step.action == doNothing {
 				continue
 			}

@@ -9,20 +9,20 @@ import (
 	"activator/internal/spec"
 )
 
-// While nobody is there the next process of a service stands already: everything
+// While no client is there the next process of a service stands already: everything
 // is done but the word to go and the execve.
 
-// prepareTimeout is how long it may take to build a sandbox for nobody yet.
+// prepareTimeout is how long it may take to build a sandbox ahead of clients.
 const prepareTimeout = 30 * time.Second
 
-// Attempts to have a sandbox stand are cheap, but nobody waits for them.
+// Attempts to have a sandbox stand are cheap, but no client waits for them.
 const (
 	warmDelay    = 100 * time.Millisecond // the least, after the first that failed
 	warmMaxDelay = 10 * time.Minute
 )
 
-// queue asks for a slot to build the next sandbox.
-func (s *shared) queue() {
+// queueBuild asks for a slot to build the next sandbox.
+func (s *shared) queueBuild() {
 	if s.spec.Warm && s.slot == nil {
 		s.slot = s.around.Slots.QueueBuild()
 	}
@@ -34,29 +34,29 @@ func (s *shared) leaveQueue() {
 	s.slot = nil
 }
 
-// prepare makes a process that waits for its first client.
-func (s *shared) prepare() (event, bool) {
+// prepareSandbox makes a process that waits for its first client.
+func (s *shared) prepareSandbox() (event, bool) {
 	s.limit(prepareTimeout)
-	if err := s.launchRun(process.ClientAbsent); err != nil {
-		s.lost(err)
+	if err := s.launch(process.ClientAbsent); err != nil {
+		s.logLoss(err)
 		return onStartFailed, true
 	}
 	return 0, false
 }
 
-// keep lets the sandbox stand.
-func (s *shared) keep() (event, bool) {
+// keepSandbox lets the sandbox stand.
+func (s *shared) keepSandbox() (event, bool) {
 	s.limit(0)
 	s.slot.Stand()
 	s.run.started = time.Now()
 	s.said = append(s.said, "pid", s.run.child.Pid())
 	s.makeFastPath()
-	return onOutdated, s.healPending && s.heal()
+	return onOutdated, s.healPending && s.healNodes()
 }
 
-// lost says why there is no sandbox: once, and again only after one has stood for
+// logLoss says why there is no sandbox: once, and again only after one has stood for
 // long.
-func (s *shared) lost(err error) {
+func (s *shared) logLoss(err error) {
 	level := slog.LevelDebug
 	if s.losses.failures == 0 {
 		level = slog.LevelWarn
@@ -64,8 +64,8 @@ func (s *shared) lost(err error) {
 	s.log.Log(context.Background(), level, "sandbox not kept ready: the next client waits for a new one", "err", err)
 }
 
-// postpone lets some time pass before the next sandbox is built.
-func (s *shared) postpone() {
+// postponeSandbox lets some time pass before the next sandbox is built.
+func (s *shared) postponeSandbox() {
 	var stood time.Duration
 	if p := s.run; p != nil && p.stage >= stageStanding {
 		stood = time.Since(p.started)
@@ -73,12 +73,12 @@ func (s *shared) postpone() {
 	s.run = nil
 	s.leaveQueue()
 	if s.healPending {
-		s.heal()
+		s.healNodes()
 	}
 	s.limit(s.lossDelay(stood))
 }
 
-// lossDelay counts the loss of a sandbox that stood for nobody, and returns how long to
+// lossDelay counts the loss of a sandbox that no client has had, and returns how long to
 // wait before the next one is built.
 func (s *Service) lossDelay(stood time.Duration) (delay time.Duration) {
 	limits := spec.Timeouts{RestartDelay: max(s.spec.RestartDelay, warmDelay), RestartMaxDelay: warmMaxDelay}
@@ -86,16 +86,16 @@ func (s *Service) lossDelay(stood time.Duration) (delay time.Duration) {
 	return delay
 }
 
-// discard leaves a sandbox that is of no use to its goroutine, which ends it.
-func (s *shared) discard() {
+// discardSandbox leaves a sandbox that is of no use to its goroutine, which ends it.
+func (s *shared) discardSandbox() {
 	s.run.cancel(nil)
 	s.run = nil
 	s.leaveQueue()
 }
 
-// claim notes that there is a client: from now on the time of the start counts. A sandbox
+// claimSandbox notes that there is a client: from now on the time of the start counts. A sandbox
 // that stands already is told to go.
-func (s *shared) claim() (event, bool) {
+func (s *shared) claimSandbox() (event, bool) {
 	s.said = append(s.said, "socket", s.caller.String())
 	s.limit(s.spec.StartTimeout)
 	s.leaveQueue()
@@ -110,17 +110,17 @@ func (s *shared) claim() (event, bool) {
 	return onPrepared, p.stage >= stageStanding
 }
 
-// release says go to the sandbox that is built, if it is still what would be built now;
+// releaseSandbox says go to the sandbox that is built, if it is still what would be built now;
 // else another one is. The fast path may have said it already.
-func (s *shared) release() (event, bool) {
+func (s *shared) releaseSandbox() (event, bool) {
 	p := s.run
 	if p.stage == stageReleased {
 		return 0, false
 	}
-	if !p.fresh() {
+	if !p.isFresh() {
 		s.log.Debug("sandbox built anew: what it was made of has changed")
-		s.discard()
-		return s.launchNow()
+		s.discardSandbox()
+		return s.startCold()
 	}
 	if err := p.letGo(nil); err != nil {
 		s.log.Error("service not started", "err", err)
