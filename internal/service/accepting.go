@@ -191,6 +191,9 @@ func (s *accepting) passTime(now time.Time) {
 	if isDue(&s.calm, now) {
 		s.shrinkPool()
 	}
+	if s.counts[warm]+s.counts[running] == len(s.instances) {
+		s.soonest = time.Time{} // these may last: nothing wakes up for them
+	}
 	if isDue(&s.soonest, now) {
 		for _, i := range s.instances {
 			if isDue(&i.until, now) {

@@ -57,7 +57,7 @@ func (s *shared) beginServing() (event, bool) {
 	return onOutdated, s.healPending && s.healNodes()
 }
 
-// lookForClients looks whether anybody uses the service.
+// lookForClients looks whether a client uses the service.
 func (s *shared) lookForClients() (event, bool) {
 	used, err := s.isUsed()
 	now := time.Now()

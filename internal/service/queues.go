@@ -1,7 +1,6 @@
 package service
 
 import (
-	"log/slog"
 	"time"
 
 	"activator/internal/listen"
@@ -46,44 +45,14 @@ func (q queues) countExpired(i int, hold time.Duration, now time.Time) int {
 	return n
 }
 
-// findOldest is the earliest time since which a client waits, at any socket.
-func (q queues) findOldest() (oldest time.Time, any bool) {
+// findOldest is the earliest time since which a client waits, at any socket; zero: none does.
+func (q queues) findOldest() (oldest time.Time) {
 	for _, waiting := range q {
 		for _, since := range waiting {
-			if !any || since.Before(oldest) {
-				oldest, any = since, true
-			}
+			oldest = firstOf(oldest, since)
 		}
 	}
-	return oldest, any
-}
-
-// readQueues reads which clients wait at the sockets, after a run has ended.
-func (q queues) readQueues(sockets []*listen.Socket, log *slog.Logger) {
-	now := time.Now()
-	for i, socket := range sockets {
-		waiting, err := socket.WaitingClients()
-		if err != nil {
-			log.Warn("queue not read", "socket", socket.String(), "err", err)
-		}
-		q.noteWaiting(i, waiting, now)
-	}
-}
-
-// refuseExpired turns away the clients that have waited for hold.
-func (q queues) refuseExpired(sockets []*listen.Socket, hold time.Duration, log *slog.Logger) {
-	now := time.Now()
-	for i, socket := range sockets {
-		n := q.countExpired(i, hold, now)
-		if n == 0 {
-			continue
-		}
-		away, err := socket.RefuseClients(n)
-		if err != nil {
-			log.Error("clients not turned away", "socket", socket.String(), "err", err)
-		}
-		log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", hold)
-	}
+	return oldest
 }
 
 // lookAtQueues reads which clients wait and sets the time at which the first of them will have
@@ -92,17 +61,35 @@ func (s *Service) lookAtQueues() {
 	if s.spec.Hold == 0 {
 		return
 	}
+	now := time.Now()
+	for i, socket := range s.sockets {
+		waiting, err := socket.WaitingClients()
+		if err != nil {
+			s.log.Warn("queue not read", "socket", socket.String(), "err", err)
+		}
+		s.queues.noteWaiting(i, waiting, now)
+	}
 	s.hold = time.Time{}
-	s.queues.readQueues(s.sockets, s.log)
-	if oldest, any := s.queues.findOldest(); any {
+	if oldest := s.queues.findOldest(); !oldest.IsZero() {
 		s.hold = oldest.Add(s.spec.Hold)
 	}
 }
 
-// refuseClients turns away the clients whose time is over. No program takes from the
+// refuseClients turns away the clients that have waited for hold. No program takes from the
 // sockets now: a sandbox that waits only has them.
 func (s *Service) refuseClients() {
 	s.lookAtQueues()
-	s.queues.refuseExpired(s.sockets, s.spec.Hold, s.log)
+	now, hold := time.Now(), s.spec.Hold
+	for i, socket := range s.sockets {
+		n := s.queues.countExpired(i, hold, now)
+		if n == 0 {
+			continue
+		}
+		away, err := socket.RefuseClients(n)
+		if err != nil {
+			s.log.Error("clients not turned away", "socket", socket.String(), "err", err)
+		}
+		s.log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", hold)
+	}
 	s.lookAtQueues()
 }
