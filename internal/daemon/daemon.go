@@ -70,6 +70,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 		return err
 	}
 	defer d.starter.Close()
+	d.starter.Warn = func(service, text string) { d.log.Warn(text, "service", service) }
 	d.restrictions = seal.New(d.log)
 	defer d.restrictions.Close()
 	plans, err := newExamination(d.starter, d.restrictions.Answering, nil).planServices(ctx, sources, sources)

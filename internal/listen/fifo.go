@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ func openFIFO(want spec.Socket) (boundSocket, error) {
 		return boundSocket{}, wrapError(a, "", err, "")
 	}
 	defer at.Close()
-	began := coarseTime()
+	began := fd.CoarseTime()
 	made, err := at.makeFIFO(nodeMode(o), who)
 	if err != nil {
 		return boundSocket{}, wrapError(a, "mkfifo", err, "")
@@ -69,7 +70,7 @@ func (s place) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
 // on a FIFO we made; another one must be right already. began is when we began to make it.
-func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (file *os.File, err error) {
+func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (_ *os.File, err error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
@@ -80,42 +81,26 @@ func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespe
 	n.id = inode{st.Dev, st.Ino}
 	// O_NONBLOCK only for opening: should the FIFO have become a device, we do
 	// not wait for it.
-	fd, err := at.Open(unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	pipe, err := at.Open(unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}
 	defer func() {
 		if err != nil {
-			_ = unix.Close(fd)
+			_ = unix.Close(pipe)
 		}
 	}()
-	if n.made && at.Movable() && !bornSince(fd, began) {
-		return nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a file system that does not tell when,"}
+	if n.made && at.Movable() && !fd.IsBornSince(pipe, began) {
+		return nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a pipe system that does not tell when,"}
 	}
-	if err := setUpFIFO(at, fd, n, o, who); err != nil {
+	if err := setUpFIFO(at, pipe, n, o, who); err != nil {
 		return nil, err
 	}
 	// Blocking: see newSocket.
-	if err := unix.SetNonblock(fd, false); err != nil {
+	if err := unix.SetNonblock(pipe, false); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewFile(uintptr(fd), n.path), nil
-}
-
-// coarseTime is the time as file systems stamp it: that of the last tick.
-func coarseTime() unix.Timespec {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &t)
-	return t
-}
-
-// bornSince reports whether a file was made after the time began: in a folder that another
-// user may write, another one of ours can be moved into its place, rename(2).
-func bornSince(fd int, began unix.Timespec) bool {
-	var st unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st)
-	return err == nil && st.Mask&unix.STATX_BTIME != 0 &&
-		(st.Btime.Sec > began.Sec || st.Btime.Sec == began.Sec && int64(st.Btime.Nsec) >= began.Nsec)
+	return os.NewFile(uintptr(pipe), n.path), nil
 }
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"

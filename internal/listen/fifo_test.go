@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func TestMovedFIFO(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		began := coarseTime()
+		began := fd.CoarseTime()
 		if made, err := at.makeFIFO(0o666, owner{uid: -1, gid: -1}); !made {
 			t.Fatal(err)
 		}

@@ -122,9 +122,10 @@ func (s place) setUpNode(socket int, mode fs.FileMode, who owner) (inode, error)
 
 // isStrange reports whether a node that was just born is not ours: where others may write
 // they can put another one in its place, or a second name of one, to have us change its
-// owner and mode.
+// owner and mode. That tells early and in plain words, but a second name may be gone by now. So before
+// anything is changed it must also be the socket that we have bound, or a FIFO that was not there before.
 func (s place) isStrange(st *unix.Stat_t) bool {
-	return s.Foreign() && (int(st.Uid) != os.Geteuid() || fd.IsPlanted(uint64(st.Nlink), st.Uid))
+	return s.Foreign() && (int(st.Uid) != os.Geteuid() || st.Nlink > 1)
 }
 
 // How long a folder's lock is waited for, and for how long none is any more after that.

@@ -70,8 +70,9 @@ type madeDirectories struct {
 	held   []string     // runtime directories, until removeUsers
 }
 
-// makeDirectories makes the service's own directories on the host.
-func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity) (all madeDirectories, err error) {
+// makeDirectories makes the service's own directories on the host. tell is called with a directory in which
+// files and folders are left to other users, and how many.
+func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity, tell func(path string, left int)) (all madeDirectories, err error) {
 	defer func() {
 		if err != nil {
 			r.removeUsers(all.held)
@@ -89,9 +90,12 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 			r.addUser(path)
 			all.held = append(all.held, path)
 		}
-		made, err := makeDirectory(base, d.Name, id)
+		made, left, err := makeDirectory(base, d.Name, id)
 		if err != nil {
 			return all, directoryError(path, err)
+		}
+		if left > 0 {
+			tell(path, left)
 		}
 		r.noteFolder(path, made)
 		all.mounts = append(all.mounts, spec.Mount{Host: path, Inside: path})
@@ -108,6 +112,14 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 	return all, nil
 }
 
+// tellLeft warns of what stays another user's in a directory that has been given to the service.
+func (prep *preparation) tellLeft(path string, left int) {
+	if prep.starter.Warn != nil {
+		prep.starter.Warn(prep.plan.Name, fmt.Sprintf("directory given to the service's user, but not the files and folders of others in it: "+
+			"%s to uid %d, %d left; give them by hand if the service is to have them", path, prep.id.uid, left))
+	}
+}
+
 // directoryError says what is wrong with a service's own directory.
 func directoryError(path string, err error) error {
 	var link *fd.LinkError
@@ -119,30 +131,31 @@ func directoryError(path string, err error) error {
 }
 
 // makeDirectory makes base/name, gives it to the service, and says which folder it
-// is. Those in between may be another service's.
-func makeDirectory(base, name string, id identity) (made fd.ID, err error) {
+// is, and how much in it is left to others. Those in between may be another service's.
+func makeDirectory(base, name string, id identity) (made fd.ID, left int, err error) {
 	top, err := fd.MakeFolder(base, 0o700)
 	if err != nil {
-		return made, err
+		return made, 0, err
 	}
 	top.Close()
 	folder, err := fd.MakeFolder(filepath.Join(base, name), 0o755)
 	if err != nil {
-		return made, err
+		return made, 0, err
 	}
 	defer folder.Close()
 	if as := fd.ClaimedAs(folder.ID()); !folder.Steady() && as != "" && as != folder.Path() {
 		// Moved here by the service whose folder is around it.
-		return made, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
+		return made, 0, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(folder.FD(), &stat); err != nil {
-		return made, os.NewSyscallError("fstat", err)
+		return made, 0, os.NewSyscallError("fstat", err)
 	}
 	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
-		return folder.ID(), nil
+		return folder.ID(), 0, nil
 	}
-	return folder.ID(), folder.GiveTo(id.uid, id.gid)
+	left, err = folder.GiveTo(id.uid, id.gid)
+	return folder.ID(), left, err
 }
 
 // The folders of the XDG base directory specification; logs as systemd has them.

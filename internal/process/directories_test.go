@@ -21,7 +21,7 @@ func TestDirectoryInAnothersFolder(t *testing.T) {
 		id.uid, id.gid = 61200, 61200
 	}
 	for _, name := range []string{"a/sub/b", "a/sub/c"} {
-		if _, err := makeDirectory(dir, name, id); err != nil {
+		if _, _, err := makeDirectory(dir, name, id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -30,7 +30,7 @@ func TestDirectoryInAnothersFolder(t *testing.T) {
 		if err := errors.Join(os.Rename(dir+"/a/sub/b", dir+"/a/sub/aside"), bend()); err != nil {
 			t.Fatal(err)
 		}
-		_, err := makeDirectory(dir, "a/sub/b", id)
+		_, _, err := makeDirectory(dir, "a/sub/b", id)
 		if err := errors.Join(os.RemoveAll(dir+"/a/sub/b"), os.Rename(dir+"/a/sub/aside", dir+"/a/sub/b")); err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ func (prep *preparation) isSupervised() bool {
 // resolvePlan completes the plan, and makes and opens what it names.
 func (prep *preparation) resolvePlan(sockets int) error {
 	p := &prep.plan
-	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id)
+	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellLeft)
 	prep.folders = directories.held
 	if err == nil {
 		p.Sandbox.Notify = p.Notify

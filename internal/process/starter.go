@@ -10,6 +10,10 @@ import (
 
 // Starter starts every process of the activator, and has what they share.
 type Starter struct {
+	// Warn is told, while a process is prepared, what its service should know of its folders. It is
+	// set before the first one. May be nil.
+	Warn func(service, text string)
+
 	*cloner
 	close   sync.Once
 	guard   *guard.Guard

@@ -326,6 +326,35 @@ func TestDirectoryBelowAnothers(t *testing.T) {
 	}
 }
 
+// TestFileMovedIntoItsDirectory: whoever has the service's id moves root's file into its state directory, out of a
+// folder that he may write, and gives that folder another group: it is not the service's own any more, and is
+// given to it again.
+func TestFileMovedIntoItsDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		ktest.Skip(t, "only root gives folders to others")
+	}
+	b := newBent(t)
+	name := filepath.Base(b.dir)
+	state := "/var/lib/" + name
+	t.Cleanup(func() { _ = os.RemoveAll(state) })
+	b.start("warm = false\nuser = \"61990\"\ngroup = \"61991\"\nstate_directory = \""+name+"\"\n", others)
+	b.taken("echo own >" + state + "/own; mkdir " + state + "/sub")
+	for _, path := range []string{"/key", "/sub/key"} {
+		if err := os.WriteFile(state+path, []byte(b.secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(state, -1, 61990); err != nil {
+		t.Fatal(err)
+	}
+	if said := b.shell("taken", "cat "+state+"/own "+state+"/key "+state+"/sub/key"); said != "own\n" {
+		t.Errorf("GOT OUT: root's file was given away: %q", said)
+	}
+	if !strings.Contains(b.output(), state+" to uid 61990, 2 left; give them by hand") {
+		t.Errorf("the log does not say what was left:\n%s", b.output())
+	}
+}
+
 // TestRuntimeDirectoryBelowAnothers: a runtime directory is cleaned away through a folder
 // that another service has swapped.
 func TestRuntimeDirectoryBelowAnothers(t *testing.T) {

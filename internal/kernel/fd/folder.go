@@ -127,9 +127,18 @@ func (f *Folder) ReadLink(name string) (string, error) {
 
 // List returns the names of what stands in it, in no order.
 func (f *Folder) List() ([]string, error) {
-	fd, err := openAt(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	names, err := listFolder(f.fd)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: f.path, Err: err}
+	}
+	return names, nil
+}
+
+// listFolder is listNames for a descriptor that may be one of O_PATH.
+func listFolder(folder int) ([]string, error) {
+	fd, err := openAt(folder, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return listNames(fd)
@@ -140,9 +149,13 @@ func (f *Folder) Open(name string, flags int, mode uint32) (int, error) {
 	return openAt(f.fd, name, flags|unix.O_NOFOLLOW, mode)
 }
 
-// makeFolder makes the folder at name, unless something stands there.
+// folderMade is for a test: it is called between the making of a folder and the look at it.
+var folderMade = func() {}
+
+// makeFolder makes the folder at name, unless something stands there. With exact it has its mode
+// whatever the umask is.
 func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
-	path := filepath.Join(f.path, name)
+	path, began := filepath.Join(f.path, name), CoarseTime()
 	err := RetryEINTR(func() error { return unix.Mkdirat(f.fd, name, mode) })
 	if err != nil && err != unix.EEXIST {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
@@ -150,22 +163,36 @@ func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 	if err != nil || !exact {
 		return nil
 	}
+	folderMade()
 	fd, err := f.Open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	made, err := readStatus(fd)
+	s, err := readStatus(fd)
 	if err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if made.mode&0o777 == mode || int(made.uid) != os.Geteuid() {
-		return nil // or another one has been put there
+	if s.mode&0o777 == mode || !f.isJustMade(fd, &s, began) {
+		return nil
 	}
 	if err := unix.Chmod(LinkOf(fd), mode); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil
+}
+
+// isJustMade reports whether a folder in this one is the folder that we have made since began. Where another user may
+// move folders it can be any other of ours: such a folder is older, or not empty.
+func (f *Folder) isJustMade(fd int, s *status, began unix.Timespec) bool {
+	if int(s.uid) != os.Geteuid() {
+		return false
+	}
+	if !f.Movable() {
+		return true
+	}
+	names, err := listFolder(fd)
+	return err == nil && len(names) == 0 && IsBornSince(fd, began)
 }
 
 // LinkOf is a path of what a descriptor is of, for system calls that take no descriptor of

@@ -1,7 +1,6 @@
 package fd
 
 import (
-	"errors"
 	"os"
 	"testing"
 
@@ -110,65 +109,5 @@ func TestRemoveFolder(t *testing.T) {
 		if _, err := os.Stat(dir + "/" + path); (err == nil) != there {
 			t.Errorf("%s: %v", path, err)
 		}
-	}
-}
-
-// giveTo has a folder given away, and ownerOf says whose something is.
-func giveTo(t *testing.T, path string, id int) error {
-	t.Helper()
-	folder, err := OpenFolder(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer folder.Close()
-	return folder.GiveTo(id, id)
-}
-
-func ownerOf(t *testing.T, path string) uint32 {
-	t.Helper()
-	var stat unix.Stat_t
-	if err := unix.Lstat(path, &stat); err != nil {
-		t.Fatal(err)
-	}
-	return stat.Uid
-}
-
-func TestGive(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root gives folders to others")
-	}
-	dir := tree(t, "state/a/file", "state/link>$/stranger", "stranger/file")
-	if err := giveTo(t, dir+"/state", 61200); err != nil {
-		t.Error(err)
-	}
-	for path, want := range map[string]uint32{"/state": 61200, "/state/a/file": 61200, "/state/link": 61200, "/stranger/file": 0, "/stranger": 0} {
-		if got := ownerOf(t, dir+path); got != want {
-			t.Errorf("%s belongs to %d", path, got)
-		}
-	}
-}
-
-// What somebody has put into a folder, or in its place, to have it given away is not.
-func TestGiveNothingOfAnother(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root gives folders to others")
-	}
-	dir := tree(t, "stranger/file", "theirs/", "shared/old", "shared/mine/file")
-	if err := errors.Join(os.Link(dir+"/stranger/file", dir+"/theirs/file"), os.Chown(dir+"/theirs", 61184, 61184), os.Chown(dir+"/shared", 61184, 61184)); err != nil {
-		t.Fatal(err)
-	}
-	// A file that the host has by another name.
-	if err := giveTo(t, dir+"/theirs", 61200); err == nil || ownerOf(t, dir+"/stranger/file") != 0 {
-		t.Errorf("a stranger's file was given away by another name: %v", err)
-	}
-	// A folder of root's that a service has moved to where another one's would be.
-	if err := giveTo(t, dir+"/shared/mine", 61200); err == nil || ownerOf(t, dir+"/shared/mine/file") != 0 {
-		t.Errorf("root's folder was given away: %v", err)
-	}
-	if err := os.Remove(dir + "/shared/mine/file"); err != nil {
-		t.Fatal(err)
-	}
-	if err := giveTo(t, dir+"/shared/mine", 61200); err != nil {
-		t.Error(err)
 	}
 }
