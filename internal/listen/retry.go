@@ -12,12 +12,14 @@ import (
 // and are gone themselves some milliseconds later.
 var reopenTimeout = time.Second
 
-// retryFor repeats try until it says done, for limit at most, ever more seldom:
-// a try that looks for the holder reads all of /proc. Nothing tells of the events
-// it waits for, a lock given back, a port that becomes free.
+// retryFor repeats try until it says done, ever more seldom: a try that looks for the
+// holder reads all of /proc. It waits for limit in all, and a try that takes long on a
+// busy machine takes nothing of that: the second one always comes. Nothing tells of the
+// events it waits for, a lock given back, a port that becomes free.
 func retryFor(limit time.Duration, try func() (done bool)) {
-	deadline := time.Now().Add(limit)
-	for pause := 5 * time.Millisecond; !try() && time.Now().Before(deadline); pause = min(2*pause, 200*time.Millisecond) {
+	pause := 3 * time.Millisecond
+	for waited := time.Duration(0); !try() && waited < limit; waited += pause {
+		pause = min(2*pause, 200*time.Millisecond)
 		<-time.After(pause)
 	}
 }
