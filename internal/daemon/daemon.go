@@ -46,6 +46,7 @@ type Daemon struct {
 type member struct {
 	plan    planned
 	sockets []*listen.Socket
+	touched func() // has its nodes looked at
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the service is gone
 }
@@ -191,7 +192,7 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &member{plan: p, sockets: sockets, stop: stop, done: make(chan struct{})}
+	m := &member{plan: p, sockets: sockets, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
 	d.members[conf.Name] = m
 	go func() {
 		defer close(m.done)

@@ -23,8 +23,12 @@ type change struct {
 // reload reads the configuration again. If it has an error, or a new address or option is
 // refused, everything stays as it is. A changed service is stopped as at the end (stop_signal,
 // stop_timeout). Its clients wait in the queues of the sockets, which stay open. Some sockets can
-// be bound only when an old one is closed: if that fails, the service goes on as it was.
+// be bound only when an old one is closed: if that fails, the service goes on as it was. In any
+// case the nodes of all sockets are looked at.
 func (d *Daemon) reload(ctx context.Context) {
+	for _, m := range d.members {
+		m.touched()
+	}
 	sources, err := loadConfig(d.options.Paths)
 	if err != nil {
 		d.tellRefused(err)

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"fmt"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,18 +22,41 @@ func (s *Socket) MendNode() (what string, err error) {
 	if s.node == nil || s.file == nil {
 		return "", nil
 	}
-	if s.nodeInPlace() {
-		s.interest.rewatchNode(s.node, true)
-		return "", nil
-	}
-	// Watch what is there first: if it cannot be mended now, the next change of
-	// it is not missed.
-	s.interest.rewatchNode(s.node, false)
-	what, err = s.restoreNode()
-	if err == nil {
-		s.interest.rewatchNode(s.node, true)
+	for range mostChanges {
+		if s.nodeInPlace() {
+			s.interest.rewatchNode(s.node, true)
+			if s.nodeInPlace() {
+				break // else it went before its folders were watched
+			}
+		}
+		// Watch what is there first: if it cannot be mended now, the next change of
+		// it is not missed.
+		s.interest.rewatchNode(s.node, false)
+		if what, err = s.restoreNode(); err != nil {
+			break
+		}
 	}
 	return what, wrapError(s.spec.Address, "", err, "")
+}
+
+// MendNodeAndLog is [Socket.MendNode] that logs what it does. An error is logged once, until there
+// is another one or the node is in its place again.
+func (s *Socket) MendNodeAndLog(log *slog.Logger) {
+	what, err := s.MendNode()
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	s.mu.Lock()
+	told := s.nodeError == text
+	s.nodeError = text
+	s.mu.Unlock()
+	switch {
+	case err != nil && !told:
+		log.Error("node not healed", "socket", s.String(), "err", err)
+	case err == nil && what != "":
+		log.Warn("node healed", "socket", s.String(), "was", what)
+	}
 }
 
 // nodeInPlace reports whether the node stands at its path, and makes a spare that is missing.

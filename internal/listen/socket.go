@@ -29,6 +29,7 @@ type Socket struct {
 	links       []string // symlinks we made or took over
 	generation  int
 	interest    interest // what a watcher watches of it
+	nodeError   string   // of the node, as it was logged last; "": the node is in its place
 
 	undelivered udprelay.Undelivered
 	pending     PendingClients

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/fd"
 )
 
 // tree watches the folders of nodes, all with one inotify. It is the watcher's,
@@ -61,8 +64,8 @@ func newInotify() (*os.File, error) {
 }
 
 // watchNode watches n and the folders above it, instead of those before. Where
-// the folder of n is missing, the next one above tells when it comes. After an
-// error, or without an inotify, it is slow: a timer has to look.
+// the folder of n is missing, or a link that is not followed, the next one above
+// tells when it comes. After an error, or without an inotify, it is slow: a timer has to look.
 func (t *tree) watchNode(of any, n watchedNode) error {
 	if t.dirs == nil {
 		t.dirs, t.users = make(map[int32]*folder), make(map[any]*watchedEntry)
@@ -77,21 +80,11 @@ func (t *tree) watchNode(of any, n watchedNode) error {
 		u.slow = true
 		return nil
 	}
-	names := []string{filepath.Base(n.node.path), filepath.Base(sparePath(n.node.path))}
-	found := false
 	var failed error
-	for dir := filepath.Dir(n.node.path); ; dir = filepath.Dir(dir) {
-		err := t.addFolder(u, dir, names)
-		if err == nil {
-			found, names = true, nil // above it only the folders themselves matter
-		} else if !found {
-			if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && failed == nil {
-				failed = err // the folder is there, but cannot be watched
-			}
-			names = []string{filepath.Base(dir)}
-		}
-		if dir == "/" {
-			break
+	for range mostChanges {
+		var watched nearest
+		if watched, failed = t.addWay(u); watched == nearestTo(n.node.path) {
+			break // else it changed before it was watched
 		}
 	}
 	// Only now, so that folders in both keep their watch and no event is lost.
@@ -100,15 +93,99 @@ func (t *tree) watchNode(of any, n watchedNode) error {
 	return failed
 }
 
-// addFolder watches dir for names, or only for itself.
-func (t *tree) addFolder(u *watchedEntry, dir string, names []string) error {
+// mostChanges is how often a way that changes while it is being watched is looked at again.
+const mostChanges = 10
+
+// nearest is the last folder on the way to a node that is there.
+type nearest struct {
+	path string
+	id   fd.ID
+}
+
+func nearestTo(path string) nearest {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if folder, err := fd.OpenFolder(dir); err == nil {
+			folder.Close()
+			return nearest{dir, folder.ID()}
+		}
+		if dir == "/" {
+			return nearest{}
+		}
+	}
+}
+
+// addWay watches the folders on the way to the node of u, the last one first.
+func (t *tree) addWay(u *watchedEntry) (found nearest, failed error) {
+	path := u.node.path
+	names := []string{filepath.Base(path), filepath.Base(sparePath(path))}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		folder, err := fd.OpenFolder(dir)
+		there := err == nil
+		if there {
+			if found.path == "" {
+				found = nearest{dir, folder.ID()}
+				t.addResolved(u, folder.Path())
+			}
+			err = t.addFolder(u, folder, names)
+			folder.Close()
+		}
+		switch {
+		case err == nil:
+			names = linkName(dir) // above it else only the folders themselves matter
+		case names == nil: // above what is watched
+		default:
+			if failed == nil && (there || !isAbsent(err)) {
+				failed = err // the folder is there, but cannot be watched
+			}
+			names = []string{filepath.Base(dir)}
+		}
+		if dir == "/" {
+			return found, failed
+		}
+	}
+}
+
+// addResolved watches the folders above one that is reached by a link.
+func (t *tree) addResolved(u *watchedEntry, path string) {
+	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+		if isBelow(u.node.path, dir) {
+			return
+		}
+		if folder, err := fd.OpenFolder(dir); err == nil {
+			_ = t.addFolder(u, folder, nil)
+			folder.Close()
+		}
+	}
+}
+
+func isBelow(path, folder string) bool { return strings.HasPrefix(path, folder+"/") }
+
+// isAbsent reports whether err says that there is no folder, or a link that is not followed.
+func isAbsent(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// linkName is the name of a folder that is reached by a link at its path: the folder above is
+// watched for the link.
+func linkName(dir string) []string {
+	var st unix.Stat_t
+	if unix.Lstat(dir, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return []string{filepath.Base(dir)}
+	}
+	return nil
+}
+
+// addFolder watches a folder for names, or only for itself. It is watched by its descriptor: at its
+// path another one may stand by now.
+func (t *tree) addFolder(u *watchedEntry, at *fd.Folder, names []string) error {
 	mask := uint32(selfMask)
 	if len(names) > 0 {
 		mask |= entryMask
 	}
+	dir := at.Path()
 	var wd int
-	err := control(t.file, func(fd int) (err error) {
-		wd, err = unix.InotifyAddWatch(fd, dir, mask)
+	err := control(t.file, func(inotify int) (err error) {
+		wd, err = unix.InotifyAddWatch(inotify, fd.LinkOf(at.FD()), mask)
 		return err
 	})
 	if err == unix.ENOSPC {

@@ -256,12 +256,7 @@ func (s *Service) healNodes() (anew bool) {
 	}
 	for _, socket := range s.sockets {
 		before := socket.Generation()
-		what, err := socket.MendNode()
-		if err != nil {
-			s.log.Error("node not healed", "socket", socket.String(), "err", err)
-		} else if what != "" {
-			s.log.Warn("node healed", "socket", socket.String(), "was", what)
-		}
+		socket.MendNodeAndLog(s.log)
 		anew = anew || socket.Generation() != before
 	}
 	if anew {
