@@ -87,7 +87,9 @@ func launchAs(t testing.TB, cmd *exec.Cmd) *activator {
 		t.Fatal(err)
 	}
 	a := &activator{t: t, cmd: cmd, log: newLines(), ended: make(chan struct{})}
-	a.cmd.Stderr, a.cmd.Stdout = w, w
+	if a.cmd.Stderr = w; a.cmd.Stdout == nil {
+		a.cmd.Stdout = w
+	}
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ func serve(mode string) {
 		for {
 			time.Sleep(time.Hour)
 		}
+	case "meddle": // with what its stdout leads to
+		serveOnce(func(net.Conn) { meddle() })
 	case "rebel":
 		rebel()
 	case "sender": // sends what its options let it

@@ -11,7 +11,7 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// ExamineFile says why [OpenFile] would certainly be refused. It makes nothing.
+// ExamineFile says why [Sink.OpenTarget] would certainly be refused. It makes nothing.
 func ExamineFile(path string) error {
 	place, err := fd.WalkTo(path)
 	var link *fd.LinkError

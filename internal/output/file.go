@@ -9,15 +9,16 @@ import (
 	"activator/internal/kernel/fd"
 )
 
-// OpenFile opens a file, a FIFO or a terminal that a service's output is appended
+// openFile opens a file, a FIFO or a terminal that a service's output is appended
 // to, and makes the file if there is none. The caller closes it. It never waits (a
 // FIFO without a reader is refused with ENXIO), and a terminal does not become
-// ours (O_NOCTTY).
+// ours (O_NOCTTY). What can be waited for is non-blocking, so that a deadline ends a
+// write to it.
 //
 // Where another user may write no symbolic link is followed: the service owns its
 // logs_directory, and a link in it would make us append what the service says to any
 // file of the host. A file that has a second name is refused there: a hard link would do the same.
-func OpenFile(path string) (*os.File, error) {
+func openFile(path string) (*os.File, error) {
 	place, err := fd.WalkTo(path)
 	if err != nil {
 		return nil, err
@@ -34,12 +35,6 @@ func OpenFile(path string) (*os.File, error) {
 	if err != nil {
 		_ = unix.Close(file)
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	// Blocking, as programs expect; so the file must not know the runtime's poller,
-	// and NewFile asks only for O_NONBLOCK.
-	if err := unix.SetNonblock(file, false); err != nil {
-		_ = unix.Close(file)
-		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(file), path), nil
 }

@@ -202,8 +202,8 @@ func TestStalledReader(t *testing.T) {
 		s.Logger().Info("event", "n", i)
 	}
 	s.mu.Lock()
-	held, dropped, waiting := 0, s.dropped, len(s.queue)
-	for _, e := range s.queue {
+	held, dropped, waiting := 0, s.dropped, len(s.entries)
+	for _, e := range s.entries {
 		held += len(e.line)
 	}
 	s.mu.Unlock()

@@ -22,17 +22,18 @@ const (
 	pipeSize    = 64 << 10 // bytes that a pipe holds, pipe(7)
 )
 
-// Pump copies one stream of one service to the log, a record a line. A line
-// over 8 KiB becomes several records, all but the last with continued=true;
-// what is not printable is escaped. When the service's queue is full the pump
-// stops reading, and in the end the service waits in its write(2): nothing is
-// lost and no other service waits.
+// Pump copies one stream of one service to the log, a record a line, or to a
+// [Target] as it is. In the log a line over 8 KiB becomes several records, all but
+// the last with continued=true; what is not printable is escaped. When the service's
+// queue is full the pump stops reading, and in the end the service waits in its
+// write(2): nothing is lost and no other service waits.
 type Pump struct {
-	sink      *Sink
+	queue     *queue
 	file      *os.File
-	handler   slog.Handler
+	handler   slog.Handler // nil: the bytes go as they are
+	target    *Target      // nil: the log
 	service   *account
-	finishing bool // guarded by sink.mu: do not wait for a reader that stalls
+	finishing bool // guarded by queue.mu: do not wait for a reader that stalls
 	rest      int  // bytes still read when the time of Finish is over
 	finish    sync.Once
 	done      chan struct{} // closed: everything read is in the queue, file is closed
@@ -41,7 +42,7 @@ type Pump struct {
 // StartPump takes r, the read end of a [OpenPipe], and logs what comes from it until its
 // end of file. The caller calls Finish.
 func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
-	p := &Pump{sink: s, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
+	p := &Pump{queue: &s.queue, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
 	// Whatever level the activator's own log has, a service's output is wanted
 	// or else turned off by its name.
 	p.handler = s.newHandler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
@@ -51,19 +52,30 @@ func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
 	return p
 }
 
-// Finish waits until everything the service printed is in the log's queue. For
-// an end of file it waits at most for linger: another process may hold the pipe's
-// other end. Nor does it wait for a reader of the log that stalls; what has no
-// room then is dropped and counted.
+// CopyBytes takes r, the read end of a [OpenPipe], and a target, and writes to it what
+// comes until the end of file. The caller calls Finish.
+func CopyBytes(r *os.File, to *Target) *Pump {
+	p := &Pump{queue: to.queue, file: r, target: to, service: to.of, rest: pipeSize, done: make(chan struct{})}
+	go p.run()
+	return p
+}
+
+// Finish waits until everything the service printed is in the log's queue, or is
+// written where the target is the service's alone. For an end of file it waits at
+// most for linger: another process may hold the pipe's other end. Nor does it wait
+// for a reader that stalls; what has no room then is dropped and counted.
 func (p *Pump) Finish(linger time.Duration) {
 	p.finish.Do(func() {
-		p.sink.mu.Lock()
+		p.queue.mu.Lock()
 		p.finishing = true
-		p.sink.mu.Unlock()
-		p.sink.room.Broadcast()
+		p.queue.mu.Unlock()
+		p.queue.room.Broadcast()
 		late := time.AfterFunc(linger, func() { fd.EndNow(p.file.SetReadDeadline) })
 		<-p.done
 		late.Stop()
+		if p.target != nil {
+			p.target.Close()
+		}
 	})
 }
 
@@ -74,13 +86,9 @@ func (p *Pump) run() {
 	for {
 		m, err := p.file.Read(buf[n:])
 		n += m
-		used := p.pumpLines(buf[:n])
-		if used == 0 && n == maxLine {
-			used = wholeRunes(buf[:n])
-			p.logRecord(buf[:used], true)
-		}
-		n = copy(buf, buf[used:n])
-		if n == len(buf) && n < maxLine {
+		full := n == len(buf)
+		n = copy(buf, buf[p.pass(buf[:n], full):n])
+		if len(buf) < maxLine && (n == len(buf) || p.handler == nil && full) {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) && p.rest > 0 {
@@ -91,10 +99,49 @@ func (p *Pump) run() {
 		}
 		if err != nil {
 			if n > 0 {
-				p.logRecord(buf[:n], false)
+				p.passRest(buf[:n])
 			}
 			return
 		}
+	}
+}
+
+// pass passes on what is in b, and returns how many bytes that were. Of a buffer that
+// is full the last line stays, if there are others: two programs that print to one
+// file do not break each other's lines.
+func (p *Pump) pass(b []byte, full bool) (used int) {
+	if p.handler != nil {
+		if used = p.pumpLines(b); used == 0 && len(b) == maxLine {
+			used = wholeRunes(b)
+			p.logRecord(b[:used], true)
+		}
+		return used
+	}
+	used = len(b)
+	if last := bytes.LastIndexByte(b, '\n') + 1; full && last > 0 && p.hasMore() {
+		used = last
+	}
+	p.passRest(b[:used])
+	return used
+}
+
+// hasMore reports whether there is something in the pipe.
+func (p *Pump) hasMore() (more bool) {
+	_ = fd.Control(p.file, func(pipe int) error {
+		n, err := unix.IoctlGetInt(pipe, unix.TIOCINQ)
+		more = n > 0
+		return err
+	})
+	return more
+}
+
+// passRest passes on all of b, which may be the beginning of a line.
+func (p *Pump) passRest(b []byte) {
+	switch {
+	case p.handler != nil:
+		p.logRecord(b, false)
+	case len(b) > 0:
+		p.queue.await(b, p.service, &p.finishing)
 	}
 }
 
@@ -148,13 +195,7 @@ func (p *Pump) logRecord(line []byte, continued bool) {
 
 // Write queues one formatted line as soon as there is room for it.
 func (p *Pump) Write(line []byte) (int, error) {
-	s := p.sink
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for p.service.bytes >= serviceShare && !s.closing && !(p.finishing && s.stalled) {
-		s.room.Wait()
-	}
-	s.pushLine(line, p.service, serviceShare)
+	p.queue.await(line, p.service, &p.finishing)
 	return len(line), nil
 }
 

@@ -165,41 +165,24 @@ func (prep *preparation) closeJoined() {
 	}
 }
 
-// opensAnew reports whether opening f once more, at /dev/stdout, gives another file:
-// of a pipe or a socket there is nothing else, and /dev/null is inside too.
-func opensAnew(f *os.File) bool {
-	if f == nil {
-		return false
-	}
-	var stat unix.Stat_t
-	if err := unix.Fstat(fdOf(f, -1), &stat); err != nil {
-		return true
-	}
-	switch stat.Mode & unix.S_IFMT {
-	case unix.S_IFIFO, unix.S_IFSOCK:
-		return false
-	case unix.S_IFCHR:
-		return stat.Rdev != unix.Mkdev(1, 3)
-	}
-	return true
-}
-
-// givePipes gives pipes to the service's user: programs that log to /dev/stdout open it
-// anew, and a pipe is its maker's, 0600. What is refused is left to the program.
+// givePipes gives what the program prints to to the service's user: programs that log
+// to /dev/stdout open it anew, and a pipe is its maker's, 0600. A FIFO with a name is
+// the host's, and stays its owner's. What is refused is left to the program.
 func (prep *preparation) givePipes(stdio Stdio) {
 	if !prep.id.change {
 		return
 	}
-	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+	for _, f := range []*os.File{stdio.Out, stdio.Err} {
 		fd := fdOf(f, -1)
-		var stat unix.Stat_t
-		if f != nil && unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
+		var stat unix.Statfs_t
+		if f != nil && unix.Fstatfs(fd, &stat) == nil && stat.Type == unix.PIPEFS_MAGIC {
 			_ = unix.Fchown(fd, prep.id.uid, prep.id.gid)
 		}
 	}
 }
 
-// Stdio is what the program has as 0, 1 and 2; nil is /dev/null.
+// Stdio is what the program has as 0, 1 and 2; nil is /dev/null. What it prints to is
+// given to its user where it is a pipe, so that it must be one that is made for it.
 type Stdio struct {
 	In, Out, Err *os.File
 }

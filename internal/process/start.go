@@ -58,7 +58,6 @@ func (prep *preparation) startChild(ctx context.Context, stdio Stdio, sockets []
 		}
 	}
 	prep.givePipes(stdio)
-	prep.plan.Sandbox.Unmounted = prep.plan.Sandbox.Unmounted || opensAnew(stdio.Out) || opensAnew(stdio.Err)
 	prep.lent = prep.listDescriptors(stdio, sockets)
 	cloned, err := prep.cloneChild()
 	if err != nil {

@@ -40,8 +40,7 @@ type landlockRules struct {
 
 // fileGrant allows access to a file, or to a folder and what is below.
 type fileGrant struct {
-	Path   string // inside; "": the open file FD
-	FD     int
+	Path   string // inside
 	Access uint64 // LANDLOCK_ACCESS_FS_*
 }
 
@@ -90,9 +89,9 @@ func fileRights(s spec.Sandbox, abi int, entries []rootEntry) uint64 {
 // Files: everything that is mounted can be executed, and written is only where the plan
 // mounts something writable. What can be read is what is mounted: a rule for that
 // would say no more, and cost 350 ns for each file that is opened. So it is only for
-// services that may get hold of other files, a log as stdout that can be opened anew to read what
-// others have written, or a folder that a client passes in. A process under such rules
-// cannot mount any more, which syscalls = "any" is for: that has none. Network, sealed: no bind and no connect
+// services that may get hold of other files, in a folder that a client passes in. A
+// process under such rules cannot mount any more, which syscalls = "any" is for: that
+// has none. Network, sealed: no bind and no connect
 // of TCP, whatever the namespace of the socket; a supervisor's calls are its own, so
 // it still can; the same where only unix sockets may be connected, since that is
 // decided before the kernel reads the address again. Scopes, sealed: abstract names
@@ -127,11 +126,6 @@ func chooseLandlock(s spec.Sandbox, abi int, entries []rootEntry) landlockRules 
 			l.addGrant(entry.Path, readRights|unix.LANDLOCK_ACCESS_FS_TRUNCATE)
 		}
 	}
-	// Programs that log to /dev/stdout open it anew, and it may be a file or a
-	// terminal that is nowhere inside. Pipes and sockets need no grant, and take none.
-	for fd := 1; fd <= 2 && s.Unmounted; fd++ {
-		l.Grants = append(l.Grants, fileGrant{FD: fd, Access: unix.LANDLOCK_ACCESS_FS_WRITE_FILE})
-	}
 	if s.Init { // the reaper, which is the activator's binary and nowhere inside
 		l.addGrant("/proc/self/exe", unix.LANDLOCK_ACCESS_FS_EXECUTE|unix.LANDLOCK_ACCESS_FS_READ_FILE)
 	}
@@ -162,18 +156,11 @@ func (l *landlockRules) addRestriction(b *builder) {
 
 func (g *fileGrant) addRule(b *builder, ruleset int) {
 	b.setStep("landlock", g.Path)
-	fd := g.FD
-	if g.Path != "" {
-		fd = b.NextDescriptor()
-		b.Do(unix.SYS_OPENAT, vfork.WorkingDirectory, b.AddText(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
-	}
+	fd := b.NextDescriptor()
+	b.Do(unix.SYS_OPENAT, vfork.WorkingDirectory, b.AddText(g.Path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	rule := b.NewBuffer(12) // struct landlock_path_beneath_attr, packed
 	binary.NativeEndian.PutUint64(rule.Bytes, g.Access)
 	binary.NativeEndian.PutUint32(rule.Bytes[8:], uint32(fd))
-	c := b.Do(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, rule.Address, 0)
-	if g.Path == "" {
-		c.IgnoreErrors(unix.EBADFD) // a pipe or a socket
-	} else {
-		b.Do(unix.SYS_CLOSE, uintptr(fd))
-	}
+	b.Do(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, rule.Address, 0)
+	b.Do(unix.SYS_CLOSE, uintptr(fd))
 }

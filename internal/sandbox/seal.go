@@ -73,7 +73,7 @@ var landlockLevels = [...]struct {
 	linux, brought, without string
 }{
 	{abiFiles, "5.19", "files", "a folder that a client passes in is open to a service that has something writable (to every one where Landlock is off)"},
-	{abiTruncate, "6.2", "truncation", "a file that is stdout can be cut off"},
+	{abiTruncate, "6.2", "truncation", "the files in a folder that a client passes in can be cut off"},
 	{abiTCP, "6.7", "TCP", "connect and bind(2) of a unix path take a service some 0.3 ms"},
 	{5, "6.10", "device ioctls", ""},
 	{abiScopes, "6.12", "abstract unix names and signals", "unixgram:// with pass_credentials, pass_security or pass_rights only receives"},

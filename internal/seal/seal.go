@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"path/filepath"
 	"slices"
 
 	"activator/internal/listen"
@@ -99,15 +98,12 @@ func listLesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 		return open
 	}
 	writable := len(s.Sandbox.Writable) > 0 || len(s.Directories) > 0
-	if s.Sandbox.Unmounted && s.Sandbox.Syscalls != "any" && !kernel.Files(writable) {
-		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
-	}
-	switch printed := filepath.IsAbs(s.Stdout) || filepath.IsAbs(s.Stderr); {
-	case !printed || s.Sandbox.Syscalls == "any":
+	switch {
+	case !s.Sandbox.Unmounted || s.Sandbox.Syscalls == "any":
 	case !kernel.Files(writable):
-		open = append(open, "the file that it prints to can be read and cut off, as far as its mode lets it ("+kernel.WithoutFiles()+")")
+		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
 	case !kernel.Truncation():
-		open = append(open, "the file that it prints to can be cut off, as far as its mode lets it ("+kernel.WithoutTruncation()+")")
+		open = append(open, "in a folder that is passed in, its user's files can be cut off ("+kernel.WithoutTruncation()+")")
 	}
 	for _, socket := range s.Sockets {
 		if socket.Seal == spec.ReceiveOnly {

@@ -126,7 +126,9 @@ func (s *Service) launchRun(client process.Client) (*run, error) {
 	p := &run{cancel: cancel, started: time.Now(), failed: true}
 	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
-		p.outputs = streams.listFiles()
+		if client == process.ClientWaiting && streams.leadToFiles() {
+			client = process.ClientExpected // the files are opened before the program may run
+		}
 		if p.handover, err = s.handover.Begin(client); err != nil {
 			streams.closeLent()
 			streams.closeOurs()
@@ -155,7 +157,11 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 		s.sendReport(report{of: p, failed: process.AddCure(err)})
 		return
 	}
-	if err = process.AddCure(p.handover.Attach(child)); err == nil {
+	if err = streams.openTargets(s.around.Sink, s.spec.Name); err == nil {
+		p.outputs = streams.listFiles()
+		err = p.handover.Attach(child)
+	}
+	if err = process.AddCure(err); err == nil {
 		s.sendReport(report{of: p, prepared: child})
 		err = child.AwaitExec(ctx)
 	}

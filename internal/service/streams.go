@@ -3,64 +3,96 @@ package service
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"activator/internal/output"
 	"activator/internal/process"
 )
 
-// stream is where one of the program's output descriptors leads.
+// stream is where one of the program's output descriptors leads. It is a pipe of ours
+// or /dev/null: what the program had a descriptor of it could also read, cut off, or
+// give other flags, which all who have it share.
 type stream struct {
-	name  string
-	child *os.File // lent to the child; ours to close unless inherited
-	ours  *os.File // the pipe's other end; nil when there is no pipe
-	keep  bool     // child is our own stdout or stderr
-	path  string   // of the file that child is; "": none
+	name   string
+	to     string         // as the configuration says
+	child  *os.File       // the program's end, ours to close; nil after closeLent
+	ours   *os.File       // the pipe's other end; nil when there is no pipe, or it is another stream's
+	target *output.Target // what comes from the pipe goes there; nil: to the log
 }
 
 // streams are stdout and stderr.
 type streams [2]stream
 
-// openStreams opens them as a [spec.Service] names them.
-func openStreams(stdout, stderr string) (streams, error) {
-	var all streams
-	for i, service := range []struct {
-		name, to string
-		own      *os.File
-	}{{"stdout", stdout, os.Stdout}, {"stderr", stderr, os.Stderr}} {
-		one, err := openStream(service.name, service.to, service.own)
+// openStreams makes the program's ends.
+func openStreams(stdout, stderr string) (all streams, err error) {
+	all = streams{{name: "stdout", to: stdout}, {name: "stderr", to: stderr}}
+	if all.haveOneFile() {
+		all[0].ours, all[0].child, err = output.OpenPipe()
+		return all, streamError("stdout", err)
+	}
+	for i := range all {
+		st := &all[i]
+		if st.to == "null" {
+			st.child, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		} else {
+			st.ours, st.child, err = output.OpenPipe()
+		}
 		if err != nil {
 			all.closeLent()
 			all.closeOurs()
-			return streams{}, err
+			return streams{}, streamError(st.name, err)
 		}
-		all[i] = one
 	}
 	return all, nil
 }
 
-func openStream(name, to string, own *os.File) (stream, error) {
-	st := stream{name: name}
-	var err error
-	switch to {
-	case "log", "":
-		st.ours, st.child, err = output.OpenPipe()
-	case "inherit":
-		st.child, st.keep = own, true
-	case "null":
-		st.child, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	default:
-		st.path = to
-		st.child, err = output.OpenFile(to)
+// haveOneFile reports whether both streams lead to one file. They have one pipe then, and
+// what the program prints stays in order.
+func (all *streams) haveOneFile() bool {
+	if all[0].to == "inherit" && all[1].to == "inherit" {
+		return output.SameFile(os.Stdout, os.Stderr)
 	}
-	if err != nil {
-		return stream{}, fmt.Errorf("%s: %w", name, err)
-	}
-	return st, nil
+	return filepath.IsAbs(all[0].to) && all[0].to == all[1].to
 }
 
+// leadToFiles reports whether a stream leads to a file of its own.
+func (all *streams) leadToFiles() bool { return filepath.IsAbs(all[0].to) || filepath.IsAbs(all[1].to) }
+
+func streamError(name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// openTargets opens what the streams lead to, once the service's own directories are
+// there.
+func (all *streams) openTargets(sink *output.Sink, service string) (err error) {
+	own := [2]*os.File{os.Stdout, os.Stderr}
+	for i := range all {
+		st := &all[i]
+		switch {
+		case st.ours == nil || st.to == "log" || st.to == "":
+		case st.to == "inherit":
+			st.target = sink.Inherit(own[i], service)
+		default:
+			if st.target, err = sink.OpenTarget(st.to, service); err != nil {
+				all.closeOurs()
+				return streamError(st.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// lendEnds lends the program's ends, until closeLent.
 func (all *streams) lendEnds() process.Stdio {
-	return process.Stdio{Out: all[0].child, Err: all[1].child}
+	out, errs := all[0].child, all[1].child
+	if errs == nil {
+		errs = out
+	}
+	return process.Stdio{Out: out, Err: errs}
 }
 
 // outputFile is a file as it was opened.
@@ -72,9 +104,8 @@ type outputFile struct {
 // listFiles tells the files among the streams.
 func (all *streams) listFiles() (files []outputFile) {
 	for i := range all {
-		if st := &all[i]; st.path != "" {
-			info, _ := st.child.Stat() // nil is no file's
-			files = append(files, outputFile{st.path, info})
+		if st := &all[i]; st.target != nil && filepath.IsAbs(st.to) {
+			files = append(files, outputFile{st.to, st.target.Info()})
 		}
 	}
 	return files
@@ -90,38 +121,50 @@ func (f outputFile) isSame() bool {
 // closeLent closes our copies of what the child now has.
 func (all *streams) closeLent() {
 	for i := range all {
-		if st := &all[i]; st.child != nil && !st.keep {
+		if st := &all[i]; st.child != nil {
 			_ = st.child.Close()
 			st.child = nil
 		}
 	}
 }
 
-// closeOurs closes the ends that are not copied from.
+// closeOurs closes what is not copied from or to.
 func (all *streams) closeOurs() {
 	for i := range all {
-		if st := &all[i]; st.ours != nil {
+		st := &all[i]
+		if st.ours != nil {
 			_ = st.ours.Close()
 			st.ours = nil
+		}
+		if st.target != nil {
+			st.target.Close()
+			st.target = nil
 		}
 	}
 }
 
-// pumps copy a program's output to the log.
+// pumps copy a program's output to where it goes.
 type pumps []*output.Pump
 
 func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps {
 	var running pumps
-	for _, st := range all {
-		if st.ours != nil {
+	for i := range all {
+		st := &all[i]
+		switch {
+		case st.ours == nil:
+			continue
+		case st.target != nil:
+			running = append(running, output.CopyBytes(st.ours, st.target))
+		default:
 			running = append(running, sink.StartPump(st.ours, service, st.name, pid))
 		}
+		st.ours, st.target = nil, nil
 	}
 	return running
 }
 
-// waitAll waits until everything the program printed is in the log. Whoever else
-// may hold the pipe (a container's monitor) gets no longer than lingering.
+// waitAll waits until everything the program printed is where it goes. Another process
+// that holds the pipe (a container's monitor) gets no longer than lingering.
 func (ps pumps) waitAll() {
 	for _, p := range ps {
 		p.Finish(lingering)

@@ -29,7 +29,7 @@ type Sandbox struct {
 	Cores    bool   // it may dump core, as far as its limit goes
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 
-	Unmounted bool // it may get hold of files that are not mounted: as 1 or 2, or from a client
+	Unmounted bool // it may get hold of files that are not mounted: a client can pass it a folder
 }
 
 // OwnNetwork reports whether the network is one of its own, with lo alone.
