@@ -33,6 +33,7 @@ var standard = []string{"Close", "Error", "Is", "Len", "Less", "MarshalJSON", "N
 const (
 	manyPackages = 5
 	longFunction = 50 // lines between the braces
+	copied       = 6  // lines of a body that stand in another place as well are a copy
 )
 
 type function struct {
@@ -43,6 +44,7 @@ type function struct {
 // code is what was counted.
 type code struct {
 	lines     int
+	bodies    [][]string // of functions: their lines, without blank ones and comments
 	dirs      map[string]bool
 	exported  int // functions, methods, types, constants and variables
 	functions []function
@@ -85,8 +87,12 @@ func readCode(root string) (*code, error) {
 }
 
 func (c *code) addFile(path, name string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
 	set := token.NewFileSet()
-	file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(set, path, text, parser.SkipObjectResolution)
 	if err != nil {
 		return err
 	}
@@ -104,11 +110,42 @@ func (c *code) addFile(path, name string) error {
 			f := function{name: d.Name.Name, dir: dir, at: fmt.Sprintf("%s:%d", name, set.Position(d.Pos()).Line)}
 			if d.Body != nil {
 				f.lines = set.Position(d.Body.Rbrace).Line - set.Position(d.Body.Lbrace).Line - 1
+				c.addBody(string(text[set.Position(d.Body.Lbrace).Offset+1 : set.Position(d.Body.Rbrace).Offset]))
 			}
 			c.functions = append(c.functions, f)
 		}
 	}
 	return nil
+}
+
+func (c *code) addBody(text string) {
+	var body []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+			body = append(body, line)
+		}
+	}
+	c.bodies = append(c.bodies, body)
+}
+
+// countCopied counts the lines of bodies in runs of six or more that stand in more than one place.
+func (c *code) countCopied() (lines int) {
+	places := map[string]int{}
+	for _, body := range c.bodies {
+		for i := range len(body) - copied + 1 {
+			places[strings.Join(body[i:i+copied], "\n")]++
+		}
+	}
+	for _, body := range c.bodies {
+		end := 0 // of the lines that were counted
+		for i := range len(body) - copied + 1 {
+			if places[strings.Join(body[i:i+copied], "\n")] > 1 {
+				lines += i + copied - max(end, i)
+				end = i + copied
+			}
+		}
+	}
+	return lines
 }
 
 func (c *code) addNames(d *ast.GenDecl) {
@@ -148,6 +185,7 @@ func (c *code) printFigures(w io.Writer) {
 	fmt.Fprintf(w, "names of one word                %6.0f %%\n", 100*float64(oneWord)/float64(count))
 	fmt.Fprintf(w, "names in %d packages or more      %6d\n", manyPackages, len(c.findShared()))
 	fmt.Fprintf(w, "functions of more than %d lines  %6d\n", longFunction, long)
+	fmt.Fprintf(w, "lines in runs of %d that stand twice  %d\n", copied, c.countCopied())
 }
 
 // isOneWord reports whether a name has no second word: no capital letter and
