@@ -31,6 +31,7 @@ func attack(t *testing.T, c column, p wire.Probe) wire.Result {
 	if strings.HasPrefix(p.Name, "tiocsti") {
 		w.terminal = newTerminal(t)
 	}
+	w.openOutput(p.Name)
 	if p.Name == "udp-source-route" {
 		w.sniff()
 	}
@@ -141,6 +142,8 @@ func (w *world) look(o *operator, r wire.Result) wire.Result {
 				r.Achieved = true
 			}
 		}
+	case "output-truncate", "output-overwrite", "output-fifo":
+		r.Achieved = w.output.harmed()
 	case "tiocsti", "tiocsti-high-bits":
 		r.Achieved = o.typed == w.nonce+"\n"
 	case "outlive-child", "outlive-exec":

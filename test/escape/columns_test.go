@@ -135,6 +135,9 @@ func (h *handed) next() {
 	}
 	h.cmd = exec.Command(h.argv[0], h.argv[1:]...)
 	h.cmd.Stdout, h.cmd.Stderr = log, log
+	if h.w.output.file != nil {
+		h.cmd.Stdout = h.w.output.file
+	}
 	h.cmd.ExtraFiles = h.files
 	h.cmd.Env = append(os.Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(h.files)-1))
 	if h.w.terminal != nil {
@@ -351,6 +354,12 @@ func activate(t *testing.T, w *world, p wire.Probe, kernel, format, more string)
 		text += "stdout = \"inherit\"\n"
 		a.cmd.Stdout = w.terminal.slave
 		a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	}
+	if w.output.file != nil {
+		a.cmd.Stdout = w.output.file
+	}
+	if w.output.word != "" {
+		text += fmt.Sprintf("stdout = %q\n", w.output.word)
 	}
 	if err := os.WriteFile(argv[len(argv)-1], []byte(text+more), 0o644); err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func hold(t *testing.T, p wire.Probe, r wire.Result) {
 }
 
 // socketGroups are the groups of probes about what is inherited, accepted or passed in.
-var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison"}
+var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison", "output"}
 
 // TestOldKernels: the default sandbox, seal = "required", stops every probe with what
 // older kernels have.

@@ -39,6 +39,7 @@ type world struct {
 	clients                                []net.Conn
 	victim                                 *victim
 	terminal                               *terminal // nil but for the probe that needs one
+	output                                 outlet
 }
 
 // ears is what the witnesses hear.

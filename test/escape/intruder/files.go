@@ -25,7 +25,7 @@ func fileProbes() []probe {
 	add("leaked-directory", "openat() on every open directory: one was left open in the starter", file, wire.WitnessSecret, leakedDirectory)
 	add("handle", "open_by_handle_at() with every mount it sees", file, wire.WitnessSecret, byHandle)
 	add("chroot", "chroot() into a folder, then fchdir() and .. out of it", file, wire.WitnessSecret, breakChroot)
-	add("stdio-reopen", "/proc/self/fd/1 opened again for reading: the log file", "what others wrote to the log is read", wire.WitnessSecret, reopenOutput)
+	add("stdio-reopen", "/proc/self/fd/1 opened again for reading: the log file", "what others wrote to the log is read", wire.WitnessSecret, reopenOutput(unix.O_RDWR))
 	add("self-exe", "its own or its starter's program, written through /proc/N/exe or replaced", "the program on the host is another", wire.WitnessHost, replaceProgram)
 	add("write-host", "a file made in /, /etc, /usr, /usr/bin and in the program's folder", "the host has the file", wire.WitnessHost, writeHost)
 	add("set-uid", "a set-uid program made where it can write, other than in memory", "the host would honour it: no nosuid, and not gone with us", wire.WitnessKernel, setUID)
@@ -162,18 +162,6 @@ func breakChroot(m *mission) (string, error) {
 	how, err := m.readSecretAt(unix.AT_FDCWD, "outside the chroot")
 	_ = unix.Chroot(".") // so that dir can be removed
 	return how, err
-}
-
-func reopenOutput(m *mission) (string, error) {
-	var s unix.Stat_t
-	if err := unix.Fstat(1, &s); err != nil || s.Mode&unix.S_IFMT != unix.S_IFREG {
-		return "", errors.New("the output is no file")
-	}
-	fd, err := unix.Open("/proc/self/fd/1", unix.O_RDWR, 0)
-	if err != nil {
-		return "", at("open /proc/self/fd/1", err)
-	}
-	return "opened the log for reading and writing", m.readSecret(fd)
 }
 
 // replaceProgram is CVE-2019-5736: a program that is running cannot be written,
