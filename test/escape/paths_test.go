@@ -331,7 +331,7 @@ func TestDirectoryBelowAnothers(t *testing.T) {
 // given to it again.
 func TestFileMovedIntoItsDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
-		ktest.Skip(t, "only root gives folders to others")
+		t.Skip("only root gives folders to others")
 	}
 	b := newBent(t)
 	name := filepath.Base(b.dir)
