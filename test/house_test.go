@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/usernotif":      {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
 	"internal/notify":         {"internal/kernel/fd"},
 	"internal/sandbox":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/process/vfork", "internal/spec"},
-	"internal/output":         {"internal/kernel/access", "internal/kernel/fd"},
+	"internal/output":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc"},
 	"internal/tcpproxy":       {"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr"},
 	"internal/epoll":          {"internal/kernel/fd"},
 	"internal/seal/udprelay":  {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/netns", "internal/spec"},

@@ -22,6 +22,11 @@ func ExamineFile(path string) error {
 		defer place.Close()
 	}
 	refused := func(err error) error { return &os.PathError{Op: "open", Path: path, Err: err} }
+	if place != nil {
+		if err := refuseFolder(place); err != nil {
+			return refused(err)
+		}
+	}
 	var stat unix.Stat_t
 	switch err := unix.Stat(path, &stat); {
 	case err == unix.ENOENT:

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 )
 
 // openFile opens a file, a FIFO or a terminal that a service's output is appended
@@ -24,6 +25,9 @@ func openFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer place.Close()
+	if err := refuseFolder(place); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
 	file, err := place.Open(unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NONBLOCK|unix.O_NOCTTY, 0o640)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -37,6 +41,22 @@ func openFile(path string) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(file), path), nil
+}
+
+// hardLinksGuarded reports whether only who may write a file can give it a second name, proc_sys_fs(5). A test has
+// another answer.
+var hardLinksGuarded = func() bool { return proc.ReadSysctl("fs.protected_hardlinks") == "1" }
+
+// refuseFolder refuses every file in a folder that another user may write, or a service, where these can give any file of the
+// host a second name there. How many names a file has is no answer then: it is another one a moment later.
+func refuseFolder(place *fd.Place) error {
+	if !place.Foreign() || hardLinksGuarded() {
+		return nil
+	}
+	return &fd.CuredError{
+		Err:  fmt.Errorf("%w: somebody else may write its folder, and fs.protected_hardlinks is not 1, so it could be any file of the host", unix.EPERM),
+		Cure: "set that (sysctl fs.protected_hardlinks=1), or choose a folder that only you may write",
+	}
 }
 
 // refusePlanted refuses what another user may have put there, since it is another file of the host too.

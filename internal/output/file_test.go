@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -87,8 +88,39 @@ func TestForeignLinksAreNotFollowed(t *testing.T) {
 	f.Close()
 }
 
+// Where anybody may give any file a second name, the name could be taken away between opening the file and counting
+// its names: nothing is opened then in a folder that others may write, or a service.
+func TestHardLinksThatNobodyGuards(t *testing.T) {
+	defer func(before func() bool) { hardLinksGuarded = before }(hardLinksGuarded)
+	hardLinksGuarded = func() bool { return false }
+	ours, services, everybodys := t.TempDir(), t.TempDir(), t.TempDir()
+	fd.ClaimFolders(services)
+	if err := os.Chmod(everybodys, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	f, err := openFile(ours + "/log")
+	if err := errors.Join(err, ExamineFile(ours+"/log")); err != nil {
+		t.Fatalf("in a folder of ours: %v", err)
+	}
+	f.Close()
+	for _, folder := range []string{services, everybodys} {
+		f, opened := openFile(folder + "/log")
+		f.Close()
+		for _, err := range []error{opened, ExamineFile(folder + "/log")} {
+			if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "; set that (sysctl fs.protected_hardlinks=1)") {
+				t.Errorf("%v", err)
+			}
+		}
+		if _, err := os.Stat(folder + "/log"); err == nil {
+			t.Error("the file was made")
+		}
+	}
+}
+
 // A hard link in a folder that others may write is as good as a symbolic one.
 func TestForeignHardLinks(t *testing.T) {
+	defer func(before func() bool) { hardLinksGuarded = before }(hardLinksGuarded)
+	hardLinksGuarded = func() bool { return true }
 	own, folder := t.TempDir(), t.TempDir()
 	secret, log := filepath.Join(own, "secret"), filepath.Join(folder, "log")
 	if err := errors.Join(os.WriteFile(secret, nil, 0o600), os.Link(secret, log)); err != nil {
