@@ -48,6 +48,7 @@ func openFIFO(want spec.Socket) (boundSocket, error) {
 	var st socketState
 	_ = control(file, func(fd int) error {
 		st.pipe, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		st.access, _ = readFIFOAccess(fd)
 		return nil
 	})
 	return boundSocket{file: file, node: n, state: st}, nil
@@ -115,16 +116,19 @@ func setUpFIFO(at place, fd int, n *node, o *spec.Options, who owner) error {
 	}
 	n.id = inode{st.Dev, st.Ino}
 	mode := nodeMode(o)
-	if n.made {
-		if who.isGiven() {
-			if err := unix.Fchown(fd, who.uid, who.gid); err != nil {
-				return &fs.PathError{Op: "chown", Path: n.path, Err: err}
-			}
+	var err error
+	switch wrong := checkFIFO(n.path, &st, mode, who); {
+	case n.made:
+		err = setFIFOAccess(fd, n.path, mode, who)
+	case at.isLeft(n.id):
+		_ = unix.Fremovexattr(fd, aclName)
+		if wrong != nil {
+			err = setFIFOAccess(fd, n.path, mode, who)
 		}
-		if err := unix.Fchmod(fd, uint32(mode)); err != nil {
-			return &fs.PathError{Op: "chmod", Path: n.path, Err: err}
-		}
-	} else if err := checkFIFO(n.path, &st, mode, who); err != nil {
+	default:
+		err = wrong
+	}
+	if err != nil {
 		return err
 	}
 	if o.PipeSize > 0 {

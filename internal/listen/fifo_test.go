@@ -1,7 +1,10 @@
 package listen
 
 import (
+	"encoding/binary"
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -33,6 +36,98 @@ func TestExistingFIFO(t *testing.T) {
 	s.Close()
 	if names := entries(t, dir); names != "" {
 		t.Errorf("after the second run: %s", names)
+	}
+}
+
+// TestFIFOAccess: a service of ours changes who may open its FIFO, and so does one of an activator that is
+// killed.
+func TestFIFOAccess(t *testing.T) {
+	dir := t.TempDir()
+	list := binary.LittleEndian.AppendUint32(nil, 2) // acl(5) as linux/posix_acl_xattr.h has it
+	for _, entry := range [][3]uint32{{0x01, 6, ^uint32(0)}, {0x02, 6, 12345}, {0x04, 0, ^uint32(0)}, {0x10, 6, ^uint32(0)}, {0x20, 0, ^uint32(0)}} {
+		list = binary.LittleEndian.AppendUint16(list, uint16(entry[0]))
+		list = binary.LittleEndian.AppendUint16(list, uint16(entry[1]))
+		list = binary.LittleEndian.AppendUint32(list, entry[2])
+	}
+	lists := true
+	for name, change := range map[string]func(fd int) error{
+		"mode": func(fd int) error { return unix.Fchmod(fd, 0o666) },
+		"list": func(fd int) error {
+			err := unix.Fsetxattr(fd, aclName, list, 0)
+			lists = err == nil
+			return nil
+		},
+		"group": func(fd int) error {
+			if os.Geteuid() != 0 {
+				return nil
+			}
+			return unix.Fchown(fd, 61184, 61184)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, name)
+			only := func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o660 }
+			s := open(t, "fifo://"+path, only)
+			defer s.Close()
+			was := s.state.access
+			if what, err := s.Mend(); what != "" || err != nil {
+				t.Errorf("unchanged: %q, %v", what, err)
+			}
+			right := func(s *Socket, when string) {
+				t.Helper()
+				err := control(s.file, func(fd int) error {
+					got, err := readFIFOAccess(fd)
+					if got != was {
+						t.Errorf("%s: %+v, want %+v", when, got, was)
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if err := control(s.file, change); err != nil {
+				t.Fatal(err)
+			}
+			if !lists || name == "group" && os.Geteuid() != 0 {
+				t.Skip("not to be changed here")
+			}
+			if what, err := s.Mend(); what != "the service had changed its mode, owner or access control list; set back" || err != nil {
+				t.Errorf("%q, %v", what, err)
+			}
+			right(s, "mended")
+			if name == "group" {
+				return // of a uid that is not root's, and so refused
+			}
+			if err := control(s.file, change); err != nil {
+				t.Fatal(err)
+			}
+			if bad := ExamineSocket(socketSpec(t, "fifo://"+path, only), nil); len(bad) > 0 {
+				t.Errorf("examined: %v", bad[0])
+			}
+			again := open(t, "fifo://"+path, only)
+			defer again.Close()
+			right(again, "opened by the next activator")
+		})
+	}
+}
+
+// Where another user may write, the FIFO with a spare can be another one of ours, moved there: its mode stays.
+func TestMovedFIFOWithSpare(t *testing.T) {
+	dir := t.TempDir()
+	private := func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o600 }
+	s := open(t, "fifo://"+dir+"/private", private)
+	defer s.Close()
+	err := errors.Join(os.Chmod(dir, 0o777), os.Rename(dir+"/private", dir+"/public"), os.Rename(dir+"/.private.activator", dir+"/.public.activator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := openOne(socketSpec(t, "fifo://"+dir+"/public"), Means{})
+	if err == nil {
+		public.Close()
+	}
+	if info, bad := os.Stat(dir + "/public"); err == nil || bad != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v, %v", err, info.Mode(), bad)
 	}
 }
 

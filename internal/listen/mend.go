@@ -30,7 +30,11 @@ func (s *Socket) Mend() (what string, err error) {
 		found = append(found, "the service had asked for signals about it; ended")
 	}
 	if s.spec.Address.Network == spec.FIFO {
-		return strings.Join(found, "; "), s.restorePipeSize()
+		changed, err := s.restoreFIFO()
+		if changed != "" {
+			found = append(found, changed)
+		}
+		return strings.Join(found, "; "), err
 	}
 	if fault := s.beyondRepair(); fault != "" {
 		return s.bindAnew(fault)
@@ -233,6 +237,15 @@ func (s *Socket) dropErrors() (dropped bool) {
 		return nil
 	})
 	return dropped
+}
+
+// restoreFIFO sets back who may open the FIFO, and its size.
+func (s *Socket) restoreFIFO() (what string, err error) {
+	err = s.controlFront("access", func(fd int) (err error) {
+		what, err = s.state.access.restore(fd)
+		return err
+	})
+	return what, errors.Join(err, s.restorePipeSize())
 }
 
 func (s *Socket) restorePipeSize() error {

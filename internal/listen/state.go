@@ -14,6 +14,7 @@ type socketState struct {
 	name    string // struct sockaddr it is bound to, as getsockname(2) gives it
 	options sockopt.State
 	pipe    int // bytes; of a FIFO
+	access  fifoAccess
 }
 
 func stateOf(file *os.File) (st socketState) {
