@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
-	"activator/internal/kernel/fd"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
@@ -237,45 +235,4 @@ func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
 		return
 	}
 	x.addHostError("sandbox", err)
-}
-
-// checkFolders finds sockets in folders that are removed, or given to a service, with all that is
-// in them.
-func (x *examination) checkFolders(all []config.Source) {
-	fates := make(map[string]string)
-	for _, source := range all {
-		conf := source.Service
-		gives := os.Geteuid() == 0 && process.ChangesUser(conf.Process)
-		for _, d := range conf.Directories {
-			key := fmt.Sprintf("%s_directory %q of service %s", d.Kind, d.Name, conf.Name)
-			switch path := process.DirectoryPath(d); {
-			case path == "":
-			case d.Kind == "runtime":
-				fates[fd.ResolvePath(path)] = key + ", which is removed with everything in it when that ends"
-			case gives:
-				fates[fd.ResolvePath(path)] = key + ", which is given to that with everything in it"
-			}
-		}
-	}
-	if len(fates) == 0 {
-		return
-	}
-	for _, source := range all {
-		for i, socket := range source.Service.Sockets {
-			for _, path := range socketPaths(socket) {
-				if fate := fateOf(fates, path); fate != "" {
-					x.addError(source, config.Place{Key: "socket.listen", Socket: i}, path+": stands in "+fate, "give the socket a folder that no service has as its own")
-				}
-			}
-		}
-	}
-}
-
-func fateOf(fates map[string]string, path string) string {
-	for folder := fd.ResolvePath(filepath.Dir(path)); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
-		if fate := fates[folder]; fate != "" {
-			return fate
-		}
-	}
-	return ""
 }

@@ -212,6 +212,16 @@ func writeOnce(name, text string) error {
 	return os.NewSyscallError("write", err)
 }
 
+// DirectoryOwner says whose the service's own directories are: a user id, or the user that the service has for itself.
+func DirectoryOwner(s spec.Process) string {
+	id, err := findIdentity(&s)
+	if err == nil && id.change && s.User == "" {
+		return "a user of its own, " + s.Name
+	}
+	uid, _ := id.hostIDs()
+	return "uid " + strconv.Itoa(uid)
+}
+
 // ChangesUser reports whether the service has another user than ours, which gets its directories.
 func ChangesUser(s spec.Process) bool {
 	id, err := findIdentity(&s)

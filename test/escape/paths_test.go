@@ -283,7 +283,7 @@ func hasPython(t *testing.T) {
 	}
 }
 
-// TestDirectoryBelowAnothers: a service's state directory lies in another one's, which
+// TestDirectoryBelowAnothers: a service's state directory lies in a folder of another one, which
 // swaps it for a link while we make it, give it away and mount it.
 func TestDirectoryBelowAnothers(t *testing.T) {
 	hasPython(t)
@@ -298,7 +298,17 @@ func TestDirectoryBelowAnothers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.start("state_directory = \""+name+"\"\n", others+"warm = false\nstate_directory = \""+name+"/sub\"\n")
+	if err := errors.Join(os.MkdirAll(state, 0o755), os.Chmod(state, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user = \"61990\"\n"
+		if err := os.Chown(state, 61990, 61990); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start(user+"[sandbox]\nwritable = [\""+state+"\"]\n", others+"warm = false\nstate_directory = \""+name+"/sub\"\n")
 	b.taken("mkdir -p " + state + "/sub; chmod 777 " + state + "/sub; ln -s " + b.dir + "/stranger " + state + "/evil")
 	raced := make(chan struct{})
 	go func() {
@@ -355,6 +365,41 @@ func TestFileMovedIntoItsDirectory(t *testing.T) {
 	}
 }
 
+// TestFIFOThatIsOpened: a service has the id that its FIFO belongs to, and lets everybody write it. That ends with
+// the run.
+func TestFIFOThatIsOpened(t *testing.T) {
+	b := newBent(t)
+	owner := ""
+	if os.Geteuid() == 0 {
+		owner = "61990"
+	}
+	text := strings.ReplaceAll(`[[socket]]
+listen = ["fifo://$/pipe"]
+socket_mode = "0600"
+socket_user = "OWNER"
+[service]
+exec = ["/bin/sh", "-c", "chmod 666 /proc/self/fd/3; head -c 1 <&3"]
+user = "OWNER"
+`, "$", b.dir)
+	text = strings.ReplaceAll(text, "OWNER", owner)
+	if owner == "" {
+		text = strings.ReplaceAll(strings.ReplaceAll(text, "socket_user = \"\"\n", ""), "user = \"\"\n", "")
+	}
+	if err := os.WriteFile(b.dir+"/conf/pipe.toml", []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	if err := os.WriteFile(b.dir+"/pipe", []byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	b.await(func() bool {
+		return strings.Contains(b.output(), "the service had changed its mode, owner or access control list; set back")
+	})
+	if info, err := os.Stat(b.dir + "/pipe"); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("GOT OUT: others may write the FIFO: %v, %v", info.Mode(), err)
+	}
+}
+
 // TestRuntimeDirectoryBelowAnothers: a runtime directory is cleaned away through a folder
 // that another service has swapped.
 func TestRuntimeDirectoryBelowAnothers(t *testing.T) {
@@ -365,7 +410,10 @@ func TestRuntimeDirectoryBelowAnothers(t *testing.T) {
 		base = "/run"
 		t.Cleanup(func() { _ = os.RemoveAll("/run/" + name) })
 	}
-	b.start("runtime_directory = \""+name+"\"\nwarm = false\n", others+"warm = false\nruntime_directory = \""+name+"/sub/mine\"\n")
+	if err := errors.Join(os.MkdirAll(base+"/"+name, 0o755), os.Chmod(base+"/"+name, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	b.start("warm = false\n[sandbox]\nwritable = [\""+base+"/"+name+"\"]\n", others+"warm = false\nruntime_directory = \""+name+"/sub/mine\"\n")
 	if err := os.MkdirAll(b.dir+"/stranger/mine", 0o755); err != nil {
 		t.Fatal(err)
 	}
