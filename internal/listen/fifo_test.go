@@ -39,21 +39,41 @@ func TestExistingFIFO(t *testing.T) {
 	}
 }
 
-// TestFIFOAccess: a service of ours changes who may open its FIFO, and so does one of an activator that is
-// killed.
-func TestFIFOAccess(t *testing.T) {
-	dir := t.TempDir()
-	list := binary.LittleEndian.AppendUint32(nil, 2) // acl(5) as linux/posix_acl_xattr.h has it
+// accessList lets a user read and write, acl(5) as linux/posix_acl_xattr.h has it.
+func accessList() []byte {
+	list := binary.LittleEndian.AppendUint32(nil, 2)
 	for _, entry := range [][3]uint32{{0x01, 6, ^uint32(0)}, {0x02, 6, 12345}, {0x04, 0, ^uint32(0)}, {0x10, 6, ^uint32(0)}, {0x20, 0, ^uint32(0)}} {
 		list = binary.LittleEndian.AppendUint16(list, uint16(entry[0]))
 		list = binary.LittleEndian.AppendUint16(list, uint16(entry[1]))
 		list = binary.LittleEndian.AppendUint32(list, entry[2])
 	}
+	return list
+}
+
+// checkAccess fails unless a FIFO can be opened as it should.
+func checkAccess(t *testing.T, s *Socket, want fifoAccess, when string) {
+	t.Helper()
+	err := control(s.file, func(fd int) error {
+		got, err := readFIFOAccess(fd)
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", when, got, want)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFIFOAccess: a service of ours changes who may open its FIFO, and so does one of an activator that is
+// killed.
+func TestFIFOAccess(t *testing.T) {
+	dir := t.TempDir()
 	lists := true
 	for name, change := range map[string]func(fd int) error{
 		"mode": func(fd int) error { return unix.Fchmod(fd, 0o666) },
 		"list": func(fd int) error {
-			err := unix.Fsetxattr(fd, aclName, list, 0)
+			err := unix.Fsetxattr(fd, aclName, accessList(), 0)
 			lists = err == nil
 			return nil
 		},
@@ -73,19 +93,6 @@ func TestFIFOAccess(t *testing.T) {
 			if what, err := s.Mend(); what != "" || err != nil {
 				t.Errorf("unchanged: %q, %v", what, err)
 			}
-			right := func(s *Socket, when string) {
-				t.Helper()
-				err := control(s.file, func(fd int) error {
-					got, err := readFIFOAccess(fd)
-					if got != was {
-						t.Errorf("%s: %+v, want %+v", when, got, was)
-					}
-					return err
-				})
-				if err != nil {
-					t.Error(err)
-				}
-			}
 			if err := control(s.file, change); err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +102,7 @@ func TestFIFOAccess(t *testing.T) {
 			if what, err := s.Mend(); what != "the service had changed its mode, owner or access control list; set back" || err != nil {
 				t.Errorf("%q, %v", what, err)
 			}
-			right(s, "mended")
+			checkAccess(t, s, was, "mended")
 			if name == "group" {
 				return // of a uid that is not root's, and so refused
 			}
@@ -107,7 +114,7 @@ func TestFIFOAccess(t *testing.T) {
 			}
 			again := open(t, "fifo://"+path, only)
 			defer again.Close()
-			right(again, "opened by the next activator")
+			checkAccess(t, again, was, "opened by the next activator")
 		})
 	}
 }
