@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 
 	"activator/internal/spec"
 )
@@ -27,7 +29,7 @@ func checkCollisions(files []*parsed) {
 		options *spec.Options
 	}
 	ports := make(map[string][]taker) // by port
-	paths := make(map[string]string)  // by path or name: where it is written
+	paths := newTakenPaths()
 	for _, f := range files {
 		for i, c := range f.claims {
 			o := &f.service.Sockets[i].Options
@@ -50,13 +52,56 @@ func checkCollisions(files []*parsed) {
 	}
 }
 
+// takenPaths are the paths of all sockets: where each is written.
+type takenPaths struct {
+	names    map[string]string // by path, or by a name of another kind
+	reserves map[string]string // by the path of a reserve
+	folders  map[string]string // above them
+}
+
+func newTakenPaths() takenPaths {
+	return takenPaths{make(map[string]string), make(map[string]string), make(map[string]string)}
+}
+
+// findConflict says why nothing can be made at a path; "" where it can.
+func (t takenPaths) findConflict(path string) string {
+	if first := t.names[path]; first != "" {
+		return path + " is taken already, at " + first
+	}
+	if first := t.reserves[path]; first != "" {
+		return path + " is the second name of a socket, at " + first
+	}
+	if first := t.names[spec.ReservePath(path)]; first != "" {
+		return spec.ReservePath(path) + ", its second name, is taken already, at " + first
+	}
+	if first := t.folders[path]; first != "" {
+		return path + " is a folder above the path at " + first
+	}
+	for folder := filepath.Dir(path); folder != "/" && folder != "."; folder = filepath.Dir(folder) {
+		if first := cmp.Or(t.names[folder], t.reserves[folder]); first != "" {
+			return path + " is below " + folder + ", which is no folder, at " + first
+		}
+	}
+	return ""
+}
+
 // takePath reports a path that is taken already.
-func (p *parsed) takePath(paths map[string]string, path string, c claim, at int, key string) {
-	if first, taken := paths[path]; taken {
-		p.addError(at, "socket."+key, fmt.Sprintf("%s is taken already, at %s", path, first), "give one of the two another path")
+func (p *parsed) takePath(paths takenPaths, path string, c claim, at int, key string) {
+	if conflict := paths.findConflict(path); conflict != "" {
+		p.addError(at, "socket."+key, conflict, "give one of the two another path")
 		return
 	}
-	paths[path] = c.formatPlace(at)
+	where := c.formatPlace(at)
+	paths.names[path] = where
+	if !filepath.IsAbs(path) {
+		return
+	}
+	if key == "listen" {
+		paths.reserves[spec.ReservePath(path)] = where
+	}
+	for folder := filepath.Dir(path); folder != "/"; folder = filepath.Dir(folder) {
+		paths.folders[folder] = where
+	}
 }
 
 // nameOf returns the path of a, for every kind of socket. Abstract names and ports of virtual

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+	"golang.org/x/sys/unix"
 
 	"activator/internal/spec"
 )
@@ -49,12 +50,25 @@ func (r *reading) hostPath(s string) (string, error) {
 	case s == "~" || strings.HasPrefix(s, "~/"):
 		return "", wrong(fmt.Sprintf("write %q", "%h"+s[1:]), `"~" is the shell's`)
 	case filepath.IsAbs(s):
-		return filepath.Clean(s), nil
+		return checkLength(filepath.Clean(s))
 	}
 	if !utf8.ValidString(r.dir) {
 		return "", wrong("write an absolute path", "the path of this file is not UTF-8, so %q cannot be relative to it", s)
 	}
-	return filepath.Join(r.dir, s), nil
+	return checkLength(filepath.Join(r.dir, s))
+}
+
+// checkLength refuses what the kernel takes for no path, path_resolution(7).
+func checkLength(path string) (string, error) {
+	for name := range strings.SplitSeq(path, "/") {
+		if len(name) > unix.NAME_MAX {
+			return "", wrong(fmt.Sprintf("the kernel takes %d", unix.NAME_MAX), "a name in the path has %d bytes", len(name))
+		}
+	}
+	if len(path) >= unix.PathMax {
+		return "", wrong(fmt.Sprintf("the kernel takes %d", unix.PathMax-1), "the path has %d bytes", len(path))
+	}
+	return path, nil
 }
 
 // insidePath is a path as the service sees it.
@@ -66,7 +80,7 @@ func cleanInside(s string) (string, error) {
 	if !filepath.IsAbs(s) {
 		return "", wrong("it is a path inside the sandbox, which has no folder to be relative to", "%q is not absolute", s)
 	}
-	return filepath.Clean(s), nil
+	return checkLength(filepath.Clean(s))
 }
 
 // mountPoint is where the configuration may mount something.
@@ -120,7 +134,7 @@ var directoryName = expanded("a name", func(_ *reading, s string) (string, error
 	if !filepath.IsLocal(s) || name == "." || strings.Contains(s, ":") {
 		return "", wrong(`want a name such as "echo", relative and without ".." or a colon`, "%q is no name below the base folder", s)
 	}
-	return name, nil
+	return checkLength(name)
 }, printText)
 
 // output is where stdout or stderr goes.

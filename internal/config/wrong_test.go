@@ -43,6 +43,8 @@ func TestWrong(t *testing.T) {
 	}
 }
 
+func long(n int) string { return strings.Repeat("n", n) }
+
 // One mistake, and what must be said about it.
 func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ socket, service, sandbox, says string }{
@@ -54,6 +56,23 @@ func TestMistakes(t *testing.T) {
 		{"symlinks = [\"/a\", \"/a\"]\n[[socket]]\nlisten = [\"unix:///a\"]\n[[socket]]\nlisten = [\"unix:///a\"]", "", "", "give one of the two another path"},
 		{"[[socket]]\nlisten = [\"tcp://:81\", \"tcp4://127.0.0.1:81\", \"tcp://:81\"]", "", "", "give one of the two another address"},
 		{"backlog = -1", "", "", "out of range"},
+		{"[[socket]]\nlisten = [\"unix:///b/sc\", \"unix:///b/.sc.activator\"]", "", "", "/b/.sc.activator is the second name of a socket, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/.sc.activator\", \"unix:///b/sc\"]", "", "", "/b/.sc.activator, its second name, is taken already, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/s\"]\nsymlinks = [\"/b/.s.activator\"]", "", "", "/b/.s.activator is the second name of a socket, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/a\", \"unix:///b/a/b\"]", "", "", "/b/a/b is below /b/a, which is no folder, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/a/b\", \"fifo:///b/a\"]", "", "", "/b/a is a folder above the path at "},
+		{"[[socket]]\nlisten = [\"unix:///b/a\"]\nsymlinks = [\"/b/.a.activator/c\"]", "", "", "is below /b/.a.activator, which is no folder, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/a\"]\nsymlinks = [\"/b/a/b\"]", "", "", "/b/a/b is below /b/a, which is no folder, at "},
+		{"[[socket]]\nlisten = [\"unix:///b/a\"]\nsymlinks = [\"/b/" + long(256) + "\"]", "", "", "a name in the path has 256 bytes"},
+		{"[[socket]]\nlisten = [\"unix:///b/a\"]\nsymlinks = [\"/b" + strings.Repeat("/"+long(255), 16) + "\"]", "", "", "the path has 4098 bytes"},
+		{"", "state_directory = \"" + long(300) + "\"", "", "a name in the path has 300 bytes"},
+		{"", "working_directory = \"/" + long(300) + "\"", "", "a name in the path has 300 bytes"},
+		{"", "stdout = \"/" + long(300) + "\"", "", "a name in the path has 300 bytes"},
+		{"", "", "read_only = [\"/etc/ssl:/tmp/" + long(300) + "\"]", "a name in the path has 300 bytes"},
+		{"", "", "writable = [\"/" + long(300) + "\"]", "a name in the path has 300 bytes"},
+		{"", "", "tmpfs = [\"/tmp/" + long(300) + "\"]", "a name in the path has 300 bytes"},
+		{"", "", "root = \"/" + long(300) + "\"", "a name in the path has 300 bytes"},
+		{"", "", "network = \"/" + long(300) + "\"", "a name in the path has 300 bytes"},
 		{"backlog = 1.5", "", "", "is a float"},
 		{"backlog = 99999999999999999999", "", "", "64 bits"},
 		{"socket_mode = \"0600\"", "", "", "it is for paths"},

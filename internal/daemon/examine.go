@@ -12,6 +12,7 @@ import (
 
 	"activator/internal/config"
 	"activator/internal/container"
+	"activator/internal/kernel/fd"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
@@ -29,6 +30,7 @@ type examination struct {
 	ours      func(path string) bool // a socket of ours made the path
 
 	programs process.Examiner
+	sockets  map[string]bool // paths of sockets, with their links and reserves
 	tried    map[string]bool // sandboxes
 	found    config.Errors
 }
@@ -45,6 +47,7 @@ func (x *examination) planServices(ctx context.Context, sources, all []config.So
 		process.ClaimDirectories(source.Service.Process) // of a container too
 	}
 	x.programs.Later = listLaterPaths(all)
+	x.sockets = listSocketPaths(all)
 	x.checkDescriptors(all)
 	for _, source := range sources {
 		plans = append(plans, x.planService(ctx, source))
@@ -77,7 +80,10 @@ func (x *examination) addHostError(key string, err error) {
 	if refused.Step != key {
 		text = refused.Step + ": " + text
 	}
-	x.found = append(x.found, &config.Error{Key: key, Text: text, Cure: cure, Host: true})
+	known := func(e *config.Error) bool { return e.Key == key && e.Text == text }
+	if !slices.ContainsFunc(x.found, known) {
+		x.found = append(x.found, &config.Error{Key: key, Text: text, Cure: cure, Host: true})
+	}
 }
 
 // listLaterPaths returns the paths that opening the sockets makes, with true for folders, and the
@@ -97,6 +103,23 @@ func listLaterPaths(all []config.Source) map[string]bool {
 		for _, d := range source.Service.Directories {
 			if path := process.DirectoryPath(d); path != "" {
 				paths[path] = true
+			}
+		}
+	}
+	return paths
+}
+
+// listSocketPaths returns the paths that sockets have, or will have, with and without links.
+func listSocketPaths(all []config.Source) map[string]bool {
+	paths := make(map[string]bool)
+	for _, source := range all {
+		for _, socket := range source.Service.Sockets {
+			node := socket.Address.Node()
+			if node == "" || socket.Address.Network == spec.FIFO {
+				continue
+			}
+			for _, path := range append(socketPaths(socket), spec.ReservePath(node)) {
+				paths[path], paths[fd.ResolvePath(path)] = true, true
 			}
 		}
 	}
@@ -128,6 +151,7 @@ func (x *examination) planService(ctx context.Context, source config.Source) pla
 	x.checkSockets(p)
 	x.checkStreams(source)
 	x.checkHandedOver(source)
+	x.checkArguments(source)
 	if p.spec.Container != nil {
 		p.spec.Process, p.engine = x.planContainer(ctx, p)
 		return p
@@ -176,6 +200,10 @@ func (x *examination) checkStreams(source config.Source) {
 	for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
 		key, to := stream[0], stream[1]
 		if !filepath.IsAbs(to) {
+			continue
+		}
+		if x.sockets[to] || x.sockets[fd.ResolvePath(to)] {
+			x.addError(source, config.Place{Key: key}, to+": a socket stands there, by [[socket]]", "print to another path")
 			continue
 		}
 		if err := output.ExamineFile(to); err != nil && !(errors.Is(err, fs.ErrNotExist) && x.programs.Later[filepath.Dir(to)]) {

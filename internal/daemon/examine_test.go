@@ -12,8 +12,11 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"activator/internal/config"
 	"activator/internal/process"
+	"activator/internal/spec"
 )
 
 // bench is a folder in which a test puts what a configuration names.
@@ -93,7 +96,7 @@ func TestExamine(t *testing.T) {
 		{"not a program", anySocket + `exec = ["DIR/text"]`, "4:9: service.exec: DIR/text: exec format error: neither a program for this machine nor a script that starts with #!", "", onlyOurFormats},
 		{"an empty file", anySocket + `exec = ["DIR/empty"]`, "4:9: service.exec: DIR/empty: exec format error: neither a program", "", onlyOurFormats},
 		{"a byte order mark", anySocket + `exec = ["DIR/marked"]`, "4:9: service.exec: DIR/marked: exec format error: neither a program", "", onlyOurFormats},
-		{"another machine's", anySocket + `exec = ["DIR/alien"]`, "4:9: service.exec: DIR/alien: exec format error: neither a program", "", onlyOurFormatsCertain},
+		{"another machine's", anySocket + `exec = ["DIR/alien"]`, "4:9: service.exec: DIR/alien: exec format error: neither a program", "", onlyOurFormats},
 		{"an object file's like", anySocket + `exec = ["DIR/small-elf"]`, "", "", nil},
 		{"no interpreter", anySocket + `exec = ["DIR/script"]`, "4:9: service.exec: DIR/script: its interpreter DIR/none does not exist on the host", "", nil},
 		{"relative interpreter", anySocket + `exec = ["DIR/relative"]`, "4:9: service.exec: DIR/relative: its interpreter ./shell counts from the working directory, and /shell is not there inside", "", nil},
@@ -163,6 +166,19 @@ func TestExamine(t *testing.T) {
 		{"a low port", "[[socket]]\nlisten = [\"tcp4://127.0.0.1:1\"]\n[service]\n" + noBinary, "", "2:11: socket.listen: tcp://127.0.0.1:1: bind: permission denied", nil},
 		{"a link in the way", "[[socket]]\nlisten = [\"unix://DIR/s\"]\nsymlinks = [\"DIR/plain\"]\n[service]\n" + noBinary, "3:12: socket.symlinks: DIR/plain: a regular file stands there and is not removed", "", nil},
 
+		{"its own socket for stdout", anySocket + noBinary + "stdout = \"DIR/s\"\nstderr = \"DIR/.s.activator\"",
+			"5:10: service.stdout: DIR/s: a socket stands there\n6:10: service.stderr: DIR/.s.activator: a socket stands there", "", nil},
+		{"a file below its socket", anySocket + noBinary + "stdout = \"DIR/s/out\"", "5:10: service.stdout: DIR/s/out: no such file or directory", "", nil},
+		{"a mount in a folder of its own", anySocket + noBinary + "state_directory = \"examine-own\"\n[sandbox]\ntmpfs = [\"STATE/examine-own/t\"]",
+			"7:10: sandbox.tmpfs: STATE/examine-own/t: no such file or directory", "", nil},
+		{"folders of its own in each other", anySocket + noBinary + "state_directory = [\"examine-own\", \"examine-own/in\"]", "", "", nil},
+		{"a long argument", anySocket + "exec = [\"/bin/true\", \"" + strings.Repeat("x", 140_000) + "\"]", "4:22: service.exec: has 140000 bytes, and the kernel takes 131071", "", fourKiB},
+		{"a long variable", anySocket + noBinary + "environment = { A = \"" + strings.Repeat("x", 140_000) + "\" }", "5:21: service.environment: has 140002 bytes, and the kernel takes 131071", "", fourKiB},
+		{"many arguments", anySocket + "limits = { stack = \"2M\" }\nexec = [\"/bin/true\"" + strings.Repeat(", \""+strings.Repeat("x", 100_000)+"\"", 8) + "]",
+			"5:8: service.exec: the arguments and the environment have 800", "", nil},
+		{"another kind of namespace", anySocket + noBinary + "[sandbox]\nnetwork = \"/proc/self/ns/mnt\"", "6:11: sandbox.network: /proc/self/ns/mnt: it is a namespace of another kind", "", nil},
+		{"no such machine", "[[socket]]\nlisten = [\"vsock://99:3100\"]\n[service]\n" + noBinary, "2:11: socket.listen: vsock://99:3100: bind: cannot assign requested address", "", hasVSock},
+
 		{"in a folder that goes", "[[socket]]\nlisten = [\"unix://%t/examine-web/s\"]\n[service]\n" + noBinary + "runtime_directory = \"examine-web\"",
 			"2:11: socket.listen: RUN/examine-web/s: stands in runtime_directory \"examine-web\" of service web, which is removed with everything in it when that ends", "", nil},
 		{"in it by a link's name", "[[socket]]\nlisten = [\"unix:///var/run/examine-web/s\"]\n[service]\n" + noBinary + "runtime_directory = \"examine-web\"",
@@ -192,9 +208,10 @@ func TestExamine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want = strings.NewReplacer("DIR", b.dir, "RUN", env.Runtime).Replace(want)
+			state := filepath.Dir(process.DirectoryPath(spec.Directory{Kind: "state", Name: "any"}))
+			want = strings.NewReplacer("DIR", b.dir, "RUN", env.Runtime, "STATE", state).Replace(want)
 			var got []string
-			for _, e := range b.examine(test.text) {
+			for _, e := range b.examine(strings.ReplaceAll(test.text, "STATE", state)) {
 				got = append(got, fmt.Sprintf("%d:%d: %s: %s", e.Line, e.Column, e.Key, e.Text))
 			}
 			lines := strings.Split(want, "\n")
@@ -220,11 +237,14 @@ func onlyOurFormats() bool {
 	return err == nil && (!strings.Contains(string(known), "\tbinfmt_misc\n") || len(entries) == 2 || len(entries) == 0)
 }
 
-// onlyOurFormatsCertain reports whether that can be seen from here too: root sees it always.
-func onlyOurFormatsCertain() bool {
-	known, err := os.ReadFile("/proc/filesystems")
-	_, mounted := os.Stat("/proc/sys/fs/binfmt_misc/status")
-	return onlyOurFormats() && (os.Geteuid() == 0 || mounted == nil || err == nil && !strings.Contains(string(known), "\tbinfmt_misc\n"))
+func fourKiB() bool { return os.Getpagesize() == 4096 }
+
+func hasVSock() bool {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return err == nil
 }
 
 func cannotRaise() bool {
@@ -290,11 +310,15 @@ func (b bench) fill() {
 func TestExamineTellsTheHostApart(t *testing.T) {
 	b := newBench(t)
 	b.fill()
-	found := b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary)
+	found := b.examine("[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\n" + noBinary)
 	if len(found) != 1 || IsCurable(found) {
+		t.Errorf("a live socket in the way: %v", found)
+	}
+	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\n" + noBinary)
+	if len(found) != 1 || !IsCurable(found) {
 		t.Errorf("a file in the way: %v", found)
 	}
-	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/plain\"]\n[service]\nexec = [\"DIR/none\"]")
+	found = b.examine("[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\nexec = [\"DIR/none\"]")
 	if len(found) != 2 || !IsCurable(found) {
 		t.Errorf("and a program that is not there: %v", found)
 	}

@@ -59,10 +59,20 @@ func placeError(err error, services []planned) error {
 
 // addStepError notes a step of the start that will be refused, at the key that asks for it.
 func (x *examination) addStepError(source config.Source, e *process.StepError) {
+	if isOfHost(source.Service, e) {
+		x.addHostError("sandbox", e)
+		return
+	}
 	text, cure := describeStep(e)
 	found := x.addError(source, placeOf(source.Service, e), text, cure)
 	// Of a service's own directories the configuration has only the name.
 	found.Host = e.Step == "directory" && (e.Errno == unix.EACCES || e.Errno == unix.EROFS || e.Errno == unix.ENOENT)
+}
+
+// isOfHost reports whether a step is about what every sandbox has of the host, which no key names.
+func isOfHost(conf spec.Service, e *process.StepError) bool {
+	_, named := placeOfMount(conf, e.Path)
+	return !named && e.Step == "open" && filepath.Dir(e.Path) == "/dev" && (len(conf.Argv) == 0 || conf.Argv[0] != e.Path)
 }
 
 // describeStep returns what is wrong, and the cure. A reason says more than the errno.

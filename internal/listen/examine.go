@@ -198,12 +198,16 @@ func (e *examination) checkLink(at *place, there bool, st *unix.Stat_t) {
 // that takes nothing from anybody.
 func (e *examination) checkAddress(file *os.File, family int) {
 	a := e.address
-	a.Port = 0
-	if !a.IsInternet() || !a.IP.IsValid() {
+	switch {
+	case a.IsInternet() && a.IP.IsValid():
+		a.Port = 0
+	case a.Network == spec.VSock && a.CID != spec.CIDAny:
+		a.Port = unix.VMADDR_PORT_ANY
+	default:
 		return
 	}
 	e.addError("", control(file, func(fd int) error {
-		if sockopt.AddressOnly(fd) != nil {
+		if a.IsInternet() && sockopt.AddressOnly(fd) != nil {
 			return nil
 		}
 		sa, err := makeSockaddr(fd, family, a)
@@ -247,8 +251,8 @@ func (e *Error) Key() string {
 	return "listen"
 }
 
-// Occupied reports whether nothing but what stands at the path is in the way.
+// Occupied reports whether nothing but a live socket at the path is in the way.
 func (e *Error) Occupied() bool {
 	var occupied *OccupiedError
-	return errors.As(e.Err, &occupied)
+	return errors.As(e.Err, &occupied) && occupied.Live
 }

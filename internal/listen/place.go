@@ -50,10 +50,10 @@ func makePlace(path string, o *spec.Options) (place, error) {
 // a running service holds, and the clients in its queue, are reached again.
 func (s place) spareName() string { return spareNameOf(s.Name) }
 
-func spareNameOf(name string) string { return "." + name + ".activator" }
+func spareNameOf(name string) string { return spec.ReservePath(name) }
 
 func sparePath(path string) string {
-	return filepath.Join(filepath.Dir(path), spareNameOf(filepath.Base(path)))
+	return spec.ReservePath(path)
 }
 
 // pathOf is the path of a name in the folder, for messages.

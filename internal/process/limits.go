@@ -81,3 +81,18 @@ func limitText(n uint64) string {
 	}
 	return fmt.Sprint(n)
 }
+
+// MostArguments is how many bytes arguments and environment may have in all: a quarter of the
+// stack's limit, bprm_stack_limits in the kernel's fs/exec.c.
+func MostArguments(s spec.Process) int {
+	const standard = 8 << 20
+	stack := uint64(standard)
+	var now unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_STACK, &now) == nil {
+		stack = now.Cur
+	}
+	if i := slices.IndexFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == "stack" }); i >= 0 {
+		stack = s.Limits[i].Soft
+	}
+	return int(max(min(stack/4, standard/4*3), 128<<10))
+}

@@ -65,6 +65,11 @@ func openNetwork(path string) (netns.NsHandle, error) {
 	if err != nil {
 		return -1, joinError(path, os.NewSyscallError("open", err))
 	}
+	if kind, err := unix.IoctlRetInt(target, unix.NS_GET_NSTYPE); err == nil && kind != unix.CLONE_NEWNET {
+		_ = unix.Close(target)
+		return -1, &StepError{Step: "network", Path: path, Errno: unix.EINVAL,
+			Reason: "it is a namespace of another kind", Cure: "name one of a network, such as /proc/PID/ns/net"}
+	}
 	return netns.NsHandle(target), nil
 }
 
@@ -98,11 +103,11 @@ func ExamineNetwork(network string) error {
 	if path == "" {
 		return nil
 	}
-	looked, err := lookNetwork(path)
+	target, err := openNetwork(path)
 	if err != nil {
 		return err
 	}
-	_ = unix.Close(looked)
+	_ = target.Close()
 	if !access.HoldsCapability(unix.CAP_SYS_ADMIN) {
 		return joinError(path, unix.EPERM)
 	}
@@ -118,6 +123,10 @@ func joinError(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		refusal.Reason = "joining a network namespace takes root (CAP_SYS_ADMIN over it and over ourselves)"
 		refusal.Cure = "run the activator as root, or use network = \"none\""
+		if os.Geteuid() == 0 {
+			refusal.Reason = "we may not join it: it is another user namespace's, or a process's that we may not look into"
+			refusal.Cure = "make one with ip netns add, or run the activator outside of the container"
+		}
 	default:
 		refusal.Reason, refusal.Cure = "", "is it a network namespace?"
 	}

@@ -54,6 +54,7 @@ type Spot struct {
 	Host   string      // where the host has it; "": a folder that is made for the service
 	Stat   unix.Stat_t // with Host
 	Locked bool        // it cannot be written, whatever its mode says
+	bound  bool        // it will be a folder of the host's
 }
 
 // Folder reports whether it is one.
@@ -109,7 +110,7 @@ func (v *View) addMount(e rootEntry) *StepError {
 				bad = NewError("mount", e.Path, map[bool]unix.Errno{false: unix.EINVAL, true: unix.ENOTDIR}[e.Kind == entryTmpfs])
 			}
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			if refused := v.makePoint(e.Path); bad == nil {
+			if refused := v.makePoint(e.Path); bad == nil && !slices.Contains(v.own, e.Source) {
 				bad = refused
 			}
 		case bad == nil && errors.Is(err, unix.EACCES):
@@ -180,7 +181,7 @@ func (v *View) makePoint(name string) *StepError {
 			continue
 		case err != nil:
 			return nil
-		case spot.Host != "" || spot.Locked:
+		case spot.Host != "" || spot.Locked || spot.bound:
 			return refusePoint(name)
 		}
 		for i := len(missing) - 1; i >= 0; i-- {
@@ -253,7 +254,7 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 		case p.at == at && p.Kind == entryLink:
 			return p.Source, Spot{}, nil
 		case p.at == at:
-			return "", Spot{Path: at, Locked: p.Kind == entryCover}, nil
+			return "", Spot{Path: at, Locked: p.Kind == entryCover, bound: p.isBind()}, nil
 		case p.isBind(), p.Kind == entryTmpfs, p.Kind == entryCover:
 			return "", Spot{}, unix.ENOENT
 		}
@@ -265,7 +266,7 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 func (v *View) lookAtHost(at string, p *placed) (target string, spot Spot, err error) {
 	spot = Spot{Path: at, Host: path.Join(p.host, strings.TrimPrefix(at, p.at)), Locked: p.Kind == entryReadOnly}
 	switch err := unix.Lstat(spot.Host, &spot.Stat); {
-	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR:
+	case err == unix.EACCES && os.Geteuid() != 0, err == unix.ENOENT, err == unix.ENOTDIR, err == unix.ENAMETOOLONG:
 		return "", spot, err
 	case err != nil:
 		return "", spot, errUnknown

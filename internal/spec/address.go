@@ -449,6 +449,11 @@ func (a Address) Families() (four, six bool) {
 	return a.Network != TCP6 && a.Network != UDP6, a.Network != TCP4 && a.Network != UDP4
 }
 
+// ReservePath returns the path of the second name that a node has, in the same folder.
+func ReservePath(node string) string {
+	return path.Join(path.Dir(node), "."+path.Base(node)+".activator")
+}
+
 // Node returns the path of the node that a makes in the file system, "" when it
 // makes none.
 func (a Address) Node() string {

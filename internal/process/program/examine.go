@@ -65,7 +65,7 @@ func (r Root) examineFile(program string, env []string, depth int) error {
 		return r.examineBinary(program, interpreter, env)
 	case bytes.HasPrefix(head, []byte("\x7fELF")) && foreignMachine(head) == "":
 		return nil // of 32 bits, or cut off
-	case hasFormat(program, head):
+	case hasFormat(program, spot.Host, head):
 		return nil
 	}
 	return r.ExplainExec(program, unix.ENOEXEC)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -130,18 +133,35 @@ func otherFormats() (all []format, known bool) {
 }
 
 // hasFormat reports whether a file of a format that is not the kernel's own may be
-// executed all the same. Where the entries cannot be read, none is expected for text
-// without an extension.
-func hasFormat(name string, head []byte) bool {
+// executed all the same. Where the entries cannot be read, the kernel is asked to execute the
+// file, which stands on the host.
+func hasFormat(name, host string, head []byte) bool {
 	all, known := otherFormats()
 	if !known {
-		return strings.Contains(filepath.Base(name), ".") || bytes.ContainsFunc(head, func(r rune) bool { return r < '\t' || 0x0e <= r && r < ' ' })
+		return !isRefused(host)
 	}
 	for _, f := range all {
 		if f.isFor(name, head) {
 			return true
 		}
 	}
+	return false
+}
+
+// isRefused reports whether the kernel knows no way to execute a file. Nothing of it runs: a traced
+// child stops before its first instruction, ptrace(2), and is killed there.
+func isRefused(host string) bool {
+	if host == "" {
+		return false
+	}
+	runtime.LockOSThread() // which traces the child
+	defer runtime.UnlockOSThread()
+	child := exec.Cmd{Path: host, Args: []string{host}, Env: []string{}, SysProcAttr: &syscall.SysProcAttr{Ptrace: true}}
+	if err := child.Start(); err != nil {
+		return errors.Is(err, syscall.ENOEXEC)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
 	return false
 }
 
