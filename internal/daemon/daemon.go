@@ -168,7 +168,7 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
 	if len(p.open.Lesser) > 0 {
-		d.log.Info("service kept by less than on a newer kernel", "service", conf.Name, "open", strings.Join(p.open.Lesser, "; "))
+		d.log.Info("service kept by less than elsewhere", "service", conf.Name, "open", strings.Join(p.open.Lesser, "; "))
 	}
 	p.spec.ID = sandbox.ServiceID(conf.Name, d.hasID)
 	around := service.Surroundings{
@@ -182,7 +182,7 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	}
 	running := service.New(p.spec, around, sockets)
 	id := 0
-	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil {
+	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil && process.LacksID(p.spec.Process) == "" {
 		id = p.spec.ID
 	}
 	for _, socket := range sockets {

@@ -68,7 +68,7 @@ func (e *Examiner) findIdentity(process *spec.Process) (identity, error) {
 		if process.Group == "" {
 			id.gid = sandbox.NoID
 		}
-	case id.change && (!isMapped("/proc/self/uid_map", id.uid) || !isMapped("/proc/self/gid_map", id.gid)):
+	case id.change && (!sandbox.MapsUser(id.uid) || !sandbox.MapsGroup(id.gid)):
 		err = &StepError{Step: "user", Path: process.User, Errno: syscall.EINVAL,
 			Cure: "this id is not among those of the user namespace we are in: give the container more of them"}
 	case !id.change:

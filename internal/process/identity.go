@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	idmap "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/sandbox"
@@ -44,7 +43,7 @@ func findIdentity(s *spec.Process) (identity, error) {
 	switch {
 	case s.User != "":
 		return lookUpUser(s, uid)
-	case uid == 0 && !s.Bare && isMapped("/proc/self/uid_map", own) && isMapped("/proc/self/gid_map", own):
+	case uid == 0 && !s.Bare && sandbox.MapsID(own):
 		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
 		return id, setGroup(s, &id)
 	}
@@ -73,7 +72,7 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 		id.uid, _ = strconv.Atoi(u.Uid)
 		id.gid, _ = strconv.Atoi(u.Gid)
 		id.name, id.home = u.Username, u.HomeDir
-		id.groups = groupsOf(u, id.gid)
+		id.groups = slices.DeleteFunc(groupsOf(u, id.gid), func(gid int) bool { return !sandbox.MapsGroup(gid) })
 	}
 	if own != 0 && id.uid == 0 && !s.Bare {
 		// Some programs want to be root whatever they may do. Inside they can be
@@ -86,7 +85,8 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 			Reason: "only root starts services as another user", Cure: "run the activator as root, or as this user and leave user away"}
 	}
 	if id.uid == own {
-		id.change, id.groups = own == 0, nil
+		// Where our namespace lets nobody set groups, we keep ours.
+		id.change, id.groups = own == 0 && !sandbox.DeniesGroups(), nil
 	}
 	return id, setGroup(s, &id)
 }
@@ -129,12 +129,17 @@ func setGroup(s *spec.Process, id *identity) error {
 	return nil
 }
 
-// isMapped reports whether our own user namespace has the id: in one with a
-// single id a service can only be that id.
-func isMapped(file string, id int) bool {
-	maps, err := idmap.ParseIDMapFile(file)
-	return err != nil || // no /proc: let the kernel say it
-		slices.ContainsFunc(maps, func(m idmap.IDMap) bool { return int64(id) >= m.ID && int64(id) < m.ID+m.Count })
+// LacksID says why a service for which root would have a user id of its own runs as our own user;
+// "" where it has one, or is to have none.
+func LacksID(s spec.Process) string {
+	own := s.ID
+	if own == 0 {
+		own = sandbox.ServiceID(s.Name, nil)
+	}
+	if os.Geteuid() != 0 || s.User != "" || s.Bare || len(s.Argv) == 0 || sandbox.MapsID(own) {
+		return ""
+	}
+	return fmt.Sprintf("the service has the activator's own user and group: id %d is not among those of the user namespace that the activator is in", own)
 }
 
 // environment is what a program has by default, and nothing else but HOME and USER.

@@ -24,7 +24,7 @@ func ListAbilities() []spec.Ability {
 		kernelAbility(), userNamespaces(), appArmorAbility(), ownFilter(), procAbility(), mountAPI(), pidfdAbility(),
 		seccompFilter(kernel.Filters), landlockAbility(kernel.Landlock),
 		capabilityAbility("joining network namespaces", "network = \"netns:NAME\" does not work", unix.CAP_SYS_ADMIN),
-		capabilityAbility("an own user id for every service", "services are not separated from the activator's user and from each other by their ids", unix.CAP_SETUID, unix.CAP_SETGID),
+		idAbility(),
 		capabilityAbility("raising hard limits", "limits of services cannot be above the activator's own", unix.CAP_SYS_RESOURCE),
 		portAbility(), subordinateIDs(),
 	}
@@ -141,6 +141,16 @@ func capabilityAbility(name, needs string, numbers ...uint) spec.Ability {
 		if os.Geteuid() == 0 {
 			a.Cure = "give the container or virtual machine the capability"
 		}
+	}
+	return a
+}
+
+// idAbility takes the capabilities, and ids that our user namespace has.
+func idAbility() spec.Ability {
+	a := capabilityAbility("an own user id for every service", "services are not separated from the activator's user and from each other by their ids", unix.CAP_SETUID, unix.CAP_SETGID)
+	if a.OK && !(MapsID(firstServiceID) && MapsID(lastServiceID)) {
+		a.OK, a.Detail = false, fmt.Sprintf("the user namespace that we are in lacks ids from %d to %d", firstServiceID, lastServiceID)
+		a.Cure = "give the container or the user namespace 65536 ids, of users and of groups"
 	}
 	return a
 }

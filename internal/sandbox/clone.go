@@ -2,7 +2,11 @@ package sandbox
 
 import (
 	"hash/fnv"
+	"os"
+	"slices"
+	"strings"
 
+	idmap "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 
 	"activator/internal/spec"
@@ -34,6 +38,28 @@ func ServiceID(name string, taken func(id int) bool) int {
 		}
 	}
 	return firstServiceID + place // more services than ids
+}
+
+// MapsID reports whether our own user namespace has an id as a user's and as a group's: in one with
+// a single id a service can only be that id.
+func MapsID(id int) bool { return MapsUser(id) && MapsGroup(id) }
+
+// MapsUser reports whether our own user namespace has the id of a user.
+func MapsUser(id int) bool { return isMapped("/proc/self/uid_map", id) }
+
+// MapsGroup reports whether our own user namespace has the id of a group.
+func MapsGroup(id int) bool { return isMapped("/proc/self/gid_map", id) }
+
+func isMapped(file string, id int) bool {
+	maps, err := idmap.ParseIDMapFile(file)
+	return err != nil || // no /proc: let the kernel say it
+		slices.ContainsFunc(maps, func(m idmap.IDMap) bool { return int64(id) >= m.ID && int64(id) < m.ID+m.Count })
+}
+
+// DeniesGroups reports whether nobody may set groups in our user namespace, user_namespaces(7).
+func DeniesGroups() bool {
+	text, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(text)) == "deny"
 }
 
 // CloneFlags is the kernel's half of the sandbox: the namespaces a process is born

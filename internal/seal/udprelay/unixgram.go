@@ -2,6 +2,7 @@ package udprelay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -389,7 +390,11 @@ func makeCredentials(uid, gid int) ([]byte, error) {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	defer closeAll(pair[:])
-	if err := sendUnix(pair[0], nil, nil, b); err != nil {
+	err = sendUnix(pair[0], nil, nil, b)
+	if uid == nobody && errors.Is(err, unix.EINVAL) {
+		return nil, nil // our user namespace has no such id: answers are our own user's, as the service is
+	}
+	if err != nil {
 		return nil, fmt.Errorf("answers as user %d: %w: root needs CAP_SETUID and CAP_SETGID for it", uid, err)
 	}
 	return b, nil
