@@ -78,7 +78,7 @@ read_only = ["DIR/nothing"]
 			"DIR/b.toml:6:21: service.working_directory: /nowhere: it is neither inside nor on the host\n",
 			"DIR/b.toml:8:14: sandbox.read_only: DIR/nothing: no such file or directory\n",
 		}},
-		{"host", "[[socket]]\nlisten = [\"unix://DIR/made/b\",\n  \"unix://DIR/occupied\"]\n[service]\nexec = [\"ECHO\"]\n", 1, []string{
+		{"a file in the way", "[[socket]]\nlisten = [\"unix://DIR/made/b\",\n  \"unix://DIR/occupied\"]\n[service]\nexec = [\"ECHO\"]\n", 2, []string{
 			"DIR/b.toml:3:3: socket.listen: unix://DIR/occupied: DIR/occupied: a regular file stands there and is not removed\n",
 		}},
 		{"both", "[[socket]]\nlisten = [\"unix://DIR/occupied\"]\n[service]\nexec = [\"DIR/none\"]\n", 2, []string{
@@ -219,7 +219,7 @@ func TestCheckWithFewDescriptors(t *testing.T) {
 	for _, args := range [][]string{{"check", "--config", dir}, {"--config", dir}} {
 		cmd := exec.Command("sh", append([]string{"-c", `ulimit -n 90 && exec "$@"`, "sh", program(t, "activator")}, args...)...)
 		out, _ := cmd.CombinedOutput() // the exit code is compared
-		want := "this host: socket: too many open files\n    raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)\n"
+		want := "this host: socket: the activator may have 90 descriptors open, and these services need 260\n    raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)\n"
 		if code := cmd.ProcessState.ExitCode(); string(out) != want || code != 1 {
 			t.Errorf("%q ended with %d:\n%s", args, code, out)
 		}

@@ -59,13 +59,36 @@ func (x *examination) planServices(ctx context.Context, sources, all []config.So
 	return plans, nil
 }
 
-// checkDescriptors finds more sockets than the activator may have open.
+// What needs descriptors, at the most: the activator with one start, and each socket. A relay has
+// sockets of its own; what carries clients to a program has a client's and its own.
+const (
+	descriptorsOfStart   = 60
+	descriptorsOfRelay   = 4
+	descriptorsOfCarrier = 12
+)
+
+// checkDescriptors finds a limit under which the sockets cannot be opened, or no client of theirs be
+// answered.
 func (x *examination) checkDescriptors(all []config.Source) {
-	count := 0
+	count, carriers, mounts := descriptorsOfStart, 0, 0
 	for _, source := range all {
-		count += len(source.Service.Sockets)
+		for _, socket := range source.Service.Sockets {
+			switch a := socket.Address; {
+			case a.Network == spec.UnixGram, a.IsUDP() && !x.answering():
+				count += descriptorsOfRelay
+			case a.IsUDP(), a.IsUnix():
+				count += 2
+			default:
+				count++
+			}
+		}
+		conf := source.Service
+		mounts = max(mounts, len(conf.Sandbox.ReadOnly)+len(conf.Sandbox.Writable)+len(conf.Sandbox.Tmpfs)+len(conf.Directories))
+		if !source.Service.Inherits() || source.Service.Accept {
+			carriers = descriptorsOfCarrier
+		}
 	}
-	if err := sandbox.ExamineDescriptors(count); err != nil {
+	if err := sandbox.ExamineDescriptors(count + carriers + mounts); err != nil {
 		x.addHostError("socket", err)
 	}
 }

@@ -35,10 +35,12 @@ func OpenError(call, path string, err error) *StepError {
 // ExamineDescriptors is the error of more descriptors at once than we may ever have.
 func ExamineDescriptors(count int) error {
 	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || uint64(count) < limit.Max {
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || uint64(count) <= limit.Max {
 		return nil
 	}
-	return OpenError("socket", "", syscall.EMFILE)
+	refused := OpenError("socket", "", syscall.EMFILE)
+	refused.Reason = fmt.Sprintf("the activator may have %d descriptors open, and these services need %d", limit.Max, count)
+	return refused
 }
 
 // AddCure adds the cure to an error that tells of a shortage of descriptors, wherever it
