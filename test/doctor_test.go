@@ -32,6 +32,25 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// In a chroot the cure is not to ask the doctor.
+func TestDoctorInAChroot(t *testing.T) {
+	if _, err := exec.LookPath("unshare"); err != nil {
+		ktest.Skip(t, "%v: install util-linux", err)
+	}
+	root := t.TempDir()
+	// proc is mounted first: in a chroot of a user namespace it cannot be.
+	ill := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c",
+		`mkdir "$1/proc" "$1/dev" && mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && cp "$2" "$1/activator" && exec chroot "$1" /activator doctor`,
+		"sh", root, program(t, "activator"))
+	said, _ := ill.CombinedOutput()
+	if code := ill.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1:\n%s", code, said)
+	}
+	if want := "to get it: in a chroot the kernel makes no user namespace"; !strings.Contains(string(said), want) {
+		t.Errorf("%q is missing in\n%s", want, said)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if out := command(t, "", program(t, "activator"), "version"); !strings.HasPrefix(out, "activator ") || !strings.Contains(out, "go1.") {
 		t.Errorf("version: %q", out)

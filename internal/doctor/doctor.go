@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -99,8 +100,14 @@ func trySandbox() spec.Ability {
 	ctx, cancel := context.WithTimeout(context.Background(), trialTimeout)
 	defer cancel()
 	if err := runInSandbox(ctx); err != nil {
-		f.Detail = err.Error()
-		f.Cure = "see the first lack below; everything else of the sandbox rests on it"
+		f.Detail, f.Cure = err.Error(), "see what else is missing below"
+		var refused *sandbox.StepError
+		if errors.As(err, &refused) && refused.Cure != "" {
+			f.Cure = refused.Cure
+			without := *refused
+			without.Cure = ""
+			f.Detail = without.Error()
+		}
 		return f
 	}
 	f.OK, f.Detail = true, "a program ran in it"

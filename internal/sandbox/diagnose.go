@@ -28,6 +28,7 @@ const (
 	cureUsers    = "user namespaces are off here: sysctl -w " + sysctlUsers + "=10000"
 	cureAppArmor = "AppArmor restricts user namespaces here (" + sysctlAppArmor + "=1): give the activator a profile with \"userns,\", or sysctl -w " + sysctlAppArmor + "=0"
 	cureSeccomp  = "a seccomp filter on the activator itself (Docker's default profile?) refuses it: run the container with --security-opt seccomp=unconfined"
+	cureChroot   = "in a chroot the kernel makes no user namespace: start the activator outside of it, or make the folder a root by pivot_root(8)"
 	cureKernel   = "Linux 5.15 or later is needed"
 )
 
@@ -107,10 +108,12 @@ func refusedBy() (reason, cure string) {
 		return "", cureUsers
 	case proc.ReadSysctl(sysctlAppArmor) == "1":
 		return "", cureAppArmor
+	case isChrooted():
+		return "", cureChroot
 	case isFiltered():
 		return "", cureSeccomp
 	}
-	return "this host, container or chroot refuses new namespaces to us", "activator doctor tells more"
+	return "this host or container refuses new namespaces to us", "look for a security module or a policy of the container's that does"
 }
 
 func cureOfProc() (reason, cure string) {
@@ -138,6 +141,13 @@ func cureOfPath(errno syscall.Errno) (reason, cure string) {
 		return "too many symbolic links", "or one has just been put where others than we may write"
 	}
 	return "", ""
+}
+
+// isChrooted reports whether our root is no mount's, as after chroot(2): the kernel makes no user namespace for
+// such a process, user_namespaces(7).
+func isChrooted() bool {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	return err == nil && len(mounts) == 0
 }
 
 // isFiltered reports whether we are under a seccomp filter.
