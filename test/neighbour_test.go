@@ -91,7 +91,7 @@ func TestRefusalsToStart(t *testing.T) {
 		says         []string
 	}{
 		{"taken", "tcp://" + taken.Addr().String(), 1, []string{"address already in use", fmt.Sprint(os.Getpid())}},
-		{"file", "unix://" + dir + "/file", 1, []string{dir + "/file", "regular file"}},
+		{"file", "unix://" + dir + "/file", 2, []string{dir + "/file", "regular file"}},
 		{"live", "unix://" + dir + "/live", 1, []string{dir + "/live"}},
 		{"syntax", "tcp://::1:80", 2, []string{"syntax.toml:2:", "^"}},
 	} {
