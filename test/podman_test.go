@@ -168,11 +168,11 @@ func TestPodmanLeftRunning(t *testing.T) {
 }
 
 // To the user's own shell it is a container as any other: with and without the process that
-// keeps a user's namespaces. One that is stopped by hand is a service that has ended.
+// keeps a user's namespaces, and if podman makes a new one in those of a container. One that is stopped by hand is a service that has ended.
 func TestPodmanFromTheShell(t *testing.T) {
-	for _, name := range []string{"shell", "shell-first"} {
+	for _, name := range []string{"shell", "shell-first", "shell-again"} {
 		t.Run(name, func(t *testing.T) {
-			first := name == "shell-first"
+			first, again := name == "shell-first", name == "shell-again"
 			name := ownName(name)
 			a, addrs, start := inPodman(t, name)
 			a.stop()
@@ -181,6 +181,9 @@ func TestPodmanFromTheShell(t *testing.T) {
 			}
 			a = start()
 			answeredInTime(t, addrs[0])
+			if again {
+				forgetPause(t)
+			}
 			said := command(t, "", "podman", "ps", "--filter=name=^"+name+"$", "--format={{.Names}} {{.Image}}")
 			if want := name + " " + podmanImage + ":latest\n"; said != want {
 				t.Errorf("podman ps says %q, want %q", said, want)

@@ -80,7 +80,9 @@ func (p *EnginePlan) Build(s *vfork.CallList, process int) {
 	if p.engine.Cgroup2 {
 		const groups = "/sys/fs/cgroup"
 		b.setStep("mount", groups)
-		b.addMount("cgroup2", groups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		// Where the engine's own process was started from a container of ours, as when it has lost
+		// the one before, the same stands there already.
+		b.addMount("cgroup2", groups, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "").IgnoreErrors(unix.EBUSY)
 	}
 	b.putSources(p)
 }
