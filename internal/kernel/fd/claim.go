@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,18 @@ func readStatus(fd int) (s status, err error) {
 		s.id.Born = unix.StatxTimestamp{}
 	}
 	return s, err
+}
+
+// openStatus opens what stands at a name in a folder, and looks at it. The caller closes the descriptor; path is for errors.
+func openStatus(folder int, name, path string, flags int) (fd int, s status, err error) {
+	if fd, err = openAt(folder, name, flags, 0); err != nil {
+		return -1, s, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if s, err = readStatus(fd); err != nil {
+		_ = unix.Close(fd)
+		return -1, s, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fd, s, nil
 }
 
 func (s *status) is(kind uint32) bool { return s.mode&unix.S_IFMT == kind }

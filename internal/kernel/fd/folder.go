@@ -58,14 +58,9 @@ func (f *Folder) Close() {
 }
 
 func openRoot() (*Folder, error) {
-	fd, err := openAt(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, s, err := openStatus(unix.AT_FDCWD, "/", "/", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
-	}
-	s, err := readStatus(fd)
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, &os.PathError{Op: "stat", Path: "/", Err: err}
+		return nil, err
 	}
 	f := &Folder{fd: fd, path: "/", id: s.id, uid: s.uid, above: s.uid, steady: true}
 	f.trust, f.why = judgeTrust(ours, "", &s, "/")
@@ -164,15 +159,11 @@ func (f *Folder) makeFolder(name string, mode uint32, exact bool) error {
 		return nil
 	}
 	folderMade()
-	fd, err := f.Open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, s, err := openStatus(f.fd, name, path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s, err := readStatus(fd)
-	if err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
 	if s.mode&0o777 == mode || !f.isJustMade(fd, &s, began) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package fd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,20 +63,15 @@ type giving struct {
 }
 
 func (g *giving) giveAll(folder int, path string, depth int) error {
-	fd, err := openAt(folder, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer func() { _ = unix.Close(fd) }()
 	if depth == deepest {
 		return &os.PathError{Op: "chown", Path: path, Err: fmt.Errorf("%w: more than %d folders in each other", unix.ENAMETOOLONG, deepest)}
 	}
-	names, err := listNames(fd)
+	names, err := listFolder(folder)
 	if err != nil {
-		return &os.PathError{Op: "read", Path: path, Err: err}
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	for _, name := range names {
-		if err := g.giveOne(fd, filepath.Join(path, name), depth); err != nil {
+		if err := g.giveOne(folder, filepath.Join(path, name), depth); err != nil {
 			return err
 		}
 	}
@@ -88,18 +84,14 @@ var looked = func() {}
 // giveOne gives away what stands at a path in folder. What is looked at is what is given, whatever
 // becomes of the name. How many names the file has says nothing, as that can change meanwhile.
 func (g *giving) giveOne(folder int, path string, depth int) error {
-	fd, err := openAt(folder, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW, 0)
-	if err == unix.ENOENT {
+	fd, s, err := openStatus(folder, filepath.Base(path), path, unix.O_PATH|unix.O_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s, err := readStatus(fd)
-	if err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
 	looked()
 	folders := s.is(unix.S_IFDIR)
 	switch {

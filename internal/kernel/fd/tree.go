@@ -16,15 +16,11 @@ const deepest = 200
 // link is followed. What cannot be removed stays.
 func (f *Folder) RemoveFolder(name string, id ID) error {
 	path := filepath.Join(f.path, name)
-	fd, err := f.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, s, err := openStatus(f.fd, name, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	s, err := readStatus(fd)
-	if err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
 	if s.id != id {
 		return &os.PathError{Op: "remove", Path: path, Err: fmt.Errorf("%w: another folder stands there now", unix.ESTALE)}
 	}
