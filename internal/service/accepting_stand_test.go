@@ -2,25 +2,20 @@ package service_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"activator/internal/ktest"
 	"activator/internal/listen"
-	"activator/internal/output"
-	"activator/internal/process"
 	"activator/internal/service"
 	"activator/internal/spec"
 )
@@ -181,84 +176,27 @@ func up(t *testing.T, behaviour string, change func(*spec.Service)) *stand {
 func (s *stand) open() []*listen.Socket {
 	t := s.t
 	t.Helper()
-	for range 1000 {
-		port := 10000 + int(nextPort.Add(1))%20000
-		var specs []spec.Socket
-		for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
-			address, err := spec.ParseAddress(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			specs = append(specs, spec.Socket{Address: address, Name: "test"})
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)) // OpenAll would wait for it
+	port := ktest.Port(t)
+	s.dial = fmt.Sprintf("127.0.0.1:%d", port)
+	var specs []spec.Socket
+	for _, text := range []string{fmt.Sprintf("tcp://:%d", port), "unix://" + s.path} {
+		address, err := spec.ParseAddress(text)
 		if err != nil {
-			continue
+			t.Fatal(err)
 		}
-		l.Close()
-		if sockets, err := listen.OpenAll(specs, listen.Means{}); err == nil {
-			s.dial = fmt.Sprintf("127.0.0.1:%d", port)
-			return sockets
-		}
+		specs = append(specs, spec.Socket{Address: address, Name: "test"})
 	}
-	t.Fatal("no free port")
-	return nil
+	sockets, err := listen.OpenAll(specs, listen.Means{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sockets
 }
-
-// nextPort differs between processes that test at the same time.
-var nextPort atomic.Uint32
-
-func init() { nextPort.Store(uint32(os.Getpid() * 131)) }
 
 // run makes everything a service needs, and stop takes it all down again.
 func (s *stand) run(conf spec.Service) {
-	t := s.t
-	t.Helper()
-	sockets := s.open()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sink := output.NewSink(w, "text", slog.LevelDebug)
-	watcher, err := listen.NewWatcher(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	starter, err := process.NewStarter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	around := service.Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: service.NewSlots(2, 100)}
-	around.Slots.Open()
-	s.service = service.New(conf, around, sockets)
-	for _, socket := range sockets {
-		if err := watcher.WatchNode(socket, s.service.NodeTouched); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	watching, unwatch := context.WithCancel(context.Background())
-	var served, others sync.WaitGroup
-	served.Go(func() { s.service.Run(ctx) })
-	others.Go(func() { _ = watcher.Run(watching) })
-	others.Go(func() {
-		for scan := bufio.NewScanner(r); scan.Scan(); {
-			t.Log(scan.Text())
-			s.log <- scan.Text()
-		}
-	})
-	s.stop = sync.OnceFunc(func() {
-		cancel()
-		served.Wait()
-		unwatch()
-		around.Starter.Close()
-		for _, socket := range sockets {
-			_ = socket.Close()
-		}
-		_ = sink.Close()
-		w.Close()
-		others.Wait()
-		_ = watcher.Close()
-		r.Close()
-	})
+	s.t.Helper()
+	slots := service.NewSlots(2, 100)
+	slots.Open()
+	s.service, s.stop = service.Serve(s.t, conf, s.open(), slots, s.log)
 }

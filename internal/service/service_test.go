@@ -247,9 +247,16 @@ func (s *stand) open() *listen.Socket {
 
 // run makes everything a service needs, and stop takes it all down again.
 func (s *stand) run(of spec.Service) {
-	t := s.t
+	s.t.Helper()
+	if s.slots = NewSlots(1, 1); !s.shut {
+		s.slots.Open()
+	}
+	s.service, s.stop = Serve(s.t, of, []*listen.Socket{s.open()}, s.slots, s.log)
+}
+
+// Serve runs a service of sockets, which it takes, until stop. The lines of its log go to lines.
+func Serve(t *testing.T, of spec.Service, sockets []*listen.Socket, slots *Slots, lines chan<- string) (service *Service, stop func()) {
 	t.Helper()
-	socket := s.open()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -263,14 +270,11 @@ func (s *stand) run(of spec.Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	around := Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: NewSlots(1, 1)}
-	if s.slots = around.Slots; !s.shut {
-		s.slots.Open()
-	}
-	service := New(of, around, []*listen.Socket{socket})
-	s.service = service
-	if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
-		t.Fatal(err)
+	service = New(of, Surroundings{Starter: starter, Watcher: watcher, Sink: sink, Slots: slots}, sockets)
+	for _, socket := range sockets {
+		if err := watcher.WatchNode(socket, service.NodeTouched); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	watching, unwatch := context.WithCancel(context.Background())
@@ -280,15 +284,17 @@ func (s *stand) run(of spec.Service) {
 	others.Go(func() {
 		for scan := bufio.NewScanner(r); scan.Scan(); {
 			t.Log(scan.Text())
-			s.log <- scan.Text()
+			lines <- scan.Text()
 		}
 	})
-	s.stop = sync.OnceFunc(func() {
+	return service, sync.OnceFunc(func() {
 		cancel()
 		served.Wait()
 		unwatch()
-		around.Starter.Close()
-		_ = socket.Close()
+		starter.Close()
+		for _, socket := range sockets {
+			_ = socket.Close()
+		}
 		_ = sink.Close()
 		w.Close()
 		others.Wait()
@@ -418,7 +424,7 @@ func takeAway(t *testing.T, dir string) {
 	}
 }
 
-// With its spare gone too, the socket is bound anew: the program that holds the
+// With its reserve gone too, the socket is bound anew: the program that holds the
 // old one is stopped, and the next one has the new one.
 func TestBoundAnewWhileRunning(t *testing.T) {
 	s := up(t, "serve", nil)
