@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -221,13 +222,20 @@ func (x *examination) checkHandedOver(source config.Source) {
 	}
 }
 
+// outputFiles are the files that a service prints to, by their keys.
+func outputFiles(source config.Source) iter.Seq2[string, string] {
+	return func(yield func(key, path string) bool) {
+		for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
+			if filepath.IsAbs(stream[1]) && !yield(stream[0], stream[1]) {
+				return
+			}
+		}
+	}
+}
+
 // checkStreams looks at the files that a service prints to.
 func (x *examination) checkStreams(source config.Source) {
-	for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
-		key, to := stream[0], stream[1]
-		if !filepath.IsAbs(to) {
-			continue
-		}
+	for key, to := range outputFiles(source) {
 		if x.sockets[to] || x.sockets[fd.ResolvePath(to)] {
 			x.addError(source, config.Place{Key: key}, to+": a socket stands there, by [[socket]]", "print to another path")
 			continue

@@ -97,11 +97,7 @@ func eachAbove(at map[string][]ownFolder, path string, stop func(ownFolder) bool
 
 // checkOutput finds files for a service's output that another service's end removes.
 func (x *examination) checkOutput(source config.Source, position int, at map[string][]ownFolder) {
-	for _, stream := range [][2]string{{"service.stdout", source.Service.Stdout}, {"service.stderr", source.Service.Stderr}} {
-		key, to := stream[0], stream[1]
-		if !filepath.IsAbs(to) {
-			continue
-		}
+	for key, to := range outputFiles(source) {
 		eachAbove(at, to, func(f ownFolder) bool {
 			wrong := f.runtime && f.position != position
 			if wrong {
