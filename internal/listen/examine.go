@@ -108,7 +108,7 @@ func (e *examination) checkNode(ours func(string) bool) {
 		e.addError("", &OccupiedError{Path: path, What: at.describeFile(at.Name, &st)}, "")
 		return
 	}
-	if at.hasInode(at.spareName(), inode{st.Dev, st.Ino}) {
+	if at.hasInode(at.reserveName(), inode{st.Dev, st.Ino}) {
 		return // an activator's
 	}
 	node, err := at.Open(unix.O_PATH, 0)

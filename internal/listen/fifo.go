@@ -39,11 +39,11 @@ func openFIFO(want spec.Socket) (boundSocket, error) {
 		}
 		return boundSocket{}, wrapError(a, "", err, ownerCure(err))
 	}
-	// A spare of the same inode is ours from a run that was killed.
-	if at.hasInode(at.spareName(), n.id) {
+	// A reserve of the same inode is ours from a run that was killed.
+	if at.hasInode(at.reserveName(), n.id) {
 		n.made = true
 	} else if n.made {
-		n.makeSpare(at)
+		n.makeReserve(at)
 	}
 	var st socketState
 	_ = control(file, func(fd int) error {

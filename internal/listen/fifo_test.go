@@ -119,8 +119,8 @@ func TestFIFOAccess(t *testing.T) {
 	}
 }
 
-// Where another user may write, the FIFO with a spare can be another one of ours, moved there: its mode stays.
-func TestMovedFIFOWithSpare(t *testing.T) {
+// Where another user may write, the FIFO with a reserve can be another one of ours, moved there: its mode stays.
+func TestMovedFIFOWithReserve(t *testing.T) {
 	dir := t.TempDir()
 	private := func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o600 }
 	s := open(t, "fifo://"+dir+"/private", private)

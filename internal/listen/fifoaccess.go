@@ -50,9 +50,9 @@ func (a fifoAccess) restore(fd int) (what string, err error) {
 	return "the service had changed its mode, owner or access control list; set back", err
 }
 
-// isLeft reports whether a FIFO is ours from a run that was killed: its spare stands beside it, where
+// isLeft reports whether a FIFO is ours from a run that was killed: its reserve stands beside it, where
 // only we could put that. Then its mode is what a service may have made of it.
-func (s place) isLeft(id inode) bool { return !s.Foreign() && s.hasInode(s.spareName(), id) }
+func (s place) isLeft(id inode) bool { return !s.Foreign() && s.hasInode(s.reserveName(), id) }
 
 // setFIFOAccess gives a FIFO of ours its owner and mode.
 func setFIFOAccess(fd int, path string, mode fs.FileMode, who owner) error {

@@ -8,7 +8,7 @@ import (
 )
 
 // MendNode puts the node back when it was deleted or replaced: as a link to
-// the spare, the very same socket with its queue, or bound anew where the spare
+// the reserve, the very same socket with its queue, or bound anew where the reserve
 // is gone too (see [Socket.Generation]). It returns what it found and did, for
 // the log; "" when the node is in its place. What stands there now and is not a
 // dead socket is never removed: that is an *OccupiedError, and once it goes the
@@ -59,12 +59,12 @@ func (s *Socket) MendNodeAndLog(log *slog.Logger) {
 	}
 }
 
-// nodeInPlace reports whether the node stands at its path, and makes a spare that is missing.
+// nodeInPlace reports whether the node stands at its path, and makes a reserve that is missing.
 func (s *Socket) nodeInPlace() (there bool) {
 	s.node.withPlace(func(at place) {
 		there = at.hasInode(at.Name, s.node.id)
-		if there && s.node.made && !at.hasInode(at.spareName(), s.node.id) {
-			s.node.makeSpare(at)
+		if there && s.node.made && !at.hasInode(at.reserveName(), s.node.id) {
+			s.node.makeReserve(at)
 		}
 	})
 	return there
@@ -93,20 +93,20 @@ func (s *Socket) restoreNode() (string, error) {
 	}
 	before := s.node
 	if !before.fifo {
-		before.removeSpare() // it could not be linked, and looks alive to openSpec
+		before.removeReserve() // it could not be linked, and looks alive to openSpec
 	}
 	made, err := s.openAgain()
 	if err != nil {
 		return found, err
 	}
-	before.removeSpare()
+	before.removeReserve()
 	if err := s.replaceFile(made); err != nil {
 		return found, err
 	}
 	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
 }
 
-// linkBack makes the node from the spare, unless something stands there.
+// linkBack makes the node from the reserve, unless something stands there.
 func (s *Socket) linkBack(at place) (linked bool, err error) {
 	defer at.lockFolder(s.means.Warn)()
 	if !s.node.fifo {
@@ -114,10 +114,10 @@ func (s *Socket) linkBack(at place) (linked bool, err error) {
 			return false, err
 		}
 	}
-	if !at.hasInode(at.spareName(), s.node.id) {
+	if !at.hasInode(at.reserveName(), s.node.id) {
 		return false, nil
 	}
-	err = at.linkName(at.spareName(), at.Name)
+	err = at.linkName(at.reserveName(), at.Name)
 	if err == unix.EEXIST && !s.node.fifo {
 		return false, &OccupiedError{Path: at.path, What: "something that has just come"}
 	}

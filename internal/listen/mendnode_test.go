@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"activator/internal/spec"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -62,7 +64,7 @@ func TestMendNode(t *testing.T) {
 	}{
 		{"node deleted", func(dir string) error { return os.Remove(dir + "/in/s") }, "was deleted; linked back", true},
 		{"node moved away", func(dir string) error { return os.Rename(dir+"/in/s", dir+"/elsewhere") }, "linked back", true},
-		{"node and spare deleted", func(dir string) error {
+		{"node and reserve deleted", func(dir string) error {
 			return errors.Join(os.Remove(dir+"/in/.s.activator"), os.Remove(dir+"/in/s"))
 		}, "bound anew", false},
 		{"folder deleted", func(dir string) error { return os.RemoveAll(dir + "/in") }, "", false},
@@ -92,7 +94,7 @@ func TestMendNode(t *testing.T) {
 						s.MendNode()
 					}
 				}
-				if !s.node.here(s.node.path) || !s.node.here(sparePath(s.node.path)) {
+				if !s.node.here(s.node.path) || !s.node.here(spec.ReservePath(s.node.path)) {
 					t.Errorf("not in place: %s", entries(t, filepath.Dir(s.node.path)))
 				}
 				if tt.kept {
@@ -233,19 +235,19 @@ func TestMendNodeArmed(t *testing.T) {
 	answer()
 }
 
-// TestSpareMissing makes a spare again that somebody cleaned away.
-func TestSpareMissing(t *testing.T) {
+// TestReserveMissing makes a reserve again that somebody cleaned away.
+func TestReserveMissing(t *testing.T) {
 	w := start(t)
 	s := open(t, "unix://"+t.TempDir()+"/s")
 	h := watchNode(t, w, s)
-	if err := os.Remove(sparePath(s.node.path)); err != nil {
+	if err := os.Remove(spec.ReservePath(s.node.path)); err != nil {
 		t.Fatal(err)
 	}
 	h.mend(t, "")
 	if what, err := s.MendNode(); what != "" || err != nil {
 		t.Errorf("%q, %v", what, err)
 	}
-	if !s.node.here(sparePath(s.node.path)) {
-		t.Error("no spare")
+	if !s.node.here(spec.ReservePath(s.node.path)) {
+		t.Error("no reserve")
 	}
 }

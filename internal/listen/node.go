@@ -14,23 +14,23 @@ type node struct {
 	made bool // by us; an existing FIFO is used, not owned
 }
 
-// makeSpare links the node a second time. A file system without hard links goes
+// makeReserve links the node a second time. A file system without hard links goes
 // without: a deleted node is then bound anew.
-func (n *node) makeSpare(at place) {
-	if at.linkName(at.Name, at.spareName()) == unix.EEXIST && n.clearSpare(at) {
-		_ = at.linkName(at.Name, at.spareName())
+func (n *node) makeReserve(at place) {
+	if at.linkName(at.Name, at.reserveName()) == unix.EEXIST && n.clearReserve(at) {
+		_ = at.linkName(at.Name, at.reserveName())
 	}
 }
 
-// clearSpare takes away the spare of an activator that was killed after its node
+// clearReserve takes away the reserve of an activator that was killed after its node
 // had been deleted.
-func (n *node) clearSpare(at place) bool {
+func (n *node) clearReserve(at place) bool {
 	if !n.fifo {
-		return at.clearStale(at.spareName()) == nil
+		return at.clearStale(at.reserveName()) == nil
 	}
-	st, err := at.Stat(at.spareName())
+	st, err := at.Stat(at.reserveName())
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO &&
-		int(st.Uid) == os.Geteuid() && at.removeName(at.spareName()) == nil
+		int(st.Uid) == os.Geteuid() && at.removeName(at.reserveName()) == nil
 }
 
 // removeNames takes away what is still ours.
@@ -40,11 +40,11 @@ func (n *node) removeFrom(at place) {
 	if n.made {
 		at.removeInode(at.Name, n.id)
 	}
-	at.removeInode(at.spareName(), n.id)
+	at.removeInode(at.reserveName(), n.id)
 }
 
-func (n *node) removeSpare() {
-	n.withPlace(func(at place) { at.removeInode(at.spareName(), n.id) })
+func (n *node) removeReserve() {
+	n.withPlace(func(at place) { at.removeInode(at.reserveName(), n.id) })
 }
 
 // withPlace calls f with where the node stands, if its folder is there.

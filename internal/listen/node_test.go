@@ -135,7 +135,7 @@ func TestNodeOwner(t *testing.T) {
 	open(t, "unix://"+dir+"/mine", func(o *spec.Options) { o.SocketGroup = gid })
 }
 
-// TestStale replaces a socket that nobody has, also the spare of an activator
+// TestStale replaces a socket that nobody has, also the reserve of an activator
 // that was killed.
 func TestStale(t *testing.T) {
 	for _, network := range []string{"unix", "unixgram", "unixpacket"} {
@@ -156,7 +156,7 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestLongPath is the longest path there is: its spare fits into no address.
+// TestLongPath is the longest path there is: its reserve fits into no address.
 func TestLongPath(t *testing.T) {
 	dir, err := os.MkdirTemp("", "l")
 	if err != nil {
@@ -166,11 +166,11 @@ func TestLongPath(t *testing.T) {
 	path := dir + "/" + strings.Repeat("n", len(unix.RawSockaddrUnix{}.Path)-1-len(dir)-1)
 	stale(t, path)
 	stale(t, dir+"/x")
-	if err := os.Rename(dir+"/x", sparePath(path)); err != nil {
+	if err := os.Rename(dir+"/x", spec.ReservePath(path)); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, "unix://"+path)
-	if !s.node.here(path) || !s.node.here(sparePath(path)) {
+	if !s.node.here(path) || !s.node.here(spec.ReservePath(path)) {
 		t.Error("not ours")
 	}
 	s.Close()

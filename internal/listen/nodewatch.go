@@ -107,7 +107,7 @@ func (w *nodeWatch) stopClock() {
 }
 
 // lookAgain tries again to watch, and returns what to call, for each node that is not in its place, or whose
-// spare is not. What stays there instead is told once.
+// reserve is not. What stays there instead is told once.
 func (w *nodeWatch) lookAgain() []func() {
 	if w.clock == nil {
 		return nil // stopped since
@@ -130,7 +130,7 @@ func (w *nodeWatch) lookAgain() []func() {
 		u = w.tree.users[of]
 		slow = slow || u.slow
 		switch now := u.node.lookUp(); {
-		case now.node == u.node.id && (now.spare == u.node.id || !u.node.made):
+		case now.node == u.node.id && (now.reserve == u.node.id || !u.node.made):
 			u.told = nil
 		case u.told == nil || *u.told != now:
 			u.told = &now

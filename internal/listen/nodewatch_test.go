@@ -46,7 +46,7 @@ func TestWithoutInotify(t *testing.T) {
 	if os.Getenv(withoutInotify) != "" {
 		t.Skip("this is the copy")
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=3m", "-test.run=^(TestMendNode|TestSpareMissing|TestNoInotify)")
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=3m", "-test.run=^(TestMendNode|TestReserveMissing|TestNoInotify)")
 	cmd.Env = append(os.Environ(), withoutInotify+"=yes")
 	self := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: self(os.Getuid()), GidMappings: self(os.Getgid())}

@@ -73,7 +73,7 @@ func openUnixPath(want spec.Socket, from *pool) (boundSocket, error) {
 		return boundSocket{}, err
 	}
 	n := &node{path: a.Path, id: id, made: true}
-	n.makeSpare(at)
+	n.makeReserve(at)
 	if err := startListening(file, want); err != nil {
 		n.removeFrom(at)
 		_ = file.Close()

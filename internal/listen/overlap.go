@@ -35,5 +35,5 @@ func pathsOf(s spec.Socket) []string {
 	if s.Address.Node() == "" {
 		return nil
 	}
-	return append([]string{s.Address.Node(), sparePath(s.Address.Node())}, s.Options.Symlinks...)
+	return append([]string{s.Address.Node(), spec.ReservePath(s.Address.Node())}, s.Options.Symlinks...)
 }

@@ -45,16 +45,10 @@ func makePlace(path string, o *spec.Options) (place, error) {
 	return place{parent, path}, err
 }
 
-// spareName is the second hard link of a node, in the same folder. When
+// reserveName is the second hard link of a node, in the same folder. When
 // the node is deleted, a link back gives the very same inode: the socket
 // a running service holds, and the clients in its queue, are reached again.
-func (s place) spareName() string { return spareNameOf(s.Name) }
-
-func spareNameOf(name string) string { return spec.ReservePath(name) }
-
-func sparePath(path string) string {
-	return spec.ReservePath(path)
-}
+func (s place) reserveName() string { return spec.ReservePath(s.Name) }
 
 // pathOf is the path of a name in the folder, for messages.
 func (s place) pathOf(name string) string { return filepath.Join(filepath.Dir(s.path), name) }
@@ -167,7 +161,7 @@ func (s place) lockFolder(warn func(text string)) (unlock func()) {
 // another socket is put there at this very moment: what is moved away first can
 // be looked at and put back.
 func (s place) removeExactly(name string, id inode) error {
-	moved := spareNameOf(name) + "." + strconv.Itoa(unix.Gettid())
+	moved := spec.ReservePath(name) + "." + strconv.Itoa(unix.Gettid())
 	err := unix.Renameat2(s.FD(), name, s.FD(), moved, unix.RENAME_NOREPLACE)
 	if err == unix.EINVAL {
 		err = unix.Renameat(s.FD(), name, s.FD(), moved) // NFS and others cannot RENAME_NOREPLACE

@@ -261,7 +261,7 @@ func TestRelaySocketOfLostNode(t *testing.T) {
 		t.Errorf("MendNode: %q, %v, generation %d", what, err, s.Generation())
 	}
 	os.Remove(path)
-	os.Remove(sparePath(path))
+	os.Remove(spec.ReservePath(path))
 	if what, err := s.MendNode(); !strings.Contains(what, "bound anew") || err != nil || s.Generation() != 1 {
 		t.Errorf("MendNode: %q, %v, generation %d", what, err, s.Generation())
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // Socket is a bound and listening socket, or an open FIFO. It owns the
-// descriptor, its node, the node's spare and its symlinks, from bind to unlink.
+// descriptor, its node, the node's reserve and its symlinks, from bind to unlink.
 // Its methods may be called from several goroutines.
 type Socket struct {
 	mu sync.Mutex
@@ -266,7 +266,7 @@ func (s *Socket) Close() error {
 	failed := s.dropRelaySocket() // it has our descriptor until then
 	// Before the descriptor: it keeps the inode ours. See inode.
 	if s.node != nil && s.spec.Options.KeepOnStop {
-		s.node.removeSpare()
+		s.node.removeReserve()
 	} else {
 		s.removeNode()
 	}

@@ -16,9 +16,9 @@ import (
 // clearPath makes sure that nothing stands at the place: a socket that no process has is
 // taken away, everything else is an error.
 func (s place) clearPath() error {
-	// The spare of a living activator means that it is about to put its node
+	// The reserve of a living activator means that it is about to put its node
 	// back.
-	if err := s.clearStale(s.spareName()); err != nil {
+	if err := s.clearStale(s.reserveName()); err != nil {
 		var busy *OccupiedError
 		if errors.As(err, &busy) && busy.Live {
 			return &OccupiedError{Path: s.path, What: s.describeLive(s.Name), Live: true}
@@ -73,7 +73,7 @@ func probeNode(node int) (live bool, err error) {
 		return false, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(asking)
-	// Through the descriptor: the name of a spare may be too long for an address.
+	// Through the descriptor: the name of a reserve may be too long for an address.
 	err = unix.Connect(asking, &unix.SockaddrUnix{Name: fd.LinkOf(node)})
 	switch err {
 	case nil, unix.EPROTOTYPE, unix.EPERM, unix.EAGAIN:

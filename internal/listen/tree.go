@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/spec"
 )
 
 // tree watches the folders of nodes, all with one inotify. It is the watcher's,
@@ -117,7 +118,7 @@ func nearestTo(path string) nearest {
 // addWay watches the folders on the way to the node of u, the last one first.
 func (t *tree) addWay(u *watchedEntry) (found nearest, failed error) {
 	path := u.node.path
-	names := []string{filepath.Base(path), filepath.Base(sparePath(path))}
+	names := []string{filepath.Base(path), filepath.Base(spec.ReservePath(path))}
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		folder, err := fd.OpenFolder(dir)
 		there := err == nil
@@ -308,16 +309,16 @@ func (t *tree) close() {
 	}
 }
 
-// pathState is what stands at a node's path and at its spare's (zero: nothing), and
-// which is the first on the way up that is there at all.
+// pathState is what stands at a node's path and at its reserve's (zero: nothing), and
+// which is the first on the way up that is there at all, be it a folder or not.
 type pathState struct {
-	node, spare inode
-	near        string
-	nearID      inode
+	node, reserve inode
+	near          string
+	nearID        inode
 }
 
 func (n *node) lookUp() (now pathState) {
-	now.node, now.spare = inodeAt(n.path), inodeAt(sparePath(n.path))
+	now.node, now.reserve = inodeAt(n.path), inodeAt(spec.ReservePath(n.path))
 	for now.near = n.path; now.nearID == (inode{}) && now.near != "/"; {
 		now.near = filepath.Dir(now.near)
 		now.nearID = inodeAt(now.near)

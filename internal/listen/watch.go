@@ -174,7 +174,7 @@ func (w *Watcher) ForgetSocket(s *Socket) {
 }
 
 // WatchNode calls changed, from the goroutine of Run, whenever the node of s, its
-// spare or a folder above may have been deleted, replaced or renamed: the time
+// reserve or a folder above may have been deleted, replaced or renamed: the time
 // for [Socket.MendNode]. A socket without a node is never called. Where the node
 // cannot be watched a timer looks at it.
 func (w *Watcher) WatchNode(s *Socket, changed func()) error {
