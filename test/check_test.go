@@ -281,6 +281,56 @@ func TestReloadFindingsInJSON(t *testing.T) {
 	answered(t, "after it", "unix:"+dir+"/a")
 }
 
+// With a log in JSON the errors of a start are lines of it too, and nothing else is written.
+func TestStartErrorsInJSON(t *testing.T) {
+	dir := folder(t)
+	live, err := net.Listen("unix", dir+"/live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	for _, test := range []struct {
+		text string
+		code int
+		keys []string
+		last string
+	}{
+		{"[[socket]]\nlisen = [\"unix:///a\"]\n[service]\nwarm = 1\n", 2, []string{"socket.lisen", "service.warm", "service.exec"}, "activator not started"},
+		{"[[socket]]\nlisten = [\"unix://DIR/a\"]\n[service]\nexec = [\"DIR/none\"]\n", 2, []string{"service.exec"}, "activator not started"},
+		{"[[socket]]\nlisten = [\"unix://DIR/live\"]\n[service]\nexec = [\"ECHO\"]\n", 1, []string{"socket.listen"}, "activator not started"},
+	} {
+		said, code := ends(t, "--log-format", "json", "--config", configureIn(t, dir, "a", strings.ReplaceAll(test.text, "DIR", dir)))
+		var keys []string
+		last := ""
+		for line := range strings.Lines(said) {
+			var one struct{ Level, Msg, Key string }
+			if err := json.Unmarshal([]byte(line), &one); err != nil || one.Level != "ERROR" {
+				t.Errorf("%v: %q", err, line)
+			}
+			if one.Key != "" {
+				keys = append(keys, one.Key)
+			}
+			last = one.Msg
+		}
+		if code != test.code || !slices.Equal(keys, test.keys) || last != test.last {
+			t.Errorf("it ended with %d and said\n%s\nwant %d, %q and %q", code, said, test.code, test.keys, test.last)
+		}
+	}
+}
+
+// An absolute path of a configuration needs no current folder. A relative one has none to be in.
+func TestCurrentFolderGone(t *testing.T) {
+	dir := folder(t)
+	path := configureIn(t, dir, "a", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
+	for file, want := range map[string]string{path: ": 1 socket, good\n", "a.toml": "a.toml: stat: no such file or directory\n"} {
+		cmd := exec.Command("sh", "-c", `mkdir "$1/gone" && cd "$1/gone" && rmdir "$1/gone" && exec "$2" check --config "$3"`, "sh", dir, program(t, "activator"), file)
+		out, _ := cmd.CombinedOutput() // what it says is compared
+		if !strings.HasSuffix(string(out), want) {
+			t.Errorf("%s: said %q, want %q", file, out, want)
+		}
+	}
+}
+
 // An address that another program has is refused with its place, its holder and the exit code of
 // what only the host can change.
 func TestTakenAddressHasItsPlace(t *testing.T) {

@@ -79,12 +79,17 @@ func failWith(err error) error {
 		return nil
 	case daemon.IsConfiguration(err):
 		fmt.Fprint(os.Stderr, err.Error())
-		if !daemon.IsCurable(err) {
-			return &runError{err: err, code: exitFailed, quiet: true}
-		}
-		return &runError{err: err, code: exitUsage, quiet: true}
+		return &runError{err: err, code: exitCode(err), quiet: true}
 	}
 	return &runError{err: err, code: exitFailed}
+}
+
+// exitCode is that of an error of the work.
+func exitCode(err error) int {
+	if daemon.IsCurable(err) {
+		return exitUsage
+	}
+	return exitFailed
 }
 
 func rootCommand() *cobra.Command {
@@ -110,7 +115,12 @@ one more, a second later or after that, ends at once.`,
 			if err != nil {
 				return err
 			}
-			return failWith(serveConfig(options))
+			err = serveConfig(options)
+			if err != nil && format == "json" {
+				daemon.LogError(options, err)
+				return &runError{err: err, code: exitCode(err), quiet: true}
+			}
+			return failWith(err)
 		},
 	}
 	root.PersistentFlags().StringArrayVarP(&paths, "config", "c", nil, "configuration: a file, or a folder with its *.toml; may be repeated")

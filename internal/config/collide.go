@@ -31,25 +31,32 @@ func checkCollisions(files []*parsed) {
 	ports := make(map[string][]taker) // by port
 	paths := newTakenPaths()
 	for _, f := range files {
+		f.errs = append(f.errs, paths.takeAll(f.service.Sockets, f.claims, func(path string) string { return path })...)
 		for i, c := range f.claims {
-			o := &f.service.Sockets[i].Options
 			if !c.IsInternet() {
-				f.takePath(paths, nameOf(c.Address), c, c.at, "listen")
-			} else {
-				port := portOf(c.Address)
-				for _, other := range ports[port] {
-					if why := explainOverlap(c.Address, o, other.Address, other.options); why != "" {
-						f.addError(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.formatPlace(other.at)), "give one of the two another address")
-						break
-					}
+				continue
+			}
+			o := &f.service.Sockets[i].Options
+			port := portOf(c.Address)
+			for _, other := range ports[port] {
+				if why := explainOverlap(c.Address, o, other.Address, other.options); why != "" {
+					f.addError(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.formatPlace(other.at)), "give one of the two another address")
+					break
 				}
-				ports[port] = append(ports[port], taker{c, o})
 			}
-			for _, link := range o.Symlinks {
-				f.takePath(paths, link, c, c.links, "symlinks")
-			}
+			ports[port] = append(ports[port], taker{c, o})
 		}
 	}
+}
+
+// CheckPaths finds paths that two sockets of the sources would have on this host: resolve returns
+// a path without the links in it.
+func CheckPaths(sources []Source, resolve func(path string) string) (errs Errors) {
+	paths := newTakenPaths()
+	for _, s := range sources {
+		errs = append(errs, paths.takeAll(s.Service.Sockets, s.from.claims, resolve)...)
+	}
+	return errs
 }
 
 // takenPaths are the paths of all sockets: where each is written.
@@ -85,23 +92,47 @@ func (t takenPaths) findConflict(path string) string {
 	return ""
 }
 
-// takePath reports a path that is taken already.
-func (p *parsed) takePath(paths takenPaths, path string, c claim, at int, key string) {
-	if conflict := paths.findConflict(path); conflict != "" {
-		p.addError(at, "socket."+key, conflict, "give one of the two another path")
-		return
+// takeAll takes the paths of the sockets of one file. It returns an error for each that is taken already.
+func (t takenPaths) takeAll(sockets []spec.Socket, claims []claim, resolve func(path string) string) (errs Errors) {
+	for i, c := range claims {
+		take := func(written string, at int, key string) {
+			path := written
+			if filepath.IsAbs(written) {
+				path = resolve(written)
+			}
+			if conflict := t.takePath(path, c.formatPlace(at), key == "listen"); conflict != "" {
+				if path != written {
+					conflict = written + " leads to " + path + ": " + conflict
+				}
+				errs = append(errs, c.file.newError(at, "socket."+key, conflict, "give one of the two another path"))
+			}
+		}
+		if !c.IsInternet() {
+			take(nameOf(c.Address), c.at, "listen")
+		}
+		for _, link := range sockets[i].Options.Symlinks {
+			take(link, c.links, "symlinks")
+		}
 	}
-	where := c.formatPlace(at)
-	paths.names[path] = where
+	return errs
+}
+
+// takePath takes a path for what is written at where. It says what is in the way; "" if nothing is.
+func (t takenPaths) takePath(path, where string, reserved bool) (conflict string) {
+	if conflict = t.findConflict(path); conflict != "" {
+		return conflict
+	}
+	t.names[path] = where
 	if !filepath.IsAbs(path) {
-		return
+		return ""
 	}
-	if key == "listen" {
-		paths.reserves[spec.ReservePath(path)] = where
+	if reserved {
+		t.reserves[spec.ReservePath(path)] = where
 	}
 	for folder := filepath.Dir(path); folder != "/"; folder = filepath.Dir(folder) {
-		paths.folders[folder] = where
+		t.folders[folder] = where
 	}
+	return ""
 }
 
 // nameOf returns the path of a, for every kind of socket. Abstract names and ports of virtual

@@ -1,8 +1,7 @@
 // Package config turns text into specs: syntax, defaults and messages that name
 // file, line, column and key.
 //
-//	env, err := config.HostEnv()
-//	services, err := config.Load([]string{"/etc/activator"}, env)
+//	services, err := config.Load([]string{"/etc/activator"}, config.HostEnv())
 //	var wrong config.Errors // everything that is wrong, in all files
 //	if errors.As(err, &wrong) { ... }
 //	os.Stdout.Write(config.AppendTOML(nil, services[0].Service)) // what is effective

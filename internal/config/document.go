@@ -28,7 +28,8 @@ type entry struct {
 
 // table is one table of a document, its keys in the order written.
 type table struct {
-	at      int // of its header
+	path    string // of keys, "service.limits"; "" of the top
+	at      int    // of its header
 	entries []*entry
 	origin  origin
 	section int // the header below which dotted keys made it
@@ -51,6 +52,14 @@ func (t *table) findEntry(name string) *entry {
 		}
 	}
 	return nil
+}
+
+// keyPath is the whole name of a key in t.
+func (t *table) keyPath(name string) string {
+	if t.path == "" {
+		return name
+	}
+	return t.path + "." + name
 }
 
 func (t *table) addEntry(name string, at int, v value) *entry {
@@ -136,8 +145,8 @@ func (d *builder) addHeader(n *unstable.Node) {
 	for _, k := range path {
 		parent = d.enterTable(parent, k, implied)
 	}
-	d.current = &table{origin: headed, at: at}
 	name := string(last.Data)
+	d.current = &table{path: parent.keyPath(name), origin: headed, at: at}
 	e := parent.findEntry(name)
 	list := n.Kind == unstable.ArrayTable
 	switch {
@@ -150,7 +159,7 @@ func (d *builder) addHeader(n *unstable.Node) {
 	case !list && e.value.kind == unstable.Table && e.value.table.origin == implied:
 		e.value.table.origin, d.current = headed, e.value.table
 	default:
-		d.reportRepeated(at, e)
+		d.reportRepeated(at, parent, e)
 		if !list && e.value.kind == unstable.Table {
 			d.current = e.value.table
 		}
@@ -162,7 +171,7 @@ func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table 
 	name, at := string(k.Data), int(k.Raw.Offset)
 	e := parent.findEntry(name)
 	if e == nil {
-		t := &table{origin: as, section: d.section, at: at}
+		t := &table{path: parent.keyPath(name), origin: as, section: d.section, at: at}
 		parent.addEntry(name, at, value{kind: unstable.Table, at: at, table: t})
 		return t
 	}
@@ -174,13 +183,13 @@ func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table 
 	case v.kind == unstable.Table && v.table.origin == dotted && v.table.section == d.section:
 		return v.table
 	}
-	d.reportRepeated(at, e)
-	return &table{origin: as, section: d.section, at: at}
+	d.reportRepeated(at, parent, e)
+	return &table{path: parent.keyPath(name), origin: as, section: d.section, at: at}
 }
 
-func (d *builder) reportRepeated(at int, first *entry) {
+func (d *builder) reportRepeated(at int, in *table, first *entry) {
 	line, column, _ := locateOffset(d.text, first.at)
-	d.addError(at, first.name, fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
+	d.addError(at, in.keyPath(first.name), fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
 }
 
 // addKeyValue adds what "key = value" says to t.
@@ -191,12 +200,13 @@ func (d *builder) addKeyValue(t *table, n *unstable.Node) {
 	}
 	last := keys[len(keys)-1]
 	at := int(last.Raw.Offset)
-	v := d.copyValue(n.Value(), d.findValue(last))
-	if e := t.findEntry(string(last.Data)); e != nil {
-		d.reportRepeated(at, e)
+	name := string(last.Data)
+	v := d.copyValue(n.Value(), t.keyPath(name), d.findValue(last))
+	if e := t.findEntry(name); e != nil {
+		d.reportRepeated(at, t, e)
 		return
 	}
-	t.addEntry(string(last.Data), at, v)
+	t.addEntry(name, at, v)
 }
 
 // findValue finds where the value of a key begins: lists have no place in the
@@ -209,17 +219,17 @@ func (d *builder) findValue(key *unstable.Node) int {
 	return at
 }
 
-// copyValue copies n, which the parser reuses. at is the place of the value if n has none.
-func (d *builder) copyValue(n *unstable.Node, at int) value {
+// copyValue copies n, the value of a key, which the parser reuses. at is its place if n has none.
+func (d *builder) copyValue(n *unstable.Node, key string, at int) value {
 	v := value{kind: n.Kind, at: at, text: string(n.Data)}
 	switch n.Kind {
 	case unstable.Array:
 		for items := n.Children(); items.Next(); {
-			v.items = append(v.items, d.copyValue(items.Node(), at))
+			v.items = append(v.items, d.copyValue(items.Node(), key, at))
 		}
 	case unstable.InlineTable:
 		v.at = int(n.Raw.Offset)
-		v.table = &table{origin: headed, at: v.at}
+		v.table = &table{path: key, origin: headed, at: v.at}
 		for items := n.Children(); items.Next(); {
 			d.addKeyValue(v.table, items.Node())
 		}

@@ -31,6 +31,9 @@ func parseFile(name string, text []byte, env Env) *parsed {
 		text: text, env: env, given: make(map[string]value),
 	}
 	p := &parsed{reading: r, service: spec.Service{File: path, Process: spec.Process{Name: r.name}}}
+	if !filepath.IsAbs(path) {
+		r.addFileError("", "the path of the current folder cannot be found, and the file's is relative to it", "give an absolute path, or go to a folder that is there")
+	}
 	if err := checkName(r.name); err != nil {
 		r.addFileError("", err.Error(), "the file's name without .toml is the service's: letters, digits and - _ . @, at most 64, beginning with a letter or digit")
 	}

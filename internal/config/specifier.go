@@ -14,7 +14,7 @@ import (
 // Env is what the configuration asks of its surroundings, so that reading it is
 // pure.
 type Env struct {
-	Dir         string // absolute; what a relative file name is relative to
+	Dir         string // absolute; what a relative file name is relative to; "": it is gone
 	Home        string // %h
 	Runtime     string // %t; "": there is none
 	User, Group string // %u, %g
@@ -23,7 +23,7 @@ type Env struct {
 
 // HostEnv returns the surroundings of this process, as systemd.unit(5) defines
 // the specifiers for root's manager and for an ordinary user's.
-func HostEnv() (Env, error) {
+func HostEnv() Env {
 	uid, gid := os.Geteuid(), os.Getegid()
 	env := Env{UID: uid, GID: gid, User: strconv.Itoa(uid), Group: strconv.Itoa(gid), Home: os.Getenv("HOME")}
 	if u, err := user.LookupId(env.User); err == nil {
@@ -36,9 +36,8 @@ func HostEnv() (Env, error) {
 		env.Group = g.Name
 	}
 	env.Runtime = runtimeDir(uid)
-	var err error
-	env.Dir, err = os.Getwd()
-	return env, err
+	env.Dir, _ = os.Getwd() // which may have been deleted: an absolute name needs none
+	return env
 }
 
 func runtimeDir(uid int) string {

@@ -41,13 +41,21 @@ func lookPath(program string) (string, error) {
 	return path, err
 }
 
-// ImageError is an image that the engine does not have.
-type ImageError struct {
+// KeyError is what is wrong with a key of the configuration.
+type KeyError struct {
+	Key  string // "container.image"
+	Item int    // of a list: from 1; 0: the whole
 	Text string
-	Cure string // how to get it
+	Cure string // may be empty
 }
 
-func (e *ImageError) Error() string { return "container: image " + e.Text + ": " + e.Cure }
+func (e *KeyError) Error() string {
+	text := e.Key + ": " + e.Text
+	if e.Cure != "" {
+		text += ": " + e.Cure
+	}
+	return text
+}
 
 // Resolve returns the engine of a service. It asks whether the container's image is there, and
 // whether the name is free or a container of ours has it. It takes about a tenth of a second, and
@@ -60,19 +68,28 @@ func Resolve(ctx context.Context, of spec.Service) (*Engine, error) {
 	if _, err := FindEngine(s.Container.Engine); err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	_, err := askEngine(ctx, s.Container.Engine, "image", "exists", s.Container.Image)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return nil, &ImageError{Text: s.Container.Image + ": not in this user's store", Cure: cureImage(s)}
+	if err := s.findImage(ctx); err != nil {
+		return nil, err
 	}
-	var left *listed
-	if err == nil {
-		left, err = s.findNamesake(ctx)
-	}
+	left, err := s.findNamesake(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &Engine{of: s, left: left != nil}, nil
+}
+
+// findImage asks the engine for the image.
+func (s service) findImage(ctx context.Context) error {
+	_, err := askEngine(ctx, s.Container.Engine, "image", "exists", s.Container.Image)
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == 1:
+		return &KeyError{Key: "container.image", Text: s.Container.Image + ": not in this user's store", Cure: cureImage(s)}
+	case err != nil && (strings.Contains(err.Error(), "invalid reference format") || strings.Contains(err.Error(), "must be lowercase")):
+		_, why, _ := strings.Cut(err.Error(), "Error: ")
+		return &KeyError{Key: "container.image", Text: s.Container.Image + ": " + why, Cure: "an image is written as in docker.io/library/redis:7, in lower case"}
+	}
+	return err
 }
 
 // cureImage says how the user gets an image.

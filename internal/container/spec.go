@@ -197,28 +197,28 @@ var refused = sync.OnceValue(func() []refusal {
 
 func (s service) checkOptions() error {
 	if filepath.Base(s.Container.Engine) != "podman" {
-		return fmt.Errorf("container: engine %q: only \"podman\" is known", s.Container.Engine)
+		return &KeyError{Key: "container.engine", Text: fmt.Sprintf("%q: only \"podman\" is known", s.Container.Engine)}
 	}
 	if s.Container.Image == "" {
-		return errors.New("container: no image given")
+		return &KeyError{Key: "container.image", Text: "is empty"}
 	}
 	if strings.HasPrefix(s.Container.Image, "-") {
-		return fmt.Errorf("container: image %q: an image does not begin with a dash", s.Container.Image)
+		return &KeyError{Key: "container.image", Text: fmt.Sprintf("%q: an image does not begin with a dash", s.Container.Image)}
 	}
 	if strings.Contains(s.Name, "@") {
-		return fmt.Errorf("container: %q cannot be the name of a container: give the service's file one without @", s.Name)
+		return &KeyError{Key: "container", Text: fmt.Sprintf("%q cannot be the name of a container", s.Name), Cure: "give the service's file one without @"}
 	}
 	if s.Group != "" && s.User == "" {
-		return errors.New("container: a group needs a user")
+		return &KeyError{Key: "service.group", Text: "a group needs a user", Cure: "write user = \"...\" too"}
 	}
 	for i, option := range s.Container.Options {
 		for _, r := range refused() {
 			if r.option.MatchString(option) {
-				return fmt.Errorf("container: option %q: %s", option, r.reason)
+				return &KeyError{Key: "container.options", Item: i + 1, Text: fmt.Sprintf("%q: %s", option, r.reason)}
 			}
 		}
 		if option == "--" || !strings.HasPrefix(option, "-") && (i == 0 || !takesValue(s.Container.Options[i-1])) {
-			return fmt.Errorf("container: option %q: not an option: what to run stands in image and command", option)
+			return &KeyError{Key: "container.options", Item: i + 1, Text: fmt.Sprintf("%q: not an option", option), Cure: "what to run stands in image and command"}
 		}
 	}
 	return nil

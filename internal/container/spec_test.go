@@ -96,8 +96,8 @@ func TestRefused(t *testing.T) {
 		change func(*spec.Service)
 		want   string
 	}{
-		{func(s *spec.Service) { s.Container.Engine = "docker" }, `engine "docker": only "podman" is known`},
-		{func(s *spec.Service) { s.Container.Image = "" }, "no image given"},
+		{func(s *spec.Service) { s.Container.Engine = "docker" }, `container.engine: "docker": only "podman" is known`},
+		{func(s *spec.Service) { s.Container.Image = "" }, "container.image: is empty"},
 		{func(s *spec.Service) { s.Container.Image = "--privileged" }, "does not begin with a dash"},
 		{func(s *spec.Service) { s.Group = "www" }, "a group needs a user"},
 		{func(s *spec.Service) { s.Container.Options = []string{"--network=host"} }, "[sandbox] network"},

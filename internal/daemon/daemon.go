@@ -125,11 +125,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 }
 
 func loadConfig(paths []string) ([]config.Source, error) {
-	env, err := config.HostEnv()
-	if err != nil {
-		return nil, err
-	}
-	return config.Load(paths, env)
+	return config.Load(paths, config.HostEnv())
 }
 
 // clearContainers removes the containers that a killed activator has left behind: they may have
@@ -240,6 +236,17 @@ func closeAll(sockets map[string]*listen.Socket) {
 	for _, s := range sockets {
 		_ = s.Close() // another error is being returned
 	}
+}
+
+// LogError writes the error of [Run] to the log, for a reader that wants nothing else there.
+func LogError(o Options, err error) {
+	sink := output.NewSink(os.Stderr, o.Format, o.Level)
+	defer sink.Close()
+	led := "activator failed"
+	if IsConfiguration(err) {
+		led = "activator not started"
+	}
+	logError(sink.Logger(), led, err)
 }
 
 // IsConfiguration reports whether err was found before anything was opened: it is printed as it

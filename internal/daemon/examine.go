@@ -50,6 +50,7 @@ func (x *examination) planServices(ctx context.Context, sources, all []config.So
 	x.programs.Later = listLaterPaths(all)
 	x.sockets = listSocketPaths(all)
 	x.checkDescriptors(all)
+	x.found = append(x.found, config.CheckPaths(all, resolveEntry)...)
 	for _, source := range sources {
 		plans = append(plans, x.planService(ctx, source))
 	}
@@ -150,6 +151,11 @@ func listSocketPaths(all []config.Source) map[string]bool {
 	return paths
 }
 
+// resolveEntry is a path without the links in its folder.
+func resolveEntry(path string) string {
+	return filepath.Join(fd.ResolvePath(filepath.Dir(path)), filepath.Base(path))
+}
+
 // socketPaths returns the paths that a socket has.
 func socketPaths(socket spec.Socket) []string {
 	if node := socket.Address.Node(); node != "" {
@@ -187,7 +193,23 @@ func (x *examination) planService(ctx context.Context, source config.Source) pla
 	for _, refused := range x.programs.Examine(p.spec.Process) {
 		x.addStepError(source, refused)
 	}
+	x.checkTargets(source)
 	return p
+}
+
+// checkTargets finds targets at which the program of a proxied service cannot listen.
+func (x *examination) checkTargets(source config.Source) {
+	conf := source.Service
+	for i, socket := range conf.Sockets {
+		path := socket.Target.Node()
+		if path == "" || conf.Handover != spec.Proxy || len(conf.Argv) == 0 {
+			continue
+		}
+		if refused := x.programs.ExamineNode(conf.Process, path); refused != nil {
+			text, cure := describeStep(refused)
+			x.addError(source, config.Place{Key: "socket.target", Socket: i}, text, cure)
+		}
+	}
 }
 
 // checkIdle finds sockets that do not show whether they are in use, of a service that is to be
@@ -264,9 +286,9 @@ func (x *examination) planContainer(ctx context.Context, p planned) (spec.Proces
 		return process, engine
 	}
 	text := strings.TrimPrefix(err.Error(), "container: ")
-	var missing *container.ImageError
-	if errors.As(err, &missing) {
-		x.addError(p.source, config.Place{Key: "container.image"}, missing.Text, missing.Cure)
+	var wrong *container.KeyError
+	if errors.As(err, &wrong) {
+		x.addError(p.source, config.Place{Key: wrong.Key, Item: wrong.Item}, wrong.Text, wrong.Cure)
 		return p.spec.Process, nil
 	}
 	x.addError(p.source, config.Place{Key: "container.engine"}, text, "").Host = true

@@ -78,6 +78,11 @@ const (
 	noBinary  = "exec = [\"/bin/true\"]\n"
 )
 
+// proxied is a service behind a proxy, whose program listens at a path.
+func proxied(path string) string {
+	return "[[socket]]\nlisten = [\"unix://DIR/s\"]\ntarget = \"unix://" + path + "\"\n[service]\nhandover = \"proxy\"\n"
+}
+
 // Every finding stands at the key that asks for it, with its words. What ought to work
 // has none.
 func TestExamine(t *testing.T) {
@@ -192,6 +197,21 @@ func TestExamine(t *testing.T) {
 			"2:11: socket.listen: /var/lib/examine-web/d/s: stands in state_directory \"examine-web\" of service web, which is given to that with everything in it",
 			"2:11: socket.listen: unix:///var/lib/examine-web/d/s: make /var/lib/examine-web/d/s: permission denied", nil},
 		{"a folder of its socket's", "[[socket]]\nlisten = [\"unix://DIR/later/deep/s\"]\n[service]\n" + noBinary + "stdout = \"DIR/later/log\"\n[sandbox]\nread_only = [\"DIR/later/deep:/srv/deep\", \"DIR/later/deep/s:/srv/s\"]", "", "", nil},
+		{"a target that cannot be made", proxied("/usr/x") + noBinary, "3:10: socket.target: /usr/x: read-only file system", "", nil},
+		{"a target in the root", proxied("/nonexist/x") + noBinary, "3:10: socket.target: /nonexist/x: read-only file system", "", nil},
+		{"a target in /proc", proxied("/proc/x") + noBinary, "3:10: socket.target: /proc/x: read-only file system", "", nil},
+		{"a target in a file", proxied("/etc/passwd/x") + noBinary, "3:10: socket.target: /etc/passwd/x: not a directory", "", nil},
+		{"a target in a read-only mount", proxied("/srv/x") + noBinary + "[sandbox]\nread_only = [\"DIR/folder:/srv\"]", "3:10: socket.target: /srv/x: read-only file system", "", nil},
+		{"a target in root's folder", proxied("/srv/x") + noBinary + "[sandbox]\nwritable = [\"DIR/mine-only:/srv\"]", "3:10: socket.target: /srv/x: permission denied", "-", nil},
+		{"targets that can", "[[socket]]\nlisten = [\"unix://DIR/1\"]\ntarget = \"unix:///run/x\"\n[[socket]]\nlisten = [\"unix://DIR/2\"]\ntarget = \"unix:///tmp/not/yet/x\"\n" +
+			"[[socket]]\nlisten = [\"unix://DIR/3\"]\ntarget = \"unix:///srv/x\"\n[[socket]]\nlisten = [\"unix://DIR/4\"]\ntarget = \"unix:///var/run/x\"\n" +
+			"[[socket]]\nlisten = [\"unix://DIR/5\"]\ntarget = \"unix://%t/examine-web/x\"\n[[socket]]\nlisten = [\"unix://DIR/6\"]\ntarget = \"unix:///opt/x\"\n" +
+			"[service]\nhandover = \"proxy\"\nruntime_directory = \"examine-web\"\n" + noBinary + "[sandbox]\ntmpfs = [\"/srv\"]\nwritable = [\"DIR/anyone:/opt\"]", "", "", nil},
+		{"a container's option", "[[socket]]\nlisten = [\"unix://DIR/s\"]\n[container]\nimage = \"x\"\noptions = [\"--tz=UTC\",\n\"--pod=y\"]\n", "6:1: container.options: \"--pod=y\": a pod has a network of its own", "", nil},
+		{"one node by a link", "[[socket]]\nlisten = [\"unix://DIR/folder/s\", \"unix://DIR/theirs/link/s\",\n\"unixgram://DIR/theirs/there/s\"]\n[service]\n" + noBinary,
+			"3:1: socket.listen: DIR/theirs/there/s is taken already, at DIR/web.toml:2:", "", nil},
+		{"a link at another's reserve", "[[socket]]\nlisten = [\"unix://DIR/theirs/there/s\"]\n[[socket]]\nlisten = [\"unix://DIR/folder/s\"]\nsymlinks = [\"DIR/theirs/link/.s.activator\"]\n[service]\n" + noBinary,
+			"5:12: socket.symlinks: DIR/theirs/link/.s.activator leads to DIR/theirs/there/.s.activator: DIR/theirs/there/.s.activator is the second name of a socket, at DIR/web.toml:2:", "", nil},
 		{"idle", "[[socket]]\nlisten = [\"unixgram://DIR/s\"]\npass_credentials = true\n[service]\n" + noBinary + "idle_timeout = \"1s\"", "6:16: service.idle_timeout: unixgram://DIR/s: nothing tells when", "", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -204,10 +224,7 @@ func TestExamine(t *testing.T) {
 			if want == "-" || test.only != nil && !test.only() {
 				want = ""
 			}
-			env, err := config.HostEnv()
-			if err != nil {
-				t.Fatal(err)
-			}
+			env := config.HostEnv()
 			state := filepath.Dir(process.DirectoryPath(spec.Directory{Kind: "state", Name: "any"}))
 			want = strings.NewReplacer("DIR", b.dir, "RUN", env.Runtime, "STATE", state).Replace(want)
 			var got []string
@@ -283,9 +300,11 @@ func (b bench) fill() {
 	b.write("env-options", "#!/usr/bin/env -i no-such-program\n", 0o755)
 	b.write("execute-only", "#!/bin/sh\n", 0o711)
 	b.write("bin/mine", "#!/bin/sh\n", 0o755)
-	b.write("mine-only/file", "", 0o600)
-	if err := os.Chmod(filepath.Join(b.dir, "mine-only"), 0o700); err != nil {
-		b.t.Fatal(err)
+	for name, mode := range map[string]os.FileMode{"mine-only": 0o700, "anyone": 0o777} {
+		b.write(name+"/file", "", 0o600)
+		if err := os.Chmod(filepath.Join(b.dir, name), mode); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	shell, err := os.ReadFile("/bin/sh")
 	if err != nil {

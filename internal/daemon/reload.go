@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"reflect"
 
 	"activator/internal/config"
@@ -63,16 +64,20 @@ func (d *Daemon) reload(ctx context.Context) {
 // tellRefused logs why a reload is refused: a line for each finding, and a last one for the
 // reload.
 func (d *Daemon) tellRefused(err error) {
-	const refused = "configuration not reloaded: everything stays as it is"
+	logError(d.log, "configuration not reloaded: everything stays as it is", err)
+}
+
+// logError logs an error: a line for each finding in it, and a last one that says what it led to.
+func logError(log *slog.Logger, led string, err error) {
 	found := listFindings(err)
 	for _, attributes := range found {
-		d.log.Error("configuration error", attributes...)
+		log.Error("configuration error", attributes...)
 	}
 	if len(found) == 0 {
-		d.log.Error(refused, "err", err)
+		log.Error(led, "err", err)
 		return
 	}
-	d.log.Error(refused, "errors", len(found))
+	log.Error(led, "errors", len(found))
 }
 
 // listFindings returns the attributes of each error in the log, without unknown ones.

@@ -38,23 +38,47 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 		return []*StepError{nothingToRun()}
 	}
 	process.Env = withDefaults(&process)
-	id, err := e.findIdentity(&process)
-	found := listRefusal(err)
-	directories, bad := examineDirectories(&process, id)
-	found = append(append(found, bad...), examineLimits(&process)...)
+	id, directories, found := e.examineAround(&process)
+	found = append(found, examineLimits(&process)...)
 	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Notify)
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}
 	seen, known := e.known[key]
 	if !known {
-		seen = examineInside(&process, directories, sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later})
+		seen = examineInside(&process, directories, e.viewer(id))
 		if e.known == nil {
 			e.known = make(map[string][]*StepError)
 		}
 		e.known[key] = seen
 	}
 	return append(found, seen...)
+}
+
+// ExamineNode says why the program cannot make a socket at a path inside; nil: it can, or that
+// cannot be told.
+func (e *Examiner) ExamineNode(process spec.Process, path string) *StepError {
+	id, directories, _ := e.examineAround(&process)
+	view, _ := sandbox.NewView(process.Sandbox, process.Argv[0], directories, e.viewer(id))
+	if view == nil {
+		return nil
+	}
+	var errno syscall.Errno
+	if err := view.CheckMake(path); !errors.As(err, &errno) {
+		return nil
+	}
+	return &StepError{Step: "target", Path: path, Errno: errno, Cure: "name a path in a folder that the service may write, such as /run or /tmp, which are its own"}
+}
+
+// examineAround finds the user that the service will be, and its own directories.
+func (e *Examiner) examineAround(process *spec.Process) (id identity, directories []spec.Mount, found []*StepError) {
+	id, err := e.findIdentity(process)
+	directories, found = examineDirectories(process, id)
+	return id, directories, append(listRefusal(err), found...)
+}
+
+func (e *Examiner) viewer(id identity) sandbox.Viewer {
+	return sandbox.Viewer{UID: id.uid, GID: id.gid, Groups: id.groups, Later: e.Later}
 }
 
 // findIdentity is the user that the service will be. An id of its own, which no file of the

@@ -309,6 +309,42 @@ func hasACL(host string) bool {
 	return n > 0 || err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP
 }
 
+// CheckMake says why nothing can be made at a path inside; nil: something can, or that cannot be
+// told. Folders on the way that are missing the viewer may make too.
+func (v *View) CheckMake(name string) error {
+	for at := path.Dir(name); ; at = path.Dir(at) {
+		spot, err := v.Find(at)
+		switch {
+		case errors.Is(err, unix.ENOENT) && at != "/":
+			continue
+		case errors.Is(err, errUnknown):
+			return nil
+		case err != nil:
+			return err
+		case !spot.Folder():
+			return unix.ENOTDIR
+		case v.isReadOnly(spot):
+			return unix.EROFS
+		case !v.Allows(spot, 2|1):
+			return unix.EACCES
+		}
+		return nil
+	}
+}
+
+// isReadOnly reports whether a spot lies where nothing can be written.
+func (v *View) isReadOnly(s Spot) bool {
+	if s.Locked {
+		return true
+	}
+	for _, p := range slices.Backward(v.mounts) {
+		if isBelow(s.Path, p.at) && (p.isBind() || p.Kind == entryTmpfs || p.Kind == entryCover) {
+			return !p.unknown && p.Kind != entryWritable && p.Kind != entryTmpfs
+		}
+	}
+	return true // the root itself
+}
+
 // NoExec reports whether nothing can be executed where the spot is.
 func (s Spot) NoExec() bool {
 	var stat unix.Statfs_t
