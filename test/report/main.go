@@ -1,7 +1,8 @@
 // Command report reads what `go test -json` prints and prints what `go test` would:
 // a line a package, and of the tests that failed all they said. In the end it counts:
 // how many tests ran, how many were skipped and why. A test that has subtests is not
-// counted, they are. The exit code is 1 unless everything passed.
+// counted, they are. Those that failed are named once more. The exit code is 1 unless
+// everything passed.
 //
 //	go test -json ./... | report -title "as root" -to FILE
 //
@@ -174,21 +175,33 @@ func reason(text string) string {
 	return why
 }
 
-// count is how many tests ran, and why the others did not.
+// count is how many tests ran, which failed, and why others did not run.
 func (r *report) count(title string) string {
 	n := make(map[string]int)
 	reasons := make(map[string][]string)
+	var failed []string
 	for at, action := range r.ended {
 		if at.name == "" || r.parent[at] && action != "skip" {
 			continue
 		}
 		n[action]++
-		if action == "skip" {
+		switch action {
+		case "skip":
 			reasons[r.why[at]] = append(reasons[r.why[at]], at.name)
+		case "fail":
+			failed = append(failed, at.pkg+" "+at.name)
 		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "tests %s: %d ran, %d of them failed; %d were skipped\n", title, n["pass"]+n["fail"], n["fail"], n["skip"])
+	for at, action := range r.ended { // what is left behind is the package's own failure
+		if at.name == "" && action == "fail" && !slices.ContainsFunc(failed, func(name string) bool { return strings.HasPrefix(name, at.pkg+" ") }) {
+			failed = append(failed, at.pkg)
+		}
+	}
+	for _, name := range slices.Sorted(slices.Values(failed)) {
+		fmt.Fprintf(&b, "  failed: %s\n", name)
+	}
 	for _, why := range slices.Sorted(maps.Keys(reasons)) {
 		names := reasons[why]
 		slices.Sort(names)

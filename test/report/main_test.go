@@ -29,6 +29,8 @@ func TestReport(t *testing.T) {
 {"Action":"run","Package":"c","Test":"TestHangs"}
 {"Action":"output","Package":"c","Test":"TestHangs","Output":"panic: test timed out\n"}
 {"Action":"fail","Package":"c"}
+{"Action":"output","Package":"e","Output":"left behind: a process\n"}
+{"Action":"fail","Package":"e"}
 {"Action":"build-output","ImportPath":"d","Output":"d.go:1: undefined\n"}
 {"Action":"build-fail","ImportPath":"d"}
 not an event
@@ -46,7 +48,7 @@ not an event
 	if strings.Contains(out.String(), "chatter") || !r.failed {
 		t.Errorf("failed: %v, printed:\n%s", r.failed, out.String())
 	}
-	const want = "tests as me: 3 ran, 2 of them failed; 1 were skipped\n  1 skipped: no nginx: install it (TestMany/one)\n"
+	const want = "tests as me: 3 ran, 2 of them failed; 1 were skipped\n  failed: a TestMany/two\n  failed: c TestHangs\n  failed: e\n  1 skipped: no nginx: install it (TestMany/one)\n"
 	if got := r.count("as me"); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
