@@ -78,7 +78,7 @@ func (x *examination) checkDescriptors(all []config.Source) {
 			switch a := socket.Address; {
 			case a.Network == spec.UnixGram, a.IsUDP() && !x.answering():
 				count += descriptorsOfRelay
-			case a.IsUDP(), a.IsUnix():
+			case a.IsUDP(), a.IsUnix(), a.IsTCP(): // TCP's with its placeholder
 				count += 2
 			default:
 				count++

@@ -18,9 +18,10 @@ const maxBacklog = 1<<31 - 1
 
 // boundSocket is what one bind makes: the descriptor and, for a path, its node.
 type boundSocket struct {
-	file  *os.File
-	node  *node // nil without a path
-	state socketState
+	file        *os.File
+	node        *node    // nil without a path
+	placeholder *os.File // nil but of TCP
+	state       socketState
 }
 
 // startListening sets the backlog, also of a socket that listens already.

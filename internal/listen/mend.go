@@ -2,6 +2,7 @@ package listen
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"unsafe"
 
@@ -96,12 +97,21 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 	if s.node != nil {
 		s.node.removeNames()
 	}
-	if s.file != nil {
+	old := s.file
+	if old != nil {
 		s.interest.leaveFile()
-		_ = s.closeFile(s.file)
 		s.file = nil
 	}
-	made, err := s.openAgain()
+	if old != nil && !s.spec.Address.IsInternet() {
+		silenceCopies(old)
+		_ = s.closeFile(old)
+		old = nil
+	}
+	made, err := s.openAgain(old)
+	if old != nil { // after the new one is bound: at no time the port is free
+		silenceCopies(old)
+		_ = s.closeFile(old)
+	}
 	if err != nil {
 		return fault, err
 	}
@@ -126,11 +136,12 @@ func (s *Socket) retireRelay(fault string) (string, error) {
 	return fault + "; its relay socket is made anew", nil
 }
 
-func (s *Socket) openAgain() (made boundSocket, err error) {
+// openAgain opens the spec once more, beside old, which may be nil.
+func (s *Socket) openAgain(old *os.File) (made boundSocket, err error) {
 	from := &pool{means: s.means}
 	defer from.close()
 	err = from.openEach([]spec.Socket{s.spec}, func(want spec.Socket) error {
-		made, err = openSpec(want, from)
+		made, err = openBeside(want, from, old, s.placeholder)
 		return err
 	})
 	return made, err
@@ -160,7 +171,7 @@ func (s *Socket) mendListener() (string, error) {
 	if fault != "" {
 		return s.bindAnew(fault)
 	}
-	if err := startListening(s.frontFile(), s.spec); err != nil {
+	if err := s.listenAgain(listening); err != nil {
 		if listening {
 			return "", err
 		}
@@ -170,6 +181,14 @@ func (s *Socket) mendListener() (string, error) {
 		return repaired, nil
 	}
 	return joinFound("the service had shut down or dissolved the listener; listening again", repaired), nil
+}
+
+// listenAgain sets the backlog, and makes a socket listen that does not.
+func (s *Socket) listenAgain(listening bool) error {
+	if s.placeholder != nil && !listening {
+		defer sharePort(s.spec, s.file, s.placeholder)()
+	}
+	return startListening(s.frontFile(), s.spec)
 }
 
 // mendDatagram dissolves what the service connected: only that peer would be

@@ -95,7 +95,7 @@ func (s *Socket) restoreNode() (string, error) {
 	if !before.fifo {
 		before.removeReserve() // it could not be linked, and looks alive to openSpec
 	}
-	made, err := s.openAgain()
+	made, err := s.openAgain(nil)
 	if err != nil {
 		return found, err
 	}

@@ -5,12 +5,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
 
 // openSpec makes the socket or FIFO of spec, from the pool; the caller owns what it
 // returns. The thread it runs on should have a umask of 0, see [withoutUmask].
 func openSpec(want spec.Socket, from *pool) (boundSocket, error) {
+	return openBeside(want, from, nil, nil)
+}
+
+// openBeside is openSpec of what takes the place of another socket: old, which is still bound to its
+// address, and its placeholder, which goes over to the new one. Either may be nil.
+func openBeside(want spec.Socket, from *pool, old, placeholder *os.File) (boundSocket, error) {
 	if want.Address.Network == spec.FIFO {
 		return openFIFO(want)
 	}
@@ -21,17 +28,23 @@ func openSpec(want spec.Socket, from *pool) (boundSocket, error) {
 	if err != nil {
 		return boundSocket{}, err
 	}
-	err = bindAndListen(file, family, want)
-	if err != nil {
+	made := boundSocket{file: file, placeholder: placeholder}
+	if err := made.bindAndListen(family, want, old); err != nil {
 		_ = file.Close()
 		return boundSocket{}, err
 	}
-	return boundSocket{file: file, state: stateOf(file)}, nil
+	made.state = stateOf(file)
+	return made, nil
 }
 
-func bindAndListen(file *os.File, family int, want spec.Socket) error {
+// bindAndListen binds the socket, beside old and the placeholder if there are any, and gives it a
+// placeholder if it needs one.
+func (b *boundSocket) bindAndListen(family int, want spec.Socket, old *os.File) error {
+	if old != nil || b.placeholder != nil {
+		defer sharePort(want, b.file, old, b.placeholder)()
+	}
 	a, o := want.Address, &want.Options
-	err := control(file, func(fd int) error {
+	err := control(b.file, func(fd int) error {
 		sa, err := makeSockaddr(fd, family, a)
 		if err != nil {
 			return wrapError(a, "", err, "")
@@ -42,7 +55,21 @@ func bindAndListen(file *os.File, family int, want spec.Socket) error {
 	if err != nil {
 		return err
 	}
-	return startListening(file, want)
+	fresh := b.placeholder == nil
+	if fresh {
+		if b.placeholder, err = openPlaceholder(b.file, want); err != nil {
+			return err
+		}
+	}
+	err = startListening(b.file, want)
+	_ = control(b.placeholder, func(fd int) error {
+		sockopt.SetReuseAddress(fd, false)
+		return nil
+	})
+	if err != nil && fresh {
+		_ = b.placeholder.Close()
+	}
+	return err
 }
 
 // openUnixPath binds a unix socket to a path. No client can connect to a stream

@@ -271,8 +271,13 @@ func (s *Socket) Close() error {
 		s.removeNode()
 	}
 	if s.file != nil {
+		silenceCopies(s.file)
 		failed = errors.Join(failed, s.closeFile(s.file))
 		s.file = nil
+	}
+	if s.placeholder != nil {
+		failed = errors.Join(failed, s.placeholder.Close())
+		s.placeholder = nil
 	}
 	return failed
 }

@@ -9,6 +9,7 @@ import (
 
 	"activator/internal/kernel/behalf"
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
 )
 
 // verdict is the answer to a call: an errno, 0 for success, or pass, with which the kernel
@@ -113,6 +114,9 @@ func (s *Supervisor) answerBind(r *request) verdict {
 	case !s.ownsSocket(r) || !s.policy.IP && len(s.targets) == 0 && !isDatagram(r.fd):
 		return verdict{errno: unix.EPERM} // without IP a UDP socket may still be bound: it reaches no one
 	case hasPort(r.sockaddr):
+		if !isDatagram(r.fd) { // every server does, and the filter answers it without effect
+			sockopt.SetReuseAddress(r.fd, true)
+		}
 		return s.callInPlace(r, (*behalf.Place).Bind)
 	}
 	return s.carryOut(r)

@@ -144,6 +144,8 @@ func (w *world) look(o *operator, r wire.Result) wire.Result {
 		}
 	case "output-truncate", "output-overwrite", "output-fifo":
 		r.Achieved = w.output.harmed()
+	case "port-tcp", "port-tcp6", "port-udp", "port-udp6":
+		r.Achieved = o.stolen
 	case "tiocsti", "tiocsti-high-bits":
 		r.Achieved = o.typed == w.nonce+"\n"
 	case "outlive-child", "outlive-exec":
@@ -166,6 +168,7 @@ type operator struct {
 	client   *client
 	typed    string
 	survived bool
+	stolen   bool
 	got      int           // datagrams that the intruder says it got
 	crowded  error         // why not all clients of a crowd could connect
 	another  *net.UnixConn // a second connection; nil: none
@@ -259,6 +262,8 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 		if err := o.through(m.Argument); err != nil {
 			return err.Error(), nil
 		}
+	case "steal":
+		o.stolen = o.w.steal(m.Argument)
 	case "typed":
 		o.typed = o.w.terminal.read()
 	case "survivor":

@@ -207,7 +207,7 @@ func holdSockets(t *testing.T, p wire.Probe, r wire.Result) {
 // aboutSockets: it tries a way out over a socket.
 func aboutSockets(p wire.Probe) bool {
 	switch p.Group {
-	case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison", "output":
+	case "TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison", "ports", "output":
 		return true
 	}
 	return false

@@ -40,6 +40,7 @@ type Use uint8
 // The uses of the table.
 const (
 	Allowed  Use = 1 << iota // a sealed service may set it
+	Ignored                  // to a sealed service setting it seems to work
 	Carried                  // it follows a program to the socket that it gets for its own
 	Datagram                 // TCP has no use for it, so of a stream socket it is not restored
 

@@ -39,9 +39,12 @@ const (
 //     starve the next instance, or mislead it;
 //   - SO_PASSRIGHTS: pass_rights = false is the configuration's.
 //
+// Ignored is SO_REUSEADDR: every server sets it, and on a UDP socket of ours it would let any user
+// bind beside us and take the clients. SO_REUSEPORT lets nobody in but our own user.
+//
 // Not carried, though allowed:
 //
-//   - SO_REUSEADDR, SO_REUSEPORT: they let others bind beside us; that is reuse_port's;
+//   - SO_REUSEPORT: it lets others bind beside us; that is reuse_port's;
 //   - IPV6_V6ONLY, IP_BIND_ADDRESS_NO_PORT: too late for a bound socket; the former is bind_ipv6_only's;
 //   - TCP_CONGESTION, TCP_NOTSENT_LOWAT, IPV6_AUTOFLOWLABEL, TCP_LINGER2, TCP_SYNCNT: what is fresh
 //     differs from namespace to namespace, so that cannot be told from what was set;
@@ -59,7 +62,7 @@ var Table = []Option{
 	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                       // before all that is of both families, and not after bind
 	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, textKey("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
 	{unix.SOL_SOCKET, unix.SO_LOCK_FILTER, "SO_LOCK_FILTER", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", AsRead, Allowed, 0, reuseAddress},
+	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", AsRead, Ignored, 0, reuseAddress},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, boolKey("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
 	{unix.SOL_SOCKET, unix.SO_DEBUG, "SO_DEBUG", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", AsRead, Refused, 0, nil},

@@ -9,14 +9,17 @@ import (
 // checkOption is for setsockopt(2): level and name are ints in registers.
 func checkOption(*Profile) verdict {
 	refused := refuseWith(unix.ENOPROTOOPT)
-	allowed := map[int][]one{}
+	answered := map[int][]one{}
 	for _, o := range sockopt.Table {
-		if o.Use&sockopt.Allowed != 0 {
-			allowed[o.Level] = append(allowed[o.Level], casesOf(allowCall(), uint32(o.Name))...)
+		switch {
+		case o.Use&sockopt.Allowed != 0:
+			answered[o.Level] = append(answered[o.Level], casesOf(allowCall(), uint32(o.Name))...)
+		case o.Use&sockopt.Ignored != 0:
+			answered[o.Level] = append(answered[o.Level], casesOf(refuseWith(0), uint32(o.Name))...)
 		}
 	}
 	var levels []one
-	for level, names := range allowed {
+	for level, names := range answered {
 		levels = append(levels, casesOf(newChoice(fieldArg2, 0, refused, names...), uint32(level))...)
 	}
 	return newChoice(fieldArg1, 0, refused, levels...)

@@ -44,7 +44,7 @@ type probe struct {
 }
 
 func probes() []probe {
-	return slices.Concat(tcpProbes(), udpProbes(), ringProbes(), unixProbes(), clientProbes(), poisonProbes(), fileProbes(), outputProbes(),
+	return slices.Concat(tcpProbes(), udpProbes(), ringProbes(), unixProbes(), clientProbes(), poisonProbes(), portProbes(), fileProbes(), outputProbes(),
 		mountProbes(), processProbes(), kernelProbes(), limitProbes())
 }
 
