@@ -21,6 +21,7 @@ type boundSocket struct {
 	file        *os.File
 	node        *node    // nil without a path
 	placeholder *os.File // nil but of TCP
+	fifo        *os.File // open for writing too, and never lent; nil but of a FIFO
 	state       socketState
 }
 

@@ -14,7 +14,8 @@ import (
 
 // openFIFO opens the FIFO of spec for reading and writing, so that it never
 // sees the end of file when a writer leaves, and writers never wait for a
-// reader. fifo(7). An existing FIFO is used if it is as the spec says.
+// reader. fifo(7). A service gets it for reading alone: what it wrote, the next one
+// would read. An existing FIFO is used if it is as the spec says.
 func openFIFO(want spec.Socket) (boundSocket, error) {
 	a, o := want.Address, &want.Options
 	who, err := lookupOwner(o)
@@ -32,7 +33,7 @@ func openFIFO(want spec.Socket) (boundSocket, error) {
 		return boundSocket{}, wrapError(a, "mkfifo", err, "")
 	}
 	n := &node{path: a.Path, fifo: true, made: made}
-	file, err := adoptFIFO(at, n, o, who, began)
+	both, reader, err := adoptFIFO(at, n, o, who, began)
 	if err != nil {
 		if made {
 			at.removeInode(at.Name, n.id)
@@ -46,12 +47,12 @@ func openFIFO(want spec.Socket) (boundSocket, error) {
 		n.makeReserve(at)
 	}
 	var st socketState
-	_ = control(file, func(fd int) error {
+	_ = control(both, func(fd int) error {
 		st.pipe, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
 		st.access, _ = readFIFOAccess(fd)
 		return nil
 	})
-	return boundSocket{file: file, node: n, state: st}, nil
+	return boundSocket{file: reader, fifo: both, node: n, state: st}, nil
 }
 
 // makeFIFO reports whether it made one; what stands there is looked at later.
@@ -70,38 +71,48 @@ func (s place) makeFIFO(mode fs.FileMode, who owner) (bool, error) {
 }
 
 // adoptFIFO opens n, sets n.id and what is missing of owner, mode and size
-// on a FIFO we made; another one must be right already. began is when we began to make it.
-func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (_ *os.File, err error) {
+// on a FIFO we made; another one must be right already. began is when we began to make it. It returns
+// it open for both, and for reading.
+func adoptFIFO(at place, n *node, o *spec.Options, who owner, began unix.Timespec) (both, reader *os.File, err error) {
 	st, err := at.Stat(at.Name)
 	if err != nil {
-		return nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
+		return nil, nil, &fs.PathError{Op: "stat", Path: n.path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, &OccupiedError{Path: n.path, What: at.describeFile(at.Name, &st)}
+		return nil, nil, &OccupiedError{Path: n.path, What: at.describeFile(at.Name, &st)}
 	}
 	n.id = inode{st.Dev, st.Ino}
 	// O_NONBLOCK only for opening: should the FIFO have become a device, we do
 	// not wait for it.
 	pipe, err := at.Open(unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
+		return nil, nil, &fs.PathError{Op: "open", Path: n.path, Err: err}
 	}
+	files := [2]int{pipe, -1}
 	defer func() {
-		if err != nil {
-			_ = unix.Close(pipe)
+		for _, file := range files {
+			if err != nil && file >= 0 {
+				_ = unix.Close(file)
+			}
 		}
 	}()
 	if n.made && at.Movable() && !fd.IsBornSince(pipe, began) {
-		return nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a pipe system that does not tell when,"}
+		return nil, nil, &OccupiedError{Path: n.path, What: "an older FIFO than the one just made, or one on a pipe system that does not tell when,"}
+	}
+	// Before it gets its mode, which may keep us from reading it.
+	if files[1], err = unix.Open(fd.LinkOf(pipe), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, nil, &fs.PathError{Op: "open for reading", Path: n.path, Err: err}
 	}
 	if err := setUpFIFO(at, pipe, n, o, who); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Blocking: see newSocket.
-	if err := unix.SetNonblock(pipe, false); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+	for _, file := range files {
+		if err := unix.SetNonblock(file, false); err != nil {
+			return nil, nil, os.NewSyscallError("fcntl", err)
+		}
 	}
-	return os.NewFile(uintptr(pipe), n.path), nil
+	return os.NewFile(uintptr(pipe), n.path), os.NewFile(uintptr(files[1]), n.path), nil
 }
 
 const curePipeSize = "more than sysctl fs.pipe-max-size needs CAP_SYS_RESOURCE"

@@ -30,13 +30,55 @@ func TestExistingFIFO(t *testing.T) {
 
 	// One of a run that was killed is ours.
 	s = open(t, "fifo://"+dir+"/f", only)
-	s.file.Close()
+	_ = errors.Join(s.file.Close(), s.fifo.Close())
 	s.closed = true
 	s = open(t, "fifo://"+dir+"/f", only)
 	s.Close()
 	if names := entries(t, dir); names != "" {
 		t.Errorf("after the second run: %s", names)
 	}
+}
+
+// A service reads its FIFO, and cannot write what the next one would read. That it never ends is ours to see to.
+func TestFIFOIsReadOnly(t *testing.T) {
+	path := t.TempDir() + "/f"
+	s := open(t, "fifo://"+path, func(o *spec.Options) { o.SocketModeSet, o.SocketMode = true, 0o222 })
+	defer s.Close()
+	file, err := s.Lend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = control(file, func(fd int) error {
+		if n, err := unix.Write(fd, []byte("poison")); err != unix.EBADF {
+			t.Errorf("%d bytes written, %v", n, err)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&(unix.O_ACCMODE|unix.O_NONBLOCK) != unix.O_RDONLY {
+			t.Errorf("flags %#o, %v", flags, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("hello"), 0); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 10)
+	if n, err := file.Read(buffer); string(buffer[:n]) != "hello" || err != nil {
+		t.Errorf("read %q, %v", buffer[:n], err)
+	}
+	if events := pollNow(number(t, file)); events != 0 {
+		t.Errorf("its writer is gone, and it says %#x", events)
+	}
+}
+
+// number is the descriptor of a file that the test keeps open.
+func number(t *testing.T, file *os.File) (number int) {
+	t.Helper()
+	if err := control(file, func(fd int) error { number = fd; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return number
 }
 
 // accessList lets a user read and write, acl(5) as linux/posix_acl_xattr.h has it.
@@ -164,12 +206,13 @@ func TestMovedFIFO(t *testing.T) {
 			}
 		}
 		n := &node{path: dir + "/f", fifo: true, made: true}
-		file, err := adoptFIFO(at, n, &o, owner{uid: -1, gid: -1}, began)
+		both, reader, err := adoptFIFO(at, n, &o, owner{uid: -1, gid: -1}, began)
 		if (err != nil) != moved {
 			t.Errorf("moved %v: %v", moved, err)
 		}
-		if file != nil {
-			file.Close()
+		if both != nil {
+			both.Close()
+			reader.Close()
 		}
 		info, err := os.Stat(dir + "/f")
 		if want := map[bool]os.FileMode{false: 0o666, true: 0o600}[moved]; err != nil || info.Mode().Perm() != want {

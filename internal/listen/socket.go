@@ -73,7 +73,9 @@ func (s *Socket) openWithLinks(from *pool) error {
 	s.links, err = makeLinks(s.spec)
 	if err != nil {
 		s.removeNode()
-		_ = s.file.Close()
+		for _, file := range []*os.File{s.file, s.fifo, s.placeholder} {
+			_ = file.Close() // EINVAL of what is not there
+		}
 		return err
 	}
 	return nil
@@ -275,6 +277,10 @@ func (s *Socket) Close() error {
 		failed = errors.Join(failed, s.closeFile(s.file))
 		s.file = nil
 	}
+	if s.fifo != nil {
+		failed = errors.Join(failed, s.fifo.Close())
+		s.fifo = nil
+	}
 	if s.placeholder != nil {
 		failed = errors.Join(failed, s.placeholder.Close())
 		s.placeholder = nil
@@ -294,7 +300,7 @@ func (s *Socket) removeNode() {
 // replaceFile swaps in what was bound anew and closes the old descriptor, if there
 // is one. A process that holds a copy of the old one keeps it.
 func (s *Socket) replaceFile(made boundSocket) error {
-	old := s.file
+	old, fifo := s.file, s.fifo
 	if err := s.interest.moveTo(made.file); err != nil {
 		return err
 	}
@@ -303,6 +309,9 @@ func (s *Socket) replaceFile(made boundSocket) error {
 	s.generation++
 	if old != nil {
 		_ = s.closeFile(old)
+	}
+	if fifo != nil {
+		_ = fifo.Close()
 	}
 	return nil
 }
