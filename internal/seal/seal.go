@@ -34,11 +34,13 @@ func Decide(s *spec.Service, answering func() bool) (open Openings) {
 		open.Lacks = kernel.SealLacks()
 	}
 	s.Sandbox.Alone = (sealed || s.Sandbox.Connect == "unix") && actsAlone(s, kernel)
-	s.Sandbox.Unmounted = receivesDescriptors(s)
+	// A FIFO is not mounted either, and its descriptor leads to it: the rule for writing comes with
+	// those for reading before Linux 5.19.
+	s.Sandbox.Unmounted = receivesDescriptors(s) || slices.ContainsFunc(s.Sockets, isFIFO) && !kernel.Files(true)
 	// A socket that is passed in may reach names of the host too, so the scope is there wherever
 	// nothing needs a name: no relay, and nothing that the service connects to.
 	s.Sandbox.Names = named || !direct && s.Sandbox.Connect != "none"
-	open.Lesser = listLesser(s, kernel)
+	open.Lesser = append(listLesser(s, kernel), listRefilled(s, kernel)...)
 	return open
 }
 
@@ -92,14 +94,14 @@ func listLesser(s *spec.Service, kernel sandbox.Kernel) (open []string) {
 		open = append(open, "clients can pass descriptors in (no SO_PASSRIGHTS, Linux 6.16)")
 	}
 	if s.Container != nil {
-		if s.Sandbox.Unmounted {
+		if receivesDescriptors(s) {
 			open = append(open, "in a folder that is passed in, the files of the container's user can be read and written (under Landlock's rules for files an engine cannot mount: EPERM)")
 		}
 		return open
 	}
 	writable := len(s.Sandbox.Writable) > 0 || len(s.Directories) > 0
 	switch {
-	case !s.Sandbox.Unmounted || s.Sandbox.Syscalls == "any":
+	case !receivesDescriptors(s) || s.Sandbox.Syscalls == "any":
 	case !kernel.Files(writable):
 		open = append(open, "in a folder that is passed in, its user's files can be read and written ("+kernel.WithoutFiles()+")")
 	case !kernel.Truncation():
