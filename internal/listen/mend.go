@@ -68,6 +68,9 @@ func (s *Socket) beyondRepair() (fault string) {
 			// sk_shutdown is never cleared, but by TCP.
 			fault = "the service had shut it down"
 		}
+		if s.relay != nil && s.relay.Refilled() {
+			fault = "the service had sent to it itself"
+		}
 		if s.frontState().options.Moved(fd) {
 			fault = "the service had bound it to another interface"
 		}

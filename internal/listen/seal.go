@@ -84,6 +84,7 @@ type RelaySocket interface {
 	Run()            // begins to relay, once: nothing is taken off the host's queue before
 	Carried() uint64 // changes with every datagram that is relayed, either way
 	AskQueue()       // has it look at the host's queue once more
+	Refilled() bool  // reports whether a service that has ended has sent to it itself, and the next one would read that
 	Close() error
 }
 

@@ -21,6 +21,7 @@ import (
 // relayed is a relay socket on loopback: what comes to the host's socket is sent on
 // to inner by outer, and the answer goes to whoever came last.
 type relayed struct {
+	refilled     bool
 	t            *testing.T
 	host         *os.File
 	inner        *os.File      // the service's
@@ -120,6 +121,7 @@ func (x *relayed) File() *os.File { return x.inner }
 
 func (x *relayed) Carried() uint64 { return x.carried.Load() }
 func (x *relayed) AskQueue()       { x.asked.Add(1) }
+func (x *relayed) Refilled() bool  { return x.refilled }
 
 func (x *relayed) Close() error {
 	if err := control(x.host, func(int) error { return nil }); err != nil {

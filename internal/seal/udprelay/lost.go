@@ -36,7 +36,7 @@ const (
 	lostUnheard   = "datagrams are dropped: the service does not hear at the address that was asked"
 	lostInside    = "datagrams are dropped: they cannot be sent to the service"
 	lostRefused   = "datagrams are dropped: the service's socket does not take them"
-	lostQueue     = "datagrams are dropped: the service's queue has no room, or its filter refuses them"
+	lostQueue     = "datagrams are dropped: the service's queue has no room, or it has sent them to itself"
 	lostOutside   = "answers are dropped: they cannot be sent to the client"
 	lostExpired   = "answers are dropped: the client has not read"
 	lostUnreached = "answers are dropped: the client cannot be reached"

@@ -57,6 +57,8 @@ func (s *SocketRelay) File() *os.File { return s.socket.file }
 type relaySocket struct {
 	file *os.File
 	fd   int // its number, until it is closed
+	mark mark
+	name sockaddr.Raw // that it has inside, as clients would see it
 }
 
 // openRelaySocket makes the relay socket of r, and the first flow sockets. The caller closes
@@ -85,13 +87,32 @@ func openRelaySocket(owner *netns.Owner, r *relay) (*relaySocket, error) {
 	for i, flow := range flows {
 		r.flows.addUnbound(domains[i], flow)
 	}
-	s := &relaySocket{os.NewFile(uintptr(fd), r.String()), fd}
-	r.flows.makeSockets = func(domain, n int) ([]int, error) { return netns.MakeFlows(fd, domain, n) }
-	if err := s.setOptions(r, v6only); err != nil {
+	s := &relaySocket{os.NewFile(uintptr(fd), r.String()), fd, newMark(), r.self}
+	r.flows.makeSockets = s.makeFlows
+	if err = s.setOptions(r, v6only); err == nil {
+		err = s.mark.setOn(flows, domains...)
+	}
+	if err == nil && r.family != unix.AF_UNIX {
+		err = s.mark.admitAlone(fd)
+	}
+	if err != nil {
 		_ = s.file.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// makeFlows makes n more flow sockets.
+func (s *relaySocket) makeFlows(domain, n int) ([]int, error) {
+	flows, err := netns.MakeFlows(s.fd, domain, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mark.setOn(flows, domain); err != nil {
+		closeAll(flows)
+		return nil, err
+	}
+	return flows, nil
 }
 
 // setOptions sets the options of a relay socket. Its receive buffer is twice the host's,

