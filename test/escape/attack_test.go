@@ -104,6 +104,8 @@ func (w *world) follow(o *operator, r wire.Result) wire.Result {
 		r.Achieved = strings.Contains(string(groups), "4D4D4DEF")
 		return r
 	case way != "":
+	case strings.HasPrefix(o.probe.Name, "refill-"), o.probe.Name == "poison-fifo-mode":
+		return w.followRefill(o, r)
 	case strings.HasSuffix(o.probe.Name, "unixgram"):
 		way = "unixgram"
 	case strings.HasSuffix(o.probe.Name, "udp"):
@@ -389,6 +391,8 @@ func (w *world) serve(s stage, way string) (bool, string) {
 	switch {
 	case err != nil:
 		return false, "no answer: " + err.Error()
+	case kind == "refill":
+		return r.Achieved, r.How
 	case kind == "backlog" && o.crowded != nil:
 		return false, o.crowded.Error()
 	case kind == "backlog":

@@ -55,6 +55,11 @@ func hand(t *testing.T, w *world, p wire.Probe, argv ...string) *handed {
 	if err := h.bindAll(); err != nil {
 		t.Fatal(err)
 	}
+	more, err := h.refillFiles(p)
+	h.files = append(h.files, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.Open(w.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +366,7 @@ func activate(t *testing.T, w *world, p wire.Probe, kernel, format, more string)
 	if w.output.word != "" {
 		text += fmt.Sprintf("stdout = %q\n", w.output.word)
 	}
-	if err := os.WriteFile(argv[len(argv)-1], []byte(text+more), 0o644); err != nil {
+	if err := os.WriteFile(argv[len(argv)-1], []byte(w.refillConfiguration(p)+text+more), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	dir, err := os.Open(w.dir) // left open in the starter

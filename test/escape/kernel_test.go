@@ -21,7 +21,7 @@ var kernels = []struct {
 	groups      []string // of probes: those that what is missing is about
 	passed      string   // probes of what is not promised there, which get out: a client passes a descriptor in
 }{
-	{"no Landlock, no BPF", noLandlock, append([]string{"files"}, socketGroups...), "rights-udp rights-connection rights-root rights-pair-root"},
+	{"no Landlock, no BPF", noLandlock, append([]string{"files"}, socketGroups...), "rights-udp rights-connection rights-root rights-pair-root refill-fifo-reopen"},
 	{"5.15", "5.15", append([]string{"files"}, socketGroups...), "rights-udp rights-connection"},
 	{"6.1", "6.1", append([]string{"files"}, socketGroups...), "rights-udp rights-connection"},
 	{"6.8", "6.8", []string{"TCP", "unix", "clients"}, "rights-udp rights-connection"},
@@ -34,7 +34,7 @@ var passedHere = sync.OnceValue(func() []string {
 	case listen.CanRefuseRights():
 		return nil
 	case sandbox.RunningKernel().Landlock == 0:
-		return strings.Fields("rights-udp rights-connection rights-root rights-pair-root")
+		return strings.Fields("rights-udp rights-connection rights-root rights-pair-root refill-fifo-reopen")
 	}
 	return strings.Fields("rights-udp rights-connection")
 })
@@ -154,6 +154,10 @@ var restrictions = []struct {
 		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
 	{"relay: UDP", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
 		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
+	{"relay: a queue of its own", "refill-udp refill-udp-forged refill-udp-forged-v6 refill-unixgram",
+		sandboxed{kernel: noLandlock}, sandboxed{kernel: noLandlock, more: unsealed}, false},
+	{"Landlock: files, a FIFO", "refill-fifo-reopen",
+		sandboxed{kernel: "5.15"}, sandboxed{kernel: "5.15,pretend-landlock"}, false},
 	{"Landlock: TCP, behind a supervisor", "tcp-listener-swap",
 		sandboxed{more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
 	{"supervisor that passes nothing on", "tcp-listener-swap",

@@ -36,6 +36,7 @@ type world struct {
 
 	port, port6                            string
 	tcp4, tcp6, udp4, udp6, unix, unixgram string // the service's addresses
+	abstractgram, fifo                     string // of some probes
 	clients                                []net.Conn
 	victim                                 *victim
 	terminal                               *terminal // nil but for the probe that needs one
@@ -105,6 +106,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.listen()
 	w.unix, w.unixgram = filepath.Join(dir, "s"), filepath.Join(dir, "g")
+	w.abstractgram, w.fifo = "@"+w.nonce+"a", filepath.Join(dir, "p")
 	return w
 }
 

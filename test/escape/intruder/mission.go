@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"activator/test/escape/wire"
 
@@ -17,7 +18,7 @@ import (
 // that it talks to.
 type mission struct {
 	wire.Request
-	sockets map[string]int // by the names of package net, tcp4 to unixgram
+	sockets map[string]int // by the names of package net, tcp4 to unixgram; and abstractgram, fifo
 	control int            // the connection to the harness, -1 without
 	pending []byte         // read from control, not a whole line yet
 	rights  []int          // descriptors that came with the last line
@@ -34,6 +35,10 @@ func inherited() map[string]int {
 		domain, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		kind, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err1 != nil || err2 != nil {
+			var stat unix.Stat_t
+			if err := unix.Fstat(fd, &stat); err == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO {
+				found["fifo"] = fd
+			}
 			continue
 		}
 		name := map[[2]int]string{
@@ -41,6 +46,9 @@ func inherited() map[string]int {
 			{unix.AF_INET, unix.SOCK_DGRAM}: "udp4", {unix.AF_INET6, unix.SOCK_DGRAM}: "udp6",
 			{unix.AF_UNIX, unix.SOCK_STREAM}: "unix", {unix.AF_UNIX, unix.SOCK_DGRAM}: "unixgram",
 		}[[2]int{domain, kind}]
+		if address, err := unix.Getsockname(fd); err == nil && name == "unixgram" && strings.HasPrefix(address.(*unix.SockaddrUnix).Name, "@") {
+			name = "abstractgram"
+		}
 		found[name] = fd
 	}
 	return found

@@ -59,6 +59,7 @@ func poisonProbes() []probe {
 	add("poison-connect-unixgram", "unixgram", "connect() of the unix datagram socket", starved, connectElsewhere)
 	add("poison-rcvbuf", "udp4", "SO_RCVBUF tiny on the UDP socket", "of a burst of datagrams most are lost", option(unix.SOL_SOCKET, unix.SO_RCVBUF, 1))
 	add("poison-peek-off", "udp4", "SO_PEEK_OFF on the UDP socket", "a peek of the next instance misses what is there", option(unix.SOL_SOCKET, unix.SO_PEEK_OFF, 1<<16))
+	all = append(all, refillProbes()...)
 	add("poison-membership", "udp4", "IP_ADD_MEMBERSHIP on the UDP socket", "the host stays in a multicast group", joinGroup)
 	return all
 }
@@ -144,7 +145,10 @@ var serveMode = probe{wire.Probe{Name: "serve", Witness: wire.WitnessNonce}, fun
 	if err != nil {
 		return "", err
 	}
-	if strings.HasPrefix(name, "tcp") {
+	switch {
+	case way == "refill":
+		return readLeft(fd)
+	case strings.HasPrefix(name, "tcp"):
 		return m.serveStream(fd, way)
 	}
 	return m.serveDatagrams(fd, way)
