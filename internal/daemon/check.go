@@ -79,8 +79,8 @@ func describeSeals(conf spec.Service) (text []byte) {
 	for _, l := range open.Lesser {
 		text = fmt.Appendf(text, "# less than on a newer kernel: %s\n", l)
 	}
-	if lack := process.LacksID(conf.Process); lack != "" {
-		text = fmt.Appendf(text, "# less than elsewhere: %s\n", lack)
+	for _, l := range process.ListLesser(conf.Process) {
+		text = fmt.Appendf(text, "# less than elsewhere: %s\n", l)
 	}
 	return text
 }

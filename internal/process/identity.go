@@ -142,6 +142,19 @@ func LacksID(s spec.Process) string {
 	return fmt.Sprintf("the service has the activator's own user and group: id %d is not among those of the user namespace that the activator is in", own)
 }
 
+// ListLesser says what the user of a service leaves open that another would not.
+func ListLesser(s spec.Process) (open []string) {
+	if lack := LacksID(s); lack != "" {
+		open = append(open, lack)
+	}
+	if id, err := findIdentity(&s); err == nil && !s.Bare && len(s.Argv) > 0 {
+		if uid, _ := id.hostIDs(); uid == 0 {
+			open = append(open, "its user is root, whom the limit of processes does not bind (setrlimit(2), RLIMIT_NPROC)")
+		}
+	}
+	return open
+}
+
 // environment is what a program has by default, and nothing else but HOME and USER.
 var environment = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

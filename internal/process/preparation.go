@@ -77,6 +77,9 @@ func (prep *preparation) resolveSandbox(directories []spec.Mount) error {
 	if err == nil && prep.client == ClientAbsent {
 		prep.taken.noteSources(prep.sandbox)
 	}
+	if uid, _ := prep.id.hostIDs(); err == nil && uid == 0 {
+		prep.sandbox.KeepMachine()
+	}
 	if err != nil || !prep.id.change {
 		return err
 	}

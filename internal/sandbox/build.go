@@ -119,6 +119,9 @@ func (b *builder) putEntry(e rootEntry, tree int) {
 	case entryCover:
 		b.setStep("mount", e.Path)
 		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
+	case entryMachine:
+		b.setStep("mount", e.Path)
+		b.lockMachine(e)
 	default:
 		b.mountPoint(e, e.folder)
 		b.setStep("mount", e.Path)

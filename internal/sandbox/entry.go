@@ -22,6 +22,7 @@ const (
 	entryWritable                  // the same, writable
 	entryDevice                    // one device node
 	entryCover                     // an empty folder, read-only, over one of the host's
+	entryMachine                   // a part of /proc, read-only: itself, or what Source is inside
 )
 
 // rootEntry is one thing in the root.

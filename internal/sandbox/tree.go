@@ -54,7 +54,8 @@ func (e rootEntry) copyTree() (recursive uint, attr unix.MountAttr) {
 	case entryReadOnly:
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	case entryDevice:
-		attr.Attr_set = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+		// Read-only, a device can be written, but its mode, times and attributes, which are the host's, cannot be set.
+		attr.Attr_set = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY
 		return 0, attr
 	}
 	return unix.AT_RECURSIVE, attr

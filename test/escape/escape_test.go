@@ -241,3 +241,14 @@ func measure(t *testing.T, name string, c column, check func(*testing.T, wire.Pr
 	})
 	compare(t, name, measured)
 }
+
+// TestSandboxOfRoot: a service that runs as the host's root, because its configuration says so, gets
+// out no more than one with an id of its own.
+func TestSandboxOfRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root starts services as root")
+	}
+	t.Parallel()
+	const unbound = "fork-bomb" // RLIMIT_NPROC does not bind the host's root
+	asOn(t, sandboxed{more: "user = \"root\"\n"}, unbound, []string{"files", "namespaces", "processes", "kernel", "limits", "devices"})
+}

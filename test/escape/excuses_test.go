@@ -31,7 +31,7 @@ var excuses = []excuseFor{
 	{"ioctl-interfaces ioctl-interfaces-high-bits", lonely, []string{"none of the host's"}, "the host has only lo"},
 	{"poison-device-tcp poison-device-udp", lonely, []string{"ENODEV"}, "the host has only lo"},
 	{"ioctl-change ioctl-netns rights-netns setns", ordinary, []string{"EPERM"}, "takes root"},
-	{"handle chroot mknod mount fsmount open-tree remount umount pivot-root unshare", ordinary, []string{"EPERM"}, "takes root"},
+	{"device-mode handle chroot mknod mount fsmount open-tree remount umount pivot-root unshare", ordinary, []string{"EPERM"}, "takes root"},
 	{"device sysctl sysrq sys-write", ordinary, []string{"EACCES"}, "takes root"},
 	{"device", logRestricted, []string{"/dev/kmsg: EPERM"}, "kernel.dmesg_restrict"},
 	{"device", func(*testing.T) bool { return noFile("/dev/kmsg") }, []string{"none to be seen"}, "a host without devices"},

@@ -57,7 +57,7 @@ func hold(t *testing.T, p wire.Probe, r wire.Result) {
 }
 
 // socketGroups are the groups of probes about what is inherited, accepted or passed in.
-var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison", "output"}
+var socketGroups = []string{"TCP", "UDP", "unix", "ioctl", "io_uring", "clients", "poison", "ports", "output"}
 
 // TestOldKernels: the default sandbox, seal = "required", stops every probe with what
 // older kernels have.
@@ -100,7 +100,7 @@ func TestMPTCP(t *testing.T) {
 		c.socket = "mptcp = true\n"
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			asOn(t, c, "", []string{"TCP"})
+			asOn(t, c, "", []string{"TCP", "ports"})
 		})
 	}
 }

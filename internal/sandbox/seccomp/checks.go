@@ -48,6 +48,13 @@ func processControls(*Profile) verdict {
 	)...)
 }
 
+// noLeases refuses what a program asks for once, and finds missing on file systems of the network too.
+// A delegation is Linux 6.19's lease on a folder.
+func noLeases(*Profile) verdict {
+	const setDelegation = 1040 // F_SETDELEG
+	return newChoice(fieldArg1, 0, allowCall(), casesOf(refuseWith(unix.EINVAL), unix.F_SETLEASE, unix.F_NOTIFY, setDelegation)...)
+}
+
 // noCoreLimit says yes to a new limit for core dumps, and leaves it at 1: with a pipe
 // in core_pattern 0 still dumps (core(5), do_coredump in fs/coredump.c). Who sets
 // it wants no dump, and some end where they cannot. To ask is free: no new limit, a

@@ -116,6 +116,11 @@ var groups = [...]group{
 		{"prctl", 157, 167},
 	}, why: "the few that open a process to others or change what it seems to be", check: processControls},
 
+	// Files that are shared with the host.
+	{calls: []call{
+		{"fcntl", 72, 25},
+	}, why: "a lease holds up whoever opens the file on the host; dnotify sees it", check: noLeases},
+
 	// Set-user-id and set-group-id files.
 	{calls: []call{
 		{"chmod", 90, none}, {"fchmod", 91, 52}, {"creat", 85, none}, {"mkdir", 83, none}, {"mknod", 133, none},

@@ -34,7 +34,35 @@ func fileProbes() []probe {
 	add("sysctl", "/proc/sys/kernel/printk written with what it says", "the kernel takes it", wire.WitnessKernel, writeSysctl)
 	add("sysrq", "/proc/sysrq-trigger opened for writing", "open", wire.WitnessKernel, openSysrq)
 	add("sys-write", "khugepaged/defrag in /sys/kernel/mm written with what it says", "the kernel takes it", wire.WitnessKernel, writeSys)
+	add("device-mode", "chmod() of /dev/full to the mode that it has", "the host's node is changed", wire.WitnessKernel, func(*mission) (string, error) {
+		return "changed it", at("chmod", unix.Fchmodat(unix.AT_FDCWD, "/dev/full", 0o666, 0))
+	})
+	add("device-times", "utimensat() of /dev/full", "the host's node is changed", wire.WitnessKernel, func(*mission) (string, error) {
+		return "changed it", at("utimensat", unix.UtimesNanoAt(unix.AT_FDCWD, "/dev/full", nil, 0))
+	})
+	add("lease", "F_SETLEASE on a file of the host's, its own program", "who opens it for writing waits", wire.WitnessKernel, func(*mission) (string, error) {
+		return askFile("/proc/self/exe", unix.F_SETLEASE, unix.F_RDLCK)
+	})
+	add("dnotify", "F_NOTIFY on /etc and /usr", "it hears what the host does there", wire.WitnessKernel, func(*mission) (string, error) {
+		const access = 1 // DN_ACCESS
+		how, err := askFile("/etc", unix.F_NOTIFY, access)
+		if err != nil {
+			how, err = askFile("/usr", unix.F_NOTIFY, access)
+		}
+		return how, err
+	})
 	return all
+}
+
+// askFile asks for something by fcntl(2), and gives it back.
+func askFile(path string, command, argument int) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return "", at("open "+path, err)
+	}
+	defer unix.Close(fd)
+	_, err = unix.FcntlInt(uintptr(fd), command, argument)
+	return "granted for " + path, at("fcntl", err)
 }
 
 const secretSize = 32 // characters
