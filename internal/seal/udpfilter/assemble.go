@@ -41,8 +41,8 @@ const (
 	_
 	r6
 	r7
-	_
-	_
+	r8
+	r9
 	r10
 )
 
@@ -65,9 +65,13 @@ const (
 	opMoveValue = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
 	opAddValue  = unix.BPF_ALU64 | unix.BPF_ADD | unix.BPF_K
 	opAndValue  = unix.BPF_ALU64 | unix.BPF_AND | unix.BPF_K
+	opSubtract  = unix.BPF_ALU64 | unix.BPF_SUB | unix.BPF_X
+	opShift     = unix.BPF_ALU64 | unix.BPF_RSH | unix.BPF_K
 	opJump      = unix.BPF_JMP | unix.BPF_JA
 	opEqual     = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 	opNotEqual  = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_K
+	opGreater   = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K // unsigned
+	opDiffer    = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_X
 	opCall      = unix.BPF_JMP | unix.BPF_CALL
 	opExit      = unix.BPF_JMP | unix.BPF_EXIT
 )
@@ -80,6 +84,7 @@ const (
 	mapUpdate    helper = 2
 	loadBytes    helper = 26 // bpf_skb_load_bytes
 	socketCookie helper = 46
+	coarseClock  helper = 160 // bpf_ktime_get_coarse_ns
 )
 
 func newProgram() *program {
@@ -110,6 +115,8 @@ func (p *program) store(s size, to register, offset int16, from register) {
 func (p *program) move(to, from register)             { p.add(opMove, to, from, 0, 0) }
 func (p *program) moveValue(to register, value int32) { p.add(opMoveValue, to, 0, 0, value) }
 func (p *program) and(to register, value int32)       { p.add(opAndValue, to, 0, 0, value) }
+func (p *program) subtract(to, what register)         { p.add(opSubtract, to, what, 0, 0) }
+func (p *program) shiftRight(to register, bits int32) { p.add(opShift, to, 0, 0, bits) }
 func (p *program) call(h helper)                      { p.add(opCall, 0, 0, 0, int32(h)) }
 
 // loadMap loads the map behind a descriptor, which is lent until the program is
@@ -138,6 +145,16 @@ func (p *program) ifEqual(r register, value int32, label string) {
 func (p *program) ifNot(r register, value int32, label string) {
 	p.jumps[len(p.code)] = label
 	p.add(opNotEqual, r, 0, 0, value)
+}
+
+func (p *program) ifGreater(r register, value int32, label string) {
+	p.jumps[len(p.code)] = label
+	p.add(opGreater, r, 0, 0, value)
+}
+
+func (p *program) ifDiffer(a, b register, label string) {
+	p.jumps[len(p.code)] = label
+	p.add(opDiffer, a, b, 0, 0)
 }
 
 func (p *program) label(name string) { p.labels[name] = len(p.code) }

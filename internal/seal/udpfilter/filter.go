@@ -8,15 +8,31 @@ import (
 
 // A peer is a key of a socket's table: sixteen bytes of address (an IPv4 one as
 // mapped, so that a dual-stack socket has one table), two of port, both as on the
-// wire, and two of nothing. An IPv6 scope is not part of it.
-const peerSize = 20
+// wire, and two of nothing. Its value is when it was heard or answered last, by the coarse clock, and, where
+// its address is one of a link alone (fe80::, 169.254.), the interface it was heard by; else 0.
+const (
+	peerSize     = 20
+	peerTime     = 0
+	peerLink     = 8
+	peerValue    = 16
+	expireShift  = 20 // nanoseconds to what an expiry is in, milliseconds and a bit
+	loopbackLink = 1  // lo, in every network namespace
+)
+
+// An arrival is a key of the table of all sockets in which the interface is noted that a link's peer has come
+// by: the hooks of recvmsg do not tell it. A socket's cookie, the peer, and four bytes of nothing.
+const (
+	arrivalSize = 8 + peerSize + 4
+	arrivals    = 4096
+)
 
 // Places on the stack of every program, from its end.
 const (
-	atPeer   = -24 // the peer asked about
-	atCookie = -32 // the socket's cookie
-	atNoted  = -40 // the value of a peer
-	atPacket = -88 // the packet's first 48 bytes
+	atNothing = -4  // behind the peer in an arrival
+	atPeer    = -24 // the peer asked about
+	atCookie  = -32 // the socket's cookie
+	atNoted   = -48 // the value of a peer, or of an arrival
+	atPacket  = -96 // the packet's first 48 bytes
 )
 
 // Offsets in struct bpf_sock_addr, linux/bpf.h.
@@ -26,26 +42,34 @@ const (
 	userPort = 24
 )
 
-// skbProtocol is an offset in struct __sk_buff, linux/bpf.h.
-const skbProtocol = 16
+// Offsets in struct __sk_buff, linux/bpf.h.
+const (
+	skbProtocol = 16
+	skbLink     = 40 // the interface, in either direction
+)
 
 // The header of IPv4 (RFC 791), of IPv6 (RFC 8200) and of UDP after them.
 const (
-	ip4Size, ip6Size       = 20, 40
-	ip4Fragment            = 6
-	ip4Protocol            = 9
-	ip4Destination         = 16
-	ip6Next                = 6
-	ip6Destination         = 24
-	udpSize, udpPort       = 8, 2
-	ip4NoOptions     int32 = 0x45 // version 4, five words
-	fragmentMask           = 0x3fff
+	ip4Size, ip6Size         = 20, 40
+	ip4Fragment              = 6
+	ip4Protocol              = 9
+	ip4Source                = 12
+	ip4Destination           = 16
+	ip6Next                  = 6
+	ip6Source                = 8
+	ip6Destination           = 24
+	udpSize                  = 8
+	udpSource, udpPort       = 0, 2
+	ip4NoOptions       int32 = 0x45 // version 4, five words
+	fragmentMask             = 0x3fff
 )
 
-// tables are the descriptors of the two maps that the programs share.
+// tables are the descriptors of the maps that the programs share.
 type tables struct {
-	slots    int // cookie -> number of a table
-	byNumber int // number -> the table
+	slots    int   // cookie -> number of a table
+	byNumber int   // number -> the table
+	arrivals int   // arrival -> interface
+	expire   int32 // how long a peer may be silent, see expireShift
 }
 
 // hook is a place in the kernel where one of the programs runs.
@@ -65,7 +89,8 @@ func hooks() []hook {
 		{"connect4", address, unix.BPF_CGROUP_INET4_CONNECT, func(t tables) *program { return checkPeers(t, addressPeer4) }},
 		{"connect6", address, unix.BPF_CGROUP_INET6_CONNECT, func(t tables) *program { return checkPeers(t, addressPeer6) }},
 		{"sendmsg4", address, unix.BPF_CGROUP_UDP4_SENDMSG, func(t tables) *program { return checkPeers(t, addressPeer4) }},
-		{"egress", unix.BPF_PROG_TYPE_CGROUP_SKB, unix.BPF_CGROUP_INET_EGRESS, func(t tables) *program { return checkPeers(t, packetPeer) }},
+		{"ingress", unix.BPF_PROG_TYPE_CGROUP_SKB, unix.BPF_CGROUP_INET_INGRESS, noteArrival},
+		{"egress", unix.BPF_PROG_TYPE_CGROUP_SKB, unix.BPF_CGROUP_INET_EGRESS, checkPackets},
 	}
 }
 
@@ -75,41 +100,127 @@ func learnPeers(t tables, peer func(*program)) *program {
 	p := newProgram()
 	p.move(r6, r1)
 	peer(p)
+	p.storeCookie()
+	p.moveValue(r9, 0)
+	p.ifLink("link")
+	p.label("learn")
+	p.call(coarseClock)
+	p.move(r8, r0)
 	p.lookUpPeer(t)
-	p.ifNot(r0, 0, "done")
-	p.moveValue(r1, 1)
-	p.store(doubleWord, r10, atNoted, r1)
+	p.ifNot(r0, 0, "known")
+	p.store(doubleWord, r10, atNoted+peerTime, r8)
+	p.store(doubleWord, r10, atNoted+peerLink, r9)
 	p.move(r1, r7)
 	p.stack(r2, atPeer)
 	p.stack(r3, atNoted)
 	p.moveValue(r4, unix.BPF_ANY)
 	p.call(mapUpdate) // of a table that is full: the peer not heard for longest goes
+	p.jump("done")
+	p.label("known")
+	p.store(doubleWord, r0, peerTime, r8)
+	p.store(doubleWord, r0, peerLink, r9)
+	p.jump("done")
+	p.label("link")
+	p.moveValue(r1, 0)
+	p.store(word, r10, atNothing, r1)
+	p.loadMap(r1, t.arrivals)
+	p.stack(r2, atCookie)
+	p.call(mapLookup)
+	p.ifEqual(r0, 0, "done") // so many others have come since: it has to ask again
+	p.load(word, r9, r0, 0)
+	p.jump("learn")
 	p.label("refuse") // no table yet: nothing to remember in
 	p.label("done")
 	p.result(1)
 	return p
 }
 
-// checkPeers lets pass, with 1, what is for a remembered peer; anything else ends with
-// EPERM for the sender.
+// checkPeers lets pass, with 1, an address that is a remembered peer's; anything else ends with
+// EPERM for the sender. A link's address is none of a group: of that the packet is looked at.
 func checkPeers(t tables, peer func(*program)) *program {
 	p := newProgram()
 	p.move(r6, r1)
 	peer(p)
+	p.ifLink("pass")
+	p.storeCookie()
 	p.lookUpPeer(t)
 	p.ifEqual(r0, 0, "refuse")
+	p.refuseExpired(t)
+	p.label("pass")
 	p.result(1)
 	p.label("refuse")
 	p.result(0)
 	return p
 }
 
-// lookUpPeer leaves in r7 the table of the socket and in r0 the peer's entry in it,
-// zero if there is none. Without a table it jumps to "refuse".
-func (p *program) lookUpPeer(t tables) {
+// checkPackets lets pass what is for a remembered peer, for a link's peer by the interface that it was heard
+// by, and notes that it was answered.
+func checkPackets(t tables) *program {
+	p := newProgram()
+	p.move(r6, r1)
+	packetPeer(p)
+	p.storeCookie()
+	p.lookUpPeer(t)
+	p.ifEqual(r0, 0, "refuse")
+	p.refuseExpired(t)
+	p.store(doubleWord, r8, peerTime, r0)
+	p.load(word, r1, r8, peerLink)
+	p.ifEqual(r1, 0, "pass")
+	p.load(word, r2, r6, skbLink)
+	p.ifDiffer(r1, r2, "refuse")
+	p.label("pass")
+	p.result(1)
+	p.label("refuse")
+	p.result(0)
+	return p
+}
+
+// refuseExpired goes to "refuse" where the peer whose value r0 points to was silent for too long. It leaves
+// the pointer in r8 and the time in r0.
+func (p *program) refuseExpired(t tables) {
+	p.move(r8, r0)
+	p.load(doubleWord, r9, r8, peerTime) // before the clock, so that it is not later
+	p.call(coarseClock)
+	p.move(r1, r0)
+	p.subtract(r1, r9)
+	p.shiftRight(r1, expireShift)
+	p.ifGreater(r1, t.expire, "refuse")
+}
+
+// noteArrival notes the interface that a link's peer comes by, as it comes. That of all others does not
+// matter, and a flood of them takes no place here.
+func noteArrival(t tables) *program {
+	p := newProgram()
+	p.move(r6, r1)
+	arrivingPeer(p)
+	p.ifLink("note")
+	p.label("refuse") // nothing is: answers to it will be
+	p.result(1)
+	p.label("note")
+	p.storeCookie()
+	p.moveValue(r1, 0)
+	p.store(word, r10, atNothing, r1)
+	p.load(word, r1, r6, skbLink)
+	p.store(word, r10, atNoted, r1)
+	p.loadMap(r1, t.arrivals)
+	p.stack(r2, atCookie)
+	p.stack(r3, atNoted)
+	p.moveValue(r4, unix.BPF_ANY)
+	p.call(mapUpdate)
+	p.result(1)
+	return p
+}
+
+// storeCookie writes the socket's cookie.
+func (p *program) storeCookie() {
 	p.move(r1, r6)
 	p.call(socketCookie)
 	p.store(doubleWord, r10, atCookie, r0)
+}
+
+// lookUpPeer leaves in r7 the table of the socket and in r0 the peer's entry in it,
+// zero if there is none. Without a table it jumps to "refuse".
+func (p *program) lookUpPeer(t tables) {
 	p.loadMap(r1, t.slots)
 	p.stack(r2, atCookie)
 	p.call(mapLookup)
@@ -122,6 +233,23 @@ func (p *program) lookUpPeer(t tables) {
 	p.move(r1, r7)
 	p.stack(r2, atPeer)
 	p.call(mapLookup)
+}
+
+// ifLink jumps where the peer's address means somebody on a link alone: fe80::/10, or 169.254.0.0/16, also
+// mapped.
+func (p *program) ifLink(label string) {
+	six, other := label+": IPv6", label+": no"
+	p.load(half, r1, r10, atPeer)
+	p.ifNot(r1, 0, six)
+	p.load(half, r1, r10, atPeer+10)
+	p.ifNot(r1, onTheWire(0xffff), other)
+	p.load(half, r1, r10, atPeer+12)
+	p.ifEqual(r1, onTheWire(169<<8|254), label)
+	p.jump(other)
+	p.label(six)
+	p.and(r1, onTheWire(0xffc0))
+	p.ifEqual(r1, onTheWire(0xfe80), label)
+	p.label(other)
 }
 
 // storeMappedPrefix writes the first twelve bytes of an IPv4 address in the form of IPv6.
@@ -152,10 +280,44 @@ func addressPeer6(p *program) {
 	p.store(word, r10, atPeer+16, r1)
 }
 
-// packetPeer makes the peer that a packet is for, and refuses all but plain UDP.
+// packetPeer makes the peer that a packet is for, and refuses all but plain UDP. What is from or for an
+// address of the loopback leaves by lo alone: the sender may have chosen another way, by IP_PKTINFO.
 // The hook comes before a packet is cut into fragments or segments, so that the
 // UDP header is always there (ip_finish_output(), ip6_finish_output()).
 func packetPeer(p *program) {
+	p.readHeaders(ip4Destination, ip6Destination, udpPort)
+	p.load(word, r1, r6, skbLink)
+	p.ifEqual(r1, loopbackLink, "inside")
+	p.load(word, r1, r6, skbProtocol)
+	p.ifEqual(r1, onTheWire(unix.ETH_P_IP), "outside: ip4")
+	p.refuseLoopback6(atPacket+ip6Source, "source")
+	p.refuseLoopback6(atPacket+ip6Destination, "destination")
+	p.jump("inside")
+	p.label("outside: ip4")
+	for _, at := range []int16{ip4Source, ip4Destination} {
+		p.load(octet, r1, r10, atPacket+at)
+		p.ifEqual(r1, 127, "refuse")
+	}
+	p.label("inside")
+}
+
+// refuseLoopback6 refuses ::1 at a place of the stack.
+func (p *program) refuseLoopback6(at int16, name string) {
+	for i := int16(0); i < 12; i += 4 {
+		p.load(word, r1, r10, at+i)
+		p.ifNot(r1, 0, name)
+	}
+	p.load(word, r1, r10, at+12)
+	p.ifEqual(r1, int32(binary.NativeEndian.Uint32([]byte{15: 1}[12:])), "refuse")
+	p.label(name)
+}
+
+// arrivingPeer makes the peer that a packet is from.
+func arrivingPeer(p *program) { p.readHeaders(ip4Source, ip6Source, udpSource) }
+
+// readHeaders makes the peer of the address at from4 or from6 and the port at port, and goes to "refuse"
+// for all but plain UDP.
+func (p *program) readHeaders(from4, from6, port int16) {
 	p.load(word, r1, r6, skbProtocol)
 	p.ifEqual(r1, onTheWire(unix.ETH_P_IP), "ip4")
 	p.ifNot(r1, onTheWire(unix.ETH_P_IPV6), "refuse")
@@ -164,10 +326,10 @@ func packetPeer(p *program) {
 	p.load(octet, r1, r10, atPacket+ip6Next)
 	p.ifNot(r1, unix.IPPROTO_UDP, "refuse") // an extension header may lead elsewhere
 	for i := int16(0); i < 16; i += 4 {
-		p.load(word, r1, r10, atPacket+ip6Destination+i)
+		p.load(word, r1, r10, atPacket+from6+i)
 		p.store(word, r10, atPeer+i, r1)
 	}
-	p.load(half, r1, r10, atPacket+ip6Size+udpPort)
+	p.load(half, r1, r10, atPacket+ip6Size+port)
 	p.store(word, r10, atPeer+16, r1)
 	p.jump("peer")
 
@@ -181,9 +343,9 @@ func packetPeer(p *program) {
 	p.and(r1, onTheWire(fragmentMask))
 	p.ifNot(r1, 0, "refuse") // what is at the port's place may not be one
 	p.storeMappedPrefix()
-	p.load(word, r1, r10, atPacket+ip4Destination)
+	p.load(word, r1, r10, atPacket+from4)
 	p.store(word, r10, atPeer+12, r1)
-	p.load(half, r1, r10, atPacket+ip4Size+udpPort)
+	p.load(half, r1, r10, atPacket+ip4Size+port)
 	p.store(word, r10, atPeer+16, r1)
 	p.label("peer")
 }

@@ -176,5 +176,5 @@ func (s *supply) clearTables() {
 // createTable makes the table of one socket. It has all its memory from the
 // start, as every map that forgets the peer not seen for longest.
 func createTable(peers uint32) (*os.File, error) {
-	return createMap(mapSpec{kind: unix.BPF_MAP_TYPE_LRU_HASH, key: peerSize, value: 8, entries: peers})
+	return createMap(mapSpec{kind: unix.BPF_MAP_TYPE_LRU_HASH, key: peerSize, value: peerValue, entries: peers})
 }

@@ -61,9 +61,7 @@ func newWire(t testing.TB) *wire {
 	control, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	w.must("socket", err)
 	defer func() { _ = unix.Close(control) }()
-	device := w.request("tap0")
-	device.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	w.must("TUNSETIFF", unix.IoctlIfreq(tap, unix.TUNSETIFF, device))
+	w.attachTap(tap, "tap0")
 	// Without ARP there are no neighbours to ask for, and no waiting for an address.
 	for name, flags := range map[string]uint16{"lo": unix.IFF_UP, "tap0": unix.IFF_UP | unix.IFF_NOARP | unix.IFF_BROADCAST | unix.IFF_MULTICAST} {
 		r := w.request(name)
@@ -77,9 +75,40 @@ func newWire(t testing.TB) *wire {
 	w.must("SIOCSIFNETMASK", unix.IoctlIfreq(control, unix.SIOCSIFNETMASK, r))
 	w.must("broadcast", r.SetInet4Addr([]byte{10, 9, 255, 255}))
 	w.must("SIOCSIFBRDADDR", unix.IoctlIfreq(control, unix.SIOCSIFBRDADDR, r))
-	w.address6(control)
+	w.address6(control, "tap0", host6)
 	w.await6()
 	return w
+}
+
+func (w *wire) attachTap(tap int, name string) {
+	device := w.request(name)
+	device.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	w.must("TUNSETIFF", unix.IoctlIfreq(tap, unix.TUNSETIFF, device))
+}
+
+// addLink adds a second wire, tap1, which nobody reads. The caller closes it.
+func (w *wire) addLink() (tap int) {
+	tap, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	w.must("open", err)
+	w.attachTap(tap, "tap1")
+	control, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	w.must("socket", err)
+	defer func() { _ = unix.Close(control) }()
+	r := w.request("tap1")
+	r.SetUint16(unix.IFF_UP | unix.IFF_NOARP | unix.IFF_BROADCAST | unix.IFF_MULTICAST)
+	w.must("SIOCSIFFLAGS", unix.IoctlIfreq(control, unix.SIOCSIFFLAGS, r))
+	w.address6(control, "tap1", netip.MustParseAddr("fe80::1"))
+	return tap
+}
+
+// indexOf is the number of an interface.
+func (w *wire) indexOf(name string) uint32 {
+	control, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	w.must("socket", err)
+	defer func() { _ = unix.Close(control) }()
+	r := w.request(name)
+	w.must("SIOCGIFINDEX", unix.IoctlIfreq(control, unix.SIOCGIFINDEX, r))
+	return r.Uint32()
 }
 
 // await6 waits until the IPv6 address works, which the kernel has a worker for:
@@ -104,9 +133,9 @@ func (w *wire) request(name string) *unix.Ifreq {
 	return r
 }
 
-// address6 gives tap0 its IPv6 address: struct in6_ifreq of linux/ipv6.h.
-func (w *wire) address6(control int) {
-	r := w.request("tap0")
+// address6 gives an interface its IPv6 address: struct in6_ifreq of linux/ipv6.h.
+func (w *wire) address6(control int, name string, address netip.Addr) {
+	r := w.request(name)
 	w.must("SIOCGIFINDEX", unix.IoctlIfreq(control, unix.SIOCGIFINDEX, r))
 	six, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -117,7 +146,7 @@ func (w *wire) address6(control int) {
 		address [16]byte
 		prefix  uint32
 		index   int32
-	}{host6.As16(), 64, int32(r.Uint32())}
+	}{address.As16(), 64, int32(r.Uint32())}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(six), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&request)))
 	if errno != 0 {
 		ktest.Skip(w.t, "IPv6 address: %v", errno)
