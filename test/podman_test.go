@@ -245,6 +245,18 @@ func TestPodmanNotifies(t *testing.T) {
 	a.wait("state=running")
 }
 
+// What does not say that it is alive is ended, in a container too.
+func TestPodmanWatchdog(t *testing.T) {
+	a, _, _ := inPodman(t, ownName("watched"))
+	a.stop()
+	dir := folder(t)
+	file := configureIn(t, dir, ownName("watched"), "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\nwatchdog = \"1s\"\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
+	a = activate(t, "--config", file)
+	answeredInTime(t, "unix:"+dir+"/s")
+	a.wait("service hangs")
+	a.wait("state=resting")
+}
+
 // see fails unless the echo below the process pid has lo and nothing else.
 func see(t *testing.T, pid int) {
 	t.Helper()

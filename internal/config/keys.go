@@ -123,6 +123,9 @@ var (
 	withProxy     = when(func(s *spec.Service) bool { return s.Handover == spec.Proxy }, "handover is not \"proxy\"")
 	ownStdout     = when(func(s *spec.Service) bool { return s.Handover != spec.Stdio }, "handover is \"stdio\", so it is the socket")
 
+	// An engine takes long until it has started the program, and does not say when.
+	withBeginning = when(func(s *spec.Service) bool { return s.Container == nil || s.Notify }, "notify is not true, so it is not known when the container's program has begun")
+
 	// With the host's network, inherited sockets reach no farther than sockets that the
 	// program opens itself.
 	ownNetwork = when(func(s *spec.Service) bool { return s.Sandbox.Network != "host" }, "network is \"host\", so there is nothing to seal")
@@ -172,6 +175,7 @@ var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("stop_timeout", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.StopTimeout }, 10*time.Second),
 		key("stop_signal", signal, func(s *spec.Service) *syscall.Signal { return &s.StopSignal }, syscall.SIGTERM),
 		key("notify", boolean, func(s *spec.Service) *bool { return &s.Notify }, false),
+		key("watchdog", duration(spec.ShortestWatchdog, "never"), func(s *spec.Service) *time.Duration { return &s.Watchdog }, 0).only(withoutAccept).only(withBeginning),
 		key("restart_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
 		key("restart_max_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
 		key("hold", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.Hold }, 10*time.Second),

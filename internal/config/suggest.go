@@ -75,6 +75,7 @@ var unitFile = map[string]string{
 	"timeout_sec":              "start_timeout",
 	"restart_sec":              "restart_delay",
 	"restart_max_delay_sec":    "restart_max_delay",
+	"watchdog_sec":             "watchdog",
 	"kill_signal":              "stop_signal",
 	"keep_alive_time_sec":      "keep_alive_time",
 	"keep_alive_interval_sec":  "keep_alive_interval",

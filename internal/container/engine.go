@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -83,6 +84,9 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 	}
 	if notify != "" {
 		argv = append(argv, "--volume="+notify+":"+NotifyPath+":rw", "--env=NOTIFY_SOCKET="+NotifyPath)
+	}
+	if s.Watchdog > 0 { // without WATCHDOG_PID: which number the program has inside is up to options
+		argv = append(argv, "--env=WATCHDOG_USEC="+strconv.FormatInt(s.Watchdog.Microseconds(), 10))
 	}
 	argv = append(argv, s.Container.Options...)
 	return append(argv, s.imageAndCommand()...), behind, nil

@@ -18,6 +18,8 @@ const (
 	listenNames  = "LISTEN_FDNAMES"
 	listenPidfd  = "LISTEN_PIDFDID"
 	notifySocket = "NOTIFY_SOCKET"
+	watchdogUsec = "WATCHDOG_USEC"
+	watchdogPID  = "WATCHDOG_PID"
 )
 
 // maxNameLen is in bytes; the limit of sd_listen_fds(3).
@@ -77,12 +79,12 @@ func checkName(name string) error {
 }
 
 // StripEnviron returns env without what another activator or service manager meant
-// for us alone: every LISTEN_ variable, and NOTIFY_SOCKET. env stays as it is.
+// for us alone: every LISTEN_ variable, NOTIFY_SOCKET, and those of the watchdog. env stays as it is.
 func StripEnviron(env []string) []string {
 	kept := make([]string, 0, len(env))
 	for _, entry := range env {
 		name, _, _ := strings.Cut(entry, "=")
-		if name == notifySocket || strings.HasPrefix(name, listenPrefix) {
+		if name == notifySocket || name == watchdogUsec || name == watchdogPID || strings.HasPrefix(name, listenPrefix) {
 			continue
 		}
 		kept = append(kept, entry)

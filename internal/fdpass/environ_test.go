@@ -30,9 +30,9 @@ func TestEnvironOfNothing(t *testing.T) {
 
 func TestStrip(t *testing.T) {
 	env := []string{"A=1", "LISTEN_FDS=3", "LISTEN_PID=1", "LISTEN_FDNAMES=a", "LISTEN_PIDFDID=7", "LISTEN_TOMORROW=x",
-		"LISTENER=stays", "NOTIFY_SOCKET=/x", "NOTIFY_SOCKETS=stays", "LISTEN_=", "B=LISTEN_FDS=3", "malformed"}
+		"LISTENER=stays", "NOTIFY_SOCKET=/x", "NOTIFY_SOCKETS=stays", "WATCHDOG_USEC=1", "WATCHDOG_PID=1", "WATCHDOG=stays", "LISTEN_=", "B=LISTEN_FDS=3", "malformed"}
 	before := slices.Clone(env)
-	want := []string{"A=1", "LISTENER=stays", "NOTIFY_SOCKETS=stays", "B=LISTEN_FDS=3", "malformed"}
+	want := []string{"A=1", "LISTENER=stays", "NOTIFY_SOCKETS=stays", "WATCHDOG=stays", "B=LISTEN_FDS=3", "malformed"}
 	if got := StripEnviron(env); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}

@@ -62,7 +62,7 @@ func (h *inherit) answerCalls(policy usernotif.Policy) answers {
 func (h *inherit) newPolicy() usernotif.Policy {
 	b := h.Spec.Sandbox
 	p := usernotif.Policy{Netns: h.child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
-	if h.Spec.Notify {
+	if h.Spec.Reports() {
 		p.Notify, p.NotifyNode = process.NotifyPath, h.child.NotifyNode()
 	}
 	if p.Engine = h.child.EngineNamespace(); p.Engine != 0 {

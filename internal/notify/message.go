@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"strconv"
 	"strings"
@@ -40,10 +41,17 @@ type Message struct {
 	ExtendTimeout time.Duration // from now; 0: none asked for
 	MainPID       int           // as the sender sees it, in its own pid namespace; 0: none told
 	Errno         syscall.Errno // 0: none told
+	BusError      string        // one printable line, at most maxStatus bytes; "": none told
+	ExitStatus    string        // "": none told
+
+	Alive       bool          // it does what it should
+	Trigger     bool          // it does not, and says so
+	HasWatchdog bool          // it changes how often it will say so
+	Watchdog    time.Duration // to this; 0: never
 }
 
 // parseMessage reads a message of lines NAME=VALUE. Names it does not know, among them
-// those of the watchdog and of the descriptor store, are ignored. Values it
+// those of the descriptor store, are ignored. Values it
 // does not understand are ignored too, and named in the *BadMessage that comes
 // with the rest.
 func parseMessage(data []byte) (Message, error) {
@@ -86,9 +94,7 @@ func (m *Message) assignValue(name, value string) bool {
 	case "EXTEND_TIMEOUT_USEC":
 		usec, ok := parsePositive(value)
 		if ok && m.ExtendTimeout == 0 {
-			// All ones mean for ever; a Duration holds 292 years.
-			usec = min(usec, math.MaxInt64/uint64(time.Microsecond))
-			m.ExtendTimeout = time.Duration(usec) * time.Microsecond
+			m.ExtendTimeout = microseconds(usec)
 		}
 		return ok
 	case "MAINPID":
@@ -98,16 +104,60 @@ func (m *Message) assignValue(name, value string) bool {
 			m.MainPID = int(pid)
 		}
 		return ok
-	case "ERRNO":
-		errno, ok := parsePositive(value)
-		ok = ok && errno <= maxErrno
-		if ok && m.Errno == 0 {
-			m.Errno = syscall.Errno(errno)
-		}
-		return ok || value == "0"
+	case "WATCHDOG", "WATCHDOG_USEC":
+		return m.assignWatchdog(name, value)
+	case "ERRNO", "BUSERROR", "EXIT_STATUS":
+		return m.assignError(name, value)
 	}
 	return true
 }
+
+func (m *Message) assignWatchdog(name, value string) bool {
+	if name == "WATCHDOG" {
+		if value == "trigger" {
+			m.Trigger = true
+			return true
+		}
+		return assignOne(&m.Alive, value)
+	}
+	usec, ok := parsePositive(value)
+	if ok = ok || value == "0"; ok && !m.HasWatchdog {
+		m.HasWatchdog, m.Watchdog = true, microseconds(usec)
+		if usec == math.MaxUint64 { // USEC_INFINITY
+			m.Watchdog = 0
+		}
+	}
+	return ok
+}
+
+// assignError takes in what went wrong, by the program's own word.
+func (m *Message) assignError(name, value string) bool {
+	switch name {
+	case "BUSERROR":
+		m.BusError = cmp.Or(m.BusError, printLine(value, maxStatus))
+		return value != ""
+	case "EXIT_STATUS":
+		n, ok := parsePositive(value)
+		if ok = ok && n <= maxExit || value == "0"; ok {
+			m.ExitStatus = cmp.Or(m.ExitStatus, strconv.FormatUint(n, 10))
+		}
+		return ok
+	}
+	errno, ok := parsePositive(value)
+	ok = ok && errno <= maxErrno
+	if ok && m.Errno == 0 {
+		m.Errno = syscall.Errno(errno)
+	}
+	return ok || value == "0"
+}
+
+// microseconds is a time of so many. A Duration holds 292 years; all ones mean for ever.
+func microseconds(n uint64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/uint64(time.Microsecond))) * time.Microsecond
+}
+
+// maxExit is the highest status of exit(2).
+const maxExit = 255
 
 // maxErrno is MAX_ERRNO of the kernel.
 const maxErrno = 4095

@@ -35,7 +35,17 @@ func TestParse(t *testing.T) {
 		{"MAINPID=1\nMAINPID=2", Message{MainPID: 1}, ""},
 		{"ERRNO=2", Message{Errno: 2}, ""},
 		{"ERRNO=0", Message{}, ""},
-		{"WATCHDOG=1\nWATCHDOG_USEC=5\nFDSTORE=1\nFDNAME=x\nBUSERROR=x\nX_OURS=1", Message{}, ""},
+		{"FDSTORE=1\nFDNAME=x\nX_OURS=1", Message{}, ""},
+		{"WATCHDOG=1", Message{Alive: true}, ""},
+		{"WATCHDOG=trigger", Message{Trigger: true}, ""},
+		{"WATCHDOG=2", Message{}, "WATCHDOG=2"},
+		{"WATCHDOG_USEC=5\nWATCHDOG_USEC=7", Message{HasWatchdog: true, Watchdog: 5 * time.Microsecond}, ""},
+		{"WATCHDOG_USEC=0", Message{HasWatchdog: true}, ""},
+		{"WATCHDOG_USEC=18446744073709551615", Message{HasWatchdog: true}, ""},
+		{"WATCHDOG_USEC=-1", Message{}, "WATCHDOG_USEC=-1"},
+		{"BUSERROR=org.freedesktop.DBus.Error.TimedOut\nEXIT_STATUS=0", Message{BusError: "org.freedesktop.DBus.Error.TimedOut", ExitStatus: "0"}, ""},
+		{"BUSERROR=\x1b[2J\nEXIT_STATUS=007", Message{BusError: "\ufffd[2J", ExitStatus: "7"}, ""},
+		{"EXIT_STATUS=256\nBUSERROR=", Message{}, "EXIT_STATUS=256"},
 		{"nonsense\n=\n=1\nready=1\n READY=1", Message{}, ""},
 		{"READY=0\nSTOPPING=1", Message{Stopping: true}, "READY=0"},
 		{"READY=", Message{}, "READY="},
@@ -76,18 +86,19 @@ func TestStatusIsLimited(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("READY=1\nSTATUS=up\nMAINPID=7\nEXTEND_TIMEOUT_USEC=1000000\nERRNO=2"))
 	f.Add([]byte("BARRIER=1\x00"))
+	f.Add([]byte("WATCHDOG=trigger\nWATCHDOG_USEC=100000\nBUSERROR=x\nEXIT_STATUS=255"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := parseMessage(data)
 		var bad *BadMessage
 		if err != nil && !errors.As(err, &bad) {
 			t.Fatalf("untyped error %v", err)
 		}
-		for _, text := range []string{m.Status, errorText(err)} {
+		for _, text := range []string{m.Status, m.BusError, m.ExitStatus, errorText(err)} {
 			if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
 				t.Fatalf("not printable: %q", text)
 			}
 		}
-		if len(m.Status) > maxStatus || m.MainPID < 0 || m.ExtendTimeout < 0 || m.Errno > maxErrno || !m.HasStatus && m.Status != "" {
+		if len(m.Status) > maxStatus || m.MainPID < 0 || m.ExtendTimeout < 0 || m.Watchdog < 0 || len(m.BusError) > maxStatus || m.Errno > maxErrno || !m.HasStatus && m.Status != "" {
 			t.Fatalf("%+v", m)
 		}
 	})

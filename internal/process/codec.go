@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"activator/internal/spec"
 )
@@ -33,6 +34,7 @@ func (c *codec) codePlan(p *plan) {
 	c.codeInt((*int)(&p.Handed))
 	c.codeBool(&p.Bare)
 	c.codeBool(&p.Engine)
+	c.codeDuration(&p.Watchdog)
 }
 
 func (c *codec) codeNumber(v *uint64) {
@@ -59,6 +61,12 @@ func (c *codec) codeMode(v *fs.FileMode) {
 	value := uint64(*v)
 	c.codeNumber(&value)
 	*v = fs.FileMode(value)
+}
+
+func (c *codec) codeDuration(v *time.Duration) {
+	value := uint64(*v)
+	c.codeNumber(&value)
+	*v = time.Duration(value)
 }
 
 func (c *codec) codeBool(v *bool) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,4 +80,10 @@ func (n *notifySocket) removeFolder() {
 	if n.folder != "" {
 		_ = os.RemoveAll(n.folder)
 	}
+}
+
+// watchdogEnviron returns the entries that ask a process to tell, at least once in every, that it is
+// alive; pid is its number as it sees it itself, sd_watchdog_enabled(3).
+func watchdogEnviron(every time.Duration, pid int) []string {
+	return []string{"WATCHDOG_USEC=" + strconv.FormatInt(every.Microseconds(), 10), "WATCHDOG_PID=" + strconv.Itoa(pid)}
 }

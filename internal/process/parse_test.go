@@ -7,12 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"activator/internal/spec"
 )
 
 func TestPlanTravels(t *testing.T) {
-	full := &plan{Sockets: 2, Engine: true, Process: spec.Process{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22,
+	full := &plan{Sockets: 2, Engine: true, Process: spec.Process{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Watchdog: time.Second,
 		Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: ^uint64(0)}}, FDNames: []string{"x", ""}, Handed: spec.LaterStdio, Bare: true}}
 	done := []string{"Name", "ID", "User", "Group", "Notify", "Directories", "Sandbox"} // before the reaper is told
 	for _, value := range []any{*full, full.Process, full.Limits[0]} {

@@ -49,13 +49,13 @@ func (prep *preparation) resolvePlan(sockets int) error {
 	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellLeft)
 	prep.folders = directories.held
 	if err == nil {
-		p.Sandbox.Notify = p.Notify
+		p.Sandbox.Notify = p.Reports()
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
 		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), directories.env))
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
 		err = prep.resolveSandbox(directories.mounts)
 	}
-	if err == nil && p.Notify {
+	if err == nil && p.Reports() {
 		err = prep.openNotify()
 	}
 	if err == nil {

@@ -78,7 +78,7 @@ func (p *Process) closeCalls() {
 func (p *Process) Pid() int { return p.pid }
 
 // TakeNotifySocket returns the bound datagram socket the service reports to; nil
-// without Notify in its spec, and at the second call.
+// where its spec has nothing to report, and at the second call.
 func (p *Process) TakeNotifySocket() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,8 +90,8 @@ func (p *Process) TakeNotifySocket() *os.File {
 	return file
 }
 
-// NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil without Notify in its spec
-// or without supervision.
+// NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil where its spec has
+// nothing to report, or without supervision.
 func (p *Process) NotifyNode() *os.File {
 	if p.notify == nil {
 		return nil

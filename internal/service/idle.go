@@ -44,6 +44,7 @@ func leastRun(least, idle, ran, away time.Duration) time.Duration {
 // beginServing begins a run: the first look comes a quarter of idle_timeout later.
 func (s *shared) beginServing() (event, bool) {
 	s.limit(0)
+	s.run.watchdog.hear(time.Now())
 	if s.spec.IdleTimeout > 0 {
 		i := &s.idle
 		if !i.stopped.IsZero() {

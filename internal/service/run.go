@@ -37,6 +37,8 @@ type run struct {
 	exit     process.Exit            // once it is gone
 	failed   bool                    // it crashed, or never ran
 	asked    bool                    // we asked it to end: how it does is no failure
+	hung     bool                    // it was ended since it did nothing: however it does, it is a failure
+	watchdog watchdog
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
@@ -79,6 +81,14 @@ func (p *run) kill() {
 	p.child.Kill()
 }
 
+// abort tells a program that hangs to end. One that has not become the program yet cannot hang.
+func (p *run) abort(sig syscall.Signal) error {
+	p.asked, p.hung = false, true
+	p.handover.Leave()
+	_, err := p.child.Stop(sig)
+	return err
+}
+
 // letGo says go. If that is refused, the start fails.
 func (p *run) letGo(client *listen.Connection) error {
 	p.stage = stageReleased
@@ -103,7 +113,7 @@ func (p *run) noteReport(r report) {
 	case r.running:
 		p.stage = stageRunning
 	case r.exited != nil:
-		p.exit, p.failed = *r.exited, !isClean(*r.exited) && !p.asked
+		p.exit, p.failed = *r.exited, p.hung || !isClean(*r.exited) && !p.asked
 	}
 }
 
@@ -123,7 +133,7 @@ func isClean(e process.Exit) bool {
 // through. The process is told to go by [run.letGo].
 func (s *Service) launchRun(client process.Client) (*run, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	p := &run{cancel: cancel, started: time.Now(), failed: true}
+	p := &run{cancel: cancel, started: time.Now(), failed: true, watchdog: watchdog{every: s.spec.Watchdog}}
 	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
 		if client == process.ClientWaiting && streams.leadToFiles() {
@@ -219,22 +229,36 @@ func (s *Service) listenTo(p *run, child *process.Process) (end func()) {
 	}
 }
 
-// A program says a few things in its life. One that says more than chatter gets
-// an ear every chatterPause only, and waits in its own send(2): each message may
+// A program says a few things in its life, and now and then that it is alive. One that says more than
+// chatter at once gets an ear every chatterPause only, and waits in its own send(2): each message may
 // be a line of the log or a search through /proc.
 const (
 	chatter      = 100
 	chatterPause = 50 * time.Millisecond
 )
 
+// allowance is what a program may say, which grows with time.
+type allowance struct {
+	due time.Time // when all of it is there again
+}
+
+// take takes a message from it, and returns how long to wait until it is there.
+func (a *allowance) take(now time.Time) (pause time.Duration) {
+	if full := now.Add(-chatter * chatterPause); a.due.Before(full) {
+		a.due = full
+	}
+	a.due = a.due.Add(chatterPause)
+	return max(0, a.due.Sub(now))
+}
+
 // passOn reports messages until the socket is closed, done being closed before.
 func (s *Service) passOn(p *run, socket *notify.Socket, pid int, done <-chan struct{}) {
-	for said := 0; ; said++ {
-		if said >= chatter {
+	for said := (allowance{}); ; {
+		if pause := said.take(time.Now()); pause > 0 {
 			select {
 			case <-done:
 				return
-			case <-time.After(chatterPause):
+			case <-time.After(pause):
 			}
 		}
 		m, _, err := socket.Receive(context.Background())

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -58,6 +59,23 @@ func service(behaviour string) {
 		_ = notify.SendState("EXTEND_TIMEOUT_USEC=60000000")
 		time.Sleep(2500 * time.Millisecond)
 		_ = notify.SendState("READY=1")
+	case "alive":
+		if !announcesLife(12) {
+			os.Exit(9)
+		}
+		ktest.Hang()
+	case "abort well":
+		aborted := make(chan os.Signal, 1)
+		signal.Notify(aborted, syscall.SIGABRT)
+		go func() { os.Exit(map[bool]int{true: 0, false: 9}[<-aborted == syscall.SIGABRT]) }()
+		ktest.Hang()
+	case "change":
+		_ = notify.SendState("WATCHDOG_USEC=1")
+		ktest.Hang()
+	case "trigger":
+		_ = notify.SendState("READY=1")
+		_ = notify.SendState("ERRNO=2\nBUSERROR=org.Hangs\nEXIT_STATUS=3\nWATCHDOG=trigger")
+		ktest.Hang()
 	case "hasty":
 		_ = notify.SendState("EXTEND_TIMEOUT_USEC=1")
 		time.Sleep(100 * time.Millisecond)

@@ -38,8 +38,9 @@ func (s *shared) attend() (until time.Time) {
 		s.handle(onStartFailed)
 		return s.attend()
 	}
+	until = s.watchProgram()
 	s.armFastPath()
-	return time.Time{}
+	return until
 }
 
 func (s *shared) settle() { s.disarmFastPath() }
@@ -79,6 +80,8 @@ func (s *shared) act(a action) (next event, follows bool) {
 	case doStop:
 		s.limit(s.spec.StopTimeout)
 		s.stopRun()
+	case doAbort:
+		s.abortRun()
 	case doKill:
 		s.sayMissing()
 		s.limit(s.spec.StopTimeout)
@@ -212,11 +215,29 @@ func (s *shared) noteUp() {
 	s.handle(onUp)
 }
 
-// noteMessage takes in what the program itself says, see sd_notify(3).
-func (s *shared) noteMessage(m notify.Message) {
+// logWords logs what the program says of itself that changes nothing.
+func (s *shared) logWords(m notify.Message) {
 	if m.HasStatus {
 		s.log.Info("service status", "pid", s.run.pid(), "status", m.Status)
 	}
+	var attrs []any
+	if m.Errno != 0 {
+		attrs = append(attrs, "err", m.Errno.Error())
+	}
+	if m.BusError != "" {
+		attrs = append(attrs, "bus", m.BusError)
+	}
+	if m.ExitStatus != "" {
+		attrs = append(attrs, "exit", m.ExitStatus)
+	}
+	if attrs != nil {
+		s.log.Warn("service tells of an error", append([]any{"pid", s.run.pid()}, attrs...)...)
+	}
+}
+
+// noteMessage takes in what the program itself says, see sd_notify(3).
+func (s *shared) noteMessage(m notify.Message) {
+	s.logWords(m)
 	if m.MainPID > 0 {
 		if err := s.run.child.SetMain(m.MainPID); err != nil {
 			s.log.Warn("main process not followed", "pid", s.run.pid(), "err", err)
@@ -231,6 +252,7 @@ func (s *shared) noteMessage(m notify.Message) {
 	if m.Stopping && s.state != stopping {
 		s.handle(onLeaving)
 	}
+	s.noteLife(m)
 }
 
 // endRun ends a run: the sockets are made fit for the next one, the run is

@@ -36,12 +36,13 @@ const (
 	onLeaving                  // the program said STOPPING=1
 	onTimeout                  // the time of the state is over
 	onHoldOver                 // a client has waited for as long as it may
+	onMissed                   // the program has not said in time that it is alive, or has said that it hangs
 	onIdle                     // no client has used the service for idle_timeout, and it has been told to end
 	onOutdated                 // a socket had to be bound anew: the process holds the old one
 	onEnd                      // stop for good
 )
 
-var eventNames = [...]string{"client", "slot", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "idle", "outdated", "end"}
+var eventNames = [...]string{"client", "slot", "prepared", "up", "start failed", "exited", "leaving", "timeout", "hold over", "missed", "idle", "outdated", "end"}
 
 func (e event) String() string { return eventNames[e] }
 
@@ -65,6 +66,7 @@ const (
 	doLook           // look whether anybody uses the service; if not, send stop_signal
 	doAwait          // stop_timeout runs, no signal: the program ends by itself, or has been told to
 	doStop           // send stop_signal; stop_timeout runs
+	doAbort          // send SIGABRT, which tells a program that hangs to say where; stop_timeout runs
 	doKill           // SIGKILL; for a start still under way: give it up
 	doRest           // mend the sockets, count the run, wait for the delay it earned
 	doCount          // look which clients wait, so that hold runs for them
@@ -72,7 +74,7 @@ const (
 	doRelease        // stop watching; nothing runs any more
 )
 
-var actionNames = [...]string{"", "watch", "queue", "prepare", "keep", "defer", "discard", "claim", "go", "start", "serve", "look", "await", "stop", "kill", "rest", "count", "refuse", "release"}
+var actionNames = [...]string{"", "watch", "queue", "prepare", "keep", "defer", "discard", "claim", "go", "start", "serve", "look", "await", "stop", "abort", "kill", "rest", "count", "refuse", "release"}
 
 func (a action) String() string { return actionNames[a] }
 
@@ -101,11 +103,11 @@ var table = [ended + 1][onEnd + 1]step{
 	starting: {
 		onPrepared: {starting, doGo}, onUp: {running, doServe}, onStartFailed: {resting, doRest},
 		onExited: {resting, doRest}, onLeaving: {stopping, doAwait}, onTimeout: {aborting, doKill},
-		onEnd: {ending, doStop},
+		onMissed: {stopping, doAbort}, onEnd: {ending, doStop},
 	},
 	running: {
 		onStartFailed: {resting, doRest}, onExited: {resting, doRest}, onLeaving: {stopping, doAwait},
-		onTimeout: {running, doLook}, onIdle: {stopping, doAwait}, onOutdated: {stopping, doStop}, onEnd: {ending, doStop},
+		onTimeout: {running, doLook}, onMissed: {stopping, doAbort}, onIdle: {stopping, doAwait}, onOutdated: {stopping, doStop}, onEnd: {ending, doStop},
 	},
 	stopping: {
 		onStartFailed: {resting, doRest}, onExited: {resting, doRest}, onTimeout: {stopping, doKill},

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,9 +72,10 @@ type Process struct {
 	ID          int    // of user and group, as root and without User; 0: one made of Name
 	User, Group string // names or numbers; "": the sandbox's own id as root, else ours
 
-	FDNames     []string // LISTEN_FDNAMES, one for every socket
-	Handed      Handed   // where the sockets are
-	Notify      bool     // NOTIFY_SOCKET: it says itself when it is ready
+	FDNames     []string      // LISTEN_FDNAMES, one for every socket
+	Handed      Handed        // where the sockets are
+	Notify      bool          // it says itself when it is ready
+	Watchdog    time.Duration // it says that often that it is alive, and is ended if not; 0: need not
 	Directories []Directory
 
 	// Bare starts the program without a sandbox: with our namespaces, files and
@@ -81,6 +83,13 @@ type Process struct {
 	Bare    bool
 	Sandbox Sandbox
 }
+
+// ShortestWatchdog is the shortest time that [Process].Watchdog may be: how fast the process is
+// listened to has a limit.
+const ShortestWatchdog = 100 * time.Millisecond
+
+// Reports reports whether the process has a socket by which it tells of itself, NOTIFY_SOCKET.
+func (p *Process) Reports() bool { return p.Notify || p.Watchdog > 0 }
 
 // Handed says where a process has its sockets, and whether they come later.
 type Handed int
