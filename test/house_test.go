@@ -29,7 +29,8 @@ var arrows = map[string][]string{
 	"internal/netns":          {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/process/vfork", "internal/spec"},
 	"internal/process/vfork":  {},
 	"internal/usernotif":      {"internal/kernel/behalf", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockopt", "internal/spec"},
-	"internal/notify":         {"internal/kernel/fd"},
+	"internal/notify":         {"internal/fdpass", "internal/kernel/fd"},
+	"internal/fdstore":        {"internal/kernel/budget", "internal/kernel/fd"},
 	"internal/sandbox":        {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/sandbox/seccomp", "internal/process/vfork", "internal/spec"},
 	"internal/output":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc"},
 	"internal/tcpproxy":       {"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr"},
@@ -41,7 +42,7 @@ var arrows = map[string][]string{
 	"internal/config":         {"internal/spec"},
 	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/program", "internal/process/reaper", "internal/spec"},
 	"internal/handover":       {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
-	"internal/service":        {"internal/handover", "internal/kernel/budget", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
+	"internal/service":        {"internal/fdstore", "internal/handover", "internal/kernel/budget", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
@@ -65,7 +66,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/fdstore", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

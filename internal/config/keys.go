@@ -62,6 +62,7 @@ func withKeepAlive(g *group) string {
 
 const (
 	most        = 1<<31 - 1
+	mostStored  = 512                 // a program has 1,024 descriptors, if nothing is said
 	mostKeeping = 32767 * time.Second // MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL
 )
 
@@ -176,6 +177,7 @@ var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("stop_signal", signal, func(s *spec.Service) *syscall.Signal { return &s.StopSignal }, syscall.SIGTERM),
 		key("notify", boolean, func(s *spec.Service) *bool { return &s.Notify }, false),
 		key("watchdog", duration(spec.ShortestWatchdog, "never"), func(s *spec.Service) *time.Duration { return &s.Watchdog }, 0).only(withoutAccept).only(withBeginning),
+		key("file_descriptor_store_max", number[int](0, mostStored), func(s *spec.Service) *int { return &s.StoreMax }, 0).only(withoutAccept),
 		key("restart_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartDelay }, 100*time.Millisecond),
 		key("restart_max_delay", duration(0, ""), func(s *spec.Service) *time.Duration { return &s.RestartMaxDelay }, 30*time.Second),
 		key("hold", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.Hold }, 10*time.Second),

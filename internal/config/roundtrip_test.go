@@ -76,6 +76,7 @@ var samples = map[string]map[string][]string{
 		"stop_timeout":               {`"1ms"`},
 		"stop_signal":                {`"TERM"`, `"SIGINT"`, "9", `"RTMIN+3"`, "40", `"sigwinch"`},
 		"notify":                     {"true", "false"},
+		"file_descriptor_store_max":  {"0", "512"},
 		"watchdog":                   {`"never"`, `"infinity"`, `"10s"`, `"100ms"`},
 		"restart_delay":              {`"0s"`, `"10ms"`},
 		"restart_max_delay":          {`"1m"`},

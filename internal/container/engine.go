@@ -56,7 +56,7 @@ func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 }
 
 // Command returns the engine's command line and its restrictions.
-func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
+func (e *Engine) Command(notify string, names []string) ([]string, sandbox.Engine, error) {
 	s := e.of
 	behind := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
 	if err := s.checkOptions(); err != nil {
@@ -74,7 +74,7 @@ func (e *Engine) Command(notify string) ([]string, sandbox.Engine, error) {
 		e.folder = behind.Folder
 		e.mu.Unlock()
 	}
-	argv := append([]string{s.Container.Engine}, s.runOptions(behind)...)
+	argv := append([]string{s.Container.Engine}, s.runOptions(behind, names)...)
 	for _, resource := range s.unsetLimits() {
 		l, err := ownLimit(resource)
 		if err != nil {

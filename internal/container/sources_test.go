@@ -91,7 +91,7 @@ type lateLink struct {
 	change func() error
 }
 
-func (l *lateLink) Command(notify string) ([]string, sandbox.Engine, error) {
-	argv, behind, err := l.Engine.Command(notify)
+func (l *lateLink) Command(notify string, names []string) ([]string, sandbox.Engine, error) {
+	argv, behind, err := l.Engine.Command(notify, names)
 	return argv, behind, errors.Join(err, l.change())
 }

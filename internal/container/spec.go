@@ -26,7 +26,7 @@ const (
 )
 
 // runOptions returns "run" and its options.
-func (s service) runOptions(behind sandbox.Engine) []string {
+func (s service) runOptions(behind sandbox.Engine, names []string) []string {
 	argv := []string{
 		"run", "--rm", "--name=" + s.Name, "--hostname=" + s.Name, "--label=" + label + "=" + s.File, "--label=" + labelPID + "=" + strconv.Itoa(os.Getpid()),
 		"--network=" + s.networkOption(behind),
@@ -61,8 +61,8 @@ func (s service) runOptions(behind sandbox.Engine) []string {
 	for _, path := range s.Sandbox.Tmpfs {
 		argv = append(argv, "--tmpfs="+path)
 	}
-	if len(s.FDNames) > 0 {
-		argv = append(argv, "--env=LISTEN_FDNAMES="+strings.Join(s.FDNames, ":"))
+	if len(names) > 0 {
+		argv = append(argv, "--env=LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
 	for _, e := range s.Env {
 		argv = append(argv, "--env="+e)

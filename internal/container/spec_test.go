@@ -13,7 +13,7 @@ import (
 // commandLine returns the engine's, and what it is put behind.
 func commandLine(s spec.Service) ([]string, sandbox.Engine, error) {
 	e := &Engine{of: service{s}}
-	argv, behind, err := e.Command("")
+	argv, behind, err := e.Command("", e.of.FDNames)
 	if behind.Folder != "" {
 		_ = os.Remove(behind.Folder)
 	}

@@ -24,7 +24,7 @@ func containerProcess(ctx context.Context, s spec.Service) (spec.Process, *conta
 	engine, err := container.Resolve(ctx, s)
 	return spec.Process{
 		Name: s.Name, Argv: []string{s.Container.Engine}, Env: container.EngineEnviron(), Umask: 0o022,
-		FDNames: s.FDNames, Notify: s.Notify, Watchdog: s.Watchdog,
+		FDNames: s.FDNames, Notify: s.Notify, Watchdog: s.Watchdog, StoreMax: s.StoreMax,
 		Sandbox: spec.Sandbox{Seal: b.Seal, Connect: b.Connect, Alone: b.Alone},
 	}, engine, err
 }

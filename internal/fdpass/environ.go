@@ -60,6 +60,9 @@ func pidfdID(fd int) (id uint64, ok bool) {
 	return st.Ino, true
 }
 
+// IsName reports whether name can stand in LISTEN_FDNAMES.
+func IsName(name string) bool { return checkName(name) == nil }
+
 // checkName says why name cannot stand in LISTEN_FDNAMES: the rule is
 // systemd's, up to 255 bytes of printable ASCII without a colon; the empty
 // name is allowed.

@@ -22,6 +22,16 @@ func EncodeRights(fds ...int) []byte { return unix.UnixRights(fds...) }
 // RightsSpace is the room that recvmsg(2) needs for the control message of n descriptors.
 func RightsSpace(n int) int { return unix.CmsgSpace(4 * n) }
 
+// DecodeRights returns the descriptors in the control messages of a recvmsg(2), for the caller to close.
+func DecodeRights(messages []unix.SocketControlMessage) (fds []int) {
+	for i := range messages {
+		if some, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, some...)
+		}
+	}
+	return fds
+}
+
 // SendFiles sends data, at least one byte, and with its first byte the files
 // over conn, a *net.UnixConn or a pollable or blocking *os.File of a unix
 // socket. The files are lent for the call; the receiver's descriptors share

@@ -90,6 +90,20 @@ func connectedTCP(fd int) (n int, err error) {
 	return n, err
 }
 
+// HasConnection reports whether the socket with this inode of sockfs is a TCP connection that came to s, and
+// that neither side has cut off.
+func (s *Socket) HasConnection(inode uint64) (has bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.checkOpen() != nil || !s.spec.Address.IsTCP() {
+		return false
+	}
+	_ = control(s.file, func(fd int) error {
+		return eachTCP(fd, statesInUse, func(c *sockdiag.InetSocket) { has = has || c.Inode != 0 && uint64(c.Inode) == inode })
+	})
+	return has
+}
+
 // connectedUnix counts the sockets that have the listener's name, which is theirs
 // from connect(2) on (unix_stream_connect), and the queue, which the table does not
 // list. The queue first: a client that is accepted meanwhile is counted twice and not missed.

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"activator/internal/fdpass"
 )
 
 // maxMessage is the longest message in bytes that is read, systemd's limit
@@ -48,10 +50,14 @@ type Message struct {
 	Trigger     bool          // it does not, and says so
 	HasWatchdog bool          // it changes how often it will say so
 	Watchdog    time.Duration // to this; 0: never
+
+	Store   bool   // the descriptors that come with it are kept for the next instance
+	Remove  bool   // those with the name are not kept any more
+	FDName  string // "": none told
+	KeepFDs bool   // they are not given up when their other end is gone, FDPOLL=0
 }
 
-// parseMessage reads a message of lines NAME=VALUE. Names it does not know, among them
-// those of the descriptor store, are ignored. Values it
+// parseMessage reads a message of lines NAME=VALUE. Names it does not know are ignored. Values it
 // does not understand are ignored too, and named in the *BadMessage that comes
 // with the rest.
 func parseMessage(data []byte) (Message, error) {
@@ -108,6 +114,18 @@ func (m *Message) assignValue(name, value string) bool {
 		return m.assignWatchdog(name, value)
 	case "ERRNO", "BUSERROR", "EXIT_STATUS":
 		return m.assignError(name, value)
+	case "FDSTORE":
+		return assignOne(&m.Store, value)
+	case "FDSTOREREMOVE":
+		return assignOne(&m.Remove, value)
+	case "FDPOLL":
+		m.KeepFDs = m.KeepFDs || value == "0"
+		return value == "0" || value == "1"
+	case "FDNAME":
+		if !fdpass.IsName(value) || value == "" {
+			return false
+		}
+		m.FDName = cmp.Or(m.FDName, value)
 	}
 	return true
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/fdpass"
 	"activator/internal/kernel/fd"
 )
 
@@ -17,6 +18,7 @@ import (
 type Socket struct {
 	file   *os.File // non-blocking, so that the runtime polls it
 	closed atomic.Bool
+	most   int // descriptors of a message that are received; the kernel closes the others
 }
 
 // AdoptSocket takes f, a bound unix datagram socket, and returns it as a Socket. It
@@ -35,6 +37,9 @@ func AdoptSocket(f *os.File) (*Socket, error) {
 	}
 	return &Socket{file: os.NewFile(uintptr(own), "notify socket")}, nil
 }
+
+// TakeFiles has descriptors that come with a message received, see [Socket.ReceiveFiles].
+func (s *Socket) TakeFiles() { s.most = fdpass.MaxFiles }
 
 func prepareSocket(fd int) error {
 	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
@@ -55,26 +60,59 @@ func prepareSocket(fd int) error {
 // A *BadMessage comes with what does hold of the message, and the Socket lives
 // on. After ctx it is ctx's error, after Close os.ErrClosed.
 func (s *Socket) Receive(ctx context.Context) (Message, int, error) {
+	m, fds, pid, err := s.ReceiveFiles(ctx)
+	closeAll(fds)
+	return m, pid, err
+}
+
+func closeAll(fds []int) {
+	for _, number := range fds {
+		_ = unix.Close(number)
+	}
+}
+
+// ReceiveFiles is Receive. The caller closes the descriptors that it returns, after TakeFiles: that answers a
+// BARRIER=1 then.
+func (s *Socket) ReceiveFiles(ctx context.Context) (Message, []int, int, error) {
 	d, err := s.receiveNext(ctx)
+	m, err := s.readDatagram(ctx, &d, err)
+	return m, d.fds, d.pid, err
+}
+
+// ReceiveLeft is ReceiveFiles for what is there already; false: nothing is.
+func (s *Socket) ReceiveLeft() (m Message, fds []int, found bool, err error) {
+	var d datagram
+	err = fd.Control(s.file, func(fd int) (err error) {
+		d, err = receiveDatagram(fd, s.most)
+		return err
+	})
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
+		return Message{}, nil, false, nil
+	}
+	m, err = s.readDatagram(context.Background(), &d, err)
+	return m, d.fds, true, err
+}
+
+// readDatagram is the message in what was received with err.
+func (s *Socket) readDatagram(ctx context.Context, d *datagram, err error) (Message, error) {
 	switch {
 	case err != nil && s.closed.Load():
-		return Message{}, 0, os.ErrClosed // package os says it in several ways
+		return Message{}, os.ErrClosed // package os says it in several ways
 	case err != nil && ctx.Err() != nil:
-		return Message{}, 0, ctx.Err()
+		return Message{}, ctx.Err()
 	case err != nil:
-		return Message{}, 0, fmt.Errorf("notify socket: %w", err)
+		return Message{}, fmt.Errorf("notify socket: %w", err)
 	case d.truncated:
-		return Message{}, d.pid, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", maxMessage)}}
+		return Message{}, &BadMessage{[]string{fmt.Sprintf("ignored: more than %d bytes", maxMessage)}}
 	}
-	m, err := parseMessage(d.data)
-	return m, d.pid, err
+	return parseMessage(d.data)
 }
 
 // receiveNext ends with the next datagram or with ctx.
 func (s *Socket) receiveNext(ctx context.Context) (d datagram, err error) {
 	defer fd.EndWith(ctx, s.file.SetReadDeadline)()
 	err = fd.Read(s.file, func(fd int) (err error) {
-		d, err = receiveDatagram(fd)
+		d, err = receiveDatagram(fd, s.most)
 		return err
 	})
 	return d, err
@@ -91,15 +129,20 @@ func (s *Socket) Close() error {
 
 type datagram struct {
 	data      []byte
+	fds       []int
 	pid       int
 	truncated bool
 }
 
-// receiveDatagram leaves no room for descriptors, which therefore the kernel closes: it writes
+// receiveDatagram leaves room for most descriptors. The kernel closes the others: it writes
 // the credentials first, scm_recv in include/net/scm.h.
-func receiveDatagram(fd int) (datagram, error) {
+func receiveDatagram(fd, most int) (datagram, error) {
 	buffer := make([]byte, maxMessage+1) // one more, for the zero byte Parse forgives
-	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	room := unix.CmsgSpace(unix.SizeofUcred)
+	if most > 0 {
+		room += fdpass.RightsSpace(most)
+	}
+	oob := make([]byte, room)
 	n, oobn, flags, _, err := unix.Recvmsg(fd, buffer, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return datagram{}, os.NewSyscallError("recvmsg", err)
@@ -111,5 +154,6 @@ func receiveDatagram(fd int) (datagram, error) {
 			d.pid = int(cred.Pid)
 		}
 	}
+	d.fds = fdpass.DecodeRights(messages)
 	return d, err
 }

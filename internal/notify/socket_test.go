@@ -206,3 +206,34 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Error("a closed file is no notify socket")
 	}
 }
+
+// What comes with a message is received only when it is asked for; and what has come before the end is there.
+func TestReceiveFiles(t *testing.T) {
+	s := open(t, path(t))
+	s.TakeFiles()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for range 2 {
+		sendWith(t, s, "FDSTORE=1", r, w)
+	}
+	w.Close()
+	m, fds, pid, err := s.ReceiveFiles(within(t))
+	if !m.Store || len(fds) != 2 || pid != os.Getpid() || err != nil {
+		t.Fatalf("got %+v, %d descriptors from %d, %v", m, len(fds), pid, err)
+	}
+	closeAll(fds)
+	m, fds, found, err := s.ReceiveLeft()
+	if !m.Store || len(fds) != 2 || !found || err != nil {
+		t.Errorf("left: %+v, %d descriptors, %v, %v", m, len(fds), found, err)
+	}
+	closeAll(fds)
+	if _, _, found, err := s.ReceiveLeft(); found || err != nil {
+		t.Errorf("something is left: %v", err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Error("a descriptor is open still")
+	}
+}

@@ -16,8 +16,8 @@ type Engine interface {
 	// whose user and mount namespace are entered; nil: none. The caller closes it.
 	Prepare(ctx context.Context) (process *os.File, err error)
 	// Command is what to start, behind what. notify is the path of the socket that the container
-	// reports to, "": none.
-	Command(notify string) (argv []string, behind sandbox.Engine, err error)
+	// reports to, "": none; names are those of its descriptors.
+	Command(notify string, names []string) (argv []string, behind sandbox.Engine, err error)
 	// Ended is called after each start that Prepare was called for; in order says that
 	// the engine ended by itself, and had nothing to say of itself.
 	Ended(inOrder bool)

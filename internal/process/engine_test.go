@@ -53,7 +53,7 @@ func startPause(t *testing.T) *exec.Cmd {
 	return pause
 }
 
-func (e *shellEngine) Command(string) ([]string, sandbox.Engine, error) {
+func (e *shellEngine) Command(string, []string) ([]string, sandbox.Engine, error) {
 	return []string{"/bin/sh", "-c", e.script}, sandbox.Engine{Seal: true}, nil
 }
 

@@ -120,7 +120,7 @@ func (prep *preparation) askEngine() error {
 			return &StepError{Step: "notify", Path: path, Errno: errnoOf(err)}
 		}
 	}
-	argv, engine, err := prep.engine.Command(path)
+	argv, engine, err := prep.engine.Command(path, prep.plan.FDNames)
 	if err != nil {
 		return err
 	}
@@ -130,14 +130,14 @@ func (prep *preparation) askEngine() error {
 }
 
 // listDescriptors lists what the child gets, as our numbers.
-func (prep *preparation) listDescriptors(stdio Stdio, sockets []*os.File) (files []int) {
+func (prep *preparation) listDescriptors(stdio Stdio, sockets []*os.File, stored []int) (files []int) {
 	for _, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
 		files = append(files, fdOf(f, prep.starter.null))
 	}
 	for _, f := range sockets {
 		files = append(files, fdOf(f, prep.starter.null))
 	}
-	return files
+	return append(files, stored...)
 }
 
 // closeLent closes what only the child needed, once it has its copies.
@@ -194,8 +194,15 @@ type Stdio struct {
 type Inputs struct {
 	Stdio
 	Sockets []*os.File
+	Stored  Stored // behind the sockets
 	Client  Client
 	Engine  Engine // says what to start in place of the program, and behind what; nil: none
+}
+
+// Stored is what an earlier instance has left, by descriptor and name.
+type Stored struct {
+	FDs   []int
+	Names []string
 }
 
 func nothingToRun() *StepError { return &StepError{Step: "exec", Cure: "no program given"} }

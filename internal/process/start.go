@@ -15,16 +15,17 @@ import (
 )
 
 // Prepare starts a process and returns when everything is built that can
-// be built before the first client is there; it may stay like this until a client comes. It lends
-// stdio and sockets, until it returns. What the host or the kernel refuses comes back as *StepError.
+// be built before the first client is there; it may stay like this until a client comes. It is lent
+// what is given, until it returns. What the host or the kernel refuses comes back as *StepError.
 func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Inputs) (*Process, error) {
 	process.Env = withDefaults(&process)
+	process.FDNames = slices.Concat(process.FDNames, given.Stored.Names)
 	if given.Engine != nil {
 		process.Bare, process.Sandbox.Init = true, true
 	}
 	prep := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
 	defer prep.closeJoined()
-	p, err := prep.startChild(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets))
+	p, err := prep.startChild(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets), given.Stored.FDs)
 	if err != nil {
 		prep.giveUp()
 		return nil, err
@@ -43,7 +44,7 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Input
 
 // startChild clones a child. The kernel takes half a millisecond to make namespaces, in
 // which we find out what will be in them.
-func (prep *preparation) startChild(ctx context.Context, stdio Stdio, sockets []*os.File) (*Process, error) {
+func (prep *preparation) startChild(ctx context.Context, stdio Stdio, sockets []*os.File, stored []int) (*Process, error) {
 	if len(prep.plan.Argv) == 0 {
 		return nil, nothingToRun()
 	}
@@ -58,12 +59,12 @@ func (prep *preparation) startChild(ctx context.Context, stdio Stdio, sockets []
 		}
 	}
 	prep.givePipes(stdio)
-	prep.lent = prep.listDescriptors(stdio, sockets)
+	prep.lent = prep.listDescriptors(stdio, sockets, stored)
 	cloned, err := prep.cloneChild()
 	if err != nil {
 		return nil, err
 	}
-	err = prep.resolvePlan(len(sockets))
+	err = prep.resolvePlan(len(sockets) + len(stored))
 	if err == nil {
 		err = prep.writeCalls()
 	}

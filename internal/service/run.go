@@ -3,11 +3,11 @@ package service
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"syscall"
 	"time"
 
+	"activator/internal/fdstore"
 	"activator/internal/handover"
 	"activator/internal/listen"
 	"activator/internal/notify"
@@ -159,7 +159,7 @@ func (s *Service) launchRun(client process.Client) (*run, error) {
 func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
 	given.Stdio, given.Engine = streams.lendEnds(), s.around.Engine
-	child, err := s.around.Starter.Prepare(ctx, s.spec.Process, given)
+	child, err := s.prepareChild(ctx, given)
 	streams.closeLent()
 	if err != nil {
 		streams.closeOurs()
@@ -197,6 +197,15 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	_ = child.Close()
 }
 
+// prepareChild makes the process, with what an earlier one has left.
+func (s *Service) prepareChild(ctx context.Context, given process.Inputs) (_ *process.Process, err error) {
+	if given.Stored, err = s.lendStored(); err != nil {
+		return nil, err
+	}
+	defer fdstore.CloseAll(given.Stored.FDs)
+	return s.around.Starter.Prepare(ctx, s.spec.Process, given)
+}
+
 // sendReport hands a report to the service's goroutine, if it is still there.
 func (s *Service) sendReport(r report) {
 	select {
@@ -206,7 +215,7 @@ func (s *Service) sendReport(r report) {
 }
 
 // listenTo passes on what the program says over its notify socket, until the
-// function it returns is called.
+// function it returns is called, which passes on the rest: a program may say something with its last breath.
 func (s *Service) listenTo(p *run, child *process.Process) (end func()) {
 	file := child.TakeNotifySocket()
 	if file == nil {
@@ -217,15 +226,20 @@ func (s *Service) listenTo(p *run, child *process.Process) (end func()) {
 		s.log.Error("notify socket", "pid", child.Pid(), "err", err)
 		return func() {}
 	}
-	done, gone := make(chan struct{}), make(chan struct{})
+	if s.store != nil {
+		socket.TakeFiles()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		s.passOn(p, socket, child.Pid(), done)
+		s.passOn(ctx, p, socket, child.Pid())
 	}()
 	return func() {
-		close(done)
-		_ = socket.Close() // ends Receive
+		cancel()
 		<-gone
+		s.passRest(p, socket, child.Pid())
+		_ = socket.Close()
 	}
 }
 
@@ -251,27 +265,44 @@ func (a *allowance) take(now time.Time) (pause time.Duration) {
 	return max(0, a.due.Sub(now))
 }
 
-// passOn reports messages until the socket is closed, done being closed before.
-func (s *Service) passOn(p *run, socket *notify.Socket, pid int, done <-chan struct{}) {
+// passOn reports messages until ctx is done.
+func (s *Service) passOn(ctx context.Context, p *run, socket *notify.Socket, pid int) {
 	for said := (allowance{}); ; {
 		if pause := said.take(time.Now()); pause > 0 {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				return
 			case <-time.After(pause):
 			}
 		}
-		m, _, err := socket.Receive(context.Background())
+		m, fds, _, err := socket.ReceiveFiles(ctx)
 		var bad *notify.BadMessage
 		if err != nil && !errors.As(err, &bad) {
-			if !errors.Is(err, os.ErrClosed) {
+			if ctx.Err() == nil {
 				s.log.Error("notify socket", "pid", pid, "err", err)
 			}
 			return
 		}
-		if err != nil {
-			s.log.Warn("notify message", "pid", pid, "err", err)
-		}
-		s.sendReport(report{of: p, told: &m})
+		s.passMessage(p, pid, m, fds, err)
 	}
+}
+
+// passRest reports what a program that has ended has said; of one that has said very much, the first of it.
+func (s *Service) passRest(p *run, socket *notify.Socket, pid int) {
+	for range chatter {
+		m, fds, found, err := socket.ReceiveLeft()
+		if !found {
+			return
+		}
+		s.passMessage(p, pid, m, fds, err)
+	}
+}
+
+// passMessage reports one message. It takes fds.
+func (s *Service) passMessage(p *run, pid int, m notify.Message, fds []int, bad error) {
+	if bad != nil {
+		s.log.Warn("notify message", "pid", pid, "err", bad)
+	}
+	s.keepFiles(pid, m, fds)
+	s.sendReport(report{of: p, told: &m})
 }

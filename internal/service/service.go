@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"activator/internal/fdstore"
 	"activator/internal/handover"
 	"activator/internal/listen"
 	"activator/internal/output"
@@ -44,6 +45,7 @@ type Service struct {
 	history     history
 	losses      history // of sandboxes that no client has had
 	queues      queues
+	store       *fdstore.Store
 	hold        time.Time // of the client that has waited longest; zero: none waits
 	slot        *Slot     // to build the next sandbox, and its place while it stands; nil: none
 	ending      *Slot     // to tell a process to end; nil: nothing is to
@@ -90,6 +92,7 @@ func New(service spec.Service, around Surroundings, sockets []*listen.Socket) *S
 		over:    make(chan struct{}),
 		queues:  newQueues(len(sockets)),
 	}
+	s.store = fdstore.New(service.StoreMax, func(inode uint64) bool { return s.findClient(inode) != nil })
 	s.handover = handover.Service{Spec: &s.spec, Sockets: sockets, Log: s.log}
 	if service.Accept {
 		s.mode = newAccepting(s)
@@ -115,6 +118,7 @@ func wakeUp(c chan struct{}) {
 // Every process and goroutine it started is gone when it returns; the sockets
 // stay as they are.
 func (s *Service) Run(ctx context.Context) {
+	defer s.closeStore()
 	defer s.working.Wait()
 	defer s.forgetSockets()
 	defer close(s.over)
@@ -220,6 +224,7 @@ func (s *Service) watchAll() (all bool) {
 			s.noteClient(socket)
 		}
 	}
+	s.noteStored()
 	return all
 }
 

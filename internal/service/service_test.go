@@ -64,6 +64,8 @@ func service(behaviour string) {
 			os.Exit(9)
 		}
 		ktest.Hang()
+	case "store":
+		leaveOrAnswer(inherited)
 	case "abort well":
 		aborted := make(chan os.Signal, 1)
 		signal.Notify(aborted, syscall.SIGABRT)

@@ -76,6 +76,7 @@ type Process struct {
 	Handed      Handed        // where the sockets are
 	Notify      bool          // it says itself when it is ready
 	Watchdog    time.Duration // it says that often that it is alive, and is ended if not; 0: need not
+	StoreMax    int           // descriptors that it may leave for the next one; 0: none
 	Directories []Directory
 
 	// Bare starts the program without a sandbox: with our namespaces, files and
@@ -89,7 +90,7 @@ type Process struct {
 const ShortestWatchdog = 100 * time.Millisecond
 
 // Reports reports whether the process has a socket by which it tells of itself, NOTIFY_SOCKET.
-func (p *Process) Reports() bool { return p.Notify || p.Watchdog > 0 }
+func (p *Process) Reports() bool { return p.Notify || p.Watchdog > 0 || p.StoreMax > 0 }
 
 // Handed says where a process has its sockets, and whether they come later.
 type Handed int

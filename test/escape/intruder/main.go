@@ -10,6 +10,7 @@
 //	intruder low-port           binds port 81 of its network
 //	intruder identify PATH HOST listens at a path, and connects to another
 //	intruder misreport ROOT TEXT reports, with another root
+//	intruder smuggle TEXT        stores descriptors, and uses what it has been given of them
 //	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
 //	intruder [PROBE...]         these or all, with the request from $INTRUDER
 //
@@ -122,6 +123,8 @@ func role(name string, args []string) bool {
 		identify(args[0], args[1])
 	case "misreport":
 		misreport(args[0], args[1])
+	case "smuggle":
+		smuggle(args[0])
 	case "mislead":
 		mislead(args[0], args[1])
 	default:
