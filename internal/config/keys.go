@@ -160,6 +160,7 @@ var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("accept", boolean, func(s *spec.Service) *bool { return &s.Accept }, false),
 		key("max_connections", number[int](1, most), func(s *spec.Service) *int { return &s.MaxConns }, 0).without("64 with accept, no limit with handover proxy").only(withConnections),
 		key("max_connections_per_source", number[int](0, most), func(s *spec.Service) *int { return &s.MaxSource }, 0).only(withAccept),
+		key("silent_connection_timeout", duration(time.Minute, "never"), func(s *spec.Service) *time.Duration { return &s.SilentTimeout }, time.Minute).only(withAccept),
 		key("connection_timeout", duration(time.Millisecond, "never"), func(s *spec.Service) *time.Duration { return &s.ConnTimeout }, 0).only(withProxy),
 		key("proxy_protocol", without("none", choice("none", "v1", "v2")), func(s *spec.Service) *string { return &s.ProxyProtocol }, "").only(withProxy),
 		key("environment", environment, func(s *spec.Service) *[]string { return &s.Env }, nil),

@@ -77,7 +77,7 @@ func TestEcho(t *testing.T) {
 			Sandbox: spec.Sandbox{Network: "none", Connect: "none", Syscalls: "default", Seal: true}},
 		Timeouts: spec.Timeouts{StartTimeout: 30 * time.Second, StopTimeout: 10 * time.Second,
 			RestartDelay: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, Hold: 10 * time.Second},
-		Handover: "fds", Seal: "required", StopSignal: 15, Warm: true, Stdout: "log", Stderr: "log",
+		Handover: "fds", SilentTimeout: time.Minute, Seal: "required", StopSignal: 15, Warm: true, Stdout: "log", Stderr: "log",
 	}
 	for _, s := range []string{"tcp://127.0.0.1:3000", "udp://127.0.0.1:3000", "tcp://[::1]:3000", "udp://[::1]:3000", "unix:///home/ann/echo_stream_sock"} {
 		a, err := spec.ParseAddress(s)

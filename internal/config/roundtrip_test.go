@@ -60,6 +60,7 @@ var samples = map[string]map[string][]string{
 		"accept":                     {"true", "false"},
 		"max_connections":            {"5"},
 		"max_connections_per_source": {"1"},
+		"silent_connection_timeout":  {`"1m"`, `"never"`, `"24h"`},
 		"connection_timeout":         {`"1m"`, `"never"`},
 		"proxy_protocol":             {`"v1"`, `"v2"`, `"none"`},
 		"environment":                {`["B=2", "A=%h"]`, `{ X = "a=b", Y = "" }`, `{ N = "{fds}", M = "{{fd:%n}" }`, "[]", "{}"},
@@ -127,7 +128,7 @@ func TestSamplesAreAccepted(t *testing.T) {
 	for table, keys := range samples {
 		for key, values := range keys {
 			for _, v := range values {
-				refused := key == "target" || key == "max_connections" || key == "max_connections_per_source" || key == "connection_timeout" || key == "proxy_protocol"
+				refused := key == "target" || key == "max_connections" || key == "max_connections_per_source" || key == "connection_timeout" || key == "silent_connection_timeout" || key == "proxy_protocol"
 				if got := accepted(table, key, v); got == refused {
 					t.Errorf("%s.%s = %s: accepted %v", table, key, v, got)
 				}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,12 @@ type Peer struct {
 	Source string
 	Addr   string // REMOTE_ADDR: the address, the path of a unix socket, "vsock:CID"; "": none
 	Port   string // REMOTE_PORT; "": none
+}
+
+// Key is what [Socket.Silences] calls the connection: the kernel's table has no zones.
+func (p Peer) Key() string {
+	address, _, _ := strings.Cut(p.Addr, "%")
+	return address + " " + p.Port
 }
 
 // Accept takes the connection off the queue that has waited longest, and returns

@@ -3,6 +3,7 @@ package listen
 import (
 	"bytes"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -102,6 +103,27 @@ func (s *Socket) HasConnection(inode uint64) (has bool) {
 		return eachTCP(fd, statesInUse, func(c *sockdiag.InetSocket) { has = has || c.Inode != 0 && uint64(c.Inode) == inode })
 	})
 	return has
+}
+
+// Silences tells, by [Peer.Key], for how long neither side has sent data on the connections that came to the
+// socket. The kernel does not note it of other sockets than those of TCP. It walks the table of connections, as
+// Activity does.
+func (s *Socket) Silences() (silent map[string]time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkOpen(); err != nil || !s.spec.Address.IsTCP() {
+		return nil, err
+	}
+	silent = make(map[string]time.Duration)
+	err = control(s.file, func(fd int) error {
+		return askTCP(fd, sockdiag.Inet{States: statesInUse, Silence: true}, func(c *sockdiag.InetSocket) {
+			key := peerAt(c.Remote.Addr(), int(c.Remote.Port())).Key()
+			if before, twice := silent[key]; !twice || c.Silent < before { // by two interfaces
+				silent[key] = c.Silent
+			}
+		})
+	})
+	return silent, wrapError(s.spec.Address, "", err, "")
 }
 
 // connectedUnix counts the sockets that have the listener's name, which is theirs

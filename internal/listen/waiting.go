@@ -86,15 +86,20 @@ func waitingTCP(fd int) ([]Client, error) {
 // eachTCP lists the connections to the address of the listener fd, in one of the
 // states of a mask.
 func eachTCP(fd int, states uint32, each func(*sockdiag.InetSocket)) error {
+	return askTCP(fd, sockdiag.Inet{States: states}, each)
+}
+
+// askTCP is eachTCP with a question that lacks what follows from fd.
+func askTCP(fd int, q sockdiag.Inet, each func(*sockdiag.InetSocket)) error {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
-	ours, family := addrPort(local), unix.AF_INET
+	ours := addrPort(local)
+	q.Family, q.Protocol, q.Port = unix.AF_INET, unix.IPPROTO_TCP, ours.Port()
 	if _, six := local.(*unix.SockaddrInet6); six {
-		family = unix.AF_INET6
+		q.Family = unix.AF_INET6
 	}
-	q := sockdiag.Inet{Family: family, Protocol: unix.IPPROTO_TCP, States: states, Port: ours.Port()}
 	return askSockets(func(socket int) error {
 		return q.Each(socket, func(c *sockdiag.InetSocket) {
 			if ours.Addr().IsUnspecified() || c.Local.Addr().Unmap() == ours.Addr().Unmap() {

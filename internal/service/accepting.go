@@ -25,6 +25,8 @@ type accepting struct {
 	turned   turnedAway // by max_connections_per_source
 	share    budget.Share
 	scarce   turnedAway // how often there was no room in share
+	silent   turnedAway // by silent_connection_timeout
+	look     time.Time  // the next one at silent connections
 
 	instances map[*run]*instance
 	counts    [ended + 1]int // of them, by state
@@ -68,7 +70,7 @@ func (s *accepting) attend() (until time.Time) {
 		}
 		s.bringTogether()
 	}
-	return firstOf(s.calm, s.quiet, s.soonest)
+	return firstOf(s.makeRoom(time.Now()), s.calm, s.quiet, s.soonest)
 }
 
 // bringTogether does so for as long as there are both, a place is free, and nothing rests.

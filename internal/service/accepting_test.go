@@ -275,3 +275,69 @@ func TestNodeIsHealed(t *testing.T) {
 	s.await("node healed")
 	s.call("unix", s.path).heard("2")
 }
+
+// Where all places are taken and somebody waits, the client gives way on whose connection nothing has moved for longest; not
+// before, and not one that says something now and then. The kernel knows it of TCP only.
+func TestSilentGiveWay(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	s := up(t, "serve", func(service *spec.Service) { service.MaxConns, service.SilentTimeout = 3, limit })
+	local := s.call("unix", s.path)
+	silent, busy := s.call("tcp", s.dial), s.call("tcp", strings.Replace(s.dial, "127.0.0.1", "[::1]", 1))
+	for _, c := range []*caller{local, silent, busy} {
+		c.heard("hello")
+	}
+	ended := make(chan string, 1)
+	go func() {
+		text, err := silent.lines.ReadString('\n')
+		ended <- fmt.Sprint(text, err)
+	}()
+	beat := time.NewTicker(limit / 10)
+	defer beat.Stop()
+	for range 20 { // nobody waits
+		busy.heard("still here")
+		<-beat.C
+	}
+	if len(ended) > 0 {
+		t.Fatalf("the silent one hears %q, though nobody waits", <-ended)
+	}
+	came := time.Now()
+	waits := s.call("tcp", s.dial)
+	fmt.Fprintln(waits, "waits")
+	answer := make(chan string, 1)
+	go func() {
+		text, err := waits.lines.ReadString('\n')
+		answer <- fmt.Sprint(text, err)
+	}()
+	for heard := false; !heard; {
+		select {
+		case text := <-answer:
+			if heard = true; text != "heard waits\n<nil>" {
+				t.Errorf("the one that waited hears %q", text)
+			}
+		case <-beat.C:
+			busy.heard("still here")
+		}
+	}
+	t.Logf("a place after %v", time.Since(came))
+	if text := <-ended; text != "told to end\n<nil>" {
+		t.Errorf("the silent one hears %q", text)
+	}
+	s.await("connections ended: all instances are taken", "source=127.0.0.1", "connections=1")
+	busy.heard("still here")
+	local.heard("still here")
+}
+
+// A word turns it off.
+func TestSilentStay(t *testing.T) {
+	s := up(t, "serve", func(service *spec.Service) { service.MaxConns = 1 })
+	silent := s.call("tcp", s.dial)
+	silent.heard("hello")
+	waits := s.call("tcp", s.dial)
+	if err := waits.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := waits.lines.ReadString('\n'); err == nil {
+		t.Errorf("one too many hears %q", text)
+	}
+	silent.heard("hello")
+}

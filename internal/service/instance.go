@@ -88,6 +88,8 @@ func (i *instance) act(a action) (next event, follows bool) {
 		_ = i.letGo(i.client.Connection) // and so it will be reported
 	case doServe:
 		i.beginServing()
+	case doAwait:
+		i.limit(s.spec.StopTimeout)
 	case doStop:
 		s.leavePool(i)
 		i.limit(s.spec.StopTimeout)

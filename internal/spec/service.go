@@ -18,6 +18,7 @@ type Service struct {
 	Accept        bool          // an instance for each connection
 	MaxConns      int           // at a time, with Accept or Proxy; 0: the default, 64 or no limit
 	MaxSource     int           // of them from one source, with Accept; 0: no limit
+	SilentTimeout time.Duration // with Accept, how long nothing must have moved on a connection for it to be ended where others wait; 0: none is
 	ConnTimeout   time.Duration // with Proxy, how long nothing may move on a connection, or between a client of UDP and the program; 0: for ever, or 2 minutes
 	ProxyProtocol string        // with Proxy, of streams: "v1", "v2", the program is told of the client by a header; "": by the address it sees
 

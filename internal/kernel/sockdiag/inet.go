@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,7 @@ type Inet struct {
 	States           uint32 // a mask
 	Port             uint16 // the local one; 0: any
 	Memory           bool   // InetSocket.Room is wanted
+	Silence          bool   // InetSocket.Silent is wanted
 }
 
 // InetSocket is one of them.
@@ -40,6 +42,8 @@ type InetSocket struct {
 	UID           uint32 // of the user who made it, in our user namespace
 	Inode         uint32 // of sockfs; 0: no process has a descriptor
 	Room          int    // bytes that the receive buffer may take
+
+	Silent time.Duration // of a connection of TCP: since when neither side has sent data
 }
 
 // Each calls each with every such socket, valid during the call only. ENOENT: the kernel
@@ -65,10 +69,13 @@ func (q Inet) ToLoopback(socket int, ip netip.Addr, each func(*InetSocket)) erro
 // The size of struct inet_diag_msg, and its attributes that we read: linux/inet_diag.h.
 const (
 	inetSize     = 72
+	inetInfo     = 2  // INET_DIAG_INFO, struct tcp_info
 	inetMemory   = 7  // INET_DIAG_SKMEMINFO
 	inetV6Only   = 11 // INET_DIAG_SKV6ONLY
 	memoryUsed   = 0  // SK_MEMINFO_RMEM_ALLOC, in bytes of the attribute
 	memoryBuffer = 4  // SK_MEMINFO_RCVBUF
+	infoSent     = 44 // tcpi_last_data_sent, in milliseconds
+	infoReceived = 52 // tcpi_last_data_recv
 )
 
 // encodeRequest is struct inet_diag_req_v2.
@@ -76,6 +83,9 @@ func (q Inet) encodeRequest() (b [56]byte) {
 	b[0], b[1] = byte(q.Family), byte(q.Protocol)
 	if q.Memory {
 		b[2] = 1 << (inetMemory - 1)
+	}
+	if q.Silence {
+		b[2] |= 1 << (inetInfo - 1)
 	}
 	binary.NativeEndian.PutUint32(b[4:], q.States)
 	return b
@@ -108,6 +118,9 @@ func (s *InetSocket) decodeMessage(msg []byte) bool {
 		switch {
 		case kind == inetV6Only && len(value) > 0:
 			s.V6Only = value[0] != 0
+		case kind == inetInfo && len(value) >= infoReceived+4:
+			sent, received := binary.NativeEndian.Uint32(value[infoSent:]), binary.NativeEndian.Uint32(value[infoReceived:])
+			s.Silent = time.Duration(min(sent, received)) * time.Millisecond
 		case kind == inetMemory && len(value) >= 8:
 			used, buffer := binary.NativeEndian.Uint32(value[memoryUsed:]), binary.NativeEndian.Uint32(value[memoryBuffer:])
 			s.Room = int(buffer)/2 - int(used)
