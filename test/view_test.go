@@ -134,13 +134,13 @@ func TestNoTwoServicesAreOneUser(t *testing.T) {
 	}
 }
 
-// A service has systemd's soft limit of descriptors, whatever ours is, and our hard one.
+// A service has systemd's soft limit of descriptors, whatever ours is, and a hard one below ours.
 func TestSoftLimitOfDescriptors(t *testing.T) {
 	for _, tt := range []struct{ ours, service, want string }{
-		{"ulimit -S -n 300", "[sandbox]\n", "limit 1024 of 4000"},
-		{"ulimit -S -n 2000", "[sandbox]\ninit = true\n", "limit 1024 of 4000"},
-		{"ulimit -S -n 2000", "[sandbox]\nnetwork = \"host\"\n", "limit 1024 of 4000"},
-		{"ulimit -n 500", "[sandbox]\n", "limit 500 of 500"},
+		{"ulimit -S -n 300", "[sandbox]\n", "limit 1024 of 2976"},
+		{"ulimit -S -n 2000", "[sandbox]\ninit = true\n", "limit 1024 of 2976"},
+		{"ulimit -S -n 2000", "[sandbox]\nnetwork = \"host\"\n", "limit 1024 of 2976"},
+		{"ulimit -n 500", "[sandbox]\n", "limit 250 of 250"},
 		{"ulimit -S -n 300", "limits = { nofile = \"2000:3000\" }\n", "limit 2000 of 3000"},
 		{"ulimit -S -n 300", "limits = { nofile = 3000 }\n[sandbox]\ninit = true\n", "limit 3000 of 3000"},
 	} {

@@ -68,7 +68,7 @@ var samples = map[string]map[string][]string{
 		"user":                       {`"www-data"`, "33"},
 		"group":                      {`"%g"`, "33"},
 		"umask":                      {`"0077"`, "0o22"},
-		"limits":                     {"{ nofile = 1024 }", `{ nproc = "5:infinity", core = 0, as = "1G:2G" }`, `{ data = "18446744073709551614" }`, "{}"},
+		"limits":                     {"{ nofile = 1024 }", `{ nproc = "5:infinity", core = 0, as = "1G:2G", inotify_instances = 64 }`, `{ data = "18446744073709551614" }`, "{}"},
 		"state_directory":            {`"a"`, `["a", "b/c"]`},
 		"cache_directory":            {`"%n"`},
 		"logs_directory":             {`[]`, `"x"`},

@@ -137,7 +137,8 @@ func ownLimit(resource string) (string, error) {
 		return "", fmt.Errorf("container: %w", os.NewSyscallError("getrlimit", err))
 	}
 	if resource == "nofile" {
-		return formatLimit(resource, min(spec.SoftDescriptors, l.Max), l.Max), nil
+		own := spec.LimitDescriptors(l.Max)
+		return formatLimit(resource, own.Soft, own.Hard), nil
 	}
 	l.Max = min(l.Max, mostProcesses)
 	return formatLimit(resource, l.Max, l.Max), nil

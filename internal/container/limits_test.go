@@ -5,15 +5,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/spec"
 )
 
-// The soft limit of descriptors is what a service has without a container.
+// The limit of descriptors is what a service has without a container.
 func TestOwnLimit(t *testing.T) {
 	var now unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
 		t.Fatal(err)
 	}
-	want := formatLimit("nofile", min(1024, now.Max), now.Max)
+	own := spec.LimitDescriptors(now.Max)
+	want := formatLimit("nofile", own.Soft, own.Hard)
 	if got, err := ownLimit("nofile"); got != want || err != nil {
 		t.Errorf("%s, %v, want %s", got, err, want)
 	}

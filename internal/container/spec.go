@@ -211,6 +211,11 @@ func (s service) checkOptions() error {
 	if s.Group != "" && s.User == "" {
 		return &KeyError{Key: "service.group", Text: "a group needs a user", Cure: "write user = \"...\" too"}
 	}
+	for _, l := range s.Limits {
+		if number, _ := l.Number(); number == spec.NamespaceLimit {
+			return &KeyError{Key: "service.limits", Text: l.Resource + ": the engine makes the user namespace, and what it may have is its user's"}
+		}
+	}
 	for i, option := range s.Container.Options {
 		for _, r := range refused() {
 			if r.option.MatchString(option) {

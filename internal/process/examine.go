@@ -120,7 +120,7 @@ func examineLimits(s *spec.Process) (found []*StepError) {
 	for _, limit := range s.Limits {
 		number, err := resourceNumber(limit)
 		var now unix.Rlimit
-		if err != nil || unix.Getrlimit(number, &now) != nil || limit.Hard <= now.Max {
+		if err != nil || number == spec.NamespaceLimit || unix.Getrlimit(number, &now) != nil || limit.Hard <= now.Max {
 			found = append(found, listRefusal(err)...)
 			continue
 		}

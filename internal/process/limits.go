@@ -3,10 +3,13 @@ package process
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
+	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
 
@@ -48,24 +51,31 @@ func limitRefused(resource string, errno syscall.Errno, most uint64) *StepError 
 		Cure:   "more takes root with CAP_SYS_RESOURCE, or a higher limit for the activator itself"}
 }
 
-// completeLimits adds two, where the specification says nothing of them.
+// completeLimits adds some, where the specification says nothing of them, and leaves out those of the namespace.
 //
 // The soft limit of descriptors is not ours, which the runtime has raised to the hard one, and
-// restores only in children that package syscall starts.
+// restores only in children that package syscall starts. The hard one is below ours, and that of processes is, so that
+// one service does not use up what all have together.
 //
 // No core is dumped: what a crash leaves on the host, at a path or in a program of the
 // host's, is the service's memory and made by it. 1 and not 0, which a core_pattern with
 // a pipe ignores (core(5), do_coredump in fs/coredump.c).
 func completeLimits(s *spec.Process) []spec.Limit {
-	limits := slices.Clone(s.Limits)
+	limits := slices.DeleteFunc(slices.Clone(s.Limits), isNamespaced)
 	given := func(resource string) bool {
 		return slices.ContainsFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource })
 	}
 	var now unix.Rlimit
 	if !given("nofile") && unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
-		limits = append(limits, spec.Limit{Resource: "nofile", Soft: min(spec.SoftDescriptors, now.Max), Hard: now.Max})
+		limits = append(limits, spec.LimitDescriptors(now.Max))
 	}
-	if s.Bare || given("core") {
+	if s.Bare {
+		return limits
+	}
+	if !given("nproc") && unix.Getrlimit(unix.RLIMIT_NPROC, &now) == nil {
+		limits = append(limits, spec.LimitProcesses(now.Max))
+	}
+	if given("core") {
 		return limits
 	}
 	most := uint64(1)
@@ -73,6 +83,34 @@ func completeLimits(s *spec.Process) []spec.Limit {
 		most = min(most, now.Max)
 	}
 	return append(limits, spec.Limit{Resource: "core", Soft: most, Hard: most})
+}
+
+func isNamespaced(l spec.Limit) bool {
+	number, known := l.Number()
+	return known && number == spec.NamespaceLimit
+}
+
+// namespaceShare is the part of what the owner of a service's user namespace may have that the service may.
+const namespaceShare = 4
+
+// limitNamespace lists what the user namespace of a service may have: a part of what its owner may, who is root for
+// all services of root, where the specification says nothing of it.
+func limitNamespace(s *spec.Process) (limits []spec.Limit) {
+	for _, resource := range spec.ListResources() {
+		l := spec.Limit{Resource: resource}
+		if !isNamespaced(l) {
+			continue
+		}
+		if i := slices.IndexFunc(s.Limits, func(l spec.Limit) bool { return l.Resource == resource }); i >= 0 {
+			limits = append(limits, s.Limits[i])
+			continue
+		}
+		if most, err := strconv.ParseUint(proc.ReadSysctl(sandbox.NamespaceLimitName(resource)), 10, 64); err == nil {
+			l.Soft, l.Hard = most/namespaceShare, most/namespaceShare
+			limits = append(limits, l)
+		}
+	}
+	return limits
 }
 
 func limitText(n uint64) string {

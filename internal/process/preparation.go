@@ -19,6 +19,7 @@ type preparation struct {
 	id           identity
 	plan         plan
 	sandbox      *sandbox.Plan // nil: bare
+	namespaced   []spec.Limit  // of its user namespace
 	engine       Engine        // nil: none
 	restrictions *sandbox.EnginePlan
 	joined       *os.File // a process whose namespaces an engine enters; nil: ours
@@ -52,6 +53,7 @@ func (prep *preparation) resolvePlan(sockets int) error {
 		p.Sandbox.Notify = p.Reports()
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
 		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), directories.env))
+		prep.namespaced = limitNamespace(&p.Process)
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
 		err = prep.resolveSandbox(directories.mounts)
 	}
@@ -74,6 +76,9 @@ func (prep *preparation) resolveSandbox(directories []spec.Mount) error {
 	}
 	var err error
 	prep.sandbox, err = sandbox.NewPlan(prep.plan.Sandbox, prep.plan.Name, prep.plan.Argv[0], directories)
+	if err == nil {
+		prep.sandbox.LimitNamespace(prep.namespaced)
+	}
 	if err == nil && prep.client == ClientAbsent {
 		prep.taken.noteSources(prep.sandbox)
 	}

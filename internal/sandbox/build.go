@@ -19,7 +19,7 @@ import (
 // new root becomes /, the old one goes, and only then is anything mounted on a
 // path, so that no symbolic link can lead out.
 func (p *Plan) Build(s *vfork.CallList, trees []int) {
-	b, first := builder{CallList: s, entries: p.entries}, s.NextDescriptor()
+	b, first := builder{CallList: s, entries: p.entries, limits: p.limits}, s.NextDescriptor()
 	b.setStep("hostname", p.hostname)
 	// Podman's default filter refuses it where it lets all else pass. The name is
 	// then the container's.
@@ -83,6 +83,7 @@ func (b *builder) newRoot() {
 	b.Do(unix.SYS_MKDIRAT, vfork.WorkingDirectory, b.AddText("proc"), 0o555)
 	b.setStep("mount", "/proc")
 	b.addMount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	b.limitNamespace()
 	// pivot_root(2): with "." twice the old root ends up on top of the new one.
 	b.setStep("pivot", "/")
 	dot := b.AddText(".")

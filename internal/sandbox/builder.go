@@ -4,12 +4,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/process/vfork"
+	"activator/internal/spec"
 )
 
 // builder is a call list that fills a new root.
 type builder struct {
 	*vfork.CallList
 	entries []rootEntry
+	limits  []spec.Limit
 }
 
 // setStep says what the calls that follow are about.

@@ -20,8 +20,8 @@ const (
 )
 
 // buildCapabilities is what [Plan.Build] and [Plan.Confine] need in the new user
-// namespace: mounts, lo and the host name, and dropping all of it again.
-const buildCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
+// namespace: mounts, lo and the host name, what the namespace may have, and dropping all of it again.
+const buildCapabilities = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SETPCAP
 
 // ServiceID is the user and group id a service gets as root when it names no
 // user: its name's place in the range, or the next one that is not taken. So it is

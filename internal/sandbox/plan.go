@@ -13,9 +13,10 @@ type Plan struct {
 	keep     uint64      // capabilities that stay, bit n for number n
 	newPrivs bool        // leave no_new_privs alone
 
-	filter   []byte // of system calls, a struct sock_filter after the other; nil: none
-	Listener bool   // the filter asks a supervisor
-	keys     bool   // keyctl(2) is not refused
+	filter   []byte       // of system calls, a struct sock_filter after the other; nil: none
+	Listener bool         // the filter asks a supervisor
+	keys     bool         // keyctl(2) is not refused
+	limits   []spec.Limit // of the user namespace
 	landlock landlockRules
 }
 

@@ -162,7 +162,7 @@ func TestServiceID(t *testing.T) {
 
 func TestCapabilitiesWhileBuilt(t *testing.T) {
 	plan := Plan{keep: 1<<10 | 1<<39}
-	if got, want := plan.Capabilities(), uint64(1<<8|1<<10|1<<12|1<<21|1<<39); got != want {
+	if got, want := plan.Capabilities(), uint64(1<<8|1<<10|1<<12|1<<21|1<<24|1<<39); got != want {
 		t.Errorf("%#x, not %#x", got, want)
 	}
 }

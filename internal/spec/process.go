@@ -22,13 +22,39 @@ const Unlimited = ^uint64(0)
 // they may have.
 const SoftDescriptors = 1024
 
+// NamespaceLimit is the number of a resource that is limited for all processes of a user namespace together, and not by
+// setrlimit(2): /proc/sys/user, namespaces(7).
+const NamespaceLimit = -1
+
+// spareDescriptors is how many descriptors we have at least that no service may have, if we may have twice as many; mostProcesses
+// is how many processes and threads a service has: an eighth of the numbers that there are by default.
+const (
+	spareDescriptors = 1024
+	mostProcesses    = 4096
+)
+
+// LimitDescriptors is a service's limit "nofile" where nothing is said of it, and ours is most: less than that. As many
+// descriptors as its hard limit says a user may have in flight (SCM_RIGHTS), and we are the same user where nobody is root:
+// there have to be some left for us, by which the next service is started.
+func LimitDescriptors(most uint64) Limit {
+	hard := max(most-min(most, max(most/8, spareDescriptors)), most/2)
+	return Limit{Resource: "nofile", Soft: min(SoftDescriptors, hard), Hard: hard}
+}
+
+// LimitProcesses is a service's limit "nproc" where nothing is said of it, and ours is most: one service alone does not use up
+// what its user, or the machine, may have.
+func LimitProcesses(most uint64) Limit {
+	n := min(most/2, mostProcesses)
+	return Limit{Resource: "nproc", Soft: n, Hard: n}
+}
+
 // resources are the names of limits.conf(5), with the rest of getrlimit(2), sorted.
 var resources = [...]struct {
 	name   string
 	number int
 }{
 	{"as", unix.RLIMIT_AS}, {"core", unix.RLIMIT_CORE}, {"cpu", unix.RLIMIT_CPU}, {"data", unix.RLIMIT_DATA},
-	{"fsize", unix.RLIMIT_FSIZE}, {"locks", unix.RLIMIT_LOCKS}, {"memlock", unix.RLIMIT_MEMLOCK},
+	{"fsize", unix.RLIMIT_FSIZE}, {"inotify_instances", NamespaceLimit}, {"inotify_watches", NamespaceLimit}, {"locks", unix.RLIMIT_LOCKS}, {"memlock", unix.RLIMIT_MEMLOCK},
 	{"msgqueue", unix.RLIMIT_MSGQUEUE}, {"nice", unix.RLIMIT_NICE}, {"nofile", unix.RLIMIT_NOFILE},
 	{"nproc", unix.RLIMIT_NPROC}, {"rss", unix.RLIMIT_RSS}, {"rtprio", unix.RLIMIT_RTPRIO},
 	{"rttime", unix.RLIMIT_RTTIME}, {"sigpending", unix.RLIMIT_SIGPENDING}, {"stack", unix.RLIMIT_STACK},
@@ -42,7 +68,7 @@ func ListResources() (names []string) {
 	return names
 }
 
-// Number is the resource's, as setrlimit(2) takes it.
+// Number is the resource's, as setrlimit(2) takes it, or [NamespaceLimit].
 func (l Limit) Number() (number int, known bool) {
 	for _, r := range resources {
 		if r.name == l.Resource {

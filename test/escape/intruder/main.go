@@ -11,6 +11,7 @@
 //	intruder identify PATH HOST listens at a path, and connects to another
 //	intruder misreport ROOT TEXT reports, with another root
 //	intruder smuggle TEXT        stores descriptors, and uses what it has been given of them
+//	intruder exhaust WHAT MOST  takes all it gets of what its user has one number of
 //	intruder mislead PATH HOST  leads the activator from its own path to a socket of the host's
 //	intruder [PROBE...]         these or all, with the request from $INTRUDER
 //
@@ -25,6 +26,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"activator/test/escape/wire"
@@ -125,6 +127,9 @@ func role(name string, args []string) bool {
 		misreport(args[0], args[1])
 	case "smuggle":
 		smuggle(args[0])
+	case "exhaust":
+		most, _ := strconv.Atoi(args[1])
+		exhaust(args[0], most)
 	case "mislead":
 		mislead(args[0], args[1])
 	default:
