@@ -9,7 +9,7 @@ import (
 	"activator/internal/kernel/sockaddr"
 )
 
-// The system calls of the loop. All but epollWait return at once, and so are made without
+// The system calls of the loop. All return at once, and so are made without
 // telling the scheduler.
 
 // receiveBytes is recvfrom(2) without address; 0 bytes are the end of file.
@@ -90,30 +90,6 @@ func epollControl(epoll int32, op int, fd int32, events uint32, slot, generation
 	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
 	return errno
 }
-
-// epollWait is epoll_wait(2), whose number not every architecture has. Other goroutines may run
-// meanwhile. timeout: milliseconds, -1 for ever.
-func epollWait(epoll int32, events []unix.EpollEvent, timeout int) (int, unix.Errno) {
-	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), uintptr(timeout), 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return int(n), 0
-}
-
-// epollWaitHere is epollWait, but no other goroutine gets the processor meanwhile.
-func epollWaitHere(epoll int32, events []unix.EpollEvent, timeout int) (int, unix.Errno) {
-	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), uintptr(timeout), 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return int(n), 0
-}
-
-// yieldProcessor is sched_yield(2).
-func yieldProcessor() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // stepError is an error of a system call, by its name.
 func stepError(call string, e unix.Errno) error { return os.NewSyscallError(call, e) }

@@ -2,10 +2,11 @@ package tcpproxy
 
 import (
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/epoll"
 )
 
 // Events of the epoll that belong to no connection have generation 0, and this slot
@@ -18,15 +19,6 @@ const (
 	yieldEvery = 5 * time.Millisecond
 
 	endingTick = 20 * time.Millisecond // how often connections are looked at that end with a reset
-)
-
-// When the loop is under load, and what it does then.
-const (
-	briefSleep = 500 * time.Microsecond
-	loaded     = 16 // brief sleeps
-	longSleep  = 8  // brief sleeps that a long one outweighs: a few messages now and then are no load
-	lookFor    = 100 * time.Microsecond
-	wanted     = 30 * time.Microsecond // a look that takes so long has given the processor to others
 )
 
 // loop is the state of Run's goroutine. Times are on its own clock, 0 is never.
@@ -47,7 +39,7 @@ type loop struct {
 
 	ready, turn []ready // directions that had to stop before the end of their data
 	round       uint32
-	load        int // up by each brief sleep, down by longSleep for any other
+	waiter      epoll.Waiter
 	nextYield   time.Duration
 	pipes       pipes
 	blocks      []*[copySize]byte // free
@@ -71,6 +63,7 @@ func (p *Proxy) runLoop() error {
 		buffer: make([]byte, copySize),
 		events: make([]unix.EpollEvent, 256),
 		pipes:  pipes{share: &p.share},
+		waiter: epoll.Waiter{Epoll: p.epoll},
 	}
 	defer func() { p.loop = loop{} }()
 	for _, r := range p.routes {
@@ -120,74 +113,13 @@ func (p *Proxy) checkEnd() bool {
 	return p.leaving && (p.count == 0 || p.now >= p.last)
 }
 
-// waitForEvents fills events. It sleeps only if there is nothing to do, and tells the
-// scheduler only if it sleeps.
+// waitForEvents fills events. It sleeps only if there is nothing to do.
 func (p *Proxy) waitForEvents() int {
-	n, e := epollWaitHere(p.epoll, p.events, 0)
-	if n == 0 && p.load >= loaded && len(p.ready) == 0 {
-		n, e = p.spinForEvents()
-	}
-	timeout := p.nextTimeout()
-	if n > 0 || e != 0 || timeout == 0 {
-		return p.countEvents(n, e)
-	}
-	began := time.Now()
-	n, e = p.sleepForEvents(timeout)
-	if time.Since(began) < briefSleep {
-		p.load = min(p.load+1, 2*loaded)
-	} else {
-		p.load = max(p.load-longSleep, 0)
-	}
-	return p.countEvents(n, e)
-}
-
-// countEvents is how many events there are.
-func (p *Proxy) countEvents(n int, e unix.Errno) int {
+	n, e := p.waiter.Wait(p.events, p.nextTimeout)
 	if e != 0 && e != unix.EINTR {
 		p.err = stepError("epoll_wait", e)
 	}
 	return n
-}
-
-// dozing is how many loops sleep without the scheduler knowing.
-var dozing atomic.Int32
-
-// sleepForEvents waits for events. Under load it does not tell the scheduler: its monitor would
-// look every 20 us and take the processor from us. That lasts for a moment only, and never do
-// all processors sleep so.
-func (p *Proxy) sleepForEvents(timeout int) (int, unix.Errno) {
-	if p.load < loaded {
-		return epollWait(p.epoll, p.events, timeout)
-	}
-	defer dozing.Add(-1)
-	if dozing.Add(1) >= int32(runtime.GOMAXPROCS(0)) {
-		return epollWait(p.epoll, p.events, timeout)
-	}
-	if uint(timeout) > 1 { // also -1
-		timeout = 1
-	}
-	return epollWaitHere(p.epoll, p.events, timeout)
-}
-
-// spinForEvents looks for events for a moment. Under load the next event comes sooner than a
-// sleep and a wake-up from another processor would take. Another thread that wants this processor
-// gets it. Then there is no more spinning for a while: the kernel prefers a thread that slept to
-// one that yields.
-func (p *Proxy) spinForEvents() (n int, e unix.Errno) {
-	began := time.Now()
-	for last := time.Duration(0); n == 0 && e == 0; {
-		yieldProcessor()
-		n, e = epollWaitHere(p.epoll, p.events, 0)
-		now := time.Since(began)
-		if now-last > wanted {
-			p.load = max(p.load-longSleep, 0)
-			break
-		}
-		if last = now; now >= lookFor {
-			break
-		}
-	}
-	return n, e
 }
 
 // nextTimeout returns how long nothing has to be done, in milliseconds; -1: for ever.
