@@ -125,7 +125,7 @@ func (p *ProgramRelay) carryIn() error {
 			return err
 		}
 	}
-	err = p.forwardBatch(q.Room, q.Unread == 0)
+	_, err = p.forwardBatch(q.Room, q.Unread == 0)
 	if p.holdsUnread() && p.inStall.until == 0 {
 		p.inStall.begin(p.now) // to see that it is read
 	}

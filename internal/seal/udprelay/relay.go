@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,9 @@ type relay struct {
 	hostReady bool
 	start     time.Time
 	now       time.Duration // since start, read once a round
+	lastEvent time.Duration // of a socket; 0: none yet
+	nextYield time.Duration
+	crowded   bool // many datagrams came at once: they cost less if the loop wakes up later
 	inStall   stall
 	outStall  stall
 	lost      lostLog
@@ -135,9 +139,9 @@ func (r *relay) Run(ctx context.Context) error {
 		return ErrClosed
 	}
 	_ = r.poll.clearDeadline() // never fails: it is in the poller
-	defer fd.EndWith(ctx, r.poll.file.SetReadDeadline)()
-	look := r.poll.lookForEvents // allocated once
-	r.hostReady = true           // what came before is announced no more
+	defer fd.AfterFunc(ctx, r.poll.interruptWait)()
+	look, limit := r.poll.lookForEvents, r.sleepLimit // allocated once
+	r.hostReady = true                                // what came before is announced no more
 	defer r.carrier.finishRun()
 	for {
 		r.now = time.Since(r.start)
@@ -147,7 +151,13 @@ func (r *relay) Run(ctx context.Context) error {
 		}
 		busy, err := r.carryRound()
 		if err == nil {
-			err = r.collectEvents(ctx, look, busy)
+			err = r.collectEvents(ctx, look, limit, busy)
+		}
+		if r.now >= r.nextYield {
+			// Other goroutines may wait for the processor: the scheduler would let a loop
+			// that never sleeps go on for 10 ms.
+			runtime.Gosched()
+			r.nextYield = r.now + yieldEvery
 		}
 		switch {
 		case ctx.Err() != nil || r.closed.Load():
@@ -190,16 +200,53 @@ func (r *relay) carryRound() (busy bool, err error) {
 	return r.inStall.until == 0 && r.hostReady || r.outStall.until == 0 && len(r.flows.ready) > 0, nil
 }
 
+const (
+	yieldEvery = 5 * time.Millisecond
+	// linger is how long the loop keeps its thread when nothing comes any more: long enough for clients that
+	// ask a few times a second. mostLingering is how many loops may.
+	linger        = time.Second
+	mostLingering = 64
+)
+
+// lingering is how many loops sleep with a thread of their own.
+var lingering atomic.Int32
+
+// sleepLimit is how long the loop may sleep with its thread, in milliseconds; 0: not at all.
+func (r *relay) sleepLimit() int {
+	now := time.Since(r.start)
+	until := r.lastEvent + linger
+	if due := r.nextDue(); due != 0 && due < until {
+		until = due
+	}
+	return int(max(0, until-now+time.Millisecond-1) / time.Millisecond)
+}
+
+// lingerForEvents waits for events with the loop's thread; false: it has done so for long enough.
+func (r *relay) lingerForEvents(limit func() int) bool {
+	if r.crowded || r.lastEvent == 0 || r.now-r.lastEvent >= linger {
+		return false
+	}
+	defer lingering.Add(-1)
+	if lingering.Add(1) > mostLingering {
+		return false
+	}
+	r.poll.park(false)
+	r.poll.sleepForEvents(limit)
+	r.now = time.Since(r.start)
+	return r.poll.found > 0 || r.poll.err != nil || r.now-r.lastEvent < linger
+}
+
 // collectEvents notes which sockets are ready; if nothing is to be done meanwhile it waits for
 // that, or for the time of whatever comes first.
-func (r *relay) collectEvents(ctx context.Context, look func(uintptr) bool, busy bool) error {
+func (r *relay) collectEvents(ctx context.Context, look func(uintptr) bool, limit func() int, busy bool) error {
 	if busy {
 		look(0)
-	} else {
+	} else if !r.lingerForEvents(limit) {
 		r.carrier.prepareWait()
+		r.poll.park(true)
 		r.poll.armDeadline(r.nextAlarm(), r.start.Add(r.now))
 		if ctx.Err() != nil || r.closed.Load() || r.asked.Load() {
-			return nil // after arm, which may have undone the call to wake up
+			return nil
 		}
 		err := r.poll.conn.Read(look)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -219,7 +266,11 @@ func (r *relay) collectEvents(ctx context.Context, look func(uintptr) bool, busy
 
 // noteEvents notes which sockets are ready.
 func (r *relay) noteEvents() {
-	for _, e := range r.poll.events[:max(r.poll.found, 0)] {
+	for _, e := range r.poll.events[:r.poll.found] {
+		if e.Fd == wakeSlot {
+			continue
+		}
+		r.lastEvent = r.now
 		if e.Fd == hostSlot {
 			r.hostReady = true
 		} else if f := r.flows.findFlow(e.Fd, e.Pad); f != nil {
@@ -233,6 +284,14 @@ func (r *relay) noteEvents() {
 
 // nextAlarm is the time of the next thing to do without a datagram; zero: nothing.
 func (r *relay) nextAlarm() time.Time {
+	if next := r.nextDue(); next != 0 {
+		return r.start.Add(next)
+	}
+	return time.Time{}
+}
+
+// nextDue is nextAlarm on the clock of the relay; 0: never.
+func (r *relay) nextDue() time.Duration {
 	next := time.Duration(0)
 	first := func(t time.Duration) {
 		if t != 0 && (next == 0 || t < next) {
@@ -246,10 +305,7 @@ func (r *relay) nextAlarm() time.Time {
 	first(r.outStall.until)
 	first(r.carrier.nextTime())
 	first(r.lost.nextTime())
-	if next == 0 {
-		return time.Time{}
-	}
-	return r.start.Add(next)
+	return next
 }
 
 // expireFlows drops the flows of clients that were silent for too long.
@@ -342,5 +398,5 @@ func (r *relay) releaseHost() error {
 		_ = o.set(r.host)
 	}
 	_ = unix.Close(r.host)
-	return r.poll.file.Close()
+	return r.poll.close()
 }

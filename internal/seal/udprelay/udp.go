@@ -18,6 +18,7 @@ type udp struct {
 	*relay
 	inside  inside
 	in, out *batch
+	burst   int  // how many datagrams of the host's queue are asked for at once; 0: as many as there is room for
 	chooses bool // answers may leave from another address than the client has asked
 }
 
@@ -45,6 +46,12 @@ func isFatal(err error) bool {
 // 64 KiB.
 const longestInside = 16 << 10
 
+// firstBurst is how many datagrams are asked for where few come: each one asked for costs a little.
+const firstBurst = 4
+
+// many datagrams at once are worth to wake up a little later, for more.
+const many = 4
+
 // takeBatch takes a batch off the host's queue, or what was taken before; false: there is
 // nothing.
 func (u *udp) takeBatch() (bool, error) {
@@ -56,9 +63,17 @@ func (u *udp) takeBatch() (bool, error) {
 		u.first = u.in.loadUndelivered(u.first)
 		return true, nil // and hostReady, as at the beginning
 	}
-	n, err := u.in.receive(u.host, batchSize, true, u.wildcard)
+	most := batchSize
+	if u.burst > 0 {
+		most = u.burst
+	}
+	n, err := u.in.receive(u.host, most, true, u.wildcard)
 	if err == nil {
-		u.hostReady = n == batchSize
+		u.hostReady = n == most
+		if u.burst > 0 {
+			u.burst = min(max(2*n, firstBurst), batchSize)
+		}
+		u.crowded = n >= many
 		return true, nil
 	}
 	if err = u.noteEmpty(err); isFatal(err) {
@@ -67,8 +82,8 @@ func (u *udp) takeBatch() (bool, error) {
 	return false, nil // an ICMP error of an earlier answer: the next call goes on
 }
 
-// forwardBatch sends what the batch holds, while there is room for it inside.
-func (u *udp) forwardBatch(room int, empty bool) error {
+// forwardBatch sends what the batch holds, while there is room for it inside, and returns how much room is left.
+func (u *udp) forwardBatch(room int, empty bool) (int, error) {
 	for b := u.in; b.isPending(); {
 		if b.done[b.next] {
 			b.next++
@@ -83,11 +98,11 @@ func (u *udp) forwardBatch(room int, empty bool) error {
 		if end == b.next && !empty {
 			var err error
 			if room, empty, err = u.inside.findRoom(); err != nil {
-				return err
+				return 0, err
 			}
 			if end, cost = b.countFitting(room); end == b.next && !empty {
 				u.inStall.begin(u.now)
-				return nil
+				return room, nil
 			}
 		}
 		room, empty = room-cost, false
@@ -99,10 +114,10 @@ func (u *udp) forwardBatch(room int, empty bool) error {
 		b.outN = 0
 		b.packMessages(b.next, end, f.insideAddress(), nil, longestInside)
 		if !u.sendInside(b, f) {
-			return nil
+			return 0, nil
 		}
 	}
-	return nil
+	return room, nil
 }
 
 // countFitting counts the next datagrams of one client that there is room for: up to

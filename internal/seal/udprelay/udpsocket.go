@@ -16,11 +16,12 @@ type udpRelay struct {
 	socket *relaySocket
 	drops  uint32 // of the relay socket, at the last look
 	sent   bool   // something to it since
+	room   int    // its queue may take so much at least: since the last look only the service has changed that
 }
 
 // newUDPRelay binds socket, which the carrier takes.
 func newUDPRelay(r *relay, socket *relaySocket) (*udpRelay, error) {
-	u := &udpRelay{udp: udp{relay: r, chooses: r.wildcard}, socket: socket}
+	u := &udpRelay{udp: udp{relay: r, chooses: r.wildcard, burst: firstBurst}, socket: socket}
 	u.inside = u
 	a := r.self
 	if r.family == unix.AF_INET6 {
@@ -35,11 +36,9 @@ func (u *udpRelay) carryIn() error {
 			return err
 		}
 	}
-	room, empty, err := u.findRoom()
-	if err != nil {
-		return err
-	}
-	return u.forwardBatch(room, empty)
+	room, err := u.forwardBatch(u.room, false)
+	u.room = room
+	return err
 }
 
 // findRoom is how much the relay socket's queue may take, in bytes of its receive buffer. Half
@@ -83,8 +82,10 @@ func (u *udpRelay) bindFlow(f *flow) error {
 	return sockaddr.Connect(f.fd, &f.inner)
 }
 
-// prepareWait also looks whether what was sent last has been dropped, before nothing comes for long.
+// prepareWait also looks whether what was sent last has been dropped, before nothing comes for long. The room
+// is found anew then: the service's own buffer may be smaller.
 func (u *udpRelay) prepareWait() {
+	u.room = 0
 	if u.sent {
 		_, _, _ = u.readMemory()
 	}
