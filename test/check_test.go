@@ -331,6 +331,26 @@ func TestCurrentFolderGone(t *testing.T) {
 	}
 }
 
+// A datagram socket in a mounted folder is a way out that connect does not close: check -v names it, and
+// nothing where connect says that it is open.
+func TestCheckNamesMountedSocket(t *testing.T) {
+	dir := folder(t)
+	mounted, err := net.ListenPacket("unixgram", dir+"/mounted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	for connect, want := range map[string]bool{"none": true, "unix": false} {
+		for _, mount := range []string{"read_only", "writable"} {
+			path := configureIn(t, dir, "a", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/a\"]\n[service]\nexec = [\"ECHO\"]\n[sandbox]\nconnect = %q\n%s = [%q]\n", dir, connect, mount, dir+":/srv"))
+			said, code := ends(t, "check", "-v", "--config", path)
+			if code != 0 || strings.Contains(said, "as to "+dir+"/mounted: no filter sees their path\n") != want {
+				t.Errorf("connect %s, %s: check -v ended with %d and said\n%s", connect, mount, code, said)
+			}
+		}
+	}
+}
+
 // An address that another program has is refused with its place, its holder and the exit code of
 // what only the host can change.
 func TestTakenAddressHasItsPlace(t *testing.T) {
