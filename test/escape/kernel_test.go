@@ -108,7 +108,7 @@ func TestMPTCP(t *testing.T) {
 // asOn runs the probes of the groups; those of passed get out.
 func asOn(t *testing.T, c column, passed string, groups []string) {
 	for _, p := range chosen(t) {
-		if !slices.Contains(groups, p.Group) {
+		if b, binds := c.(binding); !slices.Contains(groups, p.Group) || binds && !b.suits(p) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
