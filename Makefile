@@ -51,6 +51,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 escape: build ## who stops what: measure as root and as a user, write the table of docs/security.md
 	test/escape.sh
 
+.PHONY: soak
+soak: build ## four services under attack, four with honest clients, for ACTIVATOR_SOAK (1h)
+	ACTIVATOR_SOAK=$${ACTIVATOR_SOAK:-1h} $(GO) test -count=1 -timeout 0 -run '^TestSoak$$' -v ./test/escape | grep -v '^=== \|^    --- PASS'
+
 .PHONY: test-kernels
 test-kernels: ## boot kernels of Debian in qemu: the five lines and the escape suite there; ALL=1 all of docs/kernels.md
 	test/kernels.sh $(if $(ALL),-all -write) $(KERNELS)

@@ -39,7 +39,9 @@ func attack(t *testing.T, c column, p wire.Probe) wire.Result {
 	control := w.dial(s)
 	defer control.Close()
 	if p.Witness != wire.WitnessNext {
-		w.connectClients()
+		if err := w.connectClients(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	o := &operator{w: w, s: s, control: control, lines: bufio.NewReader(control), probe: p}
 	r, err := o.run(w.request(p))

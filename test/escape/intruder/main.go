@@ -81,6 +81,10 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		os.Exit(m.serve())
 	}
+	if len(os.Args) > 1 && os.Args[1] == "stdio" { // the connection is stdin
+		m.control = 0
+		os.Exit(m.obey())
+	}
 	if text := os.Getenv("INTRUDER"); text != "" {
 		if err := json.Unmarshal([]byte(text), &m.Request); err != nil {
 			fmt.Fprintln(os.Stderr, "INTRUDER:", err)
@@ -117,6 +121,8 @@ func role(name string, args []string) bool {
 		survive(len(args) > 0)
 	case "echo":
 		echo()
+	case "honest":
+		honest(args)
 	case "pose":
 		pose(args[0], args[1], args[2], args[3], args[4])
 	case "low-port":

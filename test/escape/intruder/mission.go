@@ -71,6 +71,11 @@ func (m *mission) serve() int {
 		return 1
 	}
 	m.control = fd
+	return m.obey()
+}
+
+// obey does what the client at the control connection asks for.
+func (m *mission) obey() int {
 	line, err := m.line()
 	if err == nil {
 		err = json.Unmarshal(line, &m.Request)
