@@ -35,11 +35,24 @@ func (s *Supervisor) answerCall(n notification) {
 		s.sendResponse(n.ID, s.makeSocket(n))
 		return
 	}
-	r := request{notification: n, number: int(int32(n.Args[0]))}
+	r, ok := s.copyCall(n)
+	switch {
+	case !ok:
+	case n.Nr == unix.SYS_CONNECT && s.mayBlock(r.fd):
+		s.connectAside(r)
+	default:
+		s.sendResponse(n.ID, s.decideCall(&r))
+		_ = unix.Close(r.fd)
+	}
+}
+
+// copyCall copies what the call is about; false: it has been answered.
+func (s *Supervisor) copyCall(n notification) (r request, ok bool) {
+	r = request{notification: n, number: int(int32(n.Args[0]))}
 	var err error
 	if r.fd, err = takeDescriptor(n.PID, r.number); err != nil {
 		s.sendResponse(n.ID, verdict{errno: errnoOf(err)})
-		return
+		return r, false
 	}
 	switch n.Nr {
 	case unix.SYS_LISTEN:
@@ -51,14 +64,9 @@ func (s *Supervisor) answerCall(n notification) {
 	if err != nil || !s.isValid(n.ID) {
 		_ = unix.Close(r.fd)
 		s.sendResponse(n.ID, verdict{errno: errnoOf(err)})
-		return
+		return r, false
 	}
-	if n.Nr == unix.SYS_CONNECT && s.mayBlock(r.fd) {
-		s.connectAside(r)
-		return
-	}
-	defer func() { _ = unix.Close(r.fd) }()
-	s.sendResponse(n.ID, s.decideCall(&r))
+	return r, true
 }
 
 // decideCall judges a call by our copies of descriptor and address. It carries the call out
@@ -312,19 +320,39 @@ func (s *Supervisor) mayBlock(fd int) bool {
 }
 
 // connectAside answers a call that may block, and takes r's descriptor. There are no more of these
-// than threads that wait in the service, and at most mostBlocked of them have a thread of ours.
+// than threads that wait in the service, and at most mostBlocked of them have a thread and a descriptor of ours: what the others
+// are about is copied anew when it is their turn.
 func (s *Supervisor) connectAside(r request) {
+	begun := false
+	select {
+	case s.slots <- struct{}{}:
+		begun = true
+	default:
+		_ = unix.Close(r.fd)
+	}
 	s.calls.Go(func() {
-		s.slots <- struct{}{}
-		defer func() { <-s.slots }()
-		defer func() { _ = unix.Close(r.fd) }()
-		if !s.beginCall(r.fd) {
-			return // the service no longer waits for the answer
+		if !begun {
+			s.slots <- struct{}{}
+			var ok bool
+			if r, ok = s.copyCall(r.notification); !ok {
+				<-s.slots
+				return
+			}
 		}
-		v := s.decideCall(&r)
-		s.endCall(r.fd)
-		s.sendResponse(r.ID, v)
+		s.finishAside(r)
+		<-s.slots
 	})
+}
+
+// finishAside takes r's descriptor.
+func (s *Supervisor) finishAside(r request) {
+	defer func() { _ = unix.Close(r.fd) }()
+	if !s.beginCall(r.fd) {
+		return // the service no longer waits for the answer
+	}
+	v := s.decideCall(&r)
+	s.endCall(r.fd)
+	s.sendResponse(r.ID, v)
 }
 
 func (s *Supervisor) beginCall(fd int) bool {

@@ -2,6 +2,7 @@ package usernotif
 
 import (
 	"os"
+	"runtime"
 	"testing"
 
 	"activator/internal/ktest"
@@ -11,6 +12,9 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("INTERCEPT_TEST_SERVICE") {
 	case "again":
 		again()
+	case "connects":
+		runtime.LockOSThread()
+		connects()
 	case "":
 	default:
 		service()

@@ -214,24 +214,8 @@ var attempts = map[string]func() error{
 	"report where nothing is": func() error { return report(unix.SOCK_DGRAM, os.Getenv("REPORT")+".none") },
 	"report as a stream":      func() error { return report(unix.SOCK_STREAM, os.Getenv("REPORT")) },
 	"report somewhere else":   func() error { return report(unix.SOCK_DGRAM, "@own") },
-	"blocked": func() error {
-		// The queue of a listener that accepts nobody is full after two.
-		l := stream(unix.AF_INET)
-		if err := unix.Bind(l, loopback); err != nil {
-			return err
-		}
-		if err := unix.Listen(l, 0); err != nil {
-			return err
-		}
-		at, err := unix.Getsockname(l)
-		if err != nil {
-			return err
-		}
-		for range 4 {
-			go func() { _ = unix.Connect(stream(unix.AF_INET), at) }()
-		}
-		return nil
-	},
+	"blocked":                 func() error { return connectAndWait(4) },
+	"many blocked":            func() error { return connectAndWait(manyBlocked) },
 }
 
 // report sends a line where services report to, by a connected socket.
@@ -451,17 +435,6 @@ func TestReports(t *testing.T) {
 	if n, err := heard.Read(b[:]); err != nil || string(b[:n]) != "READY=1" {
 		t.Errorf("heard %q, %v", b[:n], err)
 	}
-}
-
-// A call that waits for the network holds up neither other calls nor the end.
-func TestBlockedCalls(t *testing.T) {
-	s := supervise(t, t.Context(), Policy{IP: true, Unix: true})
-	for _, name := range []string{"blocked", "own tcp", "own unix"} {
-		if got := s.attempt(name); got != "ok" {
-			t.Errorf("%s: %s", name, got)
-		}
-	}
-	s.end()
 }
 
 // When the supervisor goes first, its service is told so and goes on.
