@@ -115,7 +115,7 @@ func BenchmarkExchange(b *testing.B) {
 				if n, err := echoOne(d.socket.fd, buf[:], &name); n != 10 {
 					b.Fatal(n, err)
 				}
-				d.flows.wakeFlow(d.flows.order.Back().Value.(*flow))
+				d.flows.wakeFlow(d.flows.oldestFlow())
 				if _, err := d.carryRound(); err != nil {
 					b.Fatal(err)
 				}

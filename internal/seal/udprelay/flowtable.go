@@ -20,11 +20,14 @@ const mostFlows = 16384
 
 const defaultExpire = 2 * time.Minute
 
-// silence is how long a client must have been silent to make room for a new one
-// where the table is full. Only an answer that takes the service longer is lost by
-// it: with the next datagram the client has a flow again, at the same address. So
-// clients that ask once do not fill the table for the whole of the expiry.
+// Where the table is full a new client takes the place of the one that was silent for longest, but not that
+// of one that has asked again after an answer, if that was within silence: it is known to hear us, and may
+// be sent more. A source that is ever another one never is. What a client loses by it is an answer that is
+// still to come: with the next datagram it has a flow again, at the same address.
 var silence = 3 * time.Second
+
+// mostReplaced is how many make room at once, as the sockets for others are made together.
+const mostReplaced = 32
 
 // errFull says that there is no room for another flow.
 var errFull = errors.New("no room for another flow")
@@ -41,6 +44,8 @@ type flow struct {
 	// Of the table.
 	slot, generation int32         // in the socket's events
 	last             time.Duration // of the last datagram, on the clock of the relay
+	answered         bool          // since it was opened
+	known            bool          // has asked after an answer
 	place            *list.Element // in the order of last use
 	ready            bool          // in the queue of those that have answers
 }
@@ -84,13 +89,15 @@ type flowTable struct {
 	slots    []*flow // by the number in an event; nil: free
 	free     []int32
 	counts   int32     // generations, so that a late event does not hit a new flow
-	order    list.List // of *flow; the one that was not used for longest comes first
+	order    list.List // of *flow that are not known; the one that was not used for longest comes first
+	known    list.List // of those that are
 	ready    []*flow   // that have answers
 	carried  atomic.Uint64
 
 	share   budget.Share  // flow sockets and nodes
 	unbound map[int][]int // flow sockets that are made ahead, by their domain
 	refused time.Duration // before that no more are made
+	vacated int           // sockets of flows that have made room, in place of which others may be made
 }
 
 func newFlowTable(expire time.Duration) flowTable {
@@ -130,7 +137,7 @@ func (t *flowTable) removeFlow(f *flow) {
 	delete(t.byClient, f.key)
 	t.slots[f.slot] = nil
 	t.free = append(t.free, f.slot)
-	t.order.Remove(f.place)
+	t.listOf(f).Remove(f.place)
 	if i := slices.Index(t.ready, f); i >= 0 {
 		t.ready = slices.Delete(t.ready, i, i+1)
 	}
@@ -166,12 +173,54 @@ func (t *flowTable) findFlow(slot, generation int32) *flow {
 	return nil
 }
 
-// oldestFlow returns the flow that was not used for longest, nil when there are none.
-func (t *flowTable) oldestFlow() *flow {
-	if e := t.order.Front(); e != nil {
+// listOf is the order that f is in.
+func (t *flowTable) listOf(f *flow) *list.List {
+	if f.known {
+		return &t.known
+	}
+	return &t.order
+}
+
+// firstOf returns the first flow of an order, nil when there is none.
+func firstOf(l *list.List) *flow {
+	if e := l.Front(); e != nil {
 		return e.Value.(*flow)
 	}
 	return nil
+}
+
+// oldestFlow returns the flow that was not used for longest, nil when there are none.
+func (t *flowTable) oldestFlow() *flow {
+	f, known := firstOf(&t.order), firstOf(&t.known)
+	if f == nil || known != nil && known.last < f.last {
+		return known
+	}
+	return f
+}
+
+// noteQuestion notes that the client of f has sent something.
+func (t *flowTable) noteQuestion(f *flow, now time.Duration) {
+	t.touchFlow(f, now)
+	if !f.answered || f.known {
+		return
+	}
+	t.setKnown(f, true)
+	if t.known.Len() > t.most-t.most/4 { // some places are for the new
+		t.setKnown(firstOf(&t.known), false)
+	}
+}
+
+// noteAnswer notes that f has carried an answer.
+func (t *flowTable) noteAnswer(f *flow, now time.Duration) {
+	f.answered = true
+	t.touchFlow(f, now)
+}
+
+// setKnown makes f the last of the other order.
+func (t *flowTable) setKnown(f *flow, known bool) {
+	t.listOf(f).Remove(f.place)
+	f.known, f.answered = known, known
+	f.place = t.listOf(f).PushBack(f)
 }
 
 // touchFlow notes that f carries something now. The order is kept to within a grain.
@@ -184,7 +233,7 @@ func (t *flowTable) touchFlow(f *flow, now time.Duration) {
 
 func (t *flowTable) renewFlow(f *flow, now time.Duration) {
 	f.last = now
-	t.order.MoveToBack(f.place)
+	t.listOf(f).MoveToBack(f.place)
 }
 
 // expiryGrain is how exactly flows expire.
@@ -222,9 +271,18 @@ func (t *flowTable) isFull() bool {
 	return len(t.byClient) >= t.most || t.countUnbound() == 0 && t.share.Room() <= 0
 }
 
-// replaceableFlow returns the flow that may make room for another one; nil: there is none.
+// replaceableFlow returns the flow that may make room for another one; nil: there is none. One whose
+// answer lies in its socket waits for that to be carried.
 func (t *flowTable) replaceableFlow(now time.Duration) *flow {
-	if f := t.oldestFlow(); f != nil && now-f.last >= min(silence, t.expire) {
+	for range min(t.order.Len(), mostReplaced) {
+		f := firstOf(&t.order)
+		if f.held == nil && !isAnswered(f) {
+			return f
+		}
+		t.wakeFlow(f)
+		t.order.MoveToBack(f.place)
+	}
+	if f := firstOf(&t.known); f != nil && now-f.last >= min(silence, t.expire) {
 		return f
 	}
 	return nil
@@ -289,6 +347,9 @@ func (t *flowTable) makeMore(domain int, now time.Duration) error {
 	if domain == unix.AF_UNIX {
 		room = (room + 1) / 2 // each has a node, too
 	}
+	if room = max(room, t.vacated); room <= 0 {
+		room = t.closeOthers(domain)
+	}
 	n := min(max(len(t.byClient), firstFlows), mostMade, t.most-len(t.byClient), room)
 	if n <= 0 {
 		return errFull
@@ -298,8 +359,22 @@ func (t *flowTable) makeMore(domain int, now time.Duration) error {
 		t.refused = now + time.Second // there may be many new clients
 		return err
 	}
+	t.vacated = 0
 	t.addUnbound(domain, fds...)
 	return nil
+}
+
+// closeOthers closes the unbound sockets of other domains, and returns how many there were.
+func (t *flowTable) closeOthers(domain int) (n int) {
+	for other, fds := range t.unbound {
+		if other != domain {
+			closeAll(fds)
+			n += len(fds)
+			delete(t.unbound, other)
+		}
+	}
+	t.share.Give(n)
+	return n
 }
 
 func closeAll(fds []int) {

@@ -115,12 +115,12 @@ func TestFlowTableExpiry(t *testing.T) {
 	}
 }
 
-// There is room for so many, then one that was silent makes room; and the budget counts all.
+// There is room for so many, then one that was silent makes room, unless it is known to hear us; and the budget counts all.
 func TestFlowTableRoom(t *testing.T) {
 	table := newTable(t, time.Minute)
 	table.most = 2 * firstFlows
 	for i := range 2 * firstFlows {
-		if table.isFull() || table.replaceableFlow(silence-1) != nil {
+		if table.isFull() {
 			t.Fatalf("full with %d flows", i)
 		}
 		addClient(t, table, fmt.Sprint(i), 0)
@@ -128,8 +128,31 @@ func TestFlowTableRoom(t *testing.T) {
 			t.Fatalf("%d are counted, of %d and %d", taken, len(table.byClient), table.countUnbound())
 		}
 	}
-	if !table.isFull() || table.replaceableFlow(silence) != table.oldestFlow() {
+	oldest := table.oldestFlow()
+	if !table.isFull() || table.replaceableFlow(0) != oldest {
 		t.Error("no client makes room in a full table")
+	}
+	table.noteAnswer(oldest, 0)
+	if table.replaceableFlow(0) != oldest {
+		t.Error("one answer makes it known")
+	}
+	for f := oldest; f != nil; f = firstOf(&table.order) {
+		table.noteAnswer(f, 0)
+		if table.noteQuestion(f, 0); table.replaceableFlow(0) == f {
+			t.Error("a known client makes room")
+		}
+		if table.known.Len() > table.most*3/4 {
+			t.Fatal("there is no place for new ones")
+		}
+		if table.known.Len() == table.most*3/4 {
+			break
+		}
+	}
+	for f := firstOf(&table.order); f != nil; f = firstOf(&table.order) {
+		table.removeFlow(f)
+	}
+	if table.replaceableFlow(silence-1) != nil || table.replaceableFlow(silence) != table.oldestFlow() {
+		t.Error("of known ones the wrong one makes room")
 	}
 	f := table.oldestFlow()
 	node, err := unix.Dup(f.fd)

@@ -93,23 +93,50 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-func TestTableFull(t *testing.T) {
-	var log lines
-	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
-	d := openRelay(t, newOwner(t), f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	d.flows.most = 2
-	run(t, d)
-	inner := service(t, d)
-	first, second, third := client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0"), client(t, "udp4", "127.0.0.1:0")
-	exchange(t, first, host.LocalAddr(), inner)
-	exchange(t, second, host.LocalAddr(), inner)
-	for range 5 {
-		ask(t, third, host.LocalAddr(), "no room")
-	}
-	exchange(t, first, host.LocalAddr(), inner) // nothing of the third before it
-	eventually(t, "it says so", func() bool { return strings.Contains(log.String(), "table of flows is full") })
-	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, host.LocalAddr().String()) || !strings.Contains(text, "flows=2") {
-		t.Errorf("the log says %q", text)
+// TestFlood: ever new clients, which the service does not answer, keep out neither a new one nor those that it
+// talks to: these can still be sent something.
+func TestFlood(t *testing.T) {
+	for name, at := range map[string]string{"udp4": "127.0.0.1:0", "unixgram": "@relay-test-flood"} {
+		t.Run(name, func(t *testing.T) {
+			var log lines
+			f, host := hostSocket(t, name, at)
+			d := openRelay(t, newOwner(t), f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			d.flows.most = 16
+			run(t, d)
+			inner := service(t, d)
+			var next int
+			another := func() net.PacketConn {
+				from := "127.0.0.1:0"
+				if name == "unixgram" {
+					from = fmt.Sprint("@relay-test-flood-", next)
+				}
+				next++
+				return client(t, name, from)
+			}
+			friends := []net.PacketConn{another(), another(), another()}
+			for range 2 {
+				for _, c := range friends {
+					exchange(t, c, host.LocalAddr(), inner)
+				}
+			}
+			for range 10 {
+				for range 20 {
+					ask(t, another(), host.LocalAddr(), "flood")
+					receive(t, inner)
+				}
+				exchange(t, another(), host.LocalAddr(), inner)
+				for _, c := range friends {
+					ask(t, inner, c.LocalAddr(), "unasked")
+					if text, _ := receive(t, c); text != "unasked" {
+						t.Fatalf("it receives %q", text)
+					}
+				}
+			}
+			eventually(t, "it says so", func() bool { return strings.Contains(log.String(), "make room") })
+			if strings.Contains(log.String(), "dropped") {
+				t.Errorf("the log says %q", log.String())
+			}
+		})
 	}
 }
 
@@ -129,9 +156,11 @@ func TestDescriptorsFull(t *testing.T) {
 	for range firstFlows {
 		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
 	}
-	ask(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), "no room")
+	for range 3 * firstFlows { // in the place of others
+		exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
+	}
 	eventually(t, "it says so", func() bool {
-		return strings.Contains(log.String(), "table of flows is full") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
+		return strings.Contains(log.String(), "make room") && strings.Contains(log.String(), fmt.Sprint("flows=", firstFlows))
 	})
 	others.Give(20)
 	exchange(t, client(t, "udp4", "127.0.0.1:0"), host.LocalAddr(), inner)
@@ -139,8 +168,6 @@ func TestDescriptorsFull(t *testing.T) {
 
 // TestTableMakesRoom: clients that ask once do not keep others out.
 func TestTableMakesRoom(t *testing.T) {
-	defer func(before time.Duration) { silence = before }(silence)
-	silence = 0
 	var log lines
 	f, host := hostSocket(t, "udp4", "127.0.0.1:0")
 	d := openRelay(t, newOwner(t), f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})

@@ -336,11 +336,16 @@ func (r *relay) makeRoom() bool {
 	if f == nil {
 		return false
 	}
+	few := len(r.flows.byClient)/8 + 1 // of a small table not many
 	if r.now >= r.nextFull {
 		r.options.Log.Warn("the table of flows is full: the longest silent clients make room", "addr", r.self.String(), "flows", len(r.flows.byClient))
 		r.nextFull = r.now + lostEvery
 	}
-	r.dropFlow(f)
+	for n := 0; f != nil && n < min(few, mostReplaced); n++ {
+		r.dropFlow(f)
+		r.flows.vacated++
+		f = r.flows.replaceableFlow(r.now)
+	}
 	return true
 }
 

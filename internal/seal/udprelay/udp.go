@@ -109,7 +109,7 @@ func (u *udp) forwardBatch(room int, empty bool) (int, error) {
 		if end == b.next { // an empty queue takes any one
 			end, room = end+1, 0
 		}
-		u.flows.touchFlow(f, u.now)
+		u.flows.noteQuestion(f, u.now)
 		u.inside.noteSent(f, end)
 		b.outN = 0
 		b.packMessages(b.next, end, f.insideAddress(), nil, longestInside)
@@ -334,7 +334,7 @@ func (u *udp) gatherAnswers(b *batch) {
 	}
 	if n > 0 {
 		f.answers += n
-		u.flows.touchFlow(f, u.now)
+		u.flows.noteAnswer(f, u.now)
 	}
 	u.flows.firstDone(more)
 }

@@ -442,7 +442,7 @@ func TestUDPNoAllocations(t *testing.T) {
 			if n, err := echoOne(d.socket.fd, b[:], &name); n != 10 {
 				t.Fatal(n, err)
 			}
-			d.flows.wakeFlow(d.flows.order.Back().Value.(*flow))
+			d.flows.wakeFlow(d.flows.oldestFlow())
 			if _, err := d.carryRound(); err != nil {
 				t.Fatal(err)
 			}

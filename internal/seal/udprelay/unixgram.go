@@ -127,7 +127,7 @@ func (u *unixRelay) fetchDatagram() (bool, error) {
 		f.sender = one.sender
 		u.reachClient(f)
 	}
-	u.flows.touchFlow(f, u.now)
+	u.flows.noteQuestion(f, u.now)
 	u.held, u.to = one.data, f
 	return true, nil
 }
@@ -247,7 +247,7 @@ func (u *unixRelay) carryOut() error {
 			u.flows.firstDone(err != unix.EAGAIN)
 			continue
 		}
-		u.flows.touchFlow(f, u.now)
+		u.flows.noteAnswer(f, u.now)
 		u.deliverAnswer(f, text)
 	}
 	return nil
