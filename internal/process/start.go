@@ -19,13 +19,17 @@ import (
 // what is given, until it returns. What the host or the kernel refuses comes back as *StepError.
 func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Inputs) (*Process, error) {
 	process.Env = withDefaults(&process)
+	sockets := placeSockets(process.Handed, &given.Stdio, given.Sockets)
+	if len(sockets) == 0 { // it has them in another way, and none by a number
+		process.FDNames = nil
+	}
 	process.FDNames = slices.Concat(process.FDNames, given.Stored.Names)
 	if given.Engine != nil {
 		process.Bare, process.Sandbox.Init = true, true
 	}
 	prep := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
 	defer prep.closeJoined()
-	p, err := prep.startChild(ctx, given.Stdio, placeSockets(process.Handed, &given.Stdio, given.Sockets), given.Stored.FDs)
+	p, err := prep.startChild(ctx, given.Stdio, sockets, given.Stored.FDs)
 	if err != nil {
 		prep.giveUp()
 		return nil, err
