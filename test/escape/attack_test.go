@@ -27,6 +27,15 @@ import (
 // witnesses' word counts, not the intruder's.
 func attack(t *testing.T, c column, p wire.Probe) wire.Result {
 	t.Helper()
+	if strings.HasPrefix(p.Name, "udp-link") && os.Geteuid() == 0 {
+		return attackOnLinks(t, c, p)
+	}
+	return attackHere(t, c, p, func(*world) {})
+}
+
+// attackHere is attack in the network of the calling thread; prepare has its say before the clients come.
+func attackHere(t *testing.T, c column, p wire.Probe, prepare func(*world)) wire.Result {
+	t.Helper()
 	w := newWorld(t)
 	if strings.HasPrefix(p.Name, "tiocsti") {
 		w.terminal = newTerminal(t)
@@ -36,6 +45,7 @@ func attack(t *testing.T, c column, p wire.Probe) wire.Result {
 		w.sniff()
 	}
 	s := c.start(t, w, p)
+	prepare(w)
 	control := w.dial(s)
 	defer control.Close()
 	if p.Witness != wire.WitnessNext {

@@ -170,7 +170,7 @@ var restrictions = []struct {
 		sandboxed{}, sandboxed{kernel: "pretend-blocking"}, false},
 	{"root", "unixgram-path",
 		sandboxed{more: "user = \"root\"\n"}, sandboxed{more: "user = \"root\"\n[sandbox]\nread_only = [\"DIR\"]\n"}, false},
-	{"BPF", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped",
+	{"BPF", "udp-sendto udp-sendmsg udp-sendmmsg udp-sendto-v6 udp-sendto-mapped udp-link udp-link-pktinfo udp-link-v4 udp-link-loopback",
 		sandboxed{}, sandboxed{more: unsealed}, true},
 }
 

@@ -24,6 +24,7 @@ func udpProbes() []probe {
 	add("udp-connect", "connect() and send()", udpConnect("udp4"))
 	add("udp-connect-v6", "connect() and send() over IPv6", udpConnect("udp6"))
 	add("udp-source-route", "sendmsg() to a peer with IP_RETOPTS: a source route over somebody else", sourceRoute)
+	all = append(all, linkProbes()...)
 	ioctl := func(name, tries, means string, run func(*mission) (string, error)) {
 		all = append(all, probe{wire.Probe{Name: name, Group: "ioctl", Tries: tries, Means: means, Witness: wire.WitnessKernel}, run})
 	}
