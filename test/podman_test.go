@@ -250,7 +250,7 @@ func TestPodmanWatchdog(t *testing.T) {
 	a, _, _ := inPodman(t, ownName("watched"))
 	a.stop()
 	dir := folder(t)
-	file := configureIn(t, dir, ownName("watched"), "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\nwatchdog = \"1s\"\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
+	file := configureIn(t, dir, ownName("watched"), "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nnotify = true\nwatchdog = \"3s\"\n[container]\nimage = \""+podmanImage+"\"\ncommand = [\"--sdnotify\"]\n")
 	a = activate(t, "--config", file)
 	answeredInTime(t, "unix:"+dir+"/s")
 	a.wait("service hangs")

@@ -13,14 +13,14 @@ func TestWatchdog(t *testing.T) {
 		"reporter": "exec = [\"ECHO\", \"--sdnotify\", \"--drain=0s\"]\nnotify = true",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := folder(t)
 			a := activate(t, "--config", configureIn(t, dir, "mute",
-				fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nwatchdog = \"500ms\"\n%s\n", dir, more)))
-			for range 2 {
+				fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nwatchdog = \"3s\"\n%s\n", dir, more)))
+			for n := range 2 {
 				answered(t, "mute", "unix:"+dir+"/s")
-				a.wait("service hangs")
-				a.wait("state=resting")
-				a.wait("state=listening")
+				a.waitN(n+1, "service hangs")
+				a.waitN(n+1, "state=resting")
 			}
 		})
 	}

@@ -279,7 +279,7 @@ func TestNodeIsHealed(t *testing.T) {
 // Where all places are taken and somebody waits, the client gives way on whose connection nothing has moved for longest; not
 // before, and not one that says something now and then. The kernel knows it of TCP only.
 func TestSilentGiveWay(t *testing.T) {
-	const limit = 500 * time.Millisecond
+	const limit = 2 * time.Second
 	s := up(t, "serve", func(service *spec.Service) { service.MaxConns, service.SilentTimeout = 3, limit })
 	local := s.call("unix", s.path)
 	silent, busy := s.call("tcp", s.dial), s.call("tcp", strings.Replace(s.dial, "127.0.0.1", "[::1]", 1))

@@ -60,7 +60,7 @@ func service(behaviour string) {
 		time.Sleep(2500 * time.Millisecond)
 		_ = notify.SendState("READY=1")
 	case "alive":
-		if !announcesLife(12) {
+		if !announcesLife(5) {
 			os.Exit(9)
 		}
 		ktest.Hang()

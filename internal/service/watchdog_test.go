@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -31,18 +32,21 @@ func announcesLife(times int) bool {
 // A program that says that it is alive goes on, and one that has stopped saying so is ended, and rests.
 func TestWatchdog(t *testing.T) {
 	for _, init := range []bool{false, true} {
-		const every = 400 * time.Millisecond
-		s := up(t, "alive", func(service *spec.Service) { service.Watchdog, service.Sandbox.Init = every, init })
-		c := s.ask()
-		s.await("state=running")
-		begin := time.Now()
-		s.await("service hangs", "watchdog=400ms")
-		if alive := time.Since(begin); alive < 5*every {
-			t.Errorf("ended after %v, though it said for %v that it is alive", alive, 5*every)
-		}
-		s.await("state=stopping")
-		s.await("state=resting", "exit=", "for=")
-		_ = c.Close()
+		t.Run(fmt.Sprint("init ", init), func(t *testing.T) {
+			t.Parallel()
+			const every = 2 * time.Second // and so a second that the machine has no time for us is no miss
+			s := up(t, "alive", func(service *spec.Service) { service.Watchdog, service.Sandbox.Init = every, init })
+			c := s.ask()
+			defer c.Close()
+			s.await("state=running")
+			begin := time.Now()
+			s.await("service hangs", "watchdog=2s")
+			if alive := time.Since(begin); alive < 2*every {
+				t.Errorf("ended after %v, though it said for so long that it is alive", alive)
+			}
+			s.await("state=stopping")
+			s.await("state=resting", "exit=", "for=")
+		})
 	}
 }
 
