@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	ktest.Main(m)
 }
 
-// patience is how long a test waits for what must happen.
-const patience = 5 * time.Minute
+// waitTimeout is how long a test waits for what must happen.
+const waitTimeout = 5 * time.Minute
 
 // process is a running echo.
 type process struct {
@@ -80,7 +80,7 @@ func (l *transcript) String() string {
 // await waits until the process has written text.
 func (p *process) await(l *transcript, text string) {
 	p.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(waitTimeout)
 	for !strings.Contains(l.String(), text) {
 		select {
 		case <-l.changed:
@@ -131,7 +131,7 @@ func (p *process) exit(code int) {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		p.t.Fatalf("still running:\n%s", &p.stderr)
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
@@ -180,7 +180,7 @@ func dial(t *testing.T, network, address string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	return c

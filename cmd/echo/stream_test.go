@@ -269,7 +269,7 @@ func benchmarkStream(b *testing.B, network string) {
 		b.Fatal(err)
 	}
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	c, err := net.DialTimeout(network, l.Addr().String(), patience)
+	c, err := net.DialTimeout(network, l.Addr().String(), waitTimeout)
 	if err != nil {
 		b.Fatal(err)
 	}

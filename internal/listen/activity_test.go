@@ -29,7 +29,7 @@ func accept(t *testing.T, s *Socket) int {
 
 func clients(t *testing.T, s *Socket, when string, want int) {
 	t.Helper()
-	deadline := time.Now().Add(patience) // what ends a connection is on its way
+	deadline := time.Now().Add(waitTimeout) // what ends a connection is on its way
 	for {
 		a, err := s.Activity()
 		if err != nil {
@@ -175,7 +175,7 @@ func TestActivityOfRelaySocket(t *testing.T) {
 	if _, err := dialSocket(t, s).Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(waitTimeout); ; {
 		a, err := s.Activity()
 		if err != nil {
 			t.Fatal(err)

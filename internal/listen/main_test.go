@@ -10,8 +10,8 @@ import (
 	"activator/internal/spec"
 )
 
-// patience bounds every wait for what has to happen. Only a hang exceeds it.
-const patience = 5 * time.Minute
+// waitTimeout bounds every wait for what has to happen. Only a hang exceeds it.
+const waitTimeout = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	reopenTimeout = 20 * time.Millisecond // many tests want the error; TestPredecessor waits

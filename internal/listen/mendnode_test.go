@@ -36,7 +36,7 @@ func (h *mender) mend(t *testing.T, says string) {
 	for first := true; first || !strings.Contains(strings.Join(log, "\n"), says); first = false {
 		select {
 		case <-h.changed:
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			t.Fatalf("not mended: %q", log)
 		}
 		what, err := h.s.MendNode()

@@ -100,7 +100,7 @@ func TestNoInotify(t *testing.T) {
 	if err := allowInotify("1"); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); w.clocked(); time.Sleep(lookInterval) {
+	for deadline := time.Now().Add(waitTimeout); w.clocked(); time.Sleep(lookInterval) {
 		if time.Now().After(deadline) {
 			t.Fatal("an instance is free, and it is not taken")
 		}

@@ -139,7 +139,7 @@ func client(t testing.TB, s *Socket) (answer func()) {
 	}
 	return func() {
 		defer conn.Close()
-		conn.SetReadDeadline(time.Now().Add(patience))
+		conn.SetReadDeadline(time.Now().Add(waitTimeout))
 		buf := make([]byte, 64)
 		n, err := conn.Read(buf)
 		if err != nil || string(buf[:n]) != "hello" {
@@ -256,7 +256,7 @@ func expect(t testing.TB, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatalf("%s: nothing in 10 s", what)
 	}
 }
@@ -456,7 +456,7 @@ func TestRefuse(t *testing.T) {
 			}
 			if s.Spec().Address.IsStream() {
 				for _, c := range conns {
-					c.SetReadDeadline(time.Now().Add(patience))
+					c.SetReadDeadline(time.Now().Add(waitTimeout))
 					if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("a refused client reads: %v", err)
 					} else if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {

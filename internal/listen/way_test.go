@@ -26,7 +26,7 @@ func (h *mender) await(t *testing.T, what string, done func(err error) bool) {
 	for {
 		select {
 		case <-h.changed:
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			t.Fatalf("%s: no event", what)
 		}
 		if _, err := h.s.MendNode(); done(err) {

@@ -94,7 +94,7 @@ func (s *stand) await(words ...string) string {
 	}
 }
 
-// caller is a connection, with the test's patience.
+// caller is a connection, with the time limit of tests.
 type caller struct {
 	t *testing.T
 	net.Conn
