@@ -12,7 +12,7 @@ func TestAsk(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			address, from := "127.0.0.1:0", "127.0.0.1:0"
 			if network == "unixgram" {
-				address, from = "@"+t.Name(), "@client of "+t.Name()
+				address, from = own+t.Name(), own+"client of "+t.Name()
 			}
 			f, host := hostSocket(t, network, address)
 			d := openRelay(t, newOwner(t), f, Options{})

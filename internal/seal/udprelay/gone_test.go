@@ -11,10 +11,10 @@ import (
 func TestGoneClientsMakeRoom(t *testing.T) {
 	defer func(before time.Duration) { silence = before }(silence)
 	silence = time.Hour
-	for kind, name := range map[string]string{"path": filepath.Join(t.TempDir(), "client"), "abstract": "@relay-test-gone"} {
+	for kind, name := range map[string]string{"path": filepath.Join(t.TempDir(), "client"), "abstract": own + "gone"} {
 		t.Run(kind, func(t *testing.T) {
 			const most = 40
-			f, conn := hostSocket(t, "unixgram", "@relay-test-gone-host-"+kind)
+			f, conn := hostSocket(t, "unixgram", own+"gone-host-"+kind)
 			d := openRelay(t, newOwner(t), f, Options{Expire: time.Hour})
 			d.flows.most = most
 			run(t, d)

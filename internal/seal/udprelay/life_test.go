@@ -52,7 +52,7 @@ func TestExpire(t *testing.T) {
 func TestAnswerBeforeExpiry(t *testing.T) {
 	for name, at := range map[string][2]string{
 		"udp4":     {"127.0.0.1:0", "127.0.0.1:0"},
-		"unixgram": {"@relay-test-expiry-host", "@relay-test-expiry-client"},
+		"unixgram": {own + "expiry-host", own + "expiry-client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, host := hostSocket(t, name, at[0])
@@ -96,7 +96,7 @@ func (l *lines) String() string {
 // TestFlood: ever new clients, which the service does not answer, keep out neither a new one nor those that it
 // talks to: these can still be sent something.
 func TestFlood(t *testing.T) {
-	for name, at := range map[string]string{"udp4": "127.0.0.1:0", "unixgram": "@relay-test-flood"} {
+	for name, at := range map[string]string{"udp4": "127.0.0.1:0", "unixgram": own + "flood"} {
 		t.Run(name, func(t *testing.T) {
 			var log lines
 			f, host := hostSocket(t, name, at)
@@ -108,7 +108,7 @@ func TestFlood(t *testing.T) {
 			another := func() net.PacketConn {
 				from := "127.0.0.1:0"
 				if name == "unixgram" {
-					from = fmt.Sprint("@relay-test-flood-", next)
+					from = fmt.Sprint(own+"flood-", next)
 				}
 				next++
 				return client(t, name, from)

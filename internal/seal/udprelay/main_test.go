@@ -3,6 +3,7 @@ package udprelay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -27,6 +28,9 @@ func TestMain(m *testing.M) {
 
 // waitTimeout is how long a test waits for what must happen.
 const waitTimeout = 5 * time.Minute
+
+// own begins the abstract names of this process's tests: the host's other users may run them too.
+var own = fmt.Sprintf("@relay-test-%d-", os.Getpid())
 
 func newOwner(t testing.TB) *netns.Owner {
 	owner := new(netns.Owner)

@@ -70,12 +70,12 @@ func TestUnixRefilled(t *testing.T) {
 		"empty":             {"-"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, host := hostSocket(t, "unixgram", "@relay-test-refilled-"+fmt.Sprint(len(at[0]), len(at[1]), len(at[2])))
+			f, host := hostSocket(t, "unixgram", own+"refilled-"+fmt.Sprint(len(at[0]), len(at[1]), len(at[2])))
 			var u Undelivered
 			d := openRelay(t, newOwner(t), f, Options{Undelivered: &u})
 			run(t, d)
 			inner := service(t, d)
-			c := client(t, "unixgram", "@relay-test-refilled-client")
+			c := client(t, "unixgram", own+"refilled-client")
 			exchange(t, c, host.LocalAddr(), inner)
 			if d.Refilled() {
 				t.Fatal("an empty queue is refilled")

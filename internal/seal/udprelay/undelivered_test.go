@@ -18,7 +18,7 @@ var undelivered = map[string][3]string{
 	"udp4 wildcard":   {"udp4", "0.0.0.0:0", "127.0.0.1:0"},
 	"udp6":            {"udp6", "[::1]:0", "[::1]:0"},
 	"udp, both":       {"udp", "[::]:0", "127.0.0.1:0"},
-	"unixgram":        {"unixgram", "@relay-test-undelivered", "@relay-test-client-%d"},
+	"unixgram":        {"unixgram", own + "undelivered", own + "client-%d"},
 	"unixgram, nodes": {"unixgram", "DIR/host", "DIR/client-%d"},
 }
 

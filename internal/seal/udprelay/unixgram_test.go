@@ -17,9 +17,9 @@ import (
 func TestUnixKinds(t *testing.T) {
 	m := newOwner(t)
 	dir := t.TempDir()
-	for _, host := range []string{filepath.Join(dir, "host"), "@relay-test-host"} {
+	for _, host := range []string{filepath.Join(dir, "host"), own + "host"} {
 		for _, row := range []struct{ name, client, seen string }{
-			{"abstract client", "@relay-test-client", "@relay-test-client"},
+			{"abstract client", own + "client", own + "client"},
 			{"client with a path", filepath.Join(dir, "client"), "@" + filepath.Join(dir, "client")},
 			{"unnamed client", "", "@"},
 		} {
@@ -89,11 +89,11 @@ func tell(t testing.TB, c *net.UnixConn, text string) {
 // TestUnixRepliesOnly: the host's names and paths are out of reach.
 func TestUnixRepliesOnly(t *testing.T) {
 	dir := t.TempDir()
-	f, _ := hostSocket(t, "unixgram", "@relay-test-only")
+	f, _ := hostSocket(t, "unixgram", own+"only")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
-	for _, name := range []string{"@relay-test-stranger", dir + "/stranger"} {
+	for _, name := range []string{own + "stranger", dir + "/stranger"} {
 		_, stranger := hostSocket(t, "unixgram", name)
 		if name[0] == '@' {
 			if _, err := inner.WriteTo([]byte("out"), stranger.LocalAddr()); !errors.Is(err, unix.ECONNREFUSED) {
@@ -109,11 +109,11 @@ func TestUnixRepliesOnly(t *testing.T) {
 }
 
 func TestUnixSizes(t *testing.T) {
-	f, _ := hostSocket(t, "unixgram", "@relay-test-sizes")
+	f, _ := hostSocket(t, "unixgram", own+"sizes")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
-	c := dialUnix(t, "@relay-test-sizes-client", "@relay-test-sizes")
+	c := dialUnix(t, own+"sizes-client", own+"sizes")
 	for _, size := range []int{1, 0, 65536, 150_000, 3} {
 		tell(t, c, pattern(size))
 		text, from := receive(t, inner)
@@ -138,11 +138,11 @@ func TestUnixSizes(t *testing.T) {
 
 // TestUnixQueue: as TestUDPQueue; here the kernel says when the queues are full.
 func TestUnixQueue(t *testing.T) {
-	f, _ := hostSocket(t, "unixgram", "@relay-test-queue")
+	f, _ := hostSocket(t, "unixgram", own+"queue")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	first := service(t, d)
-	c := dialUnix(t, "@relay-test-queue-client", "@relay-test-queue")
+	c := dialUnix(t, own+"queue-client", own+"queue")
 	tell(t, c, "hello")
 	receive(t, first)
 	_ = first.Close()
@@ -174,12 +174,12 @@ func TestUnixQueue(t *testing.T) {
 // loses nothing, until the send buffer of the service is full of what it has not
 // read: without a relay it would be the same.
 func TestUnixSlowClient(t *testing.T) {
-	f, host := hostSocket(t, "unixgram", "@relay-test-slow")
+	f, host := hostSocket(t, "unixgram", own+"slow")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
-	_, slow := hostSocket(t, "unixgram", "@relay-test-slow-client") // not connected: it has room for 10
-	other := dialUnix(t, "@relay-test-quick-client", "@relay-test-slow")
+	_, slow := hostSocket(t, "unixgram", own+"slow-client") // not connected: it has room for 10
+	other := dialUnix(t, own+"quick-client", own+"slow")
 	ask(t, slow, host.LocalAddr(), "hello")
 	_, from := receive(t, inner)
 	const many = 60
@@ -204,12 +204,12 @@ func TestUnixSlowClient(t *testing.T) {
 // TestUnixSamePath: a client that comes back at its path is answered there.
 func TestUnixSamePath(t *testing.T) {
 	dir := t.TempDir()
-	f, _ := hostSocket(t, "unixgram", "@relay-test-again")
+	f, _ := hostSocket(t, "unixgram", own+"again")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
 	for i := range 3 {
-		c := dialUnix(t, dir+"/client", "@relay-test-again")
+		c := dialUnix(t, dir+"/client", own+"again")
 		tell(t, c, "question")
 		_, from := receive(t, inner)
 		ask(t, inner, from, fmt.Sprint("answer ", i))
@@ -232,11 +232,11 @@ func TestUnixForgedPath(t *testing.T) {
 	if err := os.Chown(dir+"/victim", nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	f, _ := hostSocket(t, "unixgram", "@relay-test-forged")
+	f, _ := hostSocket(t, "unixgram", own+"forged")
 	d := openRelay(t, newOwner(t), f, Options{})
 	run(t, d)
 	inner := service(t, d)
-	c := dialUnix(t, dir+"/client", "@relay-test-forged")
+	c := dialUnix(t, dir+"/client", own+"forged")
 	if err := os.Remove(dir + "/client"); err != nil {
 		t.Fatal(err)
 	}
@@ -252,11 +252,11 @@ func TestUnixForgedPath(t *testing.T) {
 // TestUnixCredentials: a service's words are not taken for root's, and what a
 // client sends beside its words is dropped.
 func TestUnixCredentials(t *testing.T) {
-	f, _ := hostSocket(t, "unixgram", "@relay-test-creds")
+	f, _ := hostSocket(t, "unixgram", own+"creds")
 	d := openRelay(t, newOwner(t), f, Options{UID: 61234, GID: 61235})
 	run(t, d)
 	inner := service(t, d)
-	c := dialUnix(t, "@relay-test-creds-client", "@relay-test-creds")
+	c := dialUnix(t, own+"creds-client", own+"creds")
 	if err := unix.SetsockoptInt(descriptor(t, c), unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -298,8 +298,8 @@ func openFiles(t testing.TB) []os.DirEntry {
 
 // TestUnixNoAllocations: nothing is allocated for a datagram, nor for its answer.
 func TestUnixNoAllocations(t *testing.T) {
-	for i, name := range []string{"@relay-test-allocations-client", t.TempDir() + "/client"} {
-		f, host := hostSocket(t, "unixgram", fmt.Sprint("@relay-test-allocations-", i))
+	for i, name := range []string{own + "allocations-client", t.TempDir() + "/client"} {
+		f, host := hostSocket(t, "unixgram", fmt.Sprint(own+"allocations-", i))
 		d := openRelay(t, newOwner(t), f, Options{})
 		c := dialUnix(t, name, host.LocalAddr().String())
 		fd := descriptor(t, c)
