@@ -216,12 +216,13 @@ func PSS(pid int) (float64, error) {
 // Switches are the context switches of all threads of a process so far.
 func Switches(pid int) (int, error) {
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	sum := 0
+	sum, threads := 0, 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue // the thread is gone
 		}
+		threads++
 		for line := range strings.Lines(string(text)) {
 			if key, value, _ := strings.Cut(line, ":"); strings.HasSuffix(key, "ctxt_switches") {
 				n, _ := strconv.Atoi(strings.TrimSpace(value))
@@ -229,7 +230,7 @@ func Switches(pid int) (int, error) {
 			}
 		}
 	}
-	if sum == 0 {
+	if threads == 0 { // one that has just begun may have none of the switches
 		return 0, fmt.Errorf("process %d is gone", pid)
 	}
 	return sum, nil

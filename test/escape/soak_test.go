@@ -105,7 +105,7 @@ func newSoak(t *testing.T) *soak {
 			}
 			text := fmt.Sprintf(strings.Replace(program, "as = \"1G\"", "as = \"4G\"", 1), m.port, m.port6, m.unix, m.unixgram, m.binary)
 			if !attacked && handover != "stdio" {
-				text += "idle_timeout = \"300ms\"\n"
+				text += "idle_timeout = \"300ms\"\nrestart_max_delay = \"1s\"\n" // it is killed often, and clients wait for hold
 			}
 			if err := os.WriteFile(filepath.Join(k.dir, m.name+".toml"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
