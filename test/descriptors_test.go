@@ -51,7 +51,7 @@ func TestIdleClientsLeaveDescriptors(t *testing.T) {
 				configureIn(t, dir, name, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s.sock\"]\n%s\n[service]\nstart_timeout = \"5m\"\n%s\n", dir, name, socket, more))
 				return dir + "/" + name + ".sock"
 			}
-			carried := "exec = [\"SELF\", \"tcp\", \"127.0.0.1:8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried\"]\nhandover = \"proxy\""
+			carried := "exec = [\"SELF\", \"tcp\", \"127.0.0.1:8000\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=carried\"]\nhandover = \"proxy\"\nlimits = { nofile = 200 }" // it ends when it has no more
 			inetd := "exec = [\"/bin/cat\"]\naccept = true\nhandover = \"stdio\"\nmax_connections = 500"
 			greedyAt := service("greedy-proxy", "target = \"tcp://127.0.0.1:8000\"", carried)
 			if greedy == "inetd" {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,19 +27,17 @@ func inNetwork(t *testing.T, f func(t *testing.T)) {
 		again(t)
 		return
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
+	var err error
+	ktest.OnThread(func() {
+		err = unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = loopbackUp()
 		}
 		if err == nil {
 			f(t)
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	})
+	if err != nil {
 		ktest.Skip(t, "unshare(CLONE_NEWNET): %v", err)
 	}
 }

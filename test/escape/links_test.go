@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"strconv"
 	"testing"
 
+	"activator/internal/ktest"
 	"activator/test/escape/wire"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +21,7 @@ import (
 // witness "other link". What this thread starts is in its network.
 func attackOnLinks(t *testing.T, c column, p wire.Probe) (r wire.Result) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread is spoilt
+	ktest.OnThread(func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			t.Errorf("unshare: %v", err)
 			return
@@ -59,8 +56,7 @@ func attackOnLinks(t *testing.T, c column, p wire.Probe) (r wire.Result) {
 				}
 			}
 		})
-	}()
-	<-done
+	})
 	return r
 }
 

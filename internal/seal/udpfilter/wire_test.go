@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 	"unsafe"
@@ -38,18 +37,14 @@ type wire struct {
 // it. f is not to start subtests; FailNow and Skip work.
 func onWire(t *testing.T, f func(w *wire)) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread is spoilt
+	ktest.OnThread(func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			ktest.Skip(t, "unshare a network namespace: %v", err)
 		}
 		w := newWire(t)
 		defer func() { _ = unix.Close(w.tap) }()
 		f(w)
-	}()
-	<-done
+	})
 }
 
 func newWire(t testing.TB) *wire {
