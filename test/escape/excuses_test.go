@@ -28,6 +28,7 @@ var excuses = []excuseFor{
 	{"tcp-ulp", always, []string{"ENOENT"}, "a kernel without TLS"},
 	{"udp-source-route", ordinary, []string{"EPERM"}, "a source route takes CAP_NET_RAW, ip_options_compile of the kernel"},
 	{"udp-link udp-link-pktinfo udp-link-v4 udp-link-loopback", ordinary, []string{"no witness"}, "takes a network of its own with two links, which is root's"},
+	{"udp-link udp-link-pktinfo udp-link-v4 udp-link-loopback", func(*testing.T) bool { return !canMakeLinks() }, []string{"no witness"}, "a kernel without /dev/net/tun"},
 	{"poison-filter-tcp", ordinary, []string{"SO_ATTACH_FILTER: EPERM"}, "newer kernels let an ordinary user attach filters to datagram sockets only"},
 	{"ioctl-interfaces ioctl-interfaces-high-bits", lonely, []string{"none of the host's"}, "the host has only lo"},
 	{"poison-device-tcp poison-device-udp", lonely, []string{"ENODEV"}, "the host has only lo"},
