@@ -106,14 +106,12 @@ func (s *Socket) bindAnew(fault string) (string, error) {
 		s.file = nil
 	}
 	if old != nil && !s.spec.Address.IsInternet() {
-		silenceCopies(old)
-		_ = s.closeFile(old)
+		_ = s.endFile(old)
 		old = nil
 	}
 	made, err := s.openAgain(old)
 	if old != nil { // after the new one is bound: at no time the port is free
-		silenceCopies(old)
-		_ = s.closeFile(old)
+		_ = s.endFile(old)
 	}
 	if err != nil {
 		return fault, err

@@ -273,8 +273,7 @@ func (s *Socket) Close() error {
 		s.removeNode()
 	}
 	if s.file != nil {
-		silenceCopies(s.file)
-		failed = errors.Join(failed, s.closeFile(s.file))
+		failed = errors.Join(failed, s.endFile(s.file))
 		s.file = nil
 	}
 	if s.fifo != nil {
@@ -316,7 +315,13 @@ func (s *Socket) replaceFile(made boundSocket) error {
 	return nil
 }
 
-// closeFile closes a file of ours.
+// endFile closes a file that no process of a service has, and ends what copies of it hear.
+func (s *Socket) endFile(file *os.File) error {
+	silenceCopies(file)
+	return s.closeFile(file)
+}
+
+// closeFile closes a file of ours. A process that holds a copy goes on with it.
 func (s *Socket) closeFile(file *os.File) error {
 	s.restriction().ReleaseSocket(file)
 	return file.Close()
