@@ -40,7 +40,7 @@ func TestDoctorInAChroot(t *testing.T) {
 	root := t.TempDir()
 	// proc is mounted first: in a chroot of a user namespace it cannot be.
 	ill := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c",
-		`mkdir "$1/proc" "$1/dev" && mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && cp "$2" "$1/activator" && exec chroot "$1" /activator doctor`,
+		`mkdir "$1/proc" "$1/dev" && mount -n -t proc proc "$1/proc" && mount -n --rbind /dev "$1/dev" && cp "$2" "$1/activator" && exec chroot "$1" /activator doctor`,
 		"sh", root, program(t, "activator"))
 	said, _ := ill.CombinedOutput()
 	if code := ill.ProcessState.ExitCode(); code != 1 {

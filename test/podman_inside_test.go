@@ -76,7 +76,7 @@ func newEngine(t *testing.T) *engine {
 
 // inside is a command in the namespaces.
 func (e *engine) inside(argv ...string) *exec.Cmd {
-	const prepare = `mount --make-rprivate / && mount -t cgroup2 none /sys/fs/cgroup && mount -t tmpfs none /dev/shm && exec "$@"`
+	const prepare = `mount -n --make-rprivate / && mount -n -t cgroup2 none /sys/fs/cgroup && mount -n -t tmpfs none /dev/shm && exec "$@"`
 	words := []string{"--mount", "--cgroup"}
 	if os.Getuid() != 0 {
 		words = append(words, "--map-root-user", "--map-auto")

@@ -102,7 +102,8 @@ places() {
 
 # look_behind fails if the tests have left something: whatever is in their own folder
 # for temporary files, and in the places what has our name. Other things may be
-# another program's of this machine; in CI there is none.
+# another program's of this machine; in CI there is none. (The tests say mount -n:
+# mount(8) otherwise makes /run/mount, on a machine that has not got it.)
 look_behind() {
 	left=$(find "$scratch/root" "$scratch/user" -mindepth 1 -maxdepth 1 2>/dev/null || true)
 	places >"$scratch/after"

@@ -181,7 +181,7 @@ func TestCauseIsNamed(t *testing.T) {
 	for _, test := range []struct{ name, script, want string }{
 		{"user namespaces off", "echo 0 >/proc/sys/user/max_user_namespaces", "clone: no space left on device: user namespaces are off here: sysctl -w user.max_user_namespaces="},
 		{"no network namespaces", "echo 0 >/proc/sys/user/max_net_namespaces", "clone: no space left on device: net namespaces are off here: sysctl -w user.max_net_namespaces=10000"},
-		{"covered /proc", "mount -t tmpfs none /proc/sys", "mount /proc: operation not permitted: a fresh /proc is refused because other mounts cover parts of ours (/proc/sys)"},
+		{"covered /proc", "mount -n -t tmpfs none /proc/sys", "mount /proc: operation not permitted: a fresh /proc is refused because other mounts cover parts of ours (/proc/sys)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if strings.HasPrefix(test.script, "mount ") {

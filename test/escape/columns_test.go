@@ -237,7 +237,7 @@ type podman struct{}
 
 func (podman) start(t *testing.T, w *world, p wire.Probe) stage {
 	name := "escape-" + strings.ToLower(w.nonce)
-	const prepare = `mount --make-rprivate / && mount -t cgroup2 none /sys/fs/cgroup && exec podman "$@"`
+	const prepare = `mount -n --make-rprivate / && mount -n -t cgroup2 none /sys/fs/cgroup && exec podman "$@"`
 	in := []string{"unshare", "--mount", "/bin/sh", "-c", prepare, "podman"}
 	path, err := exec.LookPath(in[0])
 	if err != nil {
