@@ -89,7 +89,7 @@ func TestNoNullDeviceAndNoProc(t *testing.T) {
 	for _, test := range []struct{ name, hide, says, cure string }{
 		{"no /dev/null", "mount -n -t tmpfs none /dev", "open /dev/null: no such file or directory", "mknod -m 666 /dev/null c 1 3"},
 		{"a folder at /dev/null", "mount -n -t tmpfs none /dev; mkdir /dev/null", "open /dev/null: is a directory", "mknod -m 666 /dev/null c 1 3"},
-		{"no /proc", "mount -n -t tmpfs none /proc", "start activator-guard from /proc/self/exe: no such file or directory", "mount -n -t proc proc /proc"},
+		{"no /proc", "mount -n -t tmpfs none /proc", "start activator-guard from /proc/self/exe: no such file or directory", "mount -t proc proc /proc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			served, text := shortOf(t, folder(t), append(mount, test.hide)...)
