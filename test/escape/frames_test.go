@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,40 @@ func addAddress6(name string, address netip.Addr) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&request))); errno != 0 {
 		return os.NewSyscallError("ioctl SIOCSIFADDR", errno)
 	}
-	return nil
+	return awaitAddress6(&unix.SockaddrInet6{Addr: request.address, ZoneId: uint32(request.index)})
+}
+
+// awaitAddress6 waits until a new address answers: the kernel takes it into use later, in one of its
+// workers, and what comes before is not for it.
+func awaitAddress6(address *unix.SockaddrInet6) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	for range waitTimeout / time.Millisecond {
+		if err = unix.Bind(fd, address); err != unix.EADDRNOTAVAIL { //nolint:errorlint // an errno
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for range waitTimeout / (10 * time.Millisecond) {
+		if err := unix.Sendto(fd, []byte("?"), 0, own); err != nil {
+			return os.NewSyscallError("sendto", err)
+		}
+		if n, _ := unix.Poll(ready, 10); n > 0 {
+			return nil
+		}
+	}
+	return os.NewSyscallError("poll", unix.ETIMEDOUT)
 }
 
 // frame6 is a client's datagram on a link, to everybody's MAC address: from fe80::77, port 5077, to fe80::1.
