@@ -86,7 +86,7 @@ clean() {
 			esac
 		done
 		for d in /run/crun /run/libpod /run/containers /var/lib/containers; do
-			grep -qx $d "$scratch/before" || { umount $d/storage/overlay 2>/dev/null || true; rm -rf $d; }
+			grep -qx $d "$scratch/before" || { umount -n $d/storage/overlay 2>/dev/null || true; rm -rf $d; }
 		done
 	fi
 	rm -rf "$scratch"
