@@ -127,13 +127,20 @@ func OpenInRoot(root int, path string, flags int) (int, error) {
 	return openResolved(root, path, flags, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 }
 
-// openResolved is openat2(2).
+// openResolved is openat2(2). At each ".." of a path that may not leave its folder, the kernel gives
+// up if anybody renames anything meanwhile, on the whole machine. So it is asked again, within bounds.
 func openResolved(at int, path string, flags int, resolve uint64) (fd int, err error) {
+	const mostRenames = 10_000
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: resolve}
-	err = RetryEINTR(func() (err error) {
-		fd, err = unix.Openat2(at, path, &how)
-		return err
-	})
+	for range mostRenames {
+		err = RetryEINTR(func() (err error) {
+			fd, err = unix.Openat2(at, path, &how)
+			return err
+		})
+		if err != unix.EAGAIN {
+			break
+		}
+	}
 	return fd, err
 }
 

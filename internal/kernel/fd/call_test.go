@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // pipe is a pipe that the runtime polls.
@@ -170,6 +172,25 @@ func TestOpenResolved(t *testing.T) {
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 			t.Errorf("flags %#x, %v", flags, err)
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+// Elsewhere somebody renames all the time.
+func TestOpenResolvedWhileOthersRename(t *testing.T) {
+	dir := tree(t, "in/deep/file", "elsewhere/a/", "elsewhere/b/")
+	root, err := unix.Open(dir+"/in", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	defer ktest.Exchange(t, dir+"/elsewhere/a", dir+"/elsewhere/b")()
+	const up = "deep/../deep/../deep/../deep/../deep/file"
+	for range 20_000 {
+		fd, err := OpenBeneath(root, up, unix.O_PATH)
+		if err != nil {
+			t.Fatal(err)
 		}
 		_ = unix.Close(fd)
 	}
