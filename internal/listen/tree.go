@@ -20,6 +20,13 @@ type tree struct {
 	file  *os.File              // nil: none yet, or none to be had
 	dirs  map[int32]*folder     // by watch descriptor
 	users map[any]*watchedEntry // by whose node it is
+	known map[string]neighbour  // by folder; forgotten with the first event about the node
+}
+
+// neighbour is a node with a plain way: all its folders are there and watched, and none is a link.
+type neighbour struct {
+	entry  *watchedEntry
+	folder inode
 }
 
 // folder is one watched folder; several paths may lead to it.
@@ -69,7 +76,7 @@ func newInotify() (*os.File, error) {
 // tells when it comes. After an error, or without an inotify, it is slow: a timer has to look.
 func (t *tree) watchNode(of any, n watchedNode) error {
 	if t.dirs == nil {
-		t.dirs, t.users = make(map[int32]*folder), make(map[any]*watchedEntry)
+		t.dirs, t.users, t.known = make(map[int32]*folder), make(map[any]*watchedEntry), make(map[string]neighbour)
 	}
 	before := t.users[of]
 	u := &watchedEntry{watchedNode: n, dirs: make(map[int32][]string)}
@@ -81,17 +88,47 @@ func (t *tree) watchNode(of any, n watchedNode) error {
 		u.slow = true
 		return nil
 	}
+	if before == nil && t.joinNeighbour(u) {
+		return nil
+	}
+	var plain bool
 	var failed error
 	for range mostChanges {
 		var watched nearest
-		if watched, failed = t.addWay(u); watched == nearestTo(n.node.path) {
+		if watched, plain, failed = t.addWay(u); watched == nearestTo(n.node.path) {
 			break // else it changed before it was watched
 		}
+		plain = false
 	}
 	// Only now, so that folders in both keep their watch and no event is lost.
 	t.leaveFolders(before)
+	if dir := filepath.Dir(n.node.path); plain {
+		t.known[dir] = neighbour{u, inodeAt(dir)}
+	}
 	u.slow = failed != nil
 	return failed
+}
+
+// joinNeighbour has u watch the folders that are watched for another node in its folder, and
+// reports whether there is one. Of a thousand services many have their nodes in one folder.
+func (t *tree) joinNeighbour(u *watchedEntry) bool {
+	dir := filepath.Dir(u.node.path)
+	other, there := t.known[dir]
+	if !there || inodeAt(dir) != other.folder { // mounted over: no event tells that
+		return false
+	}
+	for wd, names := range other.entry.dirs {
+		if len(names) > 0 {
+			names = entryNames(u.node.path)
+		}
+		t.addEntry(u, wd, names)
+	}
+	return true
+}
+
+// entryNames are the entries of a node's folder that matter to it.
+func entryNames(path string) []string {
+	return []string{filepath.Base(path), filepath.Base(spec.ReservePath(path))}
 }
 
 // mostChanges is how often a way that changes while it is being watched is looked at again.
@@ -115,10 +152,12 @@ func nearestTo(path string) nearest {
 	}
 }
 
-// addWay watches the folders on the way to the node of u, the last one first.
-func (t *tree) addWay(u *watchedEntry) (found nearest, failed error) {
+// addWay watches the folders on the way to the node of u, the last one first. Plain is false
+// where one is missing, or where a link leads on.
+func (t *tree) addWay(u *watchedEntry) (found nearest, plain bool, failed error) {
 	path := u.node.path
-	names := []string{filepath.Base(path), filepath.Base(spec.ReservePath(path))}
+	names := entryNames(path)
+	plain = true
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		folder, err := fd.OpenFolder(dir)
 		there := err == nil
@@ -127,9 +166,11 @@ func (t *tree) addWay(u *watchedEntry) (found nearest, failed error) {
 				found = nearest{dir, folder.ID()}
 				t.addResolved(u, folder.Path())
 			}
+			plain = plain && folder.Path() == dir
 			err = t.addFolder(u, folder, names)
 			folder.Close()
 		}
+		plain = plain && err == nil
 		switch {
 		case err == nil:
 			names = linkName(dir) // above it else only the folders themselves matter
@@ -141,7 +182,7 @@ func (t *tree) addWay(u *watchedEntry) (found nearest, failed error) {
 			names = []string{filepath.Base(dir)}
 		}
 		if dir == "/" {
-			return found, failed
+			return found, plain, failed
 		}
 	}
 }
@@ -195,9 +236,15 @@ func (t *tree) addFolder(u *watchedEntry, at *fd.Folder, names []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, os.NewSyscallError("inotify_add_watch", err))
 	}
-	d := t.dirs[int32(wd)]
+	t.addEntry(u, int32(wd), names)
+	return nil
+}
+
+// addEntry has u hear what happens to a watched folder, and to these entries of it.
+func (t *tree) addEntry(u *watchedEntry, wd int32, names []string) {
+	d := t.dirs[wd]
 	if d == nil {
-		d = &folder{wd: int32(wd), names: make(map[string]map[*watchedEntry]bool), self: make(map[*watchedEntry]bool)}
+		d = &folder{wd: wd, names: make(map[string]map[*watchedEntry]bool), self: make(map[*watchedEntry]bool)}
 		t.dirs[d.wd] = d
 	}
 	d.self[u] = true
@@ -208,7 +255,6 @@ func (t *tree) addFolder(u *watchedEntry, at *fd.Folder, names []string) error {
 		}
 		d.names[name][u] = true
 	}
-	return nil
 }
 
 // leaveFolders takes u out of its folders; a folder that no node asks for is not watched.
@@ -216,6 +262,7 @@ func (t *tree) leaveFolders(u *watchedEntry) {
 	if u == nil {
 		return
 	}
+	t.forgetNeighbour(u)
 	for wd, names := range u.dirs {
 		d := t.dirs[wd]
 		if d == nil {
@@ -232,6 +279,13 @@ func (t *tree) leaveFolders(u *watchedEntry) {
 				return err
 			})
 		}
+	}
+}
+
+// forgetNeighbour has nobody join u any more: it leaves, or something on its way may have changed.
+func (t *tree) forgetNeighbour(u *watchedEntry) {
+	if dir := filepath.Dir(u.node.path); t.known[dir].entry == u {
+		delete(t.known, dir)
 	}
 }
 
@@ -266,6 +320,7 @@ func (t *tree) readEvents() []func() {
 	})
 	calls := make([]func(), 0, len(hit))
 	for u := range hit {
+		t.forgetNeighbour(u)
 		calls = append(calls, u.changed)
 	}
 	return calls
@@ -303,7 +358,7 @@ func (t *tree) noteEvent(buf []byte, hit map[*watchedEntry]bool) int {
 }
 
 func (t *tree) close() {
-	t.dirs, t.users = nil, nil
+	t.dirs, t.users, t.known = nil, nil, nil
 	if t.file != nil {
 		_ = t.file.Close()
 	}
