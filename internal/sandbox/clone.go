@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	idmap "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
@@ -45,13 +46,19 @@ func ServiceID(name string, taken func(id int) bool) int {
 func MapsID(id int) bool { return MapsUser(id) && MapsGroup(id) }
 
 // MapsUser reports whether our own user namespace has the id of a user.
-func MapsUser(id int) bool { return isMapped("/proc/self/uid_map", id) }
+func MapsUser(id int) bool { return isMapped(userMap, id) }
 
 // MapsGroup reports whether our own user namespace has the id of a group.
-func MapsGroup(id int) bool { return isMapped("/proc/self/gid_map", id) }
+func MapsGroup(id int) bool { return isMapped(groupMap, id) }
 
-func isMapped(file string, id int) bool {
-	maps, err := idmap.ParseIDMapFile(file)
+// Both maps are read once: nothing changes them once we run, user_namespaces(7).
+var (
+	userMap  = sync.OnceValues(func() ([]idmap.IDMap, error) { return idmap.ParseIDMapFile("/proc/self/uid_map") })
+	groupMap = sync.OnceValues(func() ([]idmap.IDMap, error) { return idmap.ParseIDMapFile("/proc/self/gid_map") })
+)
+
+func isMapped(read func() ([]idmap.IDMap, error), id int) bool {
+	maps, err := read()
 	return err != nil || // no /proc: let the kernel say it
 		slices.ContainsFunc(maps, func(m idmap.IDMap) bool { return int64(id) >= m.ID && int64(id) < m.ID+m.Count })
 }
