@@ -122,6 +122,7 @@ func (p *parsed) readSockets(tables []*table) {
 		for name, v := range given {
 			keyed["socket."+name] = v
 		}
+		p.service.Sockets = slices.Grow(p.service.Sockets, len(g.listen)) // no more: a thousand services have many
 		for _, a := range g.listen {
 			p.service.Sockets = append(p.service.Sockets, g.makeSocket(a))
 			c := claim{place: a, file: p, links: given["symlinks"].at, target: a.at, given: keyed}

@@ -10,8 +10,12 @@ import (
 // Source is a file that was read: its service, and where each key is written.
 type Source struct {
 	Service spec.Service
-	from    *parsed
+	from    *parsed // nil: the places are forgotten
 }
+
+// WithoutPlaces returns the source of a service that runs, about whose keys no error is written
+// any more: the places are more than the service.
+func (s Source) WithoutPlaces() Source { return Source{Service: s.Service} }
 
 // WithoutSockets returns the source without the sockets for which absent is true, and these
 // sockets. It takes none away if none would be left, or if the program is told the numbers of its
@@ -47,6 +51,9 @@ type Place struct {
 // Error returns an error about a place. A key that is not written has no line: its default is
 // wrong.
 func (s Source) Error(p Place, text, cure string) *Error {
+	if s.from == nil {
+		return &Error{File: s.Service.File, Key: p.Key, Text: text, Cure: cure}
+	}
 	r := s.from.reading
 	v, given := s.findValue(p)
 	if !given {

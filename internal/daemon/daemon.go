@@ -188,6 +188,7 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	p.source = p.source.WithoutPlaces()
 	m := &member{plan: p, sockets: sockets, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
 	d.members[conf.Name] = m
 	go func() {
