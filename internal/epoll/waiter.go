@@ -17,7 +17,9 @@ const (
 	lookFor    = 100 * time.Microsecond
 	wanted     = 30 * time.Microsecond // a look that takes so long has given the processor to others
 	mostLosses = 9                     // doublings of the time without a look that follow
-	pays       = 256                   // looks that have found something and make up for such a one
+	saves      = 10 * time.Microsecond // what a look that finds something is worth: a sleep and a wake-up less
+	mostSaved  = 5 * time.Millisecond
+	pays       = 256 // looks that have found something and halve the next time without one
 )
 
 // Waiter waits for the events of an epoll that one goroutine has to itself: one that carries what clients send,
@@ -27,8 +29,9 @@ type Waiter struct {
 	Epoll int32
 	load  int // up by each brief sleep, down by longSleep for any other; far below 0 after a look that was lost
 
-	losses int // looks that have given the processor away, for which found has not made up
-	found  int // looks that have found something
+	saved  time.Duration // by looks, less what looks have cost that gave the processor away
+	losses int           // how often they have cost more, for which found has not made up
+	found  int           // looks that have found something
 }
 
 // Wait fills events and returns how many there are. If there is none it asks timeout how long it may sleep, in
@@ -82,8 +85,8 @@ func (w *Waiter) sleep(events []unix.EpollEvent, timeout int) (int, unix.Errno) 
 
 // spin looks for events for a moment. Under load the next event comes sooner than a
 // sleep and a wake-up from another processor would take. Another thread that wants this processor
-// gets it. Then there is no more spinning for a while, for longer each time: the kernel prefers a thread that
-// slept to one that yields, and that thread may keep the processor for milliseconds.
+// gets it, and may keep it for milliseconds: the kernel prefers a thread that slept to one that yields.
+// Where that costs more than spinning saves, there is none for a while, for longer each time.
 func (w *Waiter) spin(events []unix.EpollEvent) (n int, e unix.Errno) {
 	began := time.Now()
 	for last := time.Duration(0); n == 0 && e == 0; {
@@ -91,8 +94,7 @@ func (w *Waiter) spin(events []unix.EpollEvent) (n int, e unix.Errno) {
 		n, e = w.Look(events)
 		now := time.Since(began)
 		if now-last > wanted {
-			w.losses = min(w.losses+1, mostLosses)
-			w.load = -loaded << w.losses
+			w.noteLoss(now - last)
 			break
 		}
 		if last = now; now >= lookFor {
@@ -100,11 +102,23 @@ func (w *Waiter) spin(events []unix.EpollEvent) (n int, e unix.Errno) {
 		}
 	}
 	if n > 0 {
+		w.saved = min(w.saved+saves, mostSaved)
 		if w.found++; w.found%pays == 0 {
 			w.losses = max(w.losses-1, 0)
 		}
 	}
 	return n, e
+}
+
+// noteLoss notes a look that gave the processor away for so long.
+func (w *Waiter) noteLoss(took time.Duration) {
+	if w.saved -= took; w.saved >= 0 {
+		w.load = max(w.load-longSleep, 0)
+		return
+	}
+	w.saved = 0
+	w.losses = min(w.losses+1, mostLosses)
+	w.load = -loaded << w.losses
 }
 
 // wait is epoll_wait(2), whose number not every architecture has. Other goroutines may run
