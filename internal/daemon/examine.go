@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"activator/internal/config"
@@ -31,8 +32,8 @@ type examination struct {
 	ours      func(path string) bool // a socket of ours made the path
 
 	programs process.Examiner
-	sockets  map[string]bool // paths of sockets, with their links and reserves
-	tried    map[string]bool // sandboxes
+	sockets  func() map[string]bool // paths of sockets, with their links and reserves: few services print to a file
+	tried    map[string]bool        // sandboxes
 	found    config.Errors
 }
 
@@ -48,9 +49,9 @@ func (x *examination) planServices(ctx context.Context, sources, all []config.So
 		process.ClaimDirectories(source.Service.Process) // of a container too
 	}
 	x.programs.Later = listLaterPaths(all)
-	x.sockets = listSocketPaths(all)
+	x.sockets = sync.OnceValue(func() map[string]bool { return listSocketPaths(all) })
 	x.checkDescriptors(all)
-	x.found = append(x.found, config.CheckPaths(all, resolveEntry)...)
+	x.found = append(x.found, config.CheckPaths(all, entryResolver())...)
 	for _, source := range sources {
 		plans = append(plans, x.planService(ctx, source))
 	}
@@ -151,9 +152,16 @@ func listSocketPaths(all []config.Source) map[string]bool {
 	return paths
 }
 
-// resolveEntry is a path without the links in its folder.
-func resolveEntry(path string) string {
-	return filepath.Join(fd.ResolvePath(filepath.Dir(path)), filepath.Base(path))
+// entryResolver returns what takes the links of its folder out of a path. It walks to each folder once.
+func entryResolver() func(path string) string {
+	folders := make(map[string]string)
+	return func(path string) string {
+		dir := filepath.Dir(path)
+		if _, done := folders[dir]; !done {
+			folders[dir] = fd.ResolvePath(dir)
+		}
+		return filepath.Join(folders[dir], filepath.Base(path))
+	}
 }
 
 // socketPaths returns the paths that a socket has.
@@ -256,7 +264,7 @@ func outputFiles(source config.Source) iter.Seq2[string, string] {
 // checkStreams looks at the files that a service prints to.
 func (x *examination) checkStreams(source config.Source) {
 	for key, to := range outputFiles(source) {
-		if x.sockets[to] || x.sockets[fd.ResolvePath(to)] {
+		if x.sockets()[to] || x.sockets()[fd.ResolvePath(to)] {
 			x.addError(source, config.Place{Key: key}, to+": a socket stands there, by [[socket]]", "print to another path")
 			continue
 		}
