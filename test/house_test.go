@@ -22,6 +22,7 @@ import (
 // point down only, so that no descriptor can have two owners.
 var arrows = map[string][]string{
 	"internal/kernel/budget":  {},
+	"internal/kernel/cgroup":  {"internal/kernel/fd", "internal/kernel/proc", "internal/spec"},
 	"internal/kernel/fd":      {},
 	"internal/spec":           {},
 	"internal/listen":         {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/epoll", "internal/seal/udprelay", "internal/spec"},
@@ -36,20 +37,20 @@ var arrows = map[string][]string{
 	"internal/tcpproxy":       {"internal/epoll", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr"},
 	"internal/epoll":          {"internal/kernel/fd"},
 	"internal/seal/udprelay":  {"internal/epoll", "internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/netns", "internal/spec"},
-	"internal/seal/udpfilter": {"internal/kernel/fd", "internal/netns", "internal/spec"},
+	"internal/seal/udpfilter": {"internal/kernel/cgroup", "internal/kernel/fd", "internal/netns", "internal/spec"},
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
 	"internal/process":        {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/program", "internal/process/reaper", "internal/spec"},
 	"internal/handover":       {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
-	"internal/service":        {"internal/fdstore", "internal/handover", "internal/kernel/budget", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
+	"internal/service":        {"internal/fdstore", "internal/handover", "internal/kernel/budget", "internal/kernel/cgroup", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
+	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
 	"internal/seal":   {"internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter", "internal/sandbox", "internal/spec"},
 	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/process", "internal/spec"},
-	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
+	"cmd/activator":   {"internal/config", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
@@ -66,7 +67,7 @@ var arrows = map[string][]string{
 }
 
 // leaves may make system calls themselves.
-var leaves = []string{"internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/fdstore", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
+var leaves = []string{"internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/fdstore", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
 	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 

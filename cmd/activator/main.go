@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"activator/internal/config"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/kernel/budget"
@@ -94,7 +95,7 @@ func exitCode(err error) int {
 
 func rootCommand() *cobra.Command {
 	var paths []string
-	var format, level string
+	var format, level, memory string
 	root := &cobra.Command{
 		Use:   "activator --config FILE|DIR...",
 		Short: "Start networkless services on their first client",
@@ -112,6 +113,9 @@ one more, a second later or after that, ends at once.`,
 				return errors.New("no configuration: give a file or a folder, --config configs/echo.toml")
 			}
 			options, err := buildOptions(paths, format, level)
+			if err == nil && memory != "" {
+				options.MemoryMax, err = parseMemory(memory)
+			}
 			if err != nil {
 				return err
 			}
@@ -126,6 +130,7 @@ one more, a second later or after that, ends at once.`,
 	root.PersistentFlags().StringArrayVarP(&paths, "config", "c", nil, "configuration: a file, or a folder with its *.toml; may be repeated")
 	root.Flags().StringVar(&format, "log-format", "text", "text or json")
 	root.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	root.Flags().StringVar(&memory, "memory-max", "", `what all services together may have, such as "512M", by a control group`)
 	root.AddCommand(checkCommand(&paths), doctorCommand(), versionCommand())
 	_ = root.MarkPersistentFlagFilename("config", "toml") // completion only
 	return root
@@ -153,6 +158,18 @@ func buildOptions(paths []string, format, level string) (daemon.Options, error) 
 		return o, fmt.Errorf("--log-level %q: debug, info, warn or error", level)
 	}
 	return o, nil
+}
+
+// parseMemory reads --memory-max.
+func parseMemory(text string) (uint64, error) {
+	bytes, err := config.ParseSize(text)
+	if err == nil && bytes < 1<<20 {
+		err = errors.New("less than 1M")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("--memory-max %q: %w", text, err)
+	}
+	return bytes, nil
 }
 
 // serveConfig runs the daemon until a signal ends it.

@@ -119,7 +119,7 @@ func parseInteger(v value) (int64, error) {
 }
 
 // number is an integer from least to most.
-func number[T int | uint32](least, most int64) codec[T] {
+func number[T int | uint32 | uint64](least, most int64) codec[T] {
 	return single(func(_ *reading, v value) (T, error) {
 		n, err := parseInteger(v)
 		if err == nil && (n < least || n > most) {
@@ -129,8 +129,8 @@ func number[T int | uint32](least, most int64) codec[T] {
 	}, func(n T) string { return fmt.Sprint(n) })
 }
 
-// parseSize reads bytes with K, M or G, which are powers of 1024, behind them.
-func parseSize(s string) (uint64, error) {
+// ParseSize reads bytes with K, M or G, which are powers of 1024, behind them.
+func ParseSize(s string) (uint64, error) {
 	digits, unit := s, uint64(1)
 	for letter, factor := range map[string]uint64{"K": 1 << 10, "M": 1 << 20, "G": 1 << 30} {
 		if before, ok := strings.CutSuffix(s, letter); ok {
@@ -147,19 +147,47 @@ func parseSize(s string) (uint64, error) {
 	return n * unit, nil
 }
 
+// readSize reads a number of bytes.
+func readSize(v value) (uint64, error) {
+	if v.kind == unstable.String {
+		return ParseSize(v.text)
+	}
+	i, err := parseInteger(v)
+	if err != nil {
+		err = wrong(`want bytes such as 65536, or "64K", "1M", "2G"`, "%s", err)
+	}
+	return uint64(i), err // a negative one is too large
+}
+
+// amount is a number from least to most, or "infinity", which is kept as 0.
+func amount(read func(v value) (uint64, error), least uint64) codec[uint64] {
+	const most = 1<<63 - 1
+	return single(func(_ *reading, v value) (uint64, error) {
+		if v.kind == unstable.String && v.text == "infinity" {
+			return 0, nil
+		}
+		n, err := read(v)
+		if err == nil && (n < least || n > most) {
+			err = wrong("", "%s is out of range, %d to %d, or \"infinity\"", v.raw, least, most)
+		}
+		return n, err
+	}, func(n uint64) string {
+		if n == 0 {
+			return `"infinity"`
+		}
+		return strconv.FormatUint(n, 10)
+	})
+}
+
+// readCount reads a number.
+func readCount(v value) (uint64, error) {
+	i, err := parseInteger(v)
+	return uint64(i), err // a negative one is too large
+}
+
 // size is a number of bytes that fits an int of the kernel.
 var size = single(func(_ *reading, v value) (int, error) {
-	var n uint64
-	var err error
-	if v.kind == unstable.String {
-		n, err = parseSize(v.text)
-	} else {
-		var i int64
-		if i, err = parseInteger(v); err != nil {
-			err = wrong(`want bytes such as 65536, or "64K", "1M", "2G"`, "%s", err)
-		}
-		n = uint64(i) // a negative one is too large
-	}
+	n, err := readSize(v)
 	if err == nil && (n < 1 || n > 1<<31-1) {
 		err = wrong("", "%s is out of range, 1 byte to 2147483647", v.raw)
 	}

@@ -200,7 +200,7 @@ func parseAmount(s string) (uint64, error) {
 	if s == "infinity" || s == "unlimited" {
 		return spec.Unlimited, nil
 	}
-	return parseSize(s)
+	return ParseSize(s)
 }
 
 func printLimit(l spec.Limit) string {

@@ -77,6 +77,9 @@ var samples = map[string]map[string][]string{
 		"stop_timeout":               {`"1ms"`},
 		"stop_signal":                {`"TERM"`, `"SIGINT"`, "9", `"RTMIN+3"`, "40", `"sigwinch"`},
 		"notify":                     {"true", "false"},
+		"memory_max":                 {`"64M"`, "1048576", `"infinity"`},
+		"tasks_max":                  {"64", `"infinity"`},
+		"cpu_weight":                 {"1", "10000"},
 		"file_descriptor_store_max":  {"0", "512"},
 		"watchdog":                   {`"never"`, `"infinity"`, `"10s"`, `"100ms"`},
 		"restart_delay":              {`"0s"`, `"10ms"`},
@@ -309,7 +312,7 @@ func FuzzDurationAndSize(f *testing.F) {
 				t.Errorf("%q is %v, and back %v", text, d, back)
 			}
 		}
-		if n, err := parseSize(text); err == nil && n > 0 && strings.TrimLeft(text, "0") == "" {
+		if n, err := ParseSize(text); err == nil && n > 0 && strings.TrimLeft(text, "0") == "" {
 			t.Errorf("%q is %d", text, n)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"activator/internal/config"
+	"activator/internal/kernel/cgroup"
 	"activator/internal/process"
 	"activator/internal/sandbox"
 	"activator/internal/seal"
@@ -43,6 +44,9 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 	}
 	for i, source := range sources {
 		conf := source.Service
+		if !o.Offline {
+			text = append(text, describeLimits(conf)...)
+		}
 		if !o.Verbose {
 			text = fmt.Appendf(text, "%s: service %s: %s, good\n", conf.File, conf.Name, formatCount(len(conf.Sockets), "socket"))
 			continue
@@ -66,6 +70,21 @@ func formatCount(n int, what string) string {
 		what += "s"
 	}
 	return fmt.Sprintf("%d %s", n, what)
+}
+
+// describeLimits writes comments: which limits of a service no control group would keep here.
+func describeLimits(conf spec.Service) (text []byte) {
+	if conf.Resources == (spec.Resources{}) || conf.Container != nil {
+		return nil
+	}
+	unkept, err := cgroup.Examine(conf.Resources)
+	if err != nil {
+		return fmt.Appendf(nil, "# service %s: memory_max and cpu_weight are not kept here, and tasks_max by nproc alone: %v\n", conf.Name, err)
+	}
+	for key, why := range unkept {
+		text = fmt.Appendf(text, "# service %s: %s is not kept here: %v\n", conf.Name, key, why)
+	}
+	return text
 }
 
 // describeSeals writes comments: how each socket would be sealed here, and what the seal lacks.

@@ -12,6 +12,7 @@ import (
 	"activator/internal/config"
 	"activator/internal/container"
 	"activator/internal/kernel/budget"
+	"activator/internal/kernel/cgroup"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
@@ -26,6 +27,8 @@ type Options struct {
 	Paths  []string   // files and folders of configuration
 	Format string     // of the log: "text" or "json"
 	Level  slog.Level // of the log: the least that is written
+
+	MemoryMax uint64 // of all services together, in bytes; 0: what there is
 }
 
 // Daemon is the set of services of one activator. Its fields belong to the
@@ -39,6 +42,7 @@ type Daemon struct {
 	watcher      *listen.Watcher
 	slots        *service.Slots
 	members      map[string]*member
+	groups       groups
 }
 
 // member is one service and what belongs to it. The daemon owns the sockets, the
@@ -46,7 +50,8 @@ type Daemon struct {
 type member struct {
 	plan    planned
 	sockets []*listen.Socket
-	touched func() // has its nodes looked at
+	group   *cgroup.Group // where its limits are kept; nil: none
+	touched func()        // has its nodes looked at
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the service is gone
 }
@@ -67,6 +72,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
 	d.slots = service.NewSlots(warmAtOnce(), warmRoom())
+	defer d.groups.close() // when every process has ended
 	if d.starter, err = process.NewStarter(); err != nil {
 		return err
 	}
@@ -176,6 +182,7 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	if p.engine != nil {
 		around.Engine = p.engine
 	}
+	around.Group = d.openGroup(&p.spec)
 	running := service.New(p.spec, around, sockets)
 	id := 0
 	if conf.User == "" && os.Geteuid() == 0 && conf.Container == nil && process.LacksID(p.spec.Process) == "" {
@@ -189,11 +196,14 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p.source = p.source.WithoutPlaces()
-	m := &member{plan: p, sockets: sockets, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
+	m := &member{plan: p, sockets: sockets, group: around.Group, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
 	d.members[conf.Name] = m
 	go func() {
 		defer close(m.done)
 		running.Run(ctx)
+		if m.group != nil {
+			m.group.Close()
+		}
 	}()
 }
 

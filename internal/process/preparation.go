@@ -202,6 +202,13 @@ type Inputs struct {
 	Stored  Stored // behind the sockets
 	Client  Client
 	Engine  Engine // says what to start in place of the program, and behind what; nil: none
+	Group   Group  // where the limits of the service are kept; nil: nowhere
+}
+
+// Group is a cgroup.
+type Group interface {
+	// Add puts a process into it, with all that it will start.
+	Add(pid int) error
 }
 
 // Stored is what an earlier instance has left, by descriptor and name.

@@ -37,6 +37,9 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Input
 	defer prep.closeLent()
 	// Before it gets what it needs to go on.
 	if err = p.putUnderGuard(); err == nil {
+		err = p.putIntoGroup(given.Group)
+	}
+	if err == nil {
 		err = prep.buildProcess(ctx, p)
 	}
 	if err != nil {
@@ -139,6 +142,17 @@ func (prep *preparation) adoptChild(c child) (*Process, error) {
 	}
 	prep.notify, prep.folders, prep.calls = nil, nil, nil
 	return p, nil
+}
+
+// putIntoGroup puts it where its service's limits are kept.
+func (p *Process) putIntoGroup(group Group) error {
+	if group == nil {
+		return nil
+	}
+	if err := group.Add(p.pid); err != nil {
+		return &StepError{Step: "cgroup", Errno: errnoOf(err), Reason: err.Error()}
+	}
+	return nil
 }
 
 // beforeNode is for a test.

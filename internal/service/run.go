@@ -159,6 +159,9 @@ func (s *Service) launchRun(client process.Client) (*run, error) {
 func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
 	given.Stdio, given.Engine = streams.lendEnds(), s.around.Engine
+	if s.around.Group != nil {
+		given.Group = s.around.Group
+	}
 	child, err := s.prepareChild(ctx, given)
 	streams.closeLent()
 	if err != nil {
@@ -193,8 +196,19 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	heard()
 	p.handover.End()
 	pumps.waitAll()
+	s.tellKilled(child.Pid())
 	s.sendReport(report{of: p, exited: &exit})
 	_ = child.Close()
+}
+
+// tellKilled says of what processes have died that no program has ended.
+func (s *Service) tellKilled(pid int) {
+	if s.around.Group == nil {
+		return
+	}
+	if n := s.around.Group.TakeKilled(); n > 0 {
+		s.log.Warn("out of memory: the kernel has killed processes of the service", "pid", pid, "killed", n, "memory_max", s.spec.MemoryMax)
+	}
 }
 
 // prepareChild makes the process, with what an earlier one has left.

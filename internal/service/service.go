@@ -8,6 +8,7 @@ import (
 
 	"activator/internal/fdstore"
 	"activator/internal/handover"
+	"activator/internal/kernel/cgroup"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
@@ -22,6 +23,7 @@ type Surroundings struct {
 	Slots   *Slots
 
 	Engine process.Engine // of this service alone, in place of its program; nil: none
+	Group  *cgroup.Group  // of this service alone, where its limits are kept; nil: none
 }
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].

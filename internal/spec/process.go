@@ -78,6 +78,13 @@ func (l Limit) Number() (number int, known bool) {
 	return 0, false
 }
 
+// Resources are what the processes of a service may have together, by their cgroup. 0: as much as there is.
+type Resources struct {
+	MemoryMax uint64 // bytes
+	TasksMax  uint64 // processes and threads
+	CPUWeight uint64 // of 100 that others have, where they all want the processors
+}
+
 // Directory is one of a service's own directories, as in systemd.exec(5),
 // StateDirectory= and its siblings.
 type Directory struct {

@@ -12,6 +12,7 @@ type Service struct {
 	File string // absolute path of its configuration
 	Process
 	Timeouts
+	Resources
 	Sockets []Socket // in the order of their descriptors
 
 	Handover      Handover

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/cgroup"
 	"activator/internal/ktest"
 	"activator/internal/netns"
 	"activator/internal/spec"
@@ -38,7 +39,7 @@ func role(name string) *exec.Cmd {
 // groups lists the names of the groups below our own cgroup.
 func groups(t *testing.T, p *Programs) []string {
 	t.Helper()
-	own, err := p.groups.openOwnGroup()
+	own, err := p.groups.OpenOwn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,14 +150,14 @@ func TestKilled(t *testing.T) {
 
 func sweep(t *testing.T, p *Programs) {
 	t.Helper()
-	if err := p.groups.sweepGroups(); err != nil {
+	if err := p.groups.Sweep(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestSweepKeepsOthers(t *testing.T) {
 	p := open(t, 0)
-	own, err := p.groups.openOwnGroup()
+	own, err := p.groups.OpenOwn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,16 +166,16 @@ func TestSweepKeepsOthers(t *testing.T) {
 	if _, err := withFD(own, func(fd int) (int, error) { return 0, unix.Mkdirat(fd, foreign, 0o700) }); err != nil {
 		t.Fatal(err)
 	}
-	ours, err := p.groups.makeGroup()
+	ours, err := p.groups.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
 	sweep(t, p)
-	if !ours.isCurrent() {
+	if !ours.IsCurrent() {
 		t.Error("a group in use was removed")
 	}
-	ours.close()
-	if err := removeDirectory(own, foreign); err != nil {
+	ours.Close()
+	if _, err := withFD(own, func(fd int) (int, error) { return 0, unix.Unlinkat(fd, foreign, unix.AT_REMOVEDIR) }); err != nil {
 		t.Errorf("a cgroup of somebody else: %v", err)
 	}
 }
@@ -277,16 +278,16 @@ func TestAcceptedStays(t *testing.T) {
 // connectless returns a TCP socket from a group that has connect4 alone.
 func connectless(t *testing.T, p *Programs) int {
 	t.Helper()
-	r, err := p.groups.makeGroup()
+	r, err := p.groups.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.close()
+	defer r.Close()
 	for i, h := range hooks() {
 		if h.name != "connect4" {
 			continue
 		}
-		if err := attach(fdOf(t, r.dir), fdOf(t, p.programs[i]), h); err != nil {
+		if err := attach(fdOf(t, r.Dir()), fdOf(t, p.programs[i]), h); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -302,11 +303,11 @@ func connectless(t *testing.T, p *Programs) int {
 // forbids others, the error says so.
 func TestAbove(t *testing.T) {
 	p := open(t, 0)
-	above, err := p.groups.makeGroup()
+	above, err := p.groups.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer above.close()
+	defer above.Close()
 	egress := attachRefusal(t, above)
 	below := inside(t, above)
 	if err := p.attach(below); err != nil {
@@ -317,7 +318,7 @@ func TestAbove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	below.close()
+	below.Close()
 	if err := p.Admit(sockets[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -326,17 +327,17 @@ func TestAbove(t *testing.T) {
 		t.Errorf("what is refused above: %v, want %v", err, unix.EPERM)
 	}
 
-	alone, err := p.groups.makeGroup()
+	alone, err := p.groups.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alone.close()
-	exclusive := attachment{target: uint32(fdOf(t, alone.dir)), program: uint32(egress), attachType: unix.BPF_CGROUP_INET_EGRESS}
+	defer alone.Close()
+	exclusive := attachment{target: uint32(fdOf(t, alone.Dir())), program: uint32(egress), attachType: unix.BPF_CGROUP_INET_EGRESS}
 	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&exclusive), unsafe.Sizeof(exclusive)); err != nil {
 		t.Fatal(err)
 	}
 	below = inside(t, alone)
-	defer below.close()
+	defer below.Close()
 	if err := p.attach(below); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "forbids others") {
 		t.Errorf("below a program that wants to be alone: %v", err)
 	}
@@ -366,7 +367,7 @@ func heardHere(t *testing.T, fd int) unix.Sockaddr {
 }
 
 // attachRefusal attaches a program that refuses every packet.
-func attachRefusal(t *testing.T, r *group) (fd int) {
+func attachRefusal(t *testing.T, r *cgroup.Group) (fd int) {
 	t.Helper()
 	h := hooks()[len(hooks())-1]
 	h.build = func(tables) *program {
@@ -379,21 +380,17 @@ func attachRefusal(t *testing.T, r *group) (fd int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = loaded.Close() })
-	if err := attach(fdOf(t, r.dir), fdOf(t, loaded), h); err != nil {
+	if err := attach(fdOf(t, r.Dir()), fdOf(t, loaded), h); err != nil {
 		t.Fatal(err)
 	}
 	return fdOf(t, loaded)
 }
 
 // inside makes a group in a group.
-func inside(t *testing.T, r *group) *group {
+func inside(t *testing.T, r *cgroup.Group) *cgroup.Group {
 	t.Helper()
-	fd, err := openDirectory(r.dir, ".")
+	below, err := r.MakeBelow(groupPrefix + "inside")
 	if err != nil {
-		t.Fatal(err)
-	}
-	below := &group{parent: os.NewFile(uintptr(fd), r.name), name: groupPrefix + "inside"}
-	if err := below.makeDirectory(); err != nil {
 		t.Fatal(err)
 	}
 	return below

@@ -8,9 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/cgroup"
 	"activator/internal/netns"
 	"activator/internal/spec"
 )
+
+// groupPrefix begins the name of the groups in which sockets are made.
+const groupPrefix = "activator-udp-"
 
 // defaultPeers is how many clients a socket remembers.
 const defaultPeers = 8192
@@ -22,7 +26,7 @@ var expire = 2 * time.Minute
 // Programs are what seals sockets, loaded once.
 type Programs struct {
 	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
-	groups   *hierarchy
+	groups   *cgroup.Hierarchy
 	slots    *os.File   // cookie of a socket -> number of its table
 	byNumber *os.File   // number -> table
 	arrivals *os.File   // where clients of a link have come in
@@ -47,7 +51,7 @@ func Open(peers int) (*Programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = p.groups.sweepGroups(); err == nil {
+	if err = newStepError(stepGroup, p.groups.Sweep()); err == nil {
 		err = p.trySeal()
 	}
 	if err != nil {
@@ -73,8 +77,8 @@ func loadShared(peers uint32) (*Programs, error) {
 }
 
 func (p *Programs) loadAll() (err error) {
-	if p.groups, err = openHierarchy(); err != nil {
-		return err
+	if p.groups, err = cgroup.Mount(groupPrefix); err != nil {
+		return newStepError(stepMount, err)
 	}
 	// BPF_F_NO_PREALLOC: what is not there takes no memory.
 	p.slots, err = createMap(mapSpec{kind: unix.BPF_MAP_TYPE_HASH, key: 8, value: 4, entries: maxTables, flags: unix.BPF_F_NO_PREALLOC})
@@ -210,7 +214,7 @@ func (p *Programs) Close() error {
 		p.supply.close()
 	}
 	if p.groups != nil {
-		p.groups.close()
+		p.groups.Close()
 	}
 	closeAll(p.programs)
 	for _, f := range []*os.File{p.slots, p.byNumber, p.arrivals} {

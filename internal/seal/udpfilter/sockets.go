@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/cgroup"
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 
@@ -25,11 +27,11 @@ func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 	if len(kinds) == 0 {
 		return nil, nil
 	}
-	r, err := p.groups.makeGroup()
+	r, err := p.makeGroup()
 	if err != nil {
 		return nil, err
 	}
-	defer r.close()
+	defer r.Close()
 	if err := p.attach(r); err != nil {
 		return nil, err
 	}
@@ -44,10 +46,20 @@ func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 	return sockets, nil
 }
 
+// makeGroup makes a group for sockets.
+func (p *Programs) makeGroup() (*cgroup.Group, error) {
+	r, err := p.groups.Make()
+	var refused *cgroup.MakeError
+	if errors.As(err, &refused) {
+		return nil, newStepError(stepNewGroup, err)
+	}
+	return r, newStepError(stepGroup, err)
+}
+
 // makeIn makes the sockets in a group.
-func (p *Programs) makeIn(r *group, kinds []spec.Kind) (sockets []*os.File, err error) {
+func (p *Programs) makeIn(r *cgroup.Group, kinds []spec.Kind) (sockets []*os.File, err error) {
 	var fds []int
-	_, err = withFD(r.dir, func(cgroup int) (_ int, err error) {
+	_, err = withFD(r.Dir(), func(cgroup int) (_ int, err error) {
 		fds, err = p.make(cgroup, kinds)
 		return 0, err
 	})
@@ -67,9 +79,9 @@ func checkKind(k spec.Kind) error {
 }
 
 // attach makes our programs those of the group.
-func (p *Programs) attach(r *group) error {
+func (p *Programs) attach(r *cgroup.Group) error {
 	for i, h := range hooks() {
-		_, err := withFD(r.dir, func(cgroup int) (int, error) {
+		_, err := withFD(r.Dir(), func(cgroup int) (int, error) {
 			return withFD(p.programs[i], func(program int) (int, error) { return 0, attach(cgroup, program, h) })
 		})
 		if err != nil {
@@ -102,4 +114,14 @@ func closeAll(files []*os.File) {
 	for _, f := range files {
 		_ = f.Close()
 	}
+}
+
+// withFD is [fd.Control] for what returns something.
+func withFD(file *os.File, f func(fd int) (int, error)) (n int, err error) {
+	n = -1
+	err = fd.Control(file, func(fd int) (err error) {
+		n, err = f(fd)
+		return err
+	})
+	return n, err
 }

@@ -1,0 +1,108 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"activator/internal/kernel/cgroup"
+	"activator/internal/spec"
+)
+
+// groups are the control groups of the services, if one of them asks for limits that only a group
+// can keep.
+type groups struct {
+	tried bool
+	tree  *cgroup.Tree // nil: none yet, or none to be had
+	err   error        // why
+}
+
+// groupPrefix begins the name of the group that has all of them.
+const groupPrefix = "activator-services-"
+
+// openGroup makes the group of a service, or says why there is none. Where tasks_max is not kept by
+// a group, the limit "nproc" comes near it. The service owns the group.
+func (d *Daemon) openGroup(s *spec.Service) *cgroup.Group {
+	if s.Container != nil || s.Resources == (spec.Resources{}) && d.options.MemoryMax == 0 {
+		return nil
+	}
+	d.divideGroup()
+	if d.groups.tree == nil {
+		d.tellUnkept(s, nil)
+		return nil
+	}
+	group, unkept, err := d.groups.tree.Open(s.Name, s.Resources)
+	if err != nil {
+		d.log.Warn("no control group", "service", s.Name, "err", err)
+		d.tellUnkept(s, nil)
+		return nil
+	}
+	d.tellUnkept(s, unkept)
+	return group
+}
+
+// divideGroup divides our own control group, once.
+func (d *Daemon) divideGroup() {
+	g := &d.groups
+	if g.tried {
+		return
+	}
+	g.tried = true
+	if g.tree, g.err = cgroup.Divide(groupPrefix); g.err != nil {
+		g.tree = nil
+	}
+	if d.options.MemoryMax == 0 {
+		return
+	}
+	err := g.err
+	if err == nil {
+		err = g.tree.LimitMemory(d.options.MemoryMax)
+	}
+	if err != nil {
+		d.log.Warn("limit not kept: --memory-max", "err", err)
+	}
+}
+
+// tellUnkept says which limits of a service are not kept; nil: none is.
+func (d *Daemon) tellUnkept(s *spec.Service, unkept map[string]error) {
+	for _, limit := range []struct {
+		key   string
+		value *uint64
+	}{{"memory_max", &s.MemoryMax}, {"tasks_max", &s.TasksMax}, {"cpu_weight", &s.CPUWeight}} {
+		why := unkept[limit.key]
+		if unkept == nil {
+			why = d.groups.err
+		}
+		if *limit.value == 0 || why == nil {
+			continue
+		}
+		if limit.key == "tasks_max" {
+			limitProcesses(s)
+			d.log.Info("limit kept by less than a control group: tasks_max", "service", s.Name, "by", "nproc, which counts what its user has", "why", why)
+			continue
+		}
+		d.log.Warn(fmt.Sprintf("limit not kept: %s", limit.key), "service", s.Name, "err", why)
+	}
+}
+
+// limitProcesses sets the limit "nproc" to tasks_max, unless it is less.
+func limitProcesses(s *spec.Service) {
+	limit := spec.Limit{Resource: "nproc", Soft: s.TasksMax, Hard: s.TasksMax}
+	at, there := slices.BinarySearchFunc(s.Limits, "nproc", func(l spec.Limit, name string) int {
+		return cmp.Compare(l.Resource, name)
+	})
+	if there {
+		l := s.Limits[at]
+		limit.Soft, limit.Hard = min(l.Soft, s.TasksMax), min(l.Hard, s.TasksMax)
+		s.Limits = slices.Clone(s.Limits)
+		s.Limits[at] = limit
+		return
+	}
+	s.Limits = slices.Insert(slices.Clone(s.Limits), at, limit)
+}
+
+func (g *groups) close() {
+	if g.tree != nil {
+		g.tree.Close()
+	}
+}
