@@ -15,7 +15,7 @@ import (
 //	{fds}        all numbers, with blanks between them; {fds:;} with semicolons
 //	{fdcount}    how many there are
 //
-// Whatever else stands in braces is text, and {{fds} is the text {fds}.
+// Whatever else stands in braces is text, {fd: 3} too, and {{fds} is the text {fds}.
 
 // firstFD is SD_LISTEN_FDS_START, sd_listen_fds(3).
 const firstFD = 3
@@ -66,12 +66,13 @@ func (r *reading) readPassed(tables map[string][]*table) (p passed) {
 }
 
 // parseForm reads the form at the beginning of text, behind its opening brace: the name before a
-// colon, the rest behind it, and the length with the closing brace. 0: it is no form.
+// colon, the rest behind it, and the length with the closing brace. 0: it is no form. No name begins
+// with a blank: {fd: 3} is another language's.
 func parseForm(text string) (word, rest string, length int) {
 	inside, _, closed := strings.Cut(text, "}")
 	word, rest, colon := strings.Cut(inside, ":")
 	switch {
-	case !closed:
+	case !closed, word == "fd" && strings.HasPrefix(rest, " "):
 	case word == "fd" && colon, word == "fds", word == "fdcount" && !colon:
 		return word, rest, len(inside) + 1
 	}
@@ -146,7 +147,7 @@ func (p passed) findNumber(called string) (string, error) {
 	if name == "" || cure == "" {
 		cure = fmt.Sprintf("the first socket is {fd:%s}", p.names[0])
 	}
-	return "", wrong(cure, "no socket is called %q", name)
+	return "", wrong(cure+"; as text it is written {{fd:...}", "no socket is called %q", name)
 }
 
 func countSockets(n int) string {

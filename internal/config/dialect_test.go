@@ -40,6 +40,8 @@ func TestForms(t *testing.T) {
 		"{{}}":           "{{}}",
 		"{{ fds }}":      "{{ fds }}",
 		"{{fds}":         "{fds}",
+		"f({fd: 3})":     "f({fd: 3})",
+		"{{fd: web}":     "{{fd: web}",
 		"{{{fds}":        "{{fds}",
 		"{{fd:no}":       "{fd:no}",
 		"{{fd:%n}":       "{fd:x}",
@@ -67,7 +69,7 @@ func TestWrongForms(t *testing.T) {
 		says    string
 		cure    string
 	}{
-		{`exec = ["/bin/x", "-f{fd:wbe}"]`, 22, `no socket is called "wbe"`, `did you mean "web"?`},
+		{`exec = ["/bin/x", "-f{fd:wbe}"]`, 22, `no socket is called "wbe"`, `did you mean "web"?; as text it is written {{fd:...}`},
 		{`exec = ["/bin/x", "-f{fd:nothing}"]`, 22, `no socket is called "nothing"`, "the first socket is {fd:web}"},
 		{`exec = ["/bin/x", "é {fd:}"]`, 22, `no socket is called ""`, "the first socket is {fd:web}"},
 		{`exec = ["/bin/x", "-f{fd:web:2}"]`, 22, "web has 2 sockets, so there is no 2", "counted from 0"},

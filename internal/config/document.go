@@ -236,8 +236,22 @@ func (d *builder) copyValue(n *unstable.Node, key string, at int) value {
 		v.table.origin = inline
 	default:
 		v.at, v.raw = int(n.Raw.Offset), string(d.parser.Raw(n.Raw))
+		if n.Kind == unstable.String && strings.Contains(v.raw, "\r\n") {
+			v.text = readAgain(strings.ReplaceAll(v.raw, "\r\n", "\n"))
+		}
 	}
 	return v
+}
+
+// readAgain reads a string. The line ends in it are those of the file, which an editor of Windows has made,
+// and no program here wants.
+func readAgain(raw string) string {
+	var p unstable.Parser
+	p.Reset([]byte("x = " + raw))
+	if !p.NextExpression() {
+		return ""
+	}
+	return string(p.Expression().Value().Data)
 }
 
 func keysOf(keys unstable.Iterator) []*unstable.Node {
@@ -272,8 +286,32 @@ func (v value) kindName() string {
 // offsetOf returns the place of the i-th byte of a string. With escapes in the string it is the
 // place of the string.
 func (v value) offsetOf(i int) int {
-	if len(v.raw) == len(v.text)+2 && v.raw[1:len(v.raw)-1] == v.text {
-		return v.at + 1 + i
+	quotes := 1
+	if strings.HasPrefix(v.raw, "'''") || strings.HasPrefix(v.raw, `"""`) {
+		quotes = 3
 	}
-	return v.at
+	if len(v.raw) < 2*quotes {
+		return v.at
+	}
+	inside := v.raw[quotes : len(v.raw)-quotes]
+	before := len(inside)
+	if quotes == 3 { // the first line end is no part of it
+		if first := strings.TrimPrefix(inside, "\r\n"); first != inside {
+			inside = first
+		} else {
+			inside = strings.TrimPrefix(inside, "\n")
+		}
+	}
+	at := v.at + quotes + before - len(inside)
+	if strings.ReplaceAll(inside, "\r\n", "\n") != v.text {
+		return v.at
+	}
+	for ; i > 0 && inside != ""; i-- {
+		size := 1
+		if strings.HasPrefix(inside, "\r\n") {
+			size = 2
+		}
+		at, inside = at+size, inside[size:]
+	}
+	return at
 }
