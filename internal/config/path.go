@@ -145,6 +145,8 @@ var output = expanded("a string", func(r *reading, s string) (string, error) {
 		return s, nil
 	case named && (way == "append" || way == "file" || way == "truncate"):
 		return "", wrong(fmt.Sprintf("write the path alone, %q: what is printed is added to the file", path), "%q is systemd's way to name a file", s)
+	case named && way == "ns", named && way == "fd", s == "journal", s == "syslog", s == "kmsg", s == "tty", s == "socket", strings.HasSuffix(s, "+console"):
+		return "", wrong(`write "log", which is where the activator's own lines go, or a file`, "%q is systemd's, and there is no such thing here", s)
 	case !strings.Contains(s, "/"):
 		return "", wrong(`want "log", "inherit", "null", or a file with a slash, as in "./echo.log"`, "unknown word %q", s)
 	}

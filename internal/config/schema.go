@@ -242,7 +242,7 @@ func keyCure(of, written string) string {
 			return fmt.Sprintf("%q stands in %s", written, s.formatHeader())
 		}
 	}
-	return suggestWord(written, own)
+	return cmp.Or(explainAbsent(written), suggestWord(written, own))
 }
 
 // readTables returns the tables of a file that have the right form.
@@ -292,7 +292,7 @@ func (r *reading) unknownTable(e *entry) {
 	what := "unknown key"
 	if e.value.listTables() != nil {
 		what = "unknown table"
-		cure = suggestWord(strings.ToLower(e.name), headers)
+		cure = cmp.Or(explainAbsent(strings.ToLower(e.name)), suggestWord(strings.ToLower(e.name), headers))
 	}
 	r.addError(e.at, e.name, what, cmp.Or(cure, "there are [[socket]], [service], [sandbox] and [container]"))
 }

@@ -49,11 +49,14 @@ func editDistance(a, b string) int {
 }
 
 // snakeCase turns a directive of a unit file into the form of our keys:
-// "NoDelay" into "no_delay".
+// "NoDelay" into "no_delay", "CPUWeight" into "cpu_weight".
 func snakeCase(word string) string {
+	word = strings.ReplaceAll(word, "IPv6", "Ipv6")
 	var b strings.Builder
 	for i, r := range word {
-		if unicode.IsUpper(r) && i > 0 && !unicode.IsUpper(rune(word[i-1])) {
+		begins := i > 0 && !unicode.IsUpper(rune(word[i-1])) && word[i-1] != '_'
+		ends := i > 0 && word[i-1] != '_' && i+1 < len(word) && unicode.IsLower(rune(word[i+1]))
+		if unicode.IsUpper(r) && (begins || ends) {
 			b.WriteByte('_')
 		}
 		b.WriteRune(unicode.ToLower(r))
