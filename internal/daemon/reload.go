@@ -25,11 +25,13 @@ type change struct {
 // refused, everything stays as it is. A changed service is stopped as at the end (stop_signal,
 // stop_timeout). Its clients wait in the queues of the sockets, which stay open. Some sockets can
 // be bound only when an old one is closed: if that fails, the service goes on as it was. In any
-// case the nodes of all sockets are looked at.
+// case the nodes of all sockets are looked at, and files that services print to are opened again if they
+// were moved.
 func (d *Daemon) reload(ctx context.Context) {
 	for _, m := range d.members {
 		m.touched()
 	}
+	d.sink.Reopen()
 	sources, err := loadConfig(d.options.Paths)
 	if err != nil {
 		d.tellRefused(err)

@@ -34,6 +34,7 @@ type queue struct {
 	done  chan struct{}       // closed by the writer at its end
 
 	mu       sync.Mutex
+	next     *os.File  // the file that follows; nil: none
 	room     sync.Cond // some of the queue was written, or the reader stalls, or closing
 	entries  []entry
 	dropped  int                 // since the last note about it, as count has it
@@ -136,11 +137,15 @@ func (q *queue) end() {
 // writeQueue is the goroutine that writes. It sleeps while the queue is empty.
 func (q *queue) writeQueue() {
 	defer close(q.done)
-	if q.owned {
-		defer q.file.Close()
-	}
+	defer func() {
+		q.takeNext()
+		if q.owned {
+			_ = q.file.Close()
+		}
+	}()
 	var batch []byte
 	for {
+		q.takeNext()
 		var closing bool
 		batch, closing = q.takeBatch(batch[:0])
 		if len(batch) > 0 {
@@ -156,6 +161,32 @@ func (q *queue) writeQueue() {
 		}
 		batch = nil // let a burst's memory go
 		<-q.wake
+	}
+}
+
+// follow has what is not written yet go to another file, which is the queue's from now on.
+func (q *queue) follow(f *os.File) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next != nil {
+		_ = q.next.Close()
+	}
+	q.next = f
+	if q.running {
+		wakeUp(q.wake)
+		return
+	}
+	_ = q.file.Close()
+	q.file, q.next = f, nil
+}
+
+// takeNext goes on to the file that follows. Only the writer does.
+func (q *queue) takeNext() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next != nil {
+		_ = q.file.Close()
+		q.file, q.next = q.next, nil
 	}
 }
 

@@ -23,6 +23,9 @@ type Sink struct {
 
 	inheriting sync.Mutex
 	stdout     *Target // nil: no service has inherited it yet, or it is the log's file too
+
+	opened  sync.Mutex
+	targets map[*Target]bool // that services print to now
 }
 
 // NewSink returns a log that writes to f, as "json" or else as text, events

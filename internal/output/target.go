@@ -2,7 +2,9 @@ package output
 
 import (
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"activator/internal/kernel/fd"
@@ -18,7 +20,9 @@ import (
 type Target struct {
 	*queue
 	of   *account
-	info os.FileInfo // nil: unknown
+	sink *Sink       // that knows of it; nil: none
+	path string      // of a file that is opened again
+	info os.FileInfo // nil: unknown; under sink.opened
 	log  *slog.Logger
 	said time.Time // of the last line about what was dropped
 }
@@ -40,7 +44,44 @@ func (s *Sink) OpenTarget(path, service string) (*Target, error) {
 	}
 	t := s.newTarget(f, s.log.With("service", service))
 	t.owned, t.of = true, &account{}
+	t.sink, t.path = s, path
+	s.opened.Lock()
+	defer s.opened.Unlock()
+	if s.targets == nil {
+		s.targets = make(map[*Target]bool)
+	}
+	s.targets[t] = true
 	return t, nil
+}
+
+// Reopen opens the files of services again that have been moved, as a program does that rotates logs.
+// What cannot be opened goes on as it is, and is logged.
+func (s *Sink) Reopen() {
+	s.opened.Lock()
+	targets := slices.Collect(maps.Keys(s.targets))
+	s.opened.Unlock()
+	for _, t := range targets {
+		if err := t.reopen(); err != nil {
+			t.log.Warn("output goes on to the file that was moved", "to", t.path, "err", err)
+		}
+	}
+}
+
+func (t *Target) reopen() error {
+	f, err := openFile(t.path) // which may take its time
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	t.sink.opened.Lock()
+	defer t.sink.opened.Unlock()
+	if err != nil || !t.sink.targets[t] || t.info != nil && os.SameFile(info, t.info) {
+		_ = f.Close()
+		return err
+	}
+	t.info = info
+	t.follow(f)
+	return nil
 }
 
 // Inherit returns the target that is our own stdout or stderr.
@@ -75,7 +116,13 @@ func SameFile(a, b *os.File) bool {
 }
 
 // Info is the file as it was opened, nil if it is not the service's alone.
-func (t *Target) Info() os.FileInfo { return t.info }
+func (t *Target) Info() os.FileInfo {
+	if t.sink != nil {
+		t.sink.opened.Lock()
+		defer t.sink.opened.Unlock()
+	}
+	return t.info
+}
 
 // noteDropped logs what was dropped, now and then.
 func (t *Target) noteDropped(last bool) (left int) {
@@ -93,11 +140,17 @@ func (t *Target) Close() {
 	if !t.owned {
 		return
 	}
+	t.sink.opened.Lock()
+	delete(t.sink.targets, t) // and so it is not opened again
+	t.sink.opened.Unlock()
 	t.mu.Lock()
 	stalled := t.stalled
 	t.mu.Unlock()
 	if stalled || !t.flush(stallTimeout) {
-		fd.EndNow(t.file.SetWriteDeadline)
+		t.mu.Lock()
+		file := t.file
+		t.mu.Unlock()
+		fd.EndNow(file.SetWriteDeadline)
 		t.flush(interruptTimeout)
 	}
 }
