@@ -207,7 +207,7 @@ func TestExampleSSHD(t *testing.T) {
 	if len(lines) != 3 || lines[0] != "typed here" || !strings.HasPrefix(lines[1], "127.0.0.1 ") || strings.TrimSpace(lines[2]) != "lo" {
 		t.Errorf("ssh printed %q", got)
 	}
-	a.wait("instance failed", "exit status 255") // as sshd -i always ends
+	a.wait("level=INFO", "instance ended", "exit status 255") // as sshd -i always ends
 	a.stop()
 }
 

@@ -31,6 +31,14 @@ func (x *examination) checkArguments(source config.Source) {
 		name, _, _ := strings.Cut(variable, "=")
 		check(config.Place{Key: "service.environment", Name: name}, variable)
 	}
+	if names := "LISTEN_FDNAMES=" + strings.Join(conf.FDNames, ":"); conf.Inherits() {
+		total += len(names) + 1 + 8
+		if len(names) >= longest {
+			x.addError(source, config.Place{Key: "socket.name"}, fmt.Sprintf("the names of %d sockets make %d bytes of LISTEN_FDNAMES, and the kernel takes %d", len(conf.FDNames), len(names), longest-1),
+				"give them shorter names, or have several services for them")
+			total -= len(names)
+		}
+	}
 	if most := process.MostArguments(conf.Process); total > most {
 		x.addError(source, config.Place{Key: "service.exec"},
 			fmt.Sprintf("the arguments and the environment have %d bytes, and the kernel takes %d", total, most), "put them into a file that the program reads")

@@ -178,6 +178,8 @@ func TestExamine(t *testing.T) {
 			"7:10: sandbox.tmpfs: STATE/examine-own/t: no such file or directory", "", nil},
 		{"folders of its own in each other", anySocket + noBinary + "state_directory = [\"examine-own\", \"examine-own/in\"]", "", "", nil},
 		{"a long argument", anySocket + "exec = [\"/bin/true\", \"" + strings.Repeat("x", 140_000) + "\"]", "4:22: service.exec: has 140000 bytes, and the kernel takes 131071", "", fourKiB},
+		{"many names", manyNames(525) + noBinary, "2:8: socket.name: the names of 525 sockets make 131789 bytes of LISTEN_FDNAMES, and the kernel takes 131071", "", fourKiB},
+		{"many names that nobody is told", manyNames(525) + noBinary + "handover = \"proxy\"", "", "", nil},
 		{"a long variable", anySocket + noBinary + "environment = { A = \"" + strings.Repeat("x", 140_000) + "\" }", "5:21: service.environment: has 140002 bytes, and the kernel takes 131071", "", fourKiB},
 		{"many arguments", anySocket + "limits = { stack = \"2M\" }\nexec = [\"/bin/true\"" + strings.Repeat(", \""+strings.Repeat("x", 100_000)+"\"", 8) + "]",
 			"5:8: service.exec: the arguments and the environment have 800", "", nil},
@@ -270,6 +272,15 @@ func cannotRaise() bool {
 	bits, _ := strconv.ParseUint(strings.Fields(after)[0], 16, 64)
 	const resource = 24
 	return bits&(1<<resource) == 0
+}
+
+// manyNames is a group of n sockets with a long name, from its header to that of the service.
+func manyNames(n int) string {
+	var listen strings.Builder
+	for i := range n {
+		fmt.Fprintf(&listen, "\"unix://@examine-%d\",", i)
+	}
+	return "[[socket]]\nname = \"" + strings.Repeat("n", 250) + "\"\nlisten = [" + listen.String() + "]\n[service]\n"
 }
 
 // fill puts there what the configurations name.

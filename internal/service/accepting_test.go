@@ -139,7 +139,7 @@ func TestMaxSource(t *testing.T) {
 	if got := first.ask("crash"); got != "EOF" {
 		t.Errorf("got %q", got)
 	}
-	s.await("instance failed", "exit status 7")
+	s.await("instance ended", "exit status 7")
 	s.callFrom("127.0.0.1", "tcp", s.dial).heard("6")
 }
 

@@ -180,9 +180,10 @@ func (i *instance) finishRun() {
 		_ = c.File.Close()
 		s.giveBack(c)
 		attrs := []any{"pid", i.child.Pid(), "exit", i.exit.String(), "ran", time.Since(i.run.started).Round(time.Microsecond)}
-		if i.failed {
+		if i.failed && i.exit.Signal != 0 {
 			s.log.Warn("instance failed", attrs...)
-		} else {
+		} else { // a session's exit status is its client's doing, as that of sshd
+
 			s.log.Info("instance ended", attrs...)
 		}
 	case s.state == ended:
