@@ -16,16 +16,20 @@ import (
 
 // rival is a socket that has an address already.
 type rival struct {
-	inode uint32 // of sockfs
-	uid   string // ""; the kernel does not tell it of unix sockets
-	node  uint32 // of a path, the half of its inode that the kernel tells
+	inode  uint32         // of sockfs; 0: no process has it
+	uid    string         // ""; the kernel does not tell it of unix sockets
+	node   uint32         // of a path, the half of its inode that the kernel tells
+	remote netip.AddrPort // of a connection
 }
 
 // describeHolder says which processes have an address already, as far as the kernel tells.
 func describeHolder(a spec.Address) string {
 	switch {
 	case a.IsTCP():
-		return describeHolders(internetRivals(unix.IPPROTO_TCP, sockdiag.Listening, a))
+		if holders := describeHolders(internetRivals(unix.IPPROTO_TCP, sockdiag.Listening, a)); holders != "" {
+			return holders
+		}
+		return describeConnection(a)
 	case a.IsUDP():
 		return describeHolders(internetRivals(unix.IPPROTO_UDP, sockdiag.AnyState, a))
 	case a.IsUnix():
@@ -51,14 +55,41 @@ func describeHolders(rivals []rival) string {
 	return "held by a process that this user cannot see; root can: ss -lnp"
 }
 
+// ended are the states of connections that no process has any more.
+const ended = sockdiag.TimeWait | sockdiag.FinWait1 | sockdiag.FinWait2 | sockdiag.LastAck | sockdiag.Closing
+
+// describeConnection says which connection has the port of an address for its own end: one to
+// somebody else, which the kernel gave the port, or one that has ended.
+func describeConnection(a spec.Address) (text string) {
+	rivals := internetRivals(unix.IPPROTO_TCP, sockdiag.AnyState&^sockdiag.Listening, a)
+	for _, r := range rivals {
+		switch {
+		case r.inode != 0:
+			text = fmt.Sprintf("%s, for a connection to %s", describeHolders([]rival{r}), r.remote)
+		case text == "":
+			text = fmt.Sprintf("held by a connection to %s that has ended, for a minute or two", r.remote)
+		}
+	}
+	if least, most := clientPorts(); text != "" && least <= a.Port && a.Port <= most {
+		text += fmt.Sprintf("; the kernel gives the ports %d to %d to clients: sysctl -w net.ipv4.ip_local_reserved_ports=%d keeps this one", least, most, a.Port)
+	}
+	return text
+}
+
+// clientPorts are those that the kernel gives to clients, ip(7).
+func clientPorts() (least, most uint32) {
+	_, _ = fmt.Sscan(proc.ReadSysctl("net.ipv4.ip_local_port_range"), &least, &most)
+	return least, most
+}
+
 // internetRivals lists the sockets that a cannot be bound beside.
 func internetRivals(protocol int, states uint32, a spec.Address) (rivals []rival) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		q := sockdiag.Inet{Family: family, Protocol: protocol, States: states, Port: uint16(a.Port)}
 		_ = sockdiag.WithSocket(func(socket int) error {
 			return q.Each(socket, func(s *sockdiag.InetSocket) {
-				if s.Inode != 0 && overlapsAddress(s.Local.Addr().Unmap(), a) {
-					rivals = append(rivals, rival{inode: s.Inode, uid: strconv.Itoa(int(s.UID))})
+				if (s.Inode != 0 || s.State&ended != 0) && overlapsAddress(s.Local.Addr().Unmap(), a) {
+					rivals = append(rivals, rival{inode: s.Inode, uid: strconv.Itoa(int(s.UID)), remote: s.Remote})
 				}
 			})
 		})

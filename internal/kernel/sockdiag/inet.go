@@ -15,6 +15,7 @@ const (
 	Established = 1 << 1
 	FinWait1    = 1 << 4
 	FinWait2    = 1 << 5
+	TimeWait    = 1 << 6
 	Unconnected = 1 << 7 // TCP_CLOSE
 	CloseWait   = 1 << 8
 	LastAck     = 1 << 9
