@@ -46,6 +46,9 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 		conf := source.Service
 		if !o.Offline {
 			text = append(text, describeLimits(conf)...)
+			for _, beside := range findBeside(conf) {
+				text = fmt.Appendf(text, "# service %s: %s\n", conf.Name, beside)
+			}
 		}
 		if !o.Verbose {
 			text = fmt.Appendf(text, "%s: service %s: %s, good\n", conf.File, conf.Name, formatCount(len(conf.Sockets), "socket"))

@@ -166,6 +166,9 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	if conf.Container != nil && !container.HasCgroups() {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
+	for _, beside := range findBeside(conf) {
+		d.log.Warn(beside, "service", conf.Name)
+	}
 	for _, lack := range p.open.Lacks {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)
 	}
