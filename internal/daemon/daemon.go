@@ -72,7 +72,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
 	d.slots = service.NewSlots(warmAtOnce(), warmRoom())
-	defer d.groups.close() // when every process has ended
+	defer d.groups.closeTree() // when every process has ended
 	if d.starter, err = process.NewStarter(); err != nil {
 		return err
 	}

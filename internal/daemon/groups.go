@@ -31,7 +31,7 @@ func (d *Daemon) openGroup(s *spec.Service) *cgroup.Group {
 		d.tellUnkept(s, nil)
 		return nil
 	}
-	group, unkept, err := d.groups.tree.Open(s.Name, s.Resources)
+	group, unkept, err := d.groups.tree.OpenService(s.Name, s.Resources)
 	if err != nil {
 		d.log.Warn("no control group", "service", s.Name, "err", err)
 		d.tellUnkept(s, nil)
@@ -101,7 +101,7 @@ func limitProcesses(s *spec.Service) {
 	s.Limits = slices.Insert(slices.Clone(s.Limits), at, limit)
 }
 
-func (g *groups) close() {
+func (g *groups) closeTree() {
 	if g.tree != nil {
 		g.tree.Close()
 	}

@@ -67,11 +67,7 @@ func (i *instance) act(a action) (next event, follows bool) {
 		s.instances[i.run] = i
 		return onStartFailed, i.err != nil
 	case doKeep:
-		i.limit(0)
-		s.log.Debug("sandbox ready", "pid", i.child.Pid())
-		s.pool.refused = false
-		s.warm = append(s.warm, i)
-		s.beCalm()
+		i.keepSandbox()
 	case doDefer:
 		i.loseSandbox()
 	case doDiscard:
@@ -109,6 +105,16 @@ func (i *instance) act(a action) (next event, follows bool) {
 		i.finishRun()
 	}
 	return 0, false
+}
+
+// keepSandbox keeps it ready for a client.
+func (i *instance) keepSandbox() {
+	s := i.of
+	i.limit(0)
+	s.log.Debug("sandbox ready", "pid", i.child.Pid())
+	s.pool.refused = false
+	s.warm = append(s.warm, i)
+	s.beCalm()
 }
 
 // receive takes in what the process's goroutines report.

@@ -74,18 +74,10 @@ func (s *shared) act(a action) (next event, follows bool) {
 		return s.beginServing()
 	case doLook:
 		return s.lookForClients()
-	case doAwait:
-		s.limit(s.spec.StopTimeout)
-		s.run.handover.Leave()
-	case doStop:
-		s.limit(s.spec.StopTimeout)
-		s.stopRun()
+	case doAwait, doStop, doKill:
+		s.endWithin(s.spec.StopTimeout, a)
 	case doAbort:
 		s.abortRun()
-	case doKill:
-		s.sayMissing()
-		s.limit(s.spec.StopTimeout)
-		s.killRun()
 	case doRest:
 		return s.endRun()
 	case doCount:
@@ -99,6 +91,20 @@ func (s *shared) act(a action) (next event, follows bool) {
 		s.starting.End()
 	}
 	return 0, false
+}
+
+// endWithin has the program end: by itself, when it is asked to, or at once.
+func (s *shared) endWithin(limit time.Duration, a action) {
+	s.limit(limit)
+	switch a {
+	case doAwait:
+		s.run.handover.Leave()
+	case doStop:
+		s.stopRun()
+	case doKill:
+		s.sayMissing()
+		s.killRun()
+	}
 }
 
 // called takes in that there is a client.

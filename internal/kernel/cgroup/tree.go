@@ -226,9 +226,9 @@ func listLimits(l spec.Resources) []limit {
 	}
 }
 
-// Open makes the group of a service, with the limits that can be kept here. It says of each of the
+// OpenService makes the group of a service, with the limits that can be kept here. It says of each of the
 // others why not, by its key. The caller closes the group when the service is gone.
-func (t *Tree) Open(service string, l spec.Resources) (*Group, map[string]error, error) {
+func (t *Tree) OpenService(service string, l spec.Resources) (*Group, map[string]error, error) {
 	g, err := t.all.MakeBelow(service + ".service")
 	if err != nil {
 		return nil, nil, err

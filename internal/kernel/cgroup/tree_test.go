@@ -124,7 +124,7 @@ func divideAndTell() {
 	tree, err := Divide(testPrefix)
 	tell("divide", err)
 	tell("all", tree.LimitMemory(1<<30))
-	group, unkept, err := tree.Open("a", spec.Resources{MemoryMax: 64 << 20, TasksMax: 30, CPUWeight: 50})
+	group, unkept, err := tree.OpenService("a", spec.Resources{MemoryMax: 64 << 20, TasksMax: 30, CPUWeight: 50})
 	tell("open", err)
 	fmt.Println("unkept", len(unkept))
 	weight, _ := readWords(group.Dir(), "cpu.weight")
