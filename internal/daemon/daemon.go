@@ -246,7 +246,7 @@ func (d *Daemon) closeSockets(m *member) {
 	m.sockets = nil
 }
 
-func closeAll(sockets map[string]*listen.Socket) {
+func closeUnused(sockets map[string]*listen.Socket) {
 	for _, s := range sockets {
 		_ = s.Close() // another error is being returned
 	}

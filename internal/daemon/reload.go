@@ -48,7 +48,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		return
 	}
 	if !d.endAll(ctx, c.end) {
-		closeAll(c.ready)
+		closeUnused(c.ready)
 		return
 	}
 	d.keepSockets(c)
@@ -58,7 +58,7 @@ func (d *Daemon) reload(ctx context.Context) {
 	for _, p := range c.start {
 		d.restartService(p, c)
 	}
-	closeAll(c.ready) // of services that could not be started
+	closeUnused(c.ready) // of services that could not be started
 	budget.ReserveFor(len(d.members))
 	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
 }

@@ -222,7 +222,7 @@ func (p *Proxy) dialBackend(c *conn) {
 // call it.
 func (p *Proxy) retryWithRoom() {
 	p.given.Store(true)
-	p.wakeUp()
+	p.wakeLoop()
 }
 
 // stallRoute accepts no client of r for a while. A descriptor that we close ends that at once.

@@ -157,7 +157,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.leave.Store(false)
 	defer fd.AfterFunc(ctx, func() {
 		p.leave.Store(true)
-		p.wakeUp()
+		p.wakeLoop()
 	})()
 	return p.runLoop()
 }
@@ -165,7 +165,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 // Close ends Run at once, waits for it, and gives the listeners back. It may be called twice.
 func (p *Proxy) Close() error {
 	p.quit.Store(true)
-	p.wakeUp()
+	p.wakeLoop()
 	p.life.Lock()
 	defer p.life.Unlock()
 	p.share.Close() // before wakeMu: it calls the functions that wait
@@ -186,8 +186,8 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-// wakeUp makes the loop look at leave, quit and given. eventfd(2)
-func (p *Proxy) wakeUp() {
+// wakeLoop makes the loop look at leave, quit and given. eventfd(2)
+func (p *Proxy) wakeLoop() {
 	p.wakeMu.Lock()
 	defer p.wakeMu.Unlock()
 	if !p.closed && p.wake >= 0 {

@@ -30,7 +30,7 @@ func compare(b *testing.B, kind spec.Kind, address unix.Sockaddr, trip func(*ech
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { closeAll(sockets) }) // after the server has ended
+	b.Cleanup(func() { closeFiles(sockets) }) // after the server has ended
 	if err := p.Admit(sockets[0]); err != nil {
 		b.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func TestNothingStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	for _, name := range groups(t, p) {
 		if strings.HasPrefix(name, fmt.Sprint(groupPrefix, os.Getpid(), "-")) {
 			t.Errorf("%s is still there", name)
@@ -292,7 +292,7 @@ func connectless(t *testing.T, p *Programs) int {
 		}
 	}
 	sockets, err := p.makeIn(r, []spec.Kind{kind(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP)})
-	t.Cleanup(func() { closeAll(sockets) })
+	t.Cleanup(func() { closeFiles(sockets) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +314,7 @@ func TestAbove(t *testing.T) {
 		t.Fatal(err)
 	}
 	sockets, err := p.makeIn(below, []spec.Kind{udp4()})
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -216,7 +216,7 @@ func (p *Programs) Close() error {
 	if p.groups != nil {
 		p.groups.Close()
 	}
-	closeAll(p.programs)
+	closeFiles(p.programs)
 	for _, f := range []*os.File{p.slots, p.byNumber, p.arrivals} {
 		if f != nil {
 			_ = f.Close()
@@ -261,6 +261,6 @@ func tryAlone() error {
 // trySeal seals a socket that is closed at once.
 func (p *Programs) trySeal() error {
 	sockets, err := p.MakeSockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_DGRAM}})
-	closeAll(sockets)
+	closeFiles(sockets)
 	return err
 }

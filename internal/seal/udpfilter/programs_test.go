@@ -64,7 +64,7 @@ func TestMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	t.Logf("%d sockets in %v", len(sockets), time.Since(began))
 	if started != 1 || len(sockets) != len(kinds) {
 		t.Errorf("%d children for %d sockets", started, len(sockets))
@@ -116,7 +116,7 @@ func TestAdmitAndForget(t *testing.T) {
 	onWire(t, func(w *wire) {
 		sockets, err := p.MakeSockets([]spec.Kind{udp4()})
 		w.must("sockets", err)
-		defer closeAll(sockets)
+		defer closeFiles(sockets)
 		fd := fdOf(t, sockets[0])
 		port := w.bound(fd, udp4())
 		answer := func() error { return unix.Sendto(fd, []byte("x"), 0, sockaddr(client4, false)) }
@@ -156,7 +156,7 @@ func TestQueued(t *testing.T) {
 	onWire(t, func(w *wire) {
 		sockets, err := p.MakeSockets([]spec.Kind{udp6()})
 		w.must("sockets", err)
-		defer closeAll(sockets)
+		defer closeFiles(sockets)
 		fd := fdOf(t, sockets[0])
 		port := w.bound(fd, udp6())
 		w.arrive(client6, port, []byte("first"))
@@ -212,7 +212,7 @@ func TestNothingLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	if err := p.Admit(sockets[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestNothingLeaks(t *testing.T) {
 			t.Error("a program is gone before the last socket")
 		}
 	}
-	closeAll(sockets)
+	closeFiles(sockets)
 	for _, id := range programs {
 		eventually(t, "the programs go with the last socket", func() bool { return !alive(unix.BPF_PROG_GET_FD_BY_ID, id) })
 	}
@@ -288,7 +288,7 @@ func TestAdmitMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	eventually(t, "the supply is full", func() bool { return len(p.supply.tables) == ready })
 	for i, s := range sockets {
 		began := time.Now()
@@ -318,7 +318,7 @@ func TestAdmitAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(sockets)
+	defer closeFiles(sockets)
 	each := func(do func(*os.File) error) {
 		var all sync.WaitGroup
 		for _, s := range sockets {

@@ -40,7 +40,7 @@ func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 		err = tryAll(sockets, kinds)
 	}
 	if err != nil {
-		closeAll(sockets)
+		closeFiles(sockets)
 		return nil, err
 	}
 	return sockets, nil
@@ -110,7 +110,7 @@ func tryAll(sockets []*os.File, kinds []spec.Kind) error {
 	return nil
 }
 
-func closeAll(files []*os.File) {
+func closeFiles(files []*os.File) {
 	for _, f := range files {
 		_ = f.Close()
 	}

@@ -73,7 +73,7 @@ func (s *supply) takeTable() (slot uint32, err error) {
 	for range ready + 1 {
 		select {
 		case t := <-s.tables:
-			s.wakeUp()
+			s.wakeMaker()
 			if t.err == nil {
 				return t.slot, nil
 			}
@@ -85,8 +85,8 @@ func (s *supply) takeTable() (slot uint32, err error) {
 	return 0, err
 }
 
-// wakeUp makes the goroutine look at what there is to do.
-func (s *supply) wakeUp() {
+// wakeMaker makes the goroutine look at what there is to do.
+func (s *supply) wakeMaker() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // it will look anyway
@@ -98,7 +98,7 @@ func (s *supply) releaseTable(slot uint32) {
 	s.mu.Lock()
 	s.released = append(s.released, slot)
 	s.mu.Unlock()
-	s.wakeUp()
+	s.wakeMaker()
 }
 
 // fillTables makes n tables at once: they wait for the same grace period.
