@@ -115,7 +115,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 	debug.FreeOSMemory() // now, instead of little by little while idle
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	budget.ReserveFor(len(services))
-	d.slots.Open()
+	d.slots.OpenSlots()
 	for {
 		select {
 		case <-ctx.Done():

@@ -197,6 +197,6 @@ func (s *stand) open() []*listen.Socket {
 func (s *stand) run(conf spec.Service) {
 	s.t.Helper()
 	slots := service.NewSlots(2, 100)
-	slots.Open()
+	slots.OpenSlots()
 	s.service, s.stop = service.Serve(s.t, conf, s.open(), slots, s.log)
 }

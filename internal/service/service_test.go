@@ -269,7 +269,7 @@ func (s *stand) open() *listen.Socket {
 func (s *stand) run(of spec.Service) {
 	s.t.Helper()
 	if s.slots = NewSlots(1, 1); !s.shut {
-		s.slots.Open()
+		s.slots.OpenSlots()
 	}
 	s.service, s.stop = Serve(s.t, of, []*listen.Socket{s.open()}, s.slots, s.log)
 }

@@ -49,8 +49,8 @@ const (
 // NewSlots lets atOnce sandboxes be built at a time, from Open on, and room stand.
 func NewSlots(atOnce, room int) *Slots { return &Slots{atOnce: atOnce, room: room} }
 
-// Open gives the first slots to build.
-func (t *Slots) Open() {
+// OpenSlots gives the first slots to build.
+func (t *Slots) OpenSlots() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open = true

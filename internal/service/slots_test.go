@@ -34,7 +34,7 @@ func TestSlots(t *testing.T) {
 		}
 	}
 	expect("before it is open")
-	slots.Open()
+	slots.OpenSlots()
 	expect("open: two at once, in order", 0, 1)
 	all[0].Stand()
 	expect("one stands", 2)
