@@ -46,7 +46,7 @@ const (
 	slotOver
 )
 
-// NewSlots lets atOnce sandboxes be built at a time, from Open on, and room stand.
+// NewSlots lets atOnce sandboxes be built at a time, from OpenSlots on, and room stand.
 func NewSlots(atOnce, room int) *Slots { return &Slots{atOnce: atOnce, room: room} }
 
 // OpenSlots gives the first slots to build.
