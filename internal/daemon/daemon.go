@@ -112,6 +112,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 		d.startService(p, sockets[:n:n])
 		sockets = sockets[n:]
 	}
+	clear(services)      // each is in its member, without the places of its keys
 	debug.FreeOSMemory() // now, instead of little by little while idle
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	budget.ReserveFor(len(services))
