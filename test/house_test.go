@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
 	"internal/seal":   {"internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter", "internal/sandbox", "internal/spec"},
 	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/process", "internal/spec"},
-	"cmd/activator":   {"internal/config", "internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
+	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
 	"internal/kernel/access": {},
@@ -142,7 +142,7 @@ var parsed = sync.OnceValues(func() (all []source, err error) {
 	return all, err
 })
 
-func TestImportsPointDown(t *testing.T) {
+func TestHouseImportsPointDown(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range sources(t) {
 		if s.test() {
@@ -171,7 +171,7 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-func TestForbiddenCalls(t *testing.T) {
+func TestHouseForbiddenCalls(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test() {
 			continue
@@ -212,7 +212,7 @@ var optionSetters = map[string]string{
 
 // What is set on a socket that services share is one row of a table: how it is set, carried and
 // restored, and whether a sealed service may set it.
-func TestForbiddenCallsSetOptions(t *testing.T) {
+func TestHouseCallsSetOptions(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range sources(t) {
 		if s.test() {
@@ -239,7 +239,7 @@ func TestForbiddenCallsSetOptions(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestHouseNames(t *testing.T) {
 	for _, s := range sources(t) {
 		switch s.file.Name.Name {
 		case "util", "utils", "common", "types", "helpers", "misc":
@@ -248,7 +248,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestSizes(t *testing.T) {
+func TestHouseSizes(t *testing.T) {
 	const longestFile, longestFunction = 500, 50
 	for _, s := range sources(t) {
 		if lines := s.set.File(s.file.Pos()).LineCount(); lines > longestFile {
@@ -282,7 +282,7 @@ func flat(s source, f *ast.FuncDecl, lines int) bool {
 }
 
 // A dependency is a version, and one that stays what it is.
-func TestDependencies(t *testing.T) {
+func TestHouseDependencies(t *testing.T) {
 	text, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +305,7 @@ func TestDependencies(t *testing.T) {
 }
 
 // What is said in English stays true in Go: every package says what it is for.
-func TestPackageComments(t *testing.T) {
+func TestHousePackageComments(t *testing.T) {
 	said := map[string]bool{}
 	for _, s := range sources(t) {
 		said[s.dir] = said[s.dir] || s.file.Doc != nil && len(s.file.Doc.Text()) > 0

@@ -18,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"activator/internal/config"
 	"activator/internal/daemon"
 	"activator/internal/doctor"
 	"activator/internal/kernel/budget"
@@ -162,7 +161,7 @@ func buildOptions(paths []string, format, level string) (daemon.Options, error) 
 
 // parseMemory reads --memory-max.
 func parseMemory(text string) (uint64, error) {
-	bytes, err := config.ParseSize(text)
+	bytes, err := daemon.ParseSize(text)
 	if err == nil && bytes < 1<<20 {
 		err = errors.New("less than 1M")
 	}

@@ -215,6 +215,9 @@ func (s service) checkOptions() error {
 		if number, _ := l.Number(); number == spec.NamespaceLimit {
 			return &KeyError{Key: "service.limits", Text: l.Resource + ": the engine makes the user namespace, and what it may have is its user's"}
 		}
+		if l.Resource == "as" {
+			return &KeyError{Key: "service.limits", Text: "as: the engine knows no such limit", Cure: "write options = [\"--memory=1g\"], where it has control groups"}
+		}
 	}
 	for i, option := range s.Container.Options {
 		for _, r := range refused() {

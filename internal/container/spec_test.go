@@ -101,6 +101,7 @@ func TestRefused(t *testing.T) {
 		{func(s *spec.Service) { s.Container.Image = "--privileged" }, "does not begin with a dash"},
 		{func(s *spec.Service) { s.Group = "www" }, "a group needs a user"},
 		{func(s *spec.Service) { s.Limits = []spec.Limit{{Resource: "inotify_instances", Soft: 9, Hard: 9}} }, "what it may have is its user's"},
+		{func(s *spec.Service) { s.Limits = []spec.Limit{{Resource: "as", Soft: 1 << 30, Hard: 1 << 30}} }, "as: the engine knows no such limit"},
 		{func(s *spec.Service) { s.Container.Options = []string{"--network=host"} }, "[sandbox] network"},
 		{func(s *spec.Service) { s.Container.Options = []string{"--net", "host"} }, "[sandbox] network"},
 		{func(s *spec.Service) { s.Container.Options = []string{"--pod=x"} }, "a pod has a network of its own"},

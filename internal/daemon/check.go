@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 
 	"activator/internal/config"
 	"activator/internal/kernel/cgroup"
@@ -90,6 +92,18 @@ func describeLimits(conf spec.Service) (text []byte) {
 	return text
 }
 
+// listLesser says what a service leaves open that another would not.
+func listLesser(conf spec.Service) []string {
+	if conf.Container == nil {
+		return process.ListLesser(conf.Process)
+	}
+	limited := slices.ContainsFunc(conf.Limits, func(l spec.Limit) bool { return l.Resource == "nproc" })
+	if limited && os.Geteuid() == 0 && conf.User == "" {
+		return []string{"the container's user is root, whom the limit nproc does not bind: options has --pids-limit, where the engine has control groups"}
+	}
+	return nil
+}
+
 // describeSeals writes comments: how each socket would be sealed here, and what the seal lacks.
 func describeSeals(conf spec.Service) (text []byte) {
 	open := seal.Decide(&conf, seal.CanAnswer)
@@ -105,7 +119,7 @@ func describeSeals(conf spec.Service) (text []byte) {
 	if found := sandbox.FindSocket(conf.Sandbox); found != "" && conf.Sandbox.Connect == "none" && conf.Container == nil {
 		text = fmt.Appendf(text, "# open, whatever connect says: datagrams to unix sockets in what it mounts, as to %s: no filter sees their path\n", found)
 	}
-	for _, l := range process.ListLesser(conf.Process) {
+	for _, l := range listLesser(conf) {
 		text = fmt.Appendf(text, "# less than elsewhere: %s\n", l)
 	}
 	return text

@@ -182,7 +182,7 @@ func (x *examination) addError(source config.Source, p config.Place, text, cure 
 func (x *examination) planService(ctx context.Context, source config.Source) planned {
 	p := planned{source: source, spec: source.Service}
 	p.open = seal.Decide(&p.spec, x.answering)
-	p.open.Lesser = append(p.open.Lesser, process.ListLesser(p.spec.Process)...)
+	p.open.Lesser = append(p.open.Lesser, listLesser(source.Service)...)
 	if len(p.open.Lacks) > 0 && p.spec.Seal == "required" {
 		x.addError(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.Lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)
 	}

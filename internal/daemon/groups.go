@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"activator/internal/config"
 	"activator/internal/kernel/cgroup"
 	"activator/internal/spec"
 )
@@ -16,6 +17,9 @@ type groups struct {
 	tree  *cgroup.Tree // nil: none yet, or none to be had
 	err   error        // why
 }
+
+// ParseSize reads bytes, such as "512M", as a configuration has them.
+func ParseSize(text string) (uint64, error) { return config.ParseSize(text) }
 
 // groupPrefix begins the name of the group that has all of them.
 const groupPrefix = "activator-services-"
