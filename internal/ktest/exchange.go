@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exchange exchanges two names over and over, as somebody does who races a walk to one
+// Exchange exchanges two names over and over, as an intruder does to race a walk to one
 // of them, until the function it returns is called.
 func Exchange(t *testing.T, a, b string) (stop func()) {
 	t.Helper()

@@ -103,7 +103,7 @@ func (s *Socket) restoreNode() (string, error) {
 	if err := s.replaceFile(made); err != nil {
 		return found, err
 	}
-	return found + "; bound anew, who waited in the old queue or holds the old socket is cut off", nil
+	return found + "; bound anew; clients in the old queue, and programs with the old socket, are cut off", nil
 }
 
 // linkBack makes the node from the reserve, unless something stands there.

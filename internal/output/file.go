@@ -43,8 +43,8 @@ func openFile(path string) (*os.File, error) {
 	return os.NewFile(uintptr(file), path), nil
 }
 
-// hardLinksGuarded reports whether only who may write a file can give it a second name, proc_sys_fs(5). A test has
-// another answer.
+// hardLinksGuarded reports whether a file gets a second name only from a user who may write it, proc_sys_fs(5). A
+// test has another answer.
 var hardLinksGuarded = func() bool { return proc.ReadSysctl("fs.protected_hardlinks") == "1" }
 
 // refuseFolder refuses every file in a folder that another user may write, or a service, where these can give any file of the

@@ -93,8 +93,8 @@ func isNamespaced(l spec.Limit) bool {
 // namespaceShare is the part of what the owner of a service's user namespace may have that the service may.
 const namespaceShare = 4
 
-// limitNamespace lists what the user namespace of a service may have: a part of what its owner may, who is root for
-// all services of root, where the specification says nothing of it.
+// limitNamespace lists what the user namespace of a service may have where the specification says
+// nothing of it: a part of what its owner may. For all services of root that is root.
 func limitNamespace(s *spec.Process) (limits []spec.Limit) {
 	for _, resource := range spec.ListResources() {
 		l := spec.Limit{Resource: resource}

@@ -271,7 +271,7 @@ func TestFirstBeforeArmed(t *testing.T) {
 
 // The watcher has not been told of him, in whatever way that comes about: the event was
 // taken and got lost, or the relay's was. In the next state that waits he is there.
-func TestFirstUntold(t *testing.T) {
+func TestFirstUndelivered(t *testing.T) {
 	eachFirst(t, func(t *testing.T, f *first) {
 		if f.seal == spec.Relayed {
 			f.relaySocket = func(host *os.File, make func() (*relayed, error)) (listen.RelaySocket, error) {

@@ -13,7 +13,7 @@ import (
 
 // A service may send to its own relay socket, also with the address of somebody else (IP_PKTINFO): the next
 // instance would read it. So a relay socket of the internet takes only what bears the mark of its flow
-// sockets, SO_MARK of socket(7), which nobody has the right to set who is not in our user namespace. A
+// sockets, SO_MARK of socket(7), which only a process of our user namespace has the right to set. A
 // container of root's may be, and does not know the mark.
 //
 // Unix datagrams have no mark. Their sender cannot be another one than says, and no client has the name of
