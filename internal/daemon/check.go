@@ -83,11 +83,12 @@ func describeLimits(conf spec.Service) (text []byte) {
 		return nil
 	}
 	unkept, err := cgroup.Examine(conf.Resources)
-	if err != nil {
-		return fmt.Appendf(nil, "# service %s: memory_max and cpu_weight are not kept here, and tasks_max by nproc alone: %v\n", conf.Name, err)
-	}
-	for key, why := range unkept {
-		text = fmt.Appendf(text, "# service %s: %s is not kept here: %v\n", conf.Name, key, why)
+	for _, limit := range listUnkept(&conf, unkept, err) {
+		how := "is not kept here"
+		if limit.key == "tasks_max" && keepsProcesses(&conf) {
+			how = "is kept here by nproc alone"
+		}
+		text = fmt.Appendf(text, "# service %s: %s %s: %v\n", conf.Name, limit.key, how, limit.why)
 	}
 	return text
 }

@@ -2,7 +2,7 @@ package daemon
 
 import (
 	"cmp"
-	"fmt"
+	"os"
 	"slices"
 
 	"activator/internal/config"
@@ -32,16 +32,15 @@ func (d *Daemon) openGroup(s *spec.Service) *cgroup.Group {
 	}
 	d.divideGroup()
 	if d.groups.tree == nil {
-		d.tellUnkept(s, nil)
+		d.tellUnkept(s, nil, d.groups.err)
 		return nil
 	}
 	group, unkept, err := d.groups.tree.OpenService(s.Name, s.Resources)
 	if err != nil {
-		d.log.Warn("no control group", "service", s.Name, "err", err)
-		d.tellUnkept(s, nil)
+		d.tellUnkept(s, nil, err)
 		return nil
 	}
-	d.tellUnkept(s, unkept)
+	d.tellUnkept(s, unkept, nil)
 	return group
 }
 
@@ -67,26 +66,44 @@ func (d *Daemon) divideGroup() {
 	}
 }
 
-// tellUnkept says which limits of a service are not kept; nil: none is.
-func (d *Daemon) tellUnkept(s *spec.Service, unkept map[string]error) {
+// unkeptLimit is a limit of a service that no control group keeps.
+type unkeptLimit struct {
+	key string
+	why error
+}
+
+// listUnkept lists the limits of a service that are not kept: those in unkept, or, after an error, all.
+func listUnkept(s *spec.Service, unkept map[string]error, err error) (list []unkeptLimit) {
 	for _, limit := range []struct {
 		key   string
-		value *uint64
-	}{{"memory_max", &s.MemoryMax}, {"tasks_max", &s.TasksMax}, {"cpu_weight", &s.CPUWeight}} {
-		why := unkept[limit.key]
-		if unkept == nil {
-			why = d.groups.err
+		value uint64
+	}{{"memory_max", s.MemoryMax}, {"tasks_max", s.TasksMax}, {"cpu_weight", s.CPUWeight}} {
+		why := err
+		if why == nil {
+			why = unkept[limit.key]
 		}
-		if *limit.value == 0 || why == nil {
-			continue
+		if limit.value != 0 && why != nil {
+			list = append(list, unkeptLimit{limit.key, why})
 		}
-		if limit.key == "tasks_max" {
-			limitProcesses(s)
-			d.log.Info("limit kept by less than a control group: tasks_max", "service", s.Name, "by", "nproc, which counts what its user has", "why", why)
-			continue
-		}
-		d.log.Warn(fmt.Sprintf("limit not kept: %s", limit.key), "service", s.Name, "err", why)
 	}
+	return list
+}
+
+// tellUnkept says which limits of a service are not kept, and why.
+func (d *Daemon) tellUnkept(s *spec.Service, unkept map[string]error, err error) {
+	for _, limit := range listUnkept(s, unkept, err) {
+		if limit.key == "tasks_max" && keepsProcesses(s) {
+			limitProcesses(s)
+			d.log.Info("limit kept by less than a control group: tasks_max", "service", s.Name, "by", "nproc, which counts what its user has", "why", limit.why)
+			continue
+		}
+		d.log.Warn("limit not kept: "+limit.key, "service", s.Name, "err", limit.why)
+	}
+}
+
+// keepsProcesses reports whether the limit "nproc" binds a service: it does not bind root.
+func keepsProcesses(s *spec.Service) bool {
+	return os.Geteuid() != 0 || s.User != "root" && s.User != "0"
 }
 
 // limitProcesses sets the limit "nproc" to tasks_max, unless it is less.

@@ -109,6 +109,9 @@ func (s *Socket) restoreNode() (string, error) {
 // linkBack makes the node from the reserve, unless something stands there.
 func (s *Socket) linkBack(at place) (linked bool, err error) {
 	defer at.lockFolder(s.means.Warn)()
+	if at.hasInode(at.Name, s.node.id) {
+		return true, nil // its folder was away, and is back
+	}
 	if !s.node.fifo {
 		if err := at.clearStale(at.Name); err != nil {
 			return false, err

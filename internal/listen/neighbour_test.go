@@ -50,3 +50,17 @@ func TestNeighbours(t *testing.T) {
 		})
 	}
 }
+
+// The folder was away for a moment, and is back with the node in it before it is mended: the node is
+// no stranger's live socket.
+func TestFolderIsBack(t *testing.T) {
+	s := open(t, "unix://"+t.TempDir()+"/s")
+	at, err := makePlace(s.node.path, &s.spec.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	if linked, err := s.linkBack(at); !linked || err != nil {
+		t.Errorf("%v, %v", linked, err)
+	}
+}
