@@ -12,7 +12,6 @@ import (
 	"activator/internal/config"
 	"activator/internal/container"
 	"activator/internal/kernel/budget"
-	"activator/internal/kernel/cgroup"
 	"activator/internal/listen"
 	"activator/internal/output"
 	"activator/internal/process"
@@ -50,8 +49,7 @@ type Daemon struct {
 type member struct {
 	plan    planned
 	sockets []*listen.Socket
-	group   *cgroup.Group // where its limits are kept; nil: none
-	touched func()        // has its nodes looked at
+	touched func() // has its nodes looked at
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the service is gone
 }
@@ -200,13 +198,13 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p.source = p.source.WithoutPlaces()
-	m := &member{plan: p, sockets: sockets, group: around.Group, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
+	m := &member{plan: p, sockets: sockets, touched: running.NodeTouched, stop: stop, done: make(chan struct{})}
 	d.members[conf.Name] = m
 	go func() {
 		defer close(m.done)
 		running.Run(ctx)
-		if m.group != nil {
-			m.group.Close()
+		if around.Group != nil {
+			around.Group.Close()
 		}
 	}()
 }

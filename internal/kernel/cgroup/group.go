@@ -62,7 +62,7 @@ func (g *Group) MakeBelow(name string) (*Group, error) {
 }
 
 func (g *Group) makeDirectory() error {
-	err := fd.Control(g.parent, func(parent int) error { return unix.Mkdirat(parent, g.name, 0o755) })
+	err := fd.Control(g.parent, func(parent int) error { return unix.Mkdirat(parent, g.name, 0o700) })
 	if err != nil {
 		return &os.PathError{Op: "mkdir", Path: g.name, Err: err}
 	}
