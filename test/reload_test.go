@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"activator/internal/ktest"
 )
 
 // rewrite changes a configuration and sends SIGHUP.
@@ -89,30 +91,46 @@ func inodeOf(t *testing.T, path string) uint64 {
 }
 
 // Clients that come while a changed service is being stopped wait in the queue
-// and are answered by the new one.
+// and are answered by the new one, whatever of the socket has changed.
 func TestReloadKeepsTheQueue(t *testing.T) {
+	for name, changed := range map[string]string{
+		"unix":        "",
+		"unix, other": "backlog = 500\nsocket_mode = 0o600\nsymlinks = [\"DIR/link\"]\npass_credentials = true\nsend_buffer = 70000\n",
+		"tcp, other":  "backlog = 500\nno_delay = true\nkeep_alive = true\nkeep_alive_time = \"61s\"\nip_tos = 16\nreceive_buffer = 70000\n",
+		"udp, other":  "receive_buffer = 300000\nip_ttl = 9\npass_packet_info = true\n",
+	} {
+		t.Run(name, func(t *testing.T) { reloadWithQueue(t, strings.TrimSuffix(name, ", other"), changed) })
+	}
+}
+
+func reloadWithQueue(t *testing.T, network, changed string) {
 	dir := folder(t)
-	text := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=deaf\"]\n", dir)
-	path := configureIn(t, dir, "queue", text)
+	address := fmt.Sprint("127.0.0.1:", ktest.Port(t))
+	if network == "unix" {
+		address = dir + "/s"
+	}
+	text := fmt.Sprintf("[[socket]]\nlisten = [\"%s://%s\"]\nCHANGED[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=deaf\"]\n", network, address)
+	path := configureIn(t, dir, "queue", strings.Replace(text, "CHANGED", "", 1))
 	a := activate(t, "--config", path)
 	const clients = 100
 	var waiting []net.Conn
 	for range clients {
-		c, err := net.Dial("unix", dir+"/s")
+		c, err := net.Dial(network, address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
 		waiting = append(waiting, c)
 	}
 	a.wait("state=running") // the program accepts no client
-	a.rewrite(path, fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
+	text = strings.NewReplacer("CHANGED", changed, "DIR", dir, "SELF", "ECHO", "environment = [\"ACTIVATOR_TEST_SERVICE=deaf\"]\n", "").Replace(text)
+	a.rewrite(path, text)
 	for i, c := range waiting {
 		if err := c.SetDeadline(time.Now().Add(waitTimeout)); err != nil {
 			t.Fatal(err)
-		}
-		if _, err := c.Write([]byte("x")); err != nil {
-			t.Fatalf("client %d: %v", i, err)
 		}
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Fatalf("client %d is lost: %v", i, err)

@@ -143,13 +143,18 @@ func setUpFIFO(at place, fd int, n *node, o *spec.Options, who owner) error {
 		return err
 	}
 	if o.PipeSize > 0 {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, o.PipeSize); err != nil {
-			err = os.NewSyscallError("fcntl", err)
-			if errors.Is(err, unix.EPERM) {
-				return fmt.Errorf("pipe_size: %w: %s", err, curePipeSize)
-			}
-			return fmt.Errorf("pipe_size: %w", err)
-		}
+		return setPipeSize(fd, o.PipeSize)
+	}
+	return nil
+}
+
+func setPipeSize(fd, size int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size)
+	switch err = os.NewSyscallError("fcntl", err); {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("pipe_size: %w: %s", err, curePipeSize)
+	case err != nil:
+		return fmt.Errorf("pipe_size: %w", err)
 	}
 	return nil
 }

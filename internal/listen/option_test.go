@@ -133,12 +133,16 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func checkOption(t *testing.T, key string, tt readBack) {
-	address := map[string]string{
+// address is a free one of the network.
+func (tt readBack) address(t *testing.T) string {
+	return fmt.Sprintf(map[string]string{
 		"tcp": "tcp://127.0.0.1:%d", "udp": "udp://127.0.0.1:%d", "tcp6": "tcp6://:%d", "udp6": "udp6://:%d",
 		"dual": "tcp://:%d", "unix": "unixgram://@activator-option-%d",
-	}[tt.network]
-	s := socketSpec(t, fmt.Sprintf(address, ktest.Port(t)))
+	}[tt.network], ktest.Port(t))
+}
+
+func checkOption(t *testing.T, key string, tt readBack) {
+	s := socketSpec(t, tt.address(t))
 	if tt.set != nil {
 		tt.set(&s.Options)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -229,29 +228,6 @@ func (s *Socket) setFlags(nonBlocking bool) error {
 func (s *Socket) controlFront(call string, f func(fd int) error) error {
 	err := control(s.frontFile(), func(fd int) error { return os.NewSyscallError(call, f(fd)) })
 	return wrapError(s.spec.Address, "", err, "")
-}
-
-// AdoptSpec reports whether the open socket serves spec as it is: the same address,
-// seal and set-up. Then it takes spec on; name, non_blocking and remove_on_stop may
-// differ.
-func (s *Socket) AdoptSpec(want spec.Socket) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.checkOpen() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
-		return false
-	}
-	before, after := s.spec.Options, want.Options
-	for _, o := range []*spec.Options{&before, &after} {
-		o.NonBlocking, o.KeepOnStop = false, false
-		if len(o.Symlinks) == 0 {
-			o.Symlinks = nil
-		}
-	}
-	if !reflect.DeepEqual(before, after) {
-		return false
-	}
-	s.spec = want
-	return true
 }
 
 // Close closes the socket and removes its node and symlinks where they are

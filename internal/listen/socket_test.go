@@ -409,11 +409,6 @@ func TestKeep(t *testing.T) {
 		t.Error("another name and non_blocking need a new socket")
 	}
 	other := s.Spec()
-	other.Options.KeepAlive = false
-	if s.AdoptSpec(other) {
-		t.Error("another option needs no new socket")
-	}
-	other = s.Spec()
 	other.Address.Port++
 	if s.AdoptSpec(other) {
 		t.Error("another address needs no new socket")

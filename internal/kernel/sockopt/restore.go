@@ -44,6 +44,35 @@ func boundDevice(fd int) int {
 // Moved reports whether fd is bound to another interface. Only CAP_NET_RAW could take that off.
 func (s *State) Moved(fd int) bool { return boundDevice(fd) != s.device }
 
+// Adopt has the options be from now on as they are on a fresh socket, which another configuration
+// has made and which is not bound: Restore sets them. It is false, and nothing has changed, where only
+// a new socket can have them.
+func (s *State) Adopt(fresh *State) bool {
+	if s.layers != fresh.layers || s.device != fresh.device {
+		return false
+	}
+	old, wanted := []byte(s.record.Value()), []byte(fresh.record.Value())
+	record := make([]byte, 0, len(wanted))
+	for i := range Table {
+		var from *[]byte = &wanted
+		if Table[i].Form == Memory { // what binding took of it stays taken
+			from = &old
+		}
+		record = append(record, firstOption(*from)...)
+		old, wanted = old[len(firstOption(old)):], wanted[len(firstOption(wanted)):]
+	}
+	s.record = unique.Make(string(record))
+	return true
+}
+
+// firstOption is the first of the options in a record.
+func firstOption(record []byte) []byte {
+	if record[0] == unread {
+		return record[:1]
+	}
+	return record[:1+int(record[0])]
+}
+
 // Restore gives the options the values they had and returns the names of those
 // that were changed. Stuck is one that keeps its value. Every option is read,
 // which is most of the cost: 0.3 to 0.5 us each.
