@@ -59,6 +59,7 @@ func TestReloadSetsBack(t *testing.T) {
 	defer other.Close()
 	a.rewrite(path, fmt.Sprintf(text, "", n))
 	a.wait("service not reloaded", "goes on as before", "held by")
+	a.wait("configuration reloaded", "started=0")
 	answered(t, "after it was set back", fmt.Sprintf("tcp4:127.0.0.1:%d", n))
 	_ = other.Close()
 	if err := a.cmd.Process.Signal(syscall.SIGHUP); err != nil {

@@ -93,7 +93,7 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 	if err := clearContainers(ctx, services); err != nil {
 		return err
 	}
-	sockets, err := d.openAll(services)
+	sockets, err := d.openAll(ctx, services)
 	if err != nil {
 		return err
 	}
@@ -147,12 +147,12 @@ func clearContainers(ctx context.Context, services []planned) error {
 }
 
 // openAll opens the sockets of all services, in order, all or none.
-func (d *Daemon) openAll(services []planned) ([]*listen.Socket, error) {
+func (d *Daemon) openAll(ctx context.Context, services []planned) ([]*listen.Socket, error) {
 	var specs []spec.Socket
 	for _, p := range services {
 		specs = append(specs, p.spec.Sockets...)
 	}
-	sockets, err := listen.OpenAll(specs, d.restrictions.Means())
+	sockets, err := listen.OpenAll(ctx, specs, d.restrictions.Means())
 	return sockets, placeError(err, services)
 }
 

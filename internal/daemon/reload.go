@@ -43,7 +43,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.tellRefused(err)
 		return
 	}
-	if err = c.openFresh(d.restrictions.Means()); err != nil {
+	if err = c.openFresh(ctx, d.restrictions.Means()); err != nil {
 		d.tellRefused(placeError(err, c.start))
 		return
 	}
@@ -55,12 +55,15 @@ func (d *Daemon) reload(ctx context.Context) {
 	for _, m := range c.end {
 		d.closeSockets(m) // those that are not kept, before others are opened in their place
 	}
+	started := 0
 	for _, p := range c.start {
-		d.restartService(p, c)
+		if d.restartService(ctx, p, c) {
+			started++
+		}
 	}
 	closeUnused(c.ready) // of services that could not be started
 	budget.ReserveFor(len(d.members))
-	d.log.Info("configuration reloaded", "services", len(d.members), "started", len(c.start), "ended", len(c.end))
+	d.log.Info("configuration reloaded", "services", len(d.members), "started", started, "ended", len(c.end))
 }
 
 // tellRefused logs why a reload is refused: a line for each finding, and a last one for the
@@ -160,7 +163,7 @@ func (d *Daemon) ownsPath(path string) bool {
 
 // openFresh opens the new addresses, all or none. One that overlaps with a socket of ours is bound
 // later, when the old one is closed. Its options have been examined.
-func (c change) openFresh(means listen.Means) error {
+func (c change) openFresh(ctx context.Context, means listen.Means) error {
 	var specs []spec.Socket
 	for _, p := range c.start {
 		for _, socket := range p.spec.Sockets {
@@ -169,7 +172,7 @@ func (c change) openFresh(means listen.Means) error {
 			}
 		}
 	}
-	sockets, err := listen.OpenAll(specs, means)
+	sockets, err := listen.OpenAll(ctx, specs, means)
 	if err != nil {
 		return err
 	}
@@ -226,35 +229,37 @@ func (d *Daemon) keepSockets(c change) {
 }
 
 // restartService starts a service with the sockets that are open already, and binds the rest, for
-// which an old one was in the way. If one cannot be bound, the service goes on as it was.
-func (d *Daemon) restartService(p planned, c change) {
-	sockets, err := c.obtainSockets(p, d.restrictions.Means())
+// which an old one was in the way. If one cannot be bound, the service goes on as it was, and the result
+// is false.
+func (d *Daemon) restartService(ctx context.Context, p planned, c change) bool {
+	sockets, err := c.obtainSockets(ctx, p, d.restrictions.Means())
 	if err == nil {
 		d.startService(p, sockets)
-		return
+		return true
 	}
 	for _, m := range c.end {
 		if m.plan.spec.Name != p.spec.Name {
 			continue
 		}
-		if sockets, again := c.obtainSockets(m.plan, d.restrictions.Means()); again == nil {
+		if sockets, again := c.obtainSockets(ctx, m.plan, d.restrictions.Means()); again == nil {
 			d.startService(m.plan, sockets)
 			d.log.Error("service not reloaded: it goes on as before", serviceFinding(p, err)...)
-			return
+			return false
 		}
 	}
 	d.log.Error("service not reloaded: it is off until the next reload", serviceFinding(p, err)...)
+	return false
 }
 
 // obtainSockets returns the sockets of p, open, all or none. On error the ready ones stay ready.
-func (c change) obtainSockets(p planned, means listen.Means) ([]*listen.Socket, error) {
+func (c change) obtainSockets(ctx context.Context, p planned, means listen.Means) ([]*listen.Socket, error) {
 	var missing []spec.Socket
 	for _, socket := range p.spec.Sockets {
 		if s := c.ready[socket.Address.String()]; s == nil || !s.AdoptSpec(socket) {
 			missing = append(missing, socket)
 		}
 	}
-	opened, err := listen.OpenAll(missing, means)
+	opened, err := listen.OpenAll(ctx, missing, means)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@
 // clients away.
 //
 //	addr, err := spec.ParseAddress("tcp://127.0.0.1:3000")
-//	sockets, err := listen.OpenAll([]spec.Socket{{Address: addr, Name: "echo"}}, listen.Means{})
+//	sockets, err := listen.OpenAll(ctx, []spec.Socket{{Address: addr, Name: "echo"}}, listen.Means{})
 //	watcher, err := listen.NewWatcher(log)
 //	go watcher.Run(ctx)
 //	watcher.WaitReadable(sockets[0], func() { ... })

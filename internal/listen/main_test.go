@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
@@ -40,7 +41,7 @@ func TestPredecessor(t *testing.T) {
 // openOne makes the socket of spec: bound, listening, with all its options. What
 // stands at its path is replaced only if it is a socket that no process has.
 func openOne(want spec.Socket, means Means) (*Socket, error) {
-	sockets, err := OpenAll([]spec.Socket{want}, means)
+	sockets, err := OpenAll(context.Background(), []spec.Socket{want}, means)
 	if err != nil {
 		return nil, err
 	}

@@ -443,7 +443,7 @@ func BenchmarkOpenAll(b *testing.B) {
 			socketSpec(b, fmt.Sprintf("udp://127.1.0.%d:7711", i+1)))
 	}
 	for b.Loop() {
-		sockets, err := OpenAll(specs, Means{})
+		sockets, err := OpenAll(b.Context(), specs, Means{})
 		if err != nil {
 			b.Fatal(err)
 		}

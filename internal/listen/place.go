@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -147,7 +148,7 @@ func (s place) lockFolder(warn func(text string)) (unlock func()) {
 		return taken
 	}
 	if until := lockPausedUntil.Load(); !try() && (until == nil || time.Now().After(*until)) {
-		retryFor(lockTimeout, try)
+		retryFor(context.Background(), lockTimeout, try)
 		next := time.Now().Add(lockPause)
 		if !taken && lockPausedUntil.CompareAndSwap(until, &next) && warn != nil {
 			warn(fmt.Sprintf("waited %v for the lock of %s, which another process holds (flock(2), lslocks(8)): sockets are bound without it, and no such lock is waited for, for %v",

@@ -239,7 +239,7 @@ func TestLockHeldByAnother(t *testing.T) {
 	}
 	var told []string
 	began := time.Now()
-	sockets, err := OpenAll(specs, Means{Warn: func(text string) { told = append(told, text) }})
+	sockets, err := OpenAll(t.Context(), specs, Means{Warn: func(text string) { told = append(told, text) }})
 	if err != nil {
 		t.Fatal(err)
 	}

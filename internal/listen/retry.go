@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -14,13 +15,17 @@ var reopenTimeout = time.Second
 
 // retryFor repeats try until it says done, ever more seldom: a try that looks for the
 // holder reads all of /proc. It waits for limit in all, and a try that takes long on a
-// busy machine takes nothing of that: the second one always comes. Nothing tells of the
+// busy machine takes nothing of that: the second one always comes, unless ctx is done. Nothing tells of the
 // events it waits for, a lock given back, a port that becomes free.
-func retryFor(limit time.Duration, try func() (done bool)) {
+func retryFor(ctx context.Context, limit time.Duration, try func() (done bool)) {
 	pause := 3 * time.Millisecond
 	for waited := time.Duration(0); !try() && waited < limit; waited += pause {
 		pause = min(2*pause, 200*time.Millisecond)
-		<-time.After(pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -322,7 +322,7 @@ func TestMakeAll(t *testing.T) {
 		}
 	}
 	m := &makers{}
-	sockets, err := OpenAll(specs, m.means(t))
+	sockets, err := OpenAll(t.Context(), specs, m.means(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,14 +377,14 @@ func TestMakeAllNothing(t *testing.T) {
 	for i := range specs {
 		specs[i].Seal = spec.ReplyOnly
 	}
-	if _, err := OpenAll(specs, m.means(t)); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := OpenAll(t.Context(), specs, m.means(t)); !errors.Is(err, unix.EADDRINUSE) {
 		t.Fatal(err)
 	}
 	if len(m.asked) < 2 || len(m.asked[0]) != 3 || len(m.asked[1]) != 1 {
 		t.Errorf("asked for %v", m.asked)
 	}
 	less := Means{Restrictions: map[spec.Seal]Restriction{spec.ReplyOnly: few{making{m, t}}}}
-	if _, err := OpenAll(specs, less); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
+	if _, err := OpenAll(t.Context(), specs, less); err == nil || !strings.Contains(err.Error(), "asked for 3 sockets, got 2") {
 		t.Errorf("too few: %v", err)
 	}
 }

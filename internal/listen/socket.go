@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -36,13 +37,13 @@ type Socket struct {
 
 // OpenAll opens the sockets in order, all of them or none: the first error
 // closes those already open. An address in use is waited for, for a second in
-// all: an activator may be started anew right after it was killed.
-func OpenAll(specs []spec.Socket, means Means) ([]*Socket, error) {
+// all and until ctx is done: an activator may be started anew right after it was killed.
+func OpenAll(ctx context.Context, specs []spec.Socket, means Means) ([]*Socket, error) {
 	sockets := make([]*Socket, 0, len(specs))
 	from := &pool{means: means}
 	defer from.close()
 	var err error
-	retryFor(reopenTimeout, func() bool {
+	retryFor(ctx, reopenTimeout, func() bool {
 		missing := specs[len(sockets):]
 		err = from.openEach(missing, func(want spec.Socket) error {
 			s := &Socket{spec: want, means: means}

@@ -364,14 +364,14 @@ func TestOpenAllOrNothing(t *testing.T) {
 	}
 	port := ktest.Port(t)
 	first := []spec.Socket{socketSpec(t, fmt.Sprintf("tcp://127.0.0.1:%d", port)), socketSpec(t, "unix://"+dir+"/s", func(o *spec.Options) { o.Symlinks = []string{dir + "/l"} })}
-	sockets, err := OpenAll(append(first, socketSpec(t, "unix://"+dir+"/file")), Means{})
+	sockets, err := OpenAll(t.Context(), append(first, socketSpec(t, "unix://"+dir+"/file")), Means{})
 	if err == nil || sockets != nil {
 		t.Fatalf("%v, %v", sockets, err)
 	}
 	if names := entries(t, dir); names != "file" {
 		t.Errorf("left: %s", names)
 	}
-	sockets, err = OpenAll(first, Means{})
+	sockets, err = OpenAll(t.Context(), first, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -463,5 +463,23 @@ func TestRefuse(t *testing.T) {
 			serveOne(t, s)
 			answer()
 		})
+	}
+}
+
+// TestOpenUntilDone holds that whoever waits for a taken address waits no longer than it is asked for.
+func TestOpenUntilDone(t *testing.T) {
+	taken := open(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)))
+	before := reopenTimeout
+	reopenTimeout = time.Hour
+	defer func() { reopenTimeout = before }()
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := OpenAll(ctx, []spec.Socket{taken.Spec()}, Means{})
+		failed <- err
+	}()
+	cancel()
+	if err := <-failed; !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("%v", err)
 	}
 }

@@ -112,7 +112,7 @@ func openMany(t *testing.T, many int) []*Socket {
 		}
 		specs = append(specs, socketSpec(t, fmt.Sprintf("%s://%s/%d", network, folder, i)))
 	}
-	sockets, err := OpenAll(specs, Means{})
+	sockets, err := OpenAll(t.Context(), specs, Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

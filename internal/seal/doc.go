@@ -3,7 +3,7 @@
 //	restrictions := seal.New(log)
 //	defer restrictions.Close()
 //	open := seal.Decide(&service, restrictions.Answering)
-//	sockets, err := listen.OpenAll(service.Sockets, restrictions.Means())
+//	sockets, err := listen.OpenAll(ctx, service.Sockets, restrictions.Means())
 //
 // What the service is lent leads inward only: a UDP socket answers by a filter in the
 // kernel or through a relay, a unix datagram socket through a relay, and of the rest the

@@ -186,7 +186,7 @@ func (s *stand) open() []*listen.Socket {
 		}
 		specs = append(specs, spec.Socket{Address: address, Name: "test"})
 	}
-	sockets, err := listen.OpenAll(specs, listen.Means{})
+	sockets, err := listen.OpenAll(t.Context(), specs, listen.Means{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -255,7 +255,7 @@ func (s *stand) open() *listen.Socket {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	sockets, err := listen.OpenAll([]spec.Socket{{Address: address, Name: "test", Seal: s.seal}}, s.means)
+	sockets, err := listen.OpenAll(s.t.Context(), []spec.Socket{{Address: address, Name: "test", Seal: s.seal}}, s.means)
 	if err != nil {
 		s.t.Fatal(err)
 	}
