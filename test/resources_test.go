@@ -42,7 +42,7 @@ func TestResources(t *testing.T) {
 
 // A word that is no size is an error of the command line.
 func TestMemoryMaxFlag(t *testing.T) {
-	for _, text := range []string{"much", "1", "-1M"} {
+	for _, text := range []string{"", "much", "1", "-1M"} {
 		dir := folder(t)
 		conf := configureIn(t, dir, "echo", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"ECHO\"]\n", dir))
 		cmd := exec.Command(program(t, "activator"), "--memory-max", text, "--config", conf)

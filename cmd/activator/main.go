@@ -112,7 +112,7 @@ one more, a second later or after that, ends at once.`,
 				return errors.New("no configuration: give a file or a folder, --config configs/echo.toml")
 			}
 			options, err := buildOptions(paths, format, level)
-			if err == nil && memory != "" {
+			if err == nil && cmd.Flags().Changed("memory-max") {
 				options.MemoryMax, err = parseMemory(memory)
 			}
 			if err != nil {

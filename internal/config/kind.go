@@ -129,10 +129,10 @@ func number[T int | uint32 | uint64](least, most int64) codec[T] {
 	}, func(n T) string { return fmt.Sprint(n) })
 }
 
-// ParseSize reads bytes with K, M or G, which are powers of 1024, behind them.
+// ParseSize reads bytes with K, M, G or T, which are powers of 1024, behind them.
 func ParseSize(s string) (uint64, error) {
 	digits, unit := s, uint64(1)
-	for letter, factor := range map[string]uint64{"K": 1 << 10, "M": 1 << 20, "G": 1 << 30} {
+	for letter, factor := range map[string]uint64{"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40} {
 		if before, ok := strings.CutSuffix(s, letter); ok {
 			digits, unit = before, factor
 		}

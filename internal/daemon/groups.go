@@ -27,6 +27,9 @@ const groupPrefix = "activator-services-"
 // openGroup makes the group of a service, or says why there is none. Where tasks_max is not kept by
 // a group, the limit "nproc" comes near it. The service owns the group.
 func (d *Daemon) openGroup(s *spec.Service) *cgroup.Group {
+	if s.Container != nil && d.options.MemoryMax != 0 {
+		d.log.Warn("limit not kept: --memory-max does not count a container, which its engine runs", "service", s.Name, "cure", "container.options: --memory")
+	}
 	if s.Container != nil || s.Resources == (spec.Resources{}) && d.options.MemoryMax == 0 {
 		return nil
 	}
