@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"internal/tcpproxy":       {"internal/epoll", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr"},
 	"internal/epoll":          {"internal/kernel/fd"},
 	"internal/seal/udprelay":  {"internal/epoll", "internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/netns", "internal/spec"},
-	"internal/seal/udpfilter": {"internal/kernel/cgroup", "internal/kernel/fd", "internal/netns", "internal/spec"},
+	"internal/seal/sockfilter": {"internal/kernel/cgroup", "internal/kernel/fd", "internal/kernel/sockopt", "internal/netns", "internal/spec"},
 	"internal/container":      {"internal/kernel/access", "internal/kernel/fd", "internal/sandbox", "internal/spec"},
 	"internal/ktest":          {},
 	"internal/config":         {"internal/spec"},
@@ -48,8 +48,8 @@ var arrows = map[string][]string{
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
 	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
-	"internal/seal":   {"internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter", "internal/sandbox", "internal/spec"},
-	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/udpfilter", "internal/sandbox", "internal/process", "internal/spec"},
+	"internal/seal":   {"internal/kernel/sockopt", "internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/sockfilter", "internal/sandbox", "internal/spec"},
+	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/sockfilter", "internal/sandbox", "internal/process", "internal/spec"},
 	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},
 	"cmd/echo":        {"internal/fdpass", "internal/kernel/fd", "internal/notify"},
 
@@ -68,7 +68,7 @@ var arrows = map[string][]string{
 
 // leaves may make system calls themselves.
 var leaves = []string{"internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/listen", "internal/fdpass", "internal/fdstore", "internal/notify", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/program", "internal/process/reaper",
-	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/udpfilter",
+	"internal/output", "internal/container", "internal/doctor", "internal/ktest", "internal/seal/udprelay", "internal/seal/sockfilter",
 	"internal/tcpproxy", "internal/netns", "internal/usernotif", "internal/epoll", "internal/process/vfork", "internal/kernel/access", "internal/kernel/behalf", "internal/kernel/proc", "cmd/echo"}
 
 // forbidden calls, by the selector as it is written.

@@ -40,7 +40,7 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 			return err
 		}
 		defer starter.Close()
-		if _, err := newExamination(starter, seal.CanAnswer, nil).planServices(ctx, sources, sources); err != nil {
+		if _, err := newExamination(starter, seal.Trial, nil).planServices(ctx, sources, sources); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func listLesser(conf spec.Service) []string {
 
 // describeSeals writes comments: how each socket would be sealed here, and what the seal lacks.
 func describeSeals(conf spec.Service) (text []byte) {
-	open := seal.Decide(&conf, seal.CanAnswer)
+	open := seal.Decide(&conf, seal.Trial)
 	for _, socket := range conf.Sockets {
 		text = fmt.Appendf(text, "# sealed: %s: %s\n", socket.Address, seal.Describe(socket, conf))
 	}

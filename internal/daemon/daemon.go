@@ -78,7 +78,7 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	d.starter.Warn = func(service, text string) { d.log.Warn(text, "service", service) }
 	d.restrictions = seal.New(d.log)
 	defer d.restrictions.Close()
-	plans, err := newExamination(d.starter, d.restrictions.Answering, nil).planServices(ctx, sources, sources)
+	plans, err := newExamination(d.starter, d.restrictions, nil).planServices(ctx, sources, sources)
 	if err != nil {
 		return err
 	}

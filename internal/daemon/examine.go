@@ -27,9 +27,9 @@ import (
 // cannot work there. It is the same for the start, for a reload and for `activator check`. It
 // makes nothing but a sandbox in which nothing runs.
 type examination struct {
-	starter   *process.Starter
-	answering func() bool            // UDP sockets can be made that only answer
-	ours      func(path string) bool // a socket of ours made the path
+	starter *process.Starter
+	can     seal.Abilities
+	ours    func(path string) bool // a socket of ours made the path
 
 	programs process.Examiner
 	sockets  func() map[string]bool // paths of sockets, with their links and reserves: few services print to a file
@@ -37,8 +37,8 @@ type examination struct {
 	found    config.Errors
 }
 
-func newExamination(starter *process.Starter, answering func() bool, ours func(string) bool) *examination {
-	return &examination{starter: starter, answering: answering, ours: ours, tried: make(map[string]bool)}
+func newExamination(starter *process.Starter, can seal.Abilities, ours func(string) bool) *examination {
+	return &examination{starter: starter, can: can, ours: ours, tried: make(map[string]bool)}
 }
 
 // planServices examines the configurations in sources, and finds everything that is wrong with
@@ -77,7 +77,7 @@ func (x *examination) checkDescriptors(all []config.Source) {
 	for _, source := range all {
 		for _, socket := range source.Service.Sockets {
 			switch a := socket.Address; {
-			case a.Network == spec.UnixGram, a.IsUDP() && !x.answering():
+			case a.Network == spec.UnixGram, a.IsUDP() && !x.can.Answering():
 				count += descriptorsOfRelay
 			case a.IsUDP(), a.IsUnix(), a.IsTCP(): // TCP's with its placeholder
 				count += 2
@@ -181,7 +181,7 @@ func (x *examination) addError(source config.Source, p config.Place, text, cure 
 
 func (x *examination) planService(ctx context.Context, source config.Source) planned {
 	p := planned{source: source, spec: source.Service}
-	p.open = seal.Decide(&p.spec, x.answering)
+	p.open = seal.Decide(&p.spec, x.can)
 	p.open.Lesser = append(p.open.Lesser, listLesser(source.Service)...)
 	if len(p.open.Lacks) > 0 && p.spec.Seal == "required" {
 		x.addError(source, config.Place{Key: "sandbox.seal"}, strings.Join(p.open.Lacks, "; "), `write seal = "best-effort" below [sandbox] to leave that open`)

@@ -52,6 +52,12 @@ func (b bench) write(name, text string, mode os.FileMode) {
 	}
 }
 
+// noAbilities are those of a machine without programs for sockets.
+type noAbilities struct{}
+
+func (noAbilities) Answering() bool { return false }
+func (noAbilities) Accepting() bool { return false }
+
 // examine returns what is found in a configuration, in which DIR is the folder.
 func (b bench) examine(text string) config.Errors {
 	b.t.Helper()
@@ -65,7 +71,7 @@ func (b bench) examine(text string) config.Errors {
 		b.t.Fatal(err)
 	}
 	defer starter.Close()
-	_, err = newExamination(starter, func() bool { return false }, nil).planServices(context.Background(), sources, sources)
+	_, err = newExamination(starter, noAbilities{}, nil).planServices(context.Background(), sources, sources)
 	var found config.Errors
 	if err != nil && !errors.As(err, &found) {
 		b.t.Fatal(err)

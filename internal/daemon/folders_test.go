@@ -57,7 +57,7 @@ func TestFoldersOfTwoServices(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer starter.Close()
-			_, err = newExamination(starter, func() bool { return false }, nil).planServices(context.Background(), sources, sources)
+			_, err = newExamination(starter, noAbilities{}, nil).planServices(context.Background(), sources, sources)
 			var found config.Errors
 			errors.As(err, &found)
 			want := strings.ReplaceAll(test.want, "RUN", env.Runtime)

@@ -39,7 +39,7 @@ func (d *Daemon) reload(ctx context.Context) {
 	}
 	sources = withoutAbsent(sources, d.tellAbsent)
 	c, changed := d.compareConfig(sources)
-	if c.start, err = newExamination(d.starter, d.restrictions.Answering, d.ownsPath).planServices(ctx, changed, sources); err != nil {
+	if c.start, err = newExamination(d.starter, d.restrictions, d.ownsPath).planServices(ctx, changed, sources); err != nil {
 		d.tellRefused(err)
 		return
 	}

@@ -16,7 +16,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/process"
 	"activator/internal/sandbox"
-	"activator/internal/seal/udpfilter"
+	"activator/internal/seal/sockfilter"
 	"activator/internal/spec"
 )
 
@@ -87,7 +87,7 @@ func checkSeal() spec.Ability {
 // checkUDPFilter finds how UDP sockets are sealed.
 func checkUDPFilter() spec.Ability {
 	f := spec.Ability{Name: "UDP sockets that only answer", Needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
-	f.OK, f.Detail, f.Cure = udpfilter.Ability()
+	f.OK, f.Detail, f.Cure = sockfilter.Ability()
 	return f
 }
 

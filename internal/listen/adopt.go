@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
 	"activator/internal/spec"
 )
 
@@ -76,7 +77,7 @@ func (s *Socket) resetOptions(want spec.Socket, from *pool) error {
 			return err
 		}
 	}
-	if asked := stateOf(fresh).options; !s.state.options.Adopt(&asked) {
+	if asked := stateOf(fresh, sockopt.Password{}).options; !s.state.options.Adopt(&asked) {
 		return errNeedsAnother
 	}
 	return control(s.file, func(fd int) error {

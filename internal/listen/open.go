@@ -33,7 +33,7 @@ func openBeside(want spec.Socket, from *pool, old, placeholder *os.File) (boundS
 		_ = file.Close()
 		return boundSocket{}, err
 	}
-	made.state = stateOf(file)
+	made.state = stateOf(file, from.password(want))
 	return made, nil
 }
 
@@ -106,7 +106,7 @@ func openUnixPath(want spec.Socket, from *pool) (boundSocket, error) {
 		_ = file.Close()
 		return boundSocket{}, err
 	}
-	return boundSocket{file: file, node: n, state: stateOf(file)}, nil
+	return boundSocket{file: file, node: n, state: stateOf(file, sockopt.Password{})}, nil
 }
 
 func bindPath(at place, file *os.File, family int, want spec.Socket, who owner) (id inode, err error) {

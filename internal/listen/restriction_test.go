@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
@@ -51,6 +52,8 @@ func (m making) Admit(*os.File) error {
 }
 
 func (m making) Admits() bool { return true }
+
+func (m making) Password() (none sockopt.Password) { return none }
 
 func (m making) ReleaseSocket(f *os.File) { m.released = append(m.released, cookie(m.t, f)) }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
@@ -32,6 +33,9 @@ type Restriction interface {
 	// Admits reports whether Admit does anything.
 	Admits() bool
 
+	// Password is what has to follow an option of those that a socket withholds; zero: it withholds none.
+	Password() sockopt.Password
+
 	// ReleaseSocket is called before a socket that Make made is closed, whether it was admitted
 	// or not. Lends it for the call.
 	ReleaseSocket(made *os.File)
@@ -40,7 +44,7 @@ type Restriction interface {
 // Means are what this package asks others for. The zero value restricts nothing. A
 // [Socket] keeps them, to bind anew.
 type Means struct {
-	Restrictions map[spec.Seal]Restriction // of the seals ReplyOnly and Relayed
+	Restrictions map[spec.Seal]Restriction // of the seals ReplyOnly, Relayed and AcceptOnly
 
 	// Warn is told, by Open, OpenAll and MendNode, what another process makes slow. May be nil.
 	Warn func(text string)
@@ -73,9 +77,10 @@ func (Plain) MakeSockets(kinds []spec.Kind) (made []*os.File, err error) {
 func (Plain) OpenRelaySocket(*os.File, spec.Socket, *udprelay.Undelivered) (RelaySocket, error) {
 	return nil, nil
 }
-func (Plain) Admit(*os.File) error   { return nil }
-func (Plain) Admits() bool           { return false }
-func (Plain) ReleaseSocket(*os.File) {}
+func (Plain) Admit(*os.File) error              { return nil }
+func (Plain) Admits() bool                      { return false }
+func (Plain) Password() (none sockopt.Password) { return none }
+func (Plain) ReleaseSocket(*os.File)            {}
 
 // RelaySocket is a bound datagram socket elsewhere, to which what comes to the
 // host's is relayed.
@@ -94,10 +99,12 @@ func checkSeal(want spec.Socket, means Means) error {
 	_, can := means.restriction(want.Seal)
 	var err error
 	switch {
-	case want.Seal > spec.ReceiveOnly:
+	case want.Seal > spec.AcceptOnly:
 		err = errors.New("unknown")
 	case want.Seal == spec.ReplyOnly && want.Address.Network == spec.FIFO:
 		err = errors.New("a FIFO is no socket")
+	case want.Seal == spec.AcceptOnly && (!want.Address.IsTCP() || want.Options.MPTCP):
+		err = errors.New("only TCP sockets can do nothing but accept")
 	case !can:
 		err = errors.New("there are no means for it here")
 	case want.Seal == spec.Relayed && !datagrams:
@@ -214,6 +221,12 @@ func (st *pool) takeSocket(want spec.Socket, kind spec.Kind) (*os.File, error) {
 	}
 	st.made[key] = files[1:]
 	return files[0], nil
+}
+
+// password is that of the sockets of a seal.
+func (st *pool) password(want spec.Socket) sockopt.Password {
+	r, _ := st.means.restriction(want.Seal)
+	return r.Password()
 }
 
 // close closes what was not taken.

@@ -407,7 +407,8 @@ func TestSealNeedsMeans(t *testing.T) {
 		{"fifo:///run/f", spec.ReplyOnly, both, "a FIFO is no socket"},
 		{"udp://127.0.0.1:9", spec.ReceiveOnly, both, "only unix datagram sockets"},
 		{"unix:///run/s", spec.ReceiveOnly, both, "only unix datagram sockets"},
-		{"udp://127.0.0.1:9", spec.ReceiveOnly + 1, both, "seal 4"},
+		{"udp://127.0.0.1:9", spec.AcceptOnly, both, "only TCP sockets"},
+		{"udp://127.0.0.1:9", spec.AcceptOnly + 1, both, "seal 5"},
 	} {
 		sp := socketSpec(t, tt.address)
 		sp.Seal = tt.seal

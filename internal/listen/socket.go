@@ -187,7 +187,7 @@ func (s *Socket) openRelaySocket() error {
 		_ = relay.Close()
 		return err
 	}
-	s.relay, s.relayState = relay, stateOf(relay.File())
+	s.relay, s.relayState = relay, stateOf(relay.File(), sockopt.Password{})
 	relay.Run()
 	return nil
 }

@@ -17,9 +17,10 @@ type socketState struct {
 	access  fifoAccess
 }
 
-func stateOf(file *os.File) (st socketState) {
+func stateOf(file *os.File, password sockopt.Password) (st socketState) {
 	_ = control(file, func(fd int) error {
 		st.name, st.options = rawName(fd), sockopt.RecordState(fd)
+		st.options.Password = password
 		return nil
 	})
 	return st

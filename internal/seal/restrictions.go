@@ -7,9 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"activator/internal/kernel/sockopt"
 	"activator/internal/listen"
 	"activator/internal/netns"
-	"activator/internal/seal/udpfilter"
+	"activator/internal/seal/sockfilter"
 	"activator/internal/seal/udprelay"
 	"activator/internal/spec"
 )
@@ -17,9 +18,10 @@ import (
 // Restrictions keep the sockets of sealed services from being turned outward, all of an
 // activator. Each is made when the first socket needs it.
 type Restrictions struct {
-	log    *slog.Logger
-	filter udpFilter
-	relays relays
+	log       *slog.Logger
+	filter    udpFilter
+	listeners listenerFilter
+	relays    relays
 }
 
 // New returns restrictions that nothing has been made for yet.
@@ -30,17 +32,30 @@ func New(log *slog.Logger) *Restrictions {
 // Answering reports whether UDP sockets can be made that only answer, by trying, once.
 func (r *Restrictions) Answering() bool { return r.filter.loadPrograms() == nil }
 
-// CanAnswer reports whether UDP sockets can be made here that only answer. It asks the
-// kernel once, also for many sockets: each time it loads programs.
-var CanAnswer = sync.OnceValue(func() bool {
-	ok, _, _ := udpfilter.Ability()
-	return ok
-})
+// Accepting reports whether TCP sockets can be made that only accept, likewise.
+func (r *Restrictions) Accepting() bool { return r.listeners.loadPrograms() == nil }
+
+// Trial are abilities that are tried, and nothing of them stays. The kernel is asked once, also for many
+// sockets: each time it loads programs.
+var Trial Abilities = trial{}
+
+type trial struct{}
+
+func (trial) Answering() bool { return canAnswer() }
+func (trial) Accepting() bool { return canAccept() }
+
+var (
+	canAccept = sync.OnceValue(sockfilter.CanGuardListeners)
+	canAnswer = sync.OnceValue(func() bool {
+		ok, _, _ := sockfilter.Ability()
+		return ok
+	})
+)
 
 // Means are the restrictions as package listen wants them.
 func (r *Restrictions) Means() listen.Means {
 	return listen.Means{
-		Restrictions: map[spec.Seal]listen.Restriction{spec.ReplyOnly: &r.filter, spec.Relayed: &r.relays},
+		Restrictions: map[spec.Seal]listen.Restriction{spec.ReplyOnly: &r.filter, spec.Relayed: &r.relays, spec.AcceptOnly: &r.listeners},
 		Warn:         func(text string) { r.log.Warn(text) },
 	}
 }
@@ -52,6 +67,7 @@ func (r *Restrictions) Use(address spec.Address, id int) { r.relays.setID(addres
 // Close closes what was made. The sockets must be closed before.
 func (r *Restrictions) Close() {
 	r.filter.close()
+	r.listeners.close()
 	_ = r.relays.namespaces.Close()
 }
 
@@ -60,13 +76,13 @@ func (r *Restrictions) Close() {
 type udpFilter struct {
 	listen.Plain
 	log      *slog.Logger
-	programs *udpfilter.Programs // nil: not asked for yet, or refused
-	refusal  error               // why there are no programs
+	programs *sockfilter.Programs // nil: not asked for yet, or refused
+	refusal  error                // why there are no programs
 }
 
 func (f *udpFilter) loadPrograms() error {
 	if f.programs == nil && f.refusal == nil {
-		f.programs, f.refusal = udpfilter.Open(0)
+		f.programs, f.refusal = sockfilter.Open(0)
 	}
 	return f.refusal
 }
@@ -88,6 +104,33 @@ func (f *udpFilter) ReleaseSocket(made *os.File) {
 func (f *udpFilter) close() {
 	if f.programs != nil {
 		_ = f.programs.Close()
+	}
+}
+
+// listenerFilter has the kernel's programs see to it that TCP sockets only accept. It is a
+// [listen.Restriction].
+type listenerFilter struct {
+	listen.Plain
+	programs *sockfilter.Listeners // nil: not asked for yet, or refused
+	refusal  error                 // why there are no programs
+}
+
+func (f *listenerFilter) loadPrograms() error {
+	if f.programs == nil && f.refusal == nil {
+		f.programs, f.refusal = sockfilter.OpenListeners()
+	}
+	return f.refusal
+}
+
+func (f *listenerFilter) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
+	return f.programs.MakeSockets(kinds)
+}
+
+func (f *listenerFilter) Password() sockopt.Password { return f.programs.Password() }
+
+func (f *listenerFilter) close() {
+	if f.programs != nil {
+		f.programs.Close()
 	}
 }
 

@@ -14,9 +14,15 @@ type Openings struct {
 	Lesser []string // what is no part of the seal, and is kept by less here than by a newer kernel
 }
 
+// Abilities say what of it is had here by programs in the kernel, by trying, once.
+type Abilities interface {
+	Answering() bool // UDP sockets can be made that only answer
+	Accepting() bool // TCP sockets can be made that only accept
+}
+
 // Decide says in s how each of its sockets is kept from being turned outward here, and what
 // of that its sandbox has to see to.
-func Decide(s *spec.Service, answering func() bool) (open Openings) {
+func Decide(s *spec.Service, can Abilities) (open Openings) {
 	sealed := s.Sandbox.Seal
 	kernel := sandbox.RunningKernel()
 	// A relay's clients have abstract names inside, which the scope would keep from being answered.
@@ -26,7 +32,10 @@ func Decide(s *spec.Service, answering func() bool) (open Openings) {
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		if sealed {
-			socket.Seal = sealOf(*socket, kernel.Scopes() && !named, answering)
+			socket.Seal = sealOf(*socket, kernel.Scopes() && !named, can)
+		}
+		if socket.Seal == spec.AcceptOnly && s.Handover == spec.Proxy {
+			socket.Seal = spec.Unsealed // it does not get it
 		}
 		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == spec.Unsealed
 	}
@@ -55,9 +64,11 @@ func isRelayable(socket spec.Socket) bool {
 // Datagrams between unix sockets are relayed, since Landlock's scope would also
 // refuse the answer to an abstract name. One that is not relayed is kept from these names by
 // the scope, and without scope receives and does not send.
-func sealOf(socket spec.Socket, scope bool, answering func() bool) spec.Seal {
+func sealOf(socket spec.Socket, scope bool, can Abilities) spec.Seal {
 	switch {
-	case socket.Address.IsUDP() && answering():
+	case socket.Address.IsTCP() && !socket.Options.MPTCP && can.Accepting():
+		return spec.AcceptOnly
+	case socket.Address.IsUDP() && can.Answering():
 		return spec.ReplyOnly
 	case socket.Address.IsUDP(), isRelayable(socket):
 		return spec.Relayed
@@ -142,6 +153,8 @@ func Describe(socket spec.Socket, conf spec.Service) string {
 		return "direct, receives only"
 	case socket.Address.Network == spec.FIFO:
 		return "a FIFO leads nowhere"
+	case socket.Seal == spec.AcceptOnly:
+		return "direct, accepts only: BPF"
 	case socket.Address.IsTCP() && !socket.Options.MPTCP && sandbox.RunningKernel().TCP():
 		return "direct: " + judge + " + Landlock"
 	case socket.Address.Network == spec.UnixGram:

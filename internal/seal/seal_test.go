@@ -6,6 +6,12 @@ import (
 	"activator/internal/spec"
 )
 
+// had says of all abilities that they are had, or that none is.
+type had bool
+
+func (h had) Answering() bool { return bool(h) }
+func (h had) Accepting() bool { return bool(h) }
+
 // Landlock's rules for reading are for a service that may get hold of what is not mounted: by any
 // unix socket at which it can be passed descriptors, and for no other.
 func TestReceives(t *testing.T) {
@@ -40,7 +46,7 @@ func TestReceives(t *testing.T) {
 			test.change(&conf)
 		}
 		conf.Complete()
-		Decide(&conf, func() bool { return true })
+		Decide(&conf, had(true))
 		if got := conf.Sandbox.Unmounted; got != test.want {
 			t.Errorf("%s, %s: %v, want %v: %+v", test.address, test.handover, got, test.want, conf)
 		}
@@ -63,7 +69,7 @@ func TestSealOfDatagrams(t *testing.T) {
 		{spec.Options{}, true, spec.Unsealed},
 	} {
 		socket := spec.Socket{Address: spec.Address{Network: spec.UnixGram, Path: "/x"}, Options: test.options}
-		if got := sealOf(socket, test.scope, func() bool { return false }); got != test.want {
+		if got := sealOf(socket, test.scope, had(false)); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
 	}
@@ -77,16 +83,44 @@ func TestSealOfBothKinds(t *testing.T) {
 	conf := spec.Service{Process: spec.Process{Name: "test", Sandbox: spec.Sandbox{Connect: "none"}}, Sockets: []spec.Socket{
 		socket("/x", spec.Options{RefuseRights: true, PassCredentials: true}), socket("/y", spec.Options{RefuseRights: true})}}
 	conf.Complete()
-	open := Decide(&conf, func() bool { return true })
+	open := Decide(&conf, had(true))
 	if got := [2]spec.Seal{conf.Sockets[0].Seal, conf.Sockets[1].Seal}; got != [2]spec.Seal{spec.ReceiveOnly, spec.Relayed} || !conf.Sandbox.Names || len(open.Lesser) == 0 {
 		t.Errorf("%v, names %v, %q", got, conf.Sandbox.Names, open.Lesser)
 	}
 	conf.Sockets = conf.Sockets[1:]
-	if Decide(&conf, func() bool { return true }); !conf.Sandbox.Names {
+	if Decide(&conf, had(true)); !conf.Sandbox.Names {
 		t.Error("a relay's clients cannot be answered")
 	}
 	conf.Sockets[0].Options.PassCredentials = true
-	if Decide(&conf, func() bool { return true }); conf.Sandbox.Names {
+	if Decide(&conf, had(true)); conf.Sandbox.Names {
 		t.Error("no scope, and nothing needs a name")
+	}
+}
+
+// A TCP listener that a program gets only accepts, where that can be had. Of MPTCP it cannot.
+func TestSealOfListeners(t *testing.T) {
+	for _, test := range []struct {
+		address  string
+		handover spec.Handover
+		mptcp    bool
+		can      had
+		want     spec.Seal
+	}{
+		{"tcp://127.0.0.1:1", spec.FDs, false, true, spec.AcceptOnly},
+		{"tcp6://:1", spec.Bind, false, true, spec.AcceptOnly},
+		{"tcp://127.0.0.1:1", spec.FDs, false, false, spec.Unsealed},
+		{"tcp://127.0.0.1:1", spec.FDs, true, true, spec.Unsealed},
+		{"tcp://127.0.0.1:1", spec.Proxy, false, true, spec.Unsealed},
+		{"unix:///x", spec.FDs, false, true, spec.Unsealed},
+	} {
+		address, err := spec.ParseAddress(test.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := spec.Service{Process: spec.Process{Sandbox: spec.Sandbox{Seal: true}}, Handover: test.handover}
+		conf.Sockets = []spec.Socket{{Address: address, Options: spec.Options{MPTCP: test.mptcp}}}
+		if Decide(&conf, test.can); conf.Sockets[0].Seal != test.want {
+			t.Errorf("%+v: %v", test, conf.Sockets[0].Seal)
+		}
 	}
 }

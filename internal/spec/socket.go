@@ -73,6 +73,7 @@ const (
 	ReplyOnly               // it can only answer
 	Relayed                 // a datagram socket whose service gets a relay socket in its place
 	ReceiveOnly             // a unix datagram socket that cannot send any more
+	AcceptOnly              // a TCP listener that cannot connect, nor set what can harm those who wait
 )
 
 func (s Seal) String() string {
@@ -85,6 +86,8 @@ func (s Seal) String() string {
 		return "relayed"
 	case ReceiveOnly:
 		return "receive only"
+	case AcceptOnly:
+		return "accept only"
 	}
 	return fmt.Sprintf("seal %d", uint8(s))
 }

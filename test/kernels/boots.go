@@ -46,7 +46,7 @@ var (
 )
 
 // tested are the packages whose own tests run in a guest.
-var tested = []string{"internal/process/vfork", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/reaper", "internal/listen", "internal/kernel/cgroup", "internal/kernel/sockdiag", "internal/netns", "internal/seal/udprelay", "internal/seal/udpfilter"}
+var tested = []string{"internal/process/vfork", "internal/sandbox", "internal/sandbox/seccomp", "internal/process", "internal/process/guard", "internal/process/reaper", "internal/listen", "internal/kernel/cgroup", "internal/kernel/sockdiag", "internal/netns", "internal/seal/udprelay", "internal/seal/sockfilter"}
 
 var boots = []boot{
 	{kernel: amd61, important: true, packages: tested},

@@ -43,6 +43,7 @@ const (
 	Ignored                  // to a sealed service setting it seems to work
 	Carried                  // it follows a program to the socket that it gets for its own
 	Datagram                 // TCP has no use for it, so of a stream socket it is not restored
+	Withheld                 // those who wait at a listener inherit it, and can be harmed by it
 
 	Refused Use = 0
 )

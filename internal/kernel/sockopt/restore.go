@@ -11,7 +11,11 @@ import (
 // State is what the options of a socket were.
 type State struct {
 	layers layers
-	device int                   // SO_BINDTOIFINDEX, 0: none
+	device int // SO_BINDTOIFINDEX, 0: none
+
+	// Password is what the socket wants to see with an option that it withholds.
+	Password Password
+
 	record unique.Handle[string] // of each row its size and bytes, or unread; most sockets have one of a few
 }
 
@@ -123,7 +127,7 @@ func (s *State) findChanged(fd int, o *Option, before []byte, look bool) (change
 	case look:
 		return false, false
 	}
-	return true, o.restoreValue(fd, before)
+	return true, s.restoreValue(o, fd, before)
 }
 
 // hasOption reports whether o is restored on such a socket.
@@ -151,7 +155,7 @@ func (s *State) isBlank(fd int, o *Option) (changed bool) {
 }
 
 // restoreValue writes what was read before, and reports whether it reads so again.
-func (o *Option) restoreValue(fd int, before []byte) bool {
+func (s *State) restoreValue(o *Option, fd int, before []byte) bool {
 	var buf value
 	reads := func() bool {
 		now, ok := o.readValue(fd, &buf)
@@ -163,19 +167,20 @@ func (o *Option) restoreValue(fd int, before []byte) bool {
 		if o.Form == MinusOne {
 			number = [4]byte{0xff, 0xff, 0xff, 0xff}
 		}
-		if o.writeValue(fd, o.Name, number[:]) == nil && reads() {
+		if s.writeValue(o, fd, o.Name, number[:]) == nil && reads() {
 			return true
 		}
 	case Halved:
 		binary.NativeEndian.PutUint32(number[:], binary.NativeEndian.Uint32(before)/2)
-		if o.writeValue(fd, o.forcedName(), number[:]) != nil {
-			_ = o.writeValue(fd, o.Name, number[:])
+		if s.writeValue(o, fd, o.forcedName(), number[:]) != nil {
+			_ = s.writeValue(o, fd, o.Name, number[:])
 		}
 		return reads()
 	case Lingered:
-		_ = unix.SetsockoptLinger(fd, o.Level, o.Name, &unix.Linger{Onoff: 1, Linger: int32(binary.NativeEndian.Uint32(before[4:]))})
+		on := append(encodeWord(1), before[4:]...)
+		_ = s.writeValue(o, fd, o.Name, on)
 	}
-	_ = o.writeValue(fd, o.Name, before)
+	_ = s.writeValue(o, fd, o.Name, before)
 	return reads()
 }
 

@@ -42,6 +42,13 @@ const (
 // Ignored is SO_REUSEADDR: every server sets it, and on a UDP socket of ours it would let any user
 // bind beside us and take the clients. SO_REUSEPORT lets nobody in but our own user.
 //
+// Withheld is what can harm a client that waits: it has what the listener had when it came, and nothing
+// sets that back. TCP_USER_TIMEOUT, SO_LINGER and TCP_LINGER2 reset it, with the short times of
+// keep-alives too where its network is slow; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls;
+// small buffers, and an odd TCP_CONGESTION, make it wait. Where there are means for it (see seal), setting
+// one on a listener of ours seems to work. The other allowed ones do what they do on every connection of
+// some server: they harm nobody.
+//
 // Not carried, though allowed:
 //
 //   - SO_REUSEPORT: it lets others bind beside us; that is reuse_port's;
@@ -70,14 +77,14 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", AsRead, Allowed | Carried, 0, boolKey("keep_alive", func(o *spec.Options) bool { return o.KeepAlive })},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, "SO_NO_CHECK", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_LINGER, "SO_LINGER", Lingered, Allowed | Carried, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_LINGER, "SO_LINGER", Lingered, Allowed | Withheld | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, "SO_RCVLOWAT", AsRead, Refused, 0, nil}, // before SO_RCVBUF: it may raise that
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, "SO_RCVTIMEO", AsRead, Allowed | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, "SO_SNDTIMEO", AsRead, Allowed | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW, "SO_RCVTIMEO_NEW", Unrestored, Allowed, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW, "SO_SNDTIMEO_NEW", Unrestored, Allowed, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", Halved, Allowed | Carried, 0, numberKey("receive_buffer", func(o *spec.Options) int { return o.ReceiveBuffer })},
-	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Carried, 0, numberKey("send_buffer", func(o *spec.Options) int { return o.SendBuffer }).onRelay()},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, "SO_RCVTIMEO", AsRead, Allowed | Withheld | Carried, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, "SO_SNDTIMEO", AsRead, Allowed | Withheld | Carried, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW, "SO_RCVTIMEO_NEW", Unrestored, Allowed | Withheld, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_SNDTIMEO_NEW, "SO_SNDTIMEO_NEW", Unrestored, Allowed | Withheld, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", Halved, Allowed | Withheld | Carried, 0, numberKey("receive_buffer", func(o *spec.Options) int { return o.ReceiveBuffer })},
+	{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", Halved, Allowed | Withheld | Carried, 0, numberKey("send_buffer", func(o *spec.Options) int { return o.SendBuffer }).onRelay()},
 	{unix.SOL_SOCKET, unix.SO_BUF_LOCK, "SO_BUF_LOCK", AsRead, Refused, 0, nil}, // after the two, which set it
 	{unix.SOL_SOCKET, unix.SO_RESERVE_MEM, "SO_RESERVE_MEM", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_OLD, "SO_TIMESTAMP", AsRead, Allowed | Carried, 0, stampsKey("us")}, // 0 in any form clears all
@@ -175,18 +182,18 @@ var Table = []Option{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, boolKey("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
 	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Refused, 0, nil}, // it reads what a connection left, too
 	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Withheld | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Withheld | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Withheld | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed, 0, nil},
+	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed | Withheld, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
 	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_QUICKACK, "TCP_QUICKACK", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed, 0, textKey("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},
+	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed | Withheld, 0, textKey("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_DUPACK, "TCP_THIN_DUPACK", Unrestored, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", AsRead, Allowed | Carried, 0, nil},
+	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", AsRead, Allowed | Withheld | Carried, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_REPAIR, "TCP_REPAIR", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_FASTOPEN, "TCP_FASTOPEN", AsRead, Allowed | Carried, 0, nil}, // a server's: how many may wait
 	{unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, "TCP_FASTOPEN_CONNECT", AsRead, Refused, 0, nil},

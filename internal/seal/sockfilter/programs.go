@@ -1,7 +1,6 @@
-package udpfilter
+package sockfilter
 
 import (
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -9,12 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/cgroup"
-	"activator/internal/netns"
 	"activator/internal/spec"
 )
 
 // groupPrefix begins the name of the groups in which sockets are made.
-const groupPrefix = "activator-udp-"
+const groupPrefix = "activator-sockets-"
 
 // defaultPeers is how many clients a socket remembers.
 const defaultPeers = 8192
@@ -23,14 +21,12 @@ const defaultPeers = 8192
 // relay. Tests wait for less.
 var expire = 2 * time.Minute
 
-// Programs are what seals sockets, loaded once.
+// Programs are what seals UDP sockets, loaded once.
 type Programs struct {
-	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
-	groups   *cgroup.Hierarchy
-	slots    *os.File   // cookie of a socket -> number of its table
-	byNumber *os.File   // number -> table
-	arrivals *os.File   // where clients of a link have come in
-	programs []*os.File // as hooks
+	maker
+	slots    *os.File // cookie of a socket -> number of its table
+	byNumber *os.File // number -> table
+	arrivals *os.File // where clients of a link have come in
 	supply   *supply
 
 	mu       sync.Mutex
@@ -67,7 +63,7 @@ func loadShared(peers uint32) (*Programs, error) {
 	if err := checkRights(); err != nil {
 		return nil, err
 	}
-	p := &Programs{make: netns.MakeSocketsInGroup, admitted: map[uint64]uint32{}}
+	p := &Programs{maker: newMaker(hooks()), admitted: map[uint64]uint32{}}
 	err := p.loadAll()
 	if err != nil {
 		_ = p.Close()
@@ -116,17 +112,6 @@ func (p *Programs) withTables(f func(tables) error) error {
 		})
 	})
 	return err
-}
-
-func (p *Programs) loadPrograms(t tables) error {
-	for _, h := range hooks() {
-		program, err := loadProgram(h, t)
-		if err != nil {
-			return newStepError(stepPrograms, fmt.Errorf("%s: %w", h.name, err))
-		}
-		p.programs = append(p.programs, program)
-	}
-	return nil
 }
 
 // Admit gives a socket its table, so that it can answer; before, it can send
@@ -213,10 +198,7 @@ func (p *Programs) Close() error {
 	if p.supply != nil {
 		p.supply.close()
 	}
-	if p.groups != nil {
-		p.groups.Close()
-	}
-	closeFiles(p.programs)
+	p.maker.close()
 	for _, f := range []*os.File{p.slots, p.byNumber, p.arrivals} {
 		if f != nil {
 			_ = f.Close()

@@ -1,4 +1,4 @@
-package udpfilter
+package sockfilter
 
 import (
 	"bufio"
@@ -239,64 +239,6 @@ func intrude(t *testing.T, fd int) string {
 		t.Errorf("intruder: %v", err)
 	}
 	return string(out)
-}
-
-// An accepted connection belongs to its listener's cgroup: what connect4 refuses,
-// it refuses to a connection that was dissolved, too. We seal no TCP, but whoever
-// wants to can rely on it.
-func TestAcceptedStays(t *testing.T) {
-	p := open(t, 0)
-	listener := connectless(t, p)
-	if err := unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Listen(listener, 1); err != nil {
-		t.Fatal(err)
-	}
-	at, err := unix.Getsockname(listener)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := plainSocket(t, kind(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP))
-	if err := unix.Connect(client, at); err != nil {
-		t.Fatalf("without the seal: %v", err)
-	}
-	connection, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Close(connection) }()
-	disconnect(connection)
-	if err := unix.Connect(connection, at); !errors.Is(err, unix.EPERM) {
-		t.Errorf("connect of an accepted connection: %v, want %v", err, unix.EPERM)
-	}
-	if err := unix.Sendto(connection, []byte("x"), unix.MSG_FASTOPEN, at); !errors.Is(err, unix.EPERM) {
-		t.Errorf("MSG_FASTOPEN of an accepted connection: %v, want %v", err, unix.EPERM)
-	}
-}
-
-// connectless returns a TCP socket from a group that has connect4 alone.
-func connectless(t *testing.T, p *Programs) int {
-	t.Helper()
-	r, err := p.groups.Make()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for i, h := range hooks() {
-		if h.name != "connect4" {
-			continue
-		}
-		if err := attach(fdOf(t, r.Dir()), fdOf(t, p.programs[i]), h); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sockets, err := p.makeIn(r, []spec.Kind{kind(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP)})
-	t.Cleanup(func() { closeFiles(sockets) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fdOf(t, sockets[0])
 }
 
 // What somebody attached to a cgroup above stays in force beside ours; where it

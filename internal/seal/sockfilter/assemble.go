@@ -1,4 +1,4 @@
-package udpfilter
+package sockfilter
 
 import (
 	"bytes"
@@ -72,6 +72,7 @@ const (
 	opNotEqual  = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_K
 	opGreater   = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K // unsigned
 	opDiffer    = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_X
+	opBeyond    = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_X // unsigned
 	opCall      = unix.BPF_JMP | unix.BPF_CALL
 	opExit      = unix.BPF_JMP | unix.BPF_EXIT
 )
@@ -126,6 +127,12 @@ func (p *program) loadMap(to register, fd int) {
 	p.add(0, 0, 0, 0, 0)
 }
 
+// loadNumber loads a number of 64 bits.
+func (p *program) loadNumber(to register, n uint64) {
+	p.add(opWide, to, 0, 0, int32(uint32(n)))
+	p.add(0, 0, 0, 0, int32(uint32(n>>32)))
+}
+
 // stack loads the address of the stack's byte at offset, which is negative.
 func (p *program) stack(to register, offset int16) {
 	p.move(to, r10)
@@ -155,6 +162,11 @@ func (p *program) ifGreater(r register, value int32, label string) {
 func (p *program) ifDiffer(a, b register, label string) {
 	p.jumps[len(p.code)] = label
 	p.add(opDiffer, a, b, 0, 0)
+}
+
+func (p *program) ifBeyond(a, b register, label string) {
+	p.jumps[len(p.code)] = label
+	p.add(opBeyond, a, b, 0, 0)
 }
 
 func (p *program) label(name string) { p.labels[name] = len(p.code) }

@@ -1,7 +1,7 @@
-// Package udpfilter makes UDP sockets that answer their clients and can send to
+// Package sockfilter makes UDP sockets that answer their clients and can send to
 // no others, wherever they are passed.
 //
-//	p, err := udpfilter.Open(0)      // as root
+//	p, err := sockfilter.Open(0)      // as root
 //	sockets, err := p.MakeSockets(kinds) // not bound yet, and send to no address
 //	err = p.Admit(sockets[0])        // from now on it answers the clients it hears
 //	err = p.Forget(sockets[0])       // before it is closed
@@ -51,4 +51,4 @@
 // destination on its way out (SNAT in the INPUT chain), or IPsec encrypts it, the
 // answer is refused: the packet no longer shows the client. What a corked IPv6
 // socket is not allowed to send vanishes without an error.
-package udpfilter
+package sockfilter

@@ -1,4 +1,4 @@
-package udpfilter
+package sockfilter
 
 import (
 	"errors"

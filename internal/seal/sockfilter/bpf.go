@@ -1,4 +1,4 @@
-package udpfilter
+package sockfilter
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 )
 
 // The kernel's names of our maps and programs, as bpftool shows them.
-const objectName = "activator_udp"
+const objectName = "activator"
 
 // mapSpec and the other structs here are the parts of union bpf_attr, bpf(2),
 // linux/bpf.h, that the kernels since 5.15 have. A pointer in them is one of Go's,

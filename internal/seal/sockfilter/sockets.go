@@ -1,4 +1,4 @@
-package udpfilter
+package sockfilter
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 
 	"activator/internal/kernel/cgroup"
 	"activator/internal/kernel/fd"
+	"activator/internal/netns"
 	"activator/internal/spec"
 )
 
@@ -24,18 +25,52 @@ func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 			return nil, err
 		}
 	}
+	return p.makeSockets(kinds)
+}
+
+// maker makes sockets in a group that has its programs.
+type maker struct {
+	make     func(cgroup int, kinds []spec.Kind) ([]int, error)
+	groups   *cgroup.Hierarchy
+	hooks    []hook
+	programs []*os.File // as hooks
+}
+
+func newMaker(hooks []hook) maker { return maker{make: netns.MakeSocketsInGroup, hooks: hooks} }
+
+// loadPrograms loads the programs of the hooks.
+func (m *maker) loadPrograms(t tables) error {
+	for _, h := range m.hooks {
+		program, err := loadProgram(h, t)
+		if err != nil {
+			return newStepError(stepPrograms, fmt.Errorf("%s: %w", h.name, err))
+		}
+		m.programs = append(m.programs, program)
+	}
+	return nil
+}
+
+// close gives back what only we use. The sockets keep the programs.
+func (m *maker) close() {
+	if m.groups != nil {
+		m.groups.Close()
+	}
+	closeFiles(m.programs)
+}
+
+func (m *maker) makeSockets(kinds []spec.Kind) ([]*os.File, error) {
 	if len(kinds) == 0 {
 		return nil, nil
 	}
-	r, err := p.makeGroup()
+	r, err := m.makeGroup()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	if err := p.attach(r); err != nil {
+	if err := m.attach(r); err != nil {
 		return nil, err
 	}
-	sockets, err := p.makeIn(r, kinds)
+	sockets, err := m.makeIn(r, kinds)
 	if err == nil {
 		err = tryAll(sockets, kinds)
 	}
@@ -47,8 +82,8 @@ func (p *Programs) MakeSockets(kinds []spec.Kind) ([]*os.File, error) {
 }
 
 // makeGroup makes a group for sockets.
-func (p *Programs) makeGroup() (*cgroup.Group, error) {
-	r, err := p.groups.Make()
+func (m *maker) makeGroup() (*cgroup.Group, error) {
+	r, err := m.groups.Make()
 	var refused *cgroup.MakeError
 	if errors.As(err, &refused) {
 		return nil, newStepError(stepNewGroup, err)
@@ -57,14 +92,14 @@ func (p *Programs) makeGroup() (*cgroup.Group, error) {
 }
 
 // makeIn makes the sockets in a group.
-func (p *Programs) makeIn(r *cgroup.Group, kinds []spec.Kind) (sockets []*os.File, err error) {
+func (m *maker) makeIn(r *cgroup.Group, kinds []spec.Kind) (sockets []*os.File, err error) {
 	var fds []int
 	_, err = withFD(r.Dir(), func(cgroup int) (_ int, err error) {
-		fds, err = p.make(cgroup, kinds)
+		fds, err = m.make(cgroup, kinds)
 		return 0, err
 	})
 	for _, fd := range fds {
-		sockets = append(sockets, os.NewFile(uintptr(fd), "udp socket"))
+		sockets = append(sockets, os.NewFile(uintptr(fd), "socket"))
 	}
 	return sockets, newStepError(stepSockets, err)
 }
@@ -79,10 +114,10 @@ func checkKind(k spec.Kind) error {
 }
 
 // attach makes our programs those of the group.
-func (p *Programs) attach(r *cgroup.Group) error {
-	for i, h := range hooks() {
+func (m *maker) attach(r *cgroup.Group) error {
+	for i, h := range m.hooks {
 		_, err := withFD(r.Dir(), func(cgroup int) (int, error) {
-			return withFD(p.programs[i], func(program int) (int, error) { return 0, attach(cgroup, program, h) })
+			return withFD(m.programs[i], func(program int) (int, error) { return 0, attach(cgroup, program, h) })
 		})
 		if err != nil {
 			return newStepError(stepAttach, fmt.Errorf("%s: %w", h.name, err))
@@ -91,8 +126,8 @@ func (p *Programs) attach(r *cgroup.Group) error {
 	return nil
 }
 
-// tryAll tries the seal of sockets that have no table yet: a connect, which sends
-// nothing, must be refused. It would not be where a kernel has lost the cgroup of
+// tryAll tries the seal of sockets that have no table yet: a connect must be refused before
+// anything is sent. It would not be where a kernel has lost the cgroup of
 // its sockets.
 func tryAll(sockets []*os.File, kinds []spec.Kind) error {
 	for i, s := range sockets {

@@ -1,0 +1,48 @@
+package sockopt
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Password lets through, behind the value of an option, what a listener withholds: see
+// seal/sockfilter. Nobody but us knows it. Zero: it withholds nothing.
+type Password [8]byte
+
+// WithPassword is the length of a value with the password behind it: no value of what is withheld is
+// longer than the rest, and of all of them the kernel reads no more than it knows.
+const WithPassword = 16 + len(Password{})
+
+// WithheldNames lists the options that are withheld, by level.
+func WithheldNames() map[int][]int {
+	names := make(map[int][]int)
+	for i := range Table {
+		if o := &Table[i]; o.Use&Withheld != 0 {
+			names[o.Level] = append(names[o.Level], o.Name)
+		}
+	}
+	return names
+}
+
+// TryWithheld sets an option of those on fd, a TCP listener that is closed then, and reports whether
+// nothing came of that.
+func TryWithheld(fd int) (withheld bool, err error) {
+	err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1)
+	if err != nil {
+		return false, os.NewSyscallError("setsockopt", err)
+	}
+	value, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+	return value == 0, os.NewSyscallError("getsockopt", err)
+}
+
+// writeValue is [Option.writeValue] on the socket of s.
+func (s *State) writeValue(o *Option, fd, name int, value []byte) error {
+	if o.Use&Withheld == 0 || s.Password == (Password{}) {
+		return o.writeValue(fd, name, value)
+	}
+	var long [WithPassword]byte
+	copy(long[:len(long)-len(s.Password)], value)
+	copy(long[len(long)-len(s.Password):], s.Password[:])
+	return o.writeValue(fd, name, long[:])
+}
