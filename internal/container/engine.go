@@ -58,7 +58,7 @@ func (e *Engine) Prepare(ctx context.Context) (*os.File, error) {
 // Command returns the engine's command line and its restrictions.
 func (e *Engine) Command(notify string, names []string) ([]string, sandbox.Engine, error) {
 	s := e.of
-	behind := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
+	behind := sandbox.Engine{Seal: s.Sandbox.Seal, Names: s.Sandbox.Names, Internet: s.InternetSockets(), Withhold: s.Sandbox.Withhold, NewPrivs: s.Sandbox.NewPrivs, Cgroup2: isHybrid()}
 	if err := s.checkOptions(); err != nil {
 		return nil, behind, err
 	}

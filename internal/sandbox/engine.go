@@ -18,6 +18,7 @@ type Engine struct {
 	Seal     bool // sockets that the container inherits cannot be turned outward
 	Names    bool // with Seal: abstract unix names may be sent to
 	Internet bool // the container may make internet sockets; the engine itself never
+	Withhold bool // with Seal: a supervisor sets what is withheld from listeners, see [spec.Sandbox]
 	NewPrivs bool // leave no_new_privs alone
 
 	// Sources are paths of the host's, without a link, that the engine finds as 0, 1, 2, ...
@@ -45,7 +46,7 @@ func (e Engine) NewPlan() *EnginePlan {
 	for _, source := range e.Sources {
 		p.sources = append(p.sources, rootEntry{Kind: entryWritable, Source: source, real: source, folder: isFolder(source)})
 	}
-	p.filter = seccomp.NewEngineProfile(e.Seal, e.Internet, abi >= abiTCP).Filter()
+	p.filter = seccomp.NewEngineProfile(e.Seal, e.Internet, e.Withhold, abi >= abiTCP).Filter()
 	p.landlock = chooseLandlock(spec.Sandbox{Seal: e.Seal, Names: e.Names, Syscalls: "any"}, abi, nil)
 	return p
 }

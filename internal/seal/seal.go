@@ -39,6 +39,9 @@ func Decide(s *spec.Service, can Abilities) (open Openings) {
 		}
 		direct = direct || socket.Address.Network == spec.UnixGram && socket.Seal == spec.Unsealed
 	}
+	s.Sandbox.Withhold = sealed && !s.Accept && slices.ContainsFunc(s.Sockets, func(socket spec.Socket) bool {
+		return socket.Address.IsTCP() && socket.Seal == spec.Unsealed
+	})
 	if sealed {
 		open.Lacks = kernel.SealLacks()
 	}

@@ -23,6 +23,7 @@ type Sandbox struct {
 	Seal     bool   // sockets it inherits cannot be turned outward
 	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
 	Alone    bool   // Landlock does not keep its sockets from being connected or bound: what the filter leaves open a supervisor answers
+	Withhold bool   // with Seal: what those who wait at a TCP listener would inherit is set by a supervisor, on other sockets than that
 	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
@@ -36,12 +37,12 @@ type Sandbox struct {
 func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "none" }
 
 // Supervised reports whether a supervisor answers every connect(2) of the process, and bind(2)
-// and listen(2) too if [Sandbox.Overseen] is true. Then there is a listener (seccomp_unotify(2)),
+// and listen(2) too if [Sandbox.Overseen] is true, or some of setsockopt(2). Then there is a listener (seccomp_unotify(2)),
 // and these calls wait for the supervisor's answer.
 //
 // Connect says to what a socket may be connected. The address is behind a pointer, where no filter
 // sees it.
-func (s Sandbox) Supervised() bool { return s.Overseen() || s.AsksToConnect() }
+func (s Sandbox) Supervised() bool { return s.Overseen() || s.AsksToConnect() || s.Withhold }
 
 // AsksToConnect reports whether connect(2) is among these calls.
 func (s Sandbox) AsksToConnect() bool {

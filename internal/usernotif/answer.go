@@ -24,7 +24,7 @@ type request struct {
 	notification
 	number   int    // the program's descriptor
 	fd       int    // our copy of it
-	sockaddr []byte // our copy; nil of listen, and of ioctl a struct ifreq
+	sockaddr []byte // our copy; nil of listen, of ioctl a struct ifreq, and of setsockopt the value
 	domain   int
 }
 
@@ -56,6 +56,8 @@ func (s *Supervisor) copyCall(n notification) (r request, ok bool) {
 	}
 	switch n.Nr {
 	case unix.SYS_LISTEN:
+	case unix.SYS_SETSOCKOPT:
+		r.sockaddr, err = copyOption(n.PID, n.Args[3], int32(n.Args[4]))
 	case unix.SYS_IOCTL:
 		r.sockaddr, err = copyAddress(n.PID, n.Args[2], sizeofIfreq)
 	default:
@@ -84,6 +86,8 @@ func (s *Supervisor) decideCall(r *request) verdict {
 	}
 	nr := int(r.Nr)
 	switch {
+	case nr == unix.SYS_SETSOCKOPT:
+		return s.setOption(r)
 	case s.isEngine(r.PID):
 		return judgeEngine(r.domain)
 	case nr == unix.SYS_LISTEN:

@@ -2,7 +2,8 @@
 // instead of passing them to the kernel, see seccomp_unotify(2). These are connect, bind
 // and listen of a service that may use its own network namespace, or paths of its own root,
 // but must not turn outward what it inherited. They are also bind and listen of a service
-// that gets sockets of the host's for the addresses that it binds.
+// that gets sockets of the host's for the addresses that it binds; and setsockopt of what those who
+// wait at a listener of the host's would inherit.
 //
 //	supervisor, err := usernotif.New(listener, usernotif.Policy{Netns: cookie, Targets: []usernotif.Target{
 //		{Address: spec.Address{Network: spec.TCP4, Port: 80}, File: socket}}})

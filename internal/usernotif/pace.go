@@ -6,9 +6,10 @@ import (
 )
 
 // pace slows down a service that binds and listens without end. Each call costs us time, and
-// the other services need the processors too. Only the service itself waits. The zero value
-// is ready.
+// the other services need the processors too. Only the service itself waits.
 type pace struct {
+	least, most time.Duration // how long a call waits that has to
+
 	left  int           // calls before the next one has to wait
 	since time.Time     // when left was counted
 	every time.Duration // how long a call waits then, by what the last one cost us
@@ -19,15 +20,19 @@ const (
 	paceEvery = 2 * time.Millisecond
 	paceShare = 4 // times as long as a call took the next one waits: a fifth of a processor at most
 	paceMost  = 100 * time.Millisecond
+
+	// Programs set options on each connection.
+	optionEvery = 20 * time.Microsecond
+	optionMost  = time.Millisecond
 )
 
 // noteCost notes how long a call took. That differs between hosts and between calls: a call
 // that a child makes takes a hundred times as long as another.
-func (p *pace) noteCost(took time.Duration) { p.every = min(paceShare*took, paceMost) }
+func (p *pace) noteCost(took time.Duration) { p.every = min(paceShare*took, p.most) }
 
 // waitForTurn lets one call through. It is false if ctx was done first.
 func (p *pace) waitForTurn(ctx context.Context) bool {
-	every := max(p.every, paceEvery)
+	every := max(p.every, p.least)
 	if p.left == 0 {
 		now := time.Now()
 		p.left = int(min(now.Sub(p.since)/every, paceBurst))

@@ -48,6 +48,7 @@ type Supervisor struct {
 	slots    chan struct{} // of calls that may block
 	calls    sync.WaitGroup
 	pace     pace
+	options  pace          // of the calls that set one
 	serving  chan struct{} // closed when missing is 0
 
 	mu      sync.Mutex
@@ -67,7 +68,7 @@ const mostBlocked = 16
 // SECCOMP_FILTER_FLAG_NEW_LISTENER, as a file of the runtime's poller: it was O_NONBLOCK
 // when that was made.
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
-	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
+	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets, pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
 		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
 	for _, t := range policy.Targets {
 		g := given{Target: t}
@@ -118,15 +119,27 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if n.ID == 0 { // the caller was killed meanwhile
 			continue
 		}
-		if n.Nr != unix.SYS_CONNECT && !s.pace.waitForTurn(ctx) {
+		turn := s.paceOf(n)
+		if turn != nil && !turn.waitForTurn(ctx) {
 			return nil
 		}
 		start := time.Now()
 		s.answerCall(n)
-		if n.Nr != unix.SYS_CONNECT {
-			s.pace.noteCost(time.Since(start))
+		if turn != nil {
+			turn.noteCost(time.Since(start))
 		}
 	}
+}
+
+// paceOf is what slows a call down; nil: nothing.
+func (s *Supervisor) paceOf(n notification) *pace {
+	switch n.Nr {
+	case unix.SYS_CONNECT:
+		return nil
+	case unix.SYS_SETSOCKOPT:
+		return &s.options
+	}
+	return &s.pace
 }
 
 // pollListener asks, without waiting, whether a call waits for an answer, and whether no

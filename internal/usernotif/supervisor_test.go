@@ -28,7 +28,7 @@ const (
 	fdAccepted = 5 // a connection of the host's that it accepted
 )
 
-// service is a process under a filter that hands connect, bind and listen over.
+// service is a process under a filter that hands connect, bind, listen and setsockopt over.
 // It reads the name of an attempt a line and answers with its errno, or "ok".
 func service() {
 	runtime.LockOSThread()
@@ -93,14 +93,15 @@ func cookieHere() (uint64, error) {
 	return netnsCookie(fd)
 }
 
-// handOver installs the smallest filter there can be: three numbers.
+// handOver installs the smallest filter there can be: four numbers.
 func handOver() (*os.File, error) {
 	const notify, allow = 0x7fc00000, 0x7fff0000 // SECCOMP_RET_USER_NOTIF, _ALLOW
 	code := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 3, K: unix.SYS_CONNECT},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 2, K: unix.SYS_BIND},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, K: unix.SYS_LISTEN},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 4, K: unix.SYS_CONNECT},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 3, K: unix.SYS_BIND},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 2, K: unix.SYS_LISTEN},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, K: unix.SYS_SETSOCKOPT},
 		{Code: unix.BPF_RET | unix.BPF_K, K: allow},
 		{Code: unix.BPF_RET | unix.BPF_K, K: notify},
 	}

@@ -141,7 +141,7 @@ func TestPaceOfDearCalls(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{
 		10 * time.Microsecond: paceEvery, 5 * time.Millisecond: paceShare * 5 * time.Millisecond, time.Minute: paceMost,
 	} {
-		p := pace{since: time.Now().Add(time.Hour)} // nothing has gathered
+		p := pace{least: paceEvery, most: paceMost, since: time.Now().Add(time.Hour)} // nothing has gathered
 		p.noteCost(took)
 		start := time.Now()
 		if !p.waitForTurn(t.Context()) {
@@ -155,7 +155,7 @@ func TestPaceOfDearCalls(t *testing.T) {
 
 // Whoever asks without end waits.
 func TestPace(t *testing.T) {
-	var p pace
+	p := pace{least: paceEvery, most: paceMost}
 	start := time.Now()
 	const more = 50
 	for range paceBurst + more {

@@ -104,7 +104,8 @@ func (w *world) judge(o *operator, r wire.Result) wire.Result {
 // follow is a client of the next instance.
 func (w *world) follow(o *operator, r wire.Result) wire.Result {
 	o.control.Close()
-	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 cut", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek", "poison-filter-high-bits": "udp4"}
+	ways := map[string]string{"poison-pacing": "tcp4 bulk", "poison-linger": "tcp4 cut", "poison-backlog": "tcp4 backlog", "poison-rcvbuf": "udp4 burst", "poison-peek-off": "udp4 peek", "poison-filter-high-bits": "udp4",
+		"queue-linger": "tcp4 queued cut", "queue-user-timeout": "tcp4 queued late", "queue-receive-timeout": "tcp4 queued plain", "queue-send-buffer": "tcp4 queued plain", "queue-receive-buffer": "tcp4 queued plain"}
 	way := ways[o.probe.Name]
 	switch {
 	case o.probe.Name == "poison-membership":
@@ -126,7 +127,7 @@ func (w *world) follow(o *operator, r wire.Result) wire.Result {
 		way = "tcp4"
 	}
 	o.s.ended()
-	served, how := w.serve(o.s, way)
+	served, how := w.serve(o.s, way, o.queued)
 	if r.Achieved && served {
 		r.How += ", but the next instance serves"
 	}
@@ -187,6 +188,7 @@ type operator struct {
 	crowded  error         // why not all clients of a crowd could connect
 	another  *net.UnixConn // a second connection; nil: none
 	marked   bool          // what came after a datagram has come
+	queued   net.Conn      // a client that waits for the next instance; nil: none
 }
 
 // run sends a request and answers questions until the result is there.
@@ -249,6 +251,13 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 		tcp.Close()
 	case "dial":
 		o.w.beClient(m.Argument)
+	case "queue":
+		c, err := net.Dial("tcp", o.w.tcp4)
+		if err != nil {
+			return err.Error(), nil
+		}
+		o.w.t.Cleanup(func() { c.Close() })
+		o.queued = c
 	case "victim":
 		v, err := o.w.startVictim()
 		if err == nil && strings.HasPrefix(o.probe.Name, "peer-") {
@@ -388,12 +397,13 @@ func (o *operator) killStarter() bool {
 	return err == nil
 }
 
-// serve has a well-behaved instance serve a client, and says whether it did.
-func (w *world) serve(s stage, way string) (bool, string) {
+// serve has a well-behaved instance serve a client, one that waits already if queued is not nil, and says
+// whether it did.
+func (w *world) serve(s stage, way string, queued net.Conn) (bool, string) {
 	control := w.dial(s)
 	defer control.Close()
 	o := &operator{w: w, s: s, control: control, lines: bufio.NewReader(control), way: way}
-	o.client = &client{w: w, way: way, result: make(chan error, 1), over: make(chan struct{})}
+	o.client = &client{w: w, way: way, queued: queued, result: make(chan error, 1), over: make(chan struct{})}
 	gone := sync.OnceFunc(func() { close(o.client.over) })
 	defer gone()
 	w.nonce = rand.Text()

@@ -70,7 +70,7 @@ func TestBoundServes(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s := binding{}.start(t, w, wire.Probe{})
-			if served, how := w.serve(s, kind); !served {
+			if served, how := w.serve(s, kind, nil); !served {
 				t.Errorf("not served: %s", how)
 			}
 		})

@@ -12,7 +12,8 @@ import (
 // client is a client of a well-behaved instance.
 type client struct {
 	w      *world
-	way    string // "tcp4", "tcp4 bulk", "tcp4 cut", "udp4 burst"
+	way    string   // "tcp4", "tcp4 bulk", "tcp4 cut", "tcp4 queued late", "udp4 burst"
+	queued net.Conn // waits already; nil: it has to connect
 	conn   net.Conn
 	result chan error
 	over   chan struct{} // closed when the instance is gone
@@ -34,9 +35,11 @@ func (c *client) address() (network, address string) {
 // start connects, and on a stream goes on in the background.
 func (c *client) start() error {
 	network, address := c.address()
-	conn, err := net.DialTimeout(network, address, 15*time.Second)
-	if err != nil {
-		return err
+	conn, err := c.queued, error(nil)
+	if conn == nil {
+		if conn, err = net.DialTimeout(network, address, 15*time.Second); err != nil {
+			return err
+		}
 	}
 	c.w.t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
@@ -66,6 +69,9 @@ func (c *client) talk() error {
 	case strings.HasSuffix(c.way, "cut"):
 		<-c.over
 		_, err = io.CopyN(io.Discard, r, 1<<18)
+	case strings.HasSuffix(c.way, "late"):
+		time.Sleep(2 * time.Second) // the kernel's timers end it meanwhile, or never
+		_, err = io.CopyN(io.Discard, r, 1<<24)
 	}
 	return err
 }

@@ -140,7 +140,7 @@ func TestSandboxServes(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s := sandboxed{}.start(t, w, wire.Probe{})
-			if served, how := w.serve(s, kind); !served {
+			if served, how := w.serve(s, kind, nil); !served {
 				t.Errorf("not served: %s", how)
 			}
 		})

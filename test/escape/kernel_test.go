@@ -166,6 +166,10 @@ var restrictions = []struct {
 		sandboxed{socket: mptcp}, sandboxed{socket: mptcp, more: connectAny + "seal = \"off\"\n"}, false},
 	{"supervisor alone: MPTCP", "tcp-listener-swap",
 		sandboxed{socket: mptcp, more: connectAny}, sandboxed{socket: mptcp, more: connectAny + "seal = \"off\"\n"}, false},
+	{"supervisor: options", queued,
+		sandboxed{kernel: "bpf"}, sandboxed{kernel: "bpf", more: unsealed}, false},
+	{"BPF: options", queued,
+		sandboxed{}, sandboxed{more: unsealed}, true},
 	{"mending", "poison-nonblock",
 		sandboxed{}, sandboxed{kernel: "pretend-blocking"}, false},
 	{"root", "unixgram-path",
@@ -178,6 +182,7 @@ const (
 	neither     = "6.8,pretend-filter,pretend-landlock"
 	noLandlock  = "landlock=0,passrights,bpf,killable,threads,peerpidfd"
 	mptcp       = "mptcp = true\n"
+	queued      = "queue-linger queue-user-timeout queue-receive-timeout queue-send-buffer queue-receive-buffer"
 	credentials = "pass_credentials = true\n"
 	connectUnix = "[sandbox]\nconnect = \"unix\"\n"
 	connectAny  = "[sandbox]\nconnect = \"any\"\n"

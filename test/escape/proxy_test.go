@@ -71,7 +71,7 @@ func TestCarriedServes(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s := carrying{}.start(t, w, wire.Probe{})
-			if served, how := w.serve(s, kind); !served {
+			if served, how := w.serve(s, kind, nil); !served {
 				t.Errorf("not served: %s", how)
 			}
 		})

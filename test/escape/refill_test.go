@@ -58,7 +58,7 @@ func (w *world) followRefill(o *operator, r wire.Result) wire.Result {
 		way = "fifo"
 	}
 	o.s.ended()
-	left, how := w.serve(o.s, way+" refill")
+	left, how := w.serve(o.s, way+" refill", nil)
 	if strings.HasPrefix(how, "no answer") {
 		w.t.Fatalf("the next instance: %s\n%s", how, o.s.output())
 	}

@@ -232,7 +232,7 @@ func (k *soak) attackUntil(end time.Time, m *soaked) {
 func (m *soaked) suits(p wire.Probe) bool {
 	special := []string{"keyring", "leaked-directory", "stdio-reopen", "self-exe", "tiocsti", "tiocsti-high-bits", "outlive-child", "outlive-exec", "udp-source-route"}
 	switch {
-	case slices.Contains(special, p.Name), p.Group == "output", p.Group == "limits", m.refills(p):
+	case slices.Contains(special, p.Name), strings.HasPrefix(p.Name, "queue-"), p.Group == "output", p.Group == "limits", m.refills(p):
 		return false // what it needs is started for it
 	case m.handover == "stdio":
 		return !aboutSockets(p)

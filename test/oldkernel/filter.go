@@ -92,9 +92,9 @@ func (l *lacks) load() error {
 	program := assemble(l.rules)
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	flags, helper := uintptr(unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW), (*os.File)(nil)
-	if l.landlock > 0 {
+	if l.landlock > 0 || l.filters {
 		var err error
-		if helper, err = startAnswerer(l.landlock); err != nil {
+		if helper, err = startAnswerer(); err != nil {
 			return err
 		}
 		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -108,6 +108,10 @@ func (l *lacks) load() error {
 	}
 	defer func() { _ = helper.Close() }()
 	defer func() { _ = unix.Close(int(listener)) }()
-	_, err := fdpass.SendMessage(int(helper.Fd()), binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), int(listener))
+	message := append(binary.NativeEndian.AppendUint32(nil, uint32(l.landlock)), 0)
+	if l.filters {
+		message[versionSize] = 1
+	}
+	_, err := fdpass.SendMessage(int(helper.Fd()), message, int(listener))
 	return err
 }

@@ -77,7 +77,8 @@ var kernels = map[string]string{
 // lacks is what is to be missing.
 type lacks struct {
 	rules    []rule
-	landlock int // the ABI that Landlock's version is said to be; 0: asked of the kernel, or none
+	filters  bool // what the program loads is only pretended to be
+	landlock int  // the ABI that Landlock's version is said to be; 0: asked of the kernel, or none
 }
 
 // parse reads a list of lacks.
@@ -105,7 +106,7 @@ func parse(list string) (l lacks, err error) {
 			if !ok {
 				return l, fmt.Errorf("no lack %q", lack)
 			}
-			l.rules = append(l.rules, rules...)
+			l.rules, l.filters = append(l.rules, rules...), l.filters || name == "pretend-filter"
 		default:
 			return l, fmt.Errorf("no lack %q", lack)
 		}
@@ -126,7 +127,7 @@ var known = map[string][]rule{
 	"attach":  {refuse(unix.SYS_BPF, unix.EINVAL, condition{0, 0, unix.BPF_PROG_ATTACH})}, // without CONFIG_CGROUP_BPF
 	"clone3":  {refuse(unix.SYS_CLONE3, unix.ENOSYS)},                                     // container engines of before 2021
 
-	"pretend-filter":   {pretend(unix.SYS_SECCOMP, condition{0, 0, unix.SECCOMP_SET_MODE_FILTER})},
+	"pretend-filter":   {{unix.SYS_SECCOMP, []condition{{0, 0, unix.SECCOMP_SET_MODE_FILTER}}, unix.SECCOMP_RET_USER_NOTIF}},
 	"pretend-landlock": {pretend(unix.SYS_LANDLOCK_RESTRICT_SELF)},
 	"pretend-blocking": {pretend(unix.SYS_FCNTL, condition{1, 0, unix.F_SETFL}, condition{2, unix.O_NONBLOCK, 0})},
 	"pretend-shutdown": {pretend(unix.SYS_SHUTDOWN, condition{1, 0, unix.SHUT_WR})},

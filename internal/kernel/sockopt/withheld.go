@@ -36,6 +36,11 @@ func TryWithheld(fd int) (withheld bool, err error) {
 	return value == 0, os.NewSyscallError("getsockopt", err)
 }
 
+// SetFor sets an option of fd for a program that asked for it, whatever it is.
+func SetFor(fd, level, name int, value []byte) error {
+	return (&Option{Level: level, Name: name}).writeValue(fd, name, value)
+}
+
 // writeValue is [Option.writeValue] on the socket of s.
 func (s *State) writeValue(o *Option, fd, name int, value []byte) error {
 	if o.Use&Withheld == 0 || s.Password == (Password{}) {

@@ -111,7 +111,7 @@ func profiles() map[string]Profile {
 	for _, seal := range []bool{false, true} {
 		for _, internet := range []bool{false, true} {
 			name := strings.Join([]string{"engine, seal", strconv.FormatBool(seal), "internet", strconv.FormatBool(internet)}, " ")
-			list[name] = NewEngineProfile(seal, internet, true)
+			list[name] = NewEngineProfile(seal, internet, false, true)
 		}
 	}
 	list["bind"] = NewProfile(spec.Sandbox{Seal: true, Bind: true}, 0, true)

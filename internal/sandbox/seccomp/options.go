@@ -7,11 +7,13 @@ import (
 )
 
 // checkOption is for setsockopt(2): level and name are ints in registers.
-func checkOption(*Profile) verdict {
+func checkOption(p *Profile) verdict {
 	refused := refuseWith(unix.ENOPROTOOPT)
 	answered := map[int][]one{}
 	for _, o := range sockopt.Table {
 		switch {
+		case o.Use&sockopt.Withheld != 0 && p.withhold:
+			answered[o.Level] = append(answered[o.Level], casesOf(askSupervisor(), uint32(o.Name))...)
 		case o.Use&sockopt.Allowed != 0:
 			answered[o.Level] = append(answered[o.Level], casesOf(allowCall(), uint32(o.Name))...)
 		case o.Use&sockopt.Ignored != 0:

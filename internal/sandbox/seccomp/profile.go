@@ -12,6 +12,7 @@ type Profile struct {
 	seal      bool   // sockets it inherits cannot be turned outward
 	ask       bool   // connect is answered by a supervisor
 	supervise bool   // bind and listen too
+	withhold  bool   // setsockopt of what is withheld too
 	connect   bool   // connect is free
 	tcp       bool   // Landlock refuses to bind and connect TCP
 	cores     bool   // core dumps are the program's own business
@@ -24,7 +25,7 @@ type Profile struct {
 // number n; tcp says that Landlock refuses to bind and connect TCP.
 func NewProfile(s spec.Sandbox, keep uint64, tcp bool) Profile {
 	p := Profile{
-		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(),
+		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(), withhold: s.Withhold,
 		connect: s.Connect == "any" && !s.Seal, tcp: tcp, keep: keep,
 		cores: s.Cores,
 	}
@@ -36,8 +37,9 @@ func NewProfile(s spec.Sandbox, keep uint64, tcp bool) Profile {
 
 // NewEngineProfile returns the profile of a container engine, which makes namespaces and mounts: nothing
 // but its sockets is taken from it. internet says that the container may make internet sockets.
-func NewEngineProfile(seal, internet, tcp bool) Profile {
-	return Profile{all: true, engine: true, seal: seal, ask: true, supervise: true, internet: internet, tcp: tcp}
+// withhold says that a supervisor sets the options that are withheld from listeners.
+func NewEngineProfile(seal, internet, withhold, tcp bool) Profile {
+	return Profile{all: true, engine: true, seal: seal, ask: true, supervise: true, internet: internet, withhold: withhold, tcp: tcp}
 }
 
 // The conditions of a group that is not just part of the default profile.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"unsafe"
@@ -59,8 +60,39 @@ func poisonProbes() []probe {
 	add("poison-connect-unixgram", "unixgram", "connect() of the unix datagram socket", starved, connectElsewhere)
 	add("poison-rcvbuf", "udp4", "SO_RCVBUF tiny on the UDP socket", "of a burst of datagrams most are lost", option(unix.SOL_SOCKET, unix.SO_RCVBUF, 1))
 	add("poison-peek-off", "udp4", "SO_PEEK_OFF on the UDP socket", "a peek of the next instance misses what is there", option(unix.SOL_SOCKET, unix.SO_PEEK_OFF, 1<<16))
+	all = append(all, queueProbes()...)
 	all = append(all, refillProbes()...)
 	add("poison-membership", "udp4", "IP_ADD_MEMBERSHIP on the UDP socket", "the host stays in a multicast group", joinGroup)
+	return all
+}
+
+// queueProbes leave an option to those who wait: a client that comes while we have the listener, and is the next
+// instance's.
+func queueProbes() []probe {
+	var all []probe
+	add := func(name, tries, means string, spoil func(*mission, int) error) {
+		run := func(m *mission) (string, error) {
+			fd, err := m.socket("tcp4")
+			if err != nil {
+				return "", err
+			}
+			if err := spoil(m, fd); err != nil {
+				return "", err
+			}
+			_, err = m.ask("queue", "")
+			return "a client waits", err
+		}
+		all = append(all, probe{wire.Probe{Name: name, Group: "poison", Tries: tries + " on the listener, then a client comes, and waits", Means: means, Witness: wire.WitnessNext}, run})
+	}
+	add("queue-linger", "SO_LINGER, no second,", "the next instance's answer to it is cut off", func(_ *mission, fd int) error {
+		return at("setsockopt SO_LINGER", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+	})
+	add("queue-user-timeout", "TCP_USER_TIMEOUT, a millisecond,", "it is reset when it reads two seconds late", option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1))
+	add("queue-receive-timeout", "SO_RCVTIMEO, a microsecond,", "the next instance's read() of what it says fails", func(_ *mission, fd int) error {
+		return at("setsockopt SO_RCVTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1}))
+	})
+	add("queue-send-buffer", "SO_SNDBUF tiny", "the next instance's buffer for it is as tiny", option(unix.SOL_SOCKET, unix.SO_SNDBUF, 1))
+	add("queue-receive-buffer", "SO_RCVBUF tiny", "the next instance's buffer for it is as tiny", option(unix.SOL_SOCKET, unix.SO_RCVBUF, 1))
 	return all
 }
 
@@ -148,11 +180,74 @@ var serveMode = probe{wire.Probe{Name: "serve", Witness: wire.WitnessNonce}, fun
 	switch {
 	case way == "refill":
 		return readLeft(fd)
+	case strings.HasPrefix(way, "queued "):
+		return m.serveQueued(fd, strings.TrimPrefix(way, "queued "))
 	case strings.HasPrefix(name, "tcp"):
 		return m.serveStream(fd, way)
 	}
 	return m.serveDatagrams(fd, way)
 }}
+
+// tinyBuffer is less than the kernel gives any connection.
+const tinyBuffer = 1 << 14
+
+// readQueued reads what a client says that waited for us, and looks at how it was left to us.
+func (m *mission) readQueued(client int, line []byte) (n int, err error) {
+	for _, buffer := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
+		if size, err := unix.GetsockoptInt(client, unix.SOL_SOCKET, buffer); err != nil || size < tinyBuffer {
+			return 0, errors.Join(fmt.Errorf("a buffer of %d bytes", size), err)
+		}
+	}
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		n, err = unix.Read(client, line)
+		read <- err
+	}()
+	_, _ = unix.Poll(nil, 100) // it has said nothing, so this must block
+	if len(read) > 0 {
+		return 0, <-read
+	}
+	if _, err := m.ask("ready", ""); err != nil {
+		return 0, err
+	}
+	err = <-read
+	return n, err
+}
+
+// serveQueued serves a client that has waited.
+func (m *mission) serveQueued(fd int, way string) (string, error) {
+	if err := readable(fd, waitTimeout); err != nil {
+		return "", at("accept", err)
+	}
+	client, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return "", at("accept", err)
+	}
+	line := make([]byte, 512)
+	n, err := m.readQueued(client, line)
+	if err != nil {
+		return "", at("read", err)
+	}
+	return answerStream(client, line[:n], way)
+}
+
+// answerStream sends a line back, and more if it is asked to.
+func answerStream(client int, line []byte, way string) (string, error) {
+	if _, err := unix.Write(client, line); err != nil {
+		return "", at("write", err)
+	}
+	bounded(client)
+	more := map[string]int{"bulk": 1 << 20, "cut": 1 << 18, "late": 1 << 24}[way] // cut: read when we are gone; late: two seconds later
+	for more > 0 {
+		n, err := unix.Write(client, make([]byte, more))
+		if err != nil {
+			return "", at("write", err)
+		}
+		more -= n
+	}
+	return "served", nil
+}
 
 // serveStream accepts as a plain server does: it blocks. It reads a line and
 // sends it back, and more if it is asked to.
@@ -192,15 +287,7 @@ func (m *mission) serveStream(fd int, way string) (string, error) {
 	if err != nil {
 		return "", at("read", err)
 	}
-	if _, err := unix.Write(client, line[:n]); err != nil {
-		return "", at("write", err)
-	}
-	bounded(client)
-	more := map[string]int{"bulk": 1 << 20, "cut": 1 << 18}[way] // cut: read when we are gone
-	if _, err := unix.Write(client, make([]byte, more)); err != nil {
-		return "", at("write", err)
-	}
-	return "served", nil
+	return answerStream(client, line[:n], way)
 }
 
 // serveDatagrams answers each datagram, after they have all come.
