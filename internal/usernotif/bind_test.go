@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 
@@ -175,6 +176,13 @@ func TestBindCarriesOver(t *testing.T) {
 	f, _ := hostSocket(t, "tcp4 127.0.0.1:0")
 	wildcard4 := wildcard4
 	wildcard4.File = f
+	var buffer int
+	if err := fd.Control(f, func(fd int) (err error) {
+		buffer, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	u, udp := hostSocket(t, "udp4 0.0.0.0:0")
 	_, udpPort, _ := net.SplitHostPort(udp)
 	s := superviseTargets(t, wildcard4, Target{Address: parsed("udp4://:53"), File: u})
@@ -182,7 +190,7 @@ func TestBindCarriesOver(t *testing.T) {
 	s.wants("flags", "non-blocking true, close-on-exec true")
 	has := s.attempt("settings")
 	for _, want := range []string{
-		fmt.Sprintf("%d/%d=1", unix.SOL_SOCKET, unix.SO_KEEPALIVE), fmt.Sprintf("%d/%d=100000", unix.SOL_SOCKET, unix.SO_RCVBUF),
+		fmt.Sprintf("%d/%d=1", unix.SOL_SOCKET, unix.SO_KEEPALIVE), fmt.Sprintf("%d/%d=%d", unix.SOL_SOCKET, unix.SO_RCVBUF, buffer), // but for what is withheld
 		fmt.Sprintf("%d/%d=1", unix.IPPROTO_TCP, unix.TCP_NODELAY), fmt.Sprintf("%d/%d=77", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE),
 		fmt.Sprintf("%d/%d=16", unix.IPPROTO_IP, unix.IP_TOS), fmt.Sprintf("%d/%d=3", unix.SOL_SOCKET, unix.SO_PRIORITY),
 	} {

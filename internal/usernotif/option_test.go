@@ -3,7 +3,9 @@ package usernotif
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +29,16 @@ func init() {
 		},
 		"longer option": func() error {
 			return unix.SetsockoptString(fdAccepted, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno\x00 and more than the kernel reads")
+		},
+		"cost of an option": func() error {
+			const calls = paceBurst / 2
+			start := time.Now()
+			for range calls {
+				if err := unix.SetsockoptInt(fdAccepted, unix.SOL_SOCKET, unix.SO_SNDBUF, 70000); err != nil {
+					return err
+				}
+			}
+			return fmt.Errorf("%d", time.Since(start).Nanoseconds()/calls)
 		},
 		"option that there is not": func() error { return unix.SetsockoptInt(fdAccepted, unix.SOL_SOCKET, 9999, 1) },
 		"option without memory":    func() error { return rawOption(16, 4) },
@@ -78,4 +90,19 @@ func TestSetOption(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
+}
+
+// BenchmarkSetOption is what an option costs a service when it is handed over.
+func BenchmarkSetOption(b *testing.B) {
+	s := supervise(b, b.Context(), Policy{})
+	defer s.end()
+	var all, runs float64
+	for b.Loop() {
+		cost, err := strconv.ParseFloat(s.attempt("cost of an option"), 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all, runs = all+cost, runs+1
+	}
+	b.ReportMetric(all/runs, "ns/option")
 }

@@ -245,14 +245,14 @@ func dissolve(fd int) error {
 type supervised struct {
 	*Supervisor
 	client  net.Conn // of the connection that the service has as fdAccepted
-	t       *testing.T
+	t       testing.TB
 	in      io.Writer
 	out     *bufio.Scanner
 	process *exec.Cmd
 	ended   chan error // Run's
 }
 
-func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
+func supervise(t testing.TB, ctx context.Context, policy Policy) *supervised {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -301,7 +301,7 @@ func supervise(t *testing.T, ctx context.Context, policy Policy) *supervised {
 	return s
 }
 
-func fileOf(t *testing.T, c interface{ File() (*os.File, error) }) *os.File {
+func fileOf(t testing.TB, c interface{ File() (*os.File, error) }) *os.File {
 	t.Helper()
 	f, err := c.File()
 	if err != nil {

@@ -9,15 +9,15 @@ import (
 
 // CarryOptions gives ours what a program had set on theirs, a socket of its own that ours
 // takes the place of. What ours cannot have (an option of IPv6 on a socket of IPv4) it
-// does without. Of a sealed program it carries what that may set on ours itself. All
-// outlasts the program, and is to be restored.
+// does without. Of a sealed program it carries what that may set on ours itself, and to a listener of TCP
+// nothing that those who wait would inherit to their harm. All outlasts the program, and is to be restored.
 func CarryOptions(theirs, ours int, sealed bool) {
 	has, asked := layersOf(theirs), priorityOf(ours)
 	locks, _ := unix.GetsockoptInt(theirs, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	var buf value
 	for i := range Table {
 		o := &Table[i]
-		if o.Use&Carried == 0 || sealed && o.Use&Allowed == 0 || !has.haveLevel(o) {
+		if o.Use&Carried == 0 || sealed && (o.Use&Allowed == 0 || has.withholds(o)) || !has.haveLevel(o) {
 			continue
 		}
 		value, ok := o.readValue(theirs, &buf)

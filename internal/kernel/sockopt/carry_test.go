@@ -47,7 +47,10 @@ func TestCarry(t *testing.T) {
 
 		"checksums":    {"udp4", nil, []setting{{ip, unix.IP_CHECKSUM, 1}}, true, []setting{{ip, unix.IP_CHECKSUM, 1}}},
 		"thin streams": {"tcp4", nil, []setting{{tcp, unix.TCP_THIN_LINEAR_TIMEOUTS, 1}}, true, []setting{{tcp, unix.TCP_THIN_LINEAR_TIMEOUTS, 1}}},
-		"buffers":      {"tcp4", nil, []setting{{sol, unix.SO_RCVBUF, 50000}, {sol, unix.SO_SNDBUF, 60000}}, true, []setting{{sol, unix.SO_RCVBUF, 100000}, {sol, unix.SO_SNDBUF, 120000}}},
+		"withheld":     {"tcp4", []setting{{sol, unix.SO_RCVBUF, 40000}}, []setting{{sol, unix.SO_RCVBUF, 50000}, {tcp, unix.TCP_USER_TIMEOUT, 1}}, true, []setting{{sol, unix.SO_RCVBUF, 80000}, {tcp, unix.TCP_USER_TIMEOUT, 0}}},
+		"frequent":     {"tcp4", nil, []setting{{tcp, unix.TCP_KEEPIDLE, 77}}, true, []setting{{tcp, unix.TCP_KEEPIDLE, 77}}},
+		"of datagrams": {"udp4", nil, []setting{{sol, unix.SO_RCVBUF, 50000}, {sol, unix.SO_SNDBUF, 60000}}, true, []setting{{sol, unix.SO_RCVBUF, 100000}, {sol, unix.SO_SNDBUF, 120000}}},
+		"buffers":      {"tcp4", nil, []setting{{sol, unix.SO_RCVBUF, 50000}, {sol, unix.SO_SNDBUF, 60000}}, false, []setting{{sol, unix.SO_RCVBUF, 100000}, {sol, unix.SO_SNDBUF, 120000}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			theirs, ours := open(t, tt.kind), open(t, tt.kind)

@@ -44,6 +44,7 @@ const (
 	Carried                  // it follows a program to the socket that it gets for its own
 	Datagram                 // TCP has no use for it, so of a stream socket it is not restored
 	Withheld                 // those who wait at a listener inherit it, and can be harmed by it
+	Frequent                 // programs set it on each connection: it is withheld only where that costs nothing
 
 	Refused Use = 0
 )

@@ -43,11 +43,10 @@ const (
 // bind beside us and take the clients. SO_REUSEPORT lets nobody in but our own user.
 //
 // Withheld is what can harm a client that waits: it has what the listener had when it came, and nothing
-// sets that back. TCP_USER_TIMEOUT, SO_LINGER and TCP_LINGER2 reset it, with the short times of
-// keep-alives too where its network is slow; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls;
-// small buffers, and an odd TCP_CONGESTION, make it wait. Where there are means for it (see seal), setting
-// one on a listener of ours seems to work. The other allowed ones do what they do on every connection of
-// some server: they harm nobody.
+// sets that back. TCP_USER_TIMEOUT and SO_LINGER reset it, with short times of keep-alives too where its
+// network is silent for a moment; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls; small
+// buffers, and an odd TCP_CONGESTION, make it wait. Setting one on a listener of ours seems to work. The
+// other allowed ones harm nobody: they do what they do on every connection of some server.
 //
 // Not carried, though allowed:
 //
@@ -182,11 +181,11 @@ var Table = []Option{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, boolKey("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
 	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Refused, 0, nil}, // it reads what a connection left, too
 	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Withheld | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Withheld | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Withheld | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Withheld | Frequent | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Withheld | Frequent | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Withheld | Frequent | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", AsRead, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed | Withheld, 0, nil},
+	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
 	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_QUICKACK, "TCP_QUICKACK", AsRead, Allowed, 0, nil},

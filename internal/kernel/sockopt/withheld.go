@@ -25,6 +25,11 @@ func WithheldNames() map[int][]int {
 	return names
 }
 
+// withholds reports whether a listener of its kind keeps an option from a service by whatever means there are.
+func (l layers) withholds(o *Option) bool {
+	return o.Use&Withheld != 0 && o.Use&Frequent == 0 && (l.protocol == unix.IPPROTO_TCP || l.protocol == unix.IPPROTO_MPTCP)
+}
+
 // TryWithheld sets an option of those on fd, a TCP listener that is closed then, and reports whether
 // nothing came of that.
 func TryWithheld(fd int) (withheld bool, err error) {

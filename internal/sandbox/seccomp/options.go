@@ -12,7 +12,7 @@ func checkOption(p *Profile) verdict {
 	answered := map[int][]one{}
 	for _, o := range sockopt.Table {
 		switch {
-		case o.Use&sockopt.Withheld != 0 && p.withhold:
+		case o.Use&sockopt.Withheld != 0 && o.Use&sockopt.Frequent == 0 && p.withhold:
 			answered[o.Level] = append(answered[o.Level], casesOf(askSupervisor(), uint32(o.Name))...)
 		case o.Use&sockopt.Allowed != 0:
 			answered[o.Level] = append(answered[o.Level], casesOf(allowCall(), uint32(o.Name))...)
