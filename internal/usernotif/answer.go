@@ -56,7 +56,7 @@ func (s *Supervisor) copyCall(n notification) (r request, ok bool) {
 	}
 	switch n.Nr {
 	case unix.SYS_LISTEN:
-	case unix.SYS_SETSOCKOPT:
+	case sockopt.SetCall:
 		r.sockaddr, err = copyOption(n.PID, n.Args[3], int32(n.Args[4]))
 	case unix.SYS_IOCTL:
 		r.sockaddr, err = copyAddress(n.PID, n.Args[2], sizeofIfreq)
@@ -86,7 +86,7 @@ func (s *Supervisor) decideCall(r *request) verdict {
 	}
 	nr := int(r.Nr)
 	switch {
-	case nr == unix.SYS_SETSOCKOPT:
+	case nr == sockopt.SetCall:
 		return s.setOption(r)
 	case s.isEngine(r.PID):
 		return judgeEngine(r.domain)

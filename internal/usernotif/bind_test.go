@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
-	"activator/internal/kernel/fd"
 	"activator/internal/spec"
 )
 

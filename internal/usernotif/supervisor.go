@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/sockopt"
 )
 
 // Policy says what the service may do with sockets of its own.
@@ -136,7 +137,7 @@ func (s *Supervisor) paceOf(n notification) *pace {
 	switch n.Nr {
 	case unix.SYS_CONNECT:
 		return nil
-	case unix.SYS_SETSOCKOPT:
+	case sockopt.SetCall:
 		return &s.options
 	}
 	return &s.pace

@@ -41,6 +41,9 @@ func TryWithheld(fd int) (withheld bool, err error) {
 	return value == 0, os.NewSyscallError("getsockopt", err)
 }
 
+// SetCall is the number of setsockopt(2), for whoever sees a program ask for it.
+const SetCall = unix.SYS_SETSOCKOPT
+
 // SetFor sets an option of fd for a program that asked for it, whatever it is.
 func SetFor(fd, level, name int, value []byte) error {
 	return (&Option{Level: level, Name: name}).writeValue(fd, name, value)
