@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -142,7 +143,7 @@ func (w *world) look(o *operator, r wire.Result) wire.Result {
 	claimed := r.Achieved
 	r.Achieved = false
 	switch o.probe.Name {
-	case "signal", "peer-signal":
+	case "signal", "peer-signal", "pidfd-signal":
 		r.Achieved = w.victim != nil && w.victim.signalled(claimed)
 	case "self-exe":
 		now, err := os.ReadFile(w.binary)
@@ -258,6 +259,12 @@ func (o *operator) answer(m wire.Message) (string, *os.File) {
 		}
 		o.w.t.Cleanup(func() { c.Close() })
 		o.queued = c
+	case "ipc":
+		id, err := o.w.makeIPC(m.Argument)
+		if err != nil {
+			return err.Error(), nil
+		}
+		return strconv.Itoa(id), nil
 	case "victim":
 		v, err := o.w.startVictim()
 		if err == nil && strings.HasPrefix(o.probe.Name, "peer-") {

@@ -24,6 +24,11 @@ type excuseFor struct {
 var excuses = []excuseFor{
 	{"tcp-reset-rebind tcp-shutdown-rebind", always, []string{"listen: EINVAL"}, "a dead connection cannot listen: inet_listen of the kernel wants it unconnected"},
 	{"tcp-int80-connect", always, []string{"no 32-bit gate"}, "a machine without 32-bit calls: not amd64, or a processor that faults at int 0x80"},
+	{"mptcp-own-socket mptcp-own-socket-v6 mptcp-own-listen", always, []string{"EPROTONOSUPPORT", "ENOPROTOOPT"}, "a kernel without MPTCP"},
+	{"list-mounts", always, []string{"ENOSYS"}, "a kernel before 6.8"},
+	{"domainname swap accounting kexec clock-status process-advice", ordinary, []string{"EPERM"}, "takes root"},
+	{"swap accounting kexec", always, []string{"ENOSYS"}, "a kernel without it"},
+	{"ipc-memory ipc-queue ipc-semaphore", always, []string{"function not implemented"}, "a kernel without System V's"},
 	{"tcp-x32-connect", always, []string{"ENOSYS"}, "a kernel without the x32 table"},
 	{"tcp-ulp", always, []string{"ENOENT"}, "a kernel without TLS"},
 	{"udp-source-route", ordinary, []string{"EPERM"}, "a source route takes CAP_NET_RAW, ip_options_compile of the kernel"},

@@ -44,7 +44,9 @@ func rawOf(address unix.Sockaddr) ([]byte, error) {
 		return bytesOf(&text), nil
 	case *unix.SockaddrUnix: // abstract: from a zero byte to the end
 		text := append([]byte{unix.AF_UNIX, 0}, a.Name...)
-		text[2] = 0
+		if text[2] == '@' {
+			text[2] = 0
+		}
 		return text, nil
 	}
 	return nil, errors.New("no such address")

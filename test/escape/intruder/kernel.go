@@ -86,6 +86,40 @@ func kernelProbes() []probe {
 			}
 			return "renamed the machine", at("sethostname", unix.Sethostname([]byte(unix.ByteSliceToString(names.Nodename[:]))))
 		}},
+		{"domainname", "setdomainname() to what it is", "the kernel takes it", func(*mission) (string, error) {
+			var names unix.Utsname
+			if err := unix.Uname(&names); err != nil {
+				return "", at("uname", err)
+			}
+			return "renamed the domain", at("setdomainname", unix.Setdomainname([]byte(unix.ByteSliceToString(names.Domainname[:]))))
+		}},
+		{"swap", "swapon() of nothing: the right is asked for first", "only the path is refused", refusedLater("swapon", unix.ENOENT, func() error {
+			path := []byte("/nowhere\x00")
+			return call(unix.SYS_SWAPON, uintptr(unsafe.Pointer(&path[0])), 0)
+		})},
+		{"accounting", "acct() to nothing: the right is asked for first", "only the path is refused", refusedLater("acct", unix.ENOENT, func() error {
+			return unix.Acct("/nowhere")
+		})},
+		{"kexec", "kexec_load() with flags that there are not: the right is asked for first", "only the flags are refused", refusedLater("kexec_load", unix.EINVAL, func() error {
+			return call(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0xffff)
+		})},
+		{"clock-status", "adjtimex() with the status it has", "the kernel takes it", func(*mission) (string, error) {
+			var now unix.Timex
+			if _, err := unix.Adjtimex(&now); err != nil {
+				return "", at("adjtimex", err)
+			}
+			const status = 0x10 // ADJ_STATUS
+			now.Modes = status
+			_, err := unix.Adjtimex(&now)
+			return "set the clock's status", at("adjtimex", err)
+		}},
+		{"list-mounts", "listmount() of the root's mount", "the mounts are listed", func(*mission) (string, error) {
+			const root = ^uint64(0) // LSMT_ROOT
+			request := [3]uint64{24, root}
+			list := make([]uint64, 64)
+			n, err := valueOf(unix.SYS_LISTMOUNT, uintptr(unsafe.Pointer(&request)), uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)), 0)
+			return fmt.Sprintf("listed %d mounts", n), at("listmount", err)
+		}},
 		{"clock", "clock_settime() with the time it is", "the kernel takes it", setClock},
 		{"reboot", "reboot() without its magic numbers: the right is asked for first", "only the numbers are refused", reboot},
 	}
@@ -94,6 +128,17 @@ func kernelProbes() []probe {
 		all = append(all, probe{wire.Probe{Name: r.name, Group: "kernel", Tries: r.tries, Means: r.means, Witness: wire.WitnessKernel}, r.run})
 	}
 	return all
+}
+
+// refusedLater is a call that is harmless as it is made: the right to make it is asked for before what is wrong
+// with it is seen.
+func refusedLater(step string, later unix.Errno, f func() error) func(*mission) (string, error) {
+	return func(*mission) (string, error) {
+		if err := f(); err != later {
+			return "", at(step, fmt.Errorf("%w", err))
+		}
+		return "only what is wrong with it is refused", nil
+	}
 }
 
 func newSocket(family, kind, protocol int) func(*mission) (string, error) {

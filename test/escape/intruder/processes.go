@@ -31,6 +31,7 @@ func processProbes() []probe {
 	add("ptrace", "PTRACE_SEIZE and PTRACE_PEEKDATA by its pid", secret, wire.WitnessSecret, traceProcess)
 	add("memory-of-process", "process_vm_readv() by its pid", secret, wire.WitnessSecret, memoryOfProcess)
 	add("pidfd-getfd", "pidfd_open() and pidfd_getfd() by its pid", secret, wire.WitnessSecret, getfdOfProcess)
+	all = append(all, handleProbes()...)
 	add("keyring", "a key of the starter's session keyring searched and read", "the key's payload read", wire.WitnessSecret, readKey)
 	add("tiocsti", "TIOCSTI on an inherited terminal", "the terminal's next reader gets what we typed", wire.WitnessHost, typeAhead(0))
 	add("tiocsti-high-bits", "the same with bits above the 32 that the kernel looks at", "the terminal's next reader gets what we typed", wire.WitnessHost, typeAhead(highBit))

@@ -20,6 +20,10 @@ func tcpProbes() []probe {
 	}
 	add("tcp-own-socket", "socket() and connect() of its own", out, ownSocket("tcp4"))
 	add("tcp-own-socket-v6", "the same over IPv6", out, ownSocket("tcp6"))
+	add("tcp-own-listen", "socket(), bind() and listen() of its own", port, ownListener(unix.IPPROTO_TCP))
+	add("mptcp-own-socket", "socket(IPPROTO_MPTCP) and connect() of its own, which Landlock does not see", out, ownSocketOf("tcp4", unix.IPPROTO_MPTCP))
+	add("mptcp-own-socket-v6", "the same over IPv6", out, ownSocketOf("tcp6", unix.IPPROTO_MPTCP))
+	add("mptcp-own-listen", "socket(IPPROTO_MPTCP), bind() and listen() of its own", port, ownListener(unix.IPPROTO_MPTCP))
 	add("tcp-listener-dissolve", "connect(AF_UNSPEC) on the listener, then connect()", out, listenerDissolve("tcp4", "tcp4"))
 	add("tcp-listener-dissolve-v6", "the same over IPv6", out, listenerDissolve("tcp6", "tcp6"))
 	add("tcp-listener-dissolve-mapped", "the IPv6 listener to a v4-mapped address", out, listenerDissolve("tcp6", "mappedtcp4"))
@@ -58,14 +62,26 @@ func (m *mission) connectOut(fd int, witness string) (string, error) {
 	return m.exchange(fd)
 }
 
-func ownSocket(witness string) func(*mission) (string, error) {
+func ownSocket(witness string) func(*mission) (string, error) { return ownSocketOf(witness, 0) }
+
+func ownSocketOf(witness string, protocol int) func(*mission) (string, error) {
 	return func(m *mission) (string, error) {
 		family := map[string]int{"tcp4": unix.AF_INET, "tcp6": unix.AF_INET6}[witness]
-		fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+		fd, err := unix.Socket(family, unix.SOCK_STREAM, protocol)
 		if err != nil {
 			return "", at("socket", err)
 		}
 		return m.connectOut(fd, witness)
+	}
+}
+
+func ownListener(protocol int) func(*mission) (string, error) {
+	return func(m *mission) (string, error) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protocol)
+		if err != nil {
+			return "", at("socket", err)
+		}
+		return m.listenOn(fd, true)
 	}
 }
 

@@ -21,6 +21,8 @@ func udpProbes() []probe {
 	add("udp-sendmmsg", "sendmmsg() to anybody", udpSend("udp4", "udp4", sendMmsg))
 	add("udp-sendto-v6", "sendto() anybody over IPv6", udpSend("udp6", "udp6", sendTo))
 	add("udp-sendto-mapped", "the IPv6 socket to a v4-mapped address", udpSend("udp6", "mappedudp4", sendTo))
+	add("udp-own-socket", "socket() and sendto() of its own", udpOwn("udp4"))
+	add("udp-own-socket-v6", "the same over IPv6", udpOwn("udp6"))
 	add("udp-connect", "connect() and send()", udpConnect("udp4"))
 	add("udp-connect-v6", "connect() and send() over IPv6", udpConnect("udp6"))
 	add("udp-source-route", "sendmsg() to a peer with IP_RETOPTS: a source route over somebody else", sourceRoute)
@@ -67,6 +69,20 @@ func udpSend(name, witness string, send sender) func(*mission) (string, error) {
 		}
 		m.sent = name
 		return "the kernel took the datagram", nil
+	}
+}
+
+func udpOwn(witness string) func(*mission) (string, error) {
+	return func(m *mission) (string, error) {
+		fd, err := unix.Socket(map[string]int{"udp4": unix.AF_INET, "udp6": unix.AF_INET6}[witness], unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return "", at("socket", err)
+		}
+		to, err := m.address(witness)
+		if err != nil {
+			return "", err
+		}
+		return "the kernel took the datagram", sendTo(fd, []byte(m.Nonce+"\n"), 0, to)
 	}
 }
 

@@ -20,6 +20,12 @@ func unixProbes() []probe {
 	add("unixgram-abstract-sendmmsg", "the same with sendmmsg()", gram, unixSend("abstractgram", sendMmsg))
 	add("unixgram-abstract-connect", "connect() and send() the same", gram, unixgramConnect)
 	add("unixgram-path", "sendto() a path of the host from the inherited datagram socket", gram, unixSend("unixgram", sendTo))
+	add("unixgram-path-sendmsg", "the same with sendmsg()", gram, unixSend("unixgram", sendMsg))
+	add("unixgram-path-sendmmsg", "the same with sendmmsg()", gram, unixSend("unixgram", sendMmsg))
+	add("unixgram-path-rights", "the same with a descriptor, SCM_RIGHTS", gram, unixSend("unixgram", sendRights))
+	add("unixgram-own-path", "socket() and sendto() a path of the host", gram, unixOwn("unixgram", sendTo))
+	add("unixgram-own-rights", "the same with a descriptor, SCM_RIGHTS", gram, unixOwn("unixgram", sendRights))
+	add("unixgram-own-abstract", "socket() and sendto() an abstract name", gram, unixOwn("abstractgram", sendTo))
 	add("unix-own-abstract", "socket() and connect() to an abstract name", stream, unixConnect("abstract"))
 	add("unix-own-path", "socket() and connect() to a path of the host", stream, unixConnect("unix"))
 	return all
@@ -47,6 +53,25 @@ func unixSend(witness string, send sender) func(*mission) (string, error) {
 			return "", err
 		}
 		return "the kernel took the datagram", nil
+	}
+}
+
+// sendRights sends our end of the log along.
+func sendRights(fd int, data []byte, flags int, to unix.Sockaddr) error {
+	return at("sendmsg SCM_RIGHTS", unix.Sendmsg(fd, data, unix.UnixRights(2), to, flags))
+}
+
+func unixOwn(witness string, send sender) func(*mission) (string, error) {
+	return func(m *mission) (string, error) {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return "", at("socket", err)
+		}
+		to, err := m.name(witness)
+		if err != nil {
+			return "", err
+		}
+		return "the kernel took the datagram", send(fd, []byte(m.Nonce+"\n"), 0, to)
 	}
 }
 
