@@ -14,8 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What can be done to a process of the host by other handles than its signals and its memory, and by what System V
-// lets processes share.
+// What can be done to a process of the host by other handles than its signals and its memory.
 func handleProbes() []probe {
 	const secret = "the secret of a process of the host read"
 	const taken = "the kernel takes it"
@@ -31,17 +30,7 @@ func handleProbes() []probe {
 		return at("pidfd_send_signal", unix.PidfdSendSignal(fd, unix.SIGUSR1, nil, 0))
 	}))
 	add("process-memory", "/proc/PID/mem of it", secret, wire.WitnessSecret, readProcessMemory)
-	add("process-descriptor", "/proc/PID/fd of it", secret, wire.WitnessSecret, func(m *mission) (string, error) {
-		pid, where, err := m.target()
-		if err != nil {
-			return "", err
-		}
-		fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%s", pid, where[2]), unix.O_RDONLY, 0)
-		if err != nil {
-			return "", at("open /proc/PID/fd", err)
-		}
-		return "opened its file", m.readSecret(fd)
-	})
+	add("process-descriptor", "/proc/PID/fd of it", secret, wire.WitnessSecret, readProcessDescriptor)
 	add("process-environment", "/proc/PID/environ of it", "read", wire.WitnessKernel, byPid(func(pid int) error {
 		_, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		return at("open /proc/PID/environ", cause(err))
@@ -70,6 +59,15 @@ func handleProbes() []probe {
 		_, err := unix.Getpgid(pid)
 		return at("getpgid", err)
 	}))
+	return append(all, sharedProbes()...)
+}
+
+// sharedProbes are of what System V lets processes share.
+func sharedProbes() []probe {
+	var all []probe
+	add := func(name, tries, means, witness string, run func(*mission) (string, error)) {
+		all = append(all, probe{wire.Probe{Name: name, Group: "processes", Tries: tries, Means: means, Witness: witness}, run})
+	}
 	add("ipc-memory", "shmat() of a segment of the host's, System V", "its secret read", wire.WitnessSecret, sharedMemory)
 	add("ipc-queue", "msgsnd() to a queue of the host's, System V", "taken", wire.WitnessKernel, func(m *mission) (string, error) {
 		message := struct {
@@ -105,6 +103,18 @@ func cause(err error) error {
 		return errno
 	}
 	return err
+}
+
+func readProcessDescriptor(m *mission) (string, error) {
+	pid, where, err := m.target()
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%s", pid, where[2]), unix.O_RDONLY, 0)
+	if err != nil {
+		return "", at("open /proc/PID/fd", err)
+	}
+	return "opened its file", m.readSecret(fd)
 }
 
 func readProcessMemory(m *mission) (string, error) {
