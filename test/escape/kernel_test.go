@@ -137,9 +137,12 @@ var restrictions = []struct {
 }{
 	{"filter", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-shutdown tcp-accepted-dissolve tcp-accepted-rebind tcp-accepted-listen " +
 		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-connect ioctl-interfaces rights-tcp",
-		sandboxed{kernel: "6.8,pretend-landlock"}, sandboxed{kernel: neither}, false},
+		sandboxed{kernel: "6.8,bpf,pretend-landlock"}, sandboxed{kernel: neither}, false},
 	{"Landlock: TCP", "tcp-listener-dissolve tcp-accepted-rebind rights-tcp rights-listen",
-		sandboxed{kernel: "6.8,pretend-filter"}, sandboxed{kernel: neither}, false},
+		sandboxed{kernel: "6.8,bpf,pretend-filter"}, sandboxed{kernel: neither}, false},
+	{"BPF: connect", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-shutdown tcp-accepted-dissolve tcp-accepted-dissolve-v6 " +
+		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-accepted",
+		sandboxed{kernel: "6.8,pretend-filter,pretend-landlock"}, sandboxed{kernel: neither}, true},
 	{"supervisor: bind", "rights-listen",
 		sandboxed{kernel: noLandlock}, sandboxed{kernel: neither}, false},
 	{"Landlock: files", "rights-root rights-pair-root",
@@ -159,9 +162,11 @@ var restrictions = []struct {
 	{"Landlock: files, a FIFO", "refill-fifo-reopen",
 		sandboxed{kernel: "5.15"}, sandboxed{kernel: "5.15,pretend-landlock"}, false},
 	{"Landlock: TCP, behind a supervisor", "tcp-listener-swap",
-		sandboxed{more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
+		sandboxed{kernel: "bpf", more: connectAny}, sandboxed{kernel: "landlock=7,bpf,pretend-landlock", more: connectAny}, false},
+	{"BPF: connect, behind a supervisor", "tcp-listener-swap",
+		sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, sandboxed{kernel: "landlock=7,bpf,pretend-landlock", more: connectAny}, true},
 	{"supervisor that passes nothing on", "tcp-listener-swap",
-		sandboxed{kernel: noLandlock, more: connectAny}, sandboxed{kernel: "landlock=7,pretend-landlock", more: connectAny}, false},
+		sandboxed{kernel: noLandlock, more: connectAny}, sandboxed{kernel: "landlock=7,bpf,pretend-landlock", more: connectAny}, false},
 	{"filter: MPTCP", "tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-accepted-dissolve",
 		sandboxed{socket: mptcp}, sandboxed{socket: mptcp, more: connectAny + "seal = \"off\"\n"}, false},
 	{"supervisor alone: MPTCP", "tcp-listener-swap",
@@ -179,7 +184,7 @@ var restrictions = []struct {
 }
 
 const (
-	neither     = "6.8,pretend-filter,pretend-landlock"
+	neither     = "6.8,bpf,pretend-filter,pretend-landlock"
 	noLandlock  = "landlock=0,passrights,bpf,killable,threads,peerpidfd"
 	mptcp       = "mptcp = true\n"
 	queued      = "queue-linger queue-user-timeout queue-receive-timeout queue-send-buffer queue-receive-buffer"
