@@ -45,7 +45,8 @@ const (
 // Withheld is what can harm a client that waits: it has what the listener had when it came, and nothing
 // sets that back. TCP_USER_TIMEOUT and SO_LINGER reset it, with short times of keep-alives too where its
 // network is silent for a moment; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls; small
-// buffers, and an odd TCP_CONGESTION, make it wait. Setting one on a listener of ours seems to work. The
+// buffers, an odd TCP_CONGESTION and a path's MTU that is not looked for make it wait; with IP_RECVERR an ICMP
+// message ends it that would pass. Setting one on a listener of ours seems to work. The
 // other allowed ones harm nobody: they do what they do on every connection of some server.
 //
 // Not carried, though allowed:
@@ -118,8 +119,8 @@ var Table = []Option{
 	{unix.IPPROTO_IP, unix.IP_RECVOPTS, "IP_RECVOPTS", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RETOPTS, "IP_RETOPTS", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO", AsRead, Allowed | Carried | Datagram, 0, packetInfo},
-	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, "IP_MTU_DISCOVER", AsRead, Allowed | Carried, unix.IP_PMTUDISC_WANT, nil},
-	{unix.IPPROTO_IP, unix.IP_RECVERR, "IP_RECVERR", AsRead, Allowed | Carried, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, "IP_MTU_DISCOVER", AsRead, Allowed | Carried | Withheld, unix.IP_PMTUDISC_WANT, nil},
+	{unix.IPPROTO_IP, unix.IP_RECVERR, "IP_RECVERR", AsRead, Allowed | Carried | Withheld, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVERR_RFC4884, "IP_RECVERR_RFC4884", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVTTL, "IP_RECVTTL", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVTOS, "IP_RECVTOS", AsRead, Allowed | Carried | Datagram, 0, nil},
@@ -144,10 +145,10 @@ var Table = []Option{
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF", AsRead, Refused, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", AsRead, Allowed | Carried, unix.IPV6_PMTUDISC_WANT, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", AsRead, Allowed | Carried | Withheld, unix.IPV6_PMTUDISC_WANT, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Unreadable, Refused, 0, nil},         // it reads the path's
 	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, "IPV6_PKTINFO", Unreadable, Refused, 0, nil}, // the source of what it sends
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, "IPV6_RECVERR", AsRead, Allowed | Carried, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, "IPV6_RECVERR", AsRead, Allowed | Carried | Withheld, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR_RFC4884, "IPV6_RECVERR_RFC4884", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IPV6, ipv6FlowInfo, "IPV6_FLOWINFO", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IPV6, ipv6FlowInfoSend, "IPV6_FLOWINFO_SEND", AsRead, Refused, 0, nil},

@@ -125,6 +125,8 @@ func harmful(o *sockopt.Option) []byte {
 		return word(4608)
 	case "TCP_CONGESTION":
 		return []byte("reno")
+	case "IP_MTU_DISCOVER", "IPV6_MTU_DISCOVER":
+		return word(unix.IP_PMTUDISC_PROBE)
 	}
 	return word(1)
 }
@@ -151,32 +153,39 @@ func set(t *testing.T, fd int, o *sockopt.Option, value []byte) {
 // has accepted. On a plain one it is, and inherited: each option can harm.
 func TestWithheldOptions(t *testing.T) {
 	l := openListeners(t)
-	listener, plain := sealedListener(t, l, tcp4()), plainSocket(t, tcp4())
-	at, plainAt := listening(t, listener), listening(t, plain)
 	names := 0
+	for _, k := range []spec.Kind{tcp4(), tcp6()} {
+		names += checkWithheld(t, l, k)
+	}
+	if names < 2*14 {
+		t.Errorf("%d options", names)
+	}
+}
+
+// checkWithheld returns how many options it has looked at.
+func checkWithheld(t *testing.T, l *Listeners, k spec.Kind) (names int) {
+	listener, plain := sealedListener(t, l, k), plainSocket(t, k)
+	at, plainAt := listening(t, listener), listening(t, plain)
 	for i := range sockopt.Table {
 		o := &sockopt.Table[i]
-		if o.Use&sockopt.Withheld == 0 {
+		if o.Use&sockopt.Withheld == 0 || o.Level == unix.IPPROTO_IPV6 && k.Family == unix.AF_INET {
 			continue
 		}
 		names++
 		fresh := read(t, listener, o)
 		set(t, listener, o, harmful(o))
 		set(t, plain, o, harmful(o))
-		connection := accepted(t, listener, at, tcp4())
+		connection := accepted(t, listener, at, k)
 		if now, inherited := read(t, listener, o), read(t, connection, o); now != fresh || inherited == read(t, plain, o) {
 			t.Errorf("%s: %q, was %q; inherited as %q", o.Text, now, fresh, inherited)
 		}
-		if now, inherited := read(t, plain, o), read(t, accepted(t, plain, plainAt, tcp4()), o); now == fresh || inherited != now {
+		if now, inherited := read(t, plain, o), read(t, accepted(t, plain, plainAt, k), o); now == fresh || inherited != now {
 			t.Errorf("%s of a plain listener: %q, was %q; inherited as %q", o.Text, now, fresh, inherited)
 		}
 		set(t, connection, o, harmful(o))
 		if now := read(t, connection, o); now != read(t, plain, o) {
 			t.Errorf("%s of a connection: %q, want %q", o.Text, now, read(t, plain, o))
 		}
-	}
-	if names < 12 {
-		t.Errorf("%d options", names)
 	}
 	// One that is not withheld, and each by its level.
 	if err := unix.SetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
@@ -185,6 +194,7 @@ func TestWithheldOptions(t *testing.T) {
 	if on, err := unix.GetsockoptInt(listener, unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
 		t.Errorf("TCP_NODELAY: %d, %v", on, err)
 	}
+	return names
 }
 
 // We set what is withheld with the password, and nobody does with another, or by a longer value.
@@ -192,7 +202,7 @@ func TestPassword(t *testing.T) {
 	l := openListeners(t)
 	fresh, changed := sealedListener(t, l, tcp4()), plainSocket(t, tcp4())
 	for i := range sockopt.Table {
-		if o := &sockopt.Table[i]; o.Use&sockopt.Withheld != 0 {
+		if o := &sockopt.Table[i]; o.Use&sockopt.Withheld != 0 && o.Level != unix.IPPROTO_IPV6 {
 			set(t, changed, o, harmful(o))
 		}
 	}
