@@ -71,7 +71,7 @@ func describeKernel() string {
 
 // listAbilities asks each room for its own abilities.
 func listAbilities() []spec.Ability {
-	return append(slices.Concat(sandbox.ListAbilities(), listen.ProbeAbilities()), checkSeal(), checkUDPFilter(), checkEngine())
+	return append(slices.Concat(sandbox.ListAbilities(), listen.ProbeAbilities()), checkSeal(), checkUDPFilter(), checkListenerFilter(), checkEngine())
 }
 
 // checkSeal finds what the process's part of the default seal lacks here.
@@ -88,6 +88,13 @@ func checkSeal() spec.Ability {
 func checkUDPFilter() spec.Ability {
 	f := spec.Ability{Name: "UDP sockets that only answer", Needs: "the default works; services do not have the host's UDP sockets: a relay carries their datagrams, which takes some of the speed"}
 	f.OK, f.Detail, f.Cure = sockfilter.Ability()
+	return f
+}
+
+// checkListenerFilter finds how TCP listeners are sealed.
+func checkListenerFilter() spec.Ability {
+	f := spec.Ability{Name: "TCP listeners that only accept", Needs: "the default works: the activator itself sets the socket options that could harm waiting clients, so such a call takes longer"}
+	f.OK, f.Detail, f.Cure = sockfilter.ListenerAbility()
 	return f
 }
 

@@ -45,7 +45,10 @@ func (trial) Answering() bool { return canAnswer() }
 func (trial) Accepting() bool { return canAccept() }
 
 var (
-	canAccept = sync.OnceValue(sockfilter.CanGuardListeners)
+	canAccept = sync.OnceValue(func() bool {
+		ok, _, _ := sockfilter.ListenerAbility()
+		return ok
+	})
 	canAnswer = sync.OnceValue(func() bool {
 		ok, _, _ := sockfilter.Ability()
 		return ok

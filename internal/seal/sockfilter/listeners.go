@@ -78,14 +78,14 @@ func (l *Listeners) Password() sockopt.Password { return l.password }
 // Close gives back what only we use. Listeners that are open stay sealed.
 func (l *Listeners) Close() { l.maker.close() }
 
-// CanGuardListeners tries all that sealing a listener needs, and leaves nothing behind.
-func CanGuardListeners() bool {
+// ListenerAbility is [Ability] of TCP listeners.
+func ListenerAbility() (ok bool, detail, cure string) {
 	l, err := loadListeners()
-	if err != nil {
-		return false
+	if err == nil {
+		defer l.Close()
+		err = l.tryListener()
 	}
-	defer l.Close()
-	return l.tryListener() == nil
+	return describeTrial(err)
 }
 
 // tryListener seals a listener that is closed at once.

@@ -24,8 +24,8 @@ func openListeners(tb testing.TB) *Listeners {
 	ktest.Filters(tb)
 	l, err := OpenListeners()
 	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		if CanGuardListeners() {
-			tb.Error("it can be had all the same")
+		if ok, detail, cure := ListenerAbility(); ok || detail == "" || cure == "" {
+			tb.Errorf("got %v, %q, %q", ok, detail, cure)
 		}
 		tb.Skipf("sealing needs root, and says so: %v", err)
 	}

@@ -219,8 +219,9 @@ func cookieOf(socket *os.File) (cookie uint64, err error) {
 
 // Ability tries all that sealing needs, leaves nothing
 // behind, and reports whether it can be had, what was seen, and how to get it.
-func Ability() (ok bool, detail, cure string) {
-	err := tryAlone()
+func Ability() (ok bool, detail, cure string) { return describeTrial(tryAlone()) }
+
+func describeTrial(err error) (ok bool, detail, cure string) {
 	known, is := err.(*Error)
 	switch {
 	case err == nil:
