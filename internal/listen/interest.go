@@ -27,7 +27,8 @@ type interest struct {
 	id       epoll.ID   // 0: not armed; this and below with in.mu
 	file     *os.File   // registered in epoll; nil while the socket has none
 	ready    func()
-	answered func() // instead of ready, when the fast path has been carried out
+	answered func()   // instead of ready, when the fast path has been carried out
+	links    []string // symlinks that are watched
 }
 
 // armInterest has ready called once for file; the queue of what is armed already is asked once more.
@@ -130,6 +131,9 @@ func (x *interest) rewatchNode(n *node, mended bool) {
 	x.in.mu.Lock()
 	defer x.in.mu.Unlock()
 	_ = x.in.nodes.rewatchNode(x, *n, mended)
+	for _, path := range x.links {
+		_ = x.in.nodes.rewatchNode(linkOf{x, path}, node{path: path, id: inodeAt(path)}, mended)
+	}
 }
 
 // forget ends all of it.
@@ -145,4 +149,5 @@ func (x *interest) forget() {
 func (in *interests) forgetInterest(x *interest) {
 	in.disarm(x)
 	in.nodes.tree.forgetNode(x)
+	in.nodes.forgetLinks(x)
 }

@@ -1,7 +1,9 @@
 package listen
 
 import (
+	"errors"
 	"os"
+	"strings"
 
 	"activator/internal/spec"
 
@@ -67,6 +69,38 @@ func makeLink(path, link string, o *spec.Options) error {
 func (s place) linkLeads(name string) bool {
 	var end unix.Stat_t
 	return unix.Fstatat(s.FD(), name, &end, 0) != unix.ENOENT
+}
+
+// mendLinks puts back the symlinks that were deleted; what stands in the place of one is an *OccupiedError.
+// It returns what it found and did, for the log.
+func (s *Socket) mendLinks() (what string, err error) {
+	path := s.spec.Address.Node()
+	var found []string
+	for _, link := range s.links {
+		if pointsAt(link, path) {
+			continue
+		}
+		var failed error
+		withoutUmask(func() { failed = makeLink(path, link, &s.spec.Options) })
+		if failed == nil {
+			found = append(found, link+" was deleted; linked again")
+		}
+		err = errors.Join(err, wrapError(s.spec.Address, "symlinks", failed, ""))
+	}
+	if len(found) > 0 {
+		s.interest.rewatchNode(s.node, true)
+	}
+	return strings.Join(found, "; "), err
+}
+
+func pointsAt(link, path string) bool {
+	at, err := openPlace(link)
+	if err != nil {
+		return false
+	}
+	defer at.Close()
+	target, err := at.ReadLink(at.Name)
+	return err == nil && target == path
 }
 
 func removeLinks(want spec.Socket, links []string) {

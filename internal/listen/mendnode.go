@@ -1,18 +1,14 @@
 package listen
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
 	"golang.org/x/sys/unix"
 )
 
-// MendNode puts the node back when it was deleted or replaced: as a link to
-// the reserve, the very same socket with its queue, or bound anew where the reserve
-// is gone too (see [Socket.Generation]). It returns what it found and did, for
-// the log; "" when the node is in its place. What stands there now and is not a
-// dead socket is never removed: that is an *OccupiedError, and once it goes the
-// watcher tells.
+// MendNode puts the node and its symlinks back: see mendNode and mendLinks.
 func (s *Socket) MendNode() (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -22,6 +18,21 @@ func (s *Socket) MendNode() (what string, err error) {
 	if s.node == nil || s.file == nil {
 		return "", nil
 	}
+	what, err = s.mendNode()
+	linked, failed := s.mendLinks()
+	if what != "" && linked != "" {
+		what += "; "
+	}
+	return what + linked, errors.Join(err, failed)
+}
+
+// mendNode puts the node back when it was deleted or replaced: as a link to
+// the reserve, the very same socket with its queue, or bound anew where the reserve
+// is gone too (see [Socket.Generation]). It returns what it found and did, for
+// the log; "" when the node is in its place. What stands there now and is not a
+// dead socket is never removed: that is an *OccupiedError, and once it goes the
+// watcher tells.
+func (s *Socket) mendNode() (what string, err error) {
 	for range mostChanges {
 		if s.nodeInPlace() {
 			s.interest.rewatchNode(s.node, true)

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"time"
@@ -47,6 +48,30 @@ func (w *nodeWatch) watchNode(of any, n watchedNode) error {
 			"socket", n.socket, "every", lookInterval, "err", err)
 	}
 	return nil
+}
+
+// linkOf is whose symlink is watched: that of an interest, at a path.
+type linkOf struct {
+	x    *interest
+	path string
+}
+
+// watchLinks watches the symlinks of x, as nodes are watched, instead of those before.
+func (w *nodeWatch) watchLinks(x *interest, links []string, socket string, changed func()) (err error) {
+	w.forgetLinks(x)
+	x.links = links
+	for _, path := range links {
+		n := node{path: path, id: inodeAt(path)}
+		err = errors.Join(err, w.watchNode(linkOf{x, path}, watchedNode{n, socket, changed}))
+	}
+	return err
+}
+
+func (w *nodeWatch) forgetLinks(x *interest) {
+	for _, path := range x.links {
+		w.tree.forgetNode(linkOf{x, path})
+	}
+	x.links = nil
 }
 
 // rewatchNode looks up the folders of a node again. What is not as it should be now may be told

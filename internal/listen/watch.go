@@ -174,7 +174,7 @@ func (w *Watcher) ForgetSocket(s *Socket) {
 }
 
 // WatchNode calls changed, from the goroutine of Run, whenever the node of s, its
-// reserve or a folder above may have been deleted, replaced or renamed: the time
+// reserve, one of its symlinks or a folder above may have been deleted, replaced or renamed: the time
 // for [Socket.MendNode]. A socket without a node is never called. Where the node
 // cannot be watched a timer looks at it.
 func (w *Watcher) WatchNode(s *Socket, changed func()) error {
@@ -193,6 +193,9 @@ func (w *Watcher) WatchNode(s *Socket, changed func()) error {
 	}
 	s.interest.in = &w.interests
 	err := w.nodes.watchNode(&s.interest, watchedNode{*s.node, s.spec.Address.String(), changed})
+	if links := w.nodes.watchLinks(&s.interest, s.links, s.spec.Address.String(), changed); err == nil {
+		err = links
+	}
 	return wrapError(s.spec.Address, "", err, "changes of the node go unnoticed")
 }
 
