@@ -33,8 +33,9 @@ type Pump struct {
 	handler   slog.Handler // nil: the bytes go as they are
 	target    *Target      // nil: the log
 	service   *account
-	finishing bool // guarded by queue.mu: do not wait for a reader that stalls
-	rest      int  // bytes still read when the time of Finish is over
+	finishing bool   // guarded by queue.mu: do not wait for a reader that stalls
+	rest      int    // bytes still read when the time of Finish is over
+	last      []byte // the last line that is not empty, of the goroutine
 	finish    sync.Once
 	done      chan struct{} // closed: everything read is in the queue, file is closed
 }
@@ -77,6 +78,23 @@ func (p *Pump) Finish(linger time.Duration) {
 			p.target.Close()
 		}
 	})
+}
+
+// LastLine returns the last line that is not empty, or its beginning, after Finish: what a program said that died.
+func (p *Pump) LastLine() string {
+	<-p.done
+	return string(bytes.TrimSpace(bytes.ToValidUTF8(p.last, nil)))
+}
+
+// longestLast bounds what is kept for LastLine.
+const longestLast = 300
+
+// noteLast notes what may be the last line: the last one in b that is not empty.
+func (p *Pump) noteLast(b []byte) {
+	b = bytes.TrimRight(b, " \t\r\n")
+	if line := b[bytes.LastIndexByte(b, '\n')+1:]; len(line) > 0 {
+		p.last = append(p.last[:0], line[:min(len(line), longestLast)]...)
+	}
 }
 
 func (p *Pump) run() {
@@ -141,6 +159,7 @@ func (p *Pump) passRest(b []byte) {
 	case p.handler != nil:
 		p.logRecord(b, false)
 	case len(b) > 0:
+		p.noteLast(b)
 		p.queue.await(b, p.service, &p.finishing)
 	}
 }
@@ -186,6 +205,7 @@ func wholeRunes(b []byte) int {
 }
 
 func (p *Pump) logRecord(line []byte, continued bool) {
+	p.noteLast(line)
 	r := slog.NewRecord(time.Now(), slog.LevelInfo, string(line), 0)
 	if continued {
 		r.AddAttrs(slog.Bool("continued", true))

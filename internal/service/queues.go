@@ -89,7 +89,8 @@ func (s *Service) refuseClients() {
 		if err != nil {
 			s.log.Error("clients not turned away", "socket", socket.String(), "err", err)
 		}
-		s.log.Warn("clients turned away: no run of the service has served anybody for as long as hold", "socket", socket.String(), "clients", away, "hold", hold)
+		attrs := append([]any{"socket", socket.String(), "clients", away, "hold", hold}, s.lastEnd...)
+		s.log.Warn("clients turned away: no run of the service has served anybody for as long as hold", attrs...)
 	}
 	s.lookAtQueues()
 }

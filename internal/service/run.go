@@ -51,6 +51,7 @@ type report struct {
 	told     *notify.Message  // it said something
 	failed   error            // there is no program, and no process left
 	exited   *process.Exit    // it is gone and reaped
+	words    string           // the last line that it has printed to stderr then
 }
 
 func (p *run) pid() int {
@@ -197,7 +198,7 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	p.handover.End()
 	pumps.waitAll()
 	s.tellKilled(child.Pid())
-	s.sendReport(report{of: p, exited: &exit})
+	s.sendReport(report{of: p, exited: &exit, words: pumps.lastWords()})
 	_ = child.Close()
 }
 

@@ -53,6 +53,7 @@ type Service struct {
 	ending      *Slot     // to tell a process to end; nil: nothing is to
 	healPending bool      // a node was touched while its socket was being handed over
 	said        []any     // attributes for the next line about a state
+	lastEnd     []any     // attributes: how the last program of all clients has ended
 }
 
 // mode is how clients come to processes: all to one, or each to one of its own.
@@ -192,8 +193,11 @@ func (s *Service) handle(e event) {
 	for follows := true; follows; {
 		from := s.state
 		e, follows = s.mode.act(s.takeStep(e))
-		if isWaiting(from) && isWaiting(s.state) {
+		switch {
+		case isWaiting(from) && isWaiting(s.state):
 			level = slog.LevelDebug
+		case s.state == resting && from != resting:
+			level = slog.LevelWarn // the program, or its start, has failed
 		}
 		if !follows && s.state != ended && (s.state != from || len(s.said) > 0) {
 			s.logState(level)

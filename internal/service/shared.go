@@ -198,7 +198,7 @@ func (s *shared) receive(r report) {
 		}
 		s.handle(onStartFailed)
 	case r.exited != nil:
-		s.said = append(s.said, "pid", s.run.pid(), "exit", r.exited.String(), "ran", time.Since(s.run.started).Round(time.Microsecond))
+		s.noteEnd(r)
 		s.handle(onExited)
 	case r.running:
 		s.starting.End()
@@ -212,6 +212,17 @@ func (s *shared) receive(r report) {
 			s.noteUp()
 		}
 	}
+}
+
+// noteEnd has the next line say how the program ended, and with what words if it failed. So do the lines about
+// clients that are turned away meanwhile.
+func (s *shared) noteEnd(r report) {
+	s.lastEnd = []any{"exit", r.exited.String()}
+	if s.run.failed && r.words != "" {
+		s.lastEnd = append(s.lastEnd, "stderr", r.words)
+	}
+	s.said = append(append(s.said, "pid", s.run.pid()), s.lastEnd...)
+	s.said = append(s.said, "ran", time.Since(s.run.started).Round(time.Microsecond))
 }
 
 func (s *shared) noteUp() {

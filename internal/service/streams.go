@@ -144,7 +144,10 @@ func (all *streams) closeOurs() {
 }
 
 // pumps copy a program's output to where it goes.
-type pumps []*output.Pump
+type pumps struct {
+	all    []*output.Pump
+	errors *output.Pump // of stderr; nil: none
+}
 
 func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps {
 	var running pumps
@@ -154,9 +157,12 @@ func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps
 		case st.ours == nil:
 			continue
 		case st.target != nil:
-			running = append(running, output.CopyBytes(st.ours, st.target))
+			running.all = append(running.all, output.CopyBytes(st.ours, st.target))
 		default:
-			running = append(running, sink.StartPump(st.ours, service, st.name, pid))
+			running.all = append(running.all, sink.StartPump(st.ours, service, st.name, pid))
+		}
+		if st.name == "stderr" || all.haveOneFile() {
+			running.errors = running.all[len(running.all)-1]
 		}
 		st.ours, st.target = nil, nil
 	}
@@ -166,9 +172,17 @@ func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps
 // waitAll waits until everything the program printed is where it goes. Another process
 // that holds the pipe (a container's monitor) gets no longer than lingering.
 func (ps pumps) waitAll() {
-	for _, p := range ps {
+	for _, p := range ps.all {
 		p.Finish(lingering)
 	}
+}
+
+// lastWords are the last line of what came by stderr, after waitAll; "": none.
+func (ps pumps) lastWords() string {
+	if ps.errors == nil {
+		return ""
+	}
+	return ps.errors.LastLine()
 }
 
 // lingering is how long output may still come after the exit.
