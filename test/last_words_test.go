@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"testing"
+
+	"activator/internal/ktest"
 )
 
 // A program that dies early says why in its last line: the log has it where it says that the service rests, and where
@@ -32,4 +34,31 @@ func TestLastWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program that never reports is told from one that hangs.
+func TestNeverReady(t *testing.T) {
+	dir := folder(t)
+	a := activate(t, "--config", configureIn(t, dir, "mute", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
+		"[service]\nexec = [\"/bin/sleep\", \"100\"]\nnotify = true\nstart_timeout = \"300ms\"\nhold = \"1s\"\n", dir)))
+	c, err := net.Dial("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("level=ERROR", "service not started: it has not said READY=1", "notify = false", "start_timeout")
+}
+
+// A program that binds another address than the target is told of at once, with the line to write.
+func TestBindElsewhere(t *testing.T) {
+	dir := folder(t)
+	n := ktest.Port(t)
+	a := activate(t, "--config", configureIn(t, dir, "other", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:80\"\n"+
+		"[service]\nexec = [\"SELF\"]\nenvironment = [\"ACTIVATOR_TEST_SERVICE=http\"]\nhandover = \"bind\"\nstart_timeout = \"infinity\"\n", n)))
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("level=WARN", "it binds tcp://:8000, which is no target, and tcp://:80 is still missing", `write target = \"tcp://:8000\"`)
 }

@@ -321,7 +321,11 @@ func (s *shared) sayMissing() {
 	if s.state != aborting {
 		return
 	}
-	if missing := s.run.handover.DescribeMissing(); missing != "" {
+	missing := s.run.handover.DescribeMissing()
+	if missing == "" && s.spec.Notify && s.run.stage == stageRunning {
+		missing = "it has not said READY=1, sd_notify(3), within start_timeout: write notify = false if it never does, or a longer start_timeout"
+	}
+	if missing != "" {
 		s.log.Error("service not started: "+missing, "pid", s.run.pid())
 	}
 }

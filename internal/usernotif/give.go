@@ -2,6 +2,7 @@ package usernotif
 
 import (
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -208,13 +209,28 @@ func (s *Supervisor) Serving() <-chan struct{} { return s.serving }
 // mostNoted bounds the list of other names that a service has bound.
 const mostNoted = 8
 
-// noteName remembers a name that the service bound in its own namespaces.
+// noteName remembers a name that the service bound in its own namespaces, and tells of it, once, while a target
+// is missing.
 func (s *Supervisor) noteName(n name) {
+	if missing := s.noteNewName(n); missing != "" && s.policy.Warn != nil {
+		s.policy.Warn(fmt.Sprintf("it binds %s, which is no target, and %s is still missing: if that is the one, write target = %q below its [[socket]]", n, missing, n))
+	}
+}
+
+// noteNewName returns a target that the service does not serve yet, if the name is a new one.
+func (s *Supervisor) noteNewName(n name) (missing string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.noted) < mostNoted {
-		s.noted[n.String()] = true
+	if len(s.noted) >= mostNoted || s.noted[n.String()] {
+		return ""
 	}
+	s.noted[n.String()] = true
+	for i := range s.targets {
+		if t := &s.targets[i]; !t.served && !t.bound && t.Address.Type() == n.kind {
+			return t.Address.String()
+		}
+	}
+	return ""
 }
 
 // DescribeMissing says what the service has not bound, or does not listen at, and what it
