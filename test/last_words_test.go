@@ -3,7 +3,9 @@ package test
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
+	"time"
 
 	"activator/internal/ktest"
 )
@@ -61,4 +63,44 @@ func TestBindElsewhere(t *testing.T) {
 	}
 	defer c.Close()
 	a.wait("level=WARN", "it binds tcp://:8000, which is no target, and tcp://:80 is still missing", `write target = \"tcp://:8000\"`)
+}
+
+// A program that runs and takes no client is told of, once, and not one that does.
+func TestDeaf(t *testing.T) {
+	for _, service := range []string{"deaf", "ECHO"} {
+		for _, network := range []string{"tcp", "udp", "unix"} {
+			t.Run(service+"/"+network, func(t *testing.T) {
+				dir := folder(t)
+				address := fmt.Sprint("127.0.0.1:", ktest.Port(t))
+				if network == "unix" {
+					address = dir + "/s"
+				}
+				text := fmt.Sprintf("[[socket]]\nlisten = [\"%s://%s\"]\n[service]\nhold = \"100ms\"\nexec = [\"ECHO\"]\n", network, address)
+				if service == "deaf" {
+					text = strings.Replace(text, "ECHO", "SELF", 1) + "environment = [\"ACTIVATOR_TEST_SERVICE=deaf\"]\n"
+				}
+				a := activate(t, "--config", configureIn(t, dir, "deaf", text))
+				c, err := net.Dial(network, address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if _, err := c.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if service == "deaf" {
+					a.wait("level=WARN", "service runs, and takes no client", "LISTEN_FDS", "clients=1")
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(waitTimeout))
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(300 * time.Millisecond) // nothing tells of what is not said
+				if n := a.log.count("takes no client"); n > 0 {
+					t.Errorf("%d lines of a program that takes its clients", n)
+				}
+			})
+		}
+	}
 }

@@ -45,6 +45,7 @@ func leastRun(least, idle, ran, away time.Duration) time.Duration {
 func (s *shared) beginServing() (event, bool) {
 	s.limit(0)
 	s.run.watchdog.hear(time.Now())
+	s.expectAccept()
 	if s.spec.IdleTimeout > 0 {
 		i := &s.idle
 		if !i.stopped.IsZero() {

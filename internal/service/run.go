@@ -39,6 +39,7 @@ type run struct {
 	asked    bool                    // we asked it to end: how it does is no failure
 	hung     bool                    // it was ended since it did nothing: however it does, it is a failure
 	watchdog watchdog
+	deaf     deafness
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one

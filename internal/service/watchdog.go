@@ -60,7 +60,7 @@ func (s *shared) watchProgram() (until time.Time) {
 		s.handle(onMissed)
 		return time.Time{}
 	}
-	return w.due
+	return firstOf(w.due, s.lookAtDeaf())
 }
 
 // abortRun tells a program that hangs to end. Many say by SIGABRT what they were about; an engine

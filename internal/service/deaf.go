@@ -1,0 +1,49 @@
+package service
+
+import (
+	"slices"
+	"time"
+
+	"activator/internal/listen"
+	"activator/internal/spec"
+)
+
+// deafness is what is known of a program that may not use the sockets it was given: the clients that wait at the
+// socket it was started for.
+type deafness struct {
+	socket  *listen.Socket
+	waiting []listen.Client // at the first look; nil: there was none
+	due     time.Time       // the next look; zero: none
+}
+
+// expectAccept has looks come after hold, and again after hold. A program that accepts costs one, at which nobody waits.
+func (s *shared) expectAccept() {
+	if s.spec.Hold > 0 && s.caller != nil && s.spec.Handover != spec.Proxy {
+		s.run.deaf = deafness{socket: s.caller, due: time.Now().Add(s.spec.Hold)}
+	}
+}
+
+// lookAtDeaf says so, once, when a client has waited for hold at a program that runs, and returns when to look
+// next.
+func (s *shared) lookAtDeaf() time.Time {
+	d := &s.run.deaf
+	if now := time.Now(); d.due.IsZero() || now.Before(d.due) {
+		return d.due
+	}
+	before := d.waiting
+	d.due = time.Time{}
+	d.waiting, _ = d.socket.WaitingClients()
+	if before == nil {
+		if len(d.waiting) > 0 {
+			d.due = time.Now().Add(s.spec.Hold)
+		}
+		return d.due
+	}
+	d.waiting = slices.DeleteFunc(d.waiting, func(c listen.Client) bool { return !slices.Contains(before, c) })
+	if len(d.waiting) > 0 {
+		s.log.Warn("service runs, and takes no client: either it hangs, or it does not use the sockets that it is given by LISTEN_FDS; "+
+			"many programs want a switch for that, and for one that knows only its own addresses there is handover = \"bind\" or \"proxy\"",
+			"pid", s.run.pid(), "socket", d.socket.String(), "clients", len(d.waiting), "hold", s.spec.Hold)
+	}
+	return time.Time{}
+}
