@@ -104,3 +104,31 @@ func TestDeaf(t *testing.T) {
 		}
 	}
 }
+
+// A program that goes to the background is told from one that is done with its client.
+func TestGoesToTheBackground(t *testing.T) {
+	dir := folder(t)
+	a := activate(t, "--config", configureIn(t, dir, "daemon", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
+		"[service]\nexec = [\"/bin/sh\", \"-c\", \"sleep 100 & exit 0\"]\n", dir)))
+	c, err := net.Dial("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("level=WARN", "service has ended at once with 0, again", "foreground")
+	once := activate(t, "--config", configureIn(t, dir, "once", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/once\"]\n"+
+		"[service]\nexec = [\"python3\", \"-c\", \"import socket; s = socket.socket(fileno=3); c = s.accept()[0]; c.send(b'x')\"]\n", dir)))
+	for range 4 {
+		c, err := net.Dial("unix", dir+"/once")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	if n := once.log.count("foreground"); n > 0 {
+		t.Errorf("%d lines of a program that has served its clients", n)
+	}
+}

@@ -47,3 +47,14 @@ func (s *shared) lookAtDeaf() time.Time {
 	}
 	return time.Time{}
 }
+
+// noteLeaving says, once, that a program mostly goes to the background which ends at once with 0 and leaves the
+// client that it was started for in the queue, for the second time: its pid namespace ends with it.
+func (s *shared) noteLeaving(p *run) {
+	if oldest := s.queues.findOldest(); s.leavingTold || oldest.IsZero() || !oldest.Before(p.started) {
+		return
+	}
+	s.leavingTold = true
+	s.log.Warn("service has ended at once with 0, again, and its clients still wait: a program that goes to the background ends with its first process; "+
+		"keep it in the foreground, by a switch such as -f, -D, -n or --foreground", "pid", p.pid())
+}

@@ -17,6 +17,8 @@ type shared struct {
 	fastPath *epoll.FastPath // says go to the sandbox that stands; nil: the service does
 	starting *Slot           // from a client to the exec; nil: none
 	idle     idleness
+
+	leavingTold bool // see noteLeaving
 }
 
 // attend watches the sockets, and lets the fast path say go. In each state that waits for a
@@ -278,9 +280,10 @@ func (s *shared) endRun() (event, bool) {
 	s.limit(0)
 	s.starting.End()
 	var ran time.Duration
-	up, failed := false, true
-	if p := s.run; p != nil {
-		ran, up, failed = time.Since(p.started), p.stage == stageUp, p.failed
+	up, failed, left := false, true, false
+	p := s.run
+	if p != nil {
+		ran, up, failed, left = time.Since(p.started), p.stage == stageUp, p.failed, !p.asked && p.exit.OK()
 		s.run = nil
 	}
 	s.mendSockets()
@@ -295,6 +298,9 @@ func (s *shared) endRun() (event, bool) {
 		s.history, delay = s.history.rest(s.spec.Timeouts, ran, failed, time.Now())
 	}
 	s.lookAtQueues()
+	if up && left && ran < time.Second {
+		s.noteLeaving(p)
+	}
 	if delay == 0 {
 		return onTimeout, true
 	}
