@@ -84,7 +84,7 @@ func fits(t *testing.T, key, v, address string, family [2]int) (tried int) {
 		return 0
 	}
 	defer unix.Close(fd)
-	err = sockopt.SetOptions(fd, &service.Sockets[0])
+	err = sockopt.SetOptions(fd, &service.Sockets[0], sockopt.Password{})
 	if privileged := errors.Is(err, unix.EPERM) && os.Geteuid() != 0; err != nil && !privileged {
 		t.Errorf("%s %s = %s: %v", address, key, v, err)
 	}

@@ -218,7 +218,11 @@ func (d *Daemon) keepSockets(c change) {
 		for _, socket := range p.spec.Sockets {
 			key := socket.Address.String()
 			old := c.pool[key]
-			if old == nil || !old.AdoptSpec(socket) {
+			if old == nil {
+				continue
+			}
+			if !old.AdoptSpec(socket) {
+				d.log.Warn("socket bound anew for the new configuration: clients that wait at it are cut off", "service", p.spec.Name, "socket", key)
 				continue
 			}
 			disownSocket(c.end, old)

@@ -53,6 +53,7 @@ func (h *inherit) answerCalls(policy usernotif.Policy) answers {
 		defer close(s.gone)
 		if err := calls.Run(ctx); err != nil {
 			h.Log.Error("calls not answered any more", "pid", h.child.Pid(), "err", err)
+			_ = calls.Close() // then the kernel refuses them: nobody waits for us
 		}
 	}()
 	return s

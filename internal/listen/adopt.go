@@ -190,10 +190,14 @@ func (s *Socket) resetPipe(want spec.Socket) error {
 		return nil
 	}
 	return control(s.fifo, func(fd int) (err error) {
-		if err := setPipeSize(fd, cmp.Or(want.Options.PipeSize, 16*os.Getpagesize())); err != nil {
-			return err
+		size := cmp.Or(want.Options.PipeSize, 16*os.Getpagesize())
+		if err = setPipeSize(fd, size); errors.Is(err, unix.EBUSY) {
+			s.state.pipe = size // more is in it than fits: Mend tries again
+			return nil
 		}
-		s.state.pipe, err = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		if err == nil {
+			s.state.pipe, err = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		}
 		return err
 	})
 }

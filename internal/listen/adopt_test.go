@@ -206,6 +206,63 @@ func TestAdoptPipeSize(t *testing.T) {
 	serveOne(t, s)
 }
 
+// TestAdoptSmallerPipe keeps what is in a pipe that is to be smaller than that.
+func TestAdoptSmallerPipe(t *testing.T) {
+	s := open(t, "fifo://"+t.TempDir()+"/f", func(o *spec.Options) { o.PipeSize = 256 << 10 })
+	const said = 200_000
+	writer, err := os.OpenFile(s.Spec().Address.Path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if _, err := writer.Write(make([]byte, said)); err != nil {
+		t.Fatal(err)
+	}
+	want := s.Spec()
+	want.Options.PipeSize = 16 << 10
+	if !s.AdoptSpec(want) {
+		t.Fatal("not adopted")
+	}
+	size := func() (n int) {
+		asService(t, s, func(fd int) { n, _ = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) })
+		return n
+	}
+	if n := size(); n != 256<<10 {
+		t.Errorf("a pipe of %d bytes", n)
+	}
+	asService(t, s, func(fd int) {
+		for left := said; left > 0; {
+			n, err := unix.Read(fd, make([]byte, left))
+			if err != nil || n == 0 {
+				t.Fatalf("%d bytes are lost: %v", left, err)
+			}
+			left -= n
+		}
+	})
+	if what, err := s.Mend(); err != nil || size() != 16<<10 {
+		t.Errorf("then a pipe of %d bytes, %q, %v", size(), what, err)
+	}
+}
+
+// TestAdoptMPTCP changes buffers of a socket of MPTCP, on which SO_BUF_LOCK cannot be set back.
+func TestAdoptMPTCP(t *testing.T) {
+	s, err := openOne(socketSpec(t, fmt.Sprint("tcp://127.0.0.1:", ktest.Port(t)), func(o *spec.Options) { o.MPTCP = true }), Means{})
+	if err != nil {
+		ktest.Skip(t, "a kernel without MPTCP: %v", err)
+	}
+	defer s.Close()
+	answer := client(t, s)
+	first, want := s.Spec(), s.Spec()
+	want.Options.ReceiveBuffer, want.Options.SendBuffer = 65536, 70000
+	for _, to := range []spec.Socket{want, first} {
+		if !s.AdoptSpec(to) {
+			t.Errorf("not adopted: %+v", to.Options)
+		}
+	}
+	serveOne(t, s)
+	answer()
+}
+
 // TestAdoptRelayed changes an option of a relayed socket: what waits is kept.
 func TestAdoptRelayed(t *testing.T) {
 	r := &relays{t: t}

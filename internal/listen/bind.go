@@ -51,7 +51,7 @@ func newSocket(want spec.Socket, from *pool) (*os.File, int, error) {
 	if err != nil {
 		return nil, 0, wrapError(a, "", err, socketCure(a, o, err))
 	}
-	if err := setOptions(file, &want, sockopt.SetOptions); err != nil {
+	if err := setOptions(file, &want, func(fd int, want *spec.Socket) error { return sockopt.SetOptions(fd, want, from.password(*want)) }); err != nil {
 		_ = file.Close()
 		return nil, 0, err
 	}

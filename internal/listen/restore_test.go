@@ -44,6 +44,8 @@ func poisons() [][]byte {
 func reading(fd int, o *sockopt.Option) (value string, ok bool) {
 	if protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); o.Use&sockopt.Datagram != 0 && protocol != unix.IPPROTO_UDP {
 		return "", false
+	} else if protocol == unix.IPPROTO_MPTCP && o.Text == "SO_BUF_LOCK" {
+		return "", false // it is shown, and cannot be set
 	}
 	return rawReading(fd, o.Level, o.Name)
 }

@@ -193,10 +193,10 @@ func (s *Service) handle(e event) {
 	for follows := true; follows; {
 		from := s.state
 		e, follows = s.mode.act(s.takeStep(e))
-		switch {
-		case isWaiting(from) && isWaiting(s.state):
+		if isWaiting(from) && isWaiting(s.state) {
 			level = slog.LevelDebug
-		case s.state == resting && from != resting:
+		}
+		if !follows && s.state == resting && from != resting {
 			level = slog.LevelWarn // the program, or its start, has failed
 		}
 		if !follows && s.state != ended && (s.state != from || len(s.said) > 0) {

@@ -13,12 +13,18 @@ import (
 // kernel reads no more.
 const longestOption = 16
 
-// copyOption copies a value of setsockopt(2), without what the kernel does not read.
-func copyOption(thread uint32, at uint64, size int32) ([]byte, error) {
+// copyOption copies a value of setsockopt(2), without what the kernel does not read: of a number, and of a short
+// name, what is behind it may not even be there.
+func copyOption(thread uint32, at uint64, size int32) (value []byte, err error) {
 	if size < 0 {
 		return nil, unix.EINVAL
 	}
-	return copyAddress(thread, at, uint64(min(size, longestOption)))
+	for _, most := range []int32{longestOption, 8, 4} {
+		if value, err = copyAddress(thread, at, uint64(min(size, most))); err == nil {
+			break
+		}
+	}
+	return value, err
 }
 
 // setOption sets an option that those who wait at a listener of the host's would inherit: on that it only

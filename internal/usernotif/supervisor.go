@@ -114,6 +114,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		switch {
 		case gone || s.isClosing():
 			return nil
+		case errors.Is(err, unix.ENOENT): // the caller has gone since it was seen to wait: a signal, or its end
+			continue
 		case err != nil:
 			return fmt.Errorf("seccomp listener: %w", err)
 		}

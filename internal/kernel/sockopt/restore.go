@@ -132,7 +132,13 @@ func (s *State) findChanged(fd int, o *Option, before []byte, look bool) (change
 
 // hasOption reports whether o is restored on such a socket.
 func (s *State) hasOption(o *Option) bool {
-	return o.Form != Unrestored && s.layers.haveLevel(o) && (o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP)
+	switch {
+	case o.Form == Unrestored || !s.layers.haveLevel(o):
+		return false
+	case o.Level == unix.SOL_SOCKET && o.Name == unix.SO_BUF_LOCK && s.layers.protocol == unix.IPPROTO_MPTCP:
+		return false // MPTCP shows what the sizes have set, and does not set it
+	}
+	return o.Use&Datagram == 0 || s.layers.protocol == unix.IPPROTO_UDP
 }
 
 func (s *State) readOption(o *Option, fd int, buf *value) ([]byte, bool) {

@@ -22,15 +22,15 @@ func (e *Error) Error() string { return e.Key + ": " + e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
 // SetOptions sets what s asks for on fd, its socket, which is not bound yet. An error is an *Error.
-func SetOptions(fd int, s *spec.Socket) error {
-	return setAll(fd, s, func(*Key) bool { return true })
+func SetOptions(fd int, s *spec.Socket, password Password) error {
+	return setAll(fd, s, password, func(*Key) bool { return true })
 }
 
 // SetRelayed sets on fd, the relay socket that a service has in place of that of s, what is about
 // the service's own calls: what it may send, and what it is told with each datagram. All else
 // is about what the host's socket sends and holds. An error is an *Error.
 func SetRelayed(fd int, s *spec.Socket) error {
-	return setAll(fd, s, func(k *Key) bool { return k.relayed })
+	return setAll(fd, s, Password{}, func(k *Key) bool { return k.relayed })
 }
 
 // AddressOnly lets fd be bound to an address with port 0, and take no port: for a look whether
@@ -45,7 +45,7 @@ func ResetOnClose(fd int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 }
 
-func setAll(fd int, s *spec.Socket, these func(*Key) bool) error {
+func setAll(fd int, s *spec.Socket, password Password, these func(*Key) bool) error {
 	domain := layersOf(fd).domain
 	for i := range Table {
 		o := &Table[i]
@@ -54,7 +54,7 @@ func setAll(fd int, s *spec.Socket, these func(*Key) bool) error {
 		}
 		value, err := o.Key.ask(s)
 		if err == nil && value != nil {
-			err = o.setValue(fd, domain, value)
+			err = o.setValue(fd, domain, password, value)
 		}
 		if err != nil {
 			return &Error{cmp.Or(o.Key.Name, o.Text), err, o.findCure(s, err)}
@@ -65,7 +65,7 @@ func setAll(fd int, s *spec.Socket, these func(*Key) bool) error {
 
 // setValue writes an option to an unbound socket that has its level. socket(7), ip(7), ipv6(7),
 // tcp(7), unix(7).
-func (o *Option) setValue(fd, domain int, value []byte) error {
+func (o *Option) setValue(fd, domain int, password Password, value []byte) error {
 	switch {
 	case o.Level == unix.IPPROTO_IPV6 && domain == unix.AF_INET:
 		return nil
@@ -75,11 +75,11 @@ func (o *Option) setValue(fd, domain int, value []byte) error {
 			return os.NewSyscallError("getsockopt", err)
 		}
 	case o.Form == Halved:
-		if err := o.writeValue(fd, o.forcedName(), value); !errors.Is(err, unix.EPERM) {
+		if err := o.writeWith(password, fd, o.forcedName(), value); !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
-	err := o.writeValue(fd, o.Name, value)
+	err := o.writeWith(password, fd, o.Name, value)
 	if o.Key.newer && errors.Is(err, unix.ENOPROTOOPT) {
 		return nil
 	}

@@ -32,7 +32,7 @@ func TestSetPriority(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(kind, " ", o.Priority, " ", o.IPTOS), func(t *testing.T) {
 				fd := open(t, kind)
-				if err := SetOptions(fd, socketOf(t, address, o)); err != nil {
+				if err := SetOptions(fd, socketOf(t, address, o), Password{}); err != nil {
 					t.Fatal(err)
 				}
 				wants(t, fd, tos(o.IPTOS), prio(o.Priority))
@@ -61,7 +61,7 @@ func TestSetNothing(t *testing.T) {
 	for kind, address := range map[string]string{"udp4": "udp4://:1", "unix": "unix://@a", "unixgram": "unixgram://@a", "udp6": "udp6://:1", "tcp4": "tcp4://:1"} {
 		fd := open(t, kind)
 		before := RecordState(fd)
-		if err := SetOptions(fd, socketOf(t, address, spec.Options{})); err != nil {
+		if err := SetOptions(fd, socketOf(t, address, spec.Options{}), Password{}); err != nil {
 			t.Fatal(err)
 		}
 		changed, _ := before.Restore(fd)
@@ -74,11 +74,11 @@ func TestSetNothing(t *testing.T) {
 // An error names the key of the configuration, and a cure.
 func TestSetError(t *testing.T) {
 	var failed *Error
-	err := SetOptions(open(t, "unix"), socketOf(t, "unix://@a", spec.Options{NoDelay: true}))
+	err := SetOptions(open(t, "unix"), socketOf(t, "unix://@a", spec.Options{NoDelay: true}), Password{})
 	if !errors.As(err, &failed) || failed.Key != "no_delay" || failed.Cure != "this kind of socket has no such option" || !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Errorf("%+v", err)
 	}
-	err = SetOptions(open(t, "udp4"), socketOf(t, "udp4://:1", spec.Options{Mark: 1}))
+	err = SetOptions(open(t, "udp4"), socketOf(t, "udp4://:1", spec.Options{Mark: 1}), Password{})
 	if os.Geteuid() != 0 && (!errors.As(err, &failed) || failed.Cure != "needs CAP_NET_ADMIN") {
 		t.Errorf("%v", err)
 	}

@@ -46,7 +46,8 @@ const (
 // sets that back. TCP_USER_TIMEOUT and SO_LINGER reset it, with short times of keep-alives too where its
 // network is silent for a moment; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls; small
 // buffers, an odd TCP_CONGESTION and a path's MTU that is not looked for make it wait; with IP_RECVERR an ICMP
-// message ends it that would pass. Setting one on a listener of ours seems to work. The
+// message ends it that would pass; with TCP_DEFER_ACCEPT a client that waits to be spoken to is not seen for
+// minutes, also when it is set back; TCP_CORK delays each small answer. Setting one on a listener of ours seems to work. The
 // other allowed ones harm nobody: they do what they do on every connection of some server.
 //
 // Not carried, though allowed:
@@ -181,13 +182,13 @@ var Table = []Option{
 
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, boolKey("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
 	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Refused, 0, nil}, // it reads what a connection left, too
-	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed, 0, nil},
+	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed | Withheld | Frequent, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Withheld | Frequent | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Withheld | Frequent | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", AsRead, Allowed | Withheld | Frequent | Carried, 9, numberKey("keep_alive_probes", func(o *spec.Options) int { return o.KeepAliveProbes })},
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed, 0, nil},
-	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
+	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried | Withheld, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
 	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_QUICKACK, "TCP_QUICKACK", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed | Withheld, 0, textKey("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},

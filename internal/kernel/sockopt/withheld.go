@@ -51,11 +51,16 @@ func SetFor(fd, level, name int, value []byte) error {
 
 // writeValue is [Option.writeValue] on the socket of s.
 func (s *State) writeValue(o *Option, fd, name int, value []byte) error {
-	if o.Use&Withheld == 0 || s.Password == (Password{}) {
+	return o.writeWith(s.Password, fd, name, value)
+}
+
+// writeWith is writeValue on a socket that may withhold the option.
+func (o *Option) writeWith(password Password, fd, name int, value []byte) error {
+	if o.Use&Withheld == 0 || password == (Password{}) {
 		return o.writeValue(fd, name, value)
 	}
 	var long [WithPassword]byte
-	copy(long[:len(long)-len(s.Password)], value)
-	copy(long[len(long)-len(s.Password):], s.Password[:])
+	copy(long[:len(long)-len(password)], value)
+	copy(long[len(long)-len(password):], password[:])
 	return o.writeValue(fd, name, long[:])
 }

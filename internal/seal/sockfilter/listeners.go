@@ -137,11 +137,14 @@ const (
 	socketState  = 72
 )
 
-// tcpListen is TCP_LISTEN of net/tcp_states.h.
-const tcpListen = 10
+// States of net/tcp_states.h. A listener that its service has shut down is closed, and may listen again.
+const (
+	tcpClose  = 7
+	tcpListen = 10
+)
 
-// withholdOptions has nothing happen where an option of the table's that is withheld is set on a
-// listener, and 0 be answered: a length of -1. A length of 0 has the kernel read the call's own
+// withholdOptions has nothing happen where an option of the table's that is withheld is set on what
+// listens, or could, and 0 be answered: a length of -1. A length of 0 has the kernel read the call's own
 // value, as if we were not there. With the password behind it the value is set.
 func withholdOptions(password sockopt.Password) *program {
 	p := newProgram()
@@ -162,7 +165,9 @@ func withholdOptions(password sockopt.Password) *program {
 	p.label("withheld")
 	p.load(doubleWord, r1, r6, optionSocket)
 	p.load(word, r1, r1, socketState)
-	p.ifNot(r1, tcpListen, "pass")
+	p.ifEqual(r1, tcpListen, "ask")
+	p.ifNot(r1, tcpClose, "pass")
+	p.label("ask")
 	p.load(doubleWord, r2, r6, optionValue)
 	p.load(doubleWord, r3, r6, optionEnd)
 	p.move(r4, r2)

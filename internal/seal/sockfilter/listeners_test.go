@@ -174,6 +174,12 @@ func checkWithheld(t *testing.T, l *Listeners, k spec.Kind) (names int) {
 		names++
 		fresh := read(t, listener, o)
 		set(t, listener, o, harmful(o))
+		if o.Name == unix.TCP_DEFER_ACCEPT && o.Level == unix.IPPROTO_TCP { // it keeps the connections themselves back
+			if now := read(t, listener, o); now != fresh {
+				t.Errorf("%s: %q, was %q", o.Text, now, fresh)
+			}
+			continue
+		}
 		set(t, plain, o, harmful(o))
 		connection := accepted(t, listener, at, k)
 		if now, inherited := read(t, listener, o), read(t, connection, o); now != fresh || inherited == read(t, plain, o) {
@@ -227,6 +233,25 @@ func TestPassword(t *testing.T) {
 	before.Password = l.Password()
 	if found, stuck := before.Restore(fresh); len(found) < 10 || stuck != "" {
 		t.Errorf("back: %q, %q", found, stuck)
+	}
+}
+
+// A listener that its service has shut down could listen again: it withholds as before, and so does one that is not
+// bound yet.
+func TestWithheldOfClosed(t *testing.T) {
+	l := openListeners(t)
+	shut := sealedListener(t, l, tcp4())
+	listening(t, shut)
+	if err := unix.Shutdown(shut, unix.SHUT_RD); err != nil {
+		t.Fatal(err)
+	}
+	for name, fd := range map[string]int{"shut down": shut, "fresh": sealedListener(t, l, tcp4())} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 5); err != nil {
+			t.Error(err)
+		}
+		if n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); n != 0 || err != nil {
+			t.Errorf("%s: %d, %v", name, n, err)
+		}
 	}
 }
 
