@@ -67,7 +67,7 @@ func (s *SocketRelay) Refilled() bool {
 	}
 	fd := s.socket.fd
 	defer func() { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1) }()
-	for at, n := 0, 0; n < mostInner; n++ {
+	for at, n, again := 0, 0, false; n < mostInner; n++ {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, at) != nil {
 			return true // then it is read by us, and only what is not its own comes back
 		}
@@ -76,6 +76,10 @@ func (s *SocketRelay) Refilled() bool {
 		iov := [1]unix.Iovec{newIovec(one[:])}
 		h := newHeader(iov[:], name.B[:], nil)
 		size, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		if e == unix.EAGAIN && at == 0 && isReadable(fd) && !again {
+			again = true // a client's has come this very moment; one without a byte is passed over once more
+			continue
+		}
 		if e != 0 {
 			return e != unix.EAGAIN || at == 0 && isReadable(fd)
 		}
