@@ -1,14 +1,19 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"net"
 	"os"
+	"os/signal"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // honest is a server that sends back what it gets, on sockets that it inherited, that it binds itself
-// ("bind"), or on the connection that is its stdin ("stdio"). It serves until it is ended.
+// ("bind"), or on the connection that is its stdin ("stdio"). It serves until it is ended, and whom it has taken then
+// it still serves: Go's own handler of SIGTERM runs beside the threads that accept.
 func honest(args []string) {
 	sockets := inherited()
 	switch {
@@ -18,6 +23,10 @@ func honest(args []string) {
 		sendBack(0)
 		return
 	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGTERM)
+	var listeners []net.Listener
+	var serving sync.WaitGroup
 	for name, fd := range sockets {
 		if name == "unixgram" || name == "udp4" || name == "udp6" {
 			go answerDatagrams(fd)
@@ -27,30 +36,37 @@ func honest(args []string) {
 		if err != nil {
 			fatal(err)
 		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					fatal(err)
-				}
-				go func() {
-					defer c.Close()
-					b := make([]byte, 4096)
-					for {
-						n, err := c.Read(b)
-						if err != nil {
-							return
-						}
-						if _, err := c.Write(b[:n]); err != nil {
-							return
-						}
-					}
-				}()
-			}
-		}()
+		listeners = append(listeners, l)
+		serving.Go(func() { serveListener(l, &serving) })
 	}
-	select {}
+	<-ended
+	for _, l := range listeners {
+		l.Close()
+	}
+	serving.Wait()
+	answering.Lock() // until the exit
+	os.Exit(0)
 }
+
+// serveListener serves clients until the listener is closed.
+func serveListener(l net.Listener, serving *sync.WaitGroup) {
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			fatal(err)
+		}
+		serving.Go(func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		})
+	}
+}
+
+// answering is held between a datagram and its answer.
+var answering sync.Mutex
 
 func fatal(err error) {
 	_, _ = os.Stderr.WriteString("intruder: " + err.Error() + "\n")
@@ -60,16 +76,17 @@ func fatal(err error) {
 func answerDatagrams(fd int) {
 	b := make([]byte, 4096)
 	for {
-		n, from, err := unix.Recvfrom(fd, b, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		_ = readable(fd, lifetime)
+		answering.Lock()
+		n, from, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
 			fatal(err)
-		}
-		if from != nil {
+		case from != nil:
 			_ = unix.Sendto(fd, b[:n], 0, from) // the client may be gone
 		}
+		answering.Unlock()
 	}
 }
 
