@@ -24,15 +24,15 @@ func (s *Socket) AdoptSpec(want spec.Socket) bool {
 	if s.checkOpen() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
 		return false
 	}
-	if !reflect.DeepEqual(withoutTaste(s.spec.Options), withoutTaste(want.Options)) && s.setUpAnew(want) != nil {
+	if !reflect.DeepEqual(onSocket(s.spec.Options), onSocket(want.Options)) && s.setUpAnew(want) != nil {
 		return false
 	}
 	s.spec = want
 	return true
 }
 
-// withoutTaste leaves out what is not on the socket: it is looked at when it is lent, or closed.
-func withoutTaste(o spec.Options) spec.Options {
+// onSocket leaves out what is not on the socket: it is looked at when it is lent, or closed.
+func onSocket(o spec.Options) spec.Options {
 	o.NonBlocking, o.KeepOnStop, o.DirectoryMode = false, false, 0
 	if len(o.Symlinks) == 0 {
 		o.Symlinks = nil

@@ -52,8 +52,7 @@ func makeLink(path, link string, o *spec.Options) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return &OccupiedError{Path: link, What: at.describeFile(at.Name, &st)}
 	}
-	target, err := at.ReadLink(at.Name)
-	if err == nil && target == path {
+	if at.pointsAt(path) {
 		return nil
 	}
 	if at.linkLeads(at.Name) {
@@ -77,7 +76,7 @@ func (s *Socket) mendLinks() (what string, err error) {
 	path := s.spec.Address.Node()
 	var found []string
 	for _, link := range s.links {
-		if pointsAt(link, path) {
+		if linkPointsAt(link, path) {
 			continue
 		}
 		var failed error
@@ -93,13 +92,18 @@ func (s *Socket) mendLinks() (what string, err error) {
 	return strings.Join(found, "; "), err
 }
 
-func pointsAt(link, path string) bool {
+func linkPointsAt(link, path string) bool {
 	at, err := openPlace(link)
 	if err != nil {
 		return false
 	}
 	defer at.Close()
-	target, err := at.ReadLink(at.Name)
+	return at.pointsAt(path)
+}
+
+// pointsAt reports whether a symlink to path stands there.
+func (s place) pointsAt(path string) bool {
+	target, err := s.ReadLink(s.Name)
 	return err == nil && target == path
 }
 
@@ -109,7 +113,7 @@ func removeLinks(want spec.Socket, links []string) {
 		if err != nil {
 			continue
 		}
-		if target, err := at.ReadLink(at.Name); err == nil && target == want.Address.Node() {
+		if at.pointsAt(want.Address.Node()) {
 			_ = at.removeName(at.Name)
 		}
 		at.Close()

@@ -24,7 +24,7 @@ type request struct {
 	notification
 	number   int    // the program's descriptor
 	fd       int    // our copy of it
-	sockaddr []byte // our copy; nil of listen, of ioctl a struct ifreq, and of setsockopt the value
+	sockaddr []byte // our copy; nil of listen; of ioctl a struct ifreq, of setsockopt the value
 	domain   int
 }
 

@@ -69,7 +69,8 @@ const mostBlocked = 16
 // SECCOMP_FILTER_FLAG_NEW_LISTENER, as a file of the runtime's poller: it was O_NONBLOCK
 // when that was made.
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
-	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets, pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
+	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets,
+		pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
 		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
 	for _, t := range policy.Targets {
 		g := given{Target: t}

@@ -47,8 +47,8 @@ const (
 // network is silent for a moment; SO_RCVTIMEO and SO_SNDTIMEO end the next instance's calls; small
 // buffers, an odd TCP_CONGESTION and a path's MTU that is not looked for make it wait; with IP_RECVERR an ICMP
 // message ends it that would pass; with TCP_DEFER_ACCEPT a client that waits to be spoken to is not seen for
-// minutes, also when it is set back; TCP_CORK delays each small answer. Setting one on a listener of ours seems to work. The
-// other allowed ones harm nobody: they do what they do on every connection of some server.
+// minutes, also when it is set back; TCP_CORK delays each small answer. Setting one on a listener of ours
+// seems to work. The other allowed ones harm nobody: they do what they do on every connection of some server.
 //
 // Not carried, though allowed:
 //

@@ -30,7 +30,7 @@ func (l layers) withholds(o *Option) bool {
 	return o.Use&Withheld != 0 && o.Use&Frequent == 0 && (l.protocol == unix.IPPROTO_TCP || l.protocol == unix.IPPROTO_MPTCP)
 }
 
-// TryWithheld sets an option of those on fd, a TCP listener that is closed then, and reports whether
+// TryWithheld sets an option of those on fd, a socket of TCP that is closed then, and reports whether
 // nothing came of that.
 func TryWithheld(fd int) (withheld bool, err error) {
 	err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1)

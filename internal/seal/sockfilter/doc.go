@@ -6,6 +6,8 @@
 //	err = p.Admit(sockets[0])        // from now on it answers the clients it hears
 //	err = p.Forget(sockets[0])       // before it is closed
 //
+// [Listeners] do as much for TCP: a listener that accepts, and cannot connect.
+//
 // How. A socket belongs for good to the cgroup (v2) of the process that made it,
 // cgroup_sk_alloc() in kernel/cgroup/cgroup.c, and that cgroup's programs run for
 // it in whose hands and in which namespace it ever is. So a child that shares our

@@ -88,7 +88,7 @@ func ListenerAbility() (ok bool, detail, cure string) {
 	return describeTrial(err)
 }
 
-// tryListener seals a listener that is closed at once.
+// tryListener seals a socket that is closed at once. What could listen withholds as what does.
 func (l *Listeners) tryListener() error {
 	sockets, err := l.MakeSockets([]spec.Kind{{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}})
 	if err != nil {
@@ -96,12 +96,6 @@ func (l *Listeners) tryListener() error {
 	}
 	defer closeFiles(sockets)
 	_, err = withFD(sockets[0], func(fd int) (int, error) {
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-			return 0, os.NewSyscallError("bind", err)
-		}
-		if err := unix.Listen(fd, 1); err != nil {
-			return 0, os.NewSyscallError("listen", err)
-		}
 		withheld, err := sockopt.TryWithheld(fd)
 		if err == nil && !withheld {
 			err = errors.New("an option of a sealed listener was set")
