@@ -14,14 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// adder adds a probe to a group.
+type adder func(name, tries, means, witness string, run func(*mission) (string, error))
+
 // What can be done to a process of the host by other handles than its signals and its memory.
-func handleProbes() []probe {
+func addHandleProbes(add adder) {
 	const secret = "the secret of a process of the host read"
 	const taken = "the kernel takes it"
-	var all []probe
-	add := func(name, tries, means, witness string, run func(*mission) (string, error)) {
-		all = append(all, probe{wire.Probe{Name: name, Group: "processes", Tries: tries, Means: means, Witness: witness}, run})
-	}
 	add("pidfd-signal", "pidfd_open() of a process of the host and pidfd_send_signal()", "it gets a signal", wire.WitnessHost, byPid(func(pid int) error {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
@@ -59,15 +58,10 @@ func handleProbes() []probe {
 		_, err := unix.Getpgid(pid)
 		return at("getpgid", err)
 	}))
-	return append(all, sharedProbes()...)
 }
 
-// sharedProbes are of what System V lets processes share.
-func sharedProbes() []probe {
-	var all []probe
-	add := func(name, tries, means, witness string, run func(*mission) (string, error)) {
-		all = append(all, probe{wire.Probe{Name: name, Group: "processes", Tries: tries, Means: means, Witness: witness}, run})
-	}
+// What System V lets processes share.
+func addSharedProbes(add adder) {
 	add("ipc-memory", "shmat() of a segment of the host's, System V", "its secret read", wire.WitnessSecret, sharedMemory)
 	add("ipc-queue", "msgsnd() to a queue of the host's, System V", "taken", wire.WitnessKernel, func(m *mission) (string, error) {
 		message := struct {
@@ -82,7 +76,6 @@ func sharedProbes() []probe {
 		const setValue = 16
 		return m.useIPC("semaphore", "semctl", func(id uintptr) error { return call(unix.SYS_SEMCTL, id, 0, setValue, 7) })
 	})
-	return all
 }
 
 // byPid does something to a process of the host by its pid.
