@@ -71,7 +71,7 @@ func newWire(t testing.TB) *wire {
 	w.must("broadcast", r.SetInet4Addr([]byte{10, 9, 255, 255}))
 	w.must("SIOCSIFBRDADDR", unix.IoctlIfreq(control, unix.SIOCSIFBRDADDR, r))
 	w.address6(control, "tap0", host6)
-	w.await6()
+	w.address6(control, "tap0", netip.MustParseAddr("fe80::2"))
 	return w
 }
 
@@ -106,20 +106,19 @@ func (w *wire) indexOf(name string) uint32 {
 	return r.Uint32()
 }
 
-// await6 waits until the IPv6 address works, which the kernel has a worker for:
-// until the host reaches itself by it.
-func (w *wire) await6() {
+// await6 waits until an address of a link works, which the kernel has a worker for: until the host reaches itself by it.
+func (w *wire) await6(link string, address netip.Addr) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	w.must("socket", err)
 	defer func() { _ = unix.Close(fd) }()
-	port := w.bound(fd, udp6())
-	for range 500 {
-		_ = unix.Sendto(fd, []byte("x"), 0, sockaddr(netip.AddrPortFrom(host6, port), false))
+	to := &unix.SockaddrInet6{Port: int(w.bound(fd, udp6())), Addr: address.As16(), ZoneId: w.indexOf(link)}
+	for range 6000 { // a minute: only a hang takes as long
+		_ = unix.Sendto(fd, []byte("x"), 0, to)
 		if ready, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10); ready == 1 {
 			return
 		}
 	}
-	w.t.Fatalf("%v does not work", host6)
+	w.t.Fatalf("%v does not work", address)
 }
 
 func (w *wire) request(name string) *unix.Ifreq {
@@ -146,6 +145,7 @@ func (w *wire) address6(control int, name string, address netip.Addr) {
 	if errno != 0 {
 		ktest.Skip(w.t, "IPv6 address: %v", errno)
 	}
+	w.await6(name, address)
 }
 
 func (w *wire) must(what string, err error) {
