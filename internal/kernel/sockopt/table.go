@@ -33,7 +33,8 @@ const (
 //     the key, or too far away, are ignored from now on;
 //   - TCP_REPAIR*, TCP_ULP, IPV6_ADDRFORM, UDP_ENCAP: the socket becomes something else.
 //     Without TCP_ULP there is no kernel TLS, so the options of SOL_TLS are not here either;
-//   - memberships and interfaces of multicast and anycast: more than it was bound for;
+//   - memberships and interfaces of multicast and anycast: more than it was bound for. How far and how
+//     multicast goes is set unasked by every runtime, and of no use to a socket that only answers;
 //   - SO_PEEK_OFF, SO_RCVLOWAT, SO_MAX_PACING_RATE, SO_INCOMING_CPU, SO_NO_CHECK, SO_RESERVE_MEM,
 //     SO_BUF_LOCK, TCP_MAXSEG, TCP_WINDOW_CLAMP, TCP_TX_DELAY, IPV6_MTU, IP_TTL, IPV6_UNICAST_HOPS:
 //     starve the next instance, or mislead it;
@@ -56,6 +57,7 @@ const (
 //   - IPV6_V6ONLY, IP_BIND_ADDRESS_NO_PORT: too late for a bound socket; the former is bind_ipv6_only's;
 //   - TCP_CONGESTION, TCP_NOTSENT_LOWAT, IPV6_AUTOFLOWLABEL, TCP_LINGER2, TCP_SYNCNT: what is fresh
 //     differs from namespace to namespace, so that cannot be told from what was set;
+//   - IP_MULTICAST_* and IPV6_MULTICAST_*: of no use to a socket that only answers;
 //   - TCP_CORK, TCP_QUICKACK, UDP_CORK: of a connection, or of a datagram that is being written.
 //
 // Not restored by the table: SO_BINDTODEVICE, filters, programs of a reuseport group and SO_ERROR,
@@ -134,17 +136,17 @@ var Table = []Option{
 	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVFRAGSIZE, "IP_RECVFRAGSIZE", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, "IP_MULTICAST_IF", Unreadable, Datagram, 0, nil}, // the address is read, the index is not
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, "IP_MULTICAST_TTL", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, "IP_MULTICAST_TTL", AsRead, Allowed | Datagram, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP", AsRead, Allowed | Datagram, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_UNICAST_IF, "IP_UNICAST_IF", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, "IP_LOCAL_PORT_RANGE", AsRead, Refused, 0, nil},
 
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS", MinusOne, Carried, 64, ipTTL}, // as IP_TTL
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, "IPV6_MULTICAST_IF", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, "IPV6_MULTICAST_HOPS", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, "IPV6_MULTICAST_HOPS", AsRead, Allowed | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP", AsRead, Allowed | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", AsRead, Allowed | Carried | Withheld, unix.IPV6_PMTUDISC_WANT, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Unreadable, Refused, 0, nil},         // it reads the path's
