@@ -147,7 +147,7 @@ func TestBindWarns(t *testing.T) {
 	s.wants("bind at tcp4 0.0.0.0:80", "ok")
 	s.wants("bind at tcp4 0.0.0.0:80", "ok")
 	s.end()
-	if text := <-said; !strings.Contains(text, "it binds tcp4://:80") || len(said) > 0 {
+	if text := <-said; !strings.Contains(text, "binds tcp4://:80, of IPv4 alone") || len(said) > 0 {
 		t.Errorf("said %q and %d more", text, len(said))
 	}
 }

@@ -1,6 +1,7 @@
 package usernotif
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -134,28 +135,29 @@ func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	return i, s.putSocket(r, i)
 }
 
-// putSocket replaces the service's descriptor by the socket of target i. The new one keeps the
-// close-on-exec flag, the options and O_NONBLOCK of the old one. All users of our socket share
-// O_NONBLOCK: the last change counts.
+// putSocket replaces the service's descriptor by the socket of target i, and all copies of it. The new one keeps the
+// close-on-exec flag, the options and O_NONBLOCK of the old one, and is in the epolls that the old one was in. All users of our
+// socket share O_NONBLOCK: the last change counts.
 func (s *Supervisor) putSocket(r *request, i int) error {
 	flags, err := unix.FcntlInt(uintptr(r.fd), unix.F_GETFL, 0)
 	if err != nil {
 		return err
 	}
-	add := addition{ID: r.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SETFD, Target: uint32(r.number)}
-	if isCloseOnExec(r.PID, r.number) {
-		add.FileFlag = unix.O_CLOEXEC
-	}
+	used, unknown := s.findUses(r.PID, r.number)
 	err = fd.Control(s.targets[i].File, func(ours int) error {
-		if err := unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0); err != nil {
-			return err
-		}
 		sockopt.CarryOptions(r.fd, ours, !s.policy.Unsealed)
-		add.Source = uint32(ours)
-		return s.addFD(&add)
+		return unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0)
 	})
+	if err == nil {
+		err = s.putAt(r, i, r.number)
+	}
 	if err != nil {
 		return err
+	}
+	if err := cmp.Or(unknown, s.follow(r, used, i)); err != nil && s.policy.Warn != nil && !s.warnedUses {
+		s.warnedUses = true
+		s.policy.Warn(fmt.Sprintf("may use the socket that it binds to %s by more than one descriptor, or in an epoll, which could not be kept up (%v): "+
+			"if it serves no client, write handover = \"proxy\" below [service]", s.targets[i].Address, err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,7 +201,7 @@ func (s *Supervisor) warnOfFamily(i int, n name, domain int) {
 		return
 	}
 	t.warned = true // only Run's goroutine comes here
-	s.policy.Warn("it binds " + n.String() + ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen")
+	s.policy.Warn("binds " + n.String() + ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen")
 }
 
 // Serving is closed when the service listens at every target, or has bound it for
@@ -213,7 +215,7 @@ const mostNoted = 8
 // is missing.
 func (s *Supervisor) noteName(n name) {
 	if missing := s.noteNewName(n); missing != "" && s.policy.Warn != nil {
-		s.policy.Warn(fmt.Sprintf("it binds %s, which is no target, and %s is still missing: if that is the one, write target = %q below its [[socket]]", n, missing, n))
+		s.policy.Warn(fmt.Sprintf("binds %s, which is no target, and %s is still missing: if that is the one, write target = %q below its [[socket]]", n, missing, n))
 	}
 }
 

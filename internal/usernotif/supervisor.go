@@ -52,13 +52,15 @@ type Supervisor struct {
 	options  pace          // of the calls that set one
 	serving  chan struct{} // closed when missing is 0
 
-	mu      sync.Mutex
-	targets []given // their number and cookies never change
-	missing int     // targets that are not served yet
-	noted   map[string]bool
-	pending map[int]bool // sockets in a call that may block
-	ended   bool
-	closed  bool
+	mu         sync.Mutex
+	targets    []given // their number and cookies never change
+	missing    int     // targets that are not served yet
+	noted      map[string]bool
+	warnedUses bool         // of what could not follow a bind; Run's
+	scans      int          // tables of descriptors that were looked through; Run's
+	pending    map[int]bool // sockets in a call that may block
+	ended      bool
+	closed     bool
 }
 
 // mostBlocked bounds the calls of one service that wait for the network at a

@@ -1,0 +1,138 @@
+package usernotif
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/behalf"
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
+)
+
+// A program that binds gets another file at its number. What else of the program is about the old file is not about
+// the new one: copies of the descriptor (dup(2)), and entries of its epolls, which vanish with the old file.
+
+// uses is what else a thread's table has of a socket.
+type uses struct {
+	copies []int // other numbers of it
+	epolls []watching
+}
+
+// watching is the entries of one epoll that are about the socket.
+type watching struct {
+	number  int // of the epoll
+	watches []proc.Watch
+}
+
+// What the program has may cost much to look through, so there are bounds. Programs that need more of that get a warning.
+const (
+	mostScans       = 64   // tables of one run
+	mostDescriptors = 4096 // of one table
+	mostEpolls      = 64   // in it
+	mostUses        = 64   // copies of one socket, and entries of epolls
+	highestNumber   = 1 << 16
+)
+
+var errManyUses = errors.New("it has too many descriptors, or epolls")
+
+// findUses looks for them in the table of the thread that calls.
+func (s *Supervisor) findUses(thread uint32, number int) (u uses, err error) {
+	if s.scans++; s.scans > mostScans {
+		return u, errManyUses
+	}
+	links, epolls, err := readTable(thread)
+	if err != nil {
+		return u, err
+	}
+	socket, count := links[number], 0
+	for n, link := range links {
+		if link == socket && n != number {
+			u.copies = append(u.copies, n)
+		}
+	}
+	for _, n := range epolls {
+		w := watching{number: n}
+		for _, watch := range proc.ListWatches(int(thread), n) {
+			if links[watch.Number] == socket && watch.Number < highestNumber {
+				w.watches = append(w.watches, watch)
+			}
+		}
+		if count += len(w.watches); len(w.watches) > 0 {
+			u.epolls = append(u.epolls, w)
+		}
+	}
+	if max(count, len(u.copies)) > mostUses {
+		return uses{}, errManyUses
+	}
+	return u, nil
+}
+
+// readTable reads what the descriptors of a thread are of, and which of them are epolls.
+func readTable(thread uint32) (links map[int]string, epolls []int, err error) {
+	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", thread))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(mostDescriptors + 1)
+	if err != nil || len(names) > mostDescriptors {
+		return nil, nil, cmp.Or(err, errManyUses)
+	}
+	links = make(map[int]string, len(names))
+	for _, name := range names {
+		n, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		links[n], _ = os.Readlink(filepath.Join(folder.Name(), name))
+		if links[n] == "anon_inode:[eventpoll]" {
+			epolls = append(epolls, n)
+		}
+	}
+	if len(epolls) > mostEpolls {
+		return nil, nil, errManyUses
+	}
+	return links, epolls, nil
+}
+
+// follow has them be about target i too. r.fd still is the old socket.
+func (s *Supervisor) follow(r *request, u uses, i int) error {
+	for _, number := range u.copies {
+		if err := s.putAt(r, i, number); err != nil {
+			return err
+		}
+	}
+	var watches []behalf.Watch
+	for _, w := range u.epolls {
+		epoll, err := takeDescriptor(r.PID, w.number)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(epoll) }()
+		for _, watch := range w.watches {
+			watches = append(watches, behalf.Watch{Epoll: epoll, Number: watch.Number, Events: watch.Events, Data: watch.Data})
+		}
+	}
+	if len(watches) == 0 || !s.isValid(r.ID) { // else the epolls may be another process's
+		return nil
+	}
+	return fd.Control(s.targets[i].File, func(ours int) error { return behalf.Rewatch(r.fd, ours, watches) })
+}
+
+// putAt puts target i's socket at a number of the caller's.
+func (s *Supervisor) putAt(r *request, i, number int) error {
+	add := addition{ID: r.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SETFD, Target: uint32(number)}
+	if isCloseOnExec(r.PID, number) {
+		add.FileFlag = unix.O_CLOEXEC
+	}
+	return fd.Control(s.targets[i].File, func(ours int) error {
+		add.Source = uint32(ours)
+		return s.addFD(&add)
+	})
+}
