@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"activator/internal/process"
+	"activator/internal/spec"
 	"activator/internal/usernotif"
 )
 
@@ -63,6 +64,12 @@ func (h *inherit) answerCalls(policy usernotif.Policy) answers {
 func (h *inherit) newPolicy() usernotif.Policy {
 	b := h.Spec.Sandbox
 	p := usernotif.Policy{Netns: h.child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
+	p.Warn = func(text string) { h.Log.Warn("program "+text, "pid", h.child.Pid()) }
+	p.Tell = func(text string) { h.Tell(h.child.Pid(), "program "+text) }
+	p.Refusal, p.Own = h.child.FindRefusal(), b.OwnNetwork()
+	if h.Spec.Handover == spec.FDs {
+		p.Handed = h.Spec.Sockets
+	}
 	if h.Spec.Reports() {
 		p.Notify, p.NotifyNode = process.NotifyPath, h.child.NotifyNode()
 	}

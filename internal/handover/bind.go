@@ -37,7 +37,6 @@ func (h *bind) Serve(serving func()) {
 func (h *bind) newPolicy() usernotif.Policy {
 	p, b := h.inherit.newPolicy(), h.Spec.Sandbox
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
-	p.Warn = func(text string) { h.Log.Warn("program bound: " + text) }
 	for i, socket := range h.Spec.Sockets {
 		p.Targets = append(p.Targets, usernotif.Target{Address: socket.Target, File: h.files[i]})
 	}

@@ -2,7 +2,7 @@
 // them, has them in answer to its own bind(2), or listens in a network of its own,
 // where clients are carried to it. A program with one client is given the client's connection.
 //
-//	run, err := handover.Service{Spec: &spec, Sockets: sockets, Log: log}.Begin(process.ClientAbsent)
+//	run, err := handover.Service{Spec: &spec, Sockets: sockets, Log: log, Tell: tell}.Begin(process.ClientAbsent)
 //	child, err := starter.Prepare(ctx, spec.Process, run.Given())
 //	err = run.Attach(child)
 //	err = run.Go(nil)
@@ -26,6 +26,7 @@ type Service struct {
 	Spec    *spec.Service
 	Sockets []*listen.Socket
 	Log     *slog.Logger
+	Tell    func(pid int, text string) // what a program was refused, or binds instead of what it was given
 }
 
 // Handover is the way of the sockets to one run of the program. Its methods are here

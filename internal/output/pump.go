@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -35,7 +36,7 @@ type Pump struct {
 	service   *account
 	finishing bool   // guarded by queue.mu: do not wait for a reader that stalls
 	rest      int    // bytes still read when the time of Finish is over
-	last      []byte // the last line that is not empty, of the goroutine
+	last      []byte // the last lines, of the goroutine
 	finish    sync.Once
 	done      chan struct{} // closed: everything read is in the queue, file is closed
 }
@@ -82,19 +83,35 @@ func (p *Pump) Finish(linger time.Duration) {
 
 // LastLine returns the last line that is not empty, or its beginning, after Finish: what a program said that died.
 func (p *Pump) LastLine() string {
-	<-p.done
-	return string(bytes.TrimSpace(bytes.ToValidUTF8(p.last, nil)))
+	lines := p.LastLines()
+	if len(lines) == 0 {
+		return ""
+	}
+	last := lines[len(lines)-1]
+	return strings.TrimSpace(strings.ToValidUTF8(last[:min(len(last), longestLast)], ""))
 }
 
-// longestLast bounds what is kept for LastLine.
-const longestLast = 300
+// LastLines returns the last lines, without empty ones, after Finish.
+func (p *Pump) LastLines() []string {
+	<-p.done
+	return strings.FieldsFunc(string(bytes.TrimSpace(p.last)), func(r rune) bool { return r == '\n' || r == '\r' })
+}
 
-// noteLast notes what may be the last line: the last one in b that is not empty.
+// The bounds of what is kept for LastLine and LastLines.
+const (
+	longestLast = 300
+	mostLast    = 2 << 10
+)
+
+var newLine = []byte("\n")
+
+// noteLast notes what may be the last that comes.
 func (p *Pump) noteLast(b []byte) {
-	b = bytes.TrimRight(b, " \t\r\n")
-	if line := b[bytes.LastIndexByte(b, '\n')+1:]; len(line) > 0 {
-		p.last = append(p.last[:0], line[:min(len(line), longestLast)]...)
+	b = b[max(0, len(b)-mostLast):]
+	if over := len(p.last) + len(b) - mostLast; over > 0 {
+		p.last = append(p.last[:0], p.last[over:]...)
 	}
+	p.last = append(p.last, b...)
 }
 
 func (p *Pump) run() {
@@ -206,6 +223,9 @@ func wholeRunes(b []byte) int {
 
 func (p *Pump) logRecord(line []byte, continued bool) {
 	p.noteLast(line)
+	if !continued {
+		p.noteLast(newLine)
+	}
 	r := slog.NewRecord(time.Now(), slog.LevelInfo, string(line), 0)
 	if continued {
 		r.AddAttrs(slog.Bool("continued", true))

@@ -46,7 +46,7 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 	}
 	seen, known := e.known[key]
 	if !known {
-		seen = examineInside(&process, directories, e.viewer(id))
+		seen = examineInside(&process, directories, id.inside(&process, false), e.viewer(id))
 		if e.known == nil {
 			e.known = make(map[string][]*StepError)
 		}
@@ -59,7 +59,7 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 // cannot be told.
 func (e *Examiner) ExamineNode(process spec.Process, path string) *StepError {
 	id, directories, _ := e.examineAround(&process)
-	view, _ := sandbox.NewView(process.Sandbox, process.Argv[0], directories, e.viewer(id))
+	view, _ := sandbox.NewView(process.Sandbox, process.Argv[0], directories, id.inside(&process, false), e.viewer(id))
 	if view == nil {
 		return nil
 	}
@@ -169,9 +169,9 @@ func canMake(path string) error {
 }
 
 // examineInside looks at what the service will find in its root.
-func examineInside(s *spec.Process, directories []spec.Mount, viewer sandbox.Viewer) []*StepError {
+func examineInside(s *spec.Process, directories []spec.Mount, inside sandbox.Inside, viewer sandbox.Viewer) []*StepError {
 	found := listRefusal(sandbox.ExamineNetwork(s.Sandbox.Network))
-	view, refused := sandbox.NewView(s.Sandbox, s.Argv[0], directories, viewer)
+	view, refused := sandbox.NewView(s.Sandbox, s.Argv[0], directories, inside, viewer)
 	found = append(found, refused...)
 	if view == nil {
 		return found

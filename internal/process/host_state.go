@@ -48,8 +48,12 @@ func (t *hostState) noteHost(mounts *mountTable, s spec.Sandbox) {
 
 // noteSources notes what the plan's mounts are of, before they are opened.
 func (t *hostState) noteSources(plan *sandbox.Plan) {
-	for _, source := range plan.Sources() {
+	mounted, copied := plan.Sources()
+	for _, source := range mounted {
 		t.notePath(source, false)
+	}
+	for _, source := range copied { // last: see listInodes
+		t.notePath(source, true)
 	}
 }
 

@@ -91,6 +91,15 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 	return id, setGroup(s, &id)
 }
 
+// inside is what the program finds of itself. A user without a name is called as its service.
+func (id identity) inside(s *spec.Process, handed bool) sandbox.Inside {
+	in := sandbox.Inside{Name: id.name, UID: id.uid, GID: id.gid, Home: id.home, Handed: handed}
+	if _, err := strconv.Atoi(in.Name); err == nil {
+		in.Name = s.Name
+	}
+	return in
+}
+
 func groupsOf(u *user.User, primary int) []int {
 	texts, err := u.GroupIds()
 	if err != nil {

@@ -44,6 +44,14 @@ func (prep *preparation) isSupervised() bool {
 	return prep.restrictions != nil || prep.sandbox != nil && prep.sandbox.Listener
 }
 
+// observed is what the filter of an observed child refuses; nil: it is not observed.
+func (prep *preparation) observed() *sandbox.Plan {
+	if prep.sandbox == nil || !prep.plan.Sandbox.Observe {
+		return nil
+	}
+	return prep.sandbox
+}
+
 // resolvePlan completes the plan, and makes and opens what it names.
 func (prep *preparation) resolvePlan(sockets int) error {
 	p := &prep.plan
@@ -75,7 +83,7 @@ func (prep *preparation) resolveSandbox(directories []spec.Mount) error {
 		prep.taken.noteHost(&prep.starter.mounts, prep.plan.Sandbox)
 	}
 	var err error
-	prep.sandbox, err = sandbox.NewPlan(prep.plan.Sandbox, prep.plan.Name, prep.plan.Argv[0], directories)
+	prep.sandbox, err = sandbox.NewPlan(prep.plan.Sandbox, prep.plan.Name, prep.plan.Argv[0], directories, prep.id.inside(&prep.plan.Process, prep.plan.Sockets > 0))
 	if err == nil {
 		prep.sandbox.LimitNamespace(prep.namespaced)
 	}
@@ -202,6 +210,7 @@ type Inputs struct {
 	Stored  Stored // behind the sockets
 	Client  Client
 	Engine  Engine // says what to start in place of the program, and behind what; nil: none
+	Observe bool   // its refusals are told of, see [Process.FindRefusal]
 	Group   Group  // where the limits of the service are kept; nil: nowhere
 }
 

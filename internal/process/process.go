@@ -2,12 +2,17 @@ package process
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
+	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // Process is one child, from its clone to its end. All methods may be
@@ -23,6 +28,8 @@ type Process struct {
 	pidfd          *os.File
 	control        *os.File
 	notify         *notifySocket
+	refusals       *sandbox.Plan // of one that is observed
+	ownNetwork     bool          // it is in none of the host's
 	folders        []string
 	env            []string  // that it will have, as far as it is known
 	host           hostState // from the host, when it was prepared
@@ -124,6 +131,25 @@ func (p *Process) TakeListener() *os.File {
 	listener := p.listener
 	p.listener = nil
 	return listener
+}
+
+// FindRefusal returns what says of a system call, by its number, its machine's AUDIT_ARCH_* and its arguments,
+// how the process's filter refuses it. The filter of an observed process leaves refusals to the one who has its
+// listener, to tell of them. nil: it is not observed.
+func (p *Process) FindRefusal() func(number, machine uint32, args [6]uint64) spec.Refusal {
+	if p.refusals == nil {
+		return nil
+	}
+	return p.refusals.FindRefusal
+}
+
+// ListBound lists where the program has bound sockets of "tcp", which listen, or "udp" in a network of its own, where
+// no client comes.
+func (p *Process) ListBound(protocol string) []netip.AddrPort {
+	if !p.ownNetwork {
+		return nil
+	}
+	return proc.ListBound(p.pid, protocol)
 }
 
 // NetnsCookie is SO_NETNS_COOKIE of the process's network namespace: a socket that

@@ -27,6 +27,7 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Input
 	if given.Engine != nil {
 		process.Bare, process.Sandbox.Init = true, true
 	}
+	process.Sandbox.Observe = given.Observe && !process.Bare
 	prep := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
 	defer prep.closeJoined()
 	p, err := prep.startChild(ctx, given.Stdio, sockets, given.Stored.FDs)
@@ -135,7 +136,7 @@ func (prep *preparation) adoptChild(c child) (*Process, error) {
 		needsNoRelease: !prep.waitsForRelease() && !prep.plan.Sandbox.Init,
 		pidfd:          os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control:        os.NewFile(uintptr(c.control), "control"),
-		notify:         prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
+		refusals:       prep.observed(), ownNetwork: !prep.plan.Bare && prep.plan.Sandbox.OwnNetwork(), notify: prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
 	}
 	if prep.mustEnd {
 		p.engine, prep.mustEnd = prep.engine, false

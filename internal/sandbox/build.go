@@ -120,6 +120,10 @@ func (b *builder) putEntry(e rootEntry, tree int) {
 	case entryCover:
 		b.setStep("mount", e.Path)
 		b.addMount("tmpfs", e.Path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=0555")
+	case entryTerminals:
+		b.mountTerminals(e.Path)
+	case entryText:
+		b.putText(e)
 	case entryMachine:
 		b.setStep("mount", e.Path)
 		b.lockMachine(e)
@@ -197,4 +201,12 @@ func (b *builder) followLinks(folder string) string {
 		folder = path.Join(target, strings.TrimPrefix(folder, link.Path))
 	}
 	return folder
+}
+
+// mountTerminals mounts pseudoterminals. There are 3,072 for all such mounts of the host (kernel.pty of sysctl), so each has a
+// limit: an accepting service has 64 of them. A kernel without them has none.
+func (b *builder) mountTerminals(path string) {
+	b.createPoint(path, true)
+	b.setStep("mount", path)
+	b.addMount("devpts", path, "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,max=16").IgnoreErrors()
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // listEntries lists what stands in the root.
-func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]rootEntry, error) {
+func listEntries(s spec.Sandbox, program string, directories []spec.Mount, inside Inside) ([]rootEntry, error) {
 	entries, err := baseEntries(s)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func listEntries(s spec.Sandbox, program string, directories []spec.Mount) ([]ro
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(entries, asked, bound), nil
+	return slices.Concat(entries, inside.listEntries(s.Root, slices.Concat(entries, asked)), asked, bound), nil
 }
 
 // baseEntries lists the top level of the root: the host's system folders, or the
@@ -131,6 +131,8 @@ func freshEntries() []rootEntry {
 		rootEntry{Kind: entryLink, Path: "/dev/stdin", Source: "/proc/self/fd/0"},
 		rootEntry{Kind: entryLink, Path: "/dev/stdout", Source: "/proc/self/fd/1"},
 		rootEntry{Kind: entryLink, Path: "/dev/stderr", Source: "/proc/self/fd/2"},
+		rootEntry{Kind: entryTerminals, Path: "/dev/pts"},
+		rootEntry{Kind: entryLink, Path: "/dev/ptmx", Source: "pts/ptmx"},
 		rootEntry{Kind: entryTmpfs, Path: "/dev/shm", Mode: 0o1777, Size: small},
 		rootEntry{Kind: entryTmpfs, Path: "/tmp", Mode: 0o1777, Size: roomy},
 		rootEntry{Kind: entryTmpfs, Path: "/run", Mode: 0o755, Size: small},

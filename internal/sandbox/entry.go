@@ -15,14 +15,16 @@ type entryKind uint8
 
 // The kinds. Only binds have a source on the host that is opened.
 const (
-	entryFolder   entryKind = iota // a directory in the top tmpfs or a tmpfs already there
-	entryLink                      // a symbolic link to Source
-	entryTmpfs                     // a fresh tmpfs
-	entryReadOnly                  // Source and everything mounted below it, read-only
-	entryWritable                  // the same, writable
-	entryDevice                    // one device node
-	entryCover                     // an empty folder, read-only, over one of the host's
-	entryMachine                   // a part of /proc, read-only: itself, or what Source is inside
+	entryFolder    entryKind = iota // a directory in the top tmpfs or a tmpfs already there
+	entryLink                       // a symbolic link to Source
+	entryTmpfs                      // a fresh tmpfs
+	entryReadOnly                   // Source and everything mounted below it, read-only
+	entryWritable                   // the same, writable
+	entryDevice                     // one device node
+	entryCover                      // an empty folder, read-only, over one of the host's
+	entryTerminals                  // pseudoterminals of its own, pts(4)
+	entryText                       // a copy of the file that is there, read-only, with text before it; Source on the host
+	entryMachine                    // a part of /proc, read-only: itself, or what Source is inside
 )
 
 // rootEntry is one thing in the root.
@@ -34,6 +36,7 @@ type rootEntry struct {
 	Mode     uint32 // Folder and Tmpfs: permissions, sticky bit included
 	Size     uint64 // Tmpfs: bytes, 0: the kernel's default, half of the memory
 	Optional bool   // binds: a missing Source is left out
+	text     string // Text: what is before the rest
 	folder   bool   // binds: Source is one
 	Asked    bool   // by the configuration: its mount point may have to be made, or be missing
 }

@@ -13,6 +13,7 @@ type Plan struct {
 	keep     uint64      // capabilities that stay, bit n for number n
 	newPrivs bool        // leave no_new_privs alone
 
+	profile  seccomp.Profile
 	filter   []byte       // of system calls, a struct sock_filter after the other; nil: none
 	Listener bool         // the filter asks a supervisor
 	keys     bool         // keyctl(2) is not refused
@@ -23,7 +24,7 @@ type Plan struct {
 // NewPlan looks at the host and says what the sandbox of a service called name
 // consists of. The program, an absolute path, is made visible when the default
 // root does not show it; without a slash it is looked up inside, later.
-func NewPlan(s spec.Sandbox, name, program string, directories []spec.Mount) (*Plan, error) {
+func NewPlan(s spec.Sandbox, name, program string, directories []spec.Mount, inside Inside) (*Plan, error) {
 	if err := checkWords(s); err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func NewPlan(s spec.Sandbox, name, program string, directories []spec.Mount) (*P
 		return nil, err
 	}
 	plan := &Plan{hostname: hostName(s, name), keep: keep, newPrivs: s.NewPrivs}
-	if plan.entries, err = listEntries(s, program, directories); err != nil {
+	if plan.entries, err = listEntries(s, program, directories, inside); err != nil {
 		return nil, err
 	}
 	for i := range plan.entries {
@@ -74,8 +75,9 @@ func checkWords(s spec.Sandbox) error {
 
 // addRestrictions computes here what the child only loads.
 func addRestrictions(s spec.Sandbox, plan *Plan, landlock int) {
-	plan.filter = seccomp.NewProfile(s, plan.keep, landlock >= abiTCP).Filter()
-	plan.Listener, plan.keys = s.Supervised(), s.Syscalls == "any"
+	plan.profile = seccomp.NewProfile(s, plan.keep, landlock >= abiTCP)
+	plan.filter = plan.profile.Filter()
+	plan.Listener, plan.keys = s.Supervised() && plan.filter != nil, s.Syscalls == "any"
 	plan.landlock = chooseLandlock(s, landlock, plan.entries)
 }
 
@@ -86,12 +88,21 @@ func hostName(s spec.Sandbox, name string) string {
 	return name[:min(len(name), 64)] // __NEW_UTS_LEN
 }
 
-// Sources are the files and folders of the host that the plan mounts, without devices.
-func (p *Plan) Sources() (paths []string) {
+// Sources are the files and folders of the host that the plan mounts, without devices, and copied the files of which it has
+// a copy.
+func (p *Plan) Sources() (mounted, copied []string) {
 	for _, entry := range p.entries {
-		if entry.Kind == entryReadOnly || entry.Kind == entryWritable {
-			paths = append(paths, entry.Source)
+		switch entry.Kind {
+		case entryReadOnly, entryWritable:
+			mounted = append(mounted, entry.Source)
+		case entryText:
+			copied = append(copied, entry.Source)
 		}
 	}
-	return paths
+	return mounted, copied
+}
+
+// FindRefusal is what the filter says of a system call, by its number, its machine's AUDIT_ARCH_* and its arguments.
+func (p *Plan) FindRefusal(number, machine uint32, args [6]uint64) spec.Refusal {
+	return p.profile.FindRefusal(seccomp.Call{Number: number, Machine: machine, Args: args})
 }

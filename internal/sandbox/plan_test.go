@@ -29,7 +29,7 @@ func find(plan *Plan, path string) (rootEntry, bool) {
 }
 
 func TestResolveDefault(t *testing.T) {
-	plan, err := NewPlan(spec.Sandbox{}, "x", "/home/me/program", nil)
+	plan, err := NewPlan(spec.Sandbox{}, "x", "/home/me/program", nil, Inside{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestProgramIsBoundOnlyWhereItIsHidden(t *testing.T) {
 		{spec.Sandbox{Tmpfs: []string{"/opt"}}, "/opt/true", false}, // hidden on purpose
 		{spec.Sandbox{Root: "/usr"}, "/tmp/true", false},
 	} {
-		plan, err := NewPlan(test.spec, "x", test.program, nil)
+		plan, err := NewPlan(test.spec, "x", test.program, nil, Inside{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestParentsAreMountedFirst(t *testing.T) {
 		ReadOnly: []spec.Mount{{Host: "/a", Inside: "/data-2"}, {Host: "/a", Inside: "/data/x"}},
 		Writable: []spec.Mount{{Host: "/a", Inside: "/data/x/y/z/"}},
 	}
-	plan, err := NewPlan(policy, "x", "true", []spec.Mount{{Host: "/var/lib/x", Inside: "/var/lib/x"}})
+	plan, err := NewPlan(policy, "x", "true", []spec.Mount{{Host: "/var/lib/x", Inside: "/var/lib/x"}}, Inside{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestForbiddenPlaces(t *testing.T) {
 		"/": false, "//": false, "/x/..": false, "/proc": false, "/proc/sys": false, "/dev": false, "/dev/null": false, "": false, "x": false, "../x": false,
 		"/dev/shm": true, "/dev/shm/x": true, "/process": true, "/devices": true, "/usr": true, "/tmp": true, "/var/lib/x": true,
 	} {
-		_, err := NewPlan(spec.Sandbox{Tmpfs: []string{path}}, "x", "true", nil)
+		_, err := NewPlan(spec.Sandbox{Tmpfs: []string{path}}, "x", "true", nil, Inside{})
 		if refused := new(StepError); allowed != (err == nil) || err != nil && (!errors.As(err, &refused) || refused.Cure == "") {
 			t.Errorf("%q: %v", path, err)
 		}
@@ -135,7 +135,7 @@ func TestRootFolderEntries(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := NewPlan(spec.Sandbox{Root: dir}, "x", "true", nil)
+	plan, err := NewPlan(spec.Sandbox{Root: dir}, "x", "true", nil, Inside{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func FuzzResolve(f *testing.F) {
 	f.Add("/a", "/a/b", "/usr/../x")
 	f.Add("/proc", "/dev/shm", "relative")
 	f.Fuzz(func(t *testing.T, first, second, program string) {
-		plan, err := NewPlan(spec.Sandbox{Tmpfs: []string{first}, Writable: []spec.Mount{{Host: "/", Inside: second}}}, "x", program, nil)
+		plan, err := NewPlan(spec.Sandbox{Tmpfs: []string{first}, Writable: []spec.Mount{{Host: "/", Inside: second}}}, "x", program, nil, Inside{})
 		if err != nil {
 			return
 		}

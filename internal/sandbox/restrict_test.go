@@ -10,7 +10,7 @@ import (
 
 func TestWordsOfTheSpec(t *testing.T) {
 	for _, s := range []spec.Sandbox{{Connect: "some"}, {Syscalls: "all"}} {
-		_, err := NewPlan(s, "x", "true", nil)
+		_, err := NewPlan(s, "x", "true", nil, Inside{})
 		if refused := new(StepError); !errors.As(err, &refused) || refused.Cure == "" {
 			t.Errorf("%+v: %v", s, err)
 		}

@@ -62,14 +62,14 @@ func (s Spot) Folder() bool { return s.Host == "" || s.Stat.Mode&unix.S_IFMT == 
 
 // NewView lays out what a service will see, and says what of that cannot be mounted.
 // directories are the service's own: what is missing of them will be made.
-func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Viewer) (*View, []*StepError) {
+func NewView(s spec.Sandbox, program string, directories []spec.Mount, inside Inside, viewer Viewer) (*View, []*StepError) {
 	err := checkWords(s)
 	if err == nil {
 		_, err = capabilityMask(s.Capabilities)
 	}
 	var entries []rootEntry
 	if err == nil {
-		entries, err = listEntries(s, program, directories)
+		entries, err = listEntries(s, program, directories, inside)
 	}
 	if err != nil {
 		return nil, []*StepError{NewError("root", s.Root, err)}
@@ -92,6 +92,9 @@ func NewView(s spec.Sandbox, program string, directories []spec.Mount, viewer Vi
 
 // addMount puts e where its path leads, and returns what is wrong with that.
 func (v *View) addMount(e rootEntry) *StepError {
+	if e.Kind == entryText {
+		return nil // the file that it is a copy of stands there
+	}
 	p := placed{at: e.Path}
 	var bad *StepError
 	if e.isBind() {

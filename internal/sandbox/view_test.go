@@ -56,7 +56,7 @@ func TestViewFind(t *testing.T) {
 		"other/file", "list")
 	policy := spec.Sandbox{Root: dir + "/root", ReadOnly: []spec.Mount{{Host: dir + "/data", Inside: "/data"}, {Host: dir + "/other", Inside: "/data/sub"}, {Host: dir + "/list", Inside: "/bin/sh"}},
 		Writable: []spec.Mount{{Host: dir + "/other", Inside: "/srv/other"}}, Tmpfs: []string{"/data/back/none", "/srv/fresh"}}
-	v, refused := NewView(policy, "sh", []spec.Mount{{Host: "/tmp/no-such-state", Inside: "/var/lib/state"}}, nobody)
+	v, refused := NewView(policy, "sh", []spec.Mount{{Host: "/tmp/no-such-state", Inside: "/var/lib/state"}}, Inside{}, nobody)
 	if len(refused) != 1 || refused[0].Path != "/data/back/none" {
 		t.Errorf("refused: %v", refused)
 	}
@@ -122,7 +122,7 @@ func TestViewAllows(t *testing.T) {
 		{"a capability", nobody, []string{"CAP_DAC_OVERRIDE"}, "yyy"},
 	} {
 		policy := spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir, Inside: "/srv"}}, Capabilities: test.keep}
-		v, refused := NewView(policy, "sh", nil, test.viewer)
+		v, refused := NewView(policy, "sh", nil, Inside{}, test.viewer)
 		got := ""
 		for _, name := range []string{"open", "closed", "group"} {
 			_, err := v.Find("/srv/" + name + "/file")
@@ -143,7 +143,7 @@ func TestViewOwn(t *testing.T) {
 	if err := os.Chmod(dir+"/state", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	v, refused := NewView(spec.Sandbox{}, "sh", []spec.Mount{{Host: dir + "/state", Inside: "/srv/state"}}, nobody)
+	v, refused := NewView(spec.Sandbox{}, "sh", []spec.Mount{{Host: dir + "/state", Inside: "/srv/state"}}, Inside{}, nobody)
 	if _, err := v.Find("/srv/state/deep/file"); err != nil || len(refused) > 0 {
 		t.Errorf("%v, refused %v", err, refused)
 	}
@@ -155,7 +155,7 @@ func TestViewLater(t *testing.T) {
 	viewer := nobody
 	viewer.Later = map[string]bool{dir + "/folder": true, dir + "/file": false}
 	policy := spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir + "/folder", Inside: "/srv/folder"}, {Host: dir + "/file", Inside: "/srv/file"}, {Host: dir + "/folder", Inside: "/etc/passwd"}}}
-	v, refused := NewView(policy, "sh", nil, viewer)
+	v, refused := NewView(policy, "sh", nil, Inside{}, viewer)
 	if len(refused) != 1 || refused[0].Path != "/etc/passwd" {
 		t.Errorf("refused %v", refused)
 	}
@@ -168,7 +168,7 @@ func TestViewLater(t *testing.T) {
 // that is locked may be written.
 func TestViewRefused(t *testing.T) {
 	dir := viewFolder(t, "file")
-	v, refused := NewView(spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir + "/none", Inside: "/srv/none"}, {Host: dir, Inside: "/srv/dir"}}}, "sh", nil, nobody)
+	v, refused := NewView(spec.Sandbox{ReadOnly: []spec.Mount{{Host: dir + "/none", Inside: "/srv/none"}, {Host: dir, Inside: "/srv/dir"}}}, "sh", nil, Inside{}, nobody)
 	if len(refused) != 1 || refused[0].Step != "open" || refused[0].Errno != unix.ENOENT {
 		t.Errorf("refused %v", refused)
 	}

@@ -1,7 +1,10 @@
 package service
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"activator/internal/listen"
@@ -41,11 +44,37 @@ func (s *shared) lookAtDeaf() time.Time {
 	}
 	d.waiting = slices.DeleteFunc(d.waiting, func(c listen.Client) bool { return !slices.Contains(before, c) })
 	if len(d.waiting) > 0 {
-		s.log.Warn("service runs, and takes no client: either it hangs, or it does not use the sockets that it is given by LISTEN_FDS; "+
-			"many programs want a switch for that, and for one that knows only its own addresses there is handover = \"bind\" or \"proxy\"",
-			"pid", s.run.pid(), "socket", d.socket.String(), "clients", len(d.waiting), "hold", s.spec.Hold)
+		s.log.Warn("service runs, and takes no client: "+s.explainDeaf(), "pid", s.run.pid(), "socket", d.socket.String(), "clients", len(d.waiting), "hold", s.spec.Hold)
 	}
 	return time.Time{}
+}
+
+// explainDeaf says why, as far as that can be seen.
+func (s *shared) explainDeaf() string {
+	const either = "either it hangs, or it does not use the sockets that it is given by LISTEN_FDS; "
+	if address := s.run.deaf.socket.Spec().Address; s.spec.Handover == spec.FDs && address.Path == "" {
+		protocol := "tcp"
+		if strings.HasPrefix(string(address.Network), "udp") {
+			protocol = "udp"
+		}
+		if bound := s.run.child.ListBound(protocol); len(bound) > 0 {
+			at := nameBound(protocol, bound[0])
+			return fmt.Sprintf(either+"it binds %s itself, in its own network, where no client comes: for that "+
+				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, at, address)
+		}
+	}
+	return either + "many programs want a switch for that, and for one that knows only its own addresses there is handover = \"bind\" or \"proxy\""
+}
+
+// nameBound is an address as the configuration has it.
+func nameBound(protocol string, at netip.AddrPort) string {
+	switch {
+	case at.Addr() == netip.IPv4Unspecified():
+		return fmt.Sprintf("%s4://:%d", protocol, at.Port())
+	case at.Addr().IsUnspecified():
+		return fmt.Sprintf("%s://:%d", protocol, at.Port())
+	}
+	return protocol + "://" + at.String()
 }
 
 // noteLeaving says, once, that a program mostly goes to the background which ends at once with 0 and leaves the

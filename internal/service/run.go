@@ -40,6 +40,7 @@ type run struct {
 	hung     bool                    // it was ended since it did nothing: however it does, it is a failure
 	watchdog watchdog
 	deaf     deafness
+	observed bool // what it is refused is told
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
@@ -53,6 +54,7 @@ type report struct {
 	failed   error            // there is no program, and no process left
 	exited   *process.Exit    // it is gone and reaped
 	words    string           // the last line that it has printed to stderr then
+	lines    []string         // the last ones
 }
 
 func (p *run) pid() int {
@@ -135,7 +137,7 @@ func isClean(e process.Exit) bool {
 // through. The process is told to go by [run.letGo].
 func (s *Service) launchRun(client process.Client) (*run, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	p := &run{cancel: cancel, started: time.Now(), failed: true, watchdog: watchdog{every: s.spec.Watchdog}}
+	p := &run{cancel: cancel, started: time.Now(), failed: true, observed: s.observe, watchdog: watchdog{every: s.spec.Watchdog}}
 	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
 		if client == process.ClientWaiting && streams.leadToFiles() {
@@ -160,6 +162,7 @@ func (s *Service) launchRun(client process.Client) (*run, error) {
 // runProcess is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
 func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
+	given.Observe = p.observed
 	given.Stdio, given.Engine = streams.lendEnds(), s.around.Engine
 	if s.around.Group != nil {
 		given.Group = s.around.Group
@@ -199,7 +202,7 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	p.handover.End()
 	pumps.waitAll()
 	s.tellKilled(child.Pid())
-	s.sendReport(report{of: p, exited: &exit, words: pumps.lastWords()})
+	s.sendReport(report{of: p, exited: &exit, words: pumps.lastWords(), lines: pumps.lastLines()})
 	_ = child.Close()
 }
 

@@ -52,8 +52,10 @@ type Service struct {
 	slot        *Slot     // to build the next sandbox, and its place while it stands; nil: none
 	ending      *Slot     // to tell a process to end; nil: nothing is to
 	healPending bool      // a node was touched while its socket was being handed over
-	said        []any     // attributes for the next line about a state
-	lastEnd     []any     // attributes: how the last program of all clients has ended
+	hinted      hints
+	observe     bool  // what the next program is refused is told
+	said        []any // attributes for the next line about a state
+	lastEnd     []any // attributes: how the last program of all clients has ended
 }
 
 // mode is how clients come to processes: all to one, or each to one of its own.
@@ -96,7 +98,7 @@ func New(service spec.Service, around Surroundings, sockets []*listen.Socket) *S
 		queues:  newQueues(len(sockets)),
 	}
 	s.store = fdstore.New(service.StoreMax, func(inode uint64) bool { return s.findClient(inode) != nil })
-	s.handover = handover.Service{Spec: &s.spec, Sockets: sockets, Log: s.log}
+	s.handover = handover.Service{Spec: &s.spec, Sockets: sockets, Log: s.log, Tell: s.tell}
 	if service.Accept {
 		s.mode = newAccepting(s)
 	} else {

@@ -18,7 +18,8 @@ type shared struct {
 	starting *Slot           // from a client to the exec; nil: none
 	idle     idleness
 
-	leavingTold bool // see noteLeaving
+	leavingTold  bool // see noteLeaving
+	unobservable bool // an observed start has failed
 }
 
 // attend watches the sockets, and lets the fast path say go. In each state that waits for a
@@ -191,6 +192,8 @@ func (s *shared) receive(r report) {
 	case r.prepared != nil:
 		s.handle(onPrepared)
 	case r.failed != nil:
+		// Where a filter of others has a listener there is no second one: nothing depends on that.
+		s.observe, s.unobservable = false, s.unobservable || s.run.observed
 		s.starting.End()
 		switch {
 		case isWaiting(s.state):
@@ -225,6 +228,9 @@ func (s *shared) noteEnd(r report) {
 	}
 	s.said = append(append(s.said, "pid", s.run.pid()), s.lastEnd...)
 	s.said = append(s.said, "ran", time.Since(s.run.started).Round(time.Microsecond))
+	if s.observe = s.run.endedEarly() && !s.unobservable; s.run.endedEarly() {
+		s.hintAt(r)
+	}
 }
 
 func (s *shared) noteUp() {

@@ -177,6 +177,19 @@ func (ps pumps) waitAll() {
 	}
 }
 
+// lastLines are the last lines of what was printed to stderr, or else to stdout, after waitAll.
+func (ps pumps) lastLines() (lines []string) {
+	if ps.errors != nil {
+		lines = ps.errors.LastLines()
+	}
+	for _, p := range ps.all {
+		if len(lines) == 0 && p != ps.errors {
+			lines = p.LastLines()
+		}
+	}
+	return lines
+}
+
 // lastWords are the last line of what came by stderr, after waitAll; "": none.
 func (ps pumps) lastWords() string {
 	if ps.errors == nil {

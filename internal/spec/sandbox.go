@@ -27,6 +27,7 @@ type Sandbox struct {
 	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
 	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
+	Observe  bool   // what it is refused a supervisor refuses, to tell of it
 	Cores    bool   // it may dump core, as far as its limit goes
 	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
 
@@ -42,7 +43,9 @@ func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "non
 //
 // Connect says to what a socket may be connected. The address is behind a pointer, where no filter
 // sees it.
-func (s Sandbox) Supervised() bool { return s.Overseen() || s.AsksToConnect() || s.Withhold }
+func (s Sandbox) Supervised() bool {
+	return s.Overseen() || s.AsksToConnect() || s.Withhold || s.Observe
+}
 
 // AsksToConnect reports whether connect(2) is among these calls.
 func (s Sandbox) AsksToConnect() bool {

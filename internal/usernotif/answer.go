@@ -31,6 +31,12 @@ type request struct {
 // answerCall copies what the call is about and answers it: at once, or from a goroutine if
 // the call may wait for the network.
 func (s *Supervisor) answerCall(n notification) {
+	if s.policy.Refusal != nil {
+		if v, decided := s.answerObserved(n); decided {
+			s.sendResponse(n.ID, v)
+			return
+		}
+	}
 	if n.Nr == unix.SYS_SOCKET {
 		s.sendResponse(n.ID, s.makeSocket(n))
 		return

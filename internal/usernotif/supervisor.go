@@ -13,6 +13,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/kernel/sockopt"
+	"activator/internal/spec"
 )
 
 // Policy says what the service may do with sockets of its own.
@@ -33,6 +34,13 @@ type Policy struct {
 	// Engine is not 0 of a container engine and what it starts: the number of the mount namespace in
 	// which it works. The rest of the policy is for callers in other ones.
 	Engine uint64
+
+	// Refusal is not nil of a program that is observed: its filter hands over what it would refuse, and bind.
+	// It says what the filter would have said.
+	Refusal func(number, machine uint32, args [6]uint64) spec.Refusal
+	Tell    func(text string) // what it was refused, and what it binds instead of Handed
+	Handed  []spec.Socket     // what the program has from its start, and need not bind
+	Own     bool              // no client comes to the network that it is in
 
 	Free     bool // nothing is sealed: what is no target is the kernel's to judge
 	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
@@ -56,9 +64,10 @@ type Supervisor struct {
 	targets    []given // their number and cookies never change
 	missing    int     // targets that are not served yet
 	noted      map[string]bool
-	warnedUses bool         // of what could not follow a bind; Run's
-	scans      int          // tables of descriptors that were looked through; Run's
-	pending    map[int]bool // sockets in a call that may block
+	told       map[int32][]string // of what was refused, by the call; Run's
+	warnedUses bool               // of what could not follow a bind; Run's
+	scans      int                // tables of descriptors that were looked through; Run's
+	pending    map[int]bool       // sockets in a call that may block
 	ended      bool
 	closed     bool
 }
@@ -73,7 +82,7 @@ const mostBlocked = 16
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
 	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets,
 		pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
-		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool)}
+		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool), told: make(map[int32][]string)}
 	for _, t := range policy.Targets {
 		g := given{Target: t}
 		err := fd.Control(t.File, func(fd int) (err error) {
@@ -142,8 +151,13 @@ func (s *Supervisor) paceOf(n notification) *pace {
 	switch n.Nr {
 	case unix.SYS_CONNECT:
 		return nil
+	case unix.SYS_BIND, unix.SYS_LISTEN:
+		return &s.pace
 	case sockopt.SetCall:
 		return &s.options
+	}
+	if s.policy.Refusal != nil {
+		return &s.options // of a program that is observed: most are refused by their numbers
 	}
 	return &s.pace
 }

@@ -13,27 +13,10 @@ import (
 	"activator/internal/spec"
 )
 
-// request is a struct seccomp_data without the instruction pointer.
-type request struct {
-	number  uint32
-	machine uint32
-	args    [6]uint64
-}
-
-func (r request) field(offset uint32) uint32 {
-	switch offset {
-	case fieldNumber:
-		return r.number
-	case fieldMachine:
-		return r.machine
-	}
-	return uint32(r.args[(offset-fieldArg0)/8] >> (8 * (offset % 8)))
-}
-
 // interpret runs a program as the kernel does, and returns how many instructions
 // it took. It knows only what the kernel's own emulation at the load knows
 // (seccomp_is_const_allow): with anything else no call would be fast.
-func interpret(t *testing.T, program []byte, r request) (answer uint32, steps int) {
+func interpret(t *testing.T, program []byte, r Call) (answer uint32, steps int) {
 	t.Helper()
 	var a uint32
 	for at := 0; ; at++ {
@@ -61,24 +44,6 @@ func interpret(t *testing.T, program []byte, r request) (answer uint32, steps in
 			t.Fatalf("instruction %#x", code)
 		}
 	}
-}
-
-// walk is the same without a program: the plain meaning of the choices.
-func (v verdict) walk(r request) uint32 {
-	for v.next != nil {
-		value, mask := r.field(v.next.field), v.next.mask
-		if mask != 0 {
-			value &= mask
-		}
-		var then verdict
-		for _, s := range v.next.spans {
-			if s.from <= value {
-				then = s.then
-			}
-		}
-		v = then
-	}
-	return v.answer
 }
 
 // edges are the values at which a field's choice changes, and their neighbours.
@@ -139,7 +104,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 			for _, number := range numbers {
 				edges := map[uint32][]uint64{}
 				v.find(m, number).edges(edges)
-				for _, r := range combine(request{number: number, machine: m.audit}, edges) {
+				for _, r := range combine(Call{Number: number, Machine: m.audit}, edges) {
 					got, steps := interpret(t, program, r)
 					if want := v.walk(r); got != want {
 						t.Fatalf("%s: %+v: %#x, not %#x", name, r, got, want)
@@ -149,7 +114,7 @@ func TestProgramMeansTheTable(t *testing.T) {
 			}
 			for number := range uint32(newest) {
 				for _, foreign := range []uint32{unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, 0, m.audit ^ 1} {
-					if got, steps := interpret(t, program, request{number: number, machine: foreign}); got != refuseWith(unix.ENOSYS).answer || steps > 5 {
+					if got, steps := interpret(t, program, Call{Number: number, Machine: foreign}); got != refuseWith(unix.ENOSYS).answer || steps > 5 {
 						t.Fatalf("%s: machine %#x: %#x", name, foreign, got)
 					}
 				}
@@ -176,14 +141,14 @@ func (v verdict) find(m machine, number uint32) verdict {
 }
 
 // combine is r with every combination of the values.
-func combine(r request, edges map[uint32][]uint64) []request {
-	requests := []request{r}
+func combine(r Call, edges map[uint32][]uint64) []Call {
+	requests := []Call{r}
 	for field, values := range edges {
 		slices.Sort(values)
-		var next []request
+		var next []Call
 		for _, r := range requests {
 			for _, value := range slices.Compact(slices.Clone(values)) {
-				r.args[(field-fieldArg0)/8] = value
+				r.Args[(field-fieldArg0)/8] = value
 				next = append(next, r)
 			}
 		}
@@ -197,7 +162,7 @@ func combine(r request, edges map[uint32][]uint64) []request {
 func TestHotCallsAreShort(t *testing.T) {
 	program := NewProfile(spec.Sandbox{Seal: true}, 0, true).Filter()
 	for name, number := range map[string]uint32{"read": unix.SYS_READ, "write": unix.SYS_WRITE, "accept4": unix.SYS_ACCEPT4, "sendto": unix.SYS_SENDTO, "sendmsg": unix.SYS_SENDMSG, "epoll_pwait": unix.SYS_EPOLL_PWAIT} {
-		answer, steps := interpret(t, program, request{number: number, machine: ours.audit})
+		answer, steps := interpret(t, program, Call{Number: number, Machine: ours.audit})
 		if answer != unix.SECCOMP_RET_ALLOW || steps > 16 {
 			t.Errorf("%s: %#x after %d instructions", name, answer, steps)
 		}
@@ -307,7 +272,7 @@ func FuzzAssemble(f *testing.F) {
 		v := newChoice(fieldNumber, 0, allowCall(), cases...)
 		program := assemble(v)
 		for _, n := range []uint32{number, number % (from + 2), from, from + 1} {
-			r := request{number: n, args: [6]uint64{uint64(arg)}}
+			r := Call{Number: n, Args: [6]uint64{uint64(arg)}}
 			if got, _ := interpret(t, program, r); got != v.walk(r) {
 				t.Errorf("%+v: %#x, not %#x", r, got, v.walk(r))
 			}

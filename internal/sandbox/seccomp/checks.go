@@ -116,7 +116,7 @@ func checkConnect(p *Profile) verdict {
 // too short for every internet socket, which wants 16 (inet_bind in net/ipv4/af_inet.c).
 func checkBind(p *Profile) verdict {
 	switch {
-	case p.supervise:
+	case p.supervise, p.observe:
 		return askSupervisor()
 	case p.tcp:
 		return allowCall()

@@ -183,7 +183,7 @@ func askProfile(s spec.Sandbox, t *testing.T, m machine, name string, args [6]ui
 	if p.refusesNothing() {
 		return 0
 	}
-	answer, _ := interpret(t, assemble(p.wholeVerdict(m)), request{number: uint32(number), machine: m.audit, args: args})
+	answer, _ := interpret(t, assemble(p.wholeVerdict(m)), Call{Number: uint32(number), Machine: m.audit, Args: args})
 	switch answer & unix.SECCOMP_RET_ACTION_FULL {
 	case unix.SECCOMP_RET_ALLOW:
 		return 0

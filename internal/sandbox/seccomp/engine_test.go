@@ -44,7 +44,7 @@ func TestEngineFilter(t *testing.T) {
 			seal, internet bool
 			want           uint32
 		}{{true, false, tt.sealed}, {false, false, tt.free}, {true, true, tt.network}} {
-			r := request{number: uint32(tt.call), machine: ours.audit, args: tt.args}
+			r := Call{Number: uint32(tt.call), Machine: ours.audit, Args: tt.args}
 			if got, _ := interpret(t, NewEngineProfile(e.seal, e.internet, false, true).Filter(), r); got != e.want {
 				t.Errorf("%+v: call %d%v: %#x, not %#x", e, tt.call, tt.args, got, e.want)
 			}

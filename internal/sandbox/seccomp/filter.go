@@ -39,7 +39,11 @@ func (p *Profile) wholeVerdict(m machine) verdict {
 		}
 	}
 	numbers := newChoice(fieldNumber, 0, allowCall(), cases...)
-	return newChoice(fieldMachine, 0, refuseWith(unix.ENOSYS), casesOf(numbers, m.audit)...)
+	whole := newChoice(fieldMachine, 0, refuseWith(unix.ENOSYS), casesOf(numbers, m.audit)...)
+	if p.observe {
+		whole = whole.handOver(map[*choice]*choice{})
+	}
+	return whole
 }
 
 // refusesNothing reports that nothing at all is refused.

@@ -18,6 +18,7 @@ type Profile struct {
 	cores     bool   // core dumps are the program's own business
 	engine    bool   // of a container engine: with all, nothing but sockets
 	internet  bool   // of an engine: a supervisor says which process makes internet sockets
+	observe   bool   // a supervisor gives the refusals, and is told what is bound
 	keep      uint64 // capabilities that stay, bit n for number n
 }
 
@@ -27,7 +28,7 @@ func NewProfile(s spec.Sandbox, keep uint64, tcp bool) Profile {
 	p := Profile{
 		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(), withhold: s.Withhold,
 		connect: s.Connect == "any" && !s.Seal, tcp: tcp, keep: keep,
-		cores: s.Cores,
+		cores: s.Cores, observe: s.Observe,
 	}
 	if p.all {
 		p.keep = 0 // of no meaning then, and one filter less to keep
@@ -54,4 +55,4 @@ func ifSealed(p *Profile) bool { return p.seal }
 
 func makesSockets(p *Profile) bool { return !p.all || p.engine }
 
-func ifBound(p *Profile) bool { return p.seal || p.supervise }
+func ifBound(p *Profile) bool { return p.seal || p.supervise || p.observe }

@@ -12,7 +12,7 @@ import (
 
 // A program that dies early says why in its last line: the log has it where it says that the service rests, and where
 // clients are turned away, wherever the program's own output goes.
-func TestLastWords(t *testing.T) {
+func TestHintsLastWords(t *testing.T) {
 	for _, name := range []string{"log", "file", "null"} {
 		t.Run(name, func(t *testing.T) {
 			dir := folder(t)
@@ -39,7 +39,7 @@ func TestLastWords(t *testing.T) {
 }
 
 // A program that never reports is told from one that hangs.
-func TestNeverReady(t *testing.T) {
+func TestHintsNeverReady(t *testing.T) {
 	dir := folder(t)
 	a := activate(t, "--config", configureIn(t, dir, "mute", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
 		"[service]\nexec = [\"/bin/sleep\", \"100\"]\nnotify = true\nstart_timeout = \"300ms\"\nhold = \"1s\"\n", dir)))
@@ -52,7 +52,7 @@ func TestNeverReady(t *testing.T) {
 }
 
 // A program that binds another address than the target is told of at once, with the line to write.
-func TestBindElsewhere(t *testing.T) {
+func TestHintsBindElsewhere(t *testing.T) {
 	dir := folder(t)
 	n := ktest.Port(t)
 	a := activate(t, "--config", configureIn(t, dir, "other", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:80\"\n"+
@@ -62,11 +62,11 @@ func TestBindElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	a.wait("level=WARN", "it binds tcp://:8000, which is no target, and tcp://:80 is still missing", `write target = \"tcp://:8000\"`)
+	a.wait("level=WARN", "program binds tcp://:8000, which is no target, and tcp://:80 is still missing", `write target = \"tcp://:8000\"`)
 }
 
 // A program that runs and takes no client is told of, once, and not one that does.
-func TestDeaf(t *testing.T) {
+func TestHintsDeaf(t *testing.T) {
 	for _, service := range []string{"deaf", "ECHO"} {
 		for _, network := range []string{"tcp", "udp", "unix"} {
 			t.Run(service+"/"+network, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestDeaf(t *testing.T) {
 }
 
 // A program that goes to the background is told from one that is done with its client.
-func TestGoesToTheBackground(t *testing.T) {
+func TestHintsBackground(t *testing.T) {
 	dir := folder(t)
 	a := activate(t, "--config", configureIn(t, dir, "daemon", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
 		"[service]\nexec = [\"/bin/sh\", \"-c\", \"sleep 100 & exit 0\"]\n", dir)))

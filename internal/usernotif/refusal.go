@@ -1,0 +1,141 @@
+package usernotif
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/sockopt"
+	"activator/internal/spec"
+)
+
+// mostTold bounds what is told of one program, for each call.
+const mostTold = 4
+
+// answerObserved answers a call of a program that is observed as its filter would, and tells of it if
+// that is a refusal. False: the filter would ask.
+func (s *Supervisor) answerObserved(n notification) (v verdict, decided bool) {
+	r := s.policy.Refusal(uint32(n.Nr), n.Arch, n.Args)
+	if more := len(s.told[n.Nr]) < mostTold; more && r.Errno != 0 {
+		s.tellRefusal(n, r)
+	} else if more && n.Nr == unix.SYS_BIND {
+		s.tellBind(n)
+	}
+	return verdict{errno: r.Errno, pass: r.Errno == 0}, !r.Asked
+}
+
+// tell tells something once.
+func (s *Supervisor) tell(n notification, text string) {
+	if s.policy.Tell != nil && !slices.Contains(s.told[n.Nr], text) {
+		s.told[n.Nr] = append(s.told[n.Nr], text)
+		s.policy.Tell(text)
+	}
+}
+
+func (s *Supervisor) tellRefusal(n notification, r spec.Refusal) {
+	what := r.Call + "(2)"
+	switch n.Nr {
+	case unix.SYS_CONNECT:
+		s.tellConnect(n, r)
+		return
+	case unix.SYS_SOCKET, unix.SYS_SOCKETPAIR:
+		what = fmt.Sprintf("a socket of family %s, type %d, protocol %d", nameFamily(n.Args[0]), n.Args[1]&0xf, int32(n.Args[2]))
+	case sockopt.SetCall:
+		what = fmt.Sprintf("the option %s of a socket", nameOption(n.Args[1], n.Args[2]))
+	case unix.SYS_IOCTL:
+		what = fmt.Sprintf("ioctl(2) %#x", uint32(n.Args[1]))
+	case unix.SYS_PRCTL, unix.SYS_PERSONALITY:
+		what = fmt.Sprintf("%s(2) %d", r.Call, int32(n.Args[0]))
+	}
+	cure := ""
+	if r.Key != "" {
+		cure = ": if it cannot do without, write " + r.Key + " below [sandbox]"
+	}
+	s.tell(n, fmt.Sprintf("was refused %s (%s)%s", what, unix.ErrnoName(r.Errno), cure))
+}
+
+// optional are sockets of the host's that programs try, and do without; a slash: all in that folder.
+var optional = []string{"/run/nscd/", "/run/systemd/", "/run/dbus/system_bus_socket", "/run/avahi-daemon/", "/var/lib/sss/"}
+
+func (s *Supervisor) tellConnect(n notification, r spec.Refusal) {
+	to, ok := s.copyName(n)
+	errno := unix.ErrnoName(r.Errno)
+	switch at := cleanPath(to.path); {
+	case !ok, slices.ContainsFunc(optional, func(o string) bool { return strings.HasPrefix(at, o) }):
+	case at == "" && s.policy.Own:
+		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): connect = \"any\" below [sandbox] lets it connect in its own network, which has nothing but lo, "+
+			"and network = \"netns:NAME\" gives it another one", to, errno))
+	case at == "":
+		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"any\" below [sandbox] if it cannot do without", to, errno))
+	case at == "/dev/log":
+		s.tell(n, "was refused to connect to /dev/log, syslog(3): have it log to stderr, which goes to the log")
+	case strings.HasPrefix(at, "@"):
+		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"unix\" below [sandbox] if it is a socket of the program's own", to, errno))
+	default:
+		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"unix\" below [sandbox], and read_only = [%q] if it is a socket of the host's",
+			to, errno, path.Dir(to.path)))
+	}
+}
+
+// tellBind tells of a program that binds what no client reaches, and maybe does not take the sockets that it was given.
+func (s *Supervisor) tellBind(n notification) {
+	if !s.policy.Own || len(s.policy.Handed) == 0 {
+		return
+	}
+	to, ok := s.copyName(n)
+	i := slices.IndexFunc(s.policy.Handed, func(socket spec.Socket) bool {
+		return socket.Address.Type() == to.kind && (socket.Address.Path == "") == (to.path == "")
+	})
+	if ok && i >= 0 {
+		s.tell(n, fmt.Sprintf("binds %s itself, in its own network, where no client comes: if it does not use the sockets that it is given by LISTEN_FDS, "+
+			"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", to, to, s.policy.Handed[i].Address))
+	}
+}
+
+// copyName copies the address that a call of connect or bind is about. Nothing is answered by it.
+func (s *Supervisor) copyName(n notification) (name, bool) {
+	fd, err := takeDescriptor(n.PID, int(int32(n.Args[0])))
+	if err != nil {
+		return name{}, false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return name{}, false
+	}
+	sockaddr, err := copyAddress(n.PID, n.Args[1], uint64(uint32(n.Args[2])))
+	if err != nil || !s.isValid(n.ID) {
+		return name{}, false
+	}
+	kind, ok := isLikeTarget(fd, domain)
+	if !ok {
+		return name{}, false
+	}
+	to, ok := parseName(domain, kind, false, sockaddr)
+	return to.makeAbsolute(func() string { return workingDirectory(n.PID) }), ok
+}
+
+// families are the names of the address families that programs try, socket(2).
+var families = map[uint32]string{unix.AF_UNIX: "AF_UNIX", unix.AF_INET: "AF_INET", unix.AF_INET6: "AF_INET6", unix.AF_NETLINK: "AF_NETLINK", unix.AF_PACKET: "AF_PACKET",
+	unix.AF_ALG: "AF_ALG", unix.AF_VSOCK: "AF_VSOCK", unix.AF_BLUETOOTH: "AF_BLUETOOTH", unix.AF_CAN: "AF_CAN", unix.AF_TIPC: "AF_TIPC",
+	unix.AF_KEY: "AF_KEY", unix.AF_RDS: "AF_RDS", unix.AF_XDP: "AF_XDP", unix.AF_QIPCRTR: "AF_QIPCRTR"}
+
+func nameFamily(family uint64) string {
+	if text, ok := families[uint32(family)]; ok {
+		return text
+	}
+	return fmt.Sprint(uint32(family))
+}
+
+// nameOption is the name of an option, where the table has it.
+func nameOption(level, number uint64) string {
+	for _, o := range sockopt.Table {
+		if uint32(o.Level) == uint32(level) && uint32(o.Name) == uint32(number) {
+			return o.Text
+		}
+	}
+	return fmt.Sprintf("%d of level %d", int32(number), int32(level))
+}
