@@ -81,15 +81,25 @@ func (p *Pump) Finish(linger time.Duration) {
 	})
 }
 
-// LastLine returns the last line that is not empty, or its beginning, after Finish: what a program said that died.
+// LastLine returns the last line that is not empty, or its beginning, after Finish: what a program said that died. What a
+// runtime prints of where it was, behind the cause, is no such line.
 func (p *Pump) LastLine() string {
-	lines := p.LastLines()
-	if len(lines) == 0 {
-		return ""
+	last := ""
+	for _, line := range p.LastLines() {
+		if last == "" || isCause(line) || !isTrace(line) && !isCause(last) {
+			last = line
+		}
 	}
-	last := lines[len(lines)-1]
 	return strings.TrimSpace(strings.ToValidUTF8(last[:min(len(last), longestLast)], ""))
 }
+
+// isCause tells the line with which Go and Java begin what they print at their end.
+func isCause(line string) bool {
+	return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "Exception in thread ")
+}
+
+// isTrace tells what they print behind it.
+func isTrace(line string) bool { return line[0] == ' ' || line[0] == '\t' }
 
 // LastLines returns the last lines, without empty ones, after Finish.
 func (p *Pump) LastLines() []string {

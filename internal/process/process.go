@@ -133,9 +133,9 @@ func (p *Process) TakeListener() *os.File {
 	return listener
 }
 
-// FindRefusal returns what says of a system call, by its number, its machine's AUDIT_ARCH_* and its arguments,
-// how the process's filter refuses it. The filter of an observed process leaves refusals to the one who has its
-// listener, to tell of them. nil: it is not observed.
+// FindRefusal returns a function that says how the process's filter would refuse a system call, by the call's number, its
+// machine's AUDIT_ARCH_* and its arguments. The filter of an observed process leaves all refusals to the owner of its
+// listener, who tells of them. nil: the process is not observed.
 func (p *Process) FindRefusal() func(number, machine uint32, args [6]uint64) spec.Refusal {
 	if p.refusals == nil {
 		return nil

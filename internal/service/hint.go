@@ -27,7 +27,8 @@ const mostLines = 5
 // hintAt says, once, what to write for a program that has ended early, if its last words tell what it lacks. What it
 // was refused by the filter is told of the next run, which is observed.
 func (s *shared) hintAt(r report) {
-	for _, line := range slices.Backward(r.lines[max(0, len(r.lines)-mostLines):]) {
+	lines := append(slices.Clone(r.lines[max(0, len(r.lines)-mostLines):]), r.words)
+	for _, line := range slices.Backward(lines) {
 		if hint := s.findHint(line); hint != "" {
 			s.tell(s.run.pid(), "program has failed, maybe since "+hint)
 			return

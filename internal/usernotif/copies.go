@@ -51,6 +51,9 @@ func (s *Supervisor) findUses(thread uint32, number int) (u uses, err error) {
 		return u, err
 	}
 	socket, count := links[number], 0
+	if socket == "" { // it has gone, or the process has
+		return u, nil
+	}
 	for n, link := range links {
 		if link == socket && n != number {
 			u.copies = append(u.copies, n)
