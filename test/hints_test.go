@@ -132,3 +132,16 @@ func TestHintsBackground(t *testing.T) {
 		t.Errorf("%d lines of a program that has served its clients", n)
 	}
 }
+
+// So does the line about an instance of one client.
+func TestHintsInstance(t *testing.T) {
+	dir := folder(t)
+	a := activate(t, "--config", configureIn(t, dir, "inetd", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
+		"[service]\nexec = [\"/bin/sh\", \"-c\", \"echo begins >&2; echo no repository here >&2; exit 3\"]\nhandover = \"stdio\"\naccept = true\n", dir)))
+	c, err := net.Dial("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("instance ended", "exit=\"exit status 3\"", "stderr=\"no repository here\"")
+}

@@ -186,6 +186,9 @@ func (i *instance) finishRun() {
 		_ = c.File.Close()
 		s.giveBack(c)
 		attrs := []any{"pid", i.child.Pid(), "exit", i.exit.String(), "ran", time.Since(i.run.started).Round(time.Microsecond)}
+		if i.failed && i.words != "" {
+			attrs = append(attrs, "stderr", i.words)
+		}
 		if i.failed && i.exit.Signal != 0 {
 			s.log.Warn("instance failed", attrs...)
 		} else { // a session's exit status is its client's doing, as that of sshd

@@ -35,6 +35,7 @@ type run struct {
 	started  time.Time               // for its client; until there is one: to be built, or to stand
 	outputs  []outputFile            // files it prints to
 	exit     process.Exit            // once it is gone
+	words    string                  // its last ones, then
 	failed   bool                    // it crashed, or never ran
 	asked    bool                    // we asked it to end: how it does is no failure
 	hung     bool                    // it was ended since it did nothing: however it does, it is a failure
@@ -117,6 +118,7 @@ func (p *run) noteReport(r report) {
 	case r.running:
 		p.stage = stageRunning
 	case r.exited != nil:
+		p.words = r.words
 		p.exit, p.failed = *r.exited, p.hung || !isClean(*r.exited) && !p.asked
 	}
 }

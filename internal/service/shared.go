@@ -223,8 +223,8 @@ func (s *shared) receive(r report) {
 // clients that are turned away meanwhile.
 func (s *shared) noteEnd(r report) {
 	s.lastEnd = []any{"exit", r.exited.String()}
-	if s.run.failed && r.words != "" {
-		s.lastEnd = append(s.lastEnd, "stderr", r.words)
+	if s.run.failed && s.run.words != "" {
+		s.lastEnd = append(s.lastEnd, "stderr", s.run.words)
 	}
 	s.said = append(append(s.said, "pid", s.run.pid()), s.lastEnd...)
 	s.said = append(s.said, "ran", time.Since(s.run.started).Round(time.Microsecond))
