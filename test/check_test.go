@@ -84,6 +84,9 @@ read_only = ["DIR/nothing"]
 		{"both", "[[socket]]\nlisten = [\"unix://DIR/occupied\"]\n[service]\nexec = [\"DIR/none\"]\n", 2, []string{
 			"DIR/b.toml:2:11: socket.listen: ", "DIR/b.toml:4:9: service.exec: ",
 		}},
+		{"a folder that goes", "[[socket]]\nlisten = [\"unix://%t/act-check/b\"]\n[service]\nexec = [\"ECHO\"]\nruntime_directory = \"act-check\"\n", 2, []string{
+			"which is removed with everything in it when that ends\n",
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := folder(t)

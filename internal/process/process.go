@@ -143,13 +143,13 @@ func (p *Process) FindRefusal() func(number, machine uint32, args [6]uint64) spe
 	return p.refusals.FindRefusal
 }
 
-// ListBound lists where the program has bound sockets of "tcp", which listen, or "udp" in a network of its own, where
+// FindBound says where the program has bound a socket of "tcp", which listens, or "udp" in a network of its own, where
 // no client comes.
-func (p *Process) ListBound(protocol string) []netip.AddrPort {
+func (p *Process) FindBound(protocol string) []netip.AddrPort {
 	if !p.ownNetwork {
 		return nil
 	}
-	return proc.ListBound(p.pid, protocol)
+	return proc.ListBound(p.pid, protocol, 1)
 }
 
 // NetnsCookie is SO_NETNS_COOKIE of the process's network namespace: a socket that

@@ -57,7 +57,7 @@ func (s *shared) explainDeaf() string {
 		if strings.HasPrefix(string(address.Network), "udp") {
 			protocol = "udp"
 		}
-		if bound := s.run.child.ListBound(protocol); len(bound) > 0 {
+		if bound := s.run.child.FindBound(protocol); len(bound) > 0 {
 			at := nameBound(protocol, bound[0])
 			return fmt.Sprintf(either+"it binds %s itself, in its own network, where no client comes: for that "+
 				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, at, address)

@@ -58,7 +58,7 @@ func unitOf(o observation) unit {
 	}{
 		"User":                    {o.uid() != "0", o.uid()},
 		"SupplementaryGroups":     {o.groups() != "", o.groups()},
-		"ProtectHome":             {o.own("mnt") && len(o.Homes) == 0, "yes"},
+		"ProtectHome":             {o.own("mnt") && o.homes() != "", o.homes()},
 		"ProtectSystem":           {o.own("mnt") && !slices.ContainsFunc(o.mounts(), o.writesHost), "strict"},
 		"ProtectProc":             {o.own("pid") && len(o.Processes) == 0, "invisible"},
 		"ProcSubset":              {slices.ContainsFunc(o.mounts(), mount.onlyPids), "pid"},
@@ -242,7 +242,21 @@ func (o observation) capabilities(sets ...string) string {
 
 // pseudoDevices is what systemd lets a service with DevicePolicy=closed have,
 // systemd.resource-control(5), without the terminals below /dev/pts.
-var pseudoDevices = []string{"/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"}
+var pseudoDevices = []string{"/dev/full", "/dev/null", "/dev/pts/ptmx", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"}
+
+// homes is what ProtectHome= would have to say: of the user's own home there is at most an empty file system.
+func (o observation) homes() string {
+	others := slices.DeleteFunc(slices.Clone(o.Homes), func(path string) bool {
+		return slices.ContainsFunc(o.mounts(), func(m mount) bool { return m.point == path && m.kind == "tmpfs" })
+	})
+	switch {
+	case len(o.Homes) == 0:
+		return "yes"
+	case len(others) == 0:
+		return "tmpfs"
+	}
+	return ""
+}
 
 func (o observation) onlyPseudoDevices() bool {
 	others := slices.DeleteFunc(slices.Clone(o.Devices), func(path string) bool { return slices.Contains(pseudoDevices, path) })
@@ -252,7 +266,7 @@ func (o observation) onlyPseudoDevices() bool {
 // noOtherDevices: a node in any other mount would be none.
 func (o observation) noOtherDevices() bool {
 	return !slices.ContainsFunc(o.mounts(), func(m mount) bool {
-		return !slices.Contains(m.options, "nodev") && !slices.Contains(o.Devices, m.point)
+		return !slices.Contains(m.options, "nodev") && !slices.Contains(o.Devices, m.point) && m.kind != "devpts" // its nodes are in the list
 	})
 }
 

@@ -12,14 +12,14 @@ import (
 )
 
 // ListBound lists where sockets of the network namespace of a process are bound: those of TCP that listen, or those of
-// UDP that are connected to nobody, mostBound at most. protocol is "tcp" or "udp".
-func ListBound(pid int, protocol string) (bound []netip.AddrPort) {
+// UDP that are connected to nobody, most of them at the most. protocol is "tcp" or "udp".
+func ListBound(pid int, protocol string, most int) (bound []netip.AddrPort) {
 	for _, table := range []string{protocol, protocol + "6"} {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, table))
 		if err != nil {
 			continue // a kernel without IPv6, or the process has gone
 		}
-		for lines := bufio.NewScanner(f); len(bound) < mostBound && lines.Scan(); {
+		for lines := bufio.NewScanner(f); len(bound) < most && lines.Scan(); {
 			if at, ok := parseBound(lines.Text(), protocol); ok && !slices.Contains(bound, at) {
 				bound = append(bound, at)
 			}
@@ -28,8 +28,6 @@ func ListBound(pid int, protocol string) (bound []netip.AddrPort) {
 	}
 	return bound
 }
-
-const mostBound = 16
 
 // parseBound reads a line of /proc/net/tcp and its cousins, proc_pid_net(5): the number, the local address, that of the
 // other side, the state.

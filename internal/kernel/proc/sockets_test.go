@@ -27,15 +27,15 @@ func TestListBound(t *testing.T) {
 		}
 		defer packets.Close()
 		for protocol, at := range map[string]net.Addr{"tcp": listener.Addr(), "udp": packets.LocalAddr()} {
-			if bound := ListBound(os.Getpid(), protocol); !slices.Contains(bound, netip.MustParseAddrPort(at.String())) {
+			if bound := ListBound(os.Getpid(), protocol, 1<<20); !slices.Contains(bound, netip.MustParseAddrPort(at.String())) {
 				t.Errorf("%s %v: not in %v", protocol, at, bound)
 			}
 		}
-		if bound := ListBound(os.Getpid(), "tcp"); slices.Contains(bound, netip.MustParseAddrPort(client.LocalAddr().String())) {
+		if bound := ListBound(os.Getpid(), "tcp", 1<<20); slices.Contains(bound, netip.MustParseAddrPort(client.LocalAddr().String())) {
 			t.Errorf("%v is a client", client.LocalAddr())
 		}
 	}
-	if bound := ListBound(1<<30, "tcp"); bound != nil {
+	if bound := ListBound(1<<30, "tcp", 1); bound != nil {
 		t.Errorf("%v of no process", bound)
 	}
 }
