@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"activator/internal/process"
+	"activator/internal/spec"
 )
 
 // earlyEnd is how long a program that fails must have run to be taken for one that works: what it
@@ -87,10 +88,9 @@ var complaints = []complaint{
 		func(string) string {
 			return "it looks for a user that is not in the passwd(5) or group(5) that it sees: name one that is, by its own configuration, or by user = \"NAME\" below [service]"
 		}, nil},
-	{regexp.MustCompile(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, nil},
+	{regexp.MustCompile(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, others},
 	{regexp.MustCompile(`(?i)read-only file system|\bEROFS\b`), nil, hintAtReadOnly, nil},
-	{regexp.MustCompile(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied,
-		regexp.MustCompile(`(?i)connect|\bbind|\blisten|socket`)}, // what the filter refuses is told of the next run
+	{regexp.MustCompile(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied, others},
 	{regexp.MustCompile(`(?i)too many open files|\bEMFILE\b`), regexp.MustCompile(`.`), func(string) string {
 		return "it has no descriptor left: write limits = { nofile = NUMBER } below [service]"
 	}, nil},
@@ -105,10 +105,8 @@ func (s *shared) findHint(line string) string {
 	if found := anyPath.FindAllStringSubmatch(line, -1); found != nil {
 		at = path.Clean(strings.TrimRight(found[len(found)-1][1], ".")) // the last one: before it are the program, and its script
 	}
-	for _, d := range s.spec.Directories {
-		if own := process.DirectoryPath(d); own != "" && (at == own || strings.HasPrefix(at, own+"/")) {
-			at = "" // it has that already
-		}
+	if s.has(at) {
+		at = ""
 	}
 	for _, c := range complaints {
 		if !c.words.MatchString(line) || c.except != nil && c.except.MatchString(line) {
@@ -121,6 +119,21 @@ func (s *shared) findHint(line string) string {
 	return ""
 }
 
+// has reports whether a path lies in what the service has already: a directory of its own, or a mount, whose mode and owner
+// are somebody else's affair.
+func (s *shared) has(at string) bool {
+	mounts := slices.Concat(s.spec.Sandbox.ReadOnly, s.spec.Sandbox.Writable)
+	for _, d := range s.spec.Directories {
+		if own := process.DirectoryPath(d); own != "" {
+			mounts = append(mounts, spec.Mount{Inside: own})
+		}
+	}
+	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return at == m.Inside || strings.HasPrefix(at, m.Inside+"/") })
+}
+
+// others are the words of a program that looks for another one's socket: the filter's answer to that is told of the next run.
+var others = regexp.MustCompile(`(?i)connect|\bbind|\blisten|socket|\.sock\b`)
+
 // shown are folders of which the program sees the host's, or what is its own: what is not there is not there for a reason
 // that nobody sees from here.
 var shown = regexp.MustCompile(`^/(usr|etc|bin|sbin|lib[^/]*|proc|dev)(/|$)`)
@@ -131,7 +144,7 @@ func hintAtMissing(at string) string {
 		return ""
 	}
 	if own := ownKeyFor(at); own != "" {
-		return fmt.Sprintf("%s is not there inside: write %s if the program keeps things there", at, own)
+		return fmt.Sprintf("%s is not there inside: write %s if it is the only one who keeps things there: the host's folder is its own then", at, own)
 	}
 	if at == "/sys" || strings.HasPrefix(at, "/sys/") {
 		at = "/sys"
@@ -151,7 +164,7 @@ func hintAtDenied(at string) string {
 	case strings.HasPrefix(at, "/proc/"), strings.HasPrefix(at, "/dev/"):
 		return ""
 	case own != "":
-		return fmt.Sprintf("its user has no right to %s: write %s, whose owner it is then", at, own)
+		return fmt.Sprintf("its user has no right to %s: write %s if it is the only one who keeps things there: the host's folder is its own then", at, own)
 	}
 	return fmt.Sprintf("its user has no right to %s: give it that on the host, or the user who has it by user = \"NAME\" below [service]", at)
 }
