@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,10 +114,20 @@ func expected(id identity) View {
 		Status:     map[string]string{"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1"},
 		Interfaces: []string{"lo true [127.0.0.1/8 ::1/128]"}, Processes: []int{1},
 		Files:    []string{"0 /dev/null", "1 pipe", "2 pipe"},
-		Writable: []string{"/dev/shm", "/run", "/tmp", "/var", "/var/tmp"},
+		Writable: writableFolders(id),
 		Env:      map[string]string{"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": id.home, "USER": id.name},
 	}
 	return v
+}
+
+// writableFolders are the fresh ones, with the home of a user who has one where homes are.
+func writableFolders(id identity) []string {
+	folders := []string{"/dev/shm", "/run", "/tmp", "/var", "/var/tmp"}
+	if id.home == "/root" || filepath.Dir(id.home) == "/home" {
+		folders = append(folders, id.home)
+	}
+	slices.Sort(folders)
+	return folders
 }
 
 // settle takes out of v what depends on the host.
