@@ -41,8 +41,13 @@ const (
 
 var errManyUses = errors.New("it has too many descriptors, or epolls")
 
-// findUses looks for them in the table of the thread that calls.
-func (s *Supervisor) findUses(thread uint32, number int) (u uses, err error) {
+// findUses looks for them in the table of the thread that calls. fd is our copy of the socket: another thread may
+// have put a third one at the number meanwhile, which is not what is exchanged.
+func (s *Supervisor) findUses(thread uint32, number, fd int) (u uses, err error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return u, os.NewSyscallError("fstat", err)
+	}
 	if s.scans++; s.scans > mostScans {
 		return u, errManyUses
 	}
@@ -50,10 +55,7 @@ func (s *Supervisor) findUses(thread uint32, number int) (u uses, err error) {
 	if err != nil {
 		return u, err
 	}
-	socket, count := links[number], 0
-	if socket == "" { // it has gone, or the process has
-		return u, nil
-	}
+	socket, count := fmt.Sprintf("socket:[%d]", stat.Ino), 0
 	for n, link := range links {
 		if link == socket && n != number {
 			u.copies = append(u.copies, n)
@@ -119,7 +121,7 @@ func (s *Supervisor) follow(r *request, u uses, i int) error {
 		}
 		defer func() { _ = unix.Close(epoll) }()
 		for _, watch := range w.watches {
-			watches = append(watches, behalf.Watch{Epoll: epoll, Number: watch.Number, Events: watch.Events, Data: watch.Data})
+			watches = append(watches, behalf.Watch{Epoll: epoll, Watch: watch})
 		}
 	}
 	if len(watches) == 0 || !s.isValid(r.ID) { // else the epolls may be another process's

@@ -37,7 +37,7 @@ func TestFindUses(t *testing.T) {
 	for _, fd := range []int{s, c, other} {
 		check(unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
 	}
-	u, err := new(Supervisor).findUses(thread, s)
+	u, err := new(Supervisor).findUses(thread, s, s)
 	check(err)
 	var numbers []int
 	for _, w := range u.epolls[0].watches {
@@ -47,17 +47,28 @@ func TestFindUses(t *testing.T) {
 	if !slices.Equal(u.copies, []int{c}) || len(u.epolls) != 1 || u.epolls[0].number != epoll || !slices.Equal(numbers, []int{s, c}) {
 		t.Errorf("%+v, not the copy %d, and %d and it in %d", u, c, s, epoll)
 	}
-	if u, err := new(Supervisor).findUses(thread, 1<<20); err != nil || len(u.copies)+len(u.epolls) > 0 {
-		t.Errorf("of no descriptor: %+v, %v", u, err)
+	// Another socket is at the number by now: its copies are not those of the one that is bound.
+	if u, err := new(Supervisor).findUses(thread, s, other); err != nil || len(u.copies) != 1 || u.copies[0] != other || len(u.epolls[0].watches) != 1 || u.epolls[0].watches[0].Number != other {
+		t.Errorf("of a number that has another socket: %+v, %v", u, err)
+	}
+	if _, err := new(Supervisor).findUses(thread, s, -1); err == nil {
+		t.Error("nothing is wrong with no descriptor")
+	}
+	checkBounds(t, s, func() { dup(s) })
+}
+
+// checkBounds looks for what is too much.
+func checkBounds(t *testing.T, s int, another func()) {
+	t.Helper()
+	thread := uint32(unix.Getpid())
+	many := Supervisor{scans: mostScans}
+	if _, err := many.findUses(thread, s, s); !errors.Is(err, errManyUses) {
+		t.Errorf("after %d tables: %v", mostScans, err)
 	}
 	for range mostUses {
-		dup(s)
+		another()
 	}
-	if _, err := new(Supervisor).findUses(thread, s); !errors.Is(err, errManyUses) {
+	if _, err := new(Supervisor).findUses(thread, s, s); !errors.Is(err, errManyUses) {
 		t.Errorf("of %d copies: %v", mostUses+1, err)
-	}
-	many := Supervisor{scans: mostScans}
-	if _, err := many.findUses(thread, other); !errors.Is(err, errManyUses) {
-		t.Errorf("after %d tables: %v", mostScans, err)
 	}
 }

@@ -143,7 +143,7 @@ func (s *Supervisor) putSocket(r *request, i int) error {
 	if err != nil {
 		return err
 	}
-	used, unknown := s.findUses(r.PID, r.number)
+	used, unknown := s.findUses(r.PID, r.number, r.fd)
 	err = fd.Control(s.targets[i].File, func(ours int) error {
 		sockopt.CarryOptions(r.fd, ours, !s.policy.Unsealed)
 		return unix.SetNonblock(ours, flags&unix.O_NONBLOCK != 0)
