@@ -136,7 +136,9 @@ func (prep *preparation) adoptChild(c child) (*Process, error) {
 		needsNoRelease: !prep.waitsForRelease() && !prep.plan.Sandbox.Init,
 		pidfd:          os.NewFile(uintptr(c.pidfd), "pidfd"),
 		control:        os.NewFile(uintptr(c.control), "control"),
-		refusals:       prep.observed(), ownNetwork: !prep.plan.Bare && prep.plan.Sandbox.OwnNetwork(), notify: prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
+		refusals:       prep.observed(),
+		ownNetwork:     !prep.plan.Bare && prep.plan.Sandbox.OwnNetwork(),
+		notify:         prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
 	}
 	if prep.mustEnd {
 		p.engine, prep.mustEnd = prep.engine, false

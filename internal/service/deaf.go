@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"activator/internal/listen"
@@ -53,28 +52,29 @@ func (s *shared) lookAtDeaf() time.Time {
 func (s *shared) explainDeaf() string {
 	const either = "either it hangs, or it does not use the sockets that it is given by LISTEN_FDS; "
 	if address := s.run.deaf.socket.Spec().Address; s.spec.Handover == spec.FDs && address.Path == "" {
-		protocol := "tcp"
-		if strings.HasPrefix(string(address.Network), "udp") {
-			protocol = "udp"
+		protocol := spec.TCP
+		if address.IsUDP() {
+			protocol = spec.UDP
 		}
-		if bound := s.run.child.FindBound(protocol); len(bound) > 0 {
+		if bound := s.run.child.FindBound(string(protocol)); len(bound) > 0 {
 			at := nameBound(protocol, bound[0])
 			return fmt.Sprintf(either+"it binds %s itself, in its own network, where no client comes: for that "+
-				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, at, address)
+				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, at.String(), address)
 		}
 	}
 	return either + "many programs want a switch for that, and for one that knows only its own addresses there is handover = \"bind\" or \"proxy\""
 }
 
-// nameBound is an address as the configuration has it.
-func nameBound(protocol string, at netip.AddrPort) string {
-	switch {
-	case at.Addr() == netip.IPv4Unspecified():
-		return fmt.Sprintf("%s4://:%d", protocol, at.Port())
-	case at.Addr().IsUnspecified():
-		return fmt.Sprintf("%s://:%d", protocol, at.Port())
+// nameBound is where a socket is bound, as the configuration has it.
+func nameBound(protocol spec.Network, at netip.AddrPort) spec.Address {
+	a := spec.Address{Network: protocol, IP: at.Addr(), Port: uint32(at.Port())}
+	if a.IP.IsUnspecified() {
+		if a.IP.Is4() {
+			a.Network += "4"
+		}
+		a.IP = netip.Addr{}
 	}
-	return protocol + "://" + at.String()
+	return a
 }
 
 // noteLeaving says, once, that a program mostly goes to the background which ends at once with 0 and leaves the

@@ -2,20 +2,18 @@ package behalf
 
 import (
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/proc"
 	"activator/internal/process/vfork"
 )
 
-// Watch is an entry of an epoll of a process.
+// Watch is an entry of an epoll of a process, with the descriptor's number in the process that added it.
 type Watch struct {
-	Epoll  int // our copy of the epoll
-	Number int // the descriptor's in the process that added it
-	Events uint32
-	Data   uint64
+	Epoll int // our copy of the epoll
+	proc.Watch
 }
 
 // Rewatch has the entries about socket before be about socket after. An epoll knows a descriptor by its file and
@@ -24,9 +22,9 @@ type Watch struct {
 //
 // The process can hold up calls about its epolls, so the child has a copy of our memory, and we wait no longer than callTimeout.
 func Rewatch(before, after int, watches []Watch) error {
-	free := 0
+	free, ours := 0, []int{before, after}
 	for _, w := range watches {
-		free = max(free, w.Number+1)
+		free, ours = max(free, w.Number+1), append(ours, w.Epoll)
 	}
 	above := map[int]int{} // copies that no number of theirs is in the way of
 	defer func() {
@@ -34,7 +32,10 @@ func Rewatch(before, after int, watches []Watch) error {
 			_ = unix.Close(n)
 		}
 	}()
-	for _, n := range append([]int{before, after}, epollsOf(watches)...) {
+	for _, n := range ours {
+		if _, copied := above[n]; copied {
+			continue
+		}
 		c, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, free)
 		if err != nil {
 			return os.NewSyscallError("fcntl", err)
@@ -46,8 +47,9 @@ func Rewatch(before, after int, watches []Watch) error {
 		return err
 	}
 	defer list.Close()
-	list.Do(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError("epoll_ctl", errno) })
+	step := stepsOf(list)
+	addProtection(list, step)
+	step("epoll_ctl")
 	for _, w := range watches {
 		event := unix.EpollEvent{Events: w.Events, Fd: int32(w.Data), Pad: int32(w.Data >> 32)}
 		at := list.AddBytes(unsafe.Slice((*byte)(unsafe.Pointer(&event)), unsafe.Sizeof(event)))
@@ -59,29 +61,8 @@ func Rewatch(before, after int, watches []Watch) error {
 		list.Do(unix.SYS_EPOLL_CTL, epoll, unix.EPOLL_CTL_DEL, number, 0).IgnoreErrors()
 		list.Do(unix.SYS_EPOLL_CTL, epoll, unix.EPOLL_CTL_ADD, number, at)
 	}
-	if err := list.Finish(); err != nil {
-		return err
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	pid, pidfd, err := list.Start(0)
-	if err != nil {
-		return err
-	}
-	if err := waitFor(pid, pidfd, callTimeout); err != nil {
+	if err := startChild(list); err != nil {
 		return err
 	}
 	return list.Failure()
-}
-
-// epollsOf lists each epoll once.
-func epollsOf(watches []Watch) (epolls []int) {
-	seen := map[int]bool{}
-	for _, w := range watches {
-		if !seen[w.Epoll] {
-			seen[w.Epoll] = true
-			epolls = append(epolls, w.Epoll)
-		}
-	}
-	return epolls
 }

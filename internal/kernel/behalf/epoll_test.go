@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/kernel/proc"
 )
 
 // Entries go over to another socket, with their events and data, and the one who has added them can change them and take
@@ -32,7 +34,7 @@ func TestRewatch(t *testing.T) {
 		defer unix.Close(epoll)
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(-1 - i), Pad: int32(i)}
 		check(unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, before, &event))
-		watches = append(watches, Watch{Epoll: epoll, Number: before, Events: event.Events, Data: uint64(uint32(event.Fd)) | uint64(uint32(event.Pad))<<32})
+		watches = append(watches, Watch{epoll, proc.Watch{Number: before, Events: event.Events, Data: uint64(uint32(event.Fd)) | uint64(uint32(event.Pad))<<32}})
 	}
 	check(Rewatch(before, after, watches))
 	check(unix.Dup3(after, before, unix.O_CLOEXEC)) // the file at that number is now the other one, as for a service
@@ -52,7 +54,7 @@ func TestRewatch(t *testing.T) {
 		}
 		check(unix.EpollCtl(w.Epoll, unix.EPOLL_CTL_DEL, before, nil))
 	}
-	if err := Rewatch(-1, -1, []Watch{{Epoll: -1, Number: 5}}); err == nil {
+	if err := Rewatch(-1, -1, []Watch{{-1, proc.Watch{Number: 5}}}); err == nil {
 		t.Error("nothing is wrong with no descriptor")
 	}
 }

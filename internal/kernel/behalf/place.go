@@ -137,9 +137,7 @@ func (p *Place) HasListener(fd int) (bool, error) {
 // Both have a copy of our memory, which only root of our own user namespace may read
 // (PR_SET_DUMPABLE, prctl(2)), and of our descriptors fd alone.
 func (p *Place) runInside(list *vfork.CallList, fd int, limit time.Duration, add func() vfork.Call) error {
-	step := func(name string) {
-		list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
-	}
+	step := stepsOf(list)
 	addProtection(list, step)
 	step("setgroups")
 	groups := make([]byte, 0, 4*len(p.groups))
@@ -180,6 +178,13 @@ func (p *Place) runInside(list *vfork.CallList, fd int, limit time.Duration, add
 	return nil
 }
 
+// stepsOf returns what names the calls that are added next, in an error.
+func stepsOf(list *vfork.CallList) (step func(name string)) {
+	return func(name string) {
+		list.ExplainNext(func(errno unix.Errno) error { return os.NewSyscallError(name, errno) })
+	}
+}
+
 // addProtection adds the calls that keep the child's memory from others, and that have it end with
 // the thread that waits for it. Both are undone when a process changes its ids, prctl(2).
 func addProtection(list *vfork.CallList, step func(name string)) {
@@ -215,6 +220,22 @@ var openPidfd = unix.PidfdOpen // tests have it fail
 // startAndWait returns when both children have ended. The kernel has written the pid of the second
 // child to second before that child ran. Only we reap it, so the pid is not reused.
 func startAndWait(list *vfork.CallList, second vfork.Buffer, limit time.Duration) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := startChild(list)
+	pid := int(int32(binary.NativeEndian.Uint32(second.Bytes)))
+	if pid == 0 {
+		return err
+	}
+	pidfd, failed := openPidfd(pid, 0)
+	if failed != nil {
+		limit = -1 // it cannot be waited for with a limit
+	}
+	return errors.Join(err, os.NewSyscallError("pidfd_open", failed), waitFor(pid, pidfd, limit))
+}
+
+// startChild starts the child, and returns when it has ended. It ends with the calling thread.
+func startChild(list *vfork.CallList) error {
 	if err := list.Finish(); err != nil {
 		return err
 	}
@@ -224,15 +245,7 @@ func startAndWait(list *vfork.CallList, second vfork.Buffer, limit time.Duration
 	if err != nil {
 		return err
 	}
-	err = waitFor(pid, pidfd, callTimeout)
-	if pid = int(int32(binary.NativeEndian.Uint32(second.Bytes))); pid == 0 {
-		return err
-	}
-	pidfd, failed := openPidfd(pid, 0)
-	if failed != nil {
-		limit = -1 // it cannot be waited for with a limit
-	}
-	return errors.Join(err, os.NewSyscallError("pidfd_open", failed), waitFor(pid, pidfd, limit))
+	return waitFor(pid, pidfd, callTimeout)
 }
 
 // waitFor takes pidfd, and reaps the child; after limit it kills it first. 0: no limit.
