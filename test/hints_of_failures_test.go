@@ -24,11 +24,17 @@ func ofItself(t *testing.T) []mistake {
 	if err := os.WriteFile(secret, []byte("x"), 0o400); err != nil {
 		t.Fatal(err)
 	}
+	own := func(kind, folder string) string { // an ordinary user's directories are elsewhere
+		if os.Getuid() == 0 {
+			return kind + `_directory = \"shop\"`
+		}
+		return `tmpfs = [\"` + folder + `\"]`
+	}
 	return []mistake{
-		{"state", "open('/var/lib/shop/db/orders', 'w')", "", []string{"/var/lib/shop/db/orders is not there inside", `state_directory = \"shop\"`}},
-		{"cache", "import os; os.mkdir('/var/cache/shop/pages')", "", []string{`cache_directory = \"shop\"`}},
-		{"logs", "open('/var/log/shop/access.log', 'a')", "", []string{`logs_directory = \"shop\"`}},
-		{"runtime", "open('/var/run/shop/pid', 'w')", "", []string{`runtime_directory = \"shop\"`}},
+		{"state", "open('/var/lib/shop/db/orders', 'w')", "", []string{"/var/lib/shop/db/orders is not there inside", own("state", "/var/lib/shop")}},
+		{"cache", "import os; os.mkdir('/var/cache/shop/pages')", "", []string{own("cache", "/var/cache/shop")}},
+		{"logs", "open('/var/log/shop/access.log', 'a')", "", []string{own("logs", "/var/log/shop")}},
+		{"runtime", "open('/var/run/shop/pid', 'w')", "", []string{own("runtime", "/run/shop")}},
 		{"missing on the host too", "open('/etc/no-such-file')", "", []string{"state=resting", "No such file"}},
 		{"data", "open('" + secret + "')", "", []string{secret + " is not there inside", "read_only = "}},
 		{"sys", "open('/sys/kernel/mm/transparent_hugepage/enabled')", "", []string{`read_only = [\"/sys\"]`}},

@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"internal/kernel/cgroup":   {"internal/kernel/fd", "internal/kernel/proc", "internal/spec"},
 	"internal/kernel/fd":       {},
 	"internal/spec":            {},
+	"internal/advice":          {"internal/spec"},
 	"internal/listen":          {"internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/kernel/sockdiag", "internal/kernel/sockopt", "internal/epoll", "internal/seal/udprelay", "internal/spec"},
 	"internal/fdpass":          {"internal/kernel/fd"},
 	"internal/netns":           {"internal/kernel/behalf", "internal/kernel/budget", "internal/kernel/fd", "internal/kernel/sockaddr", "internal/kernel/sockdiag", "internal/process/vfork", "internal/spec"},
@@ -43,11 +44,11 @@ var arrows = map[string][]string{
 	"internal/config":          {"internal/spec"},
 	"internal/process":         {"internal/fdpass", "internal/kernel/access", "internal/kernel/fd", "internal/kernel/proc", "internal/epoll", "internal/sandbox", "internal/process/vfork", "internal/process/guard", "internal/process/program", "internal/process/reaper", "internal/spec"},
 	"internal/handover":        {"internal/usernotif", "internal/listen", "internal/netns", "internal/tcpproxy", "internal/epoll", "internal/seal/udprelay", "internal/process", "internal/spec"},
-	"internal/service":         {"internal/fdstore", "internal/handover", "internal/kernel/budget", "internal/kernel/cgroup", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
+	"internal/service":         {"internal/advice", "internal/fdstore", "internal/handover", "internal/kernel/budget", "internal/kernel/cgroup", "internal/listen", "internal/notify", "internal/output", "internal/epoll", "internal/process", "internal/spec"},
 
 	"internal/kernel/behalf": {"internal/kernel/fd", "internal/kernel/proc", "internal/process/vfork"},
 
-	"internal/daemon": {"internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
+	"internal/daemon": {"internal/advice", "internal/config", "internal/container", "internal/kernel/budget", "internal/kernel/cgroup", "internal/kernel/fd", "internal/listen", "internal/output", "internal/sandbox", "internal/seal", "internal/process", "internal/spec", "internal/service"},
 	"internal/seal":   {"internal/kernel/sockopt", "internal/listen", "internal/netns", "internal/seal/udprelay", "internal/seal/sockfilter", "internal/sandbox", "internal/spec"},
 	"internal/doctor": {"internal/kernel/proc", "internal/listen", "internal/seal/sockfilter", "internal/sandbox", "internal/process", "internal/spec"},
 	"cmd/activator":   {"internal/daemon", "internal/doctor", "internal/kernel/budget", "internal/process"},

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -130,7 +131,7 @@ one more, a second later or after that, ends at once.`,
 	root.Flags().StringVar(&format, "log-format", "text", "text or json")
 	root.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	root.Flags().StringVar(&memory, "memory-max", "", `what all services together may have, such as "512M", by a control group`)
-	root.AddCommand(checkCommand(&paths), doctorCommand(), versionCommand())
+	root.AddCommand(checkCommand(&paths), tryCommand(&paths), doctorCommand(), versionCommand())
 	_ = root.MarkPersistentFlagFilename("config", "toml") // completion only
 	return root
 }
@@ -173,19 +174,25 @@ func parseMemory(text string) (uint64, error) {
 
 // serveConfig runs the daemon until a signal ends it.
 func serveConfig(o daemon.Options) error {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := untilSignal()
 	defer stop()
-	// A handler instead of ignoring: what is ignored stays so in every child.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
+	return daemon.Run(ctx, o, reload)
+}
+
+// untilSignal returns a context that a signal ends. A second one ends the program.
+func untilSignal() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = context.WithCancel(context.Background())
+	// A handler instead of ignoring: what is ignored stays so in every child.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ends := make(chan os.Signal, 2)
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 	go endOn(ends, stop, func() {
 		fmt.Fprintln(os.Stderr, "activator: a second signal: ended at once")
 		os.Exit(exitFailed)
 	})
-	return daemon.Run(ctx, o, reload)
+	return ctx, stop
 }
 
 // sameRequest is how long further signals belong to the first one. timeout(1) signals
@@ -232,6 +239,50 @@ that may be an activator that runs with this very configuration.`,
 	check.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "print the effective configuration, as TOML that can be fed back")
 	check.Flags().BoolVar(&o.Offline, "offline", false, "look at the text alone, not at this host")
 	return check
+}
+
+func tryCommand(paths *[]string) *cobra.Command {
+	var level string
+	var limit time.Duration
+	try := &cobra.Command{
+		Use:   "try FILE",
+		Short: "Run one service, and print the configuration that it needs",
+		Long: `try runs the service of a configuration in the foreground, which may say nothing but
+listen and exec. It lets a client in, and sees every call that the program is refused,
+every path that it does not get at, and every address that it binds itself. When the
+program ends, or at ^C, it prints the smallest configuration by which the run would have
+lacked nothing, with a comment for each key that it has added: read them, since some open
+something. What a program lacks later it looks for later: try the result once more.
+
+The log goes to stderr. The program is slower than usual.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			files := append(append([]string{}, *paths...), args...)
+			if len(files) != 1 {
+				return errors.New("give one file: try configs/echo.toml")
+			}
+			options, err := buildOptions(files, "text", level)
+			if err != nil {
+				return err
+			}
+			return failWith(tryConfig(options, limit, cmd.OutOrStdout()))
+		},
+	}
+	try.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	try.Flags().DurationVar(&limit, "for", 0, "end after that long, such as 10s; else at ^C")
+	return try
+}
+
+// tryConfig tries a service until it ends, a signal comes, or the time is over; 0: it is never.
+func tryConfig(o daemon.Options, limit time.Duration, w io.Writer) error {
+	ctx, stop := untilSignal()
+	defer stop()
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return daemon.Try(ctx, o, w)
 }
 
 func doctorCommand() *cobra.Command {

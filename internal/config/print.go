@@ -2,6 +2,9 @@ package config
 
 import (
 	"fmt"
+	"slices"
+	"strings"
+	"unicode"
 
 	"activator/internal/spec"
 )
@@ -20,6 +23,61 @@ func AppendTOML(b []byte, s spec.Service) []byte {
 		b = appendSection(b, "[container]", containerKeys(), &s)
 	}
 	return b
+}
+
+// AppendChanged appends to b what of the configuration is not the default, as TOML that gives the same service. why returns
+// comments for a key, such as "sandbox.connect".
+func AppendChanged(b []byte, s spec.Service, why func(key string) []string) []byte {
+	for _, socket := range s.Sockets {
+		g := group{listen: []place{{Address: socket.Address}}, Socket: socket}
+		if g.Name == s.Name {
+			g.Name = ""
+		}
+		if s.Handover == spec.Bind && g.Target == g.Address {
+			g.Target = spec.Address{}
+		}
+		keys := slices.Clone(socketKeys())
+		for i := range keys {
+			if keys[i].key == "pass_rights" { // its default is the seal's, see readSockets
+				keys[i].normal = func(g *group) bool { return g.Options.RefuseRights == (s.Seal != "off") }
+			}
+		}
+		b = appendChanged(b, "[[socket]]", "socket.", keys, &g, why)
+	}
+	b = appendChanged(b, "[service]", "service.", serviceKeys(), &s, why)
+	return appendChanged(b, "[sandbox]", "sandbox.", sandboxKeys(), &s, why)
+}
+
+// AppendComments appends a line of comment for each text, whatever it has in it.
+func AppendComments(b []byte, texts []string) []byte {
+	for _, text := range texts {
+		b = fmt.Appendf(b, "# %s\n", strings.Map(func(r rune) rune {
+			if unicode.IsPrint(r) {
+				return r
+			}
+			return unicode.ReplacementChar
+		}, text))
+	}
+	return b
+}
+
+func appendChanged[S any](b []byte, header, section string, keys []field[S], s *S, why func(key string) []string) []byte {
+	var lines []byte
+	for i := range keys {
+		f := &keys[i]
+		if f.explainIdle(s) != "" || f.isAbsent(s) || f.normal(s) {
+			continue
+		}
+		lines = AppendComments(lines, why(section+f.key))
+		lines = fmt.Appendf(lines, "%s = %s\n", f.key, f.print(s))
+	}
+	if len(lines) == 0 {
+		return b
+	}
+	if len(b) > 0 {
+		b = append(b, '\n')
+	}
+	return append(append(b, header+"\n"...), lines...)
 }
 
 func appendSection[S any](b []byte, header string, keys []field[S], s *S) []byte {

@@ -236,6 +236,17 @@ func readsBack(t *testing.T, text string) bool {
 	if !reflect.DeepEqual(first, second) {
 		t.Fatalf("%s\nprinted as\n%s\nread back as\n%+v\nwant\n%+v", text, printed, second, first)
 	}
+	if first.Container == nil {
+		changed := AppendChanged(nil, first, func(key string) []string { return []string{"of " + key + "\nexec = 1"} })
+		third, err := parseText("/elsewhere/web.toml", changed, Env{Dir: "/"})
+		if err != nil {
+			t.Fatalf("%s\nprinted as\n%s\n%v", text, changed, err)
+		}
+		third.File = first.File
+		if !reflect.DeepEqual(first, third) {
+			t.Fatalf("%s\nprinted as\n%s\nread back as\n%+v\nwant\n%+v", text, changed, third, first)
+		}
+	}
 	if again := AppendTOML(nil, second); string(again) != string(printed) {
 		t.Fatalf("printed as\n%s\nthen as\n%s", printed, again)
 	}

@@ -28,6 +28,8 @@ type Options struct {
 	Level  slog.Level // of the log: the least that is written
 
 	MemoryMax uint64 // of all services together, in bytes; 0: what there is
+
+	trial *trial // see [Try]; nil: none
 }
 
 // Daemon is the set of services of one activator. Its fields belong to the
@@ -69,6 +71,11 @@ func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer sink.Close()
 	d := &Daemon{options: o, sink: sink, log: sink.Logger(), members: make(map[string]*member)}
 	sources = withoutAbsent(sources, d.tellAbsent)
+	if o.trial != nil {
+		if sources, err = o.trial.take(sources); err != nil {
+			return err
+		}
+	}
 	d.slots = service.NewSlots(warmAtOnce(), warmRoom())
 	defer d.groups.closeTree() // when every process has ended
 	if d.starter, err = process.NewStarter(); err != nil {
@@ -115,9 +122,15 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 	d.log.Info("activator ready", "services", len(services), "pid", os.Getpid())
 	budget.ReserveFor(len(services))
 	d.slots.OpenSlots()
+	if d.options.trial != nil {
+		d.options.trial.letIn(d.log)
+	}
 	for {
 		select {
 		case <-ctx.Done():
+			if d.options.trial != nil {
+				d.options.trial.look(d.members)
+			}
 			d.log.Info("activator stopping")
 			return nil
 		case err := <-watched:
@@ -183,6 +196,9 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	}
 	if p.engine != nil {
 		around.Engine = p.engine
+	}
+	if d.options.trial != nil {
+		around.Trial = d.options.trial
 	}
 	around.Group = d.openGroup(&p.spec)
 	running := service.New(p.spec, around, sockets)

@@ -37,11 +37,11 @@ func (s *supervisor) end() {
 	_ = s.Close()
 }
 
-// answerCalls begins to answer the calls of the program, if its filter hands over any.
+// answerCalls begins to answer the calls of the program, if its filter hands over any and they are not answered yet.
 func (h *inherit) answerCalls(policy usernotif.Policy) answers {
 	listener := h.child.TakeListener()
 	if listener == nil {
-		return unasked{}
+		return h.answers
 	}
 	calls, err := usernotif.New(listener, policy)
 	if err != nil {
@@ -65,7 +65,7 @@ func (h *inherit) newPolicy() usernotif.Policy {
 	b := h.Spec.Sandbox
 	p := usernotif.Policy{Netns: h.child.NetnsCookie(), Unix: b.Connect == "unix" || b.Connect == "any", IP: b.Connect == "any", Alone: b.Alone}
 	p.Warn = func(text string) { h.Log.Warn("program "+text, "pid", h.child.Pid()) }
-	p.Tell = func(text string) { h.Tell(h.child.Pid(), "program "+text) }
+	p.Tell = func(f spec.Finding) { h.Tell(h.child.Pid(), f) }
 	p.Refusal, p.Own = h.child.FindRefusal(), b.OwnNetwork()
 	if h.Spec.Handover == spec.FDs {
 		p.Handed = h.Spec.Sockets

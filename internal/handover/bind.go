@@ -17,16 +17,21 @@ type bind struct {
 
 func (h *bind) Given() process.Inputs { return h.given() }
 
-// Serve waits until the program listens at all its targets.
-func (h *bind) Serve(serving func()) {
-	h.ended = make(chan struct{})
+func (h *bind) Answer(child *process.Process) {
+	h.child = child
 	answers := h.answerCalls(h.newPolicy())
 	h.mu.Lock()
 	h.answers = answers
 	h.mu.Unlock()
+}
+
+// Serve waits until the program listens at all its targets.
+func (h *bind) Serve(serving func()) {
+	h.ended = make(chan struct{})
+	h.Answer(h.child)
 	h.waiting.Go(func() {
 		select {
-		case <-answers.Serving():
+		case <-h.answers.Serving():
 			serving()
 		case <-h.ended:
 		}

@@ -26,7 +26,7 @@ type Service struct {
 	Spec    *spec.Service
 	Sockets []*listen.Socket
 	Log     *slog.Logger
-	Tell    func(pid int, text string) // what a program was refused, or binds instead of what it was given
+	Tell    func(pid int, f spec.Finding) // what a program was refused, or does in vain
 }
 
 // Handover is the way of the sockets to one run of the program. Its methods are here
@@ -35,6 +35,9 @@ type Handover interface {
 	// Given is what the process starts with. The files are lent until the next
 	// Begin.
 	Given() process.Inputs
+	// Answer answers the calls of a process that asks before it is the program, see
+	// [process.Inputs].Asks. Of all others Serve does. It lends child until End.
+	Answer(child *process.Process)
 	// Attach takes in the process, which waits for Go unless its client is there. It lends
 	// child until End.
 	Attach(child *process.Process) error

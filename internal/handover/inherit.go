@@ -30,6 +30,11 @@ func (h *inherit) Given() process.Inputs {
 // given is what every process starts with. One whose client is there does not wait for Go.
 func (h *inherit) given() process.Inputs { return process.Inputs{Client: h.client} }
 
+func (h *inherit) Answer(child *process.Process) {
+	h.child = child
+	h.answers = h.answerCalls(h.newPolicy())
+}
+
 func (h *inherit) Attach(child *process.Process) error {
 	h.child = child
 	return nil

@@ -16,6 +16,7 @@ import (
 type preparation struct {
 	starter      *Starter
 	client       Client
+	asks         func(*Process) // see [Inputs]
 	id           identity
 	plan         plan
 	sandbox      *sandbox.Plan // nil: bare
@@ -46,7 +47,7 @@ func (prep *preparation) isSupervised() bool {
 
 // observed is what the filter of an observed child refuses; nil: it is not observed.
 func (prep *preparation) observed() *sandbox.Plan {
-	if prep.sandbox == nil || !prep.plan.Sandbox.Observe {
+	if prep.sandbox == nil || prep.plan.Sandbox.Observe == spec.Unobserved {
 		return nil
 	}
 	return prep.sandbox
@@ -209,9 +210,10 @@ type Inputs struct {
 	Sockets []*os.File
 	Stored  Stored // behind the sockets
 	Client  Client
-	Engine  Engine // says what to start in place of the program, and behind what; nil: none
-	Observe bool   // its refusals are told of, see [Process.FindRefusal]
-	Group   Group  // where the limits of the service are kept; nil: nowhere
+	Engine  Engine           // says what to start in place of the program, and behind what; nil: none
+	Observe spec.Observation // of what it does, see [Process.FindRefusal]
+	Asks    func(p *Process) // called when it asks, which it does before it is the program: with [spec.ObservePaths]
+	Group   Group            // where the limits of the service are kept; nil: nowhere
 }
 
 // Group is a cgroup.

@@ -27,8 +27,10 @@ func (s *Starter) Prepare(ctx context.Context, process spec.Process, given Input
 	if given.Engine != nil {
 		process.Bare, process.Sandbox.Init = true, true
 	}
-	process.Sandbox.Observe = given.Observe && !process.Bare
-	prep := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine}
+	if process.Sandbox.Observe = given.Observe; process.Bare {
+		process.Sandbox.Observe = spec.Unobserved
+	}
+	prep := &preparation{starter: s, plan: plan{Process: process}, client: given.Client, engine: given.Engine, asks: given.Asks}
 	defer prep.closeJoined()
 	p, err := prep.startChild(ctx, given.Stdio, sockets, given.Stored.FDs)
 	if err != nil {
@@ -183,6 +185,9 @@ func (prep *preparation) buildProcess(ctx context.Context, p *Process) error {
 			if err := p.notify.openNode(p.pid); err != nil {
 				return p.explainEnd(ctx, "notify", err)
 			}
+		}
+		if prep.asks != nil {
+			prep.asks(p)
 		}
 	}
 	msg, err := p.readMessage()

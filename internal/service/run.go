@@ -12,6 +12,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/process"
+	"activator/internal/spec"
 )
 
 // stage is how far a run has come.
@@ -41,7 +42,7 @@ type run struct {
 	hung     bool                    // it was ended since it did nothing: however it does, it is a failure
 	watchdog watchdog
 	deaf     deafness
-	observed bool // what it is refused is told
+	observed spec.Observation
 }
 
 // report is one thing that a process's goroutines tell the service; exactly one
@@ -135,11 +136,22 @@ func isClean(e process.Exit) bool {
 	return false
 }
 
+// observation is how much of the next program is told.
+func (s *Service) observation() spec.Observation {
+	switch {
+	case s.around.Trial != nil:
+		return spec.ObservePaths
+	case s.observe:
+		return spec.ObserveRefusals
+	}
+	return spec.Unobserved
+}
+
 // launchRun lends the sockets to a new process and starts the goroutine that sees it
 // through. The process is told to go by [run.letGo].
 func (s *Service) launchRun(client process.Client) (*run, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	p := &run{cancel: cancel, started: time.Now(), failed: true, observed: s.observe, watchdog: watchdog{every: s.spec.Watchdog}}
+	p := &run{cancel: cancel, started: time.Now(), failed: true, observed: s.observation(), watchdog: watchdog{every: s.spec.Watchdog}}
 	streams, err := openStreams(s.spec.Stdout, s.spec.Stderr)
 	if err == nil {
 		if client == process.ClientWaiting && streams.leadToFiles() {
@@ -164,7 +176,9 @@ func (s *Service) launchRun(client process.Client) (*run, error) {
 // runProcess is the life of a process: made, exec'ed when it is told to go, listened to, reaped.
 func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 	given := p.handover.Given()
-	given.Observe = p.observed
+	if given.Observe = p.observed; p.observed == spec.ObservePaths {
+		given.Asks = p.handover.Answer
+	}
 	given.Stdio, given.Engine = streams.lendEnds(), s.around.Engine
 	if s.around.Group != nil {
 		given.Group = s.around.Group

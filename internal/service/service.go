@@ -24,6 +24,15 @@ type Surroundings struct {
 
 	Engine process.Engine // of this service alone, in place of its program; nil: none
 	Group  *cgroup.Group  // of this service alone, where its limits are kept; nil: none
+	Trial  Trial          // nil: it is none
+}
+
+// Trial is told of a service that is run to find out what it lacks. Its methods are called by any goroutine.
+type Trial interface {
+	// Found says what the program lacks.
+	Found(f spec.Finding)
+	// Ended says that the program for all clients has ended, or could not be started.
+	Ended(failed bool)
 }
 
 // Service is one service at work. Its fields belong to the goroutine in [Run].

@@ -7,6 +7,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/process"
+	"activator/internal/spec"
 )
 
 // shared is a service with one process for all clients: its life is the service's.
@@ -193,7 +194,7 @@ func (s *shared) receive(r report) {
 		s.handle(onPrepared)
 	case r.failed != nil:
 		// Where a filter of others has a listener there is no second one: nothing depends on that.
-		s.observe, s.unobservable = false, s.unobservable || s.run.observed
+		s.observe, s.unobservable = false, s.unobservable || s.run.observed != spec.Unobserved
 		s.starting.End()
 		switch {
 		case isWaiting(s.state):
@@ -291,6 +292,9 @@ func (s *shared) endRun() (event, bool) {
 	if p != nil {
 		ran, up, failed, left = time.Since(p.started), p.stage == stageUp, p.failed, !p.asked && p.exit.OK()
 		s.run = nil
+	}
+	if s.around.Trial != nil {
+		s.around.Trial.Ended(failed)
 	}
 	s.mendSockets()
 	if s.healPending {

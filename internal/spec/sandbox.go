@@ -20,16 +20,16 @@ type Sandbox struct {
 	Init         bool     // a reaper as pid 1
 	Hostname     string   // inside; "": the service's name
 
-	Seal     bool   // sockets it inherits cannot be turned outward
-	Names    bool   // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
-	Alone    bool   // Landlock does not keep its sockets from being connected or bound: what the filter leaves open a supervisor answers
-	Withhold bool   // with Seal: what those who wait at a TCP listener would inherit is set by a supervisor, on other sockets than that
-	Bind     bool   // bind and listen are answered by a supervisor, which has sockets for them
-	Connect  string // what it may connect to itself: "none" (also ""), "unix", "any"
-	Notify   bool   // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
-	Observe  bool   // what it is refused a supervisor refuses, to tell of it
-	Cores    bool   // it may dump core, as far as its limit goes
-	Syscalls string // "default" (also ""), "any": all but what Seal and Connect refuse
+	Seal     bool        // sockets it inherits cannot be turned outward
+	Names    bool        // with Seal: abstract unix names may be sent to; the sockets it inherits reach a relay's only
+	Alone    bool        // Landlock does not keep its sockets from being connected or bound: what the filter leaves open a supervisor answers
+	Withhold bool        // with Seal: what those who wait at a TCP listener would inherit is set by a supervisor, on other sockets than that
+	Bind     bool        // bind and listen are answered by a supervisor, which has sockets for them
+	Connect  string      // what it may connect to itself: "none" (also ""), "unix", "any"
+	Notify   bool        // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
+	Observe  Observation // what a supervisor answers, to tell of it
+	Cores    bool        // it may dump core, as far as its limit goes
+	Syscalls string      // "default" (also ""), "any": all but what Seal and Connect refuse
 
 	Unmounted bool // it may get hold of files that are not mounted: a client can pass it a folder
 }
@@ -44,7 +44,7 @@ func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "non
 // Connect says to what a socket may be connected. The address is behind a pointer, where no filter
 // sees it.
 func (s Sandbox) Supervised() bool {
-	return s.Overseen() || s.AsksToConnect() || s.Withhold || s.Observe
+	return s.Overseen() || s.AsksToConnect() || s.Withhold || s.Observe != Unobserved
 }
 
 // AsksToConnect reports whether connect(2) is among these calls.

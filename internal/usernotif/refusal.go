@@ -19,6 +19,10 @@ const mostTold = 4
 // that is a refusal. False: the filter would ask.
 func (s *Supervisor) answerObserved(n notification) (v verdict, decided bool) {
 	r := s.policy.Refusal(uint32(n.Nr), n.Arch, n.Args)
+	if c, ok := pathCalls[r.Call]; ok && r.Errno == 0 {
+		s.lookAtPath(n, c)
+		return verdict{pass: true}, true
+	}
 	if more := len(s.told[n.Nr]) < mostTold; more && r.Errno != 0 {
 		s.tellRefusal(n, r)
 	} else if more && n.Nr == unix.SYS_BIND {
@@ -27,11 +31,15 @@ func (s *Supervisor) answerObserved(n notification) (v verdict, decided bool) {
 	return verdict{errno: r.Errno, pass: r.Errno == 0}, !r.Asked
 }
 
-// tell tells something once.
-func (s *Supervisor) tell(n notification, text string) {
-	if s.policy.Tell != nil && !slices.Contains(s.told[n.Nr], text) {
-		s.told[n.Nr] = append(s.told[n.Nr], text)
-		s.policy.Tell(text)
+// tell tells something once. line opens it; "": none does.
+func (s *Supervisor) tell(n notification, line, text string) {
+	s.tellFinding(n, spec.Finding{Text: text, Line: line})
+}
+
+func (s *Supervisor) tellFinding(n notification, f spec.Finding) {
+	if s.policy.Tell != nil && !slices.Contains(s.told[n.Nr], f.Text) {
+		s.told[n.Nr] = append(s.told[n.Nr], f.Text)
+		s.policy.Tell(f)
 	}
 }
 
@@ -54,29 +62,35 @@ func (s *Supervisor) tellRefusal(n notification, r spec.Refusal) {
 	if r.Key != "" {
 		cure = ": if it cannot do without, write " + r.Key + " below [sandbox]"
 	}
-	s.tell(n, fmt.Sprintf("was refused %s (%s)%s", what, unix.ErrnoName(r.Errno), cure))
+	s.tell(n, r.Key, fmt.Sprintf("was refused %s (%s)%s", what, unix.ErrnoName(r.Errno), cure))
 }
 
 // optional are sockets of the host's that programs try, and do without; a slash: all in that folder.
 var optional = []string{"/run/nscd/", "/run/systemd/", "/run/dbus/system_bus_socket", "/run/avahi-daemon/", "/var/lib/sss/"}
 
 func (s *Supervisor) tellConnect(n notification, r spec.Refusal) {
+	const anyLine, unixLine = `connect = "any"`, `connect = "unix"`
 	to, ok := s.copyName(n)
 	errno := unix.ErrnoName(r.Errno)
 	switch at := cleanPath(to.path); {
 	case !ok, slices.ContainsFunc(optional, func(o string) bool { return strings.HasPrefix(at, o) }):
+	case to.kind == unix.SOCK_DGRAM && to.ip.IsUnspecified(): // getaddrinfo(3) sorts what to bind, RFC 6724
 	case at == "" && s.policy.Own:
-		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): connect = \"any\" below [sandbox] lets it connect in its own network, which has nothing but lo, "+
-			"and network = \"netns:NAME\" gives it another one", to, errno))
+		line := ""
+		if to.ip.IsLoopback() {
+			line = anyLine
+		}
+		s.tell(n, line, fmt.Sprintf("was refused to connect to %s (%s): %s below [sandbox] lets it connect in its own network, which has nothing but lo, "+
+			"and network = \"netns:NAME\" gives it another one", to, errno, anyLine))
 	case at == "":
-		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"any\" below [sandbox] if it cannot do without", to, errno))
+		s.tell(n, anyLine, fmt.Sprintf("was refused to connect to %s (%s): write %s below [sandbox] if it cannot do without", to, errno, anyLine))
 	case at == "/dev/log":
-		s.tell(n, "was refused to connect to /dev/log, syslog(3): have it log to stderr, which goes to the log")
+		s.tell(n, "", "was refused to connect to /dev/log, syslog(3): have it log to stderr, which goes to the log")
 	case strings.HasPrefix(at, "@"):
-		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"unix\" below [sandbox] if it is a socket of the program's own", to, errno))
+		s.tell(n, unixLine, fmt.Sprintf("was refused to connect to %s (%s): write %s below [sandbox] if it is a socket of the program's own", to, errno, unixLine))
 	default:
-		s.tell(n, fmt.Sprintf("was refused to connect to %s (%s): write connect = \"unix\" below [sandbox], and read_only = [%q] if it is a socket of the host's",
-			to, errno, path.Dir(to.path)))
+		s.tell(n, unixLine, fmt.Sprintf("was refused to connect to %s (%s): write %s below [sandbox], and read_only = [%q] if it is a socket of the host's",
+			to, errno, unixLine, path.Dir(to.path)))
 	}
 }
 
@@ -89,10 +103,12 @@ func (s *Supervisor) tellBind(n notification) {
 	i := slices.IndexFunc(s.policy.Handed, func(socket spec.Socket) bool {
 		return socket.Address.Type() == to.kind && (socket.Address.Path == "") == (to.path == "")
 	})
-	if ok && i >= 0 {
-		s.tell(n, fmt.Sprintf("binds %s itself, in its own network, where no client comes: if it does not use the sockets that it is given by LISTEN_FDS, "+
-			"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", to, to, s.policy.Handed[i].Address))
+	if !ok || i < 0 {
+		return
 	}
+	bound, _ := spec.ParseAddress(to.String())
+	s.tellFinding(n, spec.Finding{Bound: bound, Text: fmt.Sprintf("binds %s itself, in its own network, where no client comes: if it does not use the sockets that it is given by LISTEN_FDS, "+
+		"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", to, to, s.policy.Handed[i].Address)})
 }
 
 // copyName copies the address that a call of connect or bind is about. Nothing is answered by it.

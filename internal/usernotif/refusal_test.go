@@ -13,7 +13,7 @@ import (
 // A program that is observed gets the filter's answers, and what it is refused is told, each thing once and not too many.
 func TestObserved(t *testing.T) {
 	var said []string
-	s := supervise(t, t.Context(), Policy{Own: true, Tell: func(text string) { said = append(said, text) },
+	s := supervise(t, t.Context(), Policy{Own: true, Tell: func(f spec.Finding) { said = append(said, f.Text) },
 		Handed: []spec.Socket{{Address: parsed("tcp://127.0.0.1:80")}, {Address: parsed("unix:///s")}},
 		Refusal: func(number, machine uint32, args [6]uint64) spec.Refusal {
 			if number == unix.SYS_CONNECT {

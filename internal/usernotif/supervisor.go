@@ -38,9 +38,9 @@ type Policy struct {
 	// Refusal is not nil of a program that is observed: its filter hands over what it would refuse, and bind.
 	// It says what the filter would have said.
 	Refusal func(number, machine uint32, args [6]uint64) spec.Refusal
-	Tell    func(text string) // what it was refused, and what it binds instead of Handed
-	Handed  []spec.Socket     // what the program has from its start, and need not bind
-	Own     bool              // no client comes to the network that it is in
+	Tell    func(f spec.Finding) // what it was refused, what it binds instead of Handed, and what paths it does not get at
+	Handed  []spec.Socket        // what the program has from its start, and need not bind
+	Own     bool                 // no client comes to the network that it is in
 
 	Free     bool // nothing is sealed: what is no target is the kernel's to judge
 	Alone    bool // nothing behind us refuses to connect or to bind TCP: no call is passed on
@@ -64,10 +64,11 @@ type Supervisor struct {
 	targets    []given // their number and cookies never change
 	missing    int     // targets that are not served yet
 	noted      map[string]bool
-	told       map[int32][]string // of what was refused, by the call; Run's
-	warnedUses bool               // of what could not follow a bind; Run's
-	scans      int                // tables of descriptors that were looked through; Run's
-	pending    map[int]bool       // sockets in a call that may block
+	told       map[int32][]string    // of what was refused, by the call; Run's
+	found      map[spec.Finding]bool // of paths and ids; Run's
+	warnedUses bool                  // of what could not follow a bind; Run's
+	scans      int                   // tables of descriptors that were looked through; Run's
+	pending    map[int]bool          // sockets in a call that may block
 	ended      bool
 	closed     bool
 }
@@ -82,7 +83,7 @@ const mostBlocked = 16
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
 	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets,
 		pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
-		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool), told: make(map[int32][]string)}
+		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool), told: make(map[int32][]string), found: make(map[spec.Finding]bool)}
 	for _, t := range policy.Targets {
 		g := given{Target: t}
 		err := fd.Control(t.File, func(fd int) (err error) {

@@ -214,6 +214,11 @@ func TestNumbersAreThoseOfTheirNames(t *testing.T) {
 			seen[c.name] = true
 		}
 	}
+	for _, c := range pathCalls {
+		if known[c.name] != [2]int{c.amd64, c.arm64} {
+			t.Errorf("%s: %d, %d, known as %v", c.name, c.amd64, c.arm64, known[c.name])
+		}
+	}
 	for name, number := range map[string]int{"mount": unix.SYS_MOUNT, "connect": unix.SYS_CONNECT, "rseq_slice_yield": unix.SYS_RSEQ_SLICE_YIELD} {
 		if at := map[*machine]int{&amd64: 0, &arm64: 1}[ours]; known[name][at] != number {
 			t.Errorf("%s: %v, here %d", name, known[name], number)

@@ -33,10 +33,13 @@ func (p *Profile) wholeVerdict(m machine) verdict {
 		}
 		answer := g.answerOf(p)
 		for _, c := range g.calls {
-			if number := m.number(c); number != none {
+			if number := m.number(c); number != none && !(p.paths && isPathCall(c.name)) {
 				cases = append(cases, casesOf(answer, uint32(number))...)
 			}
 		}
+	}
+	if p.paths {
+		cases = append(cases, p.tellPaths(m)...)
 	}
 	numbers := newChoice(fieldNumber, 0, allowCall(), cases...)
 	whole := newChoice(fieldMachine, 0, refuseWith(unix.ENOSYS), casesOf(numbers, m.audit)...)
@@ -48,7 +51,7 @@ func (p *Profile) wholeVerdict(m machine) verdict {
 
 // refusesNothing reports that nothing at all is refused.
 func (p *Profile) refusesNothing() bool {
-	return p.all && !p.seal && !p.supervise && !p.engine && p.connect
+	return p.all && !p.seal && !p.supervise && !p.engine && p.connect && !p.paths
 }
 
 // filters keeps what has been assembled, by profile: there are few different ones, and

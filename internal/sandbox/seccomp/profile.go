@@ -19,6 +19,7 @@ type Profile struct {
 	engine    bool   // of a container engine: with all, nothing but sockets
 	internet  bool   // of an engine: a supervisor says which process makes internet sockets
 	observe   bool   // a supervisor gives the refusals, and is told what is bound
+	paths     bool   // and what path or id a call names
 	keep      uint64 // capabilities that stay, bit n for number n
 }
 
@@ -28,7 +29,7 @@ func NewProfile(s spec.Sandbox, keep uint64, tcp bool) Profile {
 	p := Profile{
 		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(), withhold: s.Withhold,
 		connect: s.Connect == "any" && !s.Seal, tcp: tcp, keep: keep,
-		cores: s.Cores, observe: s.Observe,
+		cores: s.Cores, observe: s.Observe != spec.Unobserved, paths: s.Observe == spec.ObservePaths,
 	}
 	if p.all {
 		p.keep = 0 // of no meaning then, and one filter less to keep

@@ -83,7 +83,7 @@ var openings = []struct {
 
 // FindRefusal returns what the filter says of a call where no supervisor gives the refusals.
 func (p Profile) FindRefusal(c Call) spec.Refusal {
-	p.observe = false
+	p.observe, p.paths = false, false
 	r := spec.Refusal{Call: nameOf(c.Number)}
 	switch answer := p.answerTo(c); answer & unix.SECCOMP_RET_ACTION_FULL {
 	case unix.SECCOMP_RET_USER_NOTIF:
@@ -118,13 +118,18 @@ func (p Profile) answerTo(c Call) uint32 {
 // verdicts keeps those that have been asked, by profile.
 var verdicts sync.Map
 
-// nameOf is the name of one of this machine's calls that may be refused.
+// nameOf is the name of one of this machine's calls that may be refused, or that names a path.
 func nameOf(number uint32) string {
 	for i := range groups {
 		for _, c := range groups[i].calls {
 			if n := ours.number(c); n != none && uint32(n) == number {
 				return c.name
 			}
+		}
+	}
+	for _, c := range pathCalls {
+		if n := ours.number(c); n != none && uint32(n) == number {
+			return c.name
 		}
 	}
 	return ""

@@ -16,41 +16,46 @@ func TestObservedRefusesTheSame(t *testing.T) {
 		if plain.refusesNothing() {
 			continue
 		}
-		observed := plain
-		observed.observe = true
-		v := plain.wholeVerdict(*ours)
-		program := assemble(observed.wholeVerdict(*ours))
-		handed := 0
-		for number := range uint32(newest + 40) {
-			edges := map[uint32][]uint64{}
-			v.find(*ours, number).edges(edges)
-			for _, c := range combine(Call{Number: number, Machine: ours.audit}, edges) {
-				want := v.walk(c)
-				got, _ := interpret(t, program, c)
-				r := observed.FindRefusal(c)
-				said := unix.SECCOMP_RET_ALLOW
-				switch {
-				case r.Asked:
-					said = unix.SECCOMP_RET_USER_NOTIF
-				case r.Errno != 0:
-					said = unix.SECCOMP_RET_ERRNO | int(r.Errno)
+		refusesTheSame(t, name, plain, false)
+		refusesTheSame(t, name+", paths", plain, true)
+	}
+}
+
+func refusesTheSame(t *testing.T, name string, plain Profile, paths bool) {
+	observed := plain
+	observed.observe, observed.paths = true, paths
+	v := plain.wholeVerdict(*ours)
+	program := assemble(observed.wholeVerdict(*ours))
+	handed := 0
+	for number := range uint32(newest + 40) {
+		edges := map[uint32][]uint64{}
+		v.find(*ours, number).edges(edges)
+		for _, c := range combine(Call{Number: number, Machine: ours.audit}, edges) {
+			want := v.walk(c)
+			got, _ := interpret(t, program, c)
+			r := observed.FindRefusal(c)
+			said := unix.SECCOMP_RET_ALLOW
+			switch {
+			case r.Asked:
+				said = unix.SECCOMP_RET_USER_NOTIF
+			case r.Errno != 0:
+				said = unix.SECCOMP_RET_ERRNO | int(r.Errno)
+			}
+			switch {
+			case got == unix.SECCOMP_RET_USER_NOTIF:
+				handed++
+				if uint32(said) != want {
+					t.Fatalf("%s: %+v: the supervisor is told %#x of what the filter answers with %#x", name, c, said, want)
 				}
-				switch {
-				case got == unix.SECCOMP_RET_USER_NOTIF:
-					handed++
-					if uint32(said) != want {
-						t.Fatalf("%s: %+v: the supervisor is told %#x of what the filter answers with %#x", name, c, said, want)
-					}
-				case got != want:
-					t.Fatalf("%s: %+v: %#x, not %#x", name, c, got, want)
-				case slices.Contains(tellable, got):
-					t.Fatalf("%s: %+v: the filter refuses, and nobody hears of it", name, c)
-				}
+			case got != want:
+				t.Fatalf("%s: %+v: %#x, not %#x", name, c, got, want)
+			case slices.Contains(tellable, got), paths && isPathCall(r.Call):
+				t.Fatalf("%s: %+v: nobody hears of it", name, c)
 			}
 		}
-		if handed == 0 {
-			t.Errorf("%s: nothing is handed over", name)
-		}
+	}
+	if handed == 0 {
+		t.Errorf("%s: nothing is handed over", name)
 	}
 }
 
@@ -74,7 +79,7 @@ func TestRefusalsNameTheirKey(t *testing.T) {
 		{spec.Sandbox{Seal: true}, Call{Number: unix.SYS_IO_URING_SETUP}, spec.Refusal{Call: "io_uring_setup", Errno: unix.ENOSYS}},
 	} {
 		test.c.Machine = ours.audit
-		test.s.Observe = true
+		test.s.Observe = spec.ObservePaths
 		if got := NewProfile(test.s, 0, true).FindRefusal(test.c); got != test.want {
 			t.Errorf("%+v, %+v: %+v, not %+v", test.s, test.c, got, test.want)
 		}

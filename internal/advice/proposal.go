@@ -1,0 +1,195 @@
+package advice
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"activator/internal/spec"
+)
+
+// Run is how an observed run went.
+type Run struct {
+	Failed bool   // the program has ended, and not as one that works
+	Deaf   []bool // by socket: clients wait at it, and the program takes none
+}
+
+// Proposal is the configuration that a run would not have lacked anything by.
+type Proposal struct {
+	Service spec.Service
+	Why     map[string][]string // of what was added, by its key: "sandbox.connect"
+	Remarks []string            // what it lacked, and is not to be added without a thought
+
+	run    Run
+	files  []string        // of the host's, that it looked for
+	listed map[string]bool // folders of them that it read
+	system string          // of /sys, that it looked for; "": nothing
+}
+
+// Propose adds to a configuration what a run of it lacked: what was found, in that order.
+func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
+	p := &Proposal{Service: conf, Why: map[string][]string{}, run: run, listed: map[string]bool{}}
+	p.Service.Sandbox.ReadOnly = slices.Clone(conf.Sandbox.ReadOnly)
+	p.proposeBind(found)
+	for _, f := range found {
+		switch {
+		case f.Path != "":
+			p.addPath(f)
+		case f.ID != "":
+			p.addID(f)
+		case f.Line != "":
+			p.addLine(f)
+		case f.Bound == (spec.Address{}):
+			p.remark("it " + f.Text)
+		}
+	}
+	p.mountFiles()
+	return p
+}
+
+func (p *Proposal) remark(text string) {
+	if !slices.Contains(p.Remarks, text) {
+		p.Remarks = append(p.Remarks, text)
+	}
+}
+
+// add says why a key has a new value.
+func (p *Proposal) add(key, format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(p.Why[key], text) {
+		p.Why[key] = append(p.Why[key], text)
+	}
+}
+
+// MountArguments mounts the files that a program is told of by its arguments: they are meant to be seen.
+func MountArguments(conf spec.Service) *Proposal {
+	p := &Proposal{Service: conf, Why: map[string][]string{}}
+	p.Service.Sandbox.ReadOnly = slices.Clone(conf.Sandbox.ReadOnly)
+	for _, argument := range conf.Argv[min(1, len(conf.Argv)):] {
+		_, value, _ := strings.Cut(argument, "=")
+		for _, at := range []string{argument, value} {
+			info, err := os.Stat(at)
+			if conf.Sandbox.Root == "" && path.IsAbs(at) && err == nil && info.Mode().IsRegular() && !shown.MatchString(path.Clean(at)) && !p.has(at) {
+				p.mount(path.Clean(at))
+				p.add("sandbox.read_only", "%s is in exec", at)
+			}
+		}
+	}
+	return p
+}
+
+// has reports whether the service sees what stands at a path.
+func (p *Proposal) has(at string) bool {
+	mounts := slices.Concat(p.Service.Sandbox.ReadOnly, p.Service.Sandbox.Writable)
+	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return isBelow(at, m.Inside) }) ||
+		slices.ContainsFunc(p.Service.Sandbox.Tmpfs, func(folder string) bool { return isBelow(at, folder) }) ||
+		os.Geteuid() == 0 && slices.Contains(p.Service.Directories, ownDirectory(at))
+}
+
+func isBelow(at, folder string) bool {
+	return at == folder || strings.HasPrefix(at, strings.TrimSuffix(folder, "/")+"/")
+}
+
+// mount shows the program a path of the host's.
+func (p *Proposal) mount(at string) {
+	m := spec.Mount{Host: at, Inside: at}
+	if real, err := filepath.EvalSymlinks(at); err == nil {
+		m.Host = real
+	}
+	p.Service.Sandbox.ReadOnly = append(p.Service.Sandbox.ReadOnly, m)
+}
+
+// proposeBind has the sockets handed over in answer to the program's own bind, if it binds for itself what its clients
+// want, and does not use what it was given.
+func (p *Proposal) proposeBind(found []spec.Finding) {
+	if p.Service.Handover != spec.FDs || p.Service.Accept {
+		return
+	}
+	var bound []spec.Address
+	for _, f := range found {
+		if f.Bound != (spec.Address{}) && !slices.Contains(bound, f.Bound) {
+			bound = append(bound, f.Bound)
+		}
+	}
+	sockets, taken, same := slices.Clone(p.Service.Sockets), map[spec.Address]bool{}, false
+	for i := range sockets { // what has the same port or path first
+		j := slices.IndexFunc(bound, func(b spec.Address) bool {
+			return !taken[b] && isAlike(b, sockets[i].Address) && isSame(b, sockets[i].Address)
+		})
+		if j >= 0 {
+			same, taken[bound[j]], sockets[i].Target = true, true, bound[j]
+		}
+	}
+	given := 0
+	for i := range sockets {
+		j := slices.IndexFunc(bound, func(b spec.Address) bool { return !taken[b] && isAlike(b, sockets[i].Address) })
+		if sockets[i].Target == (spec.Address{}) && j >= 0 {
+			taken[bound[j]], sockets[i].Target = true, bound[j]
+		}
+		if sockets[i].Target != (spec.Address{}) {
+			given++
+			p.add("service.handover", "it binds %s itself, and gets the socket of %s for it", sockets[i].Target, sockets[i].Address)
+		}
+	}
+	if given > 0 && (same || p.run.Failed || slices.Contains(p.run.Deaf, true)) {
+		p.Service.Sockets, p.Service.Handover = sockets, spec.Bind
+		for _, s := range sockets {
+			if s.Target == (spec.Address{}) {
+				p.remark(fmt.Sprintf("it has bound nothing for %s: with handover = \"bind\" it is up when it listens at all of its sockets, so leave away what it does not bind", s.Address))
+			}
+		}
+		return
+	}
+	delete(p.Why, "service.handover")
+	for _, b := range bound {
+		p.remark(fmt.Sprintf("it binds %s itself, in its own network, where no client comes", b))
+	}
+}
+
+// isAlike reports whether two sockets are of one kind.
+func isAlike(a, b spec.Address) bool {
+	return a.Type() == b.Type() && (a.Path == "") == (b.Path == "") && a.IsInternet() == b.IsInternet()
+}
+
+// isSame reports whether a program that binds a means the clients of b.
+func isSame(a, b spec.Address) bool { return a.Port == b.Port && cleanRun(a.Path) == cleanRun(b.Path) }
+
+// addLine opens what a program was refused that failed. One that went on can do without, or only says so.
+func (p *Proposal) addLine(f spec.Finding) {
+	s := &p.Service.Sandbox
+	key, value, _ := strings.Cut(f.Line, " = ")
+	value = strings.Trim(value, `[]"`)
+	switch {
+	case !p.run.Failed, key == "seal":
+		p.remark(fmt.Sprintf("it %s", f.Text))
+		return
+	case key == "connect":
+		if s.Connect != "any" {
+			s.Connect = value
+		}
+	case key == "syscalls":
+		s.Syscalls = value
+	case key == "capabilities" && !slices.Contains(s.Capabilities, value):
+		s.Capabilities = append(slices.Clone(s.Capabilities), value)
+	}
+	what, _, _ := strings.Cut(f.Text, ": ")
+	p.add("sandbox."+key, "it %s", what)
+}
+
+// addID gives the program the user that it wants to be, where that can be had.
+func (p *Proposal) addID(f spec.Finding) {
+	kind, id, _ := strings.Cut(f.ID, " ")
+	name := id
+	if known, err := user.LookupId(id); kind == "user" && err == nil {
+		name = known.Username
+	}
+	if kind == "user" && id != "0" && p.run.Failed && p.Service.User == "" && os.Geteuid() == 0 {
+		p.Service.User = name
+		p.add("service.user", "it wants to be user %s, or to give files to it: inside there is one user only", name)
+		return
+	}
+	p.remark(fmt.Sprintf("it wants to be %s %s, or to give files to it: inside there is one only; have it stay what it is, by its own configuration", kind, name))
+}

@@ -1,0 +1,205 @@
+package advice
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"activator/internal/spec"
+)
+
+func address(t *testing.T, text string) spec.Address {
+	t.Helper()
+	a, err := spec.ParseAddress(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func serviceOf(t *testing.T, listen ...string) spec.Service {
+	s := spec.Service{Handover: spec.FDs}
+	for _, text := range listen {
+		s.Sockets = append(s.Sockets, spec.Socket{Address: address(t, text)})
+	}
+	return s
+}
+
+// Which of the sockets is for what the program binds, and whether it is asked to be.
+func TestProposeBind(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		listen, bound []string
+		run           Run
+		targets       []string // nil: handover stays
+		remark        string
+	}{
+		{"the same port", []string{"tcp://:80"}, []string{"tcp://127.0.0.1:80"}, Run{}, []string{"tcp://127.0.0.1:80"}, ""},
+		{"another port, and deaf", []string{"tcp://:8080"}, []string{"tcp://:80"}, Run{Deaf: []bool{true}}, []string{"tcp://:80"}, ""},
+		{"another port, and failed", []string{"tcp://:8080"}, []string{"tcp://:80"}, Run{Failed: true}, []string{"tcp://:80"}, ""},
+		{"another port beside", []string{"tcp://:8080"}, []string{"tcp://:9"}, Run{}, nil, "it binds tcp://:9 itself"},
+		{"the second is the one", []string{"tcp://:8080"}, []string{"tcp://:9", "tcp://:8080"}, Run{}, []string{"tcp://:8080"}, ""},
+		{"two of two", []string{"tcp://:8080", "tcp://:8081"}, []string{"tcp://:81", "tcp://:8080"}, Run{}, []string{"tcp://:8080", "tcp://:81"}, ""},
+		{"another kind", []string{"tcp://:80"}, []string{"udp://:80"}, Run{Failed: true}, nil, "it binds udp://:80 itself"},
+		{"a path", []string{"unix:///run/x", "tcp://:80"}, []string{"unix:///var/run/x"}, Run{}, []string{"unix:///var/run/x", "://"}, "it has bound nothing for tcp://:80"},
+		{"nothing", []string{"tcp://:80"}, nil, Run{Failed: true}, nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var found []spec.Finding
+			for _, b := range test.bound {
+				found = append(found, spec.Finding{Text: "binds", Bound: address(t, b)}, spec.Finding{Text: "binds", Bound: address(t, b)})
+			}
+			conf := serviceOf(t, test.listen...)
+			p := Propose(conf, found, test.run)
+			var targets []string
+			if p.Service.Handover == spec.Bind {
+				for _, s := range p.Service.Sockets {
+					targets = append(targets, s.Target.String())
+				}
+			}
+			if !slices.Equal(targets, test.targets) || (len(p.Why["service.handover"]) > 0) != (targets != nil) {
+				t.Errorf("%q, not %q, since %q", targets, test.targets, p.Why)
+			}
+			if text := strings.Join(p.Remarks, "\n"); (text == "") != (test.remark == "") || !strings.Contains(text, test.remark) {
+				t.Errorf("%q, not %q", text, test.remark)
+			}
+			if conf.Sockets[0].Target != (spec.Address{}) {
+				t.Error("what was given has changed")
+			}
+		})
+	}
+}
+
+// What to write for a path.
+func TestProposePaths(t *testing.T) {
+	dir := t.TempDir()
+	for _, file := range []string{"a/1", "a/2", "a/3", "a/4", "b/c/1", "b/d"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := os.Geteuid() == 0
+	is := func(as, other string) string {
+		if root {
+			return as
+		}
+		return other
+	}
+	missing := func(want spec.Access, paths ...string) (all []spec.Finding) {
+		for _, at := range paths {
+			all = append(all, spec.Finding{Path: strings.Replace(at, "DIR", dir, 1), Want: want, Errno: syscall.ENOENT})
+		}
+		return all
+	}
+	with := func(f spec.Finding, errno syscall.Errno) []spec.Finding {
+		f.Errno = errno
+		return []spec.Finding{f}
+	}
+	const make = spec.Write | spec.Make
+	for _, test := range []struct {
+		name   string
+		found  []spec.Finding
+		failed bool
+		want   string // each that is added: KEY VALUE; then remarks by their beginning
+	}{
+		{"a file", missing(spec.Read, "DIR/a/1", "DIR/a/1"), true, "read_only DIR/a/1"},
+		{"three files", missing(spec.Read, "DIR/a/1", "DIR/a/2", "DIR/a/3"), true, "read_only DIR/a/1 DIR/a/2 DIR/a/3"},
+		{"four files", missing(spec.Read, "DIR/a/1", "DIR/a/2", "DIR/a/3", "DIR/a/4"), true, "read_only DIR/a"},
+		{"a folder that is listed", missing(spec.Read, "DIR/b", "DIR/b/c/1"), true, "read_only DIR/b"},
+		{"a folder on the way", missing(0, "DIR", "DIR/b", "DIR/b/c/1"), true, "read_only DIR/b/c/1"},
+		{"a folder that is looked at", missing(0, "DIR/b"), true, "read_only DIR/b"},
+		{"nowhere", missing(spec.Read, "DIR/none", "/data/none"), true, ""},
+		{"what all look for", missing(spec.Read, "/run/nscd/socket", "/sys/fs/cgroup", "/root/.config/x", "/home", "/", "/var/lib"), true, ""},
+		{"/sys alone", missing(0, "/sys"), true, "read_only /sys"},
+		{"/sys and another", missing(spec.Read, "/sys/class/net", "DIR/a/1"), true, "read_only DIR/a/1; it looks for /sys/class/net"},
+		{"/sys and no failure", missing(spec.Read, "/sys/class/net"), false, "it looks for /sys/class/net"},
+		{"makes a file", missing(make, "DIR/a/new"), true, "writable DIR/a"},
+		{"makes a file nowhere", missing(make, "/data/none/new"), true, "it wants to write /data/none/new"},
+		{"reads, then writes", slices.Concat(missing(spec.Read, "DIR/b/d"), missing(make, "DIR/b/new")), true, "writable DIR/b"},
+		{"its own", missing(make, "/var/lib/some-shop/db", "/var/lib/some-shop/db2"), true, is("state_directory some-shop", "tmpfs /var/lib/some-shop")},
+		{"of /var/run", missing(spec.Make, "/var/run/some-shop/pid"), true, is("runtime_directory some-shop", "tmpfs /run/some-shop")},
+		{"made", with(spec.Finding{Path: "/var/lib/some-shop", Want: spec.Make}, 0), true, "it makes /var/lib/some-shop"},
+		{"made for a while", with(spec.Finding{Path: "/run/some-shop", Want: spec.Make}, 0), true, ""},
+		{"no right", with(spec.Finding{Path: "/etc/ssl/private/key", Want: spec.Read}, syscall.EACCES), true, "its user has no right to /etc/ssl/private/key"},
+		{"a cache of Python's", with(spec.Finding{Path: "/usr/lib/python3/x/__pycache__", Want: spec.Make}, syscall.EROFS), true, ""},
+		{"read-only", with(spec.Finding{Path: dir + "/a/new", Want: make}, syscall.EROFS), true, "writable DIR/a"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := Propose(spec.Service{}, test.found, Run{Failed: test.failed})
+			var added []string
+			add := func(key string, values []string) {
+				if len(values) > 0 {
+					added = append(added, key+" "+strings.Join(values, " "))
+				}
+			}
+			for _, d := range p.Service.Directories {
+				add(d.Kind+"_directory", []string{d.Name})
+			}
+			var mounts [2][]string
+			for i, list := range [][]spec.Mount{p.Service.Sandbox.ReadOnly, p.Service.Sandbox.Writable} {
+				for _, m := range list {
+					mounts[i] = append(mounts[i], m.Inside)
+				}
+			}
+			add("read_only", mounts[0])
+			add("writable", mounts[1])
+			add("tmpfs", p.Service.Sandbox.Tmpfs)
+			if len(added) != len(p.Why) {
+				t.Errorf("reasons %q", p.Why)
+			}
+			for _, text := range p.Remarks {
+				added = append(added, text)
+			}
+			got, want := strings.ReplaceAll(strings.Join(added, "; "), dir, "DIR"), test.want
+			if !strings.HasPrefix(got, want) || want == "" && got != "" || len(p.Remarks) == 0 && got != want {
+				t.Errorf("%q, not %q", got, want)
+			}
+		})
+	}
+}
+
+// What a program was refused is opened where it has failed, and else told.
+func TestProposeLines(t *testing.T) {
+	found := []spec.Finding{{Text: "was refused a: write", Line: `connect = "unix"`}, {Text: "was refused b: write", Line: `connect = "any"`}, {Text: "was refused c: write", Line: `connect = "unix"`},
+		{Text: "was refused d", Line: `syscalls = "any"`}, {Text: "was refused e", Line: `capabilities = ["CAP_NET_RAW"]`}, {Text: "was refused f", Line: `seal = "off"`}, {Text: "says g"}}
+	p := Propose(spec.Service{Seal: "required"}, found, Run{Failed: true})
+	want := spec.Sandbox{Connect: "any", Syscalls: "any", Capabilities: []string{"CAP_NET_RAW"}}
+	if !reflect.DeepEqual(p.Service.Sandbox, want) || p.Service.Seal != "required" || !slices.Equal(p.Remarks, []string{"it was refused f", "it says g"}) {
+		t.Errorf("%+v, %q", p.Service.Sandbox, p.Remarks)
+	}
+	if why := p.Why["sandbox.connect"]; !slices.Equal(why, []string{"it was refused a", "it was refused b", "it was refused c"}) {
+		t.Errorf("%q", why)
+	}
+	p = Propose(spec.Service{}, found, Run{})
+	if !reflect.DeepEqual(p.Service.Sandbox, spec.Sandbox{}) || len(p.Remarks) != len(found) || len(p.Why) != 0 {
+		t.Errorf("%+v, %q", p.Service.Sandbox, p.Remarks)
+	}
+}
+
+// The user that a program wants to be it can have as root.
+func TestProposeUser(t *testing.T) {
+	p := Propose(spec.Service{}, []spec.Finding{{ID: "group 4242"}, {ID: "user 4242"}, {ID: "user 0"}}, Run{Failed: true})
+	root := os.Geteuid() == 0
+	if root && p.Service.User != "4242" || !root && p.Service.User != "" || !slices.ContainsFunc(p.Remarks, func(text string) bool { return strings.HasPrefix(text, "it wants to be user root") }) {
+		t.Errorf("user %q, %q", p.Service.User, p.Remarks)
+	}
+}
+
+// The files that its arguments name are meant to be seen.
+func TestMountArguments(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/conf", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := MountArguments(spec.Service{Process: spec.Process{Argv: []string{dir + "/conf", "-c", dir + "/conf", "--same=" + dir + "/conf", dir, "/etc/passwd", "none", dir + "/none"}}})
+	if want := []spec.Mount{{Host: dir + "/conf", Inside: dir + "/conf"}}; !reflect.DeepEqual(p.Service.Sandbox.ReadOnly, want) {
+		t.Errorf("%+v", p.Service.Sandbox.ReadOnly)
+	}
+}
