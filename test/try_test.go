@@ -222,7 +222,7 @@ func askFastCGI(t *testing.T, n int, script string) string {
 // What a program lacks, and the lines of what is printed.
 func TestTryPrograms(t *testing.T) {
 	const sockets = "import os, sys; from socket import *\n"
-	const serve = "\ns = socket(fileno=3)\nwhile True: c, _ = s.accept(); c.send(b'hello'); c.close()\n"
+	const serve = "\ns = socket(fileno=3)\nwhile True: c, _ = s.accept(); c.recv(1); c.send(b'hello'); c.close()\n" // one client at a time
 	for _, p := range []struct {
 		name, program, config string
 		has, hasNot           []string
@@ -264,6 +264,7 @@ func TestTryPrograms(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				_, _ = c.Write([]byte("x"))
 				answer, err := io.ReadAll(c)
 				if c.Close(); string(answer) != "hello" {
 					t.Errorf("%q, %v", answer, err)
@@ -290,6 +291,17 @@ func TestTryPrograms(t *testing.T) {
 				t.Errorf("check says %q of\n%s", out, printed)
 			}
 		})
+	}
+}
+
+// A program that runs and takes no client is given the socket for what it binds instead.
+func TestTryDeaf(t *testing.T) {
+	dir := openFolder(t)
+	const program = "from socket import *\ns = socket(AF_UNIX); s.bind('/run/own'); s.listen(); s.accept()"
+	r := try(t, configureIn(t, dir, "deaf", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"python3\", \"-c\", %q]\n", dir, program)))
+	r.wait("program binds unix:///run/own itself")
+	if printed := r.finish(); !strings.Contains(printed, `target = "unix:///run/own"`) || !strings.Contains(printed, `handover = "bind"`) {
+		t.Error(printed)
 	}
 }
 

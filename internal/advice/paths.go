@@ -34,7 +34,7 @@ func (p *Proposal) addPath(f spec.Finding) {
 	case own.Kind != "" && (writes || os.Geteuid() == 0 && isFolder(path.Join(ownFolder(own.Kind), own.Name))):
 		p.addOwn(own, at)
 	case f.Errno == syscall.EACCES:
-		p.remark(fmt.Sprintf("its user has no right to %s: give it that on the host, or the user who has it by user = \"NAME\" below [service]", at))
+		p.remark(noRight(at))
 	case shown.MatchString(at):
 	case writes, err == nil && f.Want&spec.Write != 0:
 		p.addWritable(at)
@@ -49,8 +49,16 @@ func (p *Proposal) addPath(f spec.Finding) {
 // addMade says what becomes of what the program has made.
 func (p *Proposal) addMade(at string) {
 	if d := ownDirectory(at); d.Kind == "state" && !p.has(at) {
-		p.remark(fmt.Sprintf("it makes %s, which is gone after each run: what it is to keep it keeps in $STATE_DIRECTORY with state_directory = %q below [service]", at, d.Name))
+		p.remark(fmt.Sprintf("it keeps things in %s, which are gone after each run: %s", path.Join(ownFolder(d.Kind), d.Name), keepLine(d)))
 	}
+}
+
+// keepLine is what to write for what a program keeps.
+func keepLine(d spec.Directory) string {
+	if os.Geteuid() == 0 {
+		return fmt.Sprintf("write %s_directory = %q below [service] to have them stay", d.Kind, d.Name)
+	}
+	return fmt.Sprintf("write writable = [\"FOLDER:%s\"] below [sandbox], with a folder of yours, to have them stay", path.Join(ownFolder(d.Kind), d.Name))
 }
 
 func isFile(at string) bool {
@@ -87,7 +95,7 @@ func (p *Proposal) addOwn(d spec.Directory, at string) {
 func (p *Proposal) addWritable(at string) {
 	folder := path.Dir(at)
 	if broad.MatchString(folder) || !isFolder(folder) {
-		p.remark(fmt.Sprintf("it wants to write %s: have it write to a directory of its own, by state_directory = \"NAME\" below [service], or to /run, /tmp or /var", at))
+		p.remark(fmt.Sprintf("it wants to write %s: %s", at, elsewhere))
 		return
 	}
 	s := &p.Service.Sandbox

@@ -125,7 +125,7 @@ func TestProposePaths(t *testing.T) {
 		{"reads, then writes", slices.Concat(missing(spec.Read, "DIR/b/d"), missing(make, "DIR/b/new")), true, "writable DIR/b"},
 		{"its own", missing(make, "/var/lib/some-shop/db", "/var/lib/some-shop/db2"), true, is("state_directory some-shop", "tmpfs /var/lib/some-shop")},
 		{"of /var/run", missing(spec.Make, "/var/run/some-shop/pid"), true, is("runtime_directory some-shop", "tmpfs /run/some-shop")},
-		{"made", with(spec.Finding{Path: "/var/lib/some-shop", Want: spec.Make}, 0), true, "it makes /var/lib/some-shop"},
+		{"made", with(spec.Finding{Path: "/var/lib/some-shop", Want: spec.Make}, 0), true, "it keeps things in /var/lib/some-shop"},
 		{"made for a while", with(spec.Finding{Path: "/run/some-shop", Want: spec.Make}, 0), true, ""},
 		{"no right", with(spec.Finding{Path: "/etc/ssl/private/key", Want: spec.Read}, syscall.EACCES), true, "its user has no right to /etc/ssl/private/key"},
 		{"a cache of Python's", with(spec.Finding{Path: "/usr/lib/python3/x/__pycache__", Want: spec.Make}, syscall.EROFS), true, ""},

@@ -88,7 +88,7 @@ func hintAtReadOnly(at string) string {
 	if folder := path.Dir(at); !shown.MatchString(at) && folder != "/" && !strings.HasPrefix(at, "/sys/") {
 		return fmt.Sprintf("%s is read-only inside: write writable = [%q] below [sandbox]", at, folder)
 	}
-	return fmt.Sprintf("%s is read-only inside: have the program write to a directory of its own, by state_directory = \"NAME\" below [service], or to /run, /tmp or /var", at)
+	return fmt.Sprintf("%s is read-only inside: %s", at, elsewhere)
 }
 
 func hintAtDenied(at string) string {
@@ -98,8 +98,15 @@ func hintAtDenied(at string) string {
 	case own != "":
 		return fmt.Sprintf("its user has no right to %s: write %s", at, own)
 	}
+	return noRight(at)
+}
+
+func noRight(at string) string {
 	return fmt.Sprintf("its user has no right to %s: give it that on the host, or the user who has it by user = \"NAME\" below [service]", at)
 }
+
+// elsewhere is what helps a program that writes where it cannot.
+const elsewhere = "have the program write to a directory of its own, by state_directory = \"NAME\" below [service], or to /run, /tmp or /var"
 
 // ownLine is what to write for a path where programs keep what is their own; "": it is none. The directories of an ordinary
 // user are elsewhere, and a program that does not ask $STATE_DIRECTORY does not find them.

@@ -67,8 +67,8 @@ func (t *trial) Ended(failed bool) {
 	t.end()
 }
 
-// letIn connects a client to each socket that takes connections, by which the program is started. The clients stay until
-// the end.
+// letIn connects a client to each socket that takes connections, by which the program is started. They say nothing and no
+// more, so that a program with one client at a time goes on to the next; one that accepts nobody has them until the end.
 func (t *trial) letIn(log *slog.Logger) {
 	for _, socket := range t.conf.Sockets {
 		a := socket.Address
@@ -85,6 +85,9 @@ func (t *trial) letIn(log *slog.Logger) {
 			continue
 		}
 		t.clients = append(t.clients, c)
+		if half, ok := c.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
 	}
 	text := "trying: use it as its clients do, and press ^C: then the configuration is printed that it needs"
 	if len(t.clients) == 0 {
