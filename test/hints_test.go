@@ -115,7 +115,8 @@ func TestHintsBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	a.wait("level=WARN", "service has ended at once with 0, again", "foreground")
+	a.wait("level=WARN", "service has ended at once with 0, again", "foreground", "init = true")
+	a.wait("state=running") // its child has the sockets
 	once := activate(t, "--config", configureIn(t, dir, "once", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/once\"]\n"+
 		"[service]\nexec = [\"python3\", \"-c\", \"import socket; s = socket.socket(fileno=3); c = s.accept()[0]; c.send(b'x')\"]\n", dir)))
 	for range 4 {
@@ -130,6 +131,44 @@ func TestHintsBackground(t *testing.T) {
 	}
 	if n := once.log.count("foreground"); n > 0 {
 		t.Errorf("%d lines of a program that has served its clients", n)
+	}
+}
+
+// A program that goes to the background serves its clients: from its first run on with init = true, else from the third on.
+// It is running for as long as the child that has the sockets, which gets its signals.
+func TestBackground(t *testing.T) {
+	const daemon = "import os, sys\nfrom socket import *\nif HANDOVER == 'fds': s = socket(fileno=3)\nelse: s = socket(AF_UNIX); s.bind(PATH); s.listen()\n" +
+		"if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\nwhile True: c = s.accept()[0]; c.send(b'x'); c.close()\n"
+	for _, handover := range []string{"fds", "bind"} {
+		for _, reaper := range []string{"", "[sandbox]\ninit = true\n"} {
+			t.Run(handover+" "+reaper, func(t *testing.T) {
+				dir := folder(t)
+				program := strings.NewReplacer("HANDOVER", "'"+handover+"'", "PATH", "'"+dir+"/s'").Replace(daemon)
+				if handover == "bind" {
+					program = strings.ReplaceAll(program, dir+"/s", "/run/s")
+				}
+				target := map[string]string{"bind": "target = \"unix:///run/s\"\n"}[handover]
+				a := activate(t, "--config", configureIn(t, dir, "daemon", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n%s[service]\nexec = [\"python3\", \"-c\", %q]\nhandover = %q\n%s",
+					dir, target, program, handover, reaper)))
+				for n := range 3 {
+					c, err := net.Dial("unix", dir+"/s")
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = c.SetDeadline(time.Now().Add(waitTimeout))
+					if _, err := c.Read(make([]byte, 1)); err != nil {
+						t.Errorf("client %d: %v", n, err)
+					}
+					c.Close()
+				}
+				if n := a.log.count("ended at once with 0"); (n == 0) != (reaper != "") {
+					t.Errorf("%d lines about it", n)
+				}
+				if n := a.log.count("state=listening"); reaper != "" && n != 1 {
+					t.Errorf("%d times listening", n)
+				}
+			})
+		}
 	}
 }
 

@@ -4,12 +4,16 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 	"activator/internal/process/reaper"
 	"activator/internal/sandbox"
+	"activator/internal/spec"
 )
 
 // keepProgram stays as pid 1 of the sandbox (or, bare, as subreaper) and execs the program in a
@@ -25,6 +29,9 @@ func (s *reaperProcess) keepProgram() error {
 	if err != nil {
 		return &StepError{Step: "init", Errno: errnoOf(err)}
 	}
+	if !s.plan.Bare && s.plan.Handed == spec.AtStart {
+		r.Serves = s.findServing()
+	}
 	program, err := s.startProgram()
 	if err == nil {
 		_, err = s.control.Write([]byte{msgRunning})
@@ -38,6 +45,20 @@ func (s *reaperProcess) keepProgram() error {
 	}
 	os.Exit(r.AwaitEnd(program, s.control))
 	return nil
+}
+
+// findServing returns a function that reports whether a process has one of the program's sockets: one that binds its own
+// has been given none, and is told by having any.
+func (s *reaperProcess) findServing() func(pid int) bool {
+	var given []string
+	for socket := 3; socket < 3+s.plan.Sockets; socket++ {
+		if name, err := os.Readlink(fd.LinkOf(socket)); err == nil {
+			given = append(given, name)
+		}
+	}
+	return func(pid int) bool {
+		return slices.ContainsFunc(proc.ListSockets(pid), func(name string) bool { return len(given) == 0 || slices.Contains(given, name) })
+	}
 }
 
 // startProgram starts the program, and returns its pid once it has exec'ed.

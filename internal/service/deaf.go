@@ -77,13 +77,18 @@ func nameBound(protocol spec.Network, at netip.AddrPort) spec.Address {
 	return a
 }
 
-// noteLeaving says, once, that a program mostly goes to the background which ends at once with 0 and leaves the
-// client that it was started for in the queue, for the second time: its pid namespace ends with it.
+// noteLeaving says that a program mostly goes to the background which ends at once with 0 and leaves the client that it was
+// started for in the queue, for the second time: its pid namespace ends with it. From the next run on a parent stays, by
+// which a child that goes on serving is running.
 func (s *shared) noteLeaving(p *run) {
 	if oldest := s.queues.findOldest(); s.leavingTold || oldest.IsZero() || !oldest.Before(p.started) {
 		return
 	}
-	s.leavingTold = true
-	s.log.Warn("service has ended at once with 0, again, and its clients still wait: a program that goes to the background ends with its first process; "+
-		"keep it in the foreground, by a switch such as -f, -D, -n or --foreground", "pid", p.pid())
+	const leaving = "service has ended at once with 0, again, and its clients still wait: a program that goes to the background ends with its first process; "
+	cure := "keep it in the foreground, by a switch such as -f, -D, -n or --foreground"
+	if s.leavingTold = s.spec.Sandbox.Init || s.spec.Container != nil; !s.leavingTold {
+		s.spec.Sandbox.Init = true
+		cure += "; from now on a parent stays, as by init = true below [sandbox]: if a child of it serves, it is running"
+	}
+	s.log.Warn(leaving+cure, "pid", p.pid())
 }

@@ -49,3 +49,18 @@ func parseBound(line, protocol string) (at netip.AddrPort, ok bool) {
 	ip, ok := netip.AddrFromSlice(raw)
 	return netip.AddrPortFrom(ip.Unmap(), uint16(number)), ok
 }
+
+// ListSockets lists the sockets that a process has, as /proc names them: "socket:[" and a number.
+func ListSockets(pid int) (names []string) {
+	folder := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil
+	}
+	for _, entry := range entries {
+		if name, err := os.Readlink(folder + "/" + entry.Name()); err == nil && strings.HasPrefix(name, "socket:[") {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -25,7 +25,12 @@ type Reaper struct {
 	bare    bool // pid 1 of no namespace: what is left is ours to kill
 	engine  bool // bare, and what a container engine leaves behind is given time to end
 	signals chan os.Signal
-	ending  atomic.Bool // what an engine started is to end
+	main    atomic.Int64 // the process that is waited for, and has the signals
+	last    atomic.Int64 // the last one of these; 0: there was none
+	ending  atomic.Bool  // what an engine started is to end
+
+	// Serves reports whether a process that the program leaves behind goes on serving. nil: none does.
+	Serves func(pid int) bool
 }
 
 // New makes this process a reaper. Signals are kept from now on, for a program that it
@@ -52,12 +57,23 @@ func (r *Reaper) KillRest() {
 }
 
 // AwaitEnd waits until the program has ended, and all that it left behind, and returns the status to
-// exit with: the program's, or 128+n for signal n. A byte from lifeline, or its end of file, ends
+// exit with: the program's, or 128+n for signal n. A program that exits with 0 and leaves a process that serves
+// has gone to the background: that one takes its place. A byte from lifeline, or its end of file, ends
 // everything.
 func (r *Reaper) AwaitEnd(program int, lifeline io.Reader) (code int) {
-	go forwardSignals(r.signals, program)
+	r.main.Store(int64(program))
+	go r.forwardSignals()
 	go r.watchLifeline(lifeline, program)
-	code = r.reapUntil(program)
+	for code = r.reapMain(); code == 0; code = r.reapMain() {
+		next := r.findServing()
+		if next == 0 {
+			break
+		}
+		r.main.Store(int64(next))
+		if last := r.last.Load(); last != 0 { // the other one may have ended before it saw it
+			_ = unix.Kill(next, syscall.Signal(last))
+		}
+	}
 	switch {
 	case r.engine:
 		if r.awaitRest(); r.ending.Load() {
@@ -69,11 +85,24 @@ func (r *Reaper) AwaitEnd(program int, lifeline io.Reader) (code int) {
 	return code
 }
 
+// findServing finds the one of our children that goes on serving, and has done so for longest; 0: none does.
+func (r *Reaper) findServing() int {
+	if r.Serves == nil {
+		return 0
+	}
+	children := slices.DeleteFunc(listChildren(), func(pid int) bool { return !r.Serves(pid) })
+	if len(children) == 0 {
+		return 0
+	}
+	return slices.Min(children)
+}
+
 // forwardSignals passes on what we are sent. SIGURG is the Go runtime's own.
-func forwardSignals(signals <-chan os.Signal, program int) {
-	for received := range signals {
+func (r *Reaper) forwardSignals() {
+	for received := range r.signals {
 		if sig, ok := received.(syscall.Signal); ok && sig != syscall.SIGCHLD && sig != syscall.SIGURG {
-			_ = unix.Kill(program, sig)
+			r.last.Store(int64(sig))
+			_ = unix.Kill(int(r.main.Load()), sig)
 		}
 	}
 }
@@ -92,12 +121,12 @@ func (r *Reaper) watchLifeline(lifeline io.Reader, program int) {
 	_ = unix.Kill(program, unix.SIGKILL)
 }
 
-// reapUntil waits for all that end until the program does.
-func (r *Reaper) reapUntil(program int) (code int) {
+// reapMain waits for all that end until the main process does.
+func (r *Reaper) reapMain() (code int) {
 	for {
 		pid, status, err := fd.ReapChild(-1)
 		r.killOrphans()
-		switch {
+		switch program := int(r.main.Load()); {
 		case err != nil:
 			return exitFailed
 		case pid == program && status.Exited():

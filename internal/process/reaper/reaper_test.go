@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -16,6 +17,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "reaper" {
 		beReaper(os.Args[2])
+	}
+	if len(os.Args) > 2 && os.Args[1] == "follower" {
+		beFollower(os.Args[2])
 	}
 	ktest.Main(m)
 }
@@ -32,6 +36,73 @@ func beReaper(script string) {
 		panic(err)
 	}
 	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
+}
+
+// beFollower is a reaper that follows what calls itself "sleep".
+func beFollower(script string) {
+	r, err := New(true, false)
+	if err != nil {
+		panic(err)
+	}
+	r.Serves = func(pid int) bool {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return err == nil && string(name) == "sleep\n"
+	}
+	child := exec.Command("sh", "-c", script)
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
+}
+
+// A program that goes to the background is followed: its child has the signals, and its exit is the program's. One that
+// fails is not.
+func TestFollow(t *testing.T) {
+	for script, want := range map[string]int{
+		"sleep 1000 & echo $!; exit 0":    128 + 15,
+		"(sleep 1000 & echo $!); exit 0":  128 + 15,
+		"sleep 0 & echo $$; wait; exit 0": 0,
+		"sleep 1000 & echo $!; exit 7":    7,
+	} {
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, lifeline, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command(exe, "follower", script)
+		command.Stdin = theirs
+		command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+		out, err := command.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		serving := 0
+		if _, err := fmt.Fscan(bufio.NewReader(out), &serving); err != nil {
+			t.Error(err)
+		}
+		if want > 128 {
+			for gone := false; !gone; { // the shell; then the signal is for the one that it has left
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", serving))
+				if err != nil {
+					t.Fatal(err)
+				}
+				gone = strings.Contains(string(stat), fmt.Sprintf("\nPPid:\t%d\n", command.Process.Pid))
+			}
+			_ = command.Process.Signal(syscall.SIGTERM)
+		}
+		_ = command.Wait()
+		if got := command.ProcessState.ExitCode(); got != want {
+			t.Errorf("%s: %d, not %d", script, got, want)
+		}
+		_, _ = theirs.Close(), lifeline.Close()
+	}
 }
 
 // A reaper ends as its program does, after everything that this has left behind.
