@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -183,4 +184,27 @@ func TestHintsInstance(t *testing.T) {
 	}
 	defer c.Close()
 	a.wait("instance ended", "exit=\"exit status 3\"", "stderr=\"no repository here\"")
+}
+
+// What an instance is refused is told of one that is observed: after a failure, and three times at the most.
+func TestHintsObservedInstance(t *testing.T) {
+	dir := folder(t)
+	const program = "import socket, sys; print('x'); sys.stdout.flush(); socket.socket().connect(('127.0.0.1', 5432))"
+	a := activate(t, "--config", configureIn(t, dir, "inetd", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n"+
+		"[service]\nexec = [\"python3\", \"-c\", %q]\nhandover = \"stdio\"\naccept = true\n", dir, program)))
+	for n := 1; a.log.count("level=WARN", "refused to connect to tcp://127.0.0.1:5432", `connect = \"any\"`) == 0; n++ {
+		if n > 50 {
+			t.Fatal("nothing is told of 50 instances")
+		}
+		c, err := net.Dial("unix", dir+"/s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
+		if _, err := io.ReadAll(c); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		a.waitN(n, "instance ended", "PermissionError")
+	}
 }

@@ -32,6 +32,7 @@ type accepting struct {
 	counts    [ended + 1]int // of them, by state
 	warm      []*instance    // those in that state, the one that has stood longest first
 	pool      pool
+	learned   int       // instances that have had another one observed
 	kept      bool      // the slot is ours: one stands while no client comes
 	calm      time.Time // when the pool may be made smaller; zero: it need not
 	quiet     time.Time // when the next sandbox may be made; zero: now

@@ -20,16 +20,29 @@ func (p *run) endedEarly() bool {
 	return p.failed && p.stage >= stageRunning && (p.stage < stageUp || time.Since(p.started) < earlyEnd)
 }
 
+// noteFailure has the next program observed after one that has ended early, and tells a hint. A start that fails while it is
+// observed is the last one that is: where a filter of others has a listener there is no second one. Nothing depends on that.
+func (s *Service) noteFailure(r report, early bool) {
+	if r.failed != nil {
+		s.observe, s.unobservable = false, s.unobservable || r.of.observed != spec.Unobserved
+		return
+	}
+	if early {
+		s.observe = !s.unobservable
+		s.hintAt(r)
+	}
+}
+
 // mostLines is how many of the last lines of a program may say why it has failed.
 const mostLines = 5
 
 // hintAt says, once, what to write for a program that has ended early, if its last words tell what it lacks. What it
 // was refused by the filter is told of the next run, which is observed.
-func (s *shared) hintAt(r report) {
+func (s *Service) hintAt(r report) {
 	lines := append(slices.Clone(r.lines[max(0, len(r.lines)-mostLines):]), r.words)
 	for _, line := range slices.Backward(lines) {
 		if hint := advice.ReadLine(line, s.has); hint != "" {
-			s.hint(s.run.pid(), "has failed, maybe since "+hint)
+			s.hint(r.of.pid(), "has failed, maybe since "+hint)
 			return
 		}
 	}
@@ -75,7 +88,7 @@ func (s *Service) hint(pid int, text string) {
 
 // has reports whether a path lies in what the service has already: a directory of its own, or a mount, whose mode and owner
 // are somebody else's affair.
-func (s *shared) has(at string) bool {
+func (s *Service) has(at string) bool {
 	mounts := slices.Concat(s.spec.Sandbox.ReadOnly, s.spec.Sandbox.Writable)
 	for _, d := range s.spec.Directories {
 		if own := process.DirectoryPath(d); own != "" {

@@ -64,6 +64,7 @@ func (i *instance) act(a action) (next event, follows bool) {
 	case doPrepare:
 		i.limit(s.spec.StartTimeout)
 		i.run, i.err = s.launchRun(process.ClientAbsent)
+		s.observe = false
 		s.instances[i.run] = i
 		return onStartFailed, i.err != nil
 	case doKeep:
@@ -132,11 +133,26 @@ func (s *accepting) receive(r report) {
 	case r.serving && i.state == starting:
 		i.handle(onUp)
 	case r.failed != nil:
+		s.noteFailure(r, false)
 		i.err = r.failed
 		i.handle(onStartFailed)
 	case r.exited != nil:
+		s.noteFailure(r, s.mayLearn(i))
 		i.handle(onExited)
 	}
+}
+
+// mostLearned is how many instances that have failed have another one observed: the client of that one pays for it, and a
+// session may fail by its client's doing.
+const mostLearned = 3
+
+// mayLearn reports whether an instance has failed so early that its program may not work at all.
+func (s *accepting) mayLearn(i *instance) bool {
+	early := i.failed && time.Since(i.run.started) < earlyEnd && s.learned < mostLearned
+	if early {
+		s.learned++
+	}
+	return early
 }
 
 // beginServing is the beginning of a run.

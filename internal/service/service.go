@@ -51,20 +51,21 @@ type Service struct {
 	working sync.WaitGroup      // those goroutines
 
 	life
-	mode        mode
-	watched     state // in which the sockets were asked last; ended: in none since the service has waited last
-	history     history
-	losses      history // of sandboxes that no client has had
-	queues      queues
-	store       *fdstore.Store
-	hold        time.Time // of the client that has waited longest; zero: none waits
-	slot        *Slot     // to build the next sandbox, and its place while it stands; nil: none
-	ending      *Slot     // to tell a process to end; nil: nothing is to
-	healPending bool      // a node was touched while its socket was being handed over
-	hinted      hints
-	observe     bool  // what the next program is refused is told
-	said        []any // attributes for the next line about a state
-	lastEnd     []any // attributes: how the last program of all clients has ended
+	mode         mode
+	watched      state // in which the sockets were asked last; ended: in none since the service has waited last
+	history      history
+	losses       history // of sandboxes that no client has had
+	queues       queues
+	store        *fdstore.Store
+	hold         time.Time // of the client that has waited longest; zero: none waits
+	slot         *Slot     // to build the next sandbox, and its place while it stands; nil: none
+	ending       *Slot     // to tell a process to end; nil: nothing is to
+	healPending  bool      // a node was touched while its socket was being handed over
+	hinted       hints
+	observe      bool  // what the next program is refused is told
+	unobservable bool  // an observed start has failed
+	said         []any // attributes for the next line about a state
+	lastEnd      []any // attributes: how the last program of all clients has ended
 }
 
 // mode is how clients come to processes: all to one, or each to one of its own.

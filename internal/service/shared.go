@@ -7,7 +7,6 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/process"
-	"activator/internal/spec"
 )
 
 // shared is a service with one process for all clients: its life is the service's.
@@ -19,8 +18,7 @@ type shared struct {
 	starting *Slot           // from a client to the exec; nil: none
 	idle     idleness
 
-	leavingTold  bool // see noteLeaving
-	unobservable bool // an observed start has failed
+	leavingTold bool // see noteLeaving
 }
 
 // attend watches the sockets, and lets the fast path say go. In each state that waits for a
@@ -193,8 +191,7 @@ func (s *shared) receive(r report) {
 	case r.prepared != nil:
 		s.handle(onPrepared)
 	case r.failed != nil:
-		// Where a filter of others has a listener there is no second one: nothing depends on that.
-		s.observe, s.unobservable = false, s.unobservable || s.run.observed != spec.Unobserved
+		s.noteFailure(r, false)
 		s.starting.End()
 		switch {
 		case isWaiting(s.state):
@@ -229,9 +226,8 @@ func (s *shared) noteEnd(r report) {
 	}
 	s.said = append(append(s.said, "pid", s.run.pid()), s.lastEnd...)
 	s.said = append(s.said, "ran", time.Since(s.run.started).Round(time.Microsecond))
-	if s.observe = s.run.endedEarly() && !s.unobservable; s.run.endedEarly() {
-		s.hintAt(r)
-	}
+	s.observe = false
+	s.noteFailure(r, s.run.endedEarly())
 }
 
 func (s *shared) noteUp() {
