@@ -24,10 +24,11 @@ type Proposal struct {
 	Why     map[string][]string // of what was added, by its key: "sandbox.connect"
 	Remarks []string            // what it lacked, and is not to be added without a thought
 
-	run    Run
-	files  []string        // of the host's, that it looked for
-	listed map[string]bool // folders of them that it read
-	system string          // of /sys, that it looked for; "": nothing
+	run     Run
+	files   []string        // of the host's, that it looked for
+	listed  map[string]bool // folders of them that it read
+	system  string          // of /sys, that it looked for; "": nothing
+	refused []spec.Finding  // that have a line
 }
 
 // Propose adds to a configuration what a run of it lacked: what was found, in that order.
@@ -42,12 +43,13 @@ func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 		case f.ID != "":
 			p.addID(f)
 		case f.Line != "":
-			p.addLine(f)
+			p.refused = append(p.refused, f)
 		case f.Bound == (spec.Address{}):
 			p.remark("it " + f.Text)
 		}
 	}
 	p.mountFiles()
+	p.openRefused()
 	return p
 }
 
@@ -157,26 +159,45 @@ func isAlike(a, b spec.Address) bool {
 // isSame reports whether a program that binds a means the clients of b.
 func isSame(a, b spec.Address) bool { return a.Port == b.Port && cleanRun(a.Path) == cleanRun(b.Path) }
 
-// addLine opens what a program was refused that failed. One that went on can do without, or only says so.
-func (p *Proposal) addLine(f spec.Finding) {
-	s := &p.Service.Sandbox
-	key, value, _ := strings.Cut(f.Line, " = ")
-	value = strings.Trim(value, `[]"`)
-	switch {
-	case !p.run.Failed, key == "seal":
-		p.remark(fmt.Sprintf("it %s", f.Text))
-		return
-	case key == "connect":
-		if s.Connect != "any" {
-			s.Connect = value
+// openRefused opens what a program was refused that failed, and lacked nothing else: what it went on without is only told, and
+// what it needs no key for comes first.
+func (p *Proposal) openRefused() {
+	failed := p.run.Failed && len(p.Why) == 0
+	sealed := slices.DeleteFunc(slices.Clone(p.refused), func(f spec.Finding) bool { return !strings.HasPrefix(f.Line, "seal ") })
+	carried := failed && len(sealed) == len(p.refused) && p.mayBeCarried()
+	for _, f := range p.refused {
+		what, _, _ := strings.Cut(f.Text, ": ")
+		switch {
+		case carried:
+			p.Service.Handover = spec.Proxy
+			p.add("service.handover", "it %s, as is every program that has a socket of the host's: this one has none, and clients are carried to it", what)
+		case !failed, strings.HasPrefix(f.Line, "seal "):
+			p.remark("it " + f.Text)
+		default:
+			p.add("sandbox."+p.openLine(f.Line), "it %s", what)
 		}
+	}
+}
+
+// openLine writes a line of [sandbox], and returns its key.
+func (p *Proposal) openLine(line string) (key string) {
+	s := &p.Service.Sandbox
+	key, value, _ := strings.Cut(line, " = ")
+	switch value = strings.Trim(value, `[]"`); {
+	case key == "connect" && s.Connect != "any":
+		s.Connect = value
 	case key == "syscalls":
 		s.Syscalls = value
 	case key == "capabilities" && !slices.Contains(s.Capabilities, value):
 		s.Capabilities = append(slices.Clone(s.Capabilities), value)
 	}
-	what, _, _ := strings.Cut(f.Text, ": ")
-	p.add("sandbox."+key, "it %s", what)
+	return key
+}
+
+// mayBeCarried reports whether clients can be carried to the program.
+func (p *Proposal) mayBeCarried() bool {
+	return !p.Service.Accept && p.Service.Sandbox.OwnNetwork() && (p.Service.Handover == spec.FDs || p.Service.Handover == spec.Bind) &&
+		!slices.ContainsFunc(p.Service.Sockets, func(s spec.Socket) bool { return !s.Address.IsInternet() && s.Address.Network != spec.Unix })
 }
 
 // addID gives the program the user that it wants to be, where that can be had.

@@ -171,8 +171,25 @@ func TestProposeLines(t *testing.T) {
 		{Text: "was refused d", Line: `syscalls = "any"`}, {Text: "was refused e", Line: `capabilities = ["CAP_NET_RAW"]`}, {Text: "was refused f", Line: `seal = "off"`}, {Text: "says g"}}
 	p := Propose(spec.Service{Seal: "required"}, found, Run{Failed: true})
 	want := spec.Sandbox{Connect: "any", Syscalls: "any", Capabilities: []string{"CAP_NET_RAW"}}
-	if !reflect.DeepEqual(p.Service.Sandbox, want) || p.Service.Seal != "required" || !slices.Equal(p.Remarks, []string{"it was refused f", "it says g"}) {
+	if !reflect.DeepEqual(p.Service.Sandbox, want) || p.Service.Seal != "required" || !slices.Equal(p.Remarks, []string{"it says g", "it was refused f"}) {
 		t.Errorf("%+v, %q", p.Service.Sandbox, p.Remarks)
+	}
+	if p.Service.Handover != "" {
+		t.Errorf("handover %q of what is none", p.Service.Handover)
+	}
+	carried := Propose(serviceOf(t, "tcp://:80", "udp://:80", "unix:///run/x"), found[5:6], Run{Failed: true})
+	if carried.Service.Handover != spec.Proxy || len(carried.Why["service.handover"]) != 1 || len(carried.Remarks) != 0 {
+		t.Errorf("%q, %q, %q", carried.Service.Handover, carried.Why, carried.Remarks)
+	}
+	if p := Propose(serviceOf(t, "tcp://:80"), found[4:6], Run{Failed: true}); p.Service.Handover != spec.FDs || len(p.Remarks) != 1 {
+		t.Errorf("with another line: %q, %q", p.Service.Handover, p.Remarks)
+	}
+	missing := spec.Finding{Path: t.TempDir(), Errno: syscall.ENOENT}
+	if p := Propose(serviceOf(t, "tcp://:80"), append([]spec.Finding{missing}, found...), Run{Failed: true}); p.Service.Sandbox.Connect != "" || p.Service.Handover != spec.FDs || len(p.Why) != 1 || len(p.Remarks) != len(found) {
+		t.Errorf("with a file that is missing: %+v, %q", p.Why, p.Remarks)
+	}
+	if p := Propose(serviceOf(t, "unixgram:///run/x"), found[5:6], Run{Failed: true}); p.Service.Handover != spec.FDs || len(p.Remarks) != 1 {
+		t.Errorf("%q, %q", p.Service.Handover, p.Remarks)
 	}
 	if why := p.Why["sandbox.connect"]; !slices.Equal(why, []string{"it was refused a", "it was refused b", "it was refused c"}) {
 		t.Errorf("%q", why)

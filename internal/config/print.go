@@ -33,7 +33,7 @@ func AppendChanged(b []byte, s spec.Service, why func(key string) []string) []by
 		if g.Name == s.Name {
 			g.Name = ""
 		}
-		if s.Handover == spec.Bind && g.Target == g.Address {
+		if !s.Inherits() && g.Target == g.Address {
 			g.Target = spec.Address{}
 		}
 		keys := slices.Clone(socketKeys())

@@ -59,11 +59,17 @@ func (s *Supervisor) tellRefusal(n notification, r spec.Refusal) {
 		what = fmt.Sprintf("%s(2) %d", r.Call, int32(n.Args[0]))
 	}
 	cure := ""
-	if r.Key != "" {
+	switch {
+	case r.Key == sealLine:
+		cure = ": if it cannot do without, write handover = \"proxy\" below [service], so that it has no socket of the host's, or " + r.Key + " below [sandbox]"
+	case r.Key != "":
 		cure = ": if it cannot do without, write " + r.Key + " below [sandbox]"
 	}
 	s.tell(n, r.Key, fmt.Sprintf("was refused %s (%s)%s", what, unix.ErrnoName(r.Errno), cure))
 }
+
+// sealLine opens what no program with a socket of the host's may.
+const sealLine = `seal = "off"`
 
 // optional are sockets of the host's that programs try, and do without; a slash: all in that folder.
 var optional = []string{"/run/nscd/", "/run/systemd/", "/run/dbus/system_bus_socket", "/run/avahi-daemon/", "/var/lib/sss/"}
