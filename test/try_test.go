@@ -219,30 +219,39 @@ func askFastCGI(t *testing.T, n int, script string) string {
 	return string(answer)
 }
 
-// What a program lacks, and the lines of what is printed.
-func TestTryPrograms(t *testing.T) {
+// triedProgram is one of Python, and what is printed for it but its exec; DIR is a folder of the host's.
+type triedProgram struct {
+	name, program, config string
+	has, hasNot           []string
+}
+
+// answerEach answers one client at a time.
+const answerEach = "\ns = socket(fileno=3)\nwhile True: c, _ = s.accept(); c.recv(1); c.send(b'hello'); c.close()\n"
+
+func triedPrograms() []triedProgram {
 	const sockets = "import os, sys; from socket import *\n"
-	const serve = "\ns = socket(fileno=3)\nwhile True: c, _ = s.accept(); c.recv(1); c.send(b'hello'); c.close()\n" // one client at a time
-	for _, p := range []struct {
-		name, program, config string
-		has, hasNot           []string
-	}{
-		{"nothing", sockets + serve, "", nil, []string{"#", "[sandbox]", "handover"}},
-		{"with a reaper", sockets + serve, "[sandbox]\ninit = true\n", []string{"init = true"}, []string{"#", "handover"}},
+	return []triedProgram{
+		{"nothing", sockets + answerEach, "", nil, []string{"#", "[sandbox]", "handover"}},
+		{"with a reaper", sockets + answerEach, "[sandbox]\ninit = true\n", []string{"init = true"}, []string{"#", "handover"}},
 		{"a file", sockets + "open('DIR/one').read()", "", []string{"# it looks for DIR/one", `read_only = ["DIR/one"]`}, nil},
-		{"files of a folder", sockets + "for n in range(5):\n try: open(f'DIR/many/{n}')\n except OSError: pass" + serve, "", []string{`read_only = ["DIR/many"]`}, []string{"DIR/many/1\""}},
-		{"on the way", sockets + "os.path.realpath('DIR/many/1')" + serve, "", nil, []string{`"DIR"`, `"/tmp"`}},
+		{"files of a folder", sockets + "for n in range(5):\n try: open(f'DIR/many/{n}')\n except OSError: pass" + answerEach, "", []string{`read_only = ["DIR/many"]`}, []string{"DIR/many/1\""}},
+		{"on the way", sockets + "os.path.realpath('DIR/many/1')" + answerEach, "", nil, []string{`"DIR"`, `"/tmp"`}},
 		{"a link", sockets + "open('DIR/link')", "", []string{`read_only = ["DIR/one:DIR/link"]`}, nil},
 		{"writes", sockets + "open('DIR/many/new', 'w')", "", []string{`writable = ["DIR/many"]`}, nil},
 		{"nobody has it", sockets + "open('/data/none')", "", nil, []string{"read_only", "/data"}},
 		{"connects and fails", sockets + "socket().connect(('127.0.0.1', 5432))", "", []string{"# it was refused to connect to tcp://127.0.0.1:5432", `connect = "any"`}, nil},
-		{"connects and goes on", sockets + "try: socket().connect(('127.0.0.1', 5432))\nexcept OSError: pass" + serve, "", []string{"# Not in it", "# it was refused to connect to tcp://127.0.0.1:5432"}, []string{"\nconnect = "}},
+		{"connects and goes on", sockets + "try: socket().connect(('127.0.0.1', 5432))\nexcept OSError: pass" + answerEach, "", []string{"# Not in it", "# it was refused to connect to tcp://127.0.0.1:5432"}, []string{"\nconnect = "}},
 		{"binds another port", sockets + "s = socket(); s.bind(('127.0.0.1', 9009)); s.listen(); s.accept()", "", []string{`handover = "bind"`, `target = "tcp://127.0.0.1:9009"`}, nil},
-		{"binds beside", sockets + "try: socket().bind(('127.0.0.1', 9009))\nexcept OSError: pass" + serve, "", []string{"# it binds tcp://127.0.0.1:9009 itself"}, []string{"handover"}},
+		{"binds beside", sockets + "try: socket().bind(('127.0.0.1', 9009))\nexcept OSError: pass" + answerEach, "", []string{"# it binds tcp://127.0.0.1:9009 itself"}, []string{"handover"}},
 		{"a name of its own", sockets + "open('DIR/a\\n[sandbox]\\nconnect = \"any\"').read()", "", []string{"read_only"}, []string{"\nconnect"}},
-		{"two lines", sockets + "try: socket(AF_UNIX).connect('/run/a\\n[sandbox]')\nexcept OSError: pass" + serve, "", []string{"# it was refused to connect"}, []string{"\n[sandbox]"}},
+		{"two lines", sockets + "try: socket(AF_UNIX).connect('/run/a\\n[sandbox]')\nexcept OSError: pass" + answerEach, "", []string{"# it was refused to connect"}, []string{"\n[sandbox]"}},
 		{"another user", sockets + "\ntry: os.setuid(4242)\nexcept OSError: sys.exit(1)", "", []string{"4242"}, nil},
-	} {
+	}
+}
+
+// What a program lacks is in what is printed, and nothing else.
+func TestTryPrograms(t *testing.T) {
+	for _, p := range triedPrograms() {
 		t.Run(p.name, func(t *testing.T) {
 			dir, n := openFolder(t), ktest.Port(t)
 			if err := os.Mkdir(dir+"/many", 0o755); err != nil {
@@ -256,23 +265,7 @@ func TestTryPrograms(t *testing.T) {
 			}
 			fill := strings.NewReplacer("DIR", dir).Replace
 			text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [\"python3\", \"-c\", %q]\n%s", n, fill(p.program), p.config)
-			file := configureIn(t, dir, "shop", text)
-			r := try(t, file)
-			if strings.Contains(p.program, serve) {
-				r.wait("trying:")
-				c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, _ = c.Write([]byte("x"))
-				answer, err := io.ReadAll(c)
-				if c.Close(); string(answer) != "hello" {
-					t.Errorf("%q, %v", answer, err)
-				}
-			} else {
-				r.awaitAny([]string{"program binds"})
-			}
-			printed := r.finish()
+			printed := p.tryWith(t, configureIn(t, dir, "shop", text), n)
 			_, added, _ := strings.Cut(printed, "\n\n[service]\n")
 			_, rest, _ := strings.Cut(added, "\n") // exec, with the program's text
 			added = printed[:len(printed)-len(added)] + rest
@@ -292,6 +285,27 @@ func TestTryPrograms(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tryWith tries it with a client, if it has one.
+func (p *triedProgram) tryWith(t *testing.T, file string, n int) string {
+	t.Helper()
+	r := try(t, file)
+	if !strings.Contains(p.program, answerEach) {
+		r.awaitAny([]string{"program binds"})
+		return r.finish()
+	}
+	r.wait("trying:")
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte("x"))
+	if answer, err := io.ReadAll(c); string(answer) != "hello" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	return r.finish()
 }
 
 // A program that runs and takes no client is given the socket for what it binds instead.

@@ -74,27 +74,24 @@ func TestProposeBind(t *testing.T) {
 	}
 }
 
-// What to write for a path.
-func TestProposePaths(t *testing.T) {
-	dir := t.TempDir()
-	for _, file := range []string{"a/1", "a/2", "a/3", "a/4", "b/c/1", "b/d"} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
-			t.Fatal(err)
+// proposedPath is what a program did not get at, and what is to be written for it.
+type proposedPath struct {
+	name   string
+	found  []spec.Finding // DIR is a folder of the host's
+	failed bool
+	want   string // each that is added: KEY VALUE; then remarks by their beginning
+}
+
+func proposedPaths() []proposedPath {
+	is := func(root, user string) string {
+		if os.Geteuid() == 0 {
+			return root
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	root := os.Geteuid() == 0
-	is := func(as, other string) string {
-		if root {
-			return as
-		}
-		return other
+		return user
 	}
 	missing := func(want spec.Access, paths ...string) (all []spec.Finding) {
 		for _, at := range paths {
-			all = append(all, spec.Finding{Path: strings.Replace(at, "DIR", dir, 1), Want: want, Errno: syscall.ENOENT})
+			all = append(all, spec.Finding{Path: at, Want: want, Errno: syscall.ENOENT})
 		}
 		return all
 	}
@@ -103,12 +100,7 @@ func TestProposePaths(t *testing.T) {
 		return []spec.Finding{f}
 	}
 	const make = spec.Write | spec.Make
-	for _, test := range []struct {
-		name   string
-		found  []spec.Finding
-		failed bool
-		want   string // each that is added: KEY VALUE; then remarks by their beginning
-	}{
+	return []proposedPath{
 		{"a file", missing(spec.Read, "DIR/a/1", "DIR/a/1"), true, "read_only DIR/a/1"},
 		{"three files", missing(spec.Read, "DIR/a/1", "DIR/a/2", "DIR/a/3"), true, "read_only DIR/a/1 DIR/a/2 DIR/a/3"},
 		{"four files", missing(spec.Read, "DIR/a/1", "DIR/a/2", "DIR/a/3", "DIR/a/4"), true, "read_only DIR/a"},
@@ -129,40 +121,58 @@ func TestProposePaths(t *testing.T) {
 		{"made for a while", with(spec.Finding{Path: "/run/some-shop", Want: spec.Make}, 0), true, ""},
 		{"no right", with(spec.Finding{Path: "/etc/ssl/private/key", Want: spec.Read}, syscall.EACCES), true, "its user has no right to /etc/ssl/private/key"},
 		{"a cache of Python's", with(spec.Finding{Path: "/usr/lib/python3/x/__pycache__", Want: spec.Make}, syscall.EROFS), true, ""},
-		{"read-only", with(spec.Finding{Path: dir + "/a/new", Want: make}, syscall.EROFS), true, "writable DIR/a"},
-	} {
+		{"read-only", with(spec.Finding{Path: "DIR/a/new", Want: make}, syscall.EROFS), true, "writable DIR/a"},
+	}
+}
+
+func TestProposePaths(t *testing.T) {
+	dir := t.TempDir()
+	for _, file := range []string{"a/1", "a/2", "a/3", "a/4", "b/c/1", "b/d"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range proposedPaths() {
 		t.Run(test.name, func(t *testing.T) {
+			for i, f := range test.found {
+				test.found[i].Path = strings.Replace(f.Path, "DIR", dir, 1)
+			}
 			p := Propose(spec.Service{}, test.found, Run{Failed: test.failed})
-			var added []string
-			add := func(key string, values []string) {
-				if len(values) > 0 {
-					added = append(added, key+" "+strings.Join(values, " "))
-				}
-			}
-			for _, d := range p.Service.Directories {
-				add(d.Kind+"_directory", []string{d.Name})
-			}
-			var mounts [2][]string
-			for i, list := range [][]spec.Mount{p.Service.Sandbox.ReadOnly, p.Service.Sandbox.Writable} {
-				for _, m := range list {
-					mounts[i] = append(mounts[i], m.Inside)
-				}
-			}
-			add("read_only", mounts[0])
-			add("writable", mounts[1])
-			add("tmpfs", p.Service.Sandbox.Tmpfs)
+			added := listAdded(&p.Service)
 			if len(added) != len(p.Why) {
-				t.Errorf("reasons %q", p.Why)
+				t.Errorf("%q, reasons %q", added, p.Why)
 			}
-			for _, text := range p.Remarks {
-				added = append(added, text)
-			}
-			got, want := strings.ReplaceAll(strings.Join(added, "; "), dir, "DIR"), test.want
+			got, want := strings.ReplaceAll(strings.Join(append(added, p.Remarks...), "; "), dir, "DIR"), test.want
 			if !strings.HasPrefix(got, want) || want == "" && got != "" || len(p.Remarks) == 0 && got != want {
 				t.Errorf("%q, not %q", got, want)
 			}
 		})
 	}
+}
+
+// listAdded lists what a service has of directories and mounts, each as KEY VALUE...
+func listAdded(s *spec.Service) (added []string) {
+	add := func(key string, values []string) {
+		if len(values) > 0 {
+			added = append(added, key+" "+strings.Join(values, " "))
+		}
+	}
+	for _, d := range s.Directories {
+		add(d.Kind+"_directory", []string{d.Name})
+	}
+	insides := func(mounts []spec.Mount) (paths []string) {
+		for _, m := range mounts {
+			paths = append(paths, m.Inside)
+		}
+		return paths
+	}
+	add("read_only", insides(s.Sandbox.ReadOnly))
+	add("writable", insides(s.Sandbox.Writable))
+	add("tmpfs", s.Sandbox.Tmpfs)
+	return added
 }
 
 // What a program was refused is opened where it has failed, and else told.
