@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 
 	"activator/internal/spec"
@@ -26,6 +27,10 @@ func (p *Proposal) addPath(f spec.Finding) {
 		return
 	}
 	if harmless.MatchString(at) || f.Errno != syscall.EACCES && (p.has(at) || broad.MatchString(at) && !isFile(at) && at != "/sys") {
+		return
+	}
+	if strings.Contains(at, ":") {
+		p.remark(fmt.Sprintf("it looks for %s: a path with a colon cannot be mounted", at))
 		return
 	}
 	own, writes := ownDirectory(at), f.Want&spec.Make != 0 || f.Want&spec.Write != 0 && f.Errno != syscall.ENOENT

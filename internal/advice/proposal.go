@@ -74,7 +74,7 @@ func MountArguments(conf spec.Service) *Proposal {
 		_, value, _ := strings.Cut(argument, "=")
 		for _, at := range []string{argument, value} {
 			info, err := os.Stat(at)
-			if conf.Sandbox.Root == "" && path.IsAbs(at) && err == nil && info.Mode().IsRegular() && !shown.MatchString(path.Clean(at)) && !p.has(at) {
+			if conf.Sandbox.Root == "" && path.IsAbs(at) && err == nil && info.Mode().IsRegular() && !strings.Contains(at, ":") && !shown.MatchString(path.Clean(at)) && !p.has(at) {
 				p.mount(path.Clean(at))
 				p.add("sandbox.read_only", "%s is in exec", at)
 			}
@@ -98,7 +98,7 @@ func isBelow(at, folder string) bool {
 // mount shows the program a path of the host's.
 func (p *Proposal) mount(at string) {
 	m := spec.Mount{Host: at, Inside: at}
-	if real, err := filepath.EvalSymlinks(at); err == nil {
+	if real, err := filepath.EvalSymlinks(at); err == nil && !strings.Contains(real, ":") {
 		m.Host = real
 	}
 	p.Service.Sandbox.ReadOnly = append(p.Service.Sandbox.ReadOnly, m)

@@ -107,6 +107,8 @@ func proposedPaths() []proposedPath {
 		{"a folder that is listed", missing(spec.Read, "DIR/b", "DIR/b/c/1"), true, "read_only DIR/b"},
 		{"a folder on the way", missing(0, "DIR", "DIR/b", "DIR/b/c/1"), true, "read_only DIR/b/c/1"},
 		{"a folder that is looked at", missing(0, "DIR/b"), true, "read_only DIR/b"},
+		{"with a colon", missing(spec.Read, "/data/a:b"), true, "it looks for /data/a:b: a path with a colon"},
+		{"a name that is none", missing(make, "/var/lib/a b/c"), true, "it wants to write /var/lib/a b/c"},
 		{"nowhere", missing(spec.Read, "DIR/none", "/data/none"), true, ""},
 		{"what all look for", missing(spec.Read, "/run/nscd/socket", "/sys/fs/cgroup", "/root/.config/x", "/home", "/", "/var/lib"), true, ""},
 		{"/sys alone", missing(0, "/sys"), true, "read_only /sys"},

@@ -125,12 +125,15 @@ func ownLine(at string) string {
 // ownFolders are the folders in which programs keep what is their own, and the kind of directory that one in them is.
 var ownFolders = [][2]string{{"/var/lib/", "state"}, {"/var/cache/", "cache"}, {"/var/log/", "logs"}, {"/run/", "runtime"}}
 
+// ownName is the name of such a directory. With a dot it is a file's, mostly.
+var ownName = regexp.MustCompile(`^[A-Za-z0-9_@+-]+$`)
+
 // ownDirectory is the directory of a service's own that a path lies in, as programs keep them; zero: none.
 func ownDirectory(at string) spec.Directory {
 	at = cleanRun(at)
 	for _, own := range ownFolders {
 		if rest, ok := strings.CutPrefix(at, own[0]); ok {
-			if name, _, _ := strings.Cut(rest, "/"); name != "" && !strings.Contains(name, ".") { // else it is a file
+			if name, _, _ := strings.Cut(rest, "/"); ownName.MatchString(name) {
 				return spec.Directory{Kind: own[1], Name: name}
 			}
 		}

@@ -35,7 +35,6 @@ type trial struct {
 	mu      sync.Mutex
 	found   []spec.Finding
 	run     advice.Run
-	ran     bool
 	clients []net.Conn
 }
 
@@ -62,7 +61,7 @@ func (t *trial) Found(f spec.Finding) {
 // Ended implements [service.Trial].
 func (t *trial) Ended(failed bool) {
 	t.mu.Lock()
-	t.ran, t.run.Failed = true, t.run.Failed || failed
+	t.run.Failed = t.run.Failed || failed
 	t.mu.Unlock()
 	t.end()
 }
