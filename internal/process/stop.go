@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -87,20 +88,29 @@ func endsByDefault(sig syscall.Signal) bool {
 	return true
 }
 
+const (
+	sleepingLooks = 20     // that a program sleeps with a signal blocked shows that it means to
+	mostLooks     = 10_000 // of a millisecond: one that never sleeps
+)
+
 // handles reports whether sig means anything to the process: it is caught, ignored
-// on purpose, or blocked for long, to be read from a signalfd(2). Whoever forks
-// blocks everything for a moment: that is looked at again, for 20 ms in all.
-// Unreadable is heard.
+// on purpose, waited for, or blocked for long, to be read from a signalfd(2). Whoever forks
+// blocks everything for a moment, in which it may wait long for a processor or, uninterruptibly, for
+// a child of vfork(2): only the looks at which it sleeps count. Unreadable is heard.
 func (p *Process) handles(sig syscall.Signal) bool {
-	for range 20 {
+	asleep := 0
+	for range mostLooks {
 		status, err := proc.ReadStatus(p.pid)
 		if err != nil || catchesSignal(status, sig) {
 			return true
 		}
-		if !hasSignal(status["SigBlk"], sig) {
-			return false
+		if !hasSignal(status["SigBlk"], sig) { // sigwait(3) unblocks what it waits for, meanwhile
+			return proc.InSystemCall(p.pid, unix.SYS_RT_SIGTIMEDWAIT)
 		}
-		if p.awaitEnd(time.Millisecond) {
+		if state := status["State"]; !strings.HasPrefix(state, "R") && !strings.HasPrefix(state, "D") {
+			asleep++
+		}
+		if asleep == sleepingLooks || p.awaitEnd(time.Millisecond) {
 			return true
 		}
 	}

@@ -40,7 +40,7 @@ func TestStop(t *testing.T) {
 			s.line(t)
 			killed, err := s.Stop(test.sig)
 			if err != nil || killed != test.killed {
-				t.Errorf("killed %v, %v", killed, err)
+				t.Fatalf("killed %v, %v", killed, err) // it would not end
 			}
 			if _, exit := s.end(t); exit != test.exit {
 				t.Errorf("%v", exit)
@@ -49,6 +49,29 @@ func TestStop(t *testing.T) {
 				t.Errorf("after the end: killed %v, %v", killed, err)
 			}
 		})
+	}
+}
+
+// A program that has a signal blocked for a moment, as each has that forks, does not wait for it, however long the moment is on
+// a busy machine. One that sleeps with it blocked does.
+func TestStopWhileBlocked(t *testing.T) {
+	python, err := exec.LookPath("/usr/bin/python3")
+	if err != nil {
+		ktest.Skip(t, "%v: install it", err)
+	}
+	for then, want := range map[string]bool{
+		"end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass\npthread_sigmask(SIG_UNBLOCK, [SIGTERM])\ntime.sleep(1000)": true,
+		"sigwait([SIGTERM])":                       false,
+		"while not sigpending(): time.sleep(0.01)": false,
+	} {
+		process := helperSpec()
+		process.Argv = []string{python, "-c", "import time; from signal import *\npthread_sigmask(SIG_BLOCK, [SIGTERM])\nprint('ready', flush=True)\n" + then}
+		s := start(t, process)
+		s.line(t)
+		if killed, err := s.Stop(syscall.SIGTERM); killed != want || err != nil {
+			t.Fatalf("killed %v, %v: %s", killed, err, then)
+		}
+		s.end(t)
 	}
 }
 

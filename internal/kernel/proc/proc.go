@@ -64,3 +64,10 @@ func ListPids() (pids []int) {
 	}
 	return pids
 }
+
+// InSystemCall reports whether a process, or a thread, waits in a system call: proc_pid_syscall(5).
+func InSystemCall(pid, number int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+	first, _, _ := strings.Cut(string(text), " ")
+	return err == nil && first == strconv.Itoa(number)
+}
