@@ -116,7 +116,7 @@ func TestDemo(t *testing.T) {
 // What the README shows of the configuration is what the program says.
 func TestReadmeConfigurations(t *testing.T) {
 	toml := blocks(t, "toml")
-	if len(toml) != 6 {
+	if len(toml) != 7 {
 		t.Fatalf("%d configurations in the README", len(toml))
 	}
 	echo, err := os.ReadFile("../configs/echo.toml")
@@ -141,7 +141,7 @@ func TestReadmeConfigurations(t *testing.T) {
 		t.Errorf("configs/echo-podman.toml is not what the README shows:\n%s", podman)
 	}
 	dir := folder(t)
-	for _, text := range toml[1:5] {
+	for _, text := range append(toml[1:5:5], toml[6]) {
 		good := filepath.Join(dir, "app.toml")
 		if err := os.WriteFile(good, []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -85,16 +86,37 @@ func (r *Reaper) AwaitEnd(program int, lifeline io.Reader) (code int) {
 	return code
 }
 
-// findServing finds the one of our children that goes on serving, and has done so for longest; 0: none does.
+// mostScans bounds the looks at children that change meanwhile.
+const mostScans = 100
+
+// findServing finds the one of our children that goes on serving, and has done so for longest; 0: none does. One that has
+// ended since it was listed may have left another one, which is on no list yet: then it is looked once more.
 func (r *Reaper) findServing() int {
 	if r.Serves == nil {
 		return 0
 	}
-	children := slices.DeleteFunc(listChildren(), func(pid int) bool { return !r.Serves(pid) })
-	if len(children) == 0 {
-		return 0
+	for range mostScans {
+		children := listChildren()
+		serving := slices.DeleteFunc(slices.Clone(children), func(pid int) bool { return !r.Serves(pid) })
+		if len(serving) > 0 {
+			return slices.Min(serving)
+		}
+		if !reapEnded(children) && slices.Equal(listChildren(), children) {
+			break
+		}
 	}
-	return slices.Min(children)
+	return 0
+}
+
+// reapEnded reaps those of our children that have ended, and reports whether any has.
+func reapEnded(children []int) (any bool) {
+	for _, pid := range children {
+		if status, err := proc.ReadStatus(pid); err == nil && strings.HasPrefix(status["State"], "Z") {
+			_, _, _ = fd.ReapChild(pid)
+			any = true
+		}
+	}
+	return any
 }
 
 // forwardSignals passes on what we are sent. SIGURG is the Go runtime's own.

@@ -38,15 +38,15 @@ func beReaper(script string) {
 	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
 }
 
-// beFollower is a reaper that follows what calls itself "sleep".
+// beFollower is a reaper that follows what has a file at 9.
 func beFollower(script string) {
 	r, err := New(true, false)
 	if err != nil {
 		panic(err)
 	}
 	r.Serves = func(pid int) bool {
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		return err == nil && string(name) == "sleep\n"
+		_, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/9", pid))
+		return err == nil
 	}
 	child := exec.Command("sh", "-c", script)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr
@@ -60,10 +60,11 @@ func beFollower(script string) {
 // fails is not.
 func TestFollow(t *testing.T) {
 	for script, want := range map[string]int{
-		"sleep 1000 & echo $!; exit 0":    128 + 15,
-		"(sleep 1000 & echo $!); exit 0":  128 + 15,
-		"sleep 0 & echo $$; wait; exit 0": 0,
-		"sleep 1000 & echo $!; exit 7":    7,
+		"exec 9</dev/null; sleep 1000 & echo $!; exit 0":      128 + 15,
+		"exec 9</dev/null; (sleep 1000 & echo $!); exit 0":    128 + 15,
+		"exec 9</dev/null; sleep 1000 9<&- & echo $!; exit 0": 0,
+		"exec 9</dev/null; sleep 0 & echo $$; wait; exit 0":   0,
+		"exec 9</dev/null; sleep 1000 & echo $!; exit 7":      7,
 	} {
 		exe, err := os.Executable()
 		if err != nil {
