@@ -15,20 +15,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "reaper" {
-		beReaper(os.Args[2])
-	}
-	if len(os.Args) > 2 && os.Args[1] == "follower" {
-		beFollower(os.Args[2])
+	if len(os.Args) > 2 && (os.Args[1] == "reaper" || os.Args[1] == "follower") {
+		beReaper(os.Args[1], os.Args[2])
 	}
 	ktest.Main(m)
 }
 
-// beReaper keeps a shell, and never returns. Its standard input is its lifeline.
-func beReaper(script string) {
+// beReaper keeps a shell, and never returns. Its standard input is its lifeline. A "follower" follows what has a file at 9.
+func beReaper(kind, script string) {
 	r, err := New(true, false)
 	if err != nil {
 		panic(err)
+	}
+	if kind == "follower" {
+		r.Serves = func(pid int) bool {
+			_, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/9", pid))
+			return err == nil
+		}
 	}
 	child := exec.Command("sh", "-c", script)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr
@@ -38,22 +41,32 @@ func beReaper(script string) {
 	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
 }
 
-// beFollower is a reaper that follows what has a file at 9.
-func beFollower(script string) {
-	r, err := New(true, false)
+// startReaper starts a reaper of a shell, and returns the number that this says.
+func startReaper(t *testing.T, kind, script string) (command *exec.Cmd, lifeline *os.File, said int) {
+	t.Helper()
+	exe, err := os.Executable()
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
 	}
-	r.Serves = func(pid int) bool {
-		_, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/9", pid))
-		return err == nil
+	theirs, lifeline, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	child := exec.Command("sh", "-c", script)
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr
-	if err := child.Start(); err != nil {
-		panic(err)
+	t.Cleanup(func() { _, _ = theirs.Close(), lifeline.Close() })
+	command = exec.Command(exe, kind, script)
+	command.Stdin, command.Stderr = theirs, os.Stderr
+	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	os.Exit(r.AwaitEnd(child.Process.Pid, os.Stdin))
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fscan(bufio.NewReader(out), &said); err != nil {
+		t.Error(err)
+	}
+	return command, lifeline, said
 }
 
 // A program that goes to the background is followed: its child has the signals, and its exit is the program's. One that
@@ -66,28 +79,7 @@ func TestFollow(t *testing.T) {
 		"exec 9</dev/null; sleep 0 & echo $$; wait; exit 0":   0,
 		"exec 9</dev/null; sleep 1000 & echo $!; exit 7":      7,
 	} {
-		exe, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs, lifeline, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		command := exec.Command(exe, "follower", script)
-		command.Stdin = theirs
-		command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-		out, err := command.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := command.Start(); err != nil {
-			t.Fatal(err)
-		}
-		serving := 0
-		if _, err := fmt.Fscan(bufio.NewReader(out), &serving); err != nil {
-			t.Error(err)
-		}
+		command, _, serving := startReaper(t, "follower", script)
 		if want > 128 {
 			for gone := false; !gone; { // the shell; then the signal is for the one that it has left
 				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", serving))
@@ -102,7 +94,6 @@ func TestFollow(t *testing.T) {
 		if got := command.ProcessState.ExitCode(); got != want {
 			t.Errorf("%s: %d, not %d", script, got, want)
 		}
-		_, _ = theirs.Close(), lifeline.Close()
 	}
 }
 
@@ -121,28 +112,7 @@ func TestKeep(t *testing.T) {
 		{"sleep 1000 & echo $!; wait", hangUp, 128 + 9},
 		{"trap 'exit 5' TERM; sleep 1000 & echo $!; wait", terminate, 5},
 	} {
-		exe, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs, lifeline, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		command := exec.Command(exe, "reaper", test.script)
-		command.Stdin, command.Stderr = theirs, os.Stderr
-		command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-		out, err := command.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := command.Start(); err != nil {
-			t.Fatal(err)
-		}
-		left := 0
-		if _, err := fmt.Fscan(bufio.NewReader(out), &left); err != nil {
-			t.Error(err)
-		}
+		command, lifeline, left := startReaper(t, "reaper", test.script)
 		if test.then != nil {
 			test.then(command, lifeline)
 		}
@@ -153,6 +123,5 @@ func TestKeep(t *testing.T) {
 		if err := unix.Kill(left, 0); err != unix.ESRCH {
 			t.Errorf("%s: process %d is left: %v", test.script, left, err)
 		}
-		_, _ = theirs.Close(), lifeline.Close()
 	}
 }

@@ -3,8 +3,8 @@ package seccomp
 import "slices"
 
 // pathCalls are the calls that name a path, or an id that the program wants to be or to give files to. What
-// a supervisor is told of them it passes on: nothing is decided by it. Not execve(2): the child makes that
-// one before anybody answers.
+// a supervisor is told of them it passes on: nothing is decided by it. Not execve(2): of the program the start says why it
+// cannot be, and shells say it of theirs.
 var pathCalls = []call{
 	{"open", 2, none}, {"openat", 257, 56}, {"creat", 85, none}, {"truncate", 76, 45},
 	{"stat", 4, none}, {"lstat", 6, none}, {"newfstatat", 262, 79}, {"statx", 332, 291}, {"statfs", 137, 43},
