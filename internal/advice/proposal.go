@@ -14,8 +14,8 @@ import (
 
 // Run is how an observed run went.
 type Run struct {
-	Failed bool   // the program has ended, and not as one that works
-	Deaf   []bool // by socket: clients wait at it, and the program takes none
+	Failed bool // the program has ended, and not as one that works
+	Deaf   bool // clients wait at one of its sockets, and the program takes none
 }
 
 // Proposal is the configuration that a run would not have lacked anything by.
@@ -136,7 +136,7 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 			p.add("service.handover", "it binds %s itself, and gets the socket of %s for it", sockets[i].Target, sockets[i].Address)
 		}
 	}
-	if given > 0 && (same || p.run.Failed || slices.Contains(p.run.Deaf, true)) {
+	if given > 0 && (same || p.run.Failed || p.run.Deaf) {
 		p.Service.Sockets, p.Service.Handover = sockets, spec.Bind
 		for _, s := range sockets {
 			if s.Target == (spec.Address{}) {

@@ -39,7 +39,7 @@ func TestProposeBind(t *testing.T) {
 		remark        string
 	}{
 		{"the same port", []string{"tcp://:80"}, []string{"tcp://127.0.0.1:80"}, Run{}, []string{"tcp://127.0.0.1:80"}, ""},
-		{"another port, and deaf", []string{"tcp://:8080"}, []string{"tcp://:80"}, Run{Deaf: []bool{true}}, []string{"tcp://:80"}, ""},
+		{"another port, and deaf", []string{"tcp://:8080"}, []string{"tcp://:80"}, Run{Deaf: true}, []string{"tcp://:80"}, ""},
 		{"another port, and failed", []string{"tcp://:8080"}, []string{"tcp://:80"}, Run{Failed: true}, []string{"tcp://:80"}, ""},
 		{"another port beside", []string{"tcp://:8080"}, []string{"tcp://:9"}, Run{}, nil, "it binds tcp://:9 itself"},
 		{"the second is the one", []string{"tcp://:8080"}, []string{"tcp://:9", "tcp://:8080"}, Run{}, []string{"tcp://:8080"}, ""},

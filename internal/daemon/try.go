@@ -107,14 +107,14 @@ func clientHost(a spec.Address) string {
 	return "::1"
 }
 
-// look notes at which sockets clients wait in vain.
+// look notes whether clients wait in vain.
 func (t *trial) look(members map[string]*member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range members {
 		for _, socket := range m.sockets {
 			waiting, _ := socket.WaitingClients()
-			t.run.Deaf = append(t.run.Deaf, len(waiting) > 0)
+			t.run.Deaf = t.run.Deaf || len(waiting) > 0
 		}
 	}
 	for _, c := range t.clients {
