@@ -21,12 +21,17 @@ func withoutUmask(f func()) {
 }
 
 // callOnThread calls f on a thread of its own, which is thrown away. f starts no child from
-// it (Pdeathsig would fire).
+// it (Pdeathsig would fire). It is never the first thread, which does not end, and which is what /proc/self shows.
 func callOnThread(f func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			err = callOnThread(f) // on another one: this one waits for it
+			runtime.UnlockOSThread()
+			return
+		}
 		err = f()
 	}()
 	<-done

@@ -55,14 +55,17 @@ func KernelRelease() string {
 }
 
 // ListPids lists the processes in our pid namespace.
-func ListPids() (pids []int) {
-	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
+func ListPids() []int { return listNumbers("/proc") }
+
+// listNumbers lists what in a folder has a number for a name.
+func listNumbers(folder string) (numbers []int) {
+	paths, _ := filepath.Glob(folder + "/[0-9]*") // the pattern is a good one
 	for _, path := range paths {
-		if pid, err := strconv.Atoi(filepath.Base(path)); err == nil {
-			pids = append(pids, pid)
+		if number, err := strconv.Atoi(filepath.Base(path)); err == nil {
+			numbers = append(numbers, number)
 		}
 	}
-	return pids
+	return numbers
 }
 
 // InSystemCall reports whether a process, or a thread, waits in a system call: proc_pid_syscall(5).
@@ -71,3 +74,6 @@ func InSystemCall(pid, number int) bool {
 	first, _, _ := strings.Cut(string(text), " ")
 	return err == nil && first == strconv.Itoa(number)
 }
+
+// listThreads lists the threads of a process.
+func listThreads(pid int) []int { return listNumbers(fmt.Sprintf("/proc/%d/task", pid)) }

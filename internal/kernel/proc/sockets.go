@@ -50,16 +50,19 @@ func parseBound(line, protocol string) (at netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(ip.Unmap(), uint16(number)), ok
 }
 
-// ListSockets lists the sockets that a process has, as /proc names them: "socket:[" and a number.
+// ListSockets lists the sockets that a process has, as /proc names them: "socket:[" and a number. Its first thread may have
+// ended, and has none then.
 func ListSockets(pid int) (names []string) {
-	folder := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil
-	}
-	for _, entry := range entries {
-		if name, err := os.Readlink(folder + "/" + entry.Name()); err == nil && strings.HasPrefix(name, "socket:[") {
-			names = append(names, name)
+	for _, thread := range listThreads(pid) {
+		folder := fmt.Sprintf("/proc/%d/fd", thread)
+		entries, _ := os.ReadDir(folder) // the thread has gone
+		for _, entry := range entries {
+			if name, err := os.Readlink(folder + "/" + entry.Name()); err == nil && strings.HasPrefix(name, "socket:[") {
+				names = append(names, name)
+			}
+		}
+		if len(entries) > 0 {
+			break
 		}
 	}
 	return names

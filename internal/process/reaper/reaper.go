@@ -2,11 +2,11 @@ package reaper
 
 import (
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -86,37 +86,32 @@ func (r *Reaper) AwaitEnd(program int, lifeline io.Reader) (code int) {
 	return code
 }
 
-// mostScans bounds the looks at children that change meanwhile.
+// mostScans bounds the looks at processes that change meanwhile.
 const mostScans = 100
 
-// findServing finds the one of our children that goes on serving, and has done so for longest; 0: none does. One that has
-// ended since it was listed may have left another one, which is on no list yet: then it is looked once more.
+// findServing finds the one of our children that goes on serving, itself or by a process below it, and has been there for
+// longest; 0: none does. One that ends may leave another one, which has its sockets from birth: when all that is below us
+// was on the list before each was asked, and after, there is none that was not asked.
 func (r *Reaper) findServing() int {
 	if r.Serves == nil {
 		return 0
 	}
 	for range mostScans {
-		children := listChildren()
-		serving := slices.DeleteFunc(slices.Clone(children), func(pid int) bool { return !r.Serves(pid) })
+		parents := listParents()
+		var serving []int
+		for pid := range parents {
+			if r.Serves(pid) {
+				serving = append(serving, parents.childAbove(pid))
+			}
+		}
 		if len(serving) > 0 {
 			return slices.Min(serving)
 		}
-		if !reapEnded(children) && slices.Equal(listChildren(), children) {
+		if maps.Equal(listParents(), parents) {
 			break
 		}
 	}
 	return 0
-}
-
-// reapEnded reaps those of our children that have ended, and reports whether any has.
-func reapEnded(children []int) (any bool) {
-	for _, pid := range children {
-		if status, err := proc.ReadStatus(pid); err == nil && strings.HasPrefix(status["State"], "Z") {
-			_, _, _ = fd.ReapChild(pid)
-			any = true
-		}
-	}
-	return any
 }
 
 // forwardSignals passes on what we are sent. SIGURG is the Go runtime's own.
@@ -188,7 +183,7 @@ func (r *Reaper) killOrphans() {
 }
 
 func killChildren() {
-	for _, child := range listChildren() {
+	for _, child := range listParents().children() {
 		_ = unix.Kill(child, unix.SIGKILL)
 	}
 }
@@ -204,11 +199,38 @@ func killRest() {
 	}
 }
 
-// listChildren lists our own.
-func listChildren() []int {
-	self := strconv.Itoa(os.Getpid())
-	return slices.DeleteFunc(proc.ListPids(), func(pid int) bool {
-		status, err := proc.ReadStatus(pid)
-		return err != nil || status["PPid"] != self
-	})
+// family is each process's parent.
+type family map[int]int
+
+// listParents lists the processes below us.
+func listParents() family {
+	parents := make(family)
+	for _, pid := range proc.ListPids() {
+		if status, err := proc.ReadStatus(pid); err == nil {
+			parents[pid], _ = strconv.Atoi(status["PPid"])
+		}
+	}
+	maps.DeleteFunc(parents, func(pid, _ int) bool { return parents.childAbove(pid) == 0 })
+	return parents
+}
+
+// children lists our own.
+func (f family) children() (all []int) {
+	for pid, parent := range f {
+		if parent == os.Getpid() {
+			all = append(all, pid)
+		}
+	}
+	return all
+}
+
+// childAbove returns the child of ours that a process is, or stands below; 0: none.
+func (f family) childAbove(pid int) int {
+	for range f { // they change while they are listed: there may be a circle
+		if f[pid] == os.Getpid() {
+			return pid
+		}
+		pid = f[pid]
+	}
+	return 0
 }

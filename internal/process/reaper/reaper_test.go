@@ -78,9 +78,11 @@ func TestFollow(t *testing.T) {
 		"exec 9</dev/null; sleep 1000 9<&- & echo $!; exit 0": 0,
 		"exec 9</dev/null; sleep 0 & echo $$; wait; exit 0":   0,
 		"exec 9</dev/null; sleep 1000 & echo $!; exit 7":      7,
+		// Its child has closed what the child's child has.
+		"trap : TERM; exec 9</dev/null; p=$(sh -c 'sleep 1000 >&- & exec 9<&-; trap \"exit 5\" TERM; echo $$; exec >&-; wait' &); echo $p; exit 0": 5,
 	} {
 		command, _, serving := startReaper(t, "follower", script)
-		if want > 128 {
+		if want > 128 || want == 5 {
 			for gone := false; !gone; { // the shell; then the signal is for the one that it has left
 				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", serving))
 				if err != nil {
