@@ -183,6 +183,17 @@ func (l *lines) all() []string {
 	return l.text[:len(l.text):len(l.text)]
 }
 
+// last is the time of the last line that has all the words; zero: none has.
+func (l *lines) last(words ...string) (at time.Time) {
+	for _, line := range l.all() {
+		if hasAll(line, words) {
+			text, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+			at, _ = time.Parse(time.RFC3339Nano, text)
+		}
+	}
+	return at
+}
+
 // count is how many lines have all the words.
 func (l *lines) count(words ...string) int {
 	n := 0
