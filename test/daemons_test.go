@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ func resolve(name string) func(t *testing.T, n int, dir string) string {
 			if err != nil {
 				t.Errorf("%s: %v", network, err)
 			}
+			slices.Sort(found) // both are asked for at once
 			all = append(all, fmt.Sprint(network, found))
 		}
 		return strings.Join(all, " ")
