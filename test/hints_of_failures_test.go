@@ -53,7 +53,7 @@ func ofTheFilter(t *testing.T) []mistake {
 		{"bind tcp", sockets + "s = socket(); s.bind(('0.0.0.0', 8080)); s.listen(); os._exit(1)", "", []string{"binds tcp4://:8080 itself", `handover = \"bind\"`, `target = \"tcp4://:8080\"`}},
 		{"connect tcp", sockets + "socket().connect(('127.0.0.1', 5432))", "", []string{"refused to connect to tcp://127.0.0.1:5432", `connect = \"any\"`}},
 		{"connect unix", sockets + "socket(AF_UNIX).connect('/run/shop/db')", "", []string{"refused to connect to unix:///run/shop/db", `connect = \"unix\"`, `read_only = [\"/run/shop\"]`}},
-		{"syslog", sockets + "socket(AF_UNIX, SOCK_DGRAM).connect('/dev/log')", "", []string{"/dev/log", "log to stderr"}},
+		{"syslog", sockets + "socket(AF_UNIX, SOCK_DGRAM).connect('/dev/log')", "", []string{"/dev/log", "syslog = true", "log to stderr"}},
 		{"packet", sockets + "socket(AF_PACKET, SOCK_RAW)", "", []string{"a socket of family AF_PACKET", `syscalls = \"any\"`}},
 		{"raw", sockets + "socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)", "", []string{"a socket of family AF_INET, type 3", "CAP_NET_RAW"}},
 		{"netlink", sockets + "socket(AF_NETLINK, SOCK_RAW, 9)", "", []string{"a socket of family AF_NETLINK", "protocol 9"}},

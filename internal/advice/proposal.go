@@ -42,6 +42,9 @@ func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 			p.addPath(f)
 		case f.ID != "":
 			p.addID(f)
+		case f.Line == spec.SyslogLine:
+			p.Service.Syslog = true
+			p.add("service.syslog", "it logs by syslog(3)")
 		case f.Line != "":
 			p.refused = append(p.refused, f)
 		case f.Bound == (spec.Address{}):

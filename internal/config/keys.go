@@ -187,6 +187,7 @@ var serviceKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("hold", duration(time.Millisecond, "infinity"), func(s *spec.Service) *time.Duration { return &s.Hold }, 10*time.Second),
 		key("idle_timeout", duration(time.Millisecond, "never"), func(s *spec.Service) *time.Duration { return &s.IdleTimeout }, 0).only(withoutAccept),
 		key("warm", boolean, func(s *spec.Service) *bool { return &s.Warm }, true).only(ownSandbox("an engine, which makes everything when a client comes")),
+		key("syslog", boolean, func(s *spec.Service) *bool { return &s.Syslog }, false).only(ownSandbox("its own /dev; a program in it logs to stderr")),
 		key("stdout", output, func(s *spec.Service) *string { return &s.Stdout }, "log").only(ownStdout),
 		key("stderr", output, func(s *spec.Service) *string { return &s.Stderr }, "log"),
 	}

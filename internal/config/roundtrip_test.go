@@ -77,6 +77,7 @@ var samples = map[string]map[string][]string{
 		"stop_timeout":               {`"1ms"`},
 		"stop_signal":                {`"TERM"`, `"SIGINT"`, "9", `"RTMIN+3"`, "40", `"sigwinch"`},
 		"notify":                     {"true", "false"},
+		"syslog":                     {"true", "false"},
 		"memory_max":                 {`"64M"`, "1048576", `"infinity"`},
 		"tasks_max":                  {"64", `"infinity"`},
 		"cpu_weight":                 {"1", "10000"},

@@ -117,7 +117,7 @@ func start(t *testing.T, s spec.Service, change func(*spec.Process, *process.Inp
 	if c.Process, err = starter.Prepare(t.Context(), conf, given); err != nil {
 		return nil, err
 	}
-	policy.Engine, policy.Notify, policy.NotifyNode = c.EngineNamespace(), NotifyPath, c.NotifyNode()
+	policy.Engine, policy.Reports = c.EngineNamespace(), []usernotif.Report{{Path: NotifyPath, Node: c.NotifyNode()}}
 	supervisor, err := usernotif.New(c.TakeListener(), policy)
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func describeStep(e *process.StepError) (text, cure string) {
 // placeOf finds the key that a step is about.
 func placeOf(conf spec.Service, e *process.StepError) config.Place {
 	switch e.Step {
-	case "user", "group", "working_directory", "notify":
+	case "user", "group", "working_directory", "notify", "syslog":
 		return config.Place{Key: "service." + e.Step}
 	case "limit":
 		return config.Place{Key: "service.limits", Name: e.Path}

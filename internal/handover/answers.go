@@ -71,7 +71,10 @@ func (h *inherit) newPolicy() usernotif.Policy {
 		p.Handed = h.Spec.Sockets
 	}
 	if h.Spec.Reports() {
-		p.Notify, p.NotifyNode = process.NotifyPath, h.child.NotifyNode()
+		p.Reports = append(p.Reports, usernotif.Report{Path: process.NotifyPath, Node: h.child.NotifyNode()})
+	}
+	if h.Spec.Syslog {
+		p.Reports = append(p.Reports, usernotif.Report{Path: process.SyslogPath, Node: h.child.SyslogNode()})
 	}
 	if p.Engine = h.child.EngineNamespace(); p.Engine != 0 {
 		p.Free = !b.Seal

@@ -35,6 +35,7 @@ type Pump struct {
 	target    *Target      // nil: the log
 	service   *account
 	finishing bool   // guarded by queue.mu: do not wait for a reader that stalls
+	endless   bool   // the file has no end
 	rest      int    // bytes still read when the time of Finish is over
 	last      []byte // the last lines, of the goroutine
 	finish    sync.Once
@@ -44,13 +45,18 @@ type Pump struct {
 // StartPump takes r, the read end of a [OpenPipe], and logs what comes from it until its
 // end of file. The caller calls Finish.
 func (s *Sink) StartPump(r *os.File, service, stream string, pid int) *Pump {
+	p := s.newPump(r, service, stream, pid)
+	go p.run()
+	return p
+}
+
+func (s *Sink) newPump(r *os.File, service, stream string, pid int) *Pump {
 	p := &Pump{queue: &s.queue, file: r, service: s.accountOf(service), rest: pipeSize, done: make(chan struct{})}
 	// Whatever level the activator's own log has, a service's output is wanted
 	// or else turned off by its name.
 	p.handler = s.newHandler(p, slog.LevelDebug).WithAttrs([]slog.Attr{
 		slog.String("service", service), slog.String("stream", stream), slog.Int("pid", pid),
 	})
-	go p.run()
 	return p
 }
 
@@ -72,6 +78,9 @@ func (p *Pump) Finish(linger time.Duration) {
 		p.finishing = true
 		p.queue.mu.Unlock()
 		p.queue.room.Broadcast()
+		if p.endless {
+			linger = 0
+		}
 		late := time.AfterFunc(linger, func() { fd.EndNow(p.file.SetReadDeadline) })
 		<-p.done
 		late.Stop()
@@ -158,7 +167,7 @@ func (p *Pump) pass(b []byte, full bool) (used int) {
 	if p.handler != nil {
 		if used = p.pumpLines(b); used == 0 && len(b) == maxLine {
 			used = wholeRunes(b)
-			p.logRecord(b[:used], true)
+			p.logRecord(slog.LevelInfo, b[:used], slog.Bool("continued", true))
 		}
 		return used
 	}
@@ -184,7 +193,7 @@ func (p *Pump) hasMore() (more bool) {
 func (p *Pump) passRest(b []byte) {
 	switch {
 	case p.handler != nil:
-		p.logRecord(b, false)
+		p.logLine(b)
 	case len(b) > 0:
 		p.noteLast(b)
 		p.queue.await(b, p.service, &p.finishing)
@@ -213,7 +222,7 @@ func (p *Pump) pumpLines(b []byte) int {
 		if end < 0 {
 			return used
 		}
-		p.logRecord(b[used:used+end], false)
+		p.logLine(b[used : used+end])
 		used += end + 1
 	}
 }
@@ -231,15 +240,15 @@ func wholeRunes(b []byte) int {
 	return len(b)
 }
 
-func (p *Pump) logRecord(line []byte, continued bool) {
+func (p *Pump) logLine(line []byte) {
+	p.logRecord(slog.LevelInfo, line)
+	p.noteLast(newLine)
+}
+
+func (p *Pump) logRecord(level slog.Level, line []byte, more ...slog.Attr) {
 	p.noteLast(line)
-	if !continued {
-		p.noteLast(newLine)
-	}
-	r := slog.NewRecord(time.Now(), slog.LevelInfo, string(line), 0)
-	if continued {
-		r.AddAttrs(slog.Bool("continued", true))
-	}
+	r := slog.NewRecord(time.Now(), level, string(line), 0)
+	r.AddAttrs(more...)
 	_ = p.handler.Handle(context.Background(), r) // Write below has no error
 }
 

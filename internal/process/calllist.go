@@ -135,19 +135,16 @@ func (s *callList) changeUser(id identity, plan *sandbox.Plan) {
 	}
 }
 
-// cureNotify is used by [Examiner] too.
-const cureNotify = "notify = true needs a /run that the service can write to"
-
-// bindNotify gives our socket its name inside. A /run that the configuration
+// bindReport gives a socket of ours its name inside. A /run that the configuration
 // mounts may still have the one of the start before.
-func (s *callList) bindNotify(fd int) {
-	s.setStep("notify", NotifyPath, cureNotify)
-	address := s.AddBytes(append(binary.NativeEndian.AppendUint16(nil, unix.AF_UNIX), NotifyPath+"\x00"...))
-	size := uintptr(2 + len(NotifyPath) + 1)
+func (s *callList) bindReport(fd int, p purpose) {
+	s.setStep(p.step, p.inside, p.cure)
+	address := s.AddBytes(append(binary.NativeEndian.AppendUint16(nil, unix.AF_UNIX), p.inside+"\x00"...))
+	size := uintptr(2 + len(p.inside) + 1)
 	again, bound := s.NewLabel(), s.NewLabel()
 	s.Do(unix.SYS_BIND, uintptr(fd), address, size).OnZero(bound).OnError(again, unix.EADDRINUSE)
 	s.PlaceLabel(again)
-	s.Do(unix.SYS_UNLINKAT, vfork.WorkingDirectory, s.AddText(NotifyPath), 0).IgnoreErrors()
+	s.Do(unix.SYS_UNLINKAT, vfork.WorkingDirectory, s.AddText(p.inside), 0).IgnoreErrors()
 	s.Do(unix.SYS_BIND, uintptr(fd), address, size)
 	s.PlaceLabel(bound)
 }

@@ -40,7 +40,7 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 	process.Env = withDefaults(&process)
 	id, directories, found := e.examineAround(&process)
 	found = append(found, examineLimits(&process)...)
-	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Reports())
+	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Reports() || process.Syslog)
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}
@@ -182,8 +182,10 @@ func examineInside(s *spec.Process, directories []spec.Mount, inside sandbox.Ins
 		found = append(found, listRefusal(look.ExamineProgram(s.Argv[0], s.Env))...)
 	}
 	found = append(found, listRefusal(look.ExamineFolder(s.Dir))...)
-	if run, err := view.Find(filepath.Dir(NotifyPath)); s.Notify && err == nil && run.Locked {
-		found = append(found, &StepError{Step: "notify", Path: NotifyPath, Errno: unix.EROFS, Cure: cureNotify})
+	for _, p := range purposesOf(s) {
+		if run, err := view.Find(filepath.Dir(p.inside)); err == nil && run.Locked {
+			found = append(found, &StepError{Step: p.step, Path: p.inside, Errno: unix.EROFS, Cure: p.cure})
+		}
 	}
 	return found
 }

@@ -94,6 +94,9 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 // inside is what the program finds of itself. A user without a name is called as its service.
 func (id identity) inside(s *spec.Process, handed bool) sandbox.Inside {
 	in := sandbox.Inside{Name: id.name, UID: id.uid, GID: id.gid, Home: id.home, Handed: handed}
+	if s.Syslog {
+		in.Links = append(in.Links, sandbox.Link{Path: SyslogPath, To: syslogPath})
+	}
 	if _, err := strconv.Atoi(in.Name); err == nil {
 		in.Name = s.Name
 	}

@@ -9,8 +9,8 @@ import (
 // its client already and a slow activator: the program can put another thing there,
 // chroot(2), or be gone.
 func TestNodeBeforeProgram(t *testing.T) {
-	defer func() { beforeNode = func() {} }()
-	beforeNode = func() { time.Sleep(300 * time.Millisecond) } // a program that does not wait has ended by then
+	defer func() { beforeNodes = func() {} }()
+	beforeNodes = func() { time.Sleep(300 * time.Millisecond) } // a program that does not wait has ended by then
 	starter := starterFor()
 	defer starter.Close()
 	process := helperSpec("exit", "0")

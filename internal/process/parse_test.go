@@ -15,7 +15,7 @@ import (
 func TestPlanTravels(t *testing.T) {
 	full := &plan{Sockets: 2, Engine: true, Process: spec.Process{Argv: []string{"a", ""}, Env: []string{"A=\x01", "B=ü", "C=\xff\xfe"}, Dir: "/", Umask: 0o22, Watchdog: time.Second,
 		Limits: []spec.Limit{{Resource: "nofile", Soft: 1, Hard: ^uint64(0)}}, FDNames: []string{"x", ""}, Handed: spec.LaterStdio, Bare: true}}
-	done := []string{"Name", "ID", "User", "Group", "Notify", "StoreMax", "Directories", "Sandbox"} // before the reaper is told
+	done := []string{"Name", "ID", "User", "Group", "Notify", "StoreMax", "Syslog", "Directories", "Sandbox"} // before the reaper is told
 	for _, value := range []any{*full, full.Process, full.Limits[0]} {
 		for i := range reflect.TypeOf(value).NumField() {
 			name := reflect.TypeOf(value).Field(i).Name

@@ -26,7 +26,7 @@ type preparation struct {
 	joined       *os.File // a process whose namespaces an engine enters; nil: ours
 	mustEnd      bool     // the engine waits for Ended
 	trees        []int    // ours, closed when the child has its copies
-	notify       *notifySocket
+	reports      reportSockets
 	folders      []string  // runtime directories held
 	taken        hostState // from the host
 	calls        *callList
@@ -37,7 +37,7 @@ type preparation struct {
 // waitsForRelease reports whether the child waits for Release: for its client, or for us to open what
 // the service reports to, before the program can put something else at that path.
 func (prep *preparation) waitsForRelease() bool {
-	return prep.client != ClientWaiting || prep.notify != nil && prep.isSupervised()
+	return prep.client != ClientWaiting || len(prep.reports.all()) > 0 && prep.isSupervised()
 }
 
 // isSupervised reports whether the child has a filter that asks a supervisor.
@@ -59,15 +59,15 @@ func (prep *preparation) resolvePlan(sockets int) error {
 	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellLeft)
 	prep.folders = directories.held
 	if err == nil {
-		p.Sandbox.Notify = p.Reports()
+		p.Sandbox.Reports = p.Reports() || p.Syslog
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })
 		p.Env = prep.id.completeEnv(slices.Concat(fdpass.StripEnviron(p.Env), directories.env))
 		prep.namespaced = limitNamespace(&p.Process)
 		p.Limits, p.Sockets = completeLimits(&p.Process), sockets
 		err = prep.resolveSandbox(directories.mounts)
 	}
-	if err == nil && p.Reports() {
-		err = prep.openNotify()
+	if err == nil {
+		err = prep.openReports()
 	}
 	if err == nil {
 		err = prep.askEngine()
@@ -105,14 +105,21 @@ func (prep *preparation) resolveSandbox(directories []spec.Mount) error {
 	return err
 }
 
-func (prep *preparation) openNotify() error {
-	var err error
-	if prep.notify, err = newNotifySocket(prep.plan.Bare, prep.id); err != nil {
+func (prep *preparation) openReports() (err error) {
+	if prep.plan.Syslog && !prep.plan.Bare {
+		if prep.reports.syslog, err = newReportSocket(forSyslog, false, prep.id); err != nil {
+			return err
+		}
+	}
+	if !prep.plan.Reports() {
+		return nil
+	}
+	if prep.reports.notify, err = newReportSocket(forNotify, prep.plan.Bare, prep.id); err != nil {
 		return err
 	}
 	path := NotifyPath
 	if prep.plan.Bare {
-		path = prep.notify.path
+		path = prep.reports.notify.path
 	}
 	if prep.engine == nil { // the pids in its own messages would mean nothing outside
 		prep.plan.Env = append(prep.plan.Env, "NOTIFY_SOCKET="+path)
@@ -126,8 +133,8 @@ func (prep *preparation) askEngine() error {
 		return nil
 	}
 	path := ""
-	if prep.notify != nil {
-		path = prep.notify.path
+	if prep.reports.notify != nil {
+		path = prep.reports.notify.path
 		// The folder that it stands in is closed to all other users; the one inside may be
 		// any.
 		if err := os.Chmod(path, 0o777); err != nil {
@@ -163,9 +170,7 @@ func (prep *preparation) closeLent() {
 // giveUp gives up what the process would have owned.
 func (prep *preparation) giveUp() {
 	prep.closeLent()
-	if prep.notify != nil {
-		prep.notify.closeSocket()
-	}
+	prep.reports.closeAll()
 	if prep.calls != nil {
 		prep.calls.Close()
 	}

@@ -27,7 +27,7 @@ type Process struct {
 	hasReaper      bool   // by a reaper: control stays open, its end of file ends everything
 	pidfd          *os.File
 	control        *os.File
-	notify         *notifySocket
+	reports        reportSockets
 	refusals       *sandbox.Plan // of one that is observed
 	ownNetwork     bool          // it is in none of the host's
 	folders        []string
@@ -89,22 +89,25 @@ func (p *Process) Pid() int { return p.pid }
 func (p *Process) TakeNotifySocket() *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.notify == nil {
-		return nil
-	}
-	file := p.notify.file
-	p.notify.file = nil
-	return file
+	return p.reports.notify.takeFile()
+}
+
+// TakeSyslogSocket returns the bound datagram socket at which syslog(3) of the service arrives; nil
+// where its spec has none, and at the second call.
+func (p *Process) TakeSyslogSocket() *os.File {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reports.syslog.takeFile()
 }
 
 // NotifyNode lends the node of that socket, opened with O_PATH, until Close. nil where its spec has
 // nothing to report, or without supervision.
 func (p *Process) NotifyNode() *os.File {
-	if p.notify == nil {
-		return nil
-	}
-	return p.notify.node
+	return p.reports.notify.lendNode()
 }
+
+// SyslogNode is NotifyNode of the other socket.
+func (p *Process) SyslogNode() *os.File { return p.reports.syslog.lendNode() }
 
 // EngineNamespace is the number of the mount namespace in which an engine works, and no
 // container of its; 0 of another process.

@@ -140,12 +140,12 @@ func (prep *preparation) adoptChild(c child) (*Process, error) {
 		control:        os.NewFile(uintptr(c.control), "control"),
 		refusals:       prep.observed(),
 		ownNetwork:     !prep.plan.Bare && prep.plan.Sandbox.OwnNetwork(),
-		notify:         prep.notify, folders: prep.folders, host: prep.taken, calls: prep.calls,
+		reports:        prep.reports, folders: prep.folders, host: prep.taken, calls: prep.calls,
 	}
 	if prep.mustEnd {
 		p.engine, prep.mustEnd = prep.engine, false
 	}
-	prep.notify, prep.folders, prep.calls = nil, nil, nil
+	prep.reports, prep.folders, prep.calls = reportSockets{}, nil, nil
 	return p, nil
 }
 
@@ -160,8 +160,8 @@ func (p *Process) putIntoGroup(group Group) error {
 	return nil
 }
 
-// beforeNode is for a test.
-var beforeNode = func() {}
+// beforeNodes is for a test.
+var beforeNodes = func() {}
 
 // buildProcess gives the child what it needs, and waits until it is built.
 func (prep *preparation) buildProcess(ctx context.Context, p *Process) error {
@@ -180,11 +180,9 @@ func (prep *preparation) buildProcess(ctx context.Context, p *Process) error {
 		if msg != msgListener {
 			return p.readRefusal(ctx, msg, "prepare")
 		}
-		if p.notify != nil {
-			beforeNode()
-			if err := p.notify.openNode(p.pid); err != nil {
-				return p.explainEnd(ctx, "notify", err)
-			}
+		beforeNodes()
+		if err := p.reports.openNodes(p.pid); err != nil {
+			return p.explainEnd(ctx, "prepare", err)
 		}
 		if prep.asks != nil {
 			prep.asks(p)

@@ -15,6 +15,12 @@ import (
 // NotifyPath is where the notification socket stands in a sandbox.
 const NotifyPath = "/run/.notify"
 
+// SyslogPath is where programs look for syslog(3) in a sandbox: a link to syslogPath.
+const (
+	SyslogPath = "/dev/log"
+	syslogPath = "/run/.log"
+)
+
 // Client says whether a process has a client already when it is prepared.
 type Client uint8
 

@@ -23,8 +23,8 @@ func (p *Process) Wait() (Exit, error) {
 		p.starter.guard.ForgetProcess(p.pidfd)
 		p.starter.reserve.refill()
 		p.starter.runtime.removeUsers(p.folders)
-		if p.notify != nil {
-			p.notify.removeFolder()
+		for _, n := range p.reports.all() {
+			n.removeFolder()
 		}
 		if p.engine != nil {
 			p.engine.Ended(p.err == nil && p.exit.Signal == 0 && p.exit.Code < engineFailed)
@@ -86,8 +86,6 @@ func (p *Process) Close() error {
 		_ = p.listener.Close()
 	}
 	p.closeCalls()
-	if p.notify != nil {
-		p.notify.closeSocket()
-	}
+	p.reports.closeAll()
 	return err
 }

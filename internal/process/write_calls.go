@@ -13,7 +13,7 @@ func (prep *preparation) writeCalls() error {
 	s := prep.calls
 	s.root = func() string { return fmt.Sprintf("/proc/%d/root", prep.pid) }
 	extra := len(prep.lent)
-	trees, notify, process := prep.lendMore()
+	trees, reports, process := prep.lendMore()
 	if len(prep.lent) > s.control {
 		return &StepError{Step: "start", Path: "mounts", Errno: unix.E2BIG, Cure: "these are too many"}
 	}
@@ -21,8 +21,8 @@ func (prep *preparation) writeCalls() error {
 	s.changeUser(prep.id, prep.sandbox)
 	if prep.sandbox != nil {
 		prep.sandbox.Build(s.CallList, trees)
-		if notify >= 0 {
-			s.bindNotify(notify)
+		for i, n := range prep.reports.all() {
+			s.bindReport(reports[i], n.purpose)
 		}
 		s.CloseFrom(extra)
 		if err := s.addRestrictions(prep.sandbox, prep.plan.Limits); err != nil {
@@ -50,8 +50,8 @@ func (prep *preparation) writeCalls() error {
 }
 
 // lendMore lends what the child only needs to build; -1 is what there is none of.
-func (prep *preparation) lendMore() (trees []int, notify, process int) {
-	notify, process = -1, -1
+func (prep *preparation) lendMore() (trees, reports []int, process int) {
+	process = -1
 	for _, tree := range prep.trees {
 		at := -1
 		if tree >= 0 {
@@ -59,13 +59,15 @@ func (prep *preparation) lendMore() (trees []int, notify, process int) {
 		}
 		trees = append(trees, at)
 	}
-	if prep.notify != nil && !prep.plan.Bare {
-		notify = prep.lendDescriptor(fdOf(prep.notify.file, prep.starter.null))
+	for _, n := range prep.reports.all() {
+		if !prep.plan.Bare {
+			reports = append(reports, prep.lendDescriptor(fdOf(n.file, prep.starter.null)))
+		}
 	}
 	if prep.joined != nil {
 		process = prep.lendDescriptor(fdOf(prep.joined, prep.starter.null))
 	}
-	return trees, notify, process
+	return trees, reports, process
 }
 
 // lendDescriptor lends fd to the child, which has it by the number that is returned.

@@ -21,8 +21,12 @@ type Inside struct {
 	Name     string // of its user
 	UID, GID int
 	Home     string
-	Handed   bool // it gets sockets by their numbers
+	Handed   bool   // it gets sockets by their numbers
+	Links    []Link // symbolic ones in the fresh folders
 }
+
+// Link is a symbolic link, by its path and where it leads.
+type Link struct{ Path, To string }
 
 // listEntries lists what the host's folders do not have, below what the configuration mounts; all are the other entries.
 //
@@ -53,6 +57,9 @@ func (in Inside) listEntries(root string, all []rootEntry) (more []rootEntry) {
 	}
 	if in.Handed {
 		more = append(more, rootEntry{Kind: entryFolder, Path: "/run/systemd", Mode: 0o755}, rootEntry{Kind: entryFolder, Path: "/run/systemd/system", Mode: 0o755})
+	}
+	for _, link := range in.Links {
+		more = append(more, rootEntry{Kind: entryLink, Path: link.Path, Source: link.To})
 	}
 	return more
 }

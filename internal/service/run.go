@@ -199,7 +199,7 @@ func (s *Service) runProcess(ctx context.Context, p *run, streams streams) {
 		s.sendReport(report{of: p, prepared: child})
 		err = child.AwaitExec(ctx)
 	}
-	pumps := streams.startPumps(s.around.Sink, s.spec.Name, child.Pid())
+	pumps := streams.startPumps(s.around.Sink, s.spec.Name, child.Pid(), child.TakeSyslogSocket())
 	if err != nil {
 		_ = child.Close()
 		p.handover.End()

@@ -147,10 +147,16 @@ func (all *streams) closeOurs() {
 type pumps struct {
 	all    []*output.Pump
 	errors *output.Pump // of stderr; nil: none
+	syslog *output.Pump // nil: none
 }
 
-func (all *streams) startPumps(sink *output.Sink, service string, pid int) pumps {
+// startPumps takes syslog, nil for none.
+func (all *streams) startPumps(sink *output.Sink, service string, pid int, syslog *os.File) pumps {
 	var running pumps
+	if syslog != nil {
+		running.syslog = sink.StartSyslog(syslog, service, pid)
+		running.all = append(running.all, running.syslog)
+	}
 	for i := range all {
 		st := &all[i]
 		switch {
@@ -190,12 +196,14 @@ func (ps pumps) lastLines() (lines []string) {
 	return lines
 }
 
-// lastWords are the last line of what came by stderr, after waitAll; "": none.
-func (ps pumps) lastWords() string {
-	if ps.errors == nil {
-		return ""
+// lastWords are the last line of what came by stderr, or else by syslog(3), after waitAll; "": none.
+func (ps pumps) lastWords() (line string) {
+	for _, p := range []*output.Pump{ps.errors, ps.syslog} {
+		if p != nil && line == "" {
+			line = p.LastLine()
+		}
 	}
-	return ps.errors.LastLine()
+	return line
 }
 
 // lingering is how long output may still come after the exit.

@@ -110,6 +110,7 @@ type Process struct {
 	Notify      bool          // it says itself when it is ready
 	Watchdog    time.Duration // it says that often that it is alive, and is ended if not; 0: need not
 	StoreMax    int           // descriptors that it may leave for the next one; 0: none
+	Syslog      bool          // it finds /dev/log, and what it says there is in the log; in a sandbox only
 	Directories []Directory
 
 	// Bare starts the program without a sandbox: with our namespaces, files and

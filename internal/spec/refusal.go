@@ -22,13 +22,16 @@ const (
 // Finding is something that an observed program lacks, or does in vain.
 type Finding struct {
 	Text  string        // for the log, behind "program "; "": nothing is to be said yet
-	Line  string        // of [sandbox], and opens what was refused; "": none does
+	Line  string        // opens what was refused; "": none does
 	Bound Address       // it binds this itself, where no client comes
 	Path  string        // absolute, as it sees it: it does not get at that; "": it is about no path
 	Want  Access        // what for
 	Errno syscall.Errno // why it does not; 0: it makes it
 	ID    string        // "user 33", "group 33": it wants to be that, or to give files to it, and it is not mapped
 }
+
+// SyslogLine, of [service], is the only Finding.Line that is not of [sandbox].
+const SyslogLine = "syslog = true"
 
 // Access is what a program wants of a path, in bits; 0: to look whether it is there.
 type Access uint8

@@ -26,7 +26,7 @@ type Sandbox struct {
 	Withhold bool        // with Seal: what those who wait at a TCP listener would inherit is set by a supervisor, on other sockets than that
 	Bind     bool        // bind and listen are answered by a supervisor, which has sockets for them
 	Connect  string      // what it may connect to itself: "none" (also ""), "unix", "any"
-	Notify   bool        // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
+	Reports  bool        // it may connect a socket to where it reports, whatever Connect says: its supervisor knows where
 	Observe  Observation // what a supervisor answers, to tell of it
 	Cores    bool        // it may dump core, as far as its limit goes
 	Syscalls string      // "default" (also ""), "any": all but what Seal and Connect refuse
@@ -49,7 +49,7 @@ func (s Sandbox) Supervised() bool {
 
 // AsksToConnect reports whether connect(2) is among these calls.
 func (s Sandbox) AsksToConnect() bool {
-	return s.Seal && s.Connect == "any" || s.Connect == "unix" || s.Notify && s.Connect != "any"
+	return s.Seal && s.Connect == "any" || s.Connect == "unix" || s.Reports && s.Connect != "any"
 }
 
 // Overseen reports whether bind(2) and listen(2) are among these calls. With the seal it also

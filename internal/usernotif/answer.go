@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -109,7 +110,7 @@ func (s *Supervisor) decideCall(r *request) verdict {
 	case nr != unix.SYS_CONNECT:
 		return verdict{errno: unix.ENOSYS}
 	case r.domain == unix.AF_UNIX && !s.policy.Unix:
-		return s.connectNotify(r)
+		return s.connectReport(r)
 	case r.domain == unix.AF_UNIX:
 		return s.answerConnectUnix(r)
 	case r.domain == unix.AF_NETLINK:
@@ -278,12 +279,13 @@ func (s *Supervisor) carryListen(r *request, fd int) error {
 // beside them stay in its own network too.
 func (s *Supervisor) mayListen() bool { return s.policy.IP || len(s.targets) > 0 }
 
-// connectNotify connects a datagram socket to the socket that services report to, sd_notify(3),
+// connectReport connects a datagram socket to one that services report to, sd_notify(3) and syslog(3),
 // and to nothing that the service may have put in its place. A datagram socket has no peer that
 // would take us for its owner.
-func (s *Supervisor) connectNotify(r *request) verdict {
+func (s *Supervisor) connectReport(r *request) verdict {
 	kind, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || kind != unix.SOCK_DGRAM || s.policy.Notify == "" || pathOf(r.sockaddr) != s.policy.Notify {
+	i := slices.IndexFunc(s.policy.Reports, func(to Report) bool { return to.Path == pathOf(r.sockaddr) })
+	if err != nil || kind != unix.SOCK_DGRAM || i < 0 {
 		return verdict{errno: unix.EPERM}
 	}
 	as := func(call func() error) error { return call() } // the node is ours, and open to all in a container
@@ -294,7 +296,7 @@ func (s *Supervisor) connectNotify(r *request) verdict {
 		}
 		as = ids.Do
 	}
-	return verdict{errno: errnoOf(fd.Control(s.policy.NotifyNode, func(node int) error {
+	return verdict{errno: errnoOf(fd.Control(s.policy.Reports[i].Node, func(node int) error {
 		to := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", node)}
 		return as(func() error { return unix.Connect(r.fd, to) })
 	}))}

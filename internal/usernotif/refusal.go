@@ -91,7 +91,7 @@ func (s *Supervisor) tellConnect(n notification, r spec.Refusal) {
 	case at == "":
 		s.tell(n, anyLine, fmt.Sprintf("was refused to connect to %s (%s): write %s below [sandbox] if it cannot do without", to, errno, anyLine))
 	case at == "/dev/log":
-		s.tell(n, "", "was refused to connect to /dev/log, syslog(3): have it log to stderr, which goes to the log")
+		s.tell(n, spec.SyslogLine, "was refused to connect to /dev/log, syslog(3): write "+spec.SyslogLine+" below [service], or have it log to stderr")
 	case strings.HasPrefix(at, "@"):
 		s.tell(n, unixLine, fmt.Sprintf("was refused to connect to %s (%s): write %s below [sandbox] if it is a socket of the program's own", to, errno, unixLine))
 	default:

@@ -18,14 +18,10 @@ import (
 
 // Policy says what the service may do with sockets of its own.
 type Policy struct {
-	Netns  uint64 // SO_NETNS_COOKIE of the service's own network namespace
-	Unix   bool   // its unix sockets may connect to what its own root has
-	IP     bool   // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
-	Notify string // a unix datagram socket may connect to this path, whatever Unix says; "": none
-
-	// NotifyNode is what that means, whatever stands at the path by now: opened with O_PATH, lent
-	// until Run has returned.
-	NotifyNode *os.File
+	Netns   uint64   // SO_NETNS_COOKIE of the service's own network namespace
+	Unix    bool     // its unix sockets may connect to what its own root has
+	IP      bool     // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
+	Reports []Report // where a unix datagram socket may connect to, whatever Unix says
 
 	// Targets are what the service binds and gets sockets of the host's for. With any, its
 	// own sockets may be bound to everything else and listen there.
@@ -47,6 +43,12 @@ type Policy struct {
 	Unsealed bool // no filter refuses to set an option of a socket
 
 	Warn func(text string) // Run calls it with what may surprise the service; may be nil
+}
+
+// Report is a socket of ours that the service reports to.
+type Report struct {
+	Path string   // as the service says it
+	Node *os.File // what that means, whatever stands there by now: opened with O_PATH, lent until Run has returned
 }
 
 // Supervisor answers the calls of one service.

@@ -417,6 +417,11 @@ func TestReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer node.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
 	t.Setenv("REPORT", path)
 	for _, tt := range []struct{ allowed, attempt, want string }{
 		{path, "report", "ok"},
@@ -426,7 +431,7 @@ func TestReports(t *testing.T) {
 		{path + ".none", "report where nothing is", "ok"}, // it is the node that counts
 		{"", "report", "operation not permitted"},
 	} {
-		s := supervise(t, t.Context(), Policy{Notify: tt.allowed, NotifyNode: node})
+		s := supervise(t, t.Context(), Policy{Reports: []Report{{"/another", null}, {tt.allowed, node}}})
 		if got := s.attempt(tt.attempt); got != tt.want {
 			t.Errorf("%s, where it may report to %q: %s, want %s", tt.attempt, tt.allowed, got, tt.want)
 		}
