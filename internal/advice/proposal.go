@@ -215,5 +215,9 @@ func (p *Proposal) addID(f spec.Finding) {
 		p.add("service.user", "it wants to be user %s, or to give files to it: inside there is one user only", name)
 		return
 	}
-	p.remark(fmt.Sprintf("it wants to be %s %s, or to give files to it: inside there is one only; have it stay what it is, by its own configuration", kind, name))
+	seen := ""
+	if os.Geteuid() == 0 {
+		seen = fmt.Sprintf("; or, if it only gives it files in its own directories, write %ss = [%q] below [sandbox]", kind, name)
+	}
+	p.remark(fmt.Sprintf("it wants to be %s %s, or to give files to it: inside there is one only; have it stay what it is, by its own configuration%s", kind, name, seen))
 }

@@ -202,6 +202,8 @@ var sandboxKeys = sync.OnceValue(func() []field[spec.Service] {
 		key("read_only", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.ReadOnly }, nil),
 		key("writable", list(mount), func(s *spec.Service) *[]spec.Mount { return &s.Sandbox.Writable }, nil),
 		key("tmpfs", list(mountPoint), func(s *spec.Service) *[]string { return &s.Sandbox.Tmpfs }, nil),
+		key("users", distinct(account), func(s *spec.Service) *[]string { return &s.Sandbox.Users }, nil).only(ownSandbox("options, as podman(1) has them: --uidmap")),
+		key("groups", distinct(account), func(s *spec.Service) *[]string { return &s.Sandbox.Groups }, nil).only(ownSandbox("options, as podman(1) has them: --gidmap")),
 		key("capabilities", distinct(capability), func(s *spec.Service) *[]string { return &s.Sandbox.Capabilities }, nil),
 		key("syscalls", choice("default", "any"), func(s *spec.Service) *string { return &s.Sandbox.Syscalls }, "default").only(ownSandbox("its own profile of system calls; write --security-opt seccomp=... into options")),
 		key("no_new_privileges", inverted, func(s *spec.Service) *bool { return &s.Sandbox.NewPrivs }, false),

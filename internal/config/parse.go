@@ -187,6 +187,7 @@ func (p *parsed) checkTables() {
 	p.checkMounts()
 	p.checkTargets()
 	p.checkAccept()
+	p.checkOwners()
 }
 
 // checkProgram checks the program, and makes its path absolute.

@@ -99,6 +99,8 @@ var samples = map[string]map[string][]string{
 		"read_only":         {`["/opt"]`, `["a:/b", "/c%%:/d"]`},
 		"writable":          {`["/srv:/data"]`},
 		"tmpfs":             {`["/scratch"]`, `["/dev/shm/x"]`},
+		"users":             {`["mysql", 33]`, "[]"},
+		"groups":            {`["www-data"]`},
 		"capabilities":      {`["net_bind_service", "CAP_CHOWN"]`, "[]"},
 		"syscalls":          {`"any"`, `"default"`},
 		"no_new_privileges": {"true", "false"},

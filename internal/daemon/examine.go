@@ -308,7 +308,7 @@ const trialTimeout = 10 * time.Second
 // what the kernel, a container around us or AppArmor refuse. A refusal that may pass is no error:
 // the start may work when the first client comes.
 func (x *examination) trySandbox(ctx context.Context, kind spec.Sandbox) {
-	kind.Root, kind.ReadOnly, kind.Writable, kind.Tmpfs, kind.Capabilities = "", nil, nil, nil, nil
+	kind.Root, kind.ReadOnly, kind.Writable, kind.Tmpfs, kind.Capabilities, kind.Users, kind.Groups = "", nil, nil, nil, nil, nil, nil
 	if sandbox.NetworkPath(kind.Network) != "" {
 		kind.Network = "host"
 	}

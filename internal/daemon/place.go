@@ -101,7 +101,7 @@ func placeOf(conf spec.Service, e *process.StepError) config.Place {
 		return config.Place{Key: "service.limits", Name: e.Path}
 	case "exec":
 		return config.Place{Key: "service.exec", Item: 1}
-	case "network", "root", "connect", "syscalls":
+	case "network", "root", "connect", "syscalls", "users", "groups":
 		return config.Place{Key: "sandbox." + e.Step}
 	}
 	if p, found := placeOfMount(conf, e.Path); found {

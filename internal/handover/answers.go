@@ -76,6 +76,7 @@ func (h *inherit) newPolicy() usernotif.Policy {
 	if h.Spec.Syslog {
 		p.Reports = append(p.Reports, usernotif.Report{Path: process.SyslogPath, Node: h.child.SyslogNode()})
 	}
+	p.Owners = h.child.Owners()
 	if p.Engine = h.child.EngineNamespace(); p.Engine != 0 {
 		p.Free = !b.Seal
 	}

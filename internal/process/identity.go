@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/process/program"
 	"activator/internal/sandbox"
 	"activator/internal/spec"
 )
@@ -22,6 +23,8 @@ type identity struct {
 	name, home string
 	change     bool // it is not ours: needs root
 	asRoot     bool // 0 inside is ourselves outside, who are not root
+
+	seenUsers, seenGroups []int // others that are mapped; it has no right over them
 }
 
 // hostIDs is the id outside that the id inside stands for.
@@ -32,9 +35,89 @@ func (id identity) hostIDs() (uid, gid int) {
 	return id.uid, id.gid
 }
 
-// findIdentity returns the user that the service runs as: of root the one that it names or an
-// id of its own, else our own.
+// findIdentity returns the user that the service runs as, and the others that it sees.
 func findIdentity(s *spec.Process) (identity, error) {
+	id, err := findOwnIdentity(s)
+	if err == nil {
+		id.seenUsers, err = findSeen("users", s.Sandbox.Users, []int{id.uid}, findUser, sandbox.MapsUser)
+	}
+	if err == nil {
+		id.seenGroups, err = findSeen("groups", s.Sandbox.Groups, append([]int{id.gid}, id.groups...), findGroup, sandbox.MapsGroup)
+	}
+	return id, err
+}
+
+// mostSeen is how many lines the kernel takes of a map, user_namespaces(7), and some for the service's own.
+const mostSeen = 300
+
+// findSeen looks up others whom the service sees, without its own ids.
+func findSeen(key string, names []string, own []int, find func(name string) (id int, known bool), maps func(id int) bool) (ids []int, err error) {
+	for _, name := range names {
+		id, known := find(name)
+		switch {
+		case os.Geteuid() != 0:
+			return nil, &StepError{Step: key, Path: name, Errno: syscall.EPERM, Reason: "only root has others seen in a sandbox",
+				Cure: "run the activator as root; an ordinary user may map subordinate ids, subuid(5), but those are nobody's on the host: what is " + name + "'s would still be seen as nobody's"}
+		case !known:
+			return nil, &StepError{Step: key, Path: name, Reason: "no such name", Cure: "create it, or give a number"}
+		case !maps(id):
+			return nil, &StepError{Step: key, Path: name, Errno: syscall.EINVAL,
+				Cure: "this id is not among those of the user namespace we are in: give the container more of them"}
+		case len(ids) == mostSeen:
+			return nil, &StepError{Step: key, Path: name, Errno: syscall.E2BIG, Cure: "these are too many"}
+		}
+		if !slices.Contains(own, id) && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// findOwners looks, in the sandbox of a child that is not the program yet, where it may give files to others.
+func (prep *preparation) findOwners(pid int) (spec.Owners, error) {
+	owners := spec.Owners{UIDs: prep.id.seenUsers, GIDs: prep.id.seenGroups}
+	for _, path := range prep.owned {
+		folder, err := program.Root{Path: fmt.Sprintf("/proc/%d/root", pid)}.OpenFile(path, unix.O_PATH)
+		if err != nil {
+			return owners, err
+		}
+		var stat unix.Statx_t
+		err = unix.Statx(fdOf(folder, -1), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &stat)
+		_ = folder.Close()
+		if err != nil {
+			return owners, os.NewSyscallError("statx", err)
+		}
+		owners.Mounts = append(owners.Mounts, stat.Mnt_id)
+	}
+	return owners, nil
+}
+
+// findUser is the id of a user by name or number.
+func findUser(name string) (id int, known bool) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return parseID(name)
+	}
+	return parseID(u.Uid)
+}
+
+// findGroup is the same of a group.
+func findGroup(name string) (id int, known bool) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return parseID(name)
+	}
+	return parseID(g.Gid)
+}
+
+func parseID(text string) (id int, ok bool) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	return int(n), err == nil
+}
+
+// findOwnIdentity returns the user that the service runs as: of root the one that it names or an
+// id of its own, else our own.
+func findOwnIdentity(s *spec.Process) (identity, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	own := s.ID
 	if own == 0 {
@@ -121,23 +204,15 @@ func setGroup(s *spec.Process, id *identity) error {
 	if s.Group == "" {
 		return nil
 	}
-	g, err := user.LookupGroup(s.Group)
-	if err != nil {
-		g, err = user.LookupGroupId(s.Group)
-	}
-	number := s.Group
-	if err == nil {
-		number = g.Gid
-	}
-	gid, bad := strconv.ParseUint(number, 10, 31)
-	if bad != nil {
+	gid, known := findGroup(s.Group)
+	if !known {
 		return &StepError{Step: "group", Path: s.Group, Reason: "no such group", Cure: "create it, or give a number"}
 	}
-	if !id.change && int(gid) != id.gid {
+	if !id.change && gid != id.gid {
 		return &StepError{Step: "group", Path: s.Group, Errno: syscall.EPERM,
 			Reason: "only root starts services as another group", Cure: "run the activator as root"}
 	}
-	id.gid = int(gid)
+	id.gid = gid
 	return nil
 }
 
@@ -159,10 +234,15 @@ func ListLesser(s spec.Process) (open []string) {
 	if lack := LacksID(s); lack != "" {
 		open = append(open, lack)
 	}
-	if id, err := findIdentity(&s); err == nil && !s.Bare && len(s.Argv) > 0 {
-		if uid, _ := id.hostIDs(); uid == 0 {
-			open = append(open, "its user is root, whom the limit of processes does not bind (setrlimit(2), RLIMIT_NPROC)")
-		}
+	id, err := findIdentity(&s)
+	if err != nil || s.Bare || len(s.Argv) == 0 {
+		return open
+	}
+	if uid, _ := id.hostIDs(); uid == 0 {
+		open = append(open, "its user is root, whom the limit of processes does not bind (setrlimit(2), RLIMIT_NPROC)")
+	}
+	if slices.Contains(id.seenUsers, 0) || slices.Contains(id.seenGroups, 0) {
+		open = append(open, "users or groups has root: what the service gives to root, in its own directories, is root's on the host")
 	}
 	return open
 }
@@ -203,20 +283,14 @@ func appendMissing(env []string, more ...string) []string {
 // the kernel's, which wants to know of setgroups(2) before it allows groups.
 func (id identity) mapInto(pid int) error {
 	uid, gid := id.hostIDs()
-	groups := []string{fmt.Sprintf("%d %d 1\n", id.gid, gid)}
-	for _, gid := range id.groups {
-		if gid != id.gid {
-			groups = append(groups, fmt.Sprintf("%d %d 1\n", gid, gid))
-		}
-	}
 	setgroups := "deny"
 	if id.change {
 		setgroups = "allow"
 	}
 	for _, file := range []struct{ name, text string }{
-		{"uid_map", fmt.Sprintf("%d %d 1\n", id.uid, uid)},
+		{"uid_map", mapLines(id.uid, uid, id.seenUsers)},
 		{"setgroups", setgroups},
-		{"gid_map", strings.Join(groups, "")},
+		{"gid_map", mapLines(id.gid, gid, slices.Concat(id.groups, id.seenGroups))},
 	} {
 		path := fmt.Sprintf("/proc/%d/%s", pid, file.name)
 		err := writeOnce(path, file.text)
@@ -229,6 +303,17 @@ func (id identity) mapInto(pid int) error {
 		}
 	}
 	return nil
+}
+
+// mapLines maps own to what it is outside, and others to themselves.
+func mapLines(own, outside int, others []int) string {
+	text := fmt.Sprintf("%d %d 1\n", own, outside)
+	for _, id := range others {
+		if id != own {
+			text += fmt.Sprintf("%d %d 1\n", id, id)
+		}
+	}
+	return text
 }
 
 // writeOnce is one write(2): these files take no second one.

@@ -28,16 +28,17 @@ type preparation struct {
 	trees        []int    // ours, closed when the child has its copies
 	reports      reportSockets
 	folders      []string  // runtime directories held
+	owned        []string  // its own directories, inside, if it may give what is in them to others
 	taken        hostState // from the host
 	calls        *callList
 	pid          int
 	lent         []int // what the child gets: 0 to 2, the sockets, and what it only needs to build
 }
 
-// waitsForRelease reports whether the child waits for Release: for its client, or for us to open what
-// the service reports to, before the program can put something else at that path.
+// waitsForRelease reports whether the child waits for Release: for its client, or for us to look at what
+// is inside before the program can put something else at that path.
 func (prep *preparation) waitsForRelease() bool {
-	return prep.client != ClientWaiting || len(prep.reports.all()) > 0 && prep.isSupervised()
+	return prep.client != ClientWaiting || len(prep.reports.all())+len(prep.owned) > 0 && prep.isSupervised()
 }
 
 // isSupervised reports whether the child has a filter that asks a supervisor.
@@ -58,6 +59,11 @@ func (prep *preparation) resolvePlan(sockets int) error {
 	p := &prep.plan
 	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellLeft)
 	prep.folders = directories.held
+	if p.Sandbox.SeesOthers() {
+		for _, m := range directories.mounts {
+			prep.owned = append(prep.owned, m.Inside)
+		}
+	}
 	if err == nil {
 		p.Sandbox.Reports = p.Reports() || p.Syslog
 		p.Sandbox.Cores = slices.ContainsFunc(p.Limits, func(l spec.Limit) bool { return l.Resource == "core" })

@@ -28,6 +28,7 @@ type Process struct {
 	pidfd          *os.File
 	control        *os.File
 	reports        reportSockets
+	owners         spec.Owners
 	refusals       *sandbox.Plan // of one that is observed
 	ownNetwork     bool          // it is in none of the host's
 	folders        []string
@@ -108,6 +109,9 @@ func (p *Process) NotifyNode() *os.File {
 
 // SyslogNode is NotifyNode of the other socket.
 func (p *Process) SyslogNode() *os.File { return p.reports.syslog.lendNode() }
+
+// Owners says to whom it may give its files.
+func (p *Process) Owners() spec.Owners { return p.owners }
 
 // EngineNamespace is the number of the mount namespace in which an engine works, and no
 // container of its; 0 of another process.

@@ -181,7 +181,11 @@ func (prep *preparation) buildProcess(ctx context.Context, p *Process) error {
 			return p.readRefusal(ctx, msg, "prepare")
 		}
 		beforeNodes()
-		if err := p.reports.openNodes(p.pid); err != nil {
+		err = p.reports.openNodes(p.pid)
+		if err == nil && prep.plan.Sandbox.SeesOthers() {
+			p.owners, err = prep.findOwners(p.pid)
+		}
+		if err != nil {
 			return p.explainEnd(ctx, "prepare", err)
 		}
 		if prep.asks != nil {

@@ -15,6 +15,8 @@ type Sandbox struct {
 	ReadOnly     []Mount  // seen read-only
 	Writable     []Mount  // seen writable
 	Tmpfs        []string // absolute paths inside that are fresh and writable
+	Users        []string // names or numbers: seen as what they are, beside its own
+	Groups       []string // the same
 	Capabilities []string // kept in the service's own user namespace, "CAP_NET_BIND_SERVICE"; none by default
 	NewPrivs     bool     // no_new_privileges = false
 	Init         bool     // a reaper as pid 1
@@ -44,7 +46,16 @@ func (s Sandbox) OwnNetwork() bool { return s.Network == "" || s.Network == "non
 // Connect says to what a socket may be connected. The address is behind a pointer, where no filter
 // sees it.
 func (s Sandbox) Supervised() bool {
-	return s.Overseen() || s.AsksToConnect() || s.Withhold || s.Observe != Unobserved
+	return s.Overseen() || s.AsksToConnect() || s.Withhold || s.SeesOthers() || s.Observe != Unobserved
+}
+
+// SeesOthers reports whether there are users or groups beside its own. Then chown(2) is among these calls.
+func (s Sandbox) SeesOthers() bool { return len(s.Users)+len(s.Groups) > 0 }
+
+// Owners says to whom a process may give files that are its own, and where.
+type Owners struct {
+	UIDs, GIDs []int
+	Mounts     []uint64 // by their numbers, STATX_MNT_ID
 }
 
 // AsksToConnect reports whether connect(2) is among these calls.

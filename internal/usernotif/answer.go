@@ -42,6 +42,10 @@ func (s *Supervisor) answerCall(n notification) {
 		s.sendResponse(n.ID, s.makeSocket(n))
 		return
 	}
+	if c, ok := ownerCalls[n.Nr]; ok {
+		s.sendResponse(n.ID, s.changeOwner(n, c))
+		return
+	}
 	r, ok := s.copyCall(n)
 	switch {
 	case !ok:

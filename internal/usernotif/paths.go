@@ -124,7 +124,15 @@ func (c pathCall) wants(args [6]uint64) spec.Access {
 // copyPath is the path that a call names, absolute; false: it names none, or cannot.
 func copyPath(n notification, c pathCall) (string, bool) {
 	text, ok := copyText(n.PID, n.Args[c.path-1])
-	if !ok || text == "" {
+	if !ok {
+		return "", false
+	}
+	return makeAbsolute(n, c, text)
+}
+
+// makeAbsolute is the path that a call names by text.
+func makeAbsolute(n notification, c pathCall, text string) (string, bool) {
+	if text == "" {
 		return "", false
 	}
 	if text[0] != '/' {
@@ -166,7 +174,7 @@ func lookUp(thread int, at string, want spec.Access) (there bool, errno syscall.
 	if err != nil {
 		return true, 0
 	}
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", thread), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openRootOf(uint32(thread))
 	if err != nil {
 		return true, 0
 	}
@@ -180,6 +188,11 @@ func lookUp(thread int, at string, want spec.Access) (there bool, errno syscall.
 		return err
 	})
 	return there, errnoOf(err)
+}
+
+// openRootOf opens the root of a thread. The caller closes it.
+func openRootOf(thread uint32) (int, error) {
+	return unix.Open(fmt.Sprintf("/proc/%d/root", thread), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
 func tryAccess(root int, at string, want spec.Access) error {

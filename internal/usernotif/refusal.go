@@ -21,7 +21,7 @@ func (s *Supervisor) answerObserved(n notification) (v verdict, decided bool) {
 	r := s.policy.Refusal(uint32(n.Nr), n.Arch, n.Args)
 	if c, ok := pathCalls[r.Call]; ok && r.Errno == 0 {
 		s.lookAtPath(n, c)
-		return verdict{pass: true}, true
+		return verdict{pass: true}, !r.Asked
 	}
 	if more := len(s.told[n.Nr]) < mostTold; more && r.Errno != 0 {
 		s.tellRefusal(n, r)

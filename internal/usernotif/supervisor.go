@@ -22,6 +22,7 @@ type Policy struct {
 	Unix    bool     // its unix sockets may connect to what its own root has
 	IP      bool     // its own TCP and UDP sockets may connect, bind and listen; else they may bind UDP
 	Reports []Report // where a unix datagram socket may connect to, whatever Unix says
+	Owners  spec.Owners
 
 	// Targets are what the service binds and gets sockets of the host's for. With any, its
 	// own sockets may be bound to everything else and listen there.
@@ -157,6 +158,9 @@ func (s *Supervisor) paceOf(n notification) *pace {
 	case unix.SYS_BIND, unix.SYS_LISTEN:
 		return &s.pace
 	case sockopt.SetCall:
+		return &s.options
+	}
+	if _, ok := ownerCalls[n.Nr]; ok {
 		return &s.options
 	}
 	if s.policy.Refusal != nil {

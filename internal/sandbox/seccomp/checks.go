@@ -28,6 +28,8 @@ func setID(mode uint32) verdict {
 	return newChoice(mode, unix.S_ISUID|unix.S_ISGID, refuseWith(unix.EPERM), casesOf(allowCall(), 0)...)
 }
 
+func changesOwner(*Profile) verdict { return askSupervisor() }
+
 // checkOpen is for open(2), opensAt for openat(2), which have a mode only where they may make a
 // file; else the register holds anything.
 func checkOpen(*Profile) verdict { return setIDNew(fieldArg1, fieldArg2) }

@@ -51,7 +51,7 @@ func (p *Profile) wholeVerdict(m machine) verdict {
 
 // refusesNothing reports that nothing at all is refused.
 func (p *Profile) refusesNothing() bool {
-	return p.all && !p.seal && !p.supervise && !p.engine && p.connect && !p.paths
+	return p.all && !p.seal && !p.supervise && !p.engine && p.connect && !p.paths && !p.owners
 }
 
 // filters keeps what has been assembled, by profile: there are few different ones, and

@@ -20,6 +20,7 @@ type Profile struct {
 	internet  bool   // of an engine: a supervisor says which process makes internet sockets
 	observe   bool   // a supervisor gives the refusals, and is told what is bound
 	paths     bool   // and what path or id a call names
+	owners    bool   // and what changes the owner of a file
 	keep      uint64 // capabilities that stay, bit n for number n
 }
 
@@ -29,7 +30,7 @@ func NewProfile(s spec.Sandbox, keep uint64, tcp bool) Profile {
 	p := Profile{
 		all: s.Syscalls == "any", seal: s.Seal, ask: s.AsksToConnect(), supervise: s.Overseen(), withhold: s.Withhold,
 		connect: s.Connect == "any" && !s.Seal, tcp: tcp, keep: keep,
-		cores: s.Cores, observe: s.Observe != spec.Unobserved, paths: s.Observe == spec.ObservePaths,
+		owners: s.SeesOthers(), cores: s.Cores, observe: s.Observe != spec.Unobserved, paths: s.Observe == spec.ObservePaths,
 	}
 	if p.all {
 		p.keep = 0 // of no meaning then, and one filter less to keep
@@ -51,6 +52,8 @@ func noChroot(p *Profile) bool { return !p.all && p.keep&(1<<unix.CAP_SYS_CHROOT
 func noCores(p *Profile) bool { return !p.all && !p.cores }
 
 func forAll(*Profile) bool { return true }
+
+func ifOwners(p *Profile) bool { return p.owners }
 
 func ifSealed(p *Profile) bool { return p.seal }
 

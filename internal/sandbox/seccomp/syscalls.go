@@ -138,6 +138,11 @@ var groups = [...]group{
 		{"openat2", 437, 437},
 	}, why: "its mode is behind a pointer; who uses it falls back on openat", errno: unix.ENOSYS},
 
+	// Files of the users that it sees.
+	{calls: []call{
+		{"chown", 92, none}, {"lchown", 94, none}, {"fchown", 93, 55}, {"fchownat", 260, 54},
+	}, why: "root's; in the service's own directories we do it", check: changesOwner, when: ifOwners},
+
 	// Core dumps.
 	{calls: []call{
 		{"prlimit64", 302, 261},
