@@ -40,7 +40,7 @@ func (e *Examiner) Examine(process spec.Process) []*StepError {
 	process.Env = withDefaults(&process)
 	id, directories, found := e.examineAround(&process)
 	found = append(found, examineLimits(&process)...)
-	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, process.Reports() || process.Syslog)
+	key := fmt.Sprintf("%q %+v %q %q %v", process.Argv[0], process.Sandbox, process.Env, process.Dir, purposesOf(&process))
 	if id.uid != sandbox.NoID || len(directories) > 0 {
 		key += fmt.Sprint(id.uid, id.gid, id.groups, directories)
 	}

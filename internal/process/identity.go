@@ -47,8 +47,8 @@ func findIdentity(s *spec.Process) (identity, error) {
 	return id, err
 }
 
-// mostSeen is how many lines the kernel takes of a map, user_namespaces(7), and some for the service's own.
-const mostSeen = 300
+// mostSeen bounds them: the kernel takes less than a page of a map, user_namespaces(7).
+const mostSeen = 150
 
 // findSeen looks up others whom the service sees, without its own ids.
 func findSeen(key string, names []string, own []int, find func(name string) (id int, known bool), maps func(id int) bool) (ids []int, err error) {
