@@ -146,14 +146,7 @@ func stays(t *testing.T, pid int) {
 func killRebels(t *testing.T, ways []string) (pids []int) {
 	t.Helper()
 	command := exec.Command(helperSpec().Argv[0], append([]string{"helper", "rebels"}, ways...)...)
-	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := ktest.StartReading(t, command)
 	services := len(slices.DeleteFunc(slices.Clone(ways), func(way string) bool { return way == "unguard" }))
 	guards := len(ways) - services
 	free := 0

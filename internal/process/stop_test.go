@@ -233,14 +233,7 @@ func killAt(t *testing.T, kind string, microseconds int) {
 	t.Helper()
 	exe := helperSpec().Argv[0]
 	command := exec.Command(exe, append([]string{"helper", "activator"}, strings.Fields(kind)...)...)
-	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := ktest.StartReading(t, command)
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		t.Errorf("%q, %v", line, err)
 	}

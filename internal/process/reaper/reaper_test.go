@@ -55,14 +55,7 @@ func startReaper(t *testing.T, kind, script string) (command *exec.Cmd, lifeline
 	t.Cleanup(func() { _, _ = theirs.Close(), lifeline.Close() })
 	command = exec.Command(exe, kind, script)
 	command.Stdin, command.Stderr = theirs, os.Stderr
-	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := ktest.StartReading(t, command)
 	if _, err := fmt.Fscan(bufio.NewReader(out), &said); err != nil {
 		t.Error(err)
 	}
