@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"activator/internal/ktest"
 )
 
 // memory returns memory with a text in it, which the store takes.
@@ -105,19 +106,11 @@ func TestStore(t *testing.T) {
 		t.Errorf("%d are removed", n)
 	}
 	// The client cuts the connection off: nothing can come or go.
-	disconnect(t, client)
+	if err := ktest.Dissolve(client); err != nil { // which resets it
+		t.Fatal(err)
+	}
 	if got := names(t, s); len(got) > 0 {
 		t.Errorf("stored are %q, and the client is gone", got)
-	}
-}
-
-// disconnect resets a connection: connect(2) to AF_UNSPEC.
-func disconnect(t *testing.T, fd int) {
-	t.Helper()
-	unspec := [16]byte{}
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), 16)
-	if errno != 0 {
-		t.Fatal(errno)
 	}
 }
 

@@ -28,7 +28,7 @@ type sabotage struct {
 
 func stream(a spec.Address) bool { return a.IsStream() }
 
-// errForbidden is what this kernel lets no unprivileged service do.
+// errForbidden is what this kernel lets no service do, or no unprivileged one.
 var errForbidden = errors.New("forbidden by the kernel")
 
 var sabotages = []sabotage{
@@ -46,7 +46,11 @@ var sabotages = []sabotage{
 			if err := disconnect(fd); err != nil {
 				return err
 			}
-			return connectTo(fd, peer)
+			err := connectTo(fd, peer)
+			if err == unix.EINVAL && ktest.ListenersStay(t) {
+				return errForbidden
+			}
+			return err
 		}},
 	{name: "listen with a backlog of 0", applies: stream, hears: true,
 		do: func(_ *testing.T, fd int, _ spec.Address) error { return unix.Listen(fd, 0) }},

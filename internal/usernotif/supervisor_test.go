@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/ktest"
 )
 
 // What the service in these tests inherits, beside 0, 1 and 2.
@@ -187,8 +188,8 @@ var attempts = map[string]func() error{
 		}
 		return err
 	},
-	"dissolve the listener":    func() error { return dissolve(fdListener) },
-	"dissolve the connection":  func() error { return dissolve(fdAccepted) },
+	"dissolve the listener":    func() error { return ktest.Dissolve(fdListener) },
+	"dissolve the connection":  func() error { return ktest.Dissolve(fdAccepted) },
 	"listen on the connection": func() error { return unix.Listen(fdAccepted, 5) },
 	"bind the connection":      func() error { return unix.Bind(fdAccepted, loopback) },
 	"listen on the listener":   func() error { return unix.Listen(fdListener, 7) },
@@ -231,14 +232,6 @@ func report(kind int, path string) error {
 	}
 	_, err = unix.Write(fd, []byte("READY=1"))
 	return err
-}
-
-func dissolve(fd int) error {
-	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), 16)
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 // supervised is a service under a supervisor.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"activator/internal/ktest"
 	"activator/test/escape/wire"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,10 @@ type excuseFor struct {
 
 var excuses = []excuseFor{
 	{"tcp-reset-rebind tcp-shutdown-rebind", always, []string{"listen: EINVAL"}, "a dead connection cannot listen: inet_listen of the kernel wants it unconnected"},
+	{"tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-dissolve-mapped tcp-listener-shutdown tcp-listener-swap tcp-fastopen-connect " +
+		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-high-bits io-uring-fastopen", listenersStay,
+		[]string{"connect: EINVAL", "sendto: EINVAL", "sendmsg: EINVAL", "sendmmsg: EINVAL"}, "a kernel that connects nothing that has listened"},
+	{"tcp-accepted-rebind tcp-accepted-listen", connectionsStay, []string{"listen: EINVAL"}, "a kernel that lets nothing listen that was connected"},
 	{"tcp-int80-connect", always, []string{"no 32-bit gate"}, "a machine without 32-bit calls: not amd64, or a processor that faults at int 0x80"},
 	{"mptcp-own-socket mptcp-own-socket-v6 mptcp-own-listen", always, []string{"EPROTONOSUPPORT", "ENOPROTOOPT"}, "a kernel without MPTCP"},
 	{"list-mounts", always, []string{"ENOSYS"}, "a kernel before 6.8"},
@@ -80,9 +85,11 @@ func excuse(t *testing.T, r wire.Result) string {
 	return ""
 }
 
-func always(*testing.T) bool   { return true }
-func ordinary(*testing.T) bool { return os.Getuid() != 0 }
-func lonely(t *testing.T) bool { return len(hostInterfaces(t)) == 0 }
+func always(*testing.T) bool            { return true }
+func ordinary(*testing.T) bool          { return os.Getuid() != 0 }
+func listenersStay(t *testing.T) bool   { return ktest.ListenersStay(t) }
+func connectionsStay(t *testing.T) bool { return ktest.ConnectionsStay(t) }
+func lonely(t *testing.T) bool          { return len(hostInterfaces(t)) == 0 }
 
 // logRestricted reports whether the kernel's log is root's.
 func logRestricted(t *testing.T) bool {

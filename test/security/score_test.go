@@ -64,6 +64,10 @@ func TestWithoutSandbox(t *testing.T) {
 	o := bare(t, "bare")
 	u := unitOf(o)
 	for _, who := range []string{"an accepted connection", "a socket of its own", "the datagram socket", "the listener", wordless} {
+		if (who == "the listener" || who == wordless) && ktest.ListenersStay(t) {
+			t.Logf("this kernel connects nothing that has listened")
+			continue
+		}
 		if !slices.Contains(o.Outside.Arrived, who) {
 			t.Errorf("%s did not get through to the host's network: the attempt is worth nothing (%q did)", who, o.Outside.Arrived)
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/fdpass"
+	"activator/internal/ktest"
 )
 
 // turn tries to reach the test's sockets in the host's network with what the
@@ -23,7 +24,7 @@ import (
 func turn(victim net.Conn, sockets []fdpass.Inherited, ask request) {
 	tcp, udp := address(ask.TCP), address(ask.UDP)
 	onDescriptor(victim.(*net.TCPConn), func(fd int) {
-		dissolve(fd)
+		_ = ktest.Dissolve(fd)
 		reach(fd, tcp, "an accepted connection")
 	})
 	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err == nil {
@@ -38,11 +39,11 @@ func turn(victim net.Conn, sockets []fdpass.Inherited, ask request) {
 		_ = unix.Sendto(fd, []byte("the datagram socket"), unix.MSG_DONTWAIT, udp)
 	})
 	onDescriptor(sockets[0].File, func(fd int) {
-		dissolve(fd)
+		_ = ktest.Dissolve(fd)
 		reach(fd, tcp, "the listener")
 	})
 	onDescriptor(sockets[0].File, func(fd int) {
-		dissolve(fd)
+		_ = ktest.Dissolve(fd)
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 		_ = unix.Sendto(fd, []byte("the listener, by TCP fast open"), unix.MSG_FASTOPEN|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, tcp)
 	})
@@ -64,12 +65,6 @@ func address(text string) *unix.SockaddrInet4 {
 		die(err)
 	}
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-}
-
-// dissolve is connect(2) with AF_UNSPEC: the socket has no peer any more.
-func dissolve(fd int) {
-	var nobody unix.RawSockaddrInet4
-	_, _, _ = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), pointer(&nobody), unix.SizeofSockaddrInet4)
 }
 
 // reach connects fd and sends its own name.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"activator/internal/ktest"
 	"activator/internal/spec"
 )
 
@@ -86,7 +87,7 @@ func TestLinks(t *testing.T) {
 		if err := connectAndSend(fd, to); !errors.Is(err, unix.EPERM) {
 			t.Errorf("connected by tap1: %v, want %v", err, unix.EPERM)
 		}
-		disconnect(fd)
+		_ = ktest.Dissolve(fd)
 		stranger := &unix.SockaddrInet6{Port: 5078, Addr: there.Addr().As16(), ZoneId: w.indexOf("tap0")}
 		if err := unix.Sendto(fd, []byte("payload"), 0, stranger); !errors.Is(err, unix.EPERM) {
 			t.Errorf("another one on the link: %v, want %v", err, unix.EPERM)

@@ -91,7 +91,7 @@ func TestListenerConnectsNowhere(t *testing.T) {
 		connection := accepted(t, listener, at, k)
 		l.Close() // twice is fine
 		for name, fd := range map[string]int{"listener": listener, "connection": connection, "another": plainSocket(t, k)} {
-			disconnect(fd)
+			_ = ktest.Dissolve(fd)
 			want := unix.EPERM
 			if name == "another" {
 				want = 0
@@ -99,7 +99,7 @@ func TestListenerConnectsNowhere(t *testing.T) {
 			if err := unix.Connect(fd, elsewhere); errnoOf(err) != want {
 				t.Errorf("%s: connect: %v, want %v", name, err, want)
 			}
-			disconnect(fd)
+			_ = ktest.Dissolve(fd)
 			if err := unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, elsewhere); errnoOf(err) != want {
 				t.Errorf("%s: MSG_FASTOPEN: %v, want %v", name, err, want)
 			}
