@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,11 +12,11 @@ import (
 )
 
 // harmless are paths that programs look for and do without, and what is a sandbox's own.
-var harmless = regexp.MustCompile(`^(/run/(nscd|systemd|dbus|resolvconf|user|udev|mount|utmp|\.containerenv)|/var/lib/(sss|dbus|locales)|/var/cache/(nscd|ldconfig|fontconfig)|/var/db|/selinux|/initrd|/\.dockerenv|` +
+var harmless = newPattern(`^(/run/(nscd|systemd|dbus|resolvconf|user|udev|mount|utmp|\.containerenv)|/var/lib/(sss|dbus|locales)|/var/cache/(nscd|ldconfig|fontconfig)|/var/db|/selinux|/initrd|/\.dockerenv|` +
 	`/sys/(fs|kernel|module|firmware|devices/system/(cpu|node|memory)|class/tty)|/root/\.[^/]*|/home/[^/]+/\.[^/]*)(/|$)`)
 
 // broad are folders that hold what is everybody's: a program that looks at one is on its way to another path.
-var broad = regexp.MustCompile(`^(/[^/]*|/home/[^/]*|/var/[^/]*)$`)
+var broad = newPattern(`^(/[^/]*|/home/[^/]*|/var/[^/]*)$`)
 
 // addPath says what to write for a path that the program does not get at.
 func (p *Proposal) addPath(f spec.Finding) {

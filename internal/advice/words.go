@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
 	"activator/internal/spec"
@@ -12,41 +11,41 @@ import (
 
 // complaint is a cause that a program names in its own words.
 type complaint struct {
-	words *regexp.Regexp // all of it
-	cause *regexp.Regexp // nil: the hint is about the last path in the line
+	words pattern // all of it
+	cause pattern // nil: the hint is about the last path in the line
 	hint  func(at string) string
 
-	except *regexp.Regexp // not this; nil: nothing
+	except pattern // not this; nil: nothing
 }
 
 // complaints are tried in this order.
 var complaints = []complaint{
-	{regexp.MustCompile(`(?i)invalid argument|\bEINVAL\b|operation not permitted|\bEPERM\b`),
-		regexp.MustCompile(`(?i)\bl?chown|\bset(e|re|res|fs)?[ug]id\b|\bsetgroups\b|\binitgroups\b|(drop|switch|chang)\w* (to |the |its )?(user|group|owner|privilege)|setting (supplementary )?groups`),
+	{newPattern(`(?i)invalid argument|\bEINVAL\b|operation not permitted|\bEPERM\b`),
+		newPattern(`(?i)\bl?chown|\bset(e|re|res|fs)?[ug]id\b|\bsetgroups\b|\binitgroups\b|(drop|switch|chang)\w* (to |the |its )?(user|group|owner|privilege)|setting (supplementary )?groups`),
 		func(string) string {
 			return "it changes its user or the owner of a file, and inside there is one user only: have it stay who it is, by its own configuration, or give it that user by user = \"NAME\" below [service]"
 		}, nil},
-	{regexp.MustCompile(`(?i)\b(unknown|no such|invalid) (system )?(user|group)\b|\bgetpw(nam|uid)|\bgetgr(nam|gid)|(can't|cannot|could not|unable to|failed to) (find|get|look ?up|determine|resolve) (the )?(system )?(user|group|uid|gid)\b`),
-		regexp.MustCompile(`.`),
+	{newPattern(`(?i)\b(unknown|no such|invalid) (system )?(user|group)\b|\bgetpw(nam|uid)|\bgetgr(nam|gid)|(can't|cannot|could not|unable to|failed to) (find|get|look ?up|determine|resolve) (the )?(system )?(user|group|uid|gid)\b`),
+		newPattern(`.`),
 		func(string) string {
 			return "it looks for a user that is not in the passwd(5) or group(5) that it sees: name one that is, by its own configuration, or by user = \"NAME\" below [service]"
 		}, nil},
-	{regexp.MustCompile(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, others},
-	{regexp.MustCompile(`(?i)read-only file system|\bEROFS\b`), nil, hintAtReadOnly, nil},
-	{regexp.MustCompile(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied, others},
-	{regexp.MustCompile(`(?i)too many open files|\bEMFILE\b`), regexp.MustCompile(`.`), func(string) string {
+	{newPattern(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, others},
+	{newPattern(`(?i)read-only file system|\bEROFS\b`), nil, hintAtReadOnly, nil},
+	{newPattern(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied, others},
+	{newPattern(`(?i)too many open files|\bEMFILE\b`), newPattern(`.`), func(string) string {
 		return "it has no descriptor left: write limits = { nofile = NUMBER } below [service]"
 	}, nil},
 }
 
 // anyPath is a path in a line: not what comes behind a digit or a letter, as in a date or a ratio.
-var anyPath = regexp.MustCompile("(?:^|[\\s'\"`=(:,\\[<\u201c\u2018])(/[^\\s'\"`:,;()<>\\[\\]\u201d\u2019]+)")
+var anyPath = newPattern("(?:^|[\\s'\"`=(:,\\[<\u201c\u2018])(/[^\\s'\"`:,;()<>\\[\\]\u201d\u2019]+)")
 
 // ReadLine returns what to write for what a line of a program's complains of; "": nothing. has reports whether the service
 // has a path already.
 func ReadLine(line string, has func(path string) bool) string {
 	at := ""
-	if found := anyPath.FindAllStringSubmatch(line, -1); found != nil {
+	if found := anyPath().FindAllStringSubmatch(line, -1); found != nil {
 		at = path.Clean(strings.TrimRight(found[len(found)-1][1], ".")) // the last one: before it are the program, and its script
 	}
 	if has(at) {
@@ -64,11 +63,11 @@ func ReadLine(line string, has func(path string) bool) string {
 }
 
 // others are the words of a program that looks for another one's socket: the filter's answer to that is told of the next run.
-var others = regexp.MustCompile(`(?i)connect|\bbind|\blisten|socket|\.sock\b`)
+var others = newPattern(`(?i)connect|\bbind|\blisten|socket|\.sock\b`)
 
 // shown are folders of which the program sees the host's, or what is its own: what is not there is not there for a reason
 // that nobody sees from here.
-var shown = regexp.MustCompile(`^/(usr|etc|bin|sbin|lib[^/]*|proc|dev)(/|$)`)
+var shown = newPattern(`^/(usr|etc|bin|sbin|lib[^/]*|proc|dev)(/|$)`)
 
 // hintAtMissing is about what the program opens, or makes a file in, and is not there.
 func hintAtMissing(at string) string {
@@ -126,7 +125,7 @@ func ownLine(at string) string {
 var ownFolders = [][2]string{{"/var/lib/", "state"}, {"/var/cache/", "cache"}, {"/var/log/", "logs"}, {"/run/", "runtime"}}
 
 // ownName is the name of such a directory. With a dot it is a file's, mostly.
-var ownName = regexp.MustCompile(`^[A-Za-z0-9_@+-]+$`)
+var ownName = newPattern(`^[A-Za-z0-9_@+-]+$`)
 
 // ownDirectory is the directory of a service's own that a path lies in, as programs keep them; zero: none.
 func ownDirectory(at string) spec.Directory {
