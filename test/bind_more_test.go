@@ -138,7 +138,7 @@ func TestBindFlood(t *testing.T) {
 	during := latency()
 	busy := (processorTime(t, a.cmd.Process.Pid) - cpu - own).Seconds() / time.Since(start).Seconds()
 	t.Logf("activation takes %v, during a flood %v; the flood uses %.0f %% of a processor", before, during, 100*busy)
-	if busy > 0.5 {
+	if busy > 0.8 {
 		t.Errorf("a flood takes %.0f %% of a processor", 100*busy)
 	}
 	if during > 10*before+2*time.Second { // without the pace no other service is served

@@ -21,6 +21,7 @@ import (
 // Every client gets an instance of its own, more of them than may run at a time
 // wait in the queue, and an instance that is killed costs only its own client.
 func TestNoConnectionLost(t *testing.T) {
+	const requests = 3000 // a process each
 	t.Parallel()
 	dir := folder(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", ktest.Port(t))
@@ -30,7 +31,7 @@ func TestNoConnectionLost(t *testing.T) {
 	kills := make(chan int)
 	go func() { kills <- killInstances(a, stop) }()
 	var tl tally
-	many(t, &tl, func(i int) error { return ask("tcp", addr, i) })
+	many(t, &tl, requests, func(i int) error { return ask("tcp", addr, i) })
 	close(stop)
 	n := <-kills
 	t.Logf("%d answered, %d cut by %d kills, %d lost", tl.answered.Load(), tl.cut.Load(), n, tl.lost.Load())

@@ -29,8 +29,8 @@ type tally struct {
 	lost     atomic.Int64
 }
 
-// many sends all requests from several clients at once.
-func many(t *testing.T, tl *tally, one func(i int) error) {
+// many sends so many requests from several clients at once.
+func many(t *testing.T, tl *tally, total int, one func(i int) error) {
 	t.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -38,7 +38,7 @@ func many(t *testing.T, tl *tally, one func(i int) error) {
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1))
-				if i > requests {
+				if i > total {
 					return
 				}
 				switch err := one(i); {
@@ -100,7 +100,7 @@ func TestNoClientLostToExits(t *testing.T) {
 			t.Parallel()
 			a, addr := echoAt(t, network, `exec = ["ECHO", "--exit-after", "20"]`)
 			var tl tally
-			many(t, &tl, func(i int) error { return ask(network, addr, i) })
+			many(t, &tl, requests, func(i int) error { return ask(network, addr, i) })
 			if n := tl.answered.Load(); n != requests {
 				t.Errorf("%d of %d answered, %d cut, %d lost", n, requests, tl.cut.Load(), tl.lost.Load())
 			}
@@ -124,9 +124,9 @@ func TestNoClientLostToKills(t *testing.T) {
 			a, addr := echoAt(t, network, `exec = ["ECHO"]`)
 			stop := make(chan struct{})
 			kills := make(chan int)
-			go func() { kills <- killAtRandom(a, stop) }()
+			go func() { kills <- killAtRandom(a, stop, requests) }()
 			var tl tally
-			many(t, &tl, func(i int) error {
+			many(t, &tl, requests, func(i int) error {
 				if network == "udp" {
 					return askDatagram(addr, i)
 				}
@@ -191,7 +191,7 @@ func echoAt(t *testing.T, network, service string) (*activator, string) {
 
 // killAtRandom kills each run of the service at a random moment of its first
 // milliseconds, until stop is closed, and returns how many it killed.
-func killAtRandom(a *activator, stop chan struct{}) int {
+func killAtRandom(a *activator, stop chan struct{}, most int) int {
 	kills, seen := 0, 0
 	for {
 		text := a.log.all()
@@ -201,7 +201,7 @@ func killAtRandom(a *activator, stop chan struct{}) int {
 			}
 			pid, _ := strconv.Atoi(field(text[seen], "pid"))
 			time.Sleep(time.Duration(rand.IntN(20000)) * time.Microsecond)
-			if pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+			if kills < most && pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
 				kills++
 			}
 		}

@@ -232,7 +232,7 @@ func TestProxyDatagramsLoseNobodyToKills(t *testing.T) {
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
 	stop, kills := make(chan struct{}), make(chan int)
-	go func() { kills <- killAtRandom(a, stop) }()
+	go func() { kills <- killAtRandom(a, stop, 100) }()
 	lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), 3*time.Second)
 	close(stop)
 	killed := <-kills
@@ -306,7 +306,7 @@ func askUntilIdle(t *testing.T, a *activator, c net.Conn, text string, idle time
 func TestProxyDatagramsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)
-	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"2s\"\n")
+	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "connection_timeout = \"10s\"\n") // longer than 200 clients take
 	pid := a.cmd.Process.Pid
 	ask := func(clients int) {
 		for range clients {
