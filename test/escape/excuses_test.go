@@ -24,9 +24,10 @@ type excuseFor struct {
 
 var excuses = []excuseFor{
 	{"tcp-reset-rebind tcp-shutdown-rebind", always, []string{"listen: EINVAL"}, "a dead connection cannot listen: inet_listen of the kernel wants it unconnected"},
-	{"tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-dissolve-mapped tcp-listener-shutdown tcp-listener-swap tcp-fastopen-connect " +
+	{"tcp-listener-dissolve tcp-listener-dissolve-v6 tcp-listener-dissolve-mapped tcp-listener-shutdown tcp-fastopen-connect " +
 		"tcp-fastopen-sendto tcp-fastopen-sendmsg tcp-fastopen-sendmmsg tcp-fastopen-high-bits io-uring-fastopen", listenersStay,
 		[]string{"connect: EINVAL", "sendto: EINVAL", "sendmsg: EINVAL", "sendmmsg: EINVAL"}, "a kernel that connects nothing that has listened"},
+	{"tcp-listener-swap", listenersStay, []string{"connect: "}, "the same; its last error is that of either socket"},
 	{"tcp-accepted-rebind tcp-accepted-listen", connectionsStay, []string{"listen: EINVAL"}, "a kernel that lets nothing listen that was connected"},
 	{"tcp-int80-connect", always, []string{"no 32-bit gate"}, "a machine without 32-bit calls: not amd64, or a processor that faults at int 0x80"},
 	{"mptcp-own-socket mptcp-own-socket-v6 mptcp-own-listen", always, []string{"EPROTONOSUPPORT", "ENOPROTOOPT"}, "a kernel without MPTCP"},
