@@ -124,7 +124,7 @@ func TestNoClientLostToKills(t *testing.T) {
 			a, addr := echoAt(t, network, `exec = ["ECHO"]`)
 			stop := make(chan struct{})
 			kills := make(chan int)
-			go func() { kills <- killAtRandom(a, stop, requests) }()
+			go func() { kills <- killAtRandom(a, stop, 300) }()
 			var tl tally
 			many(t, &tl, requests, func(i int) error {
 				if network == "udp" {
@@ -190,7 +190,7 @@ func echoAt(t *testing.T, network, service string) (*activator, string) {
 }
 
 // killAtRandom kills each run of the service at a random moment of its first
-// milliseconds, until stop is closed, and returns how many it killed.
+// milliseconds, until stop is closed or so many are killed, and returns how many.
 func killAtRandom(a *activator, stop chan struct{}, most int) int {
 	kills, seen := 0, 0
 	for {

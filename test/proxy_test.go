@@ -288,7 +288,7 @@ func TestProxyLosesNobodyToKills(t *testing.T) {
 		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "")
 		stop, kills := make(chan struct{}), make(chan int)
-		go func() { kills <- killAtRandom(a, stop, 1000) }()
+		go func() { kills <- killAtRandom(a, stop, 200) }()
 		const workers = 8
 		var tl tally
 		var all sync.WaitGroup

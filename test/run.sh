@@ -161,8 +161,8 @@ run_tests() {
 	shift
 	# shellcheck disable=SC2046,SC2086 # lists
 	{
-		TMPDIR=$scratch/root go test -json -count=1 -shuffle=on -timeout 18m "$@" ./test ./test/escape || true
-		TMPDIR=$scratch/root go test -json $race -count=1 -shuffle=on -timeout 18m "$@" $(go list ./... | grep -vx 'activator/test\(/escape\)\?') || true
+		TMPDIR=$scratch/root go test -json -count=1 -shuffle=on -timeout 25m "$@" ./test ./test/escape || true
+		TMPDIR=$scratch/root go test -json $race -count=1 -shuffle=on -timeout 25m "$@" $(go list ./... | grep -vx 'activator/test\(/escape\)\?') || true
 	} | "$scratch/report" -title "$title" -to "$scratch/count"
 }
 

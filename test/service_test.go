@@ -55,7 +55,7 @@ func serve(mode string) {
 					}
 					_ = syscall.Bind(fd, &syscall.SockaddrInet4{Port: 20000})
 					syscall.Close(fd)
-					if n == 500 {
+					if n == 50 {
 						fmt.Println("flooding")
 					}
 				}
