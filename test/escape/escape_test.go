@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -167,8 +166,7 @@ func TestContainer(t *testing.T) {
 		ktest.Skip(t, "%v: install it", err)
 	}
 	makeImage(t)
-	others := slices.DeleteFunc(chosen(t), aboutSockets)
-	probes := slices.DeleteFunc(chosen(t), func(p wire.Probe) bool { return !aboutSockets(p) })
+	probes, others := split(chosen(t), aboutSockets)
 	measure(t, "activator-podman", inContainer{}, append(probes, sampled(others, 20)...), func(t *testing.T, p wire.Probe, r wire.Result) {
 		holdSockets(t, p, r)
 	})
@@ -233,8 +231,20 @@ func sampled(probes []wire.Probe, most int) []wire.Probe {
 // half is a sample of half of the probes that are about something.
 func half(t *testing.T, about func(wire.Probe) bool) []wire.Probe {
 	t.Helper()
-	probes := slices.DeleteFunc(chosen(t), func(p wire.Probe) bool { return !about(p) })
+	probes, _ := split(chosen(t), about)
 	return sampled(probes, (len(probes)+1)/2)
+}
+
+// split returns the probes that are about something, and the others.
+func split(probes []wire.Probe, about func(wire.Probe) bool) (those, others []wire.Probe) {
+	for _, p := range probes {
+		if about(p) {
+			those = append(those, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return those, others
 }
 
 // measure runs probes in one column, each in a world of its own, and compares
