@@ -29,6 +29,9 @@ type tally struct {
 	lost     atomic.Int64
 }
 
+// ended is the number of requests of which it is known what became of them.
+func (tl *tally) ended() int64 { return tl.answered.Load() + tl.cut.Load() + tl.lost.Load() }
+
 // many sends so many requests from several clients at once.
 func many(t *testing.T, tl *tally, total int, one func(i int) error) {
 	t.Helper()
@@ -124,8 +127,8 @@ func TestNoClientLostToKills(t *testing.T) {
 			a, addr := echoAt(t, network, `exec = ["ECHO"]`)
 			stop := make(chan struct{})
 			kills := make(chan int)
-			go func() { kills <- killAtRandom(a, stop, 300) }()
 			var tl tally
+			go func() { kills <- killAtRandom(a, stop, &tl, 100) }()
 			many(t, &tl, requests, func(i int) error {
 				if network == "udp" {
 					return askDatagram(addr, i)
@@ -149,9 +152,12 @@ func TestNoClientLostToKills(t *testing.T) {
 }
 
 // askDatagram sends one request. A datagram that a killed process had taken is
-// cut; a client that waits for its answer cannot know, and asks once more after a time.
+// cut; a client that waits for its answer cannot know, and gives up after a time.
+// Each client has an address of its own: one that gave up while its datagram stood in
+// the queue leaves its port to another, and the answer with it.
 func askDatagram(addr string, i int) error {
-	c, err := net.Dial("udp", addr)
+	own := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}}
+	c, err := own.Dial("udp", addr)
 	if err != nil {
 		return err
 	}
@@ -189,21 +195,23 @@ func echoAt(t *testing.T, network, service string) (*activator, string) {
 		fmt.Sprintf("[[socket]]\nlisten = [\"%s://%s\"]\n[service]\n%s%s\n", network, addr, quick, service))), addr
 }
 
-// killAtRandom kills each run of the service at a random moment of its first
-// milliseconds, until stop is closed or so many are killed, and returns how many.
-func killAtRandom(a *activator, stop chan struct{}, most int) int {
-	kills, seen := 0, 0
-	for {
-		text := a.log.all()
-		for ; seen < len(text); seen++ {
-			if !hasAll(text[seen], []string{"state=running"}) {
-				continue
+// killAtRandom kills each run of the service once fewer than most requests, as chance
+// says, have come to an end, until stop is closed, and returns how many it killed.
+// It counts requests, not time: a slow machine would answer none before it is killed.
+func killAtRandom(a *activator, stop chan struct{}, tl *tally, most int) int {
+	kills, seen, pid := 0, 0, 0
+	for due := int64(0); ; {
+		for text := a.log.all(); pid == 0 && seen < len(text); seen++ {
+			if hasAll(text[seen], []string{"state=running"}) {
+				pid, _ = strconv.Atoi(field(text[seen], "pid"))
+				due = tl.ended() + rand.Int64N(int64(most))
 			}
-			pid, _ := strconv.Atoi(field(text[seen], "pid"))
-			time.Sleep(time.Duration(rand.IntN(20000)) * time.Microsecond)
-			if kills < most && pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+		}
+		if pid > 0 && tl.ended() >= due {
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
 				kills++
 			}
+			pid = 0
 		}
 		select {
 		case <-stop:

@@ -288,9 +288,9 @@ func TestProxyLosesNobodyToKills(t *testing.T) {
 		n := ktest.Port(t)
 		a := carriedAt(t, fmt.Sprintf("tcp://127.0.0.1:%d", n), target, "")
 		stop, kills := make(chan struct{}), make(chan int)
-		go func() { kills <- killAtRandom(a, stop, 200) }()
 		const workers = 8
 		var tl tally
+		go func() { kills <- killAtRandom(a, stop, &tl, 10) }()
 		var all sync.WaitGroup
 		for worker := range workers {
 			all.Go(func() {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,11 +186,10 @@ func TestProxyDatagramsWait(t *testing.T) {
 	}
 }
 
-// questions asks 8 times 250, each of them once, and returns how many have got no
-// answer in time.
-func questions(t *testing.T, addr string, in time.Duration) (lost int64) {
+// questions asks 8 times 250, each of them once, and counts those that have got no
+// answer in time as cut.
+func questions(t *testing.T, addr string, in time.Duration, tl *tally) {
 	t.Helper()
-	var unanswered atomic.Int64
 	var all sync.WaitGroup
 	for worker := range 8 {
 		c := dialUDP(t, "", addr)
@@ -199,16 +197,17 @@ func questions(t *testing.T, addr string, in time.Duration) (lost int64) {
 			for i := range 250 {
 				_, err := inquire(c, fmt.Sprintf("question %d of %d", i, worker), in)
 				switch {
+				case err == nil:
+					tl.answered.Add(1)
 				case errors.Is(err, os.ErrDeadlineExceeded):
-					unanswered.Add(1)
-				case err != nil:
+					tl.cut.Add(1)
+				default:
 					t.Error(err)
 				}
 			}
 		})
 	}
 	all.Wait()
-	return unanswered.Load()
 }
 
 // A program that ends after twenty answers, over and over, loses none of those that
@@ -217,7 +216,9 @@ func TestProxyDatagramsLoseNobodyToExits(t *testing.T) {
 	t.Parallel()
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "", "0s", "20")
-	if lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), waitTimeout); lost > 0 {
+	var tl tally
+	questions(t, fmt.Sprintf("127.0.0.1:%d", n), waitTimeout, &tl)
+	if lost := tl.cut.Load(); lost > 0 {
 		t.Errorf("%d of 2,000 questions are not answered", lost)
 	}
 	if runs := a.log.count("state=running"); runs < 100 {
@@ -232,10 +233,11 @@ func TestProxyDatagramsLoseNobodyToKills(t *testing.T) {
 	n := ktest.Port(t)
 	a := datagramsAt(t, fmt.Sprintf("udp://127.0.0.1:%d", n), "udp :8000", "")
 	stop, kills := make(chan struct{}), make(chan int)
-	go func() { kills <- killAtRandom(a, stop, 100) }()
-	lost := questions(t, fmt.Sprintf("127.0.0.1:%d", n), 3*time.Second)
+	var tl tally
+	go func() { kills <- killAtRandom(a, stop, &tl, 40) }()
+	questions(t, fmt.Sprintf("127.0.0.1:%d", n), 3*time.Second, &tl)
 	close(stop)
-	killed := <-kills
+	killed, lost := <-kills, tl.cut.Load()
 	t.Logf("2,000 questions, %d kills, %d not answered", killed, lost)
 	if lost > int64(killed) || killed == 0 {
 		t.Errorf("with %d kills %d are not answered", killed, lost)
