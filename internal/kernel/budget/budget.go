@@ -65,9 +65,9 @@ func LimitAhead() int {
 	return max((total+reserve)/64, 1)
 }
 
-// few is a limit below which not even the runtime has what it needs to wait for anything,
-// and ends with a dump.
-const few = 8
+// few is how many descriptors must be free in the beginning. With fewer not even the
+// runtime has what it needs to wait for anything, and it ends with a dump.
+const few = 5
 
 // CheckLimit is an error where no work can begin under the limit.
 func CheckLimit() error {
@@ -75,10 +75,15 @@ func CheckLimit() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)
 	}
-	if limit.Cur < few {
-		return fmt.Errorf("no more than %d descriptors are allowed here, and nothing works below %d: raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)", limit.Cur, few)
+	free, open := 0, 0
+	for n := uint64(0); n < limit.Cur; n++ {
+		if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err == nil {
+			open++
+		} else if free++; free == few {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("no more than %d descriptors are allowed here, %d are open already, and nothing works without %d more: raise the limit nofile of the activator (ulimit -n, LimitNOFILE= of a unit)", limit.Cur, open, few)
 }
 
 // Taken is what all shares have taken.
