@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	requests = 10000
+	requests = 6000
 	clients  = 16
 )
 
@@ -128,7 +128,7 @@ func TestNoClientLostToKills(t *testing.T) {
 			stop := make(chan struct{})
 			kills := make(chan int)
 			var tl tally
-			go func() { kills <- killAtRandom(a, stop, &tl, 100) }()
+			go func() { kills <- killAtRandom(a, stop, &tl, 60) }()
 			many(t, &tl, requests, func(i int) error {
 				if network == "udp" {
 					return askDatagram(addr, i)

@@ -64,7 +64,7 @@ func TestPodman(t *testing.T) {
 	noneLeft(t, ownName("boxed"))
 }
 
-// A container that ends by itself, and one that is killed fifty times in a row,
+// A container that ends by itself, and one that is killed fifteen times in a row,
 // is followed by the next one: no client is lost.
 func TestPodmanAgainAndAgain(t *testing.T) {
 	t.Parallel()
@@ -82,14 +82,14 @@ func TestPodmanAgainAndAgain(t *testing.T) {
 	})
 	t.Run("crashes", func(t *testing.T) {
 		a := activate(t, "--config", configureIn(t, dir, ownName("crashes"), socket))
-		for i := range 50 {
+		for i := range 15 {
 			if err := ask("unix", dir+"/echo_stream_sock", i); err != nil {
 				t.Fatal(err)
 			}
 			killed(t, pidOf(t, a, i+1))
 			a.waitN(i+2, "state=listening")
 		}
-		answered(t, "after 50 crashes", addrs...)
+		answered(t, "after 15 crashes", addrs...)
 		a.stop()
 		noneLeft(t, ownName("crashes"))
 	})
@@ -116,7 +116,7 @@ func TestPodmanWhenActivatorIsKilled(t *testing.T) {
 	a.stop()
 	network, where, _ := strings.Cut(addrs[0], ":")
 	network = strings.TrimSuffix(network, "4")
-	for i := range 16 {
+	for i := range 8 {
 		a := start()
 		client, err := net.Dial(network, where)
 		if err != nil {
@@ -124,7 +124,7 @@ func TestPodmanWhenActivatorIsKilled(t *testing.T) {
 		}
 		a.wait("service starting")
 		// Not an assertion about time: spread over a start and what comes after it.
-		time.Sleep(time.Duration(i) * 30 * time.Millisecond)
+		time.Sleep(time.Duration(i) * 60 * time.Millisecond)
 		killed(t, a.cmd.Process.Pid)
 		<-a.ended
 		client.Close()

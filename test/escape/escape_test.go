@@ -167,7 +167,7 @@ func TestContainer(t *testing.T) {
 	}
 	makeImage(t)
 	probes, others := split(chosen(t), aboutSockets)
-	measure(t, "activator-podman", inContainer{}, append(probes, sampled(others, 20)...), func(t *testing.T, p wire.Probe, r wire.Result) {
+	measure(t, "activator-podman", inContainer{}, append(sampled(probes, 60), sampled(others, 10)...), func(t *testing.T, p wire.Probe, r wire.Result) {
 		holdSockets(t, p, r)
 	})
 }
@@ -181,7 +181,8 @@ func TestContainerThatConnects(t *testing.T) {
 	}
 	makeImage(t)
 	c := inContainer{container: "internet_sockets = true\n", more: "[sandbox]\nconnect = \"any\"\n"}
-	for _, p := range half(t, aboutSockets) {
+	probes, _ := split(chosen(t), aboutSockets)
+	for _, p := range sampled(probes, 20) {
 		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()
 			holdSockets(t, p, attack(t, c, p))
@@ -213,7 +214,7 @@ func peer(t *testing.T, name string, c column) {
 	if _, err := exec.LookPath(name); err != nil {
 		ktest.Skip(t, "%v: install it", err)
 	}
-	measure(t, name, c, sampled(chosen(t), 50), func(t *testing.T, p wire.Probe, r wire.Result) {
+	measure(t, name, c, sampled(chosen(t), 15), func(t *testing.T, p wire.Probe, r wire.Result) {
 		t.Logf("achieved: %v: %s", r.Achieved, r.How)
 	})
 }
