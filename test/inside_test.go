@@ -138,6 +138,39 @@ s.sendto(data, to)
 	}
 }
 
+// A program that has sockets of its own may set on those what no socket of the host's may have.
+func TestInsideOwnSocketOptions(t *testing.T) {
+	n := ktest.Port(t)
+	activate(t, "--config", configureIn(t, folder(t), "own", fmt.Sprintf("[[socket]]\nlisten = [\"udp://127.0.0.1:%d\"]\n[service]\nexec = [\"python3\", \"-c\", %q]\n[sandbox]\nconnect = \"any\"\n", n, `
+from socket import *
+host, own = socket(fileno=3), socket(AF_INET, SOCK_DGRAM)
+membership = inet_aton("239.1.1.1") + inet_aton("127.0.0.1")
+answers = []
+for s in own, host:
+    for option, value in (IP_ADD_MEMBERSHIP, membership), (IP_TTL, 1), (IP_MULTICAST_IF, membership[4:]):
+        try:
+            s.setsockopt(IPPROTO_IP, option, value)
+            answers.append("yes")
+        except OSError as e:
+            answers.append(str(e.errno))
+data, to = host.recvfrom(10)
+host.sendto(" ".join(answers).encode(), to)
+`)))
+	c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	answers := make([]byte, 100)
+	size, err := c.Read(answers)
+	if got, want := string(answers[:size]), "yes yes yes 92 92 92"; got != want || err != nil { // ENOPROTOOPT
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // Files of the configuration's own are what a program sees, whatever ids it has; and a folder that becomes the root may have any names.
 func TestInsideOwnAccounts(t *testing.T) {
 	dir := folder(t)

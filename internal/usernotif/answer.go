@@ -63,8 +63,8 @@ func (s *Supervisor) copyCall(n notification) (r request, ok bool) {
 	var err error
 	if r.fd, err = takeDescriptor(n.PID, r.number); err != nil {
 		v := verdict{errno: errnoOf(err)}
-		if n.Nr == sockopt.SetCall && v.errno == unix.EPERM {
-			v.errno = 0 // of a program that its user may not read: it seems to work, as on a listener
+		if n.Nr == sockopt.SetCall && v.errno == unix.EPERM { // of a program that its user may not read
+			v = answerUnseen(n)
 		}
 		s.sendResponse(n.ID, v)
 		return r, false
@@ -72,7 +72,7 @@ func (s *Supervisor) copyCall(n notification) (r request, ok bool) {
 	switch n.Nr {
 	case unix.SYS_LISTEN:
 	case sockopt.SetCall:
-		r.sockaddr, err = copyOption(n.PID, n.Args[3], int32(n.Args[4]))
+		r.sockaddr, err = copyOption(n.PID, sockopt.UseOf(optionOf(n)), n.Args[3], int32(n.Args[4]))
 	case unix.SYS_IOCTL:
 		r.sockaddr, err = copyAddress(n.PID, n.Args[2], sizeofIfreq)
 	default:

@@ -105,6 +105,11 @@ func copyAddress(thread uint32, at, size uint64) ([]byte, error) {
 	if size > maxAddress {
 		return nil, unix.EINVAL
 	}
+	return copyMemory(thread, at, size)
+}
+
+// copyMemory copies size bytes, which are few.
+func copyMemory(thread uint32, at, size uint64) ([]byte, error) {
 	copied := make([]byte, size)
 	if size == 0 {
 		return copied, nil

@@ -7,20 +7,29 @@ import (
 
 	"activator/internal/kernel/behalf"
 	"activator/internal/kernel/sockopt"
+	"activator/internal/spec"
 )
 
-// longestOption is the longest value of what is handed over: a time of 16 bytes, or a name, of which the
-// kernel reads no more.
-const longestOption = 16
+// The longest values of what is handed over. Of what a listener withholds it is a time of 16 bytes, or a name, of
+// which the kernel reads no more; and a password must not get behind it. Of an own socket it is a struct
+// group_source_req, ip(7).
+const (
+	longestWithheld = 16
+	longestOwn      = 264
+)
 
 // copyOption copies a value of setsockopt(2), without what the kernel does not read: of a number, and of a short
 // name, what is behind it may not even be there.
-func copyOption(thread uint32, at uint64, size int32) (value []byte, err error) {
+func copyOption(thread uint32, use sockopt.Use, at uint64, size int32) (value []byte, err error) {
 	if size < 0 {
 		return nil, unix.EINVAL
 	}
-	for _, most := range []int32{longestOption, 8, 4} {
-		if value, err = copyAddress(thread, at, uint64(min(size, most))); err == nil {
+	longest := int32(longestOwn)
+	if use&sockopt.Withheld != 0 {
+		longest = longestWithheld
+	}
+	for _, most := range []int32{longest, longestWithheld, 8, 4} {
+		if value, err = copyMemory(thread, at, uint64(min(size, most))); err == nil {
 			break
 		}
 	}
@@ -28,13 +37,18 @@ func copyOption(thread uint32, at uint64, size int32) (value []byte, err error) 
 }
 
 // setOption sets an option that those who wait at a listener of the host's would inherit: on that it only
-// seems to work. It is set by our copy of the descriptor, with the ids of the service, which may have
-// put another socket there meanwhile.
+// seems to work. Or one that no socket of the host's may have. It is set by our copy of the descriptor, with
+// the ids of the service, which may have put another socket there meanwhile.
 func (s *Supervisor) setOption(r *request) verdict {
-	if isIdleTCP(r) && !s.isInNetwork(r) {
-		return verdict{}
+	level, name := optionOf(r.notification)
+	switch use := sockopt.UseOf(level, name); {
+	case use&sockopt.Allowed == 0 && (use&sockopt.Own == 0 || s.policy.Free || !s.isInNetwork(r)):
+		s.tellRefusal(r.notification, spec.Refusal{Errno: unix.ENOPROTOOPT, Key: sealLine})
+		return answerUnseen(r.notification)
+	case use&sockopt.Withheld != 0 && isIdleTCP(r) && !s.isInNetwork(r):
+		return answerUnseen(r.notification)
 	}
-	set := func() error { return sockopt.SetFor(r.fd, int(int32(r.Args[1])), int(int32(r.Args[2])), r.sockaddr) }
+	set := func() error { return sockopt.SetFor(r.fd, level, name, r.sockaddr) }
 	if os.Geteuid() != 0 {
 		return verdict{errno: errnoOf(set())} // our rights are the service's
 	}
@@ -44,6 +58,17 @@ func (s *Supervisor) setOption(r *request) verdict {
 	}
 	return verdict{errno: errnoOf(ids.Do(set))}
 }
+
+// answerUnseen answers as for a socket of the host's: an option that it withholds only seems to work.
+func answerUnseen(n notification) verdict {
+	if sockopt.UseOf(optionOf(n))&sockopt.Withheld != 0 {
+		return verdict{}
+	}
+	return verdict{errno: unix.ENOPROTOOPT}
+}
+
+// optionOf returns what option setsockopt(2) is asked to set.
+func optionOf(n notification) (level, name int) { return int(int32(n.Args[1])), int(int32(n.Args[2])) }
 
 // isIdleTCP reports whether a socket of TCP is connected to nobody: it listens, or could again.
 func isIdleTCP(r *request) bool {

@@ -1,6 +1,7 @@
 package usernotif
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -40,6 +41,15 @@ func init() {
 			}
 			return fmt.Errorf("%d", time.Since(start).Nanoseconds()/calls)
 		},
+		"hops of the connection": func() error { return unix.SetsockoptInt(fdAccepted, unix.IPPROTO_IP, unix.IP_TTL, 1) },
+		"hops of the listener":   func() error { return unix.SetsockoptInt(fdListener, unix.IPPROTO_IP, unix.IP_TTL, 1) },
+		"group of an own socket": func() error { return joinGroup(unix.IP_ADD_MEMBERSHIP) },
+		"group and more of it":   func() error { return joinGroup(unix.MCAST_JOIN_GROUP) },
+		"filter of an own socket": func() error {
+			all := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+			return unix.SetsockoptSockFprog(stream(unix.AF_INET), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]})
+		},
+		"hops of a changing socket": changeMeanwhile,
 		"option that there is not": func() error { return unix.SetsockoptInt(fdAccepted, unix.SOL_SOCKET, 9999, 1) },
 		"option without memory":    func() error { return rawOption(16, 4) },
 		"option of no length":      func() error { return rawOption(16, 0) },
@@ -66,12 +76,65 @@ func setBuffer(fd int) error {
 	return nil
 }
 
+// joinGroup joins 239.1.1.1 at lo, by whichever option.
+func joinGroup(option int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	group := [4]byte{239, 1, 1, 1}
+	if option == unix.IP_ADD_MEMBERSHIP {
+		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, option, &unix.IPMreqn{Multiaddr: group, Ifindex: 1})
+	}
+	request := make([]byte, 136) // struct group_req, ip(7)
+	binary.NativeEndian.PutUint32(request, 1)
+	binary.NativeEndian.PutUint16(request[8:], unix.AF_INET)
+	copy(request[12:], group[:])
+	return unix.SetsockoptString(fd, unix.IPPROTO_IP, option, string(request))
+}
+
+// changeMeanwhile sets an option on a number that is an own socket and the listener of the host's in turn.
+func changeMeanwhile() error {
+	own := stream(unix.AF_INET)
+	number, err := unix.Dup(own)
+	if err != nil {
+		return err
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-end:
+				return
+			default:
+				_ = unix.Dup3([]int{own, fdListener}[i%2], number, 0)
+			}
+		}
+	}()
+	set := 0
+	for range 500 {
+		if unix.SetsockoptInt(number, unix.IPPROTO_IP, unix.IP_TTL, 1) == nil {
+			set++
+		}
+	}
+	close(end)
+	<-ended
+	of, err := unix.GetsockoptInt(fdListener, unix.IPPROTO_IP, unix.IP_TTL)
+	if err != nil || of == 1 || set == 0 {
+		return fmt.Errorf("%d of 500 set; the listener's is %d: %v", set, of, err)
+	}
+	return nil
+}
+
 func rawOption(at uintptr, length int32) error {
 	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, fdAccepted, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, at, uintptr(length), 0)
 	return errno
 }
 
-// An option that is handed over is set, but for the listener of the host's.
+// An option that is handed over is set, but for the listener of the host's; what no socket of the host's may
+// have, on an own one.
 func TestSetOption(t *testing.T) {
 	s := supervise(t, t.Context(), Policy{IP: true})
 	defer s.end()
@@ -81,6 +144,12 @@ func TestSetOption(t *testing.T) {
 		"option of an own listener": "ok",
 		"option of a unix socket":   "ok",
 		"longer option":             "ok",
+		"hops of the connection":    "protocol not available",
+		"hops of a changing socket": "ok",
+		"hops of the listener":      "protocol not available",
+		"group of an own socket":    "ok",
+		"group and more of it":      "ok",
+		"filter of an own socket":   "protocol not available",
 		"option that there is not":  "protocol not available",
 		"option without memory":     "bad address",
 		"option of no length":       "invalid argument",

@@ -37,7 +37,7 @@ func (s *Supervisor) tell(n notification, line, text string) {
 }
 
 func (s *Supervisor) tellFinding(n notification, f spec.Finding) {
-	if s.policy.Tell != nil && !slices.Contains(s.told[n.Nr], f.Text) {
+	if s.policy.Tell != nil && len(s.told[n.Nr]) < mostTold && !slices.Contains(s.told[n.Nr], f.Text) {
 		s.told[n.Nr] = append(s.told[n.Nr], f.Text)
 		s.policy.Tell(f)
 	}

@@ -45,9 +45,20 @@ const (
 	Datagram                 // TCP has no use for it, so of a stream socket it is not restored
 	Withheld                 // those who wait at a listener inherit it, and can be harmed by it
 	Frequent                 // programs set it on each connection: it is withheld only where that costs nothing
+	Own                      // a supervisor sets it on a socket of the service's own network; no pointer is in its value
 
 	Refused Use = 0
 )
+
+// UseOf returns what an option is for; of one that no row has, Refused.
+func UseOf(level, name int) Use {
+	for i := range Table {
+		if o := &Table[i]; o.Level == level && o.Name == name {
+			return o.Use
+		}
+	}
+	return Refused
+}
 
 // layers are what of a socket has options.
 type layers struct{ domain, protocol int }

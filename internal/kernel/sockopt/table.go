@@ -40,6 +40,9 @@ const (
 //     starve the next instance, or mislead it;
 //   - SO_PASSRIGHTS: pass_rights = false is the configuration's.
 //
+// Own is what of these a socket of the service's own network may have: nothing outlives the service there,
+// and nobody else is on it. A supervisor sets it, so no value with a pointer or a descriptor in it is among them.
+//
 // Ignored is SO_REUSEADDR: every server sets it, and on a UDP socket of ours it would let any user
 // bind beside us and take the clients. SO_REUSEPORT lets nobody in but our own user.
 //
@@ -68,20 +71,20 @@ const (
 // IP_XFRM_POLICY and their forms in IPv6 (they need CAP_NET_ADMIN over the socket's network),
 // IPV6_FLOWLABEL_MGR (leases of labels, and answers that carry the label of their question).
 var Table = []Option{
-	{unix.SOL_SOCKET, unix.SO_DOMAIN, "IPV6_ADDRFORM", AsRead, Refused, 0, nil},                                                                                                                  // what it changes
-	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                       // before all that is of both families, and not after bind
-	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Refused, 0, textKey("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
+	{unix.SOL_SOCKET, unix.SO_DOMAIN, "IPV6_ADDRFORM", AsRead, Refused, 0, nil},                                                                                                              // what it changes
+	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY", AsRead, Allowed, 0, bindIPv6Only},                                                                                                   // before all that is of both families, and not after bind
+	{unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "SO_BINDTODEVICE", Unrestored, Own, 0, textKey("bind_to_device", func(o *spec.Options) string { return o.BindToDevice }).needing("CAP_NET_RAW")}, // see State.Moved
 	{unix.SOL_SOCKET, unix.SO_LOCK_FILTER, "SO_LOCK_FILTER", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", AsRead, Ignored, 0, reuseAddress},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT, "SO_REUSEPORT", AsRead, Allowed, 0, boolKey("reuse_port", func(o *spec.Options) bool { return o.ReusePort })},
 	{unix.SOL_SOCKET, unix.SO_DEBUG, "SO_DEBUG", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", AsRead, Refused, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", AsRead, Own, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_BROADCAST, "SO_BROADCAST", AsRead, Allowed | Carried, 0, boolKey("broadcast", func(o *spec.Options) bool { return o.Broadcast }).onRelay()}, // every UDP socket of a Go program sets it
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", AsRead, Allowed | Carried, 0, boolKey("keep_alive", func(o *spec.Options) bool { return o.KeepAlive })},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE", AsRead, Allowed | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_NO_CHECK, "SO_NO_CHECK", AsRead, Refused, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_NO_CHECK, "SO_NO_CHECK", AsRead, Own, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_LINGER, "SO_LINGER", Lingered, Allowed | Withheld | Carried, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, "SO_RCVLOWAT", AsRead, Refused, 0, nil}, // before SO_RCVBUF: it may raise that
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, "SO_RCVLOWAT", AsRead, Own, 0, nil}, // before SO_RCVBUF: it may raise that
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, "SO_RCVTIMEO", AsRead, Allowed | Withheld | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, "SO_SNDTIMEO", AsRead, Allowed | Withheld | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO_NEW, "SO_RCVTIMEO_NEW", Unrestored, Allowed | Withheld, 0, nil},
@@ -99,12 +102,12 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_MARK, "SO_MARK", AsRead, Refused, 0, numberKey("mark", func(o *spec.Options) int { return int(o.Mark) }).needing("CAP_NET_ADMIN")},
 	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, "SO_RXQ_OVFL", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_WIFI_STATUS, "SO_WIFI_STATUS", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_PEEK_OFF, "SO_PEEK_OFF", AsRead, Refused, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_PEEK_OFF, "SO_PEEK_OFF", AsRead, Own, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_NOFCS, "SO_NOFCS", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_BUSY_POLL, "SO_BUSY_POLL", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", AsRead, Refused, 0, nil},
-	{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", AsRead, Refused, 0, nil},
+	{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", AsRead, Own, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, "SO_ZEROCOPY", AsRead, Allowed | Carried, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TXTIME, "SO_TXTIME", AsRead, Refused, 0, nil},
 	{unix.SOL_SOCKET, unix.SO_TXREHASH, "SO_TXREHASH", AsRead, Refused, 0, nil},
@@ -117,54 +120,54 @@ var Table = []Option{
 	{unix.SOL_SOCKET, unix.SO_PASSRIGHTS, "SO_PASSRIGHTS", AsRead, Refused, 0, passRights}, // a client that connected meanwhile keeps it
 	{unix.IPPROTO_IP, unix.IP_TOS, "IP_TOS", AsRead, Allowed | Carried, 0, ipTOS},          // before SO_PRIORITY: it sets that too
 	{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", Derived, Allowed | Carried, 0, givenKey("priority", func(o *spec.Options) (int, bool) { return o.Priority, o.PrioritySet }).needing("CAP_NET_ADMIN for more than 6")},
-	{unix.IPPROTO_IP, unix.IP_TTL, "IP_TTL", MinusOne, Carried, 64, ipTTL}, // of an unsealed program
+	{unix.IPPROTO_IP, unix.IP_TTL, "IP_TTL", MinusOne, Own | Carried, 64, ipTTL}, // of an unsealed program
 	{unix.IPPROTO_IP, unix.IP_OPTIONS, "IP_OPTIONS", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVOPTS, "IP_RECVOPTS", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_RETOPTS, "IP_RETOPTS", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_RETOPTS, "IP_RETOPTS", AsRead, Own | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO", AsRead, Allowed | Carried | Datagram, 0, packetInfo},
 	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, "IP_MTU_DISCOVER", AsRead, Allowed | Carried | Withheld, unix.IP_PMTUDISC_WANT, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVERR, "IP_RECVERR", AsRead, Allowed | Carried | Withheld, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVERR_RFC4884, "IP_RECVERR_RFC4884", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVTTL, "IP_RECVTTL", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVTOS, "IP_RECVTOS", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_FREEBIND, "IP_FREEBIND", AsRead, Refused, 0, freeBind},
+	{unix.IPPROTO_IP, unix.IP_FREEBIND, "IP_FREEBIND", AsRead, Own, 0, freeBind},
 	{unix.IPPROTO_IP, unix.IP_PASSSEC, "IP_PASSSEC", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_TRANSPARENT, "IP_TRANSPARENT", AsRead, Refused, 0, transparent},
 	{unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_MINTTL, "IP_MINTTL", AsRead, Refused, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_MINTTL, "IP_MINTTL", AsRead, Own, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_CHECKSUM, "IP_CHECKSUM", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_RECVFRAGSIZE, "IP_RECVFRAGSIZE", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, "IP_MULTICAST_IF", Unreadable, Datagram, 0, nil}, // the address is read, the index is not
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, "IP_MULTICAST_IF", Unreadable, Own | Datagram, 0, nil}, // the address is read, the index is not
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, "IP_MULTICAST_TTL", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, "IP_MULTICAST_ALL", AsRead, Allowed | Datagram, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_UNICAST_IF, "IP_UNICAST_IF", AsRead, Refused, 0, nil},
-	{unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, "IP_LOCAL_PORT_RANGE", AsRead, Refused, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_UNICAST_IF, "IP_UNICAST_IF", AsRead, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, "IP_LOCAL_PORT_RANGE", AsRead, Own, 0, nil},
 
-	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS", MinusOne, Carried, 64, ipTTL}, // as IP_TTL
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, "IPV6_MULTICAST_IF", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS", MinusOne, Own | Carried, 64, ipTTL}, // as IP_TTL
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, "IPV6_MULTICAST_IF", AsRead, Own | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, "IPV6_MULTICAST_HOPS", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP", AsRead, Allowed | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, "IPV6_MULTICAST_ALL", AsRead, Allowed | Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF", AsRead, Refused, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, "IPV6_UNICAST_IF", AsRead, Own, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", AsRead, Allowed | Carried | Withheld, unix.IPV6_PMTUDISC_WANT, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Unreadable, Refused, 0, nil},         // it reads the path's
+	{unix.IPPROTO_IPV6, unix.IPV6_MTU, "IPV6_MTU", Unreadable, Own, 0, nil},             // it reads the path's
 	{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, "IPV6_PKTINFO", Unreadable, Refused, 0, nil}, // the source of what it sends
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, "IPV6_RECVERR", AsRead, Allowed | Carried | Withheld, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR_RFC4884, "IPV6_RECVERR_RFC4884", AsRead, Allowed | Carried, 0, nil},
 	{unix.IPPROTO_IPV6, ipv6FlowInfo, "IPV6_FLOWINFO", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IPV6, ipv6FlowInfoSend, "IPV6_FLOWINFO_SEND", AsRead, Refused, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_2292PKTINFO, "IPV6_2292PKTINFO", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPOPTS, "IPV6_2292HOPOPTS", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_2292DSTOPTS, "IPV6_2292DSTOPTS", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_2292RTHDR, "IPV6_2292RTHDR", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPOPTS, "IPV6_2292HOPOPTS", AsRead, Own | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_2292DSTOPTS, "IPV6_2292DSTOPTS", AsRead, Own | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_2292RTHDR, "IPV6_2292RTHDR", AsRead, Own | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_2292HOPLIMIT, "IPV6_2292HOPLIMIT", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO", AsRead, Allowed | Carried | Datagram, 0, packetInfo},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT", AsRead, Allowed | Carried | Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPOPTS, "IPV6_RECVHOPOPTS", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVRTHDR, "IPV6_RECVRTHDR", AsRead, Datagram, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVDSTOPTS, "IPV6_RECVDSTOPTS", AsRead, Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPOPTS, "IPV6_RECVHOPOPTS", AsRead, Own | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVRTHDR, "IPV6_RECVRTHDR", AsRead, Own | Datagram, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVDSTOPTS, "IPV6_RECVDSTOPTS", AsRead, Own | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVPATHMTU, "IPV6_RECVPATHMTU", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS", AsRead, Allowed | Carried | Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR", AsRead, Allowed | Carried | Datagram, 0, nil},
@@ -177,13 +180,13 @@ var Table = []Option{
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, "IPV6_TCLASS", MinusOne, Allowed | Carried, 0, ipTOS},
 	{unix.IPPROTO_IPV6, unix.IPV6_AUTOFLOWLABEL, "IPV6_AUTOFLOWLABEL", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_ADDR_PREFERENCES, "IPV6_ADDR_PREFERENCES", AsRead, Refused, 0, nil},
-	{unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", AsRead, Refused, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", AsRead, Own, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_ROUTER_ALERT_ISOLATE, "IPV6_ROUTER_ALERT_ISOLATE", AsRead, Datagram, 0, nil},
 	{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, "IPV6_TRANSPARENT", AsRead, Refused, 0, transparent},
-	{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, "IPV6_FREEBIND", AsRead, Refused, 0, freeBind},
+	{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, "IPV6_FREEBIND", AsRead, Own, 0, freeBind},
 
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", AsRead, Allowed | Carried, 0, boolKey("no_delay", func(o *spec.Options) bool { return o.NoDelay })},
-	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Refused, 0, nil}, // it reads what a connection left, too
+	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", Unreadable, Own, 0, nil}, // it reads what a connection left, too
 	{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", AsRead, Allowed | Withheld | Frequent, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", AsRead, Allowed | Withheld | Frequent | Carried, 7200, numberKey("keep_alive_time", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveTime) })},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", AsRead, Allowed | Withheld | Frequent | Carried, 75, numberKey("keep_alive_interval", func(o *spec.Options) int { return wholeSeconds(o.KeepAliveInterval) })},
@@ -191,7 +194,7 @@ var Table = []Option{
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", Zeroed, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", AsRead, Allowed | Carried | Withheld, 0, numberKey("defer_accept", func(o *spec.Options) int { return wholeSeconds(o.DeferAccept) })},
-	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Refused, 0, nil},
+	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP", AsRead, Own, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_QUICKACK, "TCP_QUICKACK", AsRead, Allowed, 0, nil},
 	{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", AsRead, Allowed | Withheld, 0, textKey("tcp_congestion", func(o *spec.Options) string { return o.TCPCongestion }).needing("CAP_NET_ADMIN")},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, "TCP_THIN_LINEAR_TIMEOUTS", AsRead, Allowed | Carried, 0, nil},
@@ -239,6 +242,28 @@ var Table = []Option{
 	{unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, "NETLINK_CAP_ACK", Unrestored, Allowed, 0, nil},
 	{unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, "NETLINK_EXT_ACK", Unrestored, Allowed, 0, nil},
 	{unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, "NETLINK_GET_STRICT_CHK", Unrestored, Allowed, 0, nil},
+
+	// Memberships: on a socket of ours they are what the last row is about.
+	{unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, "IP_ADD_MEMBERSHIP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_DROP_MEMBERSHIP, "IP_DROP_MEMBERSHIP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_ADD_SOURCE_MEMBERSHIP, "IP_ADD_SOURCE_MEMBERSHIP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_DROP_SOURCE_MEMBERSHIP, "IP_DROP_SOURCE_MEMBERSHIP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_BLOCK_SOURCE, "IP_BLOCK_SOURCE", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.IP_UNBLOCK_SOURCE, "IP_UNBLOCK_SOURCE", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_JOIN_GROUP, "MCAST_JOIN_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_LEAVE_GROUP, "MCAST_LEAVE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_JOIN_SOURCE_GROUP, "MCAST_JOIN_SOURCE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_LEAVE_SOURCE_GROUP, "MCAST_LEAVE_SOURCE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_BLOCK_SOURCE, "MCAST_BLOCK_SOURCE", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IP, unix.MCAST_UNBLOCK_SOURCE, "MCAST_UNBLOCK_SOURCE", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, "IPV6_JOIN_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.IPV6_LEAVE_GROUP, "IPV6_LEAVE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_JOIN_GROUP, "IPV6 MCAST_JOIN_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_LEAVE_GROUP, "IPV6 MCAST_LEAVE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_JOIN_SOURCE_GROUP, "IPV6 MCAST_JOIN_SOURCE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_LEAVE_SOURCE_GROUP, "IPV6 MCAST_LEAVE_SOURCE_GROUP", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_BLOCK_SOURCE, "IPV6 MCAST_BLOCK_SOURCE", Unrestored, Own, 0, nil},
+	{unix.IPPROTO_IPV6, unix.MCAST_UNBLOCK_SOURCE, "IPV6 MCAST_UNBLOCK_SOURCE", Unrestored, Own, 0, nil},
 
 	// Last: setting options of IPv6 back gives memory back. What no option shows
 	// is charged here: keys of TCP_MD5SIG and TCP_AO_ADD_KEY, multicast and

@@ -113,6 +113,15 @@ func TestChecks(t *testing.T) {
 		{sealed, "setsockopt", [6]uint64{0, unix.SOL_UDP, unix.UDP_ENCAP}, unix.ENOPROTOOPT},
 		{sealed, "setsockopt", [6]uint64{0, 0xffff, 1}, unix.ENOPROTOOPT},
 		{free, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_LOCK_FILTER}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP}, asksSupervisor},
+		{free, "setsockopt", [6]uint64{0, unix.IPPROTO_IPV6, unix.MCAST_JOIN_SOURCE_GROUP}, asksSupervisor},
+		{sealed, "setsockopt", [6]uint64{0, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP}, unix.ENOPROTOOPT},
+		// With a pointer or a descriptor in its value: nothing for a supervisor.
+		{free, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_ATTACH_BPF}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT}, unix.ENOPROTOOPT},
+		{free, "setsockopt", [6]uint64{0, unix.IPPROTO_TCP, unix.TCP_ULP}, unix.ENOPROTOOPT},
 
 		{plain, "ioctl", [6]uint64{0, unix.TIOCSTI}, unix.EPERM},
 		{plain, "ioctl", [6]uint64{0, 1<<32 | unix.TIOCSTI}, unix.EPERM},
