@@ -95,6 +95,7 @@ func TestRefusals(t *testing.T) {
 		{"no such limit", func(s *spec.Process) { s.Limits = []spec.Limit{{Resource: "luck", Soft: 1, Hard: 1}} }, "limit", "luck", 0, "no such"},
 		{"no such netns", func(s *spec.Process) { s.Sandbox.Network = "netns:none" }, "network", "/run/netns/none", syscall.ENOENT, "ip netns add none"},
 		{"no netns", func(s *spec.Process) { s.Sandbox.Network = plain }, "network", plain, syscall.EINVAL, "network namespace"},
+		{"our own netns", func(s *spec.Process) { s.Sandbox.Network = "/proc/self/ns/net" }, "network", "/proc/self/ns/net", syscall.EINVAL, `network = "host"`},
 		{"a FIFO for a netns", func(s *spec.Process) { s.Sandbox.Network = fifo }, "network", fifo, syscall.EINVAL, "network namespace"},
 		{"nothing to run", func(s *spec.Process) { s.Argv = nil }, "exec", "", 0, "no program"},
 		{"directory outside", func(s *spec.Process) { s.Directories = []spec.Directory{{Kind: "state", Name: "../x"}} }, "directory", "../x", 0, "below"},

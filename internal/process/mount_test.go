@@ -1,12 +1,15 @@
 package process
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netns"
@@ -237,9 +240,22 @@ func hostsNetwork(t *testing.T) {
 
 func refusedToUser(t *testing.T) {
 	t.Helper()
+	other := exec.Command("cat")
+	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET}
+	end, err := other.StdinPipe()
+	if err == nil {
+		err = other.Start()
+	}
+	if err != nil {
+		ktest.Skip(t, "%v", err)
+	}
+	defer func() {
+		_ = end.Close()
+		_ = other.Wait()
+	}()
 	process := helperSpec("view")
-	process.Sandbox.Network = "/proc/self/ns/net"
-	_, err := prepare(t, process)
+	process.Sandbox.Network = fmt.Sprintf("/proc/%d/ns/net", other.Process.Pid)
+	_, err = prepare(t, process)
 	if err == nil || !strings.Contains(err.Error(), "CAP_SYS_ADMIN") {
 		t.Errorf("%v", err)
 	}

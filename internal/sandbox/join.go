@@ -70,7 +70,22 @@ func openNetwork(path string) (netns.NsHandle, error) {
 		return -1, &StepError{Step: "network", Path: path, Errno: unix.EINVAL,
 			Reason: "it is a namespace of another kind", Cure: "name one of a network, such as /proc/PID/ns/net"}
 	}
+	if isOurs(netns.NsHandle(target)) {
+		_ = unix.Close(target)
+		return -1, &StepError{Step: "network", Path: path, Errno: unix.EINVAL, Reason: "it is the network that the activator is in",
+			Cure: "write network = \"host\" if the service shall be in it, too"}
+	}
 	return netns.NsHandle(target), nil
+}
+
+// isOurs reports whether a namespace is that of the calling thread.
+func isOurs(target netns.NsHandle) bool {
+	home, err := netns.Get()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = home.Close() }()
+	return home.Equal(target)
 }
 
 // lookNetwork looks at it before it is opened: a FIFO would hold up this thread, and with it
