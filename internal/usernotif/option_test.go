@@ -49,11 +49,11 @@ func init() {
 			all := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
 			return unix.SetsockoptSockFprog(stream(unix.AF_INET), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all[0]})
 		},
-		"hops of a changing socket": changeMeanwhile,
-		"option that there is not": func() error { return unix.SetsockoptInt(fdAccepted, unix.SOL_SOCKET, 9999, 1) },
-		"option without memory":    func() error { return rawOption(16, 4) },
-		"option of no length":      func() error { return rawOption(16, 0) },
-		"option of less than none": func() error { return rawOption(16, -1) },
+		"size of a changing socket": changeMeanwhile,
+		"option that there is not":  func() error { return unix.SetsockoptInt(fdAccepted, unix.SOL_SOCKET, 9999, 1) },
+		"option without memory":     func() error { return rawOption(16, 4) },
+		"option of no length":       func() error { return rawOption(16, 0) },
+		"option of less than none":  func() error { return rawOption(16, -1) },
 	} {
 		attempts[name] = attempt
 	}
@@ -115,14 +115,14 @@ func changeMeanwhile() error {
 	}()
 	set := 0
 	for range 500 {
-		if unix.SetsockoptInt(number, unix.IPPROTO_IP, unix.IP_TTL, 1) == nil {
+		if unix.SetsockoptInt(number, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 7) == nil {
 			set++
 		}
 	}
 	close(end)
 	<-ended
-	of, err := unix.GetsockoptInt(fdListener, unix.IPPROTO_IP, unix.IP_TTL)
-	if err != nil || of == 1 || set == 0 {
+	of, err := unix.GetsockoptInt(fdListener, unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+	if err != nil || of == 7 || set == 0 {
 		return fmt.Errorf("%d of 500 set; the listener's is %d: %v", set, of, err)
 	}
 	return nil
@@ -145,7 +145,7 @@ func TestSetOption(t *testing.T) {
 		"option of a unix socket":   "ok",
 		"longer option":             "ok",
 		"hops of the connection":    "protocol not available",
-		"hops of a changing socket": "ok",
+		"size of a changing socket": "ok",
 		"hops of the listener":      "protocol not available",
 		"group of an own socket":    "ok",
 		"group and more of it":      "ok",
