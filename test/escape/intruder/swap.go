@@ -13,13 +13,35 @@ import (
 // swapTime bounds each half of the race.
 const swapTime = 2 * time.Second
 
-// listenerSwap makes the judge of a connect(2) see a unix socket and a path, and the kernel,
-// which reads once more, the listener and another address.
+// listenerSwap swaps the listener.
 func listenerSwap(m *mission) (string, error) {
 	listener, err := m.socket("tcp4")
 	if err != nil {
 		return "", err
 	}
+	return m.swapIn(listener, func() bool {
+		listening, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		return err == nil && listening == 0
+	})
+}
+
+// acceptedSwap swaps a connection that it has accepted.
+func acceptedSwap(m *mission) (string, error) {
+	connection, err := m.accepted("tcp4")
+	if err != nil {
+		return "", err
+	}
+	return m.swapIn(connection, func() bool { return !isConnected(connection) })
+}
+
+func isConnected(fd int) bool {
+	_, err := unix.Getpeername(fd)
+	return err == nil
+}
+
+// swapIn makes the judge of a connect(2) see a unix socket and a path, and the kernel, which reads
+// once more, fd and another address: none, until it is dissolved, then the witness's.
+func (m *mission) swapIn(fd int, dissolved func() bool) (string, error) {
 	to, err := m.raw("tcp4")
 	if err != nil {
 		return "", err
@@ -28,21 +50,13 @@ func listenerSwap(m *mission) (string, error) {
 	if err != nil {
 		return "", at("socket", err)
 	}
-	dissolved := func() bool {
-		listening, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		return err == nil && listening == 0
-	}
-	connected := func() bool {
-		_, err := unix.Getpeername(listener)
-		return err == nil
-	}
-	if err := swapped(own, listener, unspecified[:], dissolved); err != nil {
+	if err := swapped(own, fd, unspecified[:], dissolved); err != nil {
 		return "", at("connect AF_UNSPEC", err)
 	}
-	if err := swapped(own, listener, to, connected); err != nil {
+	if err := swapped(own, fd, to, func() bool { return isConnected(fd) }); err != nil {
 		return "", at("connect", err)
 	}
-	return m.exchange(listener)
+	return m.exchange(fd)
 }
 
 // swapped calls connect(2) again and again while another thread puts harmless or wanted, and

@@ -29,6 +29,7 @@ func tcpProbes() []probe {
 	add("tcp-listener-dissolve-mapped", "the IPv6 listener to a v4-mapped address", out, listenerDissolve("tcp6", "mappedtcp4"))
 	add("tcp-listener-shutdown", "shutdown() on the listener, then connect()", out, listenerShutdown)
 	add("tcp-listener-swap", "connect() of a unix socket, which another thread swaps for the listener: dissolved, then connected", out, listenerSwap)
+	add("tcp-accepted-swap", "the same with an accepted connection", out, acceptedSwap)
 	add("tcp-accepted-dissolve", "connect(AF_UNSPEC) on an accepted connection, then connect()", out, acceptedDissolve("tcp4", "tcp4"))
 	add("tcp-accepted-dissolve-v6", "the same over IPv6", out, acceptedDissolve("tcp6", "tcp6"))
 	add("tcp-fastopen-sendto", "shutdown() on the listener, then sendto(MSG_FASTOPEN)", out, fastOpen(sendTo))
