@@ -42,7 +42,7 @@ func (p *Proposal) addPath(f spec.Finding) {
 	case shown.MatchString(at):
 	case writes, err == nil && f.Want&spec.Write != 0:
 		p.addWritable(at)
-	case err == nil && isBelow(at, "/sys"):
+	case err == nil && spec.IsBelow(at, "/sys"):
 		p.system = at
 	case err == nil:
 		p.files = append(p.files, at)
@@ -103,7 +103,7 @@ func (p *Proposal) addWritable(at string) {
 		return
 	}
 	s := &p.Service.Sandbox
-	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return isBelow(m.Inside, folder) })
+	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return spec.IsBelow(m.Inside, folder) })
 	s.Writable = append(slices.Clone(s.Writable), spec.Mount{Host: folder, Inside: folder})
 	p.add("sandbox.writable", "it wants to write %s", at)
 }
@@ -124,7 +124,7 @@ func (p *Proposal) mountFiles() {
 		}
 		for folder, n := range in {
 			if n > mostFiles && !broad.MatchString(folder) {
-				p.files = append(slices.DeleteFunc(p.files, func(at string) bool { return isBelow(at, folder) }), folder)
+				p.files = append(slices.DeleteFunc(p.files, func(at string) bool { return spec.IsBelow(at, folder) }), folder)
 				gathered = true
 				break
 			}
@@ -132,7 +132,7 @@ func (p *Proposal) mountFiles() {
 	}
 	slices.Sort(p.files)
 	for i, at := range p.files {
-		through := isFolder(at) && !p.listed[at] && slices.ContainsFunc(p.files[i+1:], func(other string) bool { return isBelow(other, at) })
+		through := isFolder(at) && !p.listed[at] && slices.ContainsFunc(p.files[i+1:], func(other string) bool { return spec.IsBelow(other, at) })
 		if !through && !p.has(at) {
 			p.mount(at)
 			p.add("sandbox.read_only", "it looks for %s", at)

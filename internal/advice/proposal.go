@@ -89,13 +89,9 @@ func MountArguments(conf spec.Service) *Proposal {
 // has reports whether the service sees what stands at a path.
 func (p *Proposal) has(at string) bool {
 	mounts := slices.Concat(p.Service.Sandbox.ReadOnly, p.Service.Sandbox.Writable)
-	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return isBelow(at, m.Inside) }) ||
-		slices.ContainsFunc(p.Service.Sandbox.Tmpfs, func(folder string) bool { return isBelow(at, folder) }) ||
+	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return spec.IsBelow(at, m.Inside) }) ||
+		slices.ContainsFunc(p.Service.Sandbox.Tmpfs, func(folder string) bool { return spec.IsBelow(at, folder) }) ||
 		os.Geteuid() == 0 && slices.Contains(p.Service.Directories, ownDirectory(at))
-}
-
-func isBelow(at, folder string) bool {
-	return at == folder || strings.HasPrefix(at, strings.TrimSuffix(folder, "/")+"/")
 }
 
 // mount shows the program a path of the host's.

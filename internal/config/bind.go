@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"activator/internal/spec"
 )
@@ -79,7 +78,7 @@ func (p *parsed) checkWritable(c claim) {
 		}
 	}
 	for _, folder := range folders {
-		if strings.HasPrefix(c.Node()+"/", folder+"/") {
+		if spec.IsBelow(c.Node(), folder) {
 			p.addError(c.at, "socket.listen", fmt.Sprintf("%s lies in a folder that the program may write to, %s: it would remove the path and bind it anew", c, folder), "")
 		}
 	}

@@ -91,7 +91,7 @@ var mountPoint = expanded("an absolute path", func(_ *reading, s string) (string
 // cleanMountPoint refuses what the sandbox will refuse.
 func cleanMountPoint(s string) (string, error) {
 	path, err := cleanInside(s)
-	below := func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+	below := func(folder string) bool { return spec.IsBelow(path, folder) }
 	switch {
 	case err != nil:
 		return "", err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -190,7 +189,7 @@ func (t *tree) addWay(u *watchedEntry) (found nearest, plain bool, failed error)
 // addResolved watches the folders above one that is reached by a link.
 func (t *tree) addResolved(u *watchedEntry, path string) {
 	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
-		if isBelow(u.node.path, dir) {
+		if spec.IsBelow(u.node.path, dir) {
 			return
 		}
 		if folder, err := fd.OpenFolder(dir); err == nil {
@@ -199,8 +198,6 @@ func (t *tree) addResolved(u *watchedEntry, path string) {
 		}
 	}
 }
-
-func isBelow(path, folder string) bool { return strings.HasPrefix(path, folder+"/") }
 
 // isAbsent reports whether err says that there is no folder, or a link that is not followed.
 func isAbsent(err error) bool {

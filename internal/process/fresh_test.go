@@ -163,7 +163,7 @@ not a line
 		path, folder string
 		want         bool
 	}{{"/a", "/a", true}, {"/a/b", "/a", true}, {"/ab", "/a", false}, {"/", "/a", false}, {"/a", "/", true}} {
-		if isBelow(test.path, test.folder) != test.want {
+		if spec.IsBelow(test.path, test.folder) != test.want {
 			t.Errorf("%s below %s is not %v", test.path, test.folder, test.want)
 		}
 	}

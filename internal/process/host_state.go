@@ -113,7 +113,7 @@ func (t *hostState) sameMounts(now []mount) bool {
 func (t *hostState) mountsBelow(table []mount) (found []mount) {
 	for _, m := range table {
 		for i := range t.stats {
-			if !t.stats[i].listed && isBelow(m.point, t.stats[i].path) {
+			if !t.stats[i].listed && spec.IsBelow(m.point, t.stats[i].path) {
 				found = append(found, m)
 				break
 			}

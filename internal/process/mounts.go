@@ -3,7 +3,6 @@ package process
 import (
 	"io"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/moby/sys/mountinfo"
@@ -64,12 +63,6 @@ func readMounts(file io.ReaderAt) (all []mount) {
 	}
 	_, _ = mountinfo.GetMountsFromReader(io.NewSectionReader(file, 0, 1<<30), keep)
 	return all
-}
-
-// isBelow reports whether path lies in folder, or is it.
-func isBelow(path, folder string) bool {
-	rest, found := strings.CutPrefix(path, folder)
-	return found && (rest == "" || rest[0] == '/' || folder == "/")
 }
 
 func (t *mountTable) closeTable() {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"activator/internal/process/vfork"
+	"activator/internal/spec"
 )
 
 // Build adds to s what turns the child's namespaces into what p says; there is no way
@@ -175,7 +176,7 @@ func (b *builder) mayCreate(name string) bool {
 	folder := b.followLinks(path.Dir(name))
 	nearest := rootEntry{Kind: entryTmpfs, Path: "/"}
 	for _, e := range b.entries {
-		if e.Kind != entryFolder && isBelow(folder, e.Path) && len(e.Path) > len(nearest.Path) {
+		if e.Kind != entryFolder && spec.IsBelow(folder, e.Path) && len(e.Path) > len(nearest.Path) {
 			nearest = e
 		}
 	}
@@ -189,7 +190,7 @@ func (b *builder) mayCreate(name string) bool {
 // followLinks follows the links that we make.
 func (b *builder) followLinks(folder string) string {
 	for range b.entries { // more steps are a loop, which no folder stands in
-		at := slices.IndexFunc(b.entries, func(e rootEntry) bool { return e.Kind == entryLink && isBelow(folder, e.Path) })
+		at := slices.IndexFunc(b.entries, func(e rootEntry) bool { return e.Kind == entryLink && spec.IsBelow(folder, e.Path) })
 		if at < 0 {
 			break
 		}

@@ -200,9 +200,9 @@ func whyForbidden(path string) string {
 		return "the path inside must be absolute"
 	case path == "/":
 		return "the root itself is chosen by root = \"...\""
-	case isBelow(path, "/proc"):
+	case spec.IsBelow(path, "/proc"):
 		return "/proc is the kernel's own and always fresh"
-	case isBelow(path, "/dev") && !isBelow(path, "/dev/shm"):
+	case spec.IsBelow(path, "/dev") && !spec.IsBelow(path, "/dev/shm"):
 		return "/dev has a fixed set of devices"
 	}
 	return ""
@@ -218,7 +218,7 @@ func addProgram(s spec.Sandbox, path string, base, asked []rootEntry) ([]rootEnt
 	if !filepath.IsAbs(path) {
 		return nil, &StepError{Step: "exec", Path: path, Cure: "give an absolute path, or a name without a slash to look up in PATH"}
 	}
-	covered := func(e rootEntry) bool { return isBelow(path, e.Path) }
+	covered := func(e rootEntry) bool { return spec.IsBelow(path, e.Path) }
 	shown := func(e rootEntry) bool {
 		return covered(e) && (e.Kind == entryReadOnly || e.Kind == entryWritable || e.Kind == entryLink)
 	}

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -84,9 +83,4 @@ func (e rootEntry) tmpfsOptions() string {
 		options += ",size=" + strconv.FormatUint(e.Size, 10) + ",nr_inodes=" + strconv.FormatUint(e.Size>>12, 10)
 	}
 	return options
-}
-
-// isBelow reports whether path is folder or lies in it; both are clean.
-func isBelow(path, folder string) bool {
-	return path == folder || strings.HasPrefix(path, folder+"/")
 }

@@ -183,7 +183,7 @@ func FuzzResolve(f *testing.F) {
 				t.Errorf("%q", entry.Path)
 			}
 			last := i == len(plan.entries)-1 // may be the program, a file: the kernel refuses it on a folder
-			if !last && slices.ContainsFunc(asked, func(path string) bool { return isBelow(path, entry.Path) }) {
+			if !last && slices.ContainsFunc(asked, func(path string) bool { return spec.IsBelow(path, entry.Path) }) {
 				t.Errorf("%q hides what was mounted before", entry.Path)
 			}
 			if entry.Asked {

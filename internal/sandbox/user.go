@@ -14,6 +14,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/process/vfork"
+	"activator/internal/spec"
 )
 
 // Inside is what a program finds inside of itself.
@@ -42,7 +43,7 @@ func (in Inside) listEntries(root string, all []rootEntry) (more []rootEntry) {
 		{"/etc/passwd", in.UID, fmt.Sprintf("%s:x:%d:%d:service:%s:/usr/sbin/nologin\n", in.Name, in.UID, in.GID, in.Home)},
 		{"/etc/group", in.GID, fmt.Sprintf("%s:x:%d:\n", in.Name, in.GID)},
 	} {
-		isCovered := slices.ContainsFunc(all, func(e rootEntry) bool { return e.Asked && isBelow(file.path, e.Path) })
+		isCovered := slices.ContainsFunc(all, func(e rootEntry) bool { return e.Asked && spec.IsBelow(file.path, e.Path) })
 		source := filepath.Join(root, file.path)
 		text, ok := readAccounts(source)
 		if in.Name == "" || isCovered || !ok || hasField(text, 2, strconv.Itoa(file.id)) || file.path == "/etc/group" && !named && hasField(text, 0, in.Name) {
@@ -70,7 +71,7 @@ func (in Inside) lacksHome(home string, all []rootEntry) bool {
 	if home != "/root" && (path.Dir(home) != "/home" || home == "/home") {
 		return false
 	}
-	return !slices.ContainsFunc(all, func(e rootEntry) bool { return isBelow(home, e.Path) })
+	return !slices.ContainsFunc(all, func(e rootEntry) bool { return spec.IsBelow(home, e.Path) })
 }
 
 // mostAccounts bounds the files that are copied. Hosts with more users than that have them from elsewhere.

@@ -240,7 +240,7 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 	if at == "/" {
 		return "", Spot{Path: at}, nil
 	}
-	if isBelow(at, "/proc") && at != "/proc" {
+	if spec.IsBelow(at, "/proc") && at != "/proc" {
 		return "", Spot{}, errUnknown
 	}
 	if at == "/proc" {
@@ -249,7 +249,7 @@ func (v *View) lookAt(at string) (target string, spot Spot, err error) {
 	for i := len(v.mounts) - 1; i >= 0; i-- {
 		p := &v.mounts[i]
 		switch {
-		case !isBelow(at, p.at):
+		case !spec.IsBelow(at, p.at):
 		case p.unknown:
 			return "", Spot{}, errUnknown
 		case p.isBind() && p.host != "":
@@ -293,7 +293,7 @@ func (v *View) Allows(s Spot, bits uint32) bool {
 }
 
 func (v *View) modeAllows(s Spot, bits uint32) bool {
-	if s.Host == "" || v.viewer.Any || slices.ContainsFunc(v.own, func(own string) bool { return isBelow(s.Host, own) }) {
+	if s.Host == "" || v.viewer.Any || slices.ContainsFunc(v.own, func(own string) bool { return spec.IsBelow(s.Host, own) }) {
 		return true
 	}
 	mode := s.Stat.Mode
@@ -341,7 +341,7 @@ func (v *View) isReadOnly(s Spot) bool {
 		return true
 	}
 	for _, p := range slices.Backward(v.mounts) {
-		if isBelow(s.Path, p.at) && (p.isBind() || p.Kind == entryTmpfs || p.Kind == entryCover) {
+		if spec.IsBelow(s.Path, p.at) && (p.isBind() || p.Kind == entryTmpfs || p.Kind == entryCover) {
 			return !p.unknown && p.Kind != entryWritable && p.Kind != entryTmpfs
 		}
 	}

@@ -41,7 +41,7 @@ func isInside(s *spec.Service, path string, written bool) bool {
 		mounts = append(mounts[:len(mounts):len(mounts)], s.Sandbox.ReadOnly...)
 	}
 	for _, m := range mounts {
-		if isBelow(path, m.Host) {
+		if spec.IsBelow(path, m.Host) {
 			return true
 		}
 	}
@@ -50,10 +50,5 @@ func isInside(s *spec.Service, path string, written bool) bool {
 			return true
 		}
 	}
-	return s.Sandbox.Root != "" && isBelow(path, s.Sandbox.Root)
-}
-
-func isBelow(path, folder string) bool {
-	relative, err := filepath.Rel(folder, path)
-	return err == nil && relative != ".." && !strings.HasPrefix(relative, "../")
+	return s.Sandbox.Root != "" && spec.IsBelow(path, s.Sandbox.Root)
 }

@@ -2,7 +2,6 @@ package service
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -95,5 +94,5 @@ func (s *Service) has(at string) bool {
 			mounts = append(mounts, spec.Mount{Inside: own})
 		}
 	}
-	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return at == m.Inside || strings.HasPrefix(at, m.Inside+"/") })
+	return slices.ContainsFunc(mounts, func(m spec.Mount) bool { return spec.IsBelow(at, m.Inside) })
 }
