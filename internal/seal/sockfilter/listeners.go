@@ -1,7 +1,6 @@
 package sockfilter
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,7 +47,11 @@ func loadListeners() (*Listeners, error) {
 		return nil, err
 	}
 	l := &Listeners{}
-	_, _ = rand.Read(l.password[:]) // never fails
+	// So few bytes come whole, getrandom(2). Package crypto/rand would test its algorithms at each start of each
+	// of our programs.
+	if _, err := unix.Getrandom(l.password[:], 0); err != nil {
+		return nil, os.NewSyscallError("getrandom", err)
+	}
 	l.maker = newMaker(listenerHooks(l.password))
 	var err error
 	if l.groups, err = cgroup.Mount(groupPrefix); err != nil {
