@@ -87,6 +87,9 @@ read_only = ["DIR/nothing"]
 		{"a folder that goes", "[[socket]]\nlisten = [\"unix://%t/act-check/b\"]\n[service]\nexec = [\"ECHO\"]\nruntime_directory = \"act-check\"\n", 2, []string{
 			"which is removed with everything in it when that ends\n",
 		}},
+		{"nowhere to report", "[[socket]]\nlisten = [\"unix://DIR/made/b\"]\n[service]\nexec = [\"ECHO\"]\nsyslog = true\nwatchdog = \"10s\"\n[sandbox]\nread_only = [\"/etc:/run\"]\n", 2, []string{
+			"DIR/b.toml:5:10: service.syslog: /run/.log: read-only file system\n", "DIR/b.toml:6:12: service.watchdog: /run/.notify: read-only file system\n",
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := folder(t)

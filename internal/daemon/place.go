@@ -95,8 +95,10 @@ func describeStep(e *process.StepError) (text, cure string) {
 // placeOf finds the key that a step is about.
 func placeOf(conf spec.Service, e *process.StepError) config.Place {
 	switch e.Step {
-	case "user", "group", "working_directory", "notify", "syslog":
+	case "user", "group", "working_directory", "syslog":
 		return config.Place{Key: "service." + e.Step}
+	case "notify":
+		return config.Place{Key: keyOfReports(conf)}
 	case "limit":
 		return config.Place{Key: "service.limits", Name: e.Path}
 	case "exec":
@@ -111,6 +113,17 @@ func placeOf(conf spec.Service, e *process.StepError) config.Place {
 		return config.Place{Key: "container"}
 	}
 	return config.Place{Key: "service.exec", Item: 1}
+}
+
+// keyOfReports is the key by which a program reports to us.
+func keyOfReports(conf spec.Service) string {
+	switch {
+	case conf.Notify:
+		return "service.notify"
+	case conf.Watchdog > 0:
+		return "service.watchdog"
+	}
+	return "service.file_descriptor_store_max"
 }
 
 // placeOfMount finds the key of a folder on the host, or of a mount point.
