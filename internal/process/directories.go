@@ -70,9 +70,9 @@ type madeDirectories struct {
 	held   []string     // runtime directories, until removeUsers
 }
 
-// makeDirectories makes the service's own directories on the host. tell is called with a directory in which
-// files and folders are left to other users, and how many.
-func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity, tell func(path string, left int)) (all madeDirectories, err error) {
+// makeDirectories makes the service's own directories on the host. tell is called with a directory that
+// has got another owner.
+func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identity, tell func(path string, given fd.Given)) (all madeDirectories, err error) {
 	defer func() {
 		if err != nil {
 			r.removeUsers(all.held)
@@ -90,13 +90,11 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 			r.addUser(path)
 			all.held = append(all.held, path)
 		}
-		made, left, err := makeDirectory(base, d.Name, id)
+		made, given, err := makeDirectory(base, d.Name, id)
 		if err != nil {
 			return all, directoryError(path, err)
 		}
-		if left > 0 {
-			tell(path, left)
-		}
+		tell(path, given)
 		r.noteFolder(path, made)
 		all.mounts = append(all.mounts, spec.Mount{Host: path, Inside: path})
 		if values[kind.variable] != "" {
@@ -112,11 +110,19 @@ func (r *runtimeFolders) makeDirectories(directories []spec.Directory, id identi
 	return all, nil
 }
 
-// tellLeft warns of what stays another user's in a directory that has been given to the service.
-func (prep *preparation) tellLeft(path string, left int) {
-	if prep.starter.Warn != nil {
+// tellGiven warns of a directory that was somebody's, and is the service's now with what is in it; and of what
+// stays another user's in it.
+func (prep *preparation) tellGiven(path string, given fd.Given) {
+	if prep.starter.Warn == nil {
+		return
+	}
+	if given.Files > 0 || given.From != 0 {
+		prep.starter.Warn(prep.plan.Name, fmt.Sprintf("directory given to the service's user: %s from uid %d to uid %d, with %d files and folders in it",
+			path, given.From, prep.id.uid, given.Files))
+	}
+	if given.Left > 0 {
 		prep.starter.Warn(prep.plan.Name, fmt.Sprintf("directory given to the service's user, but not the files and folders of others in it: "+
-			"%s to uid %d, %d left; give them by hand if the service is to have them", path, prep.id.uid, left))
+			"%s to uid %d, %d left; give them by hand if the service is to have them", path, prep.id.uid, given.Left))
 	}
 }
 
@@ -131,31 +137,31 @@ func directoryError(path string, err error) error {
 }
 
 // makeDirectory makes base/name, gives it to the service, and says which folder it
-// is, and how much in it is left to others. Those in between may be another service's.
-func makeDirectory(base, name string, id identity) (made fd.ID, left int, err error) {
+// is, and what it has given. Those in between may be another service's.
+func makeDirectory(base, name string, id identity) (made fd.ID, given fd.Given, err error) {
 	top, err := fd.MakeFolder(base, 0o700)
 	if err != nil {
-		return made, 0, err
+		return made, given, err
 	}
 	top.Close()
 	folder, err := fd.MakeFolder(filepath.Join(base, name), 0o755)
 	if err != nil {
-		return made, 0, err
+		return made, given, err
 	}
 	defer folder.Close()
 	if as := fd.ClaimedAs(folder.ID()); !folder.Steady() && as != "" && as != folder.Path() {
 		// Moved here by the service whose folder is around it.
-		return made, 0, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
+		return made, given, &os.PathError{Op: "open", Path: folder.Path(), Err: fmt.Errorf("%w: it is another service's, %s", unix.EPERM, as)}
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(folder.FD(), &stat); err != nil {
-		return made, 0, os.NewSyscallError("fstat", err)
+		return made, given, os.NewSyscallError("fstat", err)
 	}
 	if !id.change || int(stat.Uid) == id.uid && int(stat.Gid) == id.gid {
-		return folder.ID(), 0, nil
+		return folder.ID(), given, nil
 	}
-	left, err = folder.GiveTo(id.uid, id.gid)
-	return folder.ID(), left, err
+	given, err = folder.GiveTo(id.uid, id.gid)
+	return folder.ID(), given, err
 }
 
 // The folders of the XDG base directory specification; logs as systemd has them.

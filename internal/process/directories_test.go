@@ -63,3 +63,30 @@ func TestDirectoryInAnothersFolder(t *testing.T) {
 		t.Errorf("an empty one: %v", err)
 	}
 }
+
+// A directory that was somebody's, with what is in it, is not taken without a word.
+func TestGivenDirectoryIsTold(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders to others")
+	}
+	dir := t.TempDir()
+	given := map[string]fd.Given{}
+	id := identity{uid: 61200, gid: 61200, change: true}
+	if err := errors.Join(os.Mkdir(dir+"/theirs", 0o755), os.WriteFile(dir+"/theirs/file", nil, 0o600), os.Chown(dir+"/theirs/file", 7, 7), os.Chown(dir+"/theirs", 7, 7)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"new", "new", "theirs", "theirs"} {
+		_, now, err := makeDirectory(dir, name, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		prep := preparation{starter: &Starter{Warn: func(_, text string) { said = append(said, text) }}, id: id}
+		prep.tellGiven(dir+"/"+name, now)
+		_, again := given[name]
+		given[name] = now
+		if tells := name == "theirs" && !again; tells != (len(said) == 1 && strings.HasSuffix(said[0], "/theirs from uid 7 to uid 61200, with 1 files and folders in it")) || !tells && len(said) > 0 {
+			t.Errorf("%s: %q", name, said)
+		}
+	}
+}

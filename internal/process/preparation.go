@@ -57,7 +57,7 @@ func (prep *preparation) observed() *sandbox.Plan {
 // resolvePlan completes the plan, and makes and opens what it names.
 func (prep *preparation) resolvePlan(sockets int) error {
 	p := &prep.plan
-	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellLeft)
+	directories, err := prep.starter.runtime.makeDirectories(p.Directories, prep.id, prep.tellGiven)
 	prep.folders = directories.held
 	if p.Sandbox.SeesOthers() {
 		for _, m := range directories.mounts {

@@ -62,6 +62,8 @@ func (s *Supervisor) mayGive(file int, to owner, ids behalf.IDs) (errno unix.Err
 	switch {
 	case !slices.Contains(o.Mounts, stat.Mnt_id):
 		return unix.EPERM, false
+	case stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 && to.uid != -1 && uint32(to.uid) != stat.Uid:
+		return unix.EPERM, false // the directory itself: the next start would give the service all that is theirs in it
 	case (to.uid == -1 || uint32(to.uid) == stat.Uid) && (to.gid == -1 || uint32(to.gid) == stat.Gid):
 		return 0, true
 	case int(stat.Uid) != ids.UID, !isOf(to.uid, stat.Uid, []int{ids.UID}, o.UIDs), !isOf(to.gid, stat.Gid, append([]int{ids.GID}, ids.Groups...), o.GIDs):

@@ -12,30 +12,36 @@ import (
 // GiveTo makes the folder belong to a user and a group, with everything in it that belonged to its
 // owner, and the folder itself last: if it is interrupted, the next one begins again. No link is
 // followed. What belongs to anybody else stays as it is, and a folder of theirs is not entered:
-// the owner of a folder can move files of others into it, rename(2). left counts these.
+// the owner of a folder can move files of others into it, rename(2).
 //
 // Refused is a folder with something in it that somebody may have put there to have it given away: one
 // that stands where others may put folders, and is root's or not of the owner of that place; and one
 // of root's in which others may write.
-func (f *Folder) GiveTo(uid, gid int) (left int, err error) {
+func (f *Folder) GiveTo(uid, gid int) (Given, error) {
 	s, err := readStatus(f.fd)
 	if err != nil {
-		return 0, &os.PathError{Op: "stat", Path: f.path, Err: err}
+		return Given{}, &os.PathError{Op: "stat", Path: f.path, Err: err}
 	}
 	names, err := f.List()
 	if err != nil {
-		return 0, err
+		return Given{}, err
 	}
-	g := giving{uid: uid, gid: gid, from: s.uid}
+	g := giving{uid: uid, gid: gid, Given: Given{From: int(s.uid)}}
 	if len(names) > 0 {
 		if err := f.refuseGiving(&s, uid); err != nil {
-			return 0, err
+			return Given{}, err
 		}
 		if err := g.giveAll(f.fd, f.path, 0); err != nil {
-			return g.left, err
+			return g.Given, err
 		}
 	}
-	return g.left, chownFile(f.fd, f.path, uid, gid)
+	return g.Given, chownFile(f.fd, f.path, uid, gid)
+}
+
+// Given says what has become of a folder that has another owner now.
+type Given struct {
+	From        int // whom it belonged to
+	Files, Left int // how many files and folders in it belong to the new owner now, and how many still to others
 }
 
 // refuseGiving says why what is in the folder may not be given away.
@@ -58,8 +64,7 @@ func (f *Folder) refuseGiving(s *status, uid int) error {
 // giving is a change of owners.
 type giving struct {
 	uid, gid int
-	from     uint32 // whom it belonged to
-	left     int    // what belongs to others
+	Given
 }
 
 func (g *giving) giveAll(folder int, path string, depth int) error {
@@ -95,16 +100,19 @@ func (g *giving) giveOne(folder int, path string, depth int) error {
 	looked()
 	folders := s.is(unix.S_IFDIR)
 	switch {
-	case s.uid != g.from && s.uid == uint32(g.uid):
+	case int(s.uid) != g.From && s.uid == uint32(g.uid):
 		return nil // by one that was interrupted, or the service has made it
-	case s.uid != g.from, folders && s.uid == 0 && s.isOpen(path):
-		g.left++
+	case int(s.uid) != g.From, folders && s.uid == 0 && s.isOpen(path):
+		g.Left++
 		return nil
 	}
 	if folders {
 		if err := g.giveAll(fd, path, depth+1); err != nil {
 			return err
 		}
+	}
+	if int(s.uid) != g.uid {
+		g.Files++
 	}
 	return chownFile(fd, path, g.uid, g.gid)
 }

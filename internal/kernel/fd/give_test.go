@@ -26,7 +26,8 @@ func giveTo(t *testing.T, path string, id int) (left int, err error) {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	return folder.GiveTo(id, id)
+	given, err := folder.GiveTo(id, id)
+	return given.Left, err
 }
 
 // owners are the users whose files and folders in dir are not root's, by path.
