@@ -8,7 +8,7 @@ user=${TEST_USER:-tester}
 # Programs (or files) that the tests need, and the package of Debian each is from.
 programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
 uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
-busybox:busybox-static python3:python3 gcc:gcc tar:tar bwrap:bubblewrap systemd-analyze:systemd
+busybox:busybox-static python3:python3 gcc:gcc g++:g++ tar:tar bwrap:bubblewrap systemd-analyze:systemd
 musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql memcached:memcached
 unbound:unbound dnsmasq:dnsmasq-base caddy:caddy node:nodejs haproxy:haproxy perl:perl git:git sshd:openssh-server
 ssh:openssh-client in.tftpd:tftpd-hpa tftp:tftp-hpa qemu-system-x86_64:qemu-system-x86 xz:xz-utils
@@ -16,6 +16,7 @@ apache2:apache2-bin mosquitto:mosquitto mosquitto_pub:mosquitto-clients mariadbd
 mariadb:mariadb-client-core radicale:radicale prometheus-node-exporter:prometheus-node-exporter rsync:rsync
 dbus-daemon:dbus-daemon dbus-send:dbus-bin uwsgi:uwsgi-core puma:puma cupsd:cups-daemon lpstat:cups-client
 transmission-daemon:transmission-daemon transmission-remote:transmission-cli kresd:knot-resolver
+java:default-jre-headless javac:default-jdk-headless /usr/include/asio.hpp:libasio-dev /usr/include/ev.h:libev-dev
 /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3
 /usr/lib/python3/dist-packages/uvicorn/__init__.py:python3-uvicorn
 /usr/share/perl5/Server/Starter.pm:libserver-starter-perl"
