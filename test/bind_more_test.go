@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -210,5 +211,79 @@ func TestNodeEnds(t *testing.T) {
 				t.Errorf("told to say init = true: %v", lapsed)
 			}
 		})
+	}
+}
+
+// A program that binds datagrams by IPv6 answers clients that come to an address of IPv4, which it sees as those of IPv6, after a
+// reload that says so and after a crash. However UDP is sealed, it reaches nobody else by that.
+func TestBindMapped(t *testing.T) {
+	for name, tt := range map[string]struct{ lacks, binds string }{
+		"wildcard": {"", "::"}, "address": {"", "::ffff:127.0.0.1"}, "wildcard relayed": {kernelsBefore[0], "::"}, "address relayed": {kernelsBefore[0], "::ffff:127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.lacks != "" {
+				ktest.OldKernel(t, program(t, "oldkernel"), tt.lacks)
+			}
+			t.Setenv("OLDKERNEL", tt.lacks)
+			other, err := net.ListenPacket("udp4", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			address := fmt.Sprint("127.0.0.1:", ktest.Port(t))
+			text := fmt.Sprintf("[[socket]]\nlisten = [\"udp://%s\"]\ntarget = \"udp://:5000\"\n[service]\nhandover = \"bind\"\nexec = [\"python3\", \"-c\", %q]\n", address, fmt.Sprintf(`
+from socket import *
+s = socket(AF_INET6, SOCK_DGRAM)
+s.bind((%q, 5000))
+while True:
+    data, client = s.recvfrom(100)
+    try: s.sendto(b"out", ("::ffff:127.0.0.1", %d))
+    except OSError: pass
+    s.sendto(client[0].encode(), client)
+`, tt.binds, other.LocalAddr().(*net.UDPAddr).Port))
+			dir := folder(t)
+			a := activate(t, "--config", configureIn(t, dir, "mapped", text))
+			configureIn(t, dir, "mapped", strings.Replace(text, "udp://:5000", "udp6://:5000", 1))
+			_ = a.cmd.Process.Signal(syscall.SIGHUP)
+			a.wait("configuration reloaded")
+			for run := range 2 {
+				askMapped(t, address)
+				killed(t, pidOf(t, a, run+1))
+				a.waitN(run+1, "state=resting")
+			}
+			if n := a.log.count("level=WARN"); n != 3 { // the socket is bound anew, and two crashes
+				t.Errorf("%d warnings", n)
+			}
+			hearsNothing(t, other)
+		})
+	}
+}
+
+// askMapped asks five times, in one flow and in others.
+func askMapped(t *testing.T, address string) {
+	t.Helper()
+	for i := range 5 {
+		c := dial(t, "udp", address)
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
+		for range 1 + i%2 {
+			_, err := c.Write([]byte("?"))
+			got := make([]byte, 64)
+			n, e := c.Read(got)
+			if err != nil || e != nil || string(got[:n]) != "::ffff:127.0.0.1" {
+				t.Fatalf("it has a client from %q, %v, %v", got[:n], err, e)
+			}
+		}
+	}
+}
+
+// hearsNothing sends c a datagram, which must be the first that comes.
+func hearsNothing(t *testing.T, c net.PacketConn) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(waitTimeout))
+	_, err := c.WriteTo([]byte("own"), c.LocalAddr())
+	got := make([]byte, 64)
+	n, _, e := c.ReadFrom(got)
+	if err != nil || e != nil || string(got[:n]) != "own" {
+		t.Errorf("%q came, %v, %v", got[:n], err, e)
 	}
 }

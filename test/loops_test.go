@@ -40,7 +40,7 @@ func TestLoops(t *testing.T) {
 			t.Parallel()
 			dir, n := openFolder(t), ktest.Port(t)
 			a := activate(t, "--config", l.configure(t, dir, n))
-			addrs := map[string]string{"tcp": fmt.Sprintf("127.0.0.1:%d", n), "udp": fmt.Sprintf("[::1]:%d", n), "unix": dir + "/s"}
+			addrs := map[string]string{"tcp": fmt.Sprintf("127.0.0.1:%d", n), "udp": fmt.Sprintf("127.0.0.1:%d", n), "unix": dir + "/s"}
 			last := dial(t, "tcp", addrs["tcp"]) // while it is there the service is not idle
 			askEach(t, addrs)
 			if _, err := last.Write([]byte("quit")); err != nil {
@@ -82,8 +82,8 @@ func (l loop) configure(t *testing.T, dir string, n int) string {
 listen = ["tcp://127.0.0.1:%[1]d"]
 target = "tcp://:5000"
 [[socket]]
-listen = ["udp://[::1]:%[1]d"]
-target = "udp://:5000"
+listen = ["udp://127.0.0.1:%[1]d"]
+target = "udp6://:5000"
 broadcast = true
 [[socket]]
 listen = ["unix://%[2]s/s"]

@@ -43,6 +43,7 @@ func (p *parsed) checkTargets() {
 			continue
 		}
 		taken[target.String()] = c.formatPlace(c.target)
+		socket.Mapped = isMapped(socket)
 	}
 }
 
@@ -52,6 +53,13 @@ func fillTarget(s *spec.Socket) spec.Address {
 		s.Target = s.Address
 	}
 	return s.Target
+}
+
+// isMapped reports whether the program needs a socket of IPv6 for an address of IPv4: one that binds datagrams by IPv6 alone
+// can answer by no other. Connections are of a family of their own.
+func isMapped(s *spec.Socket) bool {
+	four, _ := s.Target.Families()
+	return s.Address.IsUDP() && s.Address.IP.Is4() && !four
 }
 
 // kindOf returns a network: a socket can replace another one of the same.

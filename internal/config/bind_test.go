@@ -56,3 +56,21 @@ func TestTargetByDefault(t *testing.T) {
 		t.Errorf("%v:\n%s", err, AppendTOML(nil, s))
 	}
 }
+
+// Datagrams that come to an address of IPv4 are for a program of IPv6 where the target says six.
+func TestTargetMapped(t *testing.T) {
+	for sockets, mapped := range map[string]bool{
+		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp6://:80\"":     true,
+		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp://[::1]:80\"": true,
+		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp://:80\"":      false,
+		"listen = [\"udp://127.0.0.1:80\"]":                              false,
+		"listen = [\"udp://[::1]:80\"]\ntarget = \"udp6://:80\"":         false,
+		"listen = [\"udp://:80\"]\ntarget = \"udp6://:80\"":              false,
+		"listen = [\"tcp://127.0.0.1:80\"]\ntarget = \"tcp6://:80\"":     false,
+	} {
+		s, err := parseText("x.toml", []byte(bindsWith("[[socket]]\n"+sockets, "")), somewhere)
+		if err != nil || s.Sockets[0].Mapped != mapped {
+			t.Errorf("%s: mapped %v, %v", sockets, !mapped, err)
+		}
+	}
+}

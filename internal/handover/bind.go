@@ -43,7 +43,7 @@ func (h *bind) newPolicy() usernotif.Policy {
 	p, b := h.inherit.newPolicy(), h.Spec.Sandbox
 	p.Unsealed, p.Free = !b.Seal, !b.Seal && b.Connect != "unix"
 	for i, socket := range h.Spec.Sockets {
-		p.Targets = append(p.Targets, usernotif.Target{Address: socket.Target, File: h.files[i]})
+		p.Targets = append(p.Targets, usernotif.Target{Address: socket.Target, File: h.files[i], Mapped: socket.Mapped})
 	}
 	return p
 }

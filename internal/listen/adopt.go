@@ -21,7 +21,7 @@ import (
 func (s *Socket) AdoptSpec(want spec.Socket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.checkOpen() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal {
+	if s.checkOpen() != nil || s.spec.Address != want.Address || s.spec.Seal != want.Seal || s.spec.Mapped != want.Mapped {
 		return false
 	}
 	if !reflect.DeepEqual(onSocket(s.spec.Options), onSocket(want.Options)) && s.setUpAnew(want) != nil {

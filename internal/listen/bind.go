@@ -46,7 +46,7 @@ func startListening(file *os.File, want spec.Socket) error {
 // wake us for every client of a running service.
 func newSocket(want spec.Socket, from *pool) (*os.File, int, error) {
 	a, o := want.Address, &want.Options
-	kind := kindOf(a, o, haveIPv6)
+	kind := kindOf(&want, haveIPv6)
 	file, err := from.takeSocket(want, kind)
 	if err != nil {
 		return nil, 0, wrapError(a, "", err, socketCure(a, o, err))

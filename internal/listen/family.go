@@ -43,9 +43,10 @@ func trySocket(family, kind int, f func(fd int) error) error {
 	return f(fd)
 }
 
-// kindOf says what a is for socket(2): without IPv6 a dual-stack address is
+// kindOf says what s is for socket(2): without IPv6 a dual-stack address is
 // IPv4 alone.
-func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
+func kindOf(s *spec.Socket, ipv6 func() bool) spec.Kind {
+	a, o := s.Address, &s.Options
 	kind := spec.Kind{Type: a.Type()}
 	four, six := a.Families()
 	switch {
@@ -53,6 +54,8 @@ func kindOf(a spec.Address, o *spec.Options, ipv6 func() bool) spec.Kind {
 		kind.Family = unix.AF_UNIX
 	case a.Network == spec.VSock:
 		kind.Family = unix.AF_VSOCK
+	case s.Mapped:
+		kind.Family = unix.AF_INET6
 	case !six || four && dualStack(a, o) && !ipv6():
 		kind.Family = unix.AF_INET
 	default:

@@ -137,7 +137,7 @@ func TestHeldBack(t *testing.T) {
 		}
 		other := open(t, fmt.Sprint("udp://127.0.0.1:", ktest.Port(t)))
 		to := unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(other.Spec().Address.Port)})
-		if kindOf(s.Spec().Address, new(spec.Options), haveIPv6).Family == unix.AF_INET6 {
+		if kindOf(&spec.Socket{Address: s.Spec().Address}, haveIPv6).Family == unix.AF_INET6 {
 			other = open(t, fmt.Sprint("udp6://:", ktest.Port(t)))
 			to = &unix.SockaddrInet6{Addr: [16]byte{15: 1}, Port: int(other.Spec().Address.Port)}
 		}

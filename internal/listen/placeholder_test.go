@@ -49,7 +49,7 @@ func (th thief) steal(t *testing.T, s *Socket) error {
 		defer func() { _ = unix.Setfsuid(0) }()
 	}
 	a := s.Spec().Address
-	kind := kindOf(a, &spec.Options{}, haveIPv6)
+	kind := kindOf(&spec.Socket{Address: a}, haveIPv6)
 	fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

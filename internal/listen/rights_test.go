@@ -48,7 +48,7 @@ func rightsIn(t *testing.T, fd int) (n int, err error) {
 func connectUnix(t *testing.T, s *Socket) int {
 	t.Helper()
 	a := s.Spec().Address
-	kind := kindOf(a, new(spec.Options), haveIPv6)
+	kind := kindOf(&spec.Socket{Address: a}, haveIPv6)
 	fd, err := unix.Socket(kind.Family, kind.Type|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func (st *pool) makeMissing(specs []spec.Socket) error {
 		if r, _ := st.means.restriction(want.Seal); r == (Plain{}) {
 			continue
 		}
-		key := poolKey{want.Seal, kindOf(want.Address, &want.Options, haveIPv6)}
+		key := poolKey{want.Seal, kindOf(want, haveIPv6)}
 		if have[key]++; have[key] <= len(st.made[key]) {
 			continue
 		}

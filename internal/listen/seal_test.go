@@ -426,6 +426,10 @@ func TestKeepSeal(t *testing.T) {
 	if s.AdoptSpec(other) || !s.AdoptSpec(s.Spec()) {
 		t.Error("another seal needs a new socket, the same none")
 	}
+	other = s.Spec()
+	if other.Mapped = true; s.AdoptSpec(other) {
+		t.Error("another family needs a new socket")
+	}
 }
 
 func TestKindOf(t *testing.T) {
@@ -439,12 +443,13 @@ func TestKindOf(t *testing.T) {
 		{socketSpec(t, "udp://:80"), false, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
 		{socketSpec(t, "udp6://:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
 		{socketSpec(t, "udp://[::1]:80"), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
+		{spec.Socket{Address: socketSpec(t, "udp://127.0.0.1:80").Address, Mapped: true}, true, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}},
 		{socketSpec(t, "tcp://:80", func(o *spec.Options) { o.BindIPv6Only = "ipv6-only" }), false, spec.Kind{Family: unix.AF_INET6, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP}},
 		{socketSpec(t, "tcp4://:80", func(o *spec.Options) { o.MPTCP = true }), true, spec.Kind{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_MPTCP}},
 		{socketSpec(t, "unixpacket://@x"), true, spec.Kind{Family: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET, Protocol: 0}},
 		{socketSpec(t, "vsock://:80"), true, spec.Kind{Family: unix.AF_VSOCK, Type: unix.SOCK_STREAM, Protocol: 0}},
 	} {
-		if got := kindOf(tt.spec.Address, &tt.spec.Options, func() bool { return tt.ipv6 }); got != tt.want {
+		if got := kindOf(&tt.spec, func() bool { return tt.ipv6 }); got != tt.want {
 			t.Errorf("%v, IPv6 %v: %v, want %v", tt.spec.Address, tt.ipv6, got, tt.want)
 		}
 	}

@@ -62,6 +62,7 @@ type Socket struct {
 	Options Options
 	Seal    Seal
 	Target  Address // what the program itself listens at, with handover bind and proxy; zero: none
+	Mapped  bool    // of UDP: the socket is one of IPv6, though the address is one of IPv4
 }
 
 // Seal is what keeps a service from turning a socket it was lent outward.

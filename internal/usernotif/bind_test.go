@@ -152,6 +152,21 @@ func TestBindWarns(t *testing.T) {
 	}
 }
 
+// A program that binds datagrams by IPv6 is told when it gets a socket of IPv4, by which it cannot name a client as one of IPv6.
+func TestBindWarnsOfDatagrams(t *testing.T) {
+	f, _ := hostSocket(t, "udp4 127.0.0.1:0")
+	said := make(chan string, 10)
+	s := supervise(t, t.Context(), Policy{Warn: func(text string) { said <- text },
+		Targets: []Target{{Address: parsed("udp://:80"), File: f}}})
+	s.wants("bind at udp4 0.0.0.0:80", "ok")
+	s.wants("bind at udp6 [::]:80", "ok")
+	s.wants("bind at udp6 [::]:80", "ok")
+	s.end()
+	if text := <-said; !strings.Contains(text, `binds udp://:80 by a socket of IPv6`) || !strings.Contains(text, `write target = "udp6://:80"`) || len(said) > 0 {
+		t.Errorf("said %q and %d more", text, len(said))
+	}
+}
+
 // Who binds again gets the same socket: a worker with a socket of its own, a child,
 // the program after it has executed itself anew.
 func TestBindAgain(t *testing.T) {

@@ -193,15 +193,22 @@ func (s *Supervisor) markServed(i int) {
 	}
 }
 
-// warnOfFamily tells of a program that may misread its clients' addresses: it made room for those
-// of IPv4.
+// warnOfFamily tells of a program that may misread its clients' addresses, since it made room for those
+// of IPv4, and of one that may be unable to answer datagrams: it names their clients by IPv6.
 func (s *Supervisor) warnOfFamily(i int, n name, domain int) {
 	t := &s.targets[i]
-	if s.policy.Warn == nil || t.warned || domain != unix.AF_INET || t.domain != unix.AF_INET6 {
+	what := ""
+	switch {
+	case domain == unix.AF_INET && t.domain == unix.AF_INET6:
+		what = ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen"
+	case domain == unix.AF_INET6 && t.domain == unix.AF_INET && n.kind == unix.SOCK_DGRAM:
+		what = fmt.Sprintf(" by a socket of IPv6, but gets one of IPv4: it may be unable to answer, so write target = \"udp6://:%d\" below its [[socket]]", n.port)
+	}
+	if what == "" || t.warned || s.policy.Warn == nil {
 		return
 	}
 	t.warned = true // only Run's goroutine comes here
-	s.policy.Warn("binds " + n.String() + ", of IPv4 alone, but gets a socket of IPv6: it may misread its clients' addresses, so give it one of IPv4 in listen")
+	s.policy.Warn("binds " + n.String() + what)
 }
 
 // Serving is closed when the service listens at every target, or has bound it for

@@ -17,6 +17,7 @@ import (
 type Target struct {
 	Address spec.Address // of TCP, UDP or a unix socket
 	File    *os.File     // bound, and listening unless it is for datagrams; lent until Run has returned
+	Mapped  bool         // File is of IPv6 and has an address of IPv4: it is for what is bound to one by IPv6, too
 }
 
 // name is what a call asks to bind, or what a socket is bound to.
@@ -131,6 +132,7 @@ func cleanPath(p string) string {
 func (t *Target) matchName(n name) int {
 	a := t.Address
 	four, six := a.Families()
+	four = four || t.Mapped
 	switch {
 	case a.Type() != n.kind, (a.Path == "") != (n.path == ""):
 		return 0

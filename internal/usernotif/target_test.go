@@ -65,6 +65,7 @@ func TestBest(t *testing.T) {
 	at := func(text string) Target { return Target{Address: parsed(text)} }
 	dual, four, six := at("tcp://:80"), at("tcp4://:80"), at("tcp6://:80")
 	local, local6, scoped := at("tcp://127.0.0.1:80"), at("tcp://[::1]:80"), at("tcp://[fe80::1%eth0]:80")
+	mapped := Target{Address: six.Address, Mapped: true} // its kind makes no difference here
 	udp, run, other, abstract := at("udp://:80"), at("unix:///run/x"), at("unix:///var/run/y"), at("unix://@x")
 	in4 := func(ip ...byte) name {
 		n, _ := parseName(unix.AF_INET, unix.SOCK_STREAM, false, inet4(80, ip...))
@@ -91,6 +92,9 @@ func TestBest(t *testing.T) {
 		{[]Target{four}, in6("::1", false), nil},
 		{[]Target{four}, in6("::ffff:127.0.0.1", false), &four},
 		{[]Target{six}, in4(0, 0, 0, 0), nil},
+		{[]Target{mapped}, in6("::ffff:127.0.0.1", false), &mapped},
+		{[]Target{mapped}, in6("::", false), &mapped},
+		{[]Target{mapped, four}, in4(0, 0, 0, 0), &four},
 		{[]Target{dual, local}, in4(127, 0, 0, 1), &local},
 		{[]Target{local}, in4(0, 0, 0, 0), nil},
 		{[]Target{local}, in4(127, 0, 0, 2), nil},

@@ -92,8 +92,11 @@ func wordIf(asked bool, n int) []byte {
 // decide which clients are served.
 func ipv6Only(s *spec.Socket) ([]byte, error) {
 	a := s.Address
-	if !a.IsInternet() {
+	switch {
+	case !a.IsInternet():
 		return nil, nil
+	case s.Mapped:
+		return encodeWord(0), nil
 	}
 	switch only := s.Options.BindIPv6Only; only {
 	case "":
