@@ -217,8 +217,11 @@ func TestNodeEnds(t *testing.T) {
 // A program that binds datagrams by IPv6 answers clients that come to an address of IPv4, which it sees as those of IPv6, after a
 // reload that says so and after a crash. However UDP is sealed, it reaches nobody else by that.
 func TestBindMapped(t *testing.T) {
-	for name, tt := range map[string]struct{ lacks, binds string }{
-		"wildcard": {"", "::"}, "address": {"", "::ffff:127.0.0.1"}, "wildcard relayed": {kernelsBefore[0], "::"}, "address relayed": {kernelsBefore[0], "::ffff:127.0.0.1"},
+	for name, tt := range map[string]struct{ lacks, listen, binds string }{
+		"wildcard":         {"", "udp://127.0.0.1:%d", "::"},
+		"address":          {"", "udp4://:%d", "::ffff:127.0.0.1"},
+		"wildcard relayed": {kernelsBefore[0], "udp4://:%d", "::"},
+		"address relayed":  {kernelsBefore[0], "udp://127.0.0.1:%d", "::ffff:127.0.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.lacks != "" {
@@ -230,8 +233,8 @@ func TestBindMapped(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer other.Close()
-			address := fmt.Sprint("127.0.0.1:", ktest.Port(t))
-			text := fmt.Sprintf("[[socket]]\nlisten = [\"udp://%s\"]\ntarget = \"udp://:5000\"\n[service]\nhandover = \"bind\"\nexec = [\"python3\", \"-c\", %q]\n", address, fmt.Sprintf(`
+			n := ktest.Port(t)
+			text := fmt.Sprintf("[[socket]]\nlisten = [%q]\ntarget = \"udp://:5000\"\n[service]\nhandover = \"bind\"\nexec = [\"python3\", \"-c\", %q]\n", fmt.Sprintf(tt.listen, n), fmt.Sprintf(`
 from socket import *
 s = socket(AF_INET6, SOCK_DGRAM)
 s.bind((%q, 5000))
@@ -247,7 +250,7 @@ while True:
 			_ = a.cmd.Process.Signal(syscall.SIGHUP)
 			a.wait("configuration reloaded")
 			for run := range 2 {
-				askMapped(t, address)
+				askMapped(t, fmt.Sprint("127.0.0.1:", n))
 				killed(t, pidOf(t, a, run+1))
 				a.waitN(run+1, "state=resting")
 			}

@@ -121,14 +121,14 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 			return !taken[b] && isAlike(b, sockets[i].Address) && isSame(b, sockets[i].Address)
 		})
 		if j >= 0 {
-			same, taken[bound[j]], sockets[i].Target = true, true, bound[j]
+			same, taken[bound[j]], sockets[i].Target = true, true, sockets[i].Address.FindTarget(bound[j])
 		}
 	}
 	given := 0
 	for i := range sockets {
 		j := slices.IndexFunc(bound, func(b spec.Address) bool { return !taken[b] && isAlike(b, sockets[i].Address) })
 		if sockets[i].Target == (spec.Address{}) && j >= 0 {
-			taken[bound[j]], sockets[i].Target = true, bound[j]
+			taken[bound[j]], sockets[i].Target = true, sockets[i].Address.FindTarget(bound[j])
 		}
 		if sockets[i].Target != (spec.Address{}) {
 			given++

@@ -58,8 +58,9 @@ func fillTarget(s *spec.Socket) spec.Address {
 // isMapped reports whether the program needs a socket of IPv6 for an address of IPv4: one that binds datagrams by IPv6 alone
 // can answer by no other. Connections are of a family of their own.
 func isMapped(s *spec.Socket) bool {
+	_, six := s.Address.Families()
 	four, _ := s.Target.Families()
-	return s.Address.IsUDP() && s.Address.IP.Is4() && !four
+	return s.Address.IsUDP() && !six && !four
 }
 
 // kindOf returns a network: a socket can replace another one of the same.

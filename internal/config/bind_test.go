@@ -62,6 +62,7 @@ func TestTargetMapped(t *testing.T) {
 	for sockets, mapped := range map[string]bool{
 		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp6://:80\"":     true,
 		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp://[::1]:80\"": true,
+		"listen = [\"udp4://:80\"]\ntarget = \"udp6://:80\"":             true,
 		"listen = [\"udp://127.0.0.1:80\"]\ntarget = \"udp://:80\"":      false,
 		"listen = [\"udp://127.0.0.1:80\"]":                              false,
 		"listen = [\"udp://[::1]:80\"]\ntarget = \"udp6://:80\"":         false,

@@ -3,6 +3,7 @@ package listen
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -90,7 +91,11 @@ func makeSockaddr(fd, family int, a spec.Address) (unix.Sockaddr, error) {
 		return sa, nil
 	}
 	sa := &unix.SockaddrInet6{Port: int(a.Port)}
-	if !a.IP.IsValid() {
+	switch {
+	case a.Network == spec.UDP4: // mapped
+		sa.Addr = netip.IPv4Unspecified().As16()
+		return sa, nil
+	case !a.IP.IsValid():
 		return sa, nil
 	}
 	sa.Addr = a.IP.As16()

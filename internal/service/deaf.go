@@ -59,7 +59,7 @@ func (s *shared) explainDeaf() string {
 		if bound := s.run.child.FindBound(string(protocol)); len(bound) > 0 {
 			at := nameBound(protocol, bound[0])
 			return fmt.Sprintf(either+"it binds %s itself, in its own network, where no client comes: for that "+
-				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, at.String(), address)
+				"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", at, address.FindTarget(at).String(), address)
 		}
 	}
 	return either + "many programs want a switch for that, and for one that knows only its own addresses there is handover = \"bind\" or \"proxy\""

@@ -449,6 +449,16 @@ func (a Address) Families() (four, six bool) {
 	return a.Network != TCP6 && a.Network != UDP6, a.Network != TCP4 && a.Network != UDP4
 }
 
+// FindTarget returns what is written as the target of a, for a program that binds bound. By a socket of both families a
+// program names all clients of datagrams as those of IPv6.
+func (a Address) FindTarget(bound Address) Address {
+	four, six := bound.Families()
+	if _, has := a.Families(); a.IsUDP() && !has && bound.Network == UDP && four && six {
+		bound.Network = UDP6
+	}
+	return bound
+}
+
 // ReservePath returns the path of the second name that a node has, in the same folder.
 func ReservePath(node string) string {
 	return path.Join(path.Dir(node), "."+path.Base(node)+".activator")

@@ -114,7 +114,7 @@ func (s *Supervisor) tellBind(n notification) {
 	}
 	bound, _ := spec.ParseAddress(to.String())
 	s.tellFinding(n, spec.Finding{Bound: bound, Text: fmt.Sprintf("binds %s itself, in its own network, where no client comes: if it does not use the sockets that it is given by LISTEN_FDS, "+
-		"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", to, to, s.policy.Handed[i].Address)})
+		"write handover = \"bind\" below [service], and target = %q below the [[socket]] of %s", to, s.policy.Handed[i].Address.FindTarget(bound).String(), s.policy.Handed[i].Address)})
 }
 
 // copyName copies the address that a call of connect or bind is about. Nothing is answered by it.
