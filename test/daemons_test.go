@@ -82,6 +82,17 @@ func say(line string) func(t *testing.T, n int, dir string) string {
 	}
 }
 
+// imapClient logs in, leaves a message, and prints the newest one.
+const imapClient = `
+import imaplib, sys
+c = imaplib.IMAP4("127.0.0.1", int(sys.argv[1]))
+c.login("me", "secret")
+c.append("INBOX", None, None, b"Subject: test\r\n\r\nhello by IMAP\r\n")
+newest = c.select("INBOX")[1][0]
+print(newest, c.fetch(newest, "(BODY[])"))
+c.logout()
+`
+
 func daemons() []daemon {
 	return []daemon{
 		{"apache", []string{"apache2", "curl"}, ":8088", "one instance for each request", page("/"), nil},
@@ -90,6 +101,7 @@ func daemons() []daemon {
 		{"dbus", []string{"dbus-daemon", "dbus-send"}, "", "org.freedesktop.DBus", run("dbus-send", "--bus=unix:path=DIR/bus", "--dest=org.freedesktop.DBus", "--print-reply", "/", "org.freedesktop.DBus.ListNames"),
 			[]string{"%t/activator-dbus/bus", "DIR/bus"}},
 		{"dnsmasq", []string{"dnsmasq"}, ":5300", "udp[192.0.2.7 2001:db8::7] tcp[192.0.2.7 2001:db8::7]", resolve("www.example.test."), nil},
+		{"dovecot", []string{"dovecot", "/usr/lib/dovecot/imap", "python3"}, "1143", "hello by IMAP", run("python3", "-c", imapClient, "PORT"), nil},
 		{"gunicorn", []string{"gunicorn", "curl"}, ":8083", "gunicorn", page("/"), nil},
 		{"haproxy", []string{"haproxy", "curl"}, ":8081", "haproxy", page("/"), nil},
 		{"httpd", []string{"busybox", "curl"}, ":8086", "one instance for each request", page("/"), nil},
