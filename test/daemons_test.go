@@ -93,6 +93,16 @@ print(newest, c.fetch(newest, "(BODY[])"))
 c.logout()
 `
 
+// playSound plays a tenth of a second, and says so when it has been heard.
+const playSound = `
+import os, sys, wave
+sound = sys.argv[1] + "/sound.wav"
+with wave.open(sound, "wb") as w:
+    w.setparams((2, 2, 48000, 0, "NONE", ""))
+    w.writeframes(bytes(4 * 4800))
+os.execlp("pw-play", "pw-play", "--verbose", "--remote=" + sys.argv[1] + "/pipewire-0", sound)
+`
+
 func daemons() []daemon {
 	return []daemon{
 		{"apache", []string{"apache2", "curl"}, ":8088", "one instance for each request", page("/"), nil},
@@ -116,6 +126,8 @@ func daemons() []daemon {
 		{"nginx-fds", []string{"nginx", "curl"}, ":8080", "nginx", page("/"), nil},
 		{"node", []string{"node", "curl"}, "", "hello", page("/"), []string{"tcp://[::1]:3080", "tcp://127.0.0.1:PORT"}},
 		{"node-exporter", []string{"prometheus-node-exporter", "curl"}, ":9100", "node_load1", page("/metrics"), nil},
+		{"pipewire", []string{"pipewire", "wireplumber", "pw-play", "python3"}, "", "stream drained", run("python3", "-c", playSound, "DIR"),
+			[]string{"%t/activator-pipewire", "DIR"}},
 		{"puma", []string{"puma", "curl"}, "9292", "networkless", page("/"), nil},
 		{"python-http", []string{"python3", "curl"}, ":8000\"]", "200 OK", page("/"), nil},
 		{"radicale", []string{"radicale", "curl"}, "5232", "200 OK", page("/.web/"), nil},

@@ -17,7 +17,7 @@ mariadb:mariadb-client-core radicale:radicale prometheus-node-exporter:prometheu
 dbus-daemon:dbus-daemon dbus-send:dbus-bin uwsgi:uwsgi-core puma:puma cupsd:cups-daemon lpstat:cups-client
 transmission-daemon:transmission-daemon transmission-remote:transmission-cli kresd:knot-resolver
 java:default-jre-headless javac:default-jdk-headless /usr/include/asio.hpp:libasio-dev /usr/include/ev.h:libev-dev
-dovecot:dovecot-core /usr/lib/dovecot/imap:dovecot-imapd
+dovecot:dovecot-core /usr/lib/dovecot/imap:dovecot-imapd pipewire:pipewire-bin pw-play:pipewire-bin wireplumber:wireplumber
 /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3
 /usr/lib/python3/dist-packages/uvicorn/__init__.py:python3-uvicorn
 /usr/share/perl5/Server/Starter.pm:libserver-starter-perl"
