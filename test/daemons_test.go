@@ -145,6 +145,9 @@ func daemons() []daemon {
 func TestDaemons(t *testing.T) {
 	for _, d := range daemons() {
 		t.Run(d.example, func(t *testing.T) {
+			if d.example == "pipewire" { // before Linux 6.7 WirePlumber's pid is not seen either
+				ktest.OldKernel(t, program(t, "oldkernel"), "6.8")
+			}
 			dir, n := openFolder(t), ktest.Port(t)
 			changes := append([]string{}, d.changes...)
 			if d.port != "" {
