@@ -279,6 +279,16 @@ func TestProxyPython(t *testing.T) {
 	a.wait("stream=stderr", "127.0.0.2 - - ")
 }
 
+// A program whose unix sockets may connect listens in its own network as any other. (Go listens by MPTCP, which Landlock does not know.)
+func TestProxyConnectUnix(t *testing.T) {
+	n := ktest.Port(t)
+	activate(t, "--config", configureIn(t, folder(t), "web", fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\ntarget = \"tcp://:8000\"\n"+
+		"[service]\nexec = [\"python3\", \"-m\", \"http.server\", \"8000\"]\nhandover = \"proxy\"\n[sandbox]\nconnect = \"unix\"\n", n)))
+	if status, _, err := get(fmt.Sprintf("http://127.0.0.1:%d/", n)); status != 200 || err != nil {
+		t.Errorf("%d: %v", status, err)
+	}
+}
+
 // A service that is killed at random loses what it had taken, and no client in our
 // queue. Until its last thread is gone it takes connections into a queue of its own,
 // also of clients that it has cut already.

@@ -99,8 +99,10 @@ func fileRights(s spec.Sandbox, abi int, entries []rootEntry) uint64 {
 // refuse the answer to a relay's.
 func chooseLandlock(s spec.Sandbox, abi int, entries []rootEntry) landlockRules {
 	var l landlockRules
-	if (s.Seal || s.Connect == "unix") && abi >= abiTCP {
+	if s.Seal && abi >= abiTCP {
 		l.Net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
+	} else if s.Connect == "unix" && abi >= abiTCP {
+		l.Net = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP // what it binds is in its own network: the target of a proxy
 	}
 	if s.Seal && abi >= abiScopes {
 		l.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
