@@ -52,6 +52,7 @@ func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 		}
 	}
 	p.mountFiles()
+	p.proposeTargets(found)
 	p.openRefused()
 	return p
 }
@@ -115,21 +116,9 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 			bound = append(bound, f.Bound)
 		}
 	}
-	sockets, taken, same := slices.Clone(p.Service.Sockets), map[spec.Address]bool{}, false
-	for i := range sockets { // what has the same port or path first
-		j := slices.IndexFunc(bound, func(b spec.Address) bool {
-			return !taken[b] && isAlike(b, sockets[i].Address) && isSame(b, sockets[i].Address)
-		})
-		if j >= 0 {
-			same, taken[bound[j]], sockets[i].Target = true, true, sockets[i].Address.FindTarget(bound[j])
-		}
-	}
-	given := 0
+	sockets, given := slices.Clone(p.Service.Sockets), 0
+	same := setTargets(sockets, bound)
 	for i := range sockets {
-		j := slices.IndexFunc(bound, func(b spec.Address) bool { return !taken[b] && isAlike(b, sockets[i].Address) })
-		if sockets[i].Target == (spec.Address{}) && j >= 0 {
-			taken[bound[j]], sockets[i].Target = true, sockets[i].Address.FindTarget(bound[j])
-		}
 		if sockets[i].Target != (spec.Address{}) {
 			given++
 			p.add("service.handover", "it binds %s itself, and gets the socket of %s for it", sockets[i].Target, sockets[i].Address)
@@ -147,6 +136,70 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 	delete(p.Why, "service.handover")
 	for _, b := range bound {
 		p.remark(fmt.Sprintf("it binds %s itself, in its own network, where no client comes", b))
+	}
+}
+
+// setTargets gives each socket that has no target one of the addresses that a program has bound: first those of its own port
+// or path, and then whatever is left. It reports whether there was one of the first kind.
+func setTargets(sockets []spec.Socket, bound []spec.Address) (same bool) {
+	left := slices.Clone(bound)
+	set := func(fits func(b, to spec.Address) bool) (any bool) {
+		for i := range sockets {
+			to := &sockets[i]
+			j := slices.IndexFunc(left, func(b spec.Address) bool { return isAlike(b, to.Address) && fits(b, to.Address) })
+			if to.Target == (spec.Address{}) && j >= 0 {
+				to.Target, any = to.Address.FindTarget(left[j]), true
+				left = slices.Delete(left, j, j+1)
+			}
+		}
+		return any
+	}
+	same = set(isSame)
+	set(func(_, _ spec.Address) bool { return true })
+	return same
+}
+
+// proposeTargets replaces the targets that the program has not bound by what it has bound instead. One that failed, and
+// lacks something else, may only not have come so far.
+func (p *Proposal) proposeTargets(found []spec.Finding) {
+	if p.Service.Handover != spec.Bind && p.Service.Handover != spec.Proxy || len(p.Service.Sockets) == 0 || p.Why["service.handover"] != nil {
+		return
+	}
+	reached := map[spec.Address]bool{}
+	var others []spec.Address
+	for _, f := range found {
+		i := slices.IndexFunc(p.Service.Sockets, func(s spec.Socket) bool { return isAlike(f.Bound, s.Target) && isSame(f.Bound, s.Target) })
+		switch {
+		case f.Bound == (spec.Address{}):
+		case f.For != (spec.Address{}):
+			reached[f.For] = true
+		case p.Service.Handover == spec.Proxy && i >= 0:
+			reached[p.Service.Sockets[i].Target] = true
+		case !slices.Contains(others, f.Bound):
+			others = append(others, f.Bound)
+		}
+	}
+	sockets := slices.Clone(p.Service.Sockets)
+	for i := range sockets {
+		if !reached[sockets[i].Target] {
+			sockets[i].Target = spec.Address{}
+		}
+	}
+	setTargets(sockets, others)
+	early := p.run.Failed && len(p.Why) > 0
+	for i, old := range p.Service.Sockets {
+		bound := sockets[i].Target
+		switch {
+		case bound == (spec.Address{}):
+			sockets[i].Target = old.Target
+		case bound != old.Target && early:
+			p.remark(fmt.Sprintf("it has bound %s, and not %s yet, which is the target of %s", bound, old.Target, old.Address))
+		case bound != old.Target:
+			p.add("socket.target "+old.Address.String(), "it binds %s, and not %s", bound, old.Target)
+		}
+	}
+	if !early {
+		p.Service.Sockets = sockets
 	}
 }
 

@@ -77,6 +77,81 @@ func TestProposeBind(t *testing.T) {
 	}
 }
 
+// proposedTarget is what a program has bound, and what becomes of the targets.
+type proposedTarget struct {
+	name          string
+	way           spec.Handover
+	listen, bound []string // each "ADDRESS TARGET"; of bound without one: it is no target
+	run           Run
+	targets       []string
+	remark        string
+}
+
+func proposedTargets() []proposedTarget {
+	return []proposedTarget{
+		{"another one", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "tcp://:9"}, Run{}, []string{"tcp://:9"}, ""},
+		{"beside", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "tcp://127.0.0.1:80 tcp://:80"}, Run{}, []string{"tcp://:80"}, ""},
+		{"of another kind", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"udp://:80"}, Run{}, []string{"tcp://:80"}, ""},
+		{"nothing", spec.Bind, []string{"tcp://:8080 tcp://:80"}, nil, Run{Failed: true}, []string{"tcp://:80"}, ""},
+		{"one of two", spec.Bind, []string{"tcp://:8080 tcp://:80", "tcp://:8081 tcp://:81"}, []string{"tcp://:80 tcp://:80", "tcp://:9"}, Run{}, []string{"tcp://:80", "tcp://:9"}, ""},
+		{"the same port first", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "tcp://:8080"}, Run{}, []string{"tcp://:8080"}, ""},
+		{"a path", spec.Bind, []string{"unix:///s unix:///run/a"}, []string{"unix:///run/b"}, Run{}, []string{"unix:///run/b"}, ""},
+		{"failed", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9"}, Run{Failed: true}, []string{"tcp://:9"}, ""},
+		{"failed for a file", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "FILE"}, Run{Failed: true}, []string{"tcp://:80"}, "it has bound tcp://:9, and not tcp://:80 yet"},
+		{"carried to another one", spec.Proxy, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9"}, Run{}, []string{"tcp://:9"}, ""},
+		{"carried", spec.Proxy, []string{"tcp://:8080 tcp://127.0.0.1:80"}, []string{"tcp://:9", "tcp4://:80"}, Run{}, []string{"tcp://127.0.0.1:80"}, ""},
+		{"given", spec.FDs, []string{"tcp://:8080"}, []string{"tcp://:9"}, Run{}, []string{"://"}, "it binds tcp://:9 itself"},
+	}
+}
+
+// A target that the program has not bound is replaced by what it has bound instead.
+func TestProposeTargets(t *testing.T) {
+	for _, test := range proposedTargets() {
+		t.Run(test.name, func(t *testing.T) {
+			conf := serviceOf(t)
+			conf.Handover = test.way
+			for _, text := range test.listen {
+				conf.Sockets = append(conf.Sockets, spec.Socket{Address: firstOf(t, text), Target: secondOf(t, text)})
+			}
+			old := slices.Clone(conf.Sockets)
+			var found []spec.Finding
+			for _, text := range test.bound {
+				f := spec.Finding{Path: t.TempDir(), Want: spec.Read, Errno: syscall.ENOENT}
+				if text != "FILE" {
+					f = spec.Finding{Bound: firstOf(t, text), For: secondOf(t, text)}
+				}
+				found = append(found, f)
+			}
+			p := Propose(conf, found, test.run)
+			var got []string
+			for i, s := range p.Service.Sockets {
+				got = append(got, s.Target.String())
+				if (s.Target != old[i].Target) != (len(p.Why["socket.target "+s.Address.String()]) == 1) {
+					t.Errorf("%s for %s, since %q", s.Target, s.Address, p.Why)
+				}
+			}
+			if !slices.Equal(got, test.targets) || !reflect.DeepEqual(conf.Sockets, old) {
+				t.Errorf("%q, not %q", got, test.targets)
+			}
+			if text := strings.Join(p.Remarks, "\n"); (text == "") != (test.remark == "") || !strings.Contains(text, test.remark) {
+				t.Errorf("%q, not %q", text, test.remark)
+			}
+		})
+	}
+}
+
+func firstOf(t *testing.T, text string) spec.Address {
+	first, _, _ := strings.Cut(text, " ")
+	return address(t, first)
+}
+
+func secondOf(t *testing.T, text string) spec.Address {
+	if _, second, both := strings.Cut(text, " "); both {
+		return address(t, second)
+	}
+	return spec.Address{}
+}
+
 // proposedPath is what a program did not get at, and what is to be written for it.
 type proposedPath struct {
 	name   string

@@ -24,6 +24,7 @@ type Finding struct {
 	Text  string        // for the log, behind "program "; "": nothing is to be said yet
 	Line  string        // opens what was refused; "": none does
 	Bound Address       // it binds this itself, where no client comes
+	For   Address       // with handover "bind", the target for which Bound is taken; zero: none
 	Path  string        // absolute, as it sees it: it does not get at that; "": it is about no path
 	Want  Access        // what for
 	Errno syscall.Errno // why it does not; 0: it makes it

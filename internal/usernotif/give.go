@@ -12,6 +12,7 @@ import (
 
 	"activator/internal/kernel/fd"
 	"activator/internal/kernel/sockopt"
+	"activator/internal/spec"
 )
 
 // given is a target, and what the service has done with it.
@@ -40,6 +41,7 @@ func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 		return verdict{}, false
 	}
 	i := findTarget(s.list, n)
+	s.noteBound(r, n, i)
 	switch {
 	case i < 0:
 		s.noteName(n)
@@ -224,6 +226,19 @@ func (s *Supervisor) noteName(n name) {
 	if missing := s.noteNewName(n); missing != "" && s.policy.Warn != nil {
 		s.policy.Warn(fmt.Sprintf("binds %s, which is no target, and %s is still missing: if that is the one, write target = %q below its [[socket]]", n, missing, n))
 	}
+}
+
+// noteBound tells what a program that is observed binds, and for which target that is taken; -1: for none.
+func (s *Supervisor) noteBound(r *request, n name, target int) {
+	if s.policy.Refusal == nil {
+		return
+	}
+	var f spec.Finding
+	f.Bound, _ = spec.ParseAddress(n.String())
+	if target >= 0 {
+		f.For = s.list[target].Address
+	}
+	s.note(r.notification, f)
 }
 
 // noteNewName returns a target that the service does not serve yet, if the name is a new one.

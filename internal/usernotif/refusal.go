@@ -102,10 +102,13 @@ func (s *Supervisor) tellConnect(n notification, r spec.Refusal) {
 
 // tellBind tells of a program that binds what no client reaches, and maybe does not take the sockets that it was given.
 func (s *Supervisor) tellBind(n notification) {
-	if !s.policy.Own || len(s.policy.Handed) == 0 {
-		return
+	if !s.policy.Own || len(s.targets) > 0 {
+		return // the targets are told of by [Supervisor.giveTarget]
 	}
 	to, ok := s.copyName(n)
+	if ok && len(s.policy.Handed) == 0 {
+		s.noteBound(&request{notification: n}, to, -1)
+	}
 	i := slices.IndexFunc(s.policy.Handed, func(socket spec.Socket) bool {
 		return socket.Address.Type() == to.kind && (socket.Address.Path == "") == (to.path == "")
 	})

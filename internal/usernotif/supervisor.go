@@ -35,7 +35,7 @@ type Policy struct {
 	// Refusal is not nil of a program that is observed: its filter hands over what it would refuse, and bind.
 	// It says what the filter would have said.
 	Refusal func(number, machine uint32, args [6]uint64) spec.Refusal
-	Tell    func(f spec.Finding) // what it was refused, what it binds instead of Handed, and what paths it does not get at
+	Tell    func(f spec.Finding) // what it was refused, what it binds, and what paths it does not get at
 	Handed  []spec.Socket        // what the program has from its start, and need not bind
 	Own     bool                 // no client comes to the network that it is in
 
@@ -68,7 +68,7 @@ type Supervisor struct {
 	missing    int     // targets that are not served yet
 	noted      map[string]bool
 	told       map[int32][]string    // of what was refused, by the call; Run's
-	found      map[spec.Finding]bool // of paths and ids; Run's
+	found      map[spec.Finding]bool // of paths, ids and addresses; Run's
 	warnedUses bool                  // of what could not follow a bind; Run's
 	scans      int                   // tables of descriptors that were looked through; Run's
 	pending    map[int]bool          // sockets in a call that may block
