@@ -266,9 +266,9 @@ func TestTryPrograms(t *testing.T) {
 			fill := strings.NewReplacer("DIR", dir).Replace
 			text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [\"python3\", \"-c\", %q]\n%s", n, fill(p.program), p.config)
 			printed := p.tryWith(t, configureIn(t, dir, "shop", text), n)
-			_, added, _ := strings.Cut(printed, "\n\n[service]\n")
-			_, rest, _ := strings.Cut(added, "\n") // exec, with the program's text
-			added = printed[:len(printed)-len(added)] + rest
+			before, rest, _ := strings.Cut(printed, "\nexec = ")
+			_, rest, _ = strings.Cut(rest, "\n") // behind the program's text
+			added := before + "\n" + rest
 			for _, want := range p.has {
 				if !strings.Contains(added, fill(want)) {
 					t.Errorf("without %q:\n%s", fill(want), added)
@@ -306,6 +306,46 @@ func (p *triedProgram) tryWith(t *testing.T, file string, n int) string {
 		t.Errorf("%q, %v", answer, err)
 	}
 	return r.finish()
+}
+
+// What a file says stays as it is written, and what is added stands in the table that it is of. A second run adds nothing.
+func TestTryKeepsText(t *testing.T) {
+	dir, n := openFolder(t), ktest.Port(t)
+	for _, file := range []string{"one", "own.toml"} {
+		writeFile(t, dir+"/"+file, nil)
+	}
+	program := fmt.Sprintf("from socket import *\ntry: open('%s/one')\nexcept OSError: pass\ntry: socket(AF_UNIX).connect('/run/x')\nexcept OSError: pass%s", dir, answerEach)
+	const sandbox = "\n# closed, but for\n[sandbox] # these\ninit = true\n"
+	head := fmt.Sprintf("# mine\n[[socket]]\nlisten = ['tcp://127.0.0.1:%d'] # %%h\n\n[service]\nenvironment = { X = '%%h' }\nexec = ['python3', \"-c\", %q]\n", n, program)
+	p := triedProgram{program: program}
+	text := head + sandbox + "read_only = [\n  './own.toml', # relative\n]\n"
+	want := head + sandbox + fmt.Sprintf("# it looks for %s/one\nread_only = [\n  './own.toml', # relative\n  \"%s/one\",\n]\n", dir, dir)
+	for run := range 2 {
+		printed := p.tryWith(t, configureIn(t, dir, "kept", text), n)
+		kept, remarks, _ := strings.Cut(printed, "\n# Not in it")
+		if kept != want || strings.Count(remarks, "/run/x") == 0 || strings.Contains(remarks, "# Not in it") {
+			t.Errorf("run %d: %s\nnot\n%s", run, printed, want)
+		}
+		text = printed
+	}
+}
+
+// A wrong target is replaced by what the program binds.
+func TestTryTarget(t *testing.T) {
+	for _, way := range []string{"bind", "proxy"} {
+		t.Run(way, func(t *testing.T) {
+			dir := openFolder(t)
+			const program = "from socket import *\ns = socket(); s.bind(('127.0.0.1', 9009)); s.listen(); print('bound and waiting', flush=True); s.accept()"
+			const text = "[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n%starget = \"tcp://%s\" # inside\n[service]\nhandover = %q\nexec = [\"python3\", \"-c\", %q]\n"
+			n := ktest.Port(t)
+			r := try(t, configureIn(t, dir, "wrong", fmt.Sprintf(text, n, "", ":80", way, program)))
+			r.wait("bound and waiting")
+			want := fmt.Sprintf(text, n, "# it binds tcp://127.0.0.1:9009, and not tcp://:80\n", "127.0.0.1:9009", way, program)
+			if printed := r.finish(); printed != want {
+				t.Errorf("%s\nnot\n%s", printed, want)
+			}
+		})
+	}
 }
 
 // A program that runs and takes no client is given the socket for what it binds instead.

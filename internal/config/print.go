@@ -26,26 +26,39 @@ func AppendTOML(b []byte, s spec.Service) []byte {
 }
 
 // AppendChanged appends to b what of the configuration is not the default, as TOML that gives the same service. why returns
-// comments for a key, such as "sandbox.connect".
+// comments for a key, such as "sandbox.connect", or "socket.target tcp://:80" for the target of that address.
 func AppendChanged(b []byte, s spec.Service, why func(key string) []string) []byte {
 	for _, socket := range s.Sockets {
-		g := group{listen: []place{{Address: socket.Address}}, Socket: socket}
-		if g.Name == s.Name {
-			g.Name = ""
+		if len(b) > 0 {
+			b = append(b, '\n')
 		}
-		if !s.Inherits() && g.Target == g.Address {
-			g.Target = spec.Address{}
-		}
-		keys := slices.Clone(socketKeys())
-		for i := range keys {
-			if keys[i].key == "pass_rights" { // its default is the seal's, see readSockets
-				keys[i].normal = func(g *group) bool { return g.Options.RefuseRights == (s.Seal != "off") }
-			}
-		}
-		b = appendChanged(b, "[[socket]]", "socket.", keys, &g, why)
+		b = appendSocket(b, s, socket, why)
 	}
 	b = appendChanged(b, "[service]", "service.", serviceKeys(), &s, why)
 	return appendChanged(b, "[sandbox]", "sandbox.", sandboxKeys(), &s, why)
+}
+
+// appendSocket appends one address of a service.
+func appendSocket(b []byte, s spec.Service, socket spec.Socket, why func(key string) []string) []byte {
+	g := group{listen: []place{{Address: socket.Address}}, Socket: socket}
+	if g.Name == s.Name {
+		g.Name = ""
+	}
+	if !s.Inherits() && g.Target == g.Address {
+		g.Target = spec.Address{}
+	}
+	keys := slices.Clone(socketKeys())
+	for i := range keys {
+		if keys[i].key == "pass_rights" { // its default is the seal's, see readSockets
+			keys[i].normal = func(g *group) bool { return g.Options.RefuseRights == (s.Seal != "off") }
+		}
+	}
+	return append(b, appendChanged(nil, "[[socket]]", "socket.", keys, &g, explainSocket(why, socket))...)
+}
+
+// explainSocket is why, with the comments for one socket: their key has its address, as in "socket.target tcp://:80".
+func explainSocket(why func(key string) []string, socket spec.Socket) func(key string) []string {
+	return func(key string) []string { return why(key + " " + socket.Address.String()) }
 }
 
 // AppendComments appends a line of comment for each text, whatever it has in it.

@@ -250,10 +250,27 @@ func readsBack(t *testing.T, text string) bool {
 			t.Fatalf("%s\nprinted as\n%s\nread back as\n%+v\nwant\n%+v", text, changed, third, first)
 		}
 	}
+	if first.Container == nil {
+		readsEdited(t, text)
+	}
 	if again := AppendTOML(nil, second); string(again) != string(printed) {
 		t.Fatalf("printed as\n%s\nthen as\n%s", printed, again)
 	}
 	return true
+}
+
+// readsEdited holds a text that is edited against the service that it must give; without a change it stays as it is.
+func readsEdited(t *testing.T, text string) {
+	p := parseFile("web.toml", []byte(text), somewhere)
+	s, to := Source{p.service, p}, p.service
+	why := func(key string) []string { return []string{"of " + key} }
+	if same := s.AppendEdited(nil, to, why); string(same) != text && !strings.HasPrefix(text, "\ufeff") {
+		t.Fatalf("%s\nis changed by nothing to\n%s", text, same)
+	}
+	to.Syslog, to.Sandbox.Tmpfs = true, append(slices.Clone(to.Sandbox.Tmpfs), "/tmp/new")
+	if changed := s.AppendEdited(nil, to, why); !s.isText(changed, to) {
+		t.Fatalf("%s\nis edited to\n%s\nand gives another service", text, changed)
+	}
 }
 
 func seed(f *testing.F) {

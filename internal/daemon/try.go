@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,8 +14,8 @@ import (
 	"activator/internal/spec"
 )
 
-// Try runs the one service of a configuration with everything that it lacks told, lets a client in, and writes to w the
-// smallest configuration by which it would have lacked nothing. It returns when the program has ended, or ctx is done.
+// Try runs the one service of a configuration with everything that it lacks told, lets a client in, and writes to w its
+// file with the least added by which it would have lacked nothing. It returns when the program has ended, or ctx is done.
 func Try(ctx context.Context, o Options, w io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -29,8 +30,9 @@ func Try(ctx context.Context, o Options, w io.Writer) error {
 
 // trial is a service that is run to find out what it lacks.
 type trial struct {
-	end  func() // ends it
-	conf spec.Service
+	end    func() // ends it
+	source config.Source
+	conf   spec.Service // the source's
 
 	mu      sync.Mutex
 	found   []spec.Finding
@@ -46,7 +48,7 @@ func (t *trial) take(sources []config.Source) ([]config.Source, error) {
 	if sources[0].Service.Container != nil {
 		return nil, fmt.Errorf("try: %s: a container's program has no sandbox of ours: see what its engine says", sources[0].Service.Name)
 	}
-	t.conf = sources[0].Service
+	t.source, t.conf = sources[0], sources[0].Service
 	sources[0].Service = advice.MountArguments(t.conf).Service
 	return sources, nil
 }
@@ -131,10 +133,29 @@ func (t *trial) describe() []byte {
 	for key, why := range named.Why {
 		p.Why[key] = append(why, p.Why[key]...)
 	}
-	b := config.AppendChanged(nil, p.Service, func(key string) []string { return p.Why[key] })
+	b := withoutRemarks(t.source.AppendEdited(nil, p.Service, func(key string) []string { return p.Why[key] }))
 	if len(p.Remarks) > 0 {
 		b = append(b, '\n')
-		b = config.AppendComments(b, append([]string{"Not in it, since it may do without, or since no key opens it:"}, p.Remarks...))
+		b = config.AppendComments(b, append([]string{remarksTitle}, p.Remarks...))
+	}
+	return b
+}
+
+const remarksTitle = "Not in it, since it may do without, or since no key opens it:"
+
+// withoutRemarks is a text without the remarks of an earlier run, and with the end of its last line.
+func withoutRemarks(text []byte) []byte {
+	var b []byte
+	remarks := false
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimRight(line, "\n")
+		remarks = bytes.Equal(bytes.TrimSpace(line), []byte("# "+remarksTitle)) || remarks && bytes.HasPrefix(line, []byte("#"))
+		switch {
+		case !remarks:
+			b = append(append(b, line...), '\n')
+		case bytes.HasSuffix(b, []byte("\n\n")):
+			b = b[:len(b)-1]
+		}
 	}
 	return b
 }
