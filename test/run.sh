@@ -9,7 +9,7 @@ user=${TEST_USER:-tester}
 programs="socat:socat curl:curl podman:podman crun:crun newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
 uuidd:uuid-runtime gunicorn:gunicorn rpcbind:rpcbind ip:iproute2 capsh:libcap2-bin setpriv:util-linux
 busybox:busybox-static python3:python3 gcc:gcc g++:g++ tar:tar bwrap:bubblewrap systemd-analyze:systemd
-musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql memcached:memcached
+musl-gcc:musl-tools nginx:nginx-light redis-server:redis-server redis-cli:redis-tools pg_lsclusters:postgresql memcached:memcached
 unbound:unbound dnsmasq:dnsmasq-base caddy:caddy node:nodejs haproxy:haproxy perl:perl git:git sshd:openssh-server
 ssh:openssh-client in.tftpd:tftpd-hpa tftp:tftp-hpa qemu-system-x86_64:qemu-system-x86 xz:xz-utils
 apache2:apache2-bin mosquitto:mosquitto mosquitto_pub:mosquitto-clients mariadbd:mariadb-server-core

@@ -118,9 +118,70 @@ func triedDaemons(t *testing.T) []triedDaemon {
 	}
 }
 
+// triedServers are daemons with next to nothing of their own.
+func triedServers() []triedDaemon {
+	const index = "www/index.html"
+	temporary := ""
+	for _, way := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		temporary += way + "_temp_path /var/lib/NAME/" + way + ";\n"
+	}
+	files := map[string]string{index: "from a file", "Caddyfile": "http://127.0.0.1:PORT\nroot * DIR/www\nfile_server\n"}
+	return []triedDaemon{
+		{name: "python", needs: []string{"python3", "curl"}, files: files, exec: []string{"python3", "-m", "http.server", "--directory", "DIR/www", "8000"}, says: "from a file", ask: page("/")},
+		{name: "nginx", needs: []string{"nginx", "curl"}, files: map[string]string{index: "from nginx", "nginx.conf": "daemon off;\nevents {}\nhttp {\naccess_log off;\n" + temporary + "server { listen 127.0.0.1:PORT; location / { return 200 \"from nginx\"; } } }\n"},
+			exec: []string{"nginx", "-e", "stderr", "-c", "DIR/nginx.conf"}, says: "from nginx", ask: page("/")},
+		{name: "redis", needs: []string{"redis-server", "redis-cli"}, exec: []string{"redis-server", "--port", "PORT"}, says: "PONG", ask: run("redis-cli", "-p", "PORT", "ping")},
+		{name: "memcached", needs: []string{"memcached"}, exec: []string{"memcached", "-l", "127.0.0.1", "-p", "PORT"}, says: "VERSION", ask: sayTo("version\r\nquit\r\n")},
+		{name: "haproxy", needs: []string{"haproxy", "curl"}, files: map[string]string{"haproxy.cfg": "defaults\n mode http\n timeout client 1m\n timeout server 1m\n timeout connect 1m\nfrontend f\n bind 127.0.0.1:PORT\n http-request return status 200 content-type text/plain string \"from haproxy\"\n"},
+			exec: []string{"haproxy", "-db", "-f", "DIR/haproxy.cfg"}, says: "from haproxy", ask: page("/")},
+		{name: "caddy", needs: []string{"caddy", "curl"}, files: files, exec: []string{"caddy", "file-server", "--listen", "127.0.0.1:PORT", "--root", "DIR/www"}, says: "from a file", ask: page("/")},
+		{name: "uwsgi", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3_plugin.so", "curl"}, files: map[string]string{"app.py": "def application(e, s):\n s('200 OK', [])\n return [b'from uwsgi']\n"},
+			exec: []string{"uwsgi", "--plugin", "python3", "--die-on-term", "--http-socket", ":PORT", "--wsgi-file", "DIR/app.py"}, says: "from uwsgi", ask: page("/")},
+		{name: "node", needs: []string{"node", "curl"}, files: map[string]string{"m.js": "exports.text = require('fs').readFileSync(__dirname + '/text')\n", "text": "from node",
+			"app.js": "const m = require('./m.js'); process.on('SIGTERM', () => process.exit()); require('http').createServer((q, r) => r.end(m.text)).listen(PORT)\n"},
+			exec: []string{"node", "DIR/app.js"}, says: "from node", ask: page("/")},
+		{name: "kresd", needs: []string{"kresd"}, files: map[string]string{"kresd.conf": "net.listen('127.0.0.1', PORT)\n"}, exec: []string{"kresd", "-n", "-c", "DIR/kresd.conf"}, says: "localhost", ask: askName("localhost")},
+		{name: "rsync", needs: []string{"rsync"}, files: map[string]string{"rsyncd.conf": "[x]\npath = /srv\n"},
+			exec: []string{"rsync", "--daemon", "--no-detach", "--port=PORT", "--config=DIR/rsyncd.conf"}, says: "@RSYNCD:", ask: sayTo("@RSYNCD: 31.0\n#list\n")},
+	}
+}
+
+// sayTo says something, and returns all of the answer, or what there is of it when the daemon goes away.
+func sayTo(text string) func(t *testing.T, n int, dir string) string {
+	return func(t *testing.T, n int, _ string) string {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
+		_, _ = io.WriteString(c, text)
+		answer, _ := io.ReadAll(c)
+		return string(answer)
+	}
+}
+
+// askName asks for a name by DNS, once over TCP, and returns what comes back: a daemon that ends has none.
+func askName(name string) func(t *testing.T, n int, dir string) string {
+	question := append([]byte{0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, byte(len(name))}, name...)
+	question = append(question, 0, 0, 1, 0, 1)
+	return func(t *testing.T, n int, _ string) string {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(waitTimeout))
+		_, _ = c.Write(append([]byte{0, byte(len(question))}, question...))
+		answer := make([]byte, 2+len(question))
+		size, _ := io.ReadFull(c, answer)
+		return string(answer[:size])
+	}
+}
+
 // From exec and listen alone each daemon arrives at a configuration by which it works, in at most two runs of try.
 func TestTry(t *testing.T) {
-	for _, d := range triedDaemons(t) {
+	for _, d := range append(triedDaemons(t), triedServers()...) {
 		t.Run(d.name, func(t *testing.T) {
 			dir, n, name := openFolder(t), ktest.Port(t), stateFolder(t)
 			for _, need := range d.needs {
@@ -152,10 +213,10 @@ func TestTry(t *testing.T) {
 				argv[i] = fmt.Sprintf("%q", fill(arg))
 			}
 			text := fmt.Sprintf("[[socket]]\nlisten = [\"tcp://127.0.0.1:%d\"]\n[service]\nexec = [%s]\n", n, strings.Join(argv, ", "))
-			for run := 1; run <= 2; run++ {
-				text = d.tryOnce(t, configureIn(t, dir, fmt.Sprintf("run-%d", run), text), text, n, dir)
+			for range 2 {
+				text = d.tryOnce(t, configureIn(t, dir, name, text), text, n, dir)
 			}
-			a := activate(t, "--config", configureIn(t, dir, "result", text))
+			a := activate(t, "--config", configureIn(t, dir, name, text))
 			for range 2 {
 				if got := d.ask(t, n, dir); !strings.Contains(got, d.says) {
 					t.Errorf("%q, without %q", got, d.says)

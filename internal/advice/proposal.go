@@ -1,12 +1,14 @@
 package advice
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"activator/internal/spec"
@@ -25,17 +27,18 @@ type Proposal struct {
 	Remarks []string            // what it lacked, and is not to be added without a thought
 
 	run     Run
-	files   []string        // of the host's, that it looked for
-	listed  map[string]bool // folders of them that it read
-	system  string          // of /sys, that it looked for; "": nothing
-	refused []spec.Finding  // that have a line
+	files   []string         // of the host's, that it looked for
+	listed  map[string]bool  // folders of them that it read
+	system  string           // of /sys, that it looked for; "": nothing
+	refused []spec.Finding   // that have a line
+	owned   []string         // names of its own folders that it lacked
+	homes   []spec.Directory // of its own, that it looked for and nobody has
 }
 
 // Propose adds to a configuration what a run of it lacked: what was found, in that order.
 func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 	p := &Proposal{Service: conf, Why: map[string][]string{}, run: run, listed: map[string]bool{}}
 	p.Service.Sandbox.ReadOnly = slices.Clone(conf.Sandbox.ReadOnly)
-	p.proposeBind(found)
 	for _, f := range found {
 		switch {
 		case f.Path != "":
@@ -45,6 +48,9 @@ func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 		case f.Line == spec.SyslogLine:
 			p.Service.Syslog = true
 			p.add("service.syslog", "it logs by syslog(3)")
+		case f.Line == spec.InitLine:
+			p.Service.Sandbox.Init = true
+			p.add("sandbox.init", "as pid 1 it does not end by its stop signal")
 		case f.Line != "":
 			p.refused = append(p.refused, f)
 		case f.Bound == (spec.Address{}):
@@ -52,6 +58,8 @@ func Propose(conf spec.Service, found []spec.Finding, run Run) *Proposal {
 		}
 	}
 	p.mountFiles()
+	p.addHome()
+	p.proposeBind(found)
 	p.proposeTargets(found)
 	p.openRefused()
 	return p
@@ -105,7 +113,7 @@ func (p *Proposal) mount(at string) {
 }
 
 // proposeBind has the sockets handed over in answer to the program's own bind, if it binds for itself what its clients
-// want, and does not use what it was given.
+// want, and does not use what it was given. One that failed, and lacks something else, may not have come to that yet.
 func (p *Proposal) proposeBind(found []spec.Finding) {
 	if p.Service.Handover != spec.FDs || p.Service.Accept {
 		return
@@ -116,6 +124,7 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 			bound = append(bound, f.Bound)
 		}
 	}
+	failed := p.run.Failed && len(p.Why) == 0
 	sockets, given := slices.Clone(p.Service.Sockets), 0
 	same := setTargets(sockets, bound)
 	for i := range sockets {
@@ -124,7 +133,7 @@ func (p *Proposal) proposeBind(found []spec.Finding) {
 			p.add("service.handover", "it binds %s itself, and gets the socket of %s for it", sockets[i].Target, sockets[i].Address)
 		}
 	}
-	if given > 0 && (same || p.run.Failed || p.run.Deaf) {
+	if given > 0 && (same || failed || p.run.Deaf && !p.run.Failed) {
 		p.Service.Sockets, p.Service.Handover = sockets, spec.Bind
 		for _, s := range sockets {
 			if s.Target == (spec.Address{}) {
@@ -181,7 +190,8 @@ func (p *Proposal) proposeTargets(found []spec.Finding) {
 	}
 	sockets := slices.Clone(p.Service.Sockets)
 	for i := range sockets {
-		if !reached[sockets[i].Target] {
+		better := slices.ContainsFunc(others, func(b spec.Address) bool { return isAlike(b, sockets[i].Address) && isSame(b, sockets[i].Address) })
+		if !reached[sockets[i].Target] || better && !isSame(sockets[i].Target, sockets[i].Address) {
 			sockets[i].Target = spec.Address{}
 		}
 	}
@@ -259,9 +269,11 @@ func (p *Proposal) addID(f spec.Finding) {
 	if known, err := user.LookupId(id); kind == "user" && err == nil {
 		name = known.Username
 	}
-	if kind == "user" && id != "0" && p.run.Failed && p.Service.User == "" && os.Geteuid() == 0 {
-		p.Service.User = name
-		p.add("service.user", "it wants to be user %s, or to give files to it: inside there is one user only", name)
+	owner := name
+	if kind == "group" {
+		owner, name = nameGroup(id), cmp.Or(nameGroup(id), id)
+	}
+	if id != "0" && p.giveUser(owner, "it wants to be %s %s, or to give files to it: inside there is one only", kind, name) {
 		return
 	}
 	seen := ""
@@ -269,4 +281,27 @@ func (p *Proposal) addID(f spec.Finding) {
 		seen = fmt.Sprintf("; or, if it only gives it files in its own directories, write %ss = [%q] below [sandbox]", kind, name)
 	}
 	p.remark(fmt.Sprintf("it wants to be %s %s, or to give files to it: inside there is one only; have it stay what it is, by its own configuration%s", kind, name, seen))
+}
+
+// nameGroup is the name of a group; "": it has none.
+func nameGroup(id string) string {
+	if known, err := user.LookupGroupId(id); err == nil {
+		return known.Name
+	}
+	return ""
+}
+
+// giveUser gives a program that failed a user, if it can have that one. A group is its user's, where both have one name: a
+// program takes the group first. What is written already stays.
+func (p *Proposal) giveUser(name, format string, args ...any) bool {
+	known, err := user.Lookup(name)
+	if _, isNumber := strconv.Atoi(name); name == "" || name == "root" || err != nil && isNumber != nil || err == nil && known.Uid == "0" {
+		return false
+	}
+	if !p.run.Failed || os.Geteuid() != 0 || p.Service.User != "" && p.Service.User != name || p.Why["service.user"] == nil && p.Service.User != "" {
+		return false
+	}
+	p.Service.User = name
+	p.add("service.user", format, args...)
+	return true
 }

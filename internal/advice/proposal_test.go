@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -50,11 +51,17 @@ func TestProposeBind(t *testing.T) {
 		{"another kind", []string{"tcp://:80"}, []string{"udp://:80"}, Run{Failed: true}, nil, "it binds udp://:80 itself"},
 		{"a path", []string{"unix:///run/x", "tcp://:80"}, []string{"unix:///var/run/x"}, Run{}, []string{"unix:///var/run/x", "://"}, "it has bound nothing for tcp://:80"},
 		{"nothing", []string{"tcp://:80"}, nil, Run{Failed: true}, nil, ""},
+		{"before it fails for a file", []string{"tcp://:8080"}, []string{"tcp://:9", "FILE"}, Run{Failed: true, Deaf: true}, nil, "it binds tcp://:9 itself"},
+		{"the same port, before it fails for a file", []string{"tcp://:80"}, []string{"tcp://127.0.0.1:80", "FILE"}, Run{Failed: true}, []string{"tcp://127.0.0.1:80"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var found []spec.Finding
 			for _, b := range test.bound {
-				found = append(found, spec.Finding{Text: "binds", Bound: address(t, b)}, spec.Finding{Text: "binds", Bound: address(t, b)})
+				f := spec.Finding{Path: t.TempDir(), Want: spec.Read, Errno: syscall.ENOENT}
+				if b != "FILE" {
+					f = spec.Finding{Text: "binds", Bound: address(t, b)}
+				}
+				found = append(found, f, f)
 			}
 			conf := serviceOf(t, test.listen...)
 			p := Propose(conf, found, test.run)
@@ -95,6 +102,7 @@ func proposedTargets() []proposedTarget {
 		{"nothing", spec.Bind, []string{"tcp://:8080 tcp://:80"}, nil, Run{Failed: true}, []string{"tcp://:80"}, ""},
 		{"one of two", spec.Bind, []string{"tcp://:8080 tcp://:80", "tcp://:8081 tcp://:81"}, []string{"tcp://:80 tcp://:80", "tcp://:9"}, Run{}, []string{"tcp://:80", "tcp://:9"}, ""},
 		{"the same port first", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "tcp://:8080"}, Run{}, []string{"tcp://:8080"}, ""},
+		{"a better one", spec.Bind, []string{"tcp://:8080 tcp://:9"}, []string{"tcp://:9 tcp://:9", "tcp4://:8080"}, Run{}, []string{"tcp4://:8080"}, ""},
 		{"a path", spec.Bind, []string{"unix:///s unix:///run/a"}, []string{"unix:///run/b"}, Run{}, []string{"unix:///run/b"}, ""},
 		{"failed", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9"}, Run{Failed: true}, []string{"tcp://:9"}, ""},
 		{"failed for a file", spec.Bind, []string{"tcp://:8080 tcp://:80"}, []string{"tcp://:9", "FILE"}, Run{Failed: true}, []string{"tcp://:80"}, "it has bound tcp://:9, and not tcp://:80 yet"},
@@ -201,13 +209,22 @@ func proposedPaths() []proposedPath {
 		{"made for a while", with(spec.Finding{Path: "/run/some-shop", Want: spec.Make}, 0), true, ""},
 		{"no right", with(spec.Finding{Path: "/etc/ssl/private/key", Want: spec.Read}, syscall.EACCES), true, "its user has no right to /etc/ssl/private/key"},
 		{"a cache of Python's", with(spec.Finding{Path: "/usr/lib/python3/x/__pycache__", Want: spec.Make}, syscall.EROFS), true, ""},
+		{"beside its own file", missing(spec.Read, "DIR/b/e"), true, "read_only DIR/b"},
+		{"a folder beside its own file", missing(spec.Read, "DIR/b/c"), true, "read_only DIR/b/c"},
+		{"where it stands", with(spec.Finding{Path: "/dump", Want: make}, syscall.EROFS), true, is("working_directory /var/lib/shop; state_directory shop", "working_directory /tmp")},
+		{"may it write where it stands", with(spec.Finding{Path: "/", Want: spec.Write}, syscall.EROFS), true, is("working_directory /var/lib/shop; state_directory shop", "working_directory /tmp")},
+		{"asks, and goes on", with(spec.Finding{Path: "/", Want: spec.Write}, syscall.EROFS), false, ""},
+		{"a file with a dot", with(spec.Finding{Path: "/.x", Want: make}, syscall.EROFS), true, ""},
+		{"goes to what is nowhere", missing(0, "/var/lib/some-shop"), true, is("state_directory some-shop", "tmpfs /var/lib/some-shop")},
+		{"looks at what is nowhere", missing(0, "/var/lib/some-shop"), false, ""},
+		{"what is nowhere, and another", missing(0, "/var/lib/some-shop", "DIR/a/1"), true, "read_only DIR/a/1"},
 		{"read-only", with(spec.Finding{Path: "DIR/a/new", Want: make}, syscall.EROFS), true, "writable DIR/a"},
 	}
 }
 
 func TestProposePaths(t *testing.T) {
 	dir := t.TempDir()
-	for _, file := range []string{"a/1", "a/2", "a/3", "a/4", "b/c/1", "b/d"} {
+	for _, file := range []string{"a/1", "a/2", "a/3", "a/4", "b/c/1", "b/d", "b/e"} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +237,8 @@ func TestProposePaths(t *testing.T) {
 			for i, f := range test.found {
 				test.found[i].Path = strings.Replace(f.Path, "DIR", dir, 1)
 			}
-			p := Propose(spec.Service{}, test.found, Run{Failed: test.failed})
+			conf := spec.Service{Process: spec.Process{Name: "shop", Dir: "/", Argv: []string{"shop", dir + "/b/d"}}}
+			p := Propose(conf, test.found, Run{Failed: test.failed})
 			added := listAdded(&p.Service)
 			if len(added) != len(p.Why) {
 				t.Errorf("%q, reasons %q", added, p.Why)
@@ -239,6 +257,12 @@ func listAdded(s *spec.Service) (added []string) {
 		if len(values) > 0 {
 			added = append(added, key+" "+strings.Join(values, " "))
 		}
+	}
+	if s.User != "" {
+		add("user", []string{s.User})
+	}
+	if s.Dir != "" && s.Dir != "/" {
+		add("working_directory", []string{s.Dir})
 	}
 	for _, d := range s.Directories {
 		add(d.Kind+"_directory", []string{d.Name})
@@ -292,10 +316,55 @@ func TestProposeLines(t *testing.T) {
 
 // The user that a program wants to be it can have as root.
 func TestProposeUser(t *testing.T) {
-	p := Propose(spec.Service{}, []spec.Finding{{ID: "group 4242"}, {ID: "user 4242"}, {ID: "user 0"}}, Run{Failed: true})
+	p := Propose(spec.Service{}, []spec.Finding{{ID: "group 424242"}, {ID: "user 4242"}, {ID: "user 0"}}, Run{Failed: true})
 	root := os.Geteuid() == 0
 	if root && p.Service.User != "4242" || !root && p.Service.User != "" || !slices.ContainsFunc(p.Remarks, func(text string) bool { return strings.HasPrefix(text, "it wants to be user root") }) {
 		t.Errorf("user %q, %q", p.Service.User, p.Remarks)
+	}
+}
+
+// A program that fails gets the user of what it wants, as root; that one is the group's too. A program of the host's keeps
+// the folders that it has things in.
+func TestProposeOwner(t *testing.T) {
+	const log = "/var/log/activator-advice"
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"", "tmpfs " + log, ""}
+	if os.Geteuid() == 0 {
+		t.Cleanup(func() { os.RemoveAll(log) })
+		if err := errors.Join(os.Chown(file, 1, 1), os.Mkdir(log, 0o755), os.WriteFile(log+"/old", nil, 0o600), os.Chown(log+"/old", 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		want = []string{"user daemon", "tmpfs " + log, "user daemon"}
+	}
+	want = append(want, map[bool]string{true: "state_directory activator-advice; tmpfs " + log, false: "tmpfs /var/lib/activator-advice"}[os.Geteuid() == 0])
+	for i, f := range []spec.Finding{{Path: file, Errno: syscall.EACCES}, {Path: log + "/new", Want: spec.Make, Errno: syscall.ENOENT}, {ID: "group 1"}, {Path: "/var/lib/activator-advice/x", Want: spec.Make, Errno: syscall.ENOENT}} {
+		for _, failed := range []bool{true, false} {
+			p := Propose(spec.Service{}, []spec.Finding{f}, Run{Failed: failed})
+			expect := want[i]
+			if !failed && f.Want == 0 {
+				expect = "" // it went on without
+			} else if !failed {
+				expect, _, _ = strings.Cut(expect, "; ")
+			}
+			if got := strings.Join(listAdded(&p.Service), "; "); got != expect {
+				t.Errorf("%+v, failed %t: %q, not %q", f, failed, got, expect)
+			}
+		}
+	}
+	p := Propose(spec.Service{Process: spec.Process{User: "bin"}}, []spec.Finding{{ID: "group 1"}}, Run{Failed: true})
+	if p.Service.User != "bin" {
+		t.Errorf("user %q in place of the one that is written", p.Service.User)
+	}
+}
+
+// Who is killed at its end, since as pid 1 it has no default action, gets a reaper.
+func TestProposeInit(t *testing.T) {
+	p := Propose(spec.Service{}, []spec.Finding{{Line: spec.InitLine}}, Run{})
+	if !p.Service.Sandbox.Init || len(p.Why["sandbox.init"]) != 1 || len(p.Remarks) > 0 {
+		t.Errorf("init %t, %q, %q", p.Service.Sandbox.Init, p.Why, p.Remarks)
 	}
 }
 

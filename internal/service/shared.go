@@ -7,6 +7,7 @@ import (
 	"activator/internal/listen"
 	"activator/internal/notify"
 	"activator/internal/process"
+	"activator/internal/spec"
 )
 
 // shared is a service with one process for all clients: its life is the service's.
@@ -174,7 +175,10 @@ func (s *shared) killRun() {
 	case p.stage < stageRunning: // that the start has failed will be said
 	case p.asked && p.child.LostHandler(signal):
 		s.log.Warn("service killed: its time is over; it has no handler for its stop signal any more, and as pid 1 of its namespace no default action: "+
-			"init = true below [sandbox] gives it one", "pid", p.pid(), "signal", signal.String())
+			spec.InitLine+" below [sandbox] gives it one", "pid", p.pid(), "signal", signal.String())
+		if s.around.Trial != nil {
+			s.around.Trial.Found(spec.Finding{Line: spec.InitLine})
+		}
 	default:
 		s.log.Warn("service killed: its time is over", "pid", p.pid())
 	}

@@ -31,8 +31,11 @@ type Finding struct {
 	ID    string        // "user 33", "group 33": it wants to be that, or to give files to it, and it is not mapped
 }
 
-// SyslogLine, of [service], is the only Finding.Line that is not of [sandbox].
-const SyslogLine = "syslog = true"
+// Lines of a finding that are no answer to a refusal.
+const (
+	SyslogLine = "syslog = true" // of [service]
+	InitLine   = "init = true"   // of [sandbox]
+)
 
 // Access is what a program wants of a path, in bits; 0: to look whether it is there.
 type Access uint8

@@ -387,16 +387,22 @@ func TestBindObserved(t *testing.T) {
 	inside := filepath.Join(t.TempDir(), "inside")
 	for _, targets := range [][]Target{{{Address: parsed("tcp4://:80"), File: f}, {Address: parsed("unix://" + inside), File: path}}, nil} {
 		var told []string
-		s := supervise(t, t.Context(), Policy{Own: true, IP: true, Unix: true, Targets: targets, Tell: func(f spec.Finding) { told = append(told, f.Bound.String()+" for "+f.For.String()) },
+		s := supervise(t, t.Context(), Policy{Own: true, IP: true, Unix: true, Targets: targets, Tell: func(f spec.Finding) {
+			if text := f.Bound.String() + " for " + f.For.String(); f.Path == "" {
+				told = append(told, text)
+			} else if f.Want == spec.Make {
+				told = append(told, "makes "+f.Path)
+			}
+		},
 			Refusal: func(uint32, uint32, [6]uint64) spec.Refusal { return spec.Refusal{Asked: true} }})
 		for _, at := range []string{"tcp4 127.0.0.1:81", "tcp4 127.0.0.1:81", "tcp4 0.0.0.0:80", "unix " + inside} {
 			_ = os.Remove(inside)
 			s.wants("bind at "+at, "ok")
 		}
 		s.end()
-		want := []string{"tcp://127.0.0.1:81 for ://", "tcp4://:80 for ://", "unix://" + inside + " for ://"}
+		want := []string{"tcp://127.0.0.1:81 for ://", "tcp4://:80 for ://", "makes " + inside, "unix://" + inside + " for ://"}
 		if targets != nil {
-			want[1], want[2] = "tcp4://:80 for tcp4://:80", "unix://"+inside+" for unix://"+inside
+			want[1], want[3] = "tcp4://:80 for tcp4://:80", "unix://"+inside+" for unix://"+inside
 		}
 		if !slices.Equal(told, want) {
 			t.Errorf("with %d targets: %q, not %q", len(targets), told, want)

@@ -53,10 +53,17 @@ func (s *Supervisor) lookAtPath(n notification, c pathCall) {
 		return
 	}
 	at, ok := copyPath(n, c)
-	if !ok || strings.HasPrefix(at, "/proc/") || strings.HasPrefix(at, "/dev/") {
+	if ok {
+		s.lookAtName(n, at, c.wants(n.Args))
+	}
+}
+
+// lookAtName tells of a path that the program does not get at.
+func (s *Supervisor) lookAtName(n notification, at string, want spec.Access) {
+	if strings.HasPrefix(at, "/proc/") || strings.HasPrefix(at, "/dev/") {
 		return
 	}
-	f := spec.Finding{Path: at, Want: c.wants(n.Args)}
+	f := spec.Finding{Path: at, Want: want}
 	var there bool
 	if there, f.Errno = lookUp(int(n.PID), at, f.Want); f.Errno != 0 || !there {
 		s.note(n, f)

@@ -25,8 +25,14 @@ func (s *Supervisor) answerObserved(n notification) (v verdict, decided bool) {
 	}
 	if more := len(s.told[n.Nr]) < mostTold; more && r.Errno != 0 {
 		s.tellRefusal(n, r)
-	} else if more && n.Nr == unix.SYS_BIND {
-		s.tellBind(n)
+	} else if n.Nr == unix.SYS_BIND {
+		to, ok := s.copyName(n)
+		if ok && strings.HasPrefix(to.path, "/") { // it makes a node there
+			s.lookAtName(n, path.Clean(to.path), spec.Make)
+		}
+		if ok && more {
+			s.tellBind(n, to)
+		}
 	}
 	return verdict{errno: r.Errno, pass: r.Errno == 0}, !r.Asked
 }
@@ -101,18 +107,17 @@ func (s *Supervisor) tellConnect(n notification, r spec.Refusal) {
 }
 
 // tellBind tells of a program that binds what no client reaches, and maybe does not take the sockets that it was given.
-func (s *Supervisor) tellBind(n notification) {
+func (s *Supervisor) tellBind(n notification, to name) {
 	if !s.policy.Own || len(s.targets) > 0 {
 		return // the targets are told of by [Supervisor.giveTarget]
 	}
-	to, ok := s.copyName(n)
-	if ok && len(s.policy.Handed) == 0 {
+	if len(s.policy.Handed) == 0 {
 		s.noteBound(&request{notification: n}, to, -1)
 	}
 	i := slices.IndexFunc(s.policy.Handed, func(socket spec.Socket) bool {
 		return socket.Address.Type() == to.kind && (socket.Address.Path == "") == (to.path == "")
 	})
-	if !ok || i < 0 {
+	if i < 0 {
 		return
 	}
 	bound, _ := spec.ParseAddress(to.String())
