@@ -250,9 +250,10 @@ func tryCommand(paths *[]string) *cobra.Command {
 		Long: `try runs the service of a configuration in the foreground, which may say nothing but
 listen and exec. It lets a client in, and sees every call that the program is refused,
 every path that it does not get at, and every address that it binds itself. When the
-program ends, or at ^C, it prints the smallest configuration by which the run would have
-lacked nothing, with a comment for each key that it has added: read them, since some open
-something. What a program lacks later it looks for later: try the result once more.
+program ends, or at ^C, it prints the file with the least added by which the run would
+have lacked nothing. What the file says stays as it is written. Each key that is added has
+a comment: read them, since some open something. What a program lacks later it looks for
+later: try the result once more.
 
 The log goes to stderr. The program is slower than usual.`,
 		Args: cobra.ArbitraryArgs,
