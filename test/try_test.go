@@ -150,8 +150,8 @@ func triedServers() []triedDaemon {
 func sayTo(text string) func(t *testing.T, n int, dir string) string {
 	return func(t *testing.T, n int, _ string) string {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
-		if err != nil {
-			t.Fatal(err)
+		if err != nil { // it has ended, and with it the trial
+			return err.Error()
 		}
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(waitTimeout))
@@ -167,8 +167,8 @@ func askName(name string) func(t *testing.T, n int, dir string) string {
 	question = append(question, 0, 0, 1, 0, 1)
 	return func(t *testing.T, n int, _ string) string {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n))
-		if err != nil {
-			t.Fatal(err)
+		if err != nil { // it has ended, and with it the trial
+			return err.Error()
 		}
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(waitTimeout))
@@ -176,6 +176,20 @@ func askName(name string) func(t *testing.T, n int, dir string) string {
 		answer := make([]byte, 2+len(question))
 		size, _ := io.ReadFull(c, answer)
 		return string(answer[:size])
+	}
+}
+
+// A terminal that is closed ends it as ^C does: it prints what is needed, and leaves no socket behind.
+func TestTryHangup(t *testing.T) {
+	dir := folder(t)
+	r := try(t, configureIn(t, dir, "shop", "[[socket]]\nlisten = [\"unix://"+dir+"/s\"]\n[service]\nexec = [\"/bin/sleep\", \"100\"]\n"))
+	r.wait("msg=\"trying: ")
+	_ = r.cmd.Process.Signal(syscall.SIGHUP)
+	if text := r.finish(); !strings.Contains(text, "listen = [\"unix://"+dir+"/s\"]") {
+		t.Errorf("it printed %q", text)
+	}
+	if isFile(dir+"/s") || isFile(dir+"/.s.activator") {
+		t.Error("its socket is left")
 	}
 }
 

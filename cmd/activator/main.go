@@ -174,20 +174,20 @@ func parseMemory(text string) (uint64, error) {
 
 // serveConfig runs the daemon until a signal ends it.
 func serveConfig(o daemon.Options) error {
-	ctx, stop := untilSignal()
+	ctx, stop := untilSignal(syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	return daemon.Run(ctx, o, reload)
 }
 
-// untilSignal returns a context that a signal ends. A second one ends the program.
-func untilSignal() (ctx context.Context, stop context.CancelFunc) {
+// untilSignal returns a context that one of these signals ends. A second one ends the program.
+func untilSignal(which ...os.Signal) (ctx context.Context, stop context.CancelFunc) {
 	ctx, stop = context.WithCancel(context.Background())
 	// A handler instead of ignoring: what is ignored stays so in every child.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ends := make(chan os.Signal, 2)
-	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(ends, which...)
 	go endOn(ends, stop, func() {
 		fmt.Fprintln(os.Stderr, "activator: a second signal: ended at once")
 		os.Exit(exitFailed)
@@ -276,7 +276,7 @@ The log goes to stderr. The program is slower than usual.`,
 
 // tryConfig tries a service until it ends, a signal comes, or the time is over; 0: it is never.
 func tryConfig(o daemon.Options, limit time.Duration, w io.Writer) error {
-	ctx, stop := untilSignal()
+	ctx, stop := untilSignal(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // its terminal may be closed
 	defer stop()
 	if limit > 0 {
 		var cancel context.CancelFunc

@@ -25,6 +25,10 @@ func (p *Proposal) addPath(f spec.Finding) {
 		p.addMade(at)
 		return
 	}
+	if m, found := p.findReadOnly(at); found && f.Errno == syscall.EROFS && f.Want&(spec.Write|spec.Make) != 0 {
+		p.makeWritable(m, at)
+		return
+	}
 	if harmless.MatchString(at) || f.Errno != syscall.EACCES && (p.has(at) || p.isOnTheWay(at, f.Want)) {
 		return
 	}
@@ -36,6 +40,8 @@ func (p *Proposal) addPath(f spec.Finding) {
 	_, err := os.Stat(at)
 	switch {
 	case f.Errno == syscall.EACCES && p.giveUser(ownerOf(at), "its user has no right to %s", at):
+	case f.Errno == syscall.EACCES && own.Kind != "" && p.has(folderOf(own)):
+		p.remark(noRight(at))
 	case own.Kind != "" && (writes || p.run.Failed && os.Geteuid() == 0 && at == folderOf(own) && isFolder(at)):
 		p.addOwn(own, at)
 	case own.Kind != "" && at == folderOf(own):
@@ -107,11 +113,43 @@ func (p *Proposal) addOwn(d spec.Directory, at string) {
 	case p.has(folder):
 	case os.Geteuid() == 0 && (owner == "" || owner == p.Service.User || d.Kind == "state" && p.giveUser(owner, "it wants %s, where that user has things", at)):
 		p.Service.Directories = append(slices.Clone(p.Service.Directories), d)
-		p.add("service."+d.Kind+"_directory", "it wants %s: the host's %s is its own then", at, folder)
+		p.add("service."+d.Kind+"_directory", "it wants %s: the host's %s, with what is in it, is its own then", at, folder)
 	default:
 		p.Service.Sandbox.Tmpfs = append(slices.Clone(p.Service.Sandbox.Tmpfs), folder)
 		p.add("sandbox.tmpfs", "it wants %s, and what it keeps there is gone after each run: for what stays write writable = [\"FOLDER:%s\"] instead, with a folder of yours", at, folder)
 	}
+}
+
+// findReadOnly returns what shows the program a path, and lets it only read there.
+func (p *Proposal) findReadOnly(at string) (m spec.Mount, found bool) {
+	for _, other := range p.Service.Sandbox.ReadOnly {
+		if spec.IsBelow(at, other.Inside) && len(other.Inside) >= len(m.Inside) {
+			m, found = other, true
+		}
+	}
+	return m, found
+}
+
+// makeWritable has the program write to the folder that a path is in, of which m lets it only read.
+func (p *Proposal) makeWritable(m spec.Mount, at string) {
+	inside := at
+	if !isFolder(path.Join(m.Host, strings.TrimPrefix(at, m.Inside))) {
+		inside = path.Dir(at)
+	}
+	host := path.Join(m.Host, strings.TrimPrefix(inside, m.Inside))
+	if !spec.IsBelow(inside, m.Inside) { // a file that is mounted by itself
+		inside, host = m.Inside, m.Host
+	}
+	if broad.MatchString(host) {
+		p.remark(fmt.Sprintf("it wants to write %s: %s", at, elsewhere))
+		return
+	}
+	s := &p.Service.Sandbox
+	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return spec.IsBelow(m.Inside, inside) })
+	if w := (spec.Mount{Host: host, Inside: inside}); !slices.Contains(s.Writable, w) {
+		s.Writable = append(slices.Clone(s.Writable), w)
+	}
+	p.add("sandbox.writable", "it wants to write %s", at)
 }
 
 // addWritable has the program write to the host's folder that a path is in.

@@ -251,6 +251,48 @@ func TestProposePaths(t *testing.T) {
 	}
 }
 
+// What is another user's in a directory that the program has already is told of.
+func TestProposeNothingForNoRight(t *testing.T) {
+	conf := spec.Service{Process: spec.Process{Name: "shop", Dir: "/", Argv: []string{"shop"}, Directories: []spec.Directory{{Kind: "state", Name: "shop"}}}}
+	p := Propose(conf, []spec.Finding{{Path: "/var/lib/shop/log", Want: spec.Write, Errno: syscall.EACCES}}, Run{Failed: true})
+	if os.Geteuid() == 0 && (len(p.Remarks) != 1 || !strings.HasPrefix(p.Remarks[0], "its user has no right to /var/lib/shop/log") || len(p.Why) > 0) {
+		t.Errorf("%q, %q", p.Remarks, p.Why)
+	}
+}
+
+// What the configuration shows a program to read, and it writes, is shown to write.
+func TestProposeWritable(t *testing.T) {
+	dir := t.TempDir()
+	for _, folder := range []string{"w/deep", "v"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/v/file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ host, inside, path, readOnly, writable string }{
+		{"/w", "/w", "/w/new", "", "/w:/w"},
+		{"/w", "/data", "/data/new", "", "/w:/data"},
+		{"/w", "/data", "/data", "", "/w:/data"},
+		{"/w", "/w", "/w/deep/new", "/w:/w", "/w/deep:/w/deep"},
+		{"/v/file", "/etc/file", "/etc/file", "", "/v/file:/etc/file"},
+	} {
+		conf := spec.Service{Process: spec.Process{Name: "shop", Dir: "/", Argv: []string{"shop"}}}
+		conf.Sandbox.ReadOnly = []spec.Mount{{Host: dir + tt.host, Inside: tt.inside}}
+		p := Propose(conf, []spec.Finding{{Path: tt.path, Want: spec.Write | spec.Make, Errno: syscall.EROFS}}, Run{Failed: true})
+		list := func(all []spec.Mount) (text string) {
+			for _, m := range all {
+				text += strings.TrimPrefix(m.Host, dir) + ":" + m.Inside
+			}
+			return text
+		}
+		if r, w := list(p.Service.Sandbox.ReadOnly), list(p.Service.Sandbox.Writable); r != tt.readOnly || w != tt.writable || len(p.Remarks) > 0 {
+			t.Errorf("%s: read_only %q, writable %q, %q", tt.path, r, w, p.Remarks)
+		}
+	}
+}
+
 // listAdded lists what a service has of directories and mounts, each as KEY VALUE...
 func listAdded(s *spec.Service) (added []string) {
 	add := func(key string, values []string) {
