@@ -16,6 +16,7 @@ type complaint struct {
 	hint  func(at string) string
 
 	except pattern // not this; nil: nothing
+	writes bool    // it wants to write
 }
 
 // complaints are tried in this order.
@@ -24,34 +25,35 @@ var complaints = []complaint{
 		newPattern(`(?i)\bl?chown|\bset(e|re|res|fs)?[ug]id\b|\bsetgroups\b|\binitgroups\b|(drop|switch|chang)\w* (to |the |its )?(user|group|owner|privilege)|setting (supplementary )?groups`),
 		func(string) string {
 			return "it changes its user or the owner of a file, and inside there is one user only: have it stay who it is, by its own configuration, or give it that user by user = \"NAME\" below [service]"
-		}, nil},
+		}, nil, false},
 	{newPattern(`(?i)\b(unknown|no such|invalid) (system )?(user|group)\b|\bgetpw(nam|uid)|\bgetgr(nam|gid)|(can't|cannot|could not|unable to|failed to) (find|get|look ?up|determine|resolve) (the )?(system )?(user|group|uid|gid)\b`),
 		newPattern(`.`),
 		func(string) string {
 			return "it looks for a user that is not in the passwd(5) or group(5) that it sees: name one that is, by its own configuration, or by user = \"NAME\" below [service]"
-		}, nil},
-	{newPattern(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, others},
-	{newPattern(`(?i)read-only file system|\bEROFS\b`), nil, hintAtReadOnly, nil},
-	{newPattern(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied, others},
+		}, nil, false},
+	{newPattern(`(?i)no such file or directory|\bENOENT\b|NoSuchFile`), nil, hintAtMissing, others, false},
+	{newPattern(`(?i)read-only file system|\bEROFS\b`), nil, hintAtReadOnly, nil, true},
+	{newPattern(`(?i)permission denied|\bEACCES\b`), nil, hintAtDenied, others, false},
 	{newPattern(`(?i)too many open files|\bEMFILE\b`), newPattern(`.`), func(string) string {
 		return "it has no descriptor left: write limits = { nofile = NUMBER } below [service]"
-	}, nil},
+	}, nil, false},
 }
 
 // anyPath is a path in a line: not what comes behind a digit or a letter, as in a date or a ratio.
 var anyPath = newPattern("(?:^|[\\s'\"`=(:,\\[<\u201c\u2018])(/[^\\s'\"`:,;()<>\\[\\]\u201d\u2019]+)")
 
 // ReadLine returns what to write for what a line of a program's complains of; "": nothing. has reports whether the service
-// has a path already.
-func ReadLine(line string, has func(path string) bool) string {
-	at := ""
+// has a path already; and may write it, where that is asked.
+func ReadLine(line string, has func(path string, writable bool) bool) string {
+	last := ""
 	if found := anyPath().FindAllStringSubmatch(line, -1); found != nil {
-		at = path.Clean(strings.TrimRight(found[len(found)-1][1], ".")) // the last one: before it are the program, and its script
-	}
-	if has(at) {
-		at = ""
+		last = path.Clean(strings.TrimRight(found[len(found)-1][1], ".")) // the last one: before it are the program, and its script
 	}
 	for _, c := range complaints {
+		at := last
+		if has(at, c.writes) {
+			at = ""
+		}
 		if !c.words.MatchString(line) || c.except != nil && c.except.MatchString(line) {
 			continue
 		}

@@ -16,7 +16,7 @@ func TestHintOfALine(t *testing.T) {
 		}
 		return fmt.Sprintf("tmpfs = [%q] below [sandbox]", folder)
 	}
-	has := func(at string) bool { return strings.HasPrefix(at, "/var/log/there/") }
+	has := func(at string, writable bool) bool { return !writable && strings.HasPrefix(at, "/var/log/there/") }
 	for line, want := range map[string]string{
 		"nginx: [emerg] mkdir() \"/var/cache/nginx/body\" failed (2: No such file or directory)":               own("cache_directory", "nginx", "/var/cache/nginx"),
 		"open /var/lib/grafana/grafana.db: no such file or directory":                                          own("state_directory", "grafana", "/var/lib/grafana"),
@@ -41,6 +41,7 @@ func TestHintOfALine(t *testing.T) {
 		`connection to server on socket "/var/run/postgresql/.s.PGSQL.5432" failed: No such file or directory`: "",
 		"open /run/mysqld/mysqld.sock: no such file or directory":                                              "",
 		"open /var/log/there/x: permission denied":                                                             "",
+		"open /var/log/there/x: read-only file system":                                                         `writable = ["/var/log/there"] below [sandbox]`,
 		"connect(/run/x.sock): Operation not permitted":                                                        "",
 		"bind() to /run/x.sock failed (13: Permission denied)":                                                 "",
 		"chown(\"/var/lib/nginx/body\", 33) failed (22: Invalid argument)":                                     user,
@@ -68,5 +69,5 @@ func FuzzHint(f *testing.F) {
 	f.Add("open /var/lib/x: no such file or directory")
 	f.Add("/ no such file or directory")
 	f.Add("chown \xff invalid argument")
-	f.Fuzz(func(t *testing.T, line string) { _ = ReadLine(line, func(string) bool { return false }) })
+	f.Fuzz(func(t *testing.T, line string) { _ = ReadLine(line, func(string, bool) bool { return false }) })
 }

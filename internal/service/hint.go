@@ -87,8 +87,11 @@ func (s *Service) hint(pid int, text string) {
 
 // has reports whether a path lies in what the service has already: a directory of its own, or a mount, whose mode and owner
 // are somebody else's affair.
-func (s *Service) has(at string) bool {
-	mounts := slices.Concat(s.spec.Sandbox.ReadOnly, s.spec.Sandbox.Writable)
+func (s *Service) has(at string, writable bool) bool {
+	mounts := slices.Clone(s.spec.Sandbox.Writable)
+	if !writable {
+		mounts = append(mounts, s.spec.Sandbox.ReadOnly...)
+	}
 	for _, d := range s.spec.Directories {
 		if own := process.DirectoryPath(d); own != "" {
 			mounts = append(mounts, spec.Mount{Inside: own})

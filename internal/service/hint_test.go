@@ -17,9 +17,12 @@ func TestHas(t *testing.T) {
 	}
 	s.spec.Sandbox.ReadOnly = []spec.Mount{{Host: "/var/log", Inside: "/var/log/there"}}
 	for at, want := range map[string]bool{"/var/cache/there/x": true, "/var/log/there": true, "/var/log/there2": false, "/var/cache/x": false} {
-		if s.has(at) != want {
+		if s.has(at, false) != want {
 			t.Errorf("%s: not %v", at, want)
 		}
+	}
+	if s.has("/var/log/there", true) || !s.has("/var/cache/there/x", true) {
+		t.Error("what it only reads, it may not write")
 	}
 }
 
