@@ -218,18 +218,23 @@ func (p *parsed) checkProgram() {
 		p.addError(v.items[0].at, "service.exec", "the program is empty", "")
 	case !strings.Contains(program, "/"):
 	case filepath.IsAbs(program):
-		s.Argv[0] = filepath.Clean(program) // ".." of a folder that is not there inside leads nowhere
+		p.keepProgram(v, filepath.Clean(program), refuseParent(program))
 	case s.Sandbox.Root != "":
 		p.addError(v.items[0].at, "service.exec", "a relative path has no meaning here: the program is looked for in [sandbox] root", "write the path as it is inside, as in /"+filepath.Base(program))
 	default:
 		path, err := p.hostPath(program)
-		if err != nil {
-			p.key = "service.exec"
-			p.addValueError(v.items[0], err)
-			return
-		}
-		s.Argv[0] = path
+		p.keepProgram(v, path, err)
 	}
+}
+
+// keepProgram keeps the path of the program that exec names, or says what is wrong with it.
+func (p *parsed) keepProgram(exec value, path string, err error) {
+	if err != nil {
+		p.key = "service.exec"
+		p.addValueError(exec.items[0], err)
+		return
+	}
+	p.service.Argv[0] = path
 }
 
 // checkMounts finds two mounts on one place.

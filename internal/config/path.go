@@ -48,14 +48,54 @@ func (r *reading) hostPath(s string) (string, error) {
 	case s == "":
 		return "", wrong("", "is empty; want a path")
 	case s == "~" || strings.HasPrefix(s, "~/"):
-		return "", wrong(fmt.Sprintf("write %q", "%h"+s[1:]), `"~" is the shell's`)
+		return "", wrong("write "+writeFile(s), `"~" is the shell's`)
 	case filepath.IsAbs(s):
-		return checkLength(filepath.Clean(s))
+		return checkPath(s)
+	}
+	if err := refuseParent(trimRelative(s)); err != nil {
+		return "", err
 	}
 	if !utf8.ValidString(r.dir) {
 		return "", wrong("write an absolute path", "the path of this file is not UTF-8, so %q cannot be relative to it", s)
 	}
 	return checkLength(filepath.Join(r.dir, s))
+}
+
+// writeFile writes a path as a key of a file takes it that a shell or systemd takes otherwise.
+func writeFile(path string) string {
+	switch {
+	case path == "~" || strings.HasPrefix(path, "~/"):
+		return quoteString("%h" + escapeText(path[1:]))
+	case !strings.Contains(path, "/"):
+		path = "./" + path
+	}
+	return printText(path)
+}
+
+// trimRelative takes what leads up from the file's own folder off the beginning of a path, as in "../bin/echo".
+func trimRelative(path string) string {
+	first, rest, _ := strings.Cut(path, "/")
+	for path != "" && (first == "" || first == "." || first == "..") {
+		path = rest
+		first, rest, _ = strings.Cut(path, "/")
+	}
+	return path
+}
+
+// refuseParent refuses ".." behind a name, which may be that of a link.
+func refuseParent(path string) error {
+	if text, cure := spec.ExplainParent(path); text != "" {
+		return wrong(cure, "%s", text)
+	}
+	return nil
+}
+
+// checkPath returns an absolute path without what says nothing in it.
+func checkPath(path string) (string, error) {
+	if err := refuseParent(path); err != nil {
+		return "", err
+	}
+	return checkLength(filepath.Clean(path))
 }
 
 // checkLength refuses what the kernel takes for no path, path_resolution(7).
@@ -80,7 +120,7 @@ func cleanInside(s string) (string, error) {
 	if !filepath.IsAbs(s) {
 		return "", wrong("it is a path inside the sandbox, which has no folder to be relative to", "%q is not absolute", s)
 	}
-	return checkLength(filepath.Clean(s))
+	return checkPath(s)
 }
 
 // mountPoint is where the configuration may mount something.
@@ -131,7 +171,7 @@ var mount = expanded(`a path or "host:inside"`, func(r *reading, s string) (spec
 // directoryName is a path below the base of its kind.
 var directoryName = expanded("a name", func(_ *reading, s string) (string, error) {
 	name := filepath.Clean(s)
-	if !filepath.IsLocal(s) || name == "." || strings.Contains(s, ":") {
+	if !filepath.IsLocal(s) || name == "." || strings.Contains(s, ":") || refuseParent(s) != nil {
 		return "", wrong(`want a name such as "echo", relative and without ".." or a colon`, "%q is no name below the base folder", s)
 	}
 	return checkLength(name)
@@ -143,15 +183,19 @@ var output = expanded("a string", func(r *reading, s string) (string, error) {
 	switch {
 	case s == "log" || s == "inherit" || s == "null":
 		return s, nil
+	case named && path == "" && (way == "append" || way == "file" || way == "truncate"):
+		return "", wrong(wantOutput, "%q is systemd's way to name a file, and names none", s)
 	case named && (way == "append" || way == "file" || way == "truncate"):
-		return "", wrong(fmt.Sprintf("write the path alone, %q: what is printed is added to the file", path), "%q is systemd's way to name a file", s)
+		return "", wrong(fmt.Sprintf("write the path alone, %s: what is printed is added to the file", writeFile(path)), "%q is systemd's way to name a file", s)
 	case named && way == "ns", named && way == "fd", s == "journal", s == "syslog", s == "kmsg", s == "tty", s == "socket", strings.HasSuffix(s, "+console"):
 		return "", wrong(`write "log", which is where the activator's own lines go, or a file`, "%q is systemd's, and there is no such thing here", s)
 	case !strings.Contains(s, "/"):
-		return "", wrong(`want "log", "inherit", "null", or a file with a slash, as in "./echo.log"`, "unknown word %q", s)
+		return "", wrong(wantOutput, "unknown word %q", s)
 	}
 	return r.hostPath(s)
 }, printText)
+
+const wantOutput = `want "log", "inherit", "null", or a file with a slash, as in "./echo.log"`
 
 // network is what the service is connected to.
 var network = expanded("a string", func(r *reading, s string) (string, error) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -53,6 +54,9 @@ func TestMistakes(t *testing.T) {
 		{"", "stdout = \"append:/x\"", "", "write the path alone, \"/x\""},
 		{"", "stderr = \"truncate:/x\"", "", "write the path alone, \"/x\""},
 		{"", "stdout = \"file:/x\"", "", "write the path alone, \"/x\""},
+		{"", "stdout = \"append:rel.log\"", "", "write the path alone, \"./rel.log\""},
+		{"", "stdout = \"append:~/x%%.log\"", "", "write the path alone, \"%h/x%%.log\""},
+		{"", "stdout = \"append:\"", "", "names none\n    stdout = \"append:\"\n             ^\n    want \"log\""},
 		{"symlinks = [\"/a\", \"/a\"]\n[[socket]]\nlisten = [\"unix:///a\"]\n[[socket]]\nlisten = [\"unix:///a\"]", "", "", "give one of the two another path"},
 		{"[[socket]]\nlisten = [\"tcp://:81\", \"tcp4://127.0.0.1:81\", \"tcp://:81\"]", "", "", "give one of the two another address"},
 		{"backlog = -1", "", "", "out of range"},
@@ -240,6 +244,67 @@ func TestSuggest(t *testing.T) {
 		got := suggestWord(written, words)
 		if want != "" && !strings.Contains(got, `"`+want+`"`) || want == "" && got != "" {
 			t.Errorf("%q: %s, want %q", written, got, want)
+		}
+	}
+}
+
+// What is proposed for systemd's ways to name a file is taken.
+func TestProposedFilesAreTaken(t *testing.T) {
+	for _, path := range []string{"rel.log", "~", "~/x", "~/a%%b", "/x", "a/b", "../x", "%%", `a\"b`} {
+		_, err := parseText("x.toml", []byte(minimal("", `stdout = "append:`+path+`"`, "")), somewhere)
+		var found Errors
+		if !errors.As(err, &found) {
+			t.Errorf("%s is no error", path)
+			continue
+		}
+		proposed, _, _ := strings.Cut(strings.TrimPrefix(found[0].Cure, "write the path alone, "), ": ")
+		if _, err := parseText("x.toml", []byte(minimal("", "stdout = "+proposed, "")), somewhere); err != nil {
+			t.Errorf("%s: %s is proposed:\n%v", path, proposed, err)
+		}
+	}
+}
+
+// A ".." behind a name is refused wherever a path is read, in the words of listen; one at the beginning leads up from the file's
+// folder.
+func TestParentFolders(t *testing.T) {
+	const says = "\"..\" in the path leads elsewhere when a folder is a link\n"
+	for _, tt := range []struct {
+		socket, service, sandbox string
+		refused                  string // the path that is
+		good                     string // one that is not
+	}{
+		{"[[socket]]\nlisten = [\"unix://PATH\"]", "", "", "./lnk/../x", "../x"},
+		{"[[socket]]\nlisten = [\"unix:///y\"]\nsymlinks = [\"PATH\"]", "", "", "lnk/../x", "../x"},
+		{"", "stdout = \"PATH\"", "", "/lnk/../x", "../x"},
+		{"", "stderr = \"PATH\"", "", ".././lnk/../x", "./.././../x"},
+		{"", "exec = [\"PATH\"]", "", "bin/../echo", "../bin/echo"},
+		{"", "exec = [\"PATH\"]", "", "/bin/../echo", "/bin/..echo"},
+		{"", "exec = [\"PATH\"]", "root = \"/r\"", "/bin/../echo", "/bin/./echo"},
+		{"", "working_directory = \"PATH\"", "", "/lnk/..", "/lnk/..."},
+		{"", "state_directory = \"PATH\"", "", "a/../b", "a/b"},
+		{"", "", "root = \"PATH\"", "/lnk/..", ".."},
+		{"", "", "network = \"PATH\"", "/run/../x", "../x"},
+		{"", "", "read_only = [\"PATH\"]", "/lnk/../x", "../x"},
+		{"", "", "read_only = [\"PATH\"]", "/lnk/../x:/q", "../x:/q"},
+		{"", "", "read_only = [\"PATH\"]", "../x:/lib/../q", "../x:/q"},
+		{"", "", "writable = [\"PATH\"]", "../lnk/../x", "..//../x"},
+		{"", "", "tmpfs = [\"PATH\"]", "/lib/../q", "/q"},
+	} {
+		read := func(path string) error {
+			in := func(text string) string { return strings.ReplaceAll(text, "PATH", path) }
+			text := minimal(in(tt.socket), in(tt.service), in(tt.sandbox))
+			if strings.HasPrefix(tt.service, "exec") {
+				text = strings.Replace(text, "exec = [\"/bin/true\"]\n", "", 1)
+			}
+			_, err := parseText("x.toml", []byte(text), somewhere)
+			return err
+		}
+		err := read(tt.refused)
+		if want := says; err == nil || strings.HasPrefix(tt.service, "state") != !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: want %s, got:\n%v", tt.refused, want, err)
+		}
+		if err := read(tt.good); err != nil {
+			t.Errorf("%s: %v", tt.good, err)
 		}
 	}
 }

@@ -334,10 +334,10 @@ func parsePath(network Network, p string, longest int) (string, error) {
 		}
 		return "", newAddressError(cure, "path %q is not absolute", p)
 	}
+	if text, cure := ExplainParent(p); text != "" {
+		return "", newAddressError(cure, "%s", text)
+	}
 	for name := range strings.SplitSeq(p, "/") {
-		if name == ".." {
-			return "", newAddressError("write the path without it", `".." in the path leads elsewhere when a folder is a link`)
-		}
 		if len(name) > unix.NAME_MAX {
 			return "", newAddressError(fmt.Sprintf("the kernel takes %d", unix.NAME_MAX), "a name in the path has %d bytes", len(name))
 		}
