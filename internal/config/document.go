@@ -28,12 +28,20 @@ type entry struct {
 
 // table is one table of a document, its keys in the order written.
 type table struct {
-	path    string // of keys, "service.limits"; "" of the top
+	above   *table // nil of the top
+	name    string // in it
 	at      int    // of its header
 	entries []*entry
+	index   map[string]*entry // of a table with many entries
 	origin  origin
 	section int // the header below which dotted keys made it
 }
+
+// mostParts is how many parts a key may have. None with a meaning has more than 3.
+const mostParts = 16
+
+// indexed is the number of entries from which on a table has an index.
+const indexed = 16
 
 // origin says what may add to a table: toml.io/en/v1.0.0#table.
 type origin uint8
@@ -46,6 +54,9 @@ const (
 )
 
 func (t *table) findEntry(name string) *entry {
+	if t.index != nil {
+		return t.index[name]
+	}
 	for _, e := range t.entries {
 		if e.name == name {
 			return e
@@ -54,17 +65,47 @@ func (t *table) findEntry(name string) *entry {
 	return nil
 }
 
-// keyPath is the whole name of a key in t.
+// keyPath is the whole name of a key in t, or its end, if it has more parts than any with a meaning.
 func (t *table) keyPath(name string) string {
-	if t.path == "" {
-		return name
+	path := quoteKey(name)
+	for parts := 1; t.above != nil; t = t.above {
+		if parts++; parts > mostParts {
+			return "..." + path
+		}
+		path = quoteKey(t.name) + "." + path
 	}
-	return t.path + "." + name
+	return path
 }
+
+// quoteKey prints one part of a key, as TOML has it; of a long one the beginning.
+func quoteKey(name string) string {
+	odd := func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	}
+	rest := ""
+	if runes := []rune(name[:min(len(name), 4*longestShown)]); len(runes) > longestShown {
+		name, rest = string(runes[:longestShown]), "..."
+	}
+	if name == "" || strings.ContainsFunc(name, odd) {
+		name = quoteString(name)
+	}
+	return name + rest
+}
+
+// longestShown is in characters: of a longer part of a key only the beginning is shown.
+const longestShown = 64
 
 func (t *table) addEntry(name string, at int, v value) *entry {
 	e := &entry{name: name, at: at, value: v}
 	t.entries = append(t.entries, e)
+	if len(t.entries) == indexed {
+		t.index = make(map[string]*entry, 2*indexed)
+		for _, e := range t.entries {
+			t.index[e.name] = e
+		}
+	} else if t.index != nil {
+		t.index[name] = e
+	}
 	return e
 }
 
@@ -138,7 +179,11 @@ func (d *builder) addExpression(n *unstable.Node) {
 // addHeader makes the table that a [header] or [[header]] opens. It makes one after a mistake too,
 // so that mistakes in the keys below are found.
 func (d *builder) addHeader(n *unstable.Node) {
-	keys := keysOf(n.Key())
+	keys := d.keysOf(n.Key())
+	if keys == nil {
+		d.current = &table{origin: headed} // what is in it is nobody's
+		return
+	}
 	path, last := keys[:len(keys)-1], keys[len(keys)-1]
 	at := int(last.Raw.Offset)
 	parent := d.top
@@ -146,7 +191,7 @@ func (d *builder) addHeader(n *unstable.Node) {
 		parent = d.enterTable(parent, k, implied)
 	}
 	name := string(last.Data)
-	d.current = &table{path: parent.keyPath(name), origin: headed, at: at}
+	d.current = &table{above: parent, name: name, origin: headed, at: at}
 	e := parent.findEntry(name)
 	list := n.Kind == unstable.ArrayTable
 	switch {
@@ -171,7 +216,7 @@ func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table 
 	name, at := string(k.Data), int(k.Raw.Offset)
 	e := parent.findEntry(name)
 	if e == nil {
-		t := &table{path: parent.keyPath(name), origin: as, section: d.section, at: at}
+		t := &table{above: parent, name: name, origin: as, section: d.section, at: at}
 		parent.addEntry(name, at, value{kind: unstable.Table, at: at, table: t})
 		return t
 	}
@@ -184,24 +229,30 @@ func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table 
 		return v.table
 	}
 	d.reportRepeated(at, parent, e)
-	return &table{path: parent.keyPath(name), origin: as, section: d.section, at: at}
+	return &table{above: parent, name: name, origin: as, section: d.section, at: at}
 }
 
 func (d *builder) reportRepeated(at int, in *table, first *entry) {
+	if d.isFull(0) {
+		return
+	}
 	line, column, _ := locateOffset(d.text, first.at)
 	d.addError(at, in.keyPath(first.name), fmt.Sprintf("repeated: it is there already at %d:%d", line, column), "")
 }
 
 // addKeyValue adds what "key = value" says to t.
 func (d *builder) addKeyValue(t *table, n *unstable.Node) {
-	keys := keysOf(n.Key())
+	keys := d.keysOf(n.Key())
+	if keys == nil {
+		return
+	}
 	for _, k := range keys[:len(keys)-1] {
 		t = d.enterTable(t, k, dotted)
 	}
 	last := keys[len(keys)-1]
 	at := int(last.Raw.Offset)
 	name := string(last.Data)
-	v := d.copyValue(n.Value(), t.keyPath(name), d.findValue(last))
+	v := d.copyValue(n.Value(), t, name, d.findValue(last))
 	if e := t.findEntry(name); e != nil {
 		d.reportRepeated(at, t, e)
 		return
@@ -219,17 +270,17 @@ func (d *builder) findValue(key *unstable.Node) int {
 	return at
 }
 
-// copyValue copies n, the value of a key, which the parser reuses. at is its place if n has none.
-func (d *builder) copyValue(n *unstable.Node, key string, at int) value {
+// copyValue copies n, the value of a key called name in a table, which the parser reuses. at is its place if n has none.
+func (d *builder) copyValue(n *unstable.Node, in *table, name string, at int) value {
 	v := value{kind: n.Kind, at: at, text: string(n.Data)}
 	switch n.Kind {
 	case unstable.Array:
 		for items := n.Children(); items.Next(); {
-			v.items = append(v.items, d.copyValue(items.Node(), key, at))
+			v.items = append(v.items, d.copyValue(items.Node(), in, name, at))
 		}
 	case unstable.InlineTable:
 		v.at = int(n.Raw.Offset)
-		v.table = &table{path: key, origin: headed, at: v.at}
+		v.table = &table{above: in, name: name, origin: headed, at: v.at}
 		for items := n.Children(); items.Next(); {
 			d.addKeyValue(v.table, items.Node())
 		}
@@ -254,10 +305,15 @@ func readAgain(raw string) string {
 	return string(p.Expression().Value().Data)
 }
 
-func keysOf(keys unstable.Iterator) []*unstable.Node {
+// keysOf returns the parts of a key. One with more than any key can have is reported, and nil is returned: nothing is made
+// of what it names.
+func (d *builder) keysOf(keys unstable.Iterator) []*unstable.Node {
 	var all []*unstable.Node
 	for keys.Next() {
-		all = append(all, keys.Node())
+		if all = append(all, keys.Node()); len(all) > mostParts {
+			d.addError(int(all[0].Raw.Offset), "", fmt.Sprintf("a key of more than %d parts", mostParts), "no key has more than 3, as service.limits.nofile")
+			return nil
+		}
 	}
 	return all
 }

@@ -74,15 +74,28 @@ func (e *Error) Error() string {
 	if e.Key != "" {
 		text += e.Key + ": "
 	}
-	text += e.Text
+	text = escapeControls(text + e.Text)
 	if e.Line != 0 {
 		source, caret := e.excerptLine()
 		text += "\n    " + source + "\n    " + caret
 	}
 	if e.Cure != "" {
-		text += "\n    " + e.Cure
+		text += "\n    " + escapeControls(e.Cure)
 	}
 	return text
+}
+
+// escapeControls writes what a terminal would execute as TOML writes it.
+func escapeControls(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(escapeRune(r))
+		}
+	}
+	return b.String()
 }
 
 // excerptWidth is in characters; of longer lines only what is near the column

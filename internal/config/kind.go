@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -22,18 +23,27 @@ func quoteString(s string) string {
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
 			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r < ' ' || r == 0x7f:
-			fmt.Fprintf(&b, `\u%04X`, r)
-		default:
+		case unicode.IsPrint(r):
 			b.WriteRune(r)
+		default:
+			b.WriteString(escapeRune(r))
 		}
 	}
 	b.WriteByte('"')
 	return b.String()
+}
+
+// escapeRune writes a character that is not printable, as in a basic string of TOML.
+func escapeRune(r rune) string {
+	switch {
+	case r == '\n':
+		return `\n`
+	case r == '\t':
+		return `\t`
+	case r > 0xffff:
+		return fmt.Sprintf(`\U%08X`, r)
+	}
+	return fmt.Sprintf(`\u%04X`, r)
 }
 
 // single is a kind of one value, of which parse says what is wrong.

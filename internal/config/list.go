@@ -75,7 +75,7 @@ var capability = plain(`a capability such as "CAP_NET_BIND_SERVICE"`, func(s str
 // environment is a list of "NAME=value", or a table; it is kept sorted.
 var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 	var env []string
-	before := len(r.errs)
+	before := r.countErrors()
 	seen := make(map[string]bool)
 	add := func(at value, name, text string) {
 		err := checkVariable(name)
@@ -115,7 +115,7 @@ var environment = codec[[]string]{func(r *reading, v value) ([]string, bool) {
 		r.addValueError(v, wrong(`want a list, ["NAME=value"], or a table, { NAME = "value" }`, "is %s", v.kindName()))
 	}
 	slices.Sort(env)
-	return env, len(r.errs) == before
+	return env, r.countErrors() == before
 }, list(argument).print}
 
 // checkVariable holds a name against the rule of systemd.exec(5).
@@ -141,12 +141,12 @@ var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) 
 		return nil, false
 	}
 	var all []spec.Limit
-	before := len(r.errs)
+	before := r.countErrors()
 	resources := spec.ListResources()
 	for _, e := range v.table.entries {
 		if !slices.Contains(resources, e.name) {
 			cure := suggestWord(strings.TrimPrefix(strings.ToLower(e.name), "rlimit_"), resources)
-			r.addError(e.at, r.key+"."+e.name, "unknown limit", cmp.Or(cure, "there are "+strings.Join(resources, ", ")))
+			r.addError(e.at, r.key+"."+quoteKey(e.name), "unknown limit", cmp.Or(cure, "there are "+strings.Join(resources, ", ")))
 			continue
 		}
 		soft, hard, err := parseLimit(e.value)
@@ -156,7 +156,7 @@ var limits = codec[[]spec.Limit]{func(r *reading, v value) ([]spec.Limit, bool) 
 		all = append(all, spec.Limit{Resource: e.name, Soft: soft, Hard: hard})
 	}
 	slices.SortFunc(all, func(a, b spec.Limit) int { return strings.Compare(a.Resource, b.Resource) })
-	return all, len(r.errs) == before
+	return all, r.countErrors() == before
 }, func(all []spec.Limit) string {
 	if len(all) == 0 {
 		return "{}"

@@ -39,7 +39,7 @@ func Load(paths []string, env Env) ([]Source, error) {
 	checkCollisions(all)
 	sources := make([]Source, len(all))
 	for i, p := range all {
-		errs = append(errs, p.errs...)
+		errs = append(errs, p.listErrors()...)
 		sources[i] = Source{p.service, p}
 	}
 	if err := errs.OrNil(); err != nil {

@@ -23,7 +23,7 @@ func minimal(socket, service, sandbox string) string {
 func parseText(name string, text []byte, env Env) (spec.Service, error) {
 	r := parseFile(name, text, env)
 	checkCollisions([]*parsed{r})
-	if err := r.errs.OrNil(); err != nil {
+	if err := r.listErrors().OrNil(); err != nil {
 		return spec.Service{}, err
 	}
 	return r.service, nil

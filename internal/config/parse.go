@@ -108,9 +108,9 @@ func (p *parsed) readSockets(tables []*table) {
 		// What a client passes in is a socket of the host's, or worse: the seal
 		// refuses it unless the configuration names it.
 		g.Options.RefuseRights = p.service.Seal != "off"
-		before := len(p.errs)
+		before, kept := p.countErrors(), len(p.errs)
 		given := fillSection(p.reading, "socket", socketKeys(), t, &g)
-		if _, ok := given["listen"]; !ok && !isMisspelt(p.errs[before:], "listen") || ok && len(g.listen) == 0 && len(p.errs) == before {
+		if _, ok := given["listen"]; !ok && !isMisspelt(p.errs[kept:], "listen") || ok && len(g.listen) == 0 && p.countErrors() == before {
 			p.addError(t.at, "socket.listen", "there is no address", `write listen = ["tcp://127.0.0.1:3000"]`)
 		}
 		if len(g.listen) == 0 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -287,9 +288,16 @@ func seed(f *testing.F) {
 	for range 50 {
 		f.Add(randomFile(random))
 	}
+	for _, text := range []string{
+		"[" + strings.Repeat("a.", mostParts) + "a]\nb = 1", "a = { " + strings.Repeat("a.", mostParts) + "a = 1 }",
+		"[service]\n\"\\u009b\\n\" = 1\nstdout = 'append:~/%%'", strings.Repeat("a = 1\n", 2*mostErrors),
+		minimal("", "stdout = '.././lnk/../x'", "read_only = ['../x:/y', '/lnk/..']"),
+	} {
+		f.Add(text)
+	}
 }
 
-// Whatever is read, nothing panics, each error has a place in the text, and what
+// Whatever is read, nothing panics, each error has a place in the text and shows nothing that a terminal obeys, and what
 // is accepted is TOML for others too.
 func FuzzParse(f *testing.F) {
 	seed(f)
@@ -307,7 +315,12 @@ func FuzzParse(f *testing.F) {
 			if e.Text == "" || e.Line < 0 || e.Line > len(lines) || e.Line > 0 && (e.Column < 1 || e.Column > len(lines[e.Line-1])+1) {
 				t.Errorf("%+v", e)
 			}
-			_ = e.Error()
+			if i := strings.IndexFunc(e.Error(), func(c rune) bool { return c != '\n' && c != '\t' && !unicode.IsPrint(c) }); i >= 0 {
+				t.Errorf("a terminal obeys %q", e.Error())
+			}
+		}
+		if n := len(err.(Errors)); n > mostErrors+1 {
+			t.Errorf("%d errors", n)
 		}
 	})
 }

@@ -20,6 +20,7 @@ type reading struct {
 	text []byte
 	env  Env
 	errs Errors
+	more int // errors beyond the first, of which it is not kept what they are
 
 	key   string           // being read: "service.exec"
 	given map[string]value // by key, of all tables but [[socket]]
@@ -28,9 +29,38 @@ type reading struct {
 	numbered bool   // it is told of a number
 }
 
+// mostErrors is how many errors of a file are kept.
+const mostErrors = 50
+
+// isFull reports whether there are enough errors already, with some that are not in them yet. Then it counts one more.
+func (r *reading) isFull(yet int) bool {
+	if len(r.errs)+yet < mostErrors {
+		return false
+	}
+	r.more++
+	return true
+}
+
+// countErrors returns how many errors there are up to now.
+func (r *reading) countErrors() int { return len(r.errs) + r.more }
+
+// listErrors returns the errors that are kept, and one that says how many more there are.
+func (r *reading) listErrors() Errors {
+	if r.more == 0 {
+		return r.errs
+	}
+	text := fmt.Sprintf("%d more errors", r.more)
+	if r.more == 1 {
+		text = "1 more error"
+	}
+	return append(r.errs[:len(r.errs):len(r.errs)], &Error{File: r.file, Text: text, Cure: "mend these first"})
+}
+
 // addError adds an error at an offset.
 func (r *reading) addError(at int, key, text, cure string) {
-	r.errs = append(r.errs, r.newError(at, key, text, cure))
+	if !r.isFull(0) {
+		r.errs = append(r.errs, r.newError(at, key, text, cure))
+	}
 }
 
 func (r *reading) newError(at int, key, text, cure string) *Error {
@@ -40,7 +70,9 @@ func (r *reading) newError(at int, key, text, cure string) *Error {
 
 // addFileError adds an error about the file as a whole.
 func (r *reading) addFileError(key, text, cure string) {
-	r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
+	if !r.isFull(0) {
+		r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
+	}
 }
 
 // isMisspelt reports whether one of errs is an unknown key or table for which name is suggested:
@@ -157,10 +189,12 @@ func (f *field[S]) isAbsent(s *S) bool { return f.unset != "" && f.normal(s) }
 func fillSection[S any](r *reading, section string, keys []field[S], t *table, s *S) map[string]value {
 	given := make(map[string]value, len(t.entries))
 	for _, e := range t.entries {
-		r.key = section + "." + e.name
+		r.key = section + "." + quoteKey(e.name)
 		i := slices.IndexFunc(keys, func(f field[S]) bool { return f.key == e.name })
 		if i < 0 {
-			r.addError(e.at, r.key, "unknown key", keyCure(section, e.name))
+			if !r.isFull(0) { // a cure takes long to find
+				r.addError(e.at, r.key, "unknown key", keyCure(section, e.name))
+			}
 			continue
 		}
 		keys[i].read(r, s, e.value)
@@ -284,6 +318,9 @@ func (v value) listTables() []*table {
 }
 
 func (r *reading) unknownTable(e *entry) {
+	if r.isFull(0) {
+		return
+	}
 	var headers []string
 	for _, s := range sections() {
 		headers = append(headers, s.name)
@@ -294,5 +331,5 @@ func (r *reading) unknownTable(e *entry) {
 		what = "unknown table"
 		cure = cmp.Or(explainAbsent(strings.ToLower(e.name)), suggestWord(strings.ToLower(e.name), headers))
 	}
-	r.addError(e.at, e.name, what, cmp.Or(cure, "there are [[socket]], [service], [sandbox] and [container]"))
+	r.addError(e.at, quoteKey(e.name), what, cmp.Or(cure, "there are [[socket]], [service], [sandbox] and [container]"))
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -305,6 +306,92 @@ func TestParentFolders(t *testing.T) {
 		}
 		if err := read(tt.good); err != nil {
 			t.Errorf("%s: %v", tt.good, err)
+		}
+	}
+}
+
+// Names that a terminal would obey, or that are long, are shown as TOML writes them, in every line.
+func TestOddNamesAreEscaped(t *testing.T) {
+	long := strings.Repeat("é", 1000)
+	text := minimal("", `"\u001b[31mred" = 1
+"new\nline" = 3
+limits = { "\u009b" = 1 }
+"`+long+`" = 1`, "") + "[\"a.b\".c]\nx = 1\nx = 2\n[\"\\u202e\"]\n"
+	_, err := parseText("x.toml", []byte(text), somewhere)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		`x.toml:6:1: service."\u001B[31mred": unknown key` + "\n", `x.toml:7:1: service."new\nline": unknown key` + "\n",
+		`: service.limits."\u009B": unknown limit` + "\n", `: service."` + strings.Repeat("é", 64) + `"...: unknown key` + "\n",
+		`: "a.b".c.x: repeated: `, `: "a.b": unknown table`, `: "\u202E": unknown table`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("without %q:\n%v", want, err)
+		}
+	}
+	odd := Errors{{File: "\x1b.toml", Text: "a\nb", Cure: "c\rd"}}
+	if got, want := odd.Error(), `\u001B.toml: a\nb`+"\n    "+`c\u000Dd`+"\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Of many errors the first are shown, and how many more there are.
+func TestManyErrors(t *testing.T) {
+	for n, last := range map[int]string{
+		mostErrors:     "",
+		mostErrors + 1: "x.toml: 1 more error\n    mend these first",
+		5000:           "x.toml: 4950 more errors\n    mend these first",
+	} {
+		text := minimal("", "lisen = 1", "")
+		for i := 1; i < n; i++ {
+			text += fmt.Sprintf("exce%d = 1\n", i)
+		}
+		_, err := parseText("x.toml", []byte(text), somewhere)
+		var all Errors
+		if !errors.As(err, &all) || len(all) != min(n, mostErrors+1) {
+			t.Fatalf("%d: %d errors", n, len(all))
+		}
+		if text := all[len(all)-1].Error(); all[0].Key != "service.lisen" || n > mostErrors && text != last {
+			t.Errorf("%d: from %s to %s", n, all[0].Key, text)
+		}
+	}
+	// What two sockets both have is counted too.
+	addresses := strings.Repeat(`"unix:///x", `, 61) + strings.Repeat(`"tcp://:1", `, 11)
+	_, err := parseText("x.toml", []byte(minimal("[[socket]]\nlisten = ["+addresses+"]", "", "")), somewhere)
+	if err == nil || !strings.HasSuffix(err.Error(), "x.toml: 20 more errors\n    mend these first\n") {
+		t.Errorf("70 addresses that are taken:\n%v", err)
+	}
+}
+
+// A key has a limited number of parts, and what is shown of it too.
+func TestManyParts(t *testing.T) {
+	parts := func(n int) string { return strings.TrimSuffix(strings.Repeat("a.", n), ".") }
+	for _, tt := range []struct{ text, says string }{
+		{"[" + parts(mostParts) + "]", "x.toml:1:2: a: unknown table\n"},
+		{"[" + parts(mostParts+1) + "]\nb = 1\n", "x.toml:1:2: a key of more than 16 parts\n"},
+		{"[[" + parts(mostParts+1) + "]]", "x.toml:1:3: a key of more than 16 parts\n"},
+		{parts(mostParts+1) + " = 1", "x.toml:1:1: a key of more than 16 parts\n"},
+		{"a = { b = 1, " + parts(mostParts+1) + " = 1 }", "x.toml:1:14: a key of more than 16 parts\n"},
+		{"a = { " + parts(mostParts) + " = { b = 1, b = 2 } }", ": ..." + parts(mostParts-1) + ".b: repeated: it is there already at 1:43\n"},
+	} {
+		_, err := parseText("x.toml", []byte(tt.text), somewhere)
+		if err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: want %s, got:\n%v", tt.text, tt.says, err)
+		}
+	}
+}
+
+// A table of many keys finds a repeated one, too.
+func TestRepeatedAmongMany(t *testing.T) {
+	for n := range 2 * indexed {
+		var names []string
+		for i := range n + 1 {
+			names = append(names, fmt.Sprintf("A%d = ''", i))
+		}
+		_, err := parseText("x.toml", []byte(minimal("", "environment = { "+strings.Join(names, ", ")+", A0 = '' }", "")), somewhere)
+		if err == nil || !strings.Contains(err.Error(), "service.environment.A0: repeated") {
+			t.Errorf("%d keys: %v", n+1, err)
 		}
 	}
 }
