@@ -16,14 +16,21 @@ const maxFile = 1 << 20
 
 // Load reads files and folders; of a folder every *.toml in it, in the order of
 // their names, but no folders below it and no hidden files. A file that is named
-// twice is read once. Its error is an [Errors] with everything that is wrong in
+// twice is read once. A file may be a pipe, as of <(...) in a shell: it is read until its
+// writers end. Its error is an [Errors] with everything that is wrong in
 // all of them, two services of one name or one address among it.
-func Load(paths []string, env Env) ([]Source, error) {
-	files, errs := findFiles(paths, env)
+func Load(paths []string, env Env) ([]Source, error) { return loadFiles(paths, env, true) }
+
+// LoadAgain is Load for what was loaded before: it takes no pipe, which has no more to say, or whose
+// writer could be waited for without end.
+func LoadAgain(paths []string, env Env) ([]Source, error) { return loadFiles(paths, env, false) }
+
+func loadFiles(paths []string, env Env, pipes bool) ([]Source, error) {
+	files, errs := findFiles(paths, env, pipes)
 	var all []*parsed
 	first := make(map[string]*parsed, len(files))
 	for _, file := range files {
-		text, err := readFile(file)
+		text, err := readFile(file, pipes)
 		if err != nil {
 			errs = append(errs, newFileError(file, err))
 			continue
@@ -49,10 +56,10 @@ func Load(paths []string, env Env) ([]Source, error) {
 }
 
 // findFiles lists the files that paths mean, each once.
-func findFiles(paths []string, env Env) (files []string, errs Errors) {
+func findFiles(paths []string, env Env, pipes bool) (files []string, errs Errors) {
 	seen := make(map[string]bool)
 	for _, path := range paths {
-		found, bad := expandFolder(path)
+		found, bad := expandFolder(path, pipes)
 		errs = append(errs, bad...)
 		for _, file := range found {
 			if id := identifyFile(file, env); !seen[id] {
@@ -77,12 +84,16 @@ func identifyFile(file string, env Env) string {
 	return place + "\x00" + filepath.Base(file)
 }
 
-func expandFolder(path string) (files []string, errs Errors) {
+func expandFolder(path string, pipes bool) (files []string, errs Errors) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, Errors{newFileError(path, err)}
 	}
 	if !info.IsDir() {
+		// Before it is opened: to open a device may do something.
+		if err := refuseKind(info.Mode(), pipes); err != nil {
+			return nil, Errors{newFileError(path, err)}
+		}
 		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
@@ -108,16 +119,38 @@ func expandFolder(path string) (files []string, errs Errors) {
 	return files, errs
 }
 
-func readFile(path string) ([]byte, error) {
-	// A FIFO without a writer must not hold up a reload.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// refuseKind refuses what has no text to the end of which one could read: devices, sockets, and pipes, if they are not
+// taken.
+func refuseKind(mode fs.FileMode, pipes bool) error {
+	switch kind := mode.Type(); {
+	case kind == 0, pipes && kind == fs.ModeNamedPipe:
+		return nil
+	case kind == fs.ModeNamedPipe:
+		return wrong("write the configuration into a file: a pipe is read at the start alone", "is a pipe, which cannot be read again")
+	}
+	return wrong("", "is no file")
+}
+
+func readFile(path string, pipes bool) ([]byte, error) {
+	// To open a FIFO does not wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err == nil {
+		err = refuseKind(info.Mode(), pipes) // another file may stand there by now
+	}
+	if err != nil {
+		return nil, err
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
+	switch {
+	case err == nil && len(text) > maxFile:
 		err = errors.New("is larger than 1 MiB")
+	case err == nil && len(text) == 0 && !info.Mode().IsRegular():
+		err = wrong("start its writer first", "is a pipe into which nobody has written")
 	}
 	return text, err
 }
@@ -126,6 +159,10 @@ func newFileError(file string, err error) *Error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		err = fmt.Errorf("%s: %w", path.Op, path.Err)
+	}
+	var m *mistake
+	if errors.As(err, &m) {
+		return &Error{File: file, Text: m.text, Cure: m.cure}
 	}
 	return &Error{File: file, Text: err.Error()}
 }

@@ -204,7 +204,8 @@ func TestLoadWrong(t *testing.T) {
 	}{
 		{[]string{dir + "/fifo"}, []string{dir + "/fifo/a.toml: is no file"}},
 		{[]string{dir + "/held", one}, []string{dir + "/held/b.toml: is no file"}},
-		{[]string{dir + "/fifo/a.toml"}, []string{"socket: there is none", "service.exec: there is none"}},
+		{[]string{dir + "/fifo/a.toml"}, []string{dir + "/fifo/a.toml: is a pipe into which nobody has written\n    start its writer first"}},
+		{[]string{"/dev/null"}, []string{"/dev/null: is no file"}},
 		{[]string{dir + "/missing.toml"}, []string{"missing.toml: stat: no such file or directory"}},
 		{[]string{dir + "/empty"}, []string{"empty: there is no *.toml"}},
 		{[]string{large}, []string{"1 MiB"}},
@@ -227,6 +228,30 @@ func TestLoadWrong(t *testing.T) {
 		if !errors.As(err, &one) || one != list[0] {
 			t.Errorf("errors.As found %v", one)
 		}
+	}
+}
+
+// A pipe is read to its end at the start, and no other time.
+func TestLoadPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.toml")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keep, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keep.Close()
+	if err := os.WriteFile(path, []byte(echoAt("tcp://:81")), 0); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := LoadAgain([]string{path}, somewhere)
+	if err == nil || err.Error() != path+": is a pipe, which cannot be read again\n    write the configuration into a file: a pipe is read at the start alone\n" {
+		t.Errorf("again: %v, %v", sources, err)
+	}
+	sources, err = Load([]string{path}, somewhere)
+	if err != nil || len(sources) != 1 || sources[0].Service.Name != "web" {
+		t.Errorf("%v, %v", sources, err)
 	}
 }
 

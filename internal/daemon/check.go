@@ -26,7 +26,7 @@ type CheckOptions struct {
 // nothing. If nothing is wrong, it writes to w a line for each service, or the effective
 // configuration.
 func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
-	sources, err := loadConfig(o.Paths)
+	sources, err := loadConfig(ctx, config.Load, o.Paths)
 	if err != nil {
 		return err
 	}

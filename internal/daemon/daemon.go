@@ -63,7 +63,7 @@ type member struct {
 // that is wrong, as [Check] says it.
 func Run(ctx context.Context, o Options, reload <-chan os.Signal) (err error) {
 	defer func() { err = sandbox.AddCure(err) }()
-	sources, err := loadConfig(o.Paths)
+	sources, err := loadConfig(ctx, config.Load, o.Paths)
 	if err != nil {
 		return err
 	}
@@ -142,8 +142,24 @@ func (d *Daemon) runServices(ctx context.Context, services []planned, reload <-c
 	}
 }
 
-func loadConfig(paths []string) ([]config.Source, error) {
-	return config.Load(paths, config.HostEnv())
+// errEnded is the error of a configuration that nobody waits for any more.
+var errEnded = errors.New("ended before the configuration was read")
+
+// loadConfig reads the configuration by load. When ctx is done first, the reading stays behind until the file system or the writer
+// of a pipe answers: we end.
+func loadConfig(ctx context.Context, load func([]string, config.Env) ([]config.Source, error), paths []string) (sources []config.Source, err error) {
+	loaded := make(chan func(), 1)
+	go func() {
+		read, failed := load(paths, config.HostEnv())
+		loaded <- func() { sources, err = read, failed }
+	}()
+	select {
+	case keep := <-loaded:
+		keep()
+		return sources, err
+	case <-ctx.Done():
+		return nil, errEnded
+	}
 }
 
 // clearContainers removes the containers that a killed activator has left behind: they may have

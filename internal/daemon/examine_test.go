@@ -62,7 +62,7 @@ func (noAbilities) Accepting() bool { return false }
 func (b bench) examine(text string) config.Errors {
 	b.t.Helper()
 	b.write("web.toml", strings.ReplaceAll(text, "DIR", b.dir), 0o644)
-	sources, err := loadConfig([]string{filepath.Join(b.dir, "web.toml")})
+	sources, err := config.Load([]string{filepath.Join(b.dir, "web.toml")}, config.HostEnv())
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func TestFoldersOfTwoServices(t *testing.T) {
 			for name, keys := range map[string]string{"a": test.a, "b": test.b} {
 				b.write(name+".toml", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/%s.sock\"]\n[service]\n%s%s", b.dir, name, noBinary, strings.ReplaceAll(keys, "RUN", env.Runtime)), 0o644)
 			}
-			sources, err := loadConfig([]string{b.dir + "/a.toml", b.dir + "/b.toml"})
+			sources, err := config.Load([]string{b.dir + "/a.toml", b.dir + "/b.toml"}, config.HostEnv())
 			if err != nil {
 				t.Fatal(err)
 			}

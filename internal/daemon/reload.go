@@ -32,7 +32,10 @@ func (d *Daemon) reload(ctx context.Context) {
 		m.touched()
 	}
 	d.sink.Reopen()
-	sources, err := loadConfig(d.options.Paths)
+	sources, err := loadConfig(ctx, config.LoadAgain, d.options.Paths)
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		d.tellRefused(err)
 		return
