@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -109,8 +110,8 @@ one more, a second later or after that, ends at once.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(paths) == 0 {
-				return errors.New("no configuration: give a file or a folder, --config configs/echo.toml")
+			if err := checkPaths(paths, "--config configs/echo.toml"); err != nil {
+				return err
 			}
 			options, err := buildOptions(paths, format, level)
 			if err == nil && cmd.Flags().Changed("memory-max") {
@@ -145,6 +146,17 @@ func onlyCommands(cmd *cobra.Command, args []string) error {
 		}
 	}
 	return cobra.NoArgs(cmd, args)
+}
+
+// checkPaths refuses no configuration, and a name that is empty, as that of a variable without a value.
+func checkPaths(paths []string, example string) error {
+	switch {
+	case len(paths) == 0:
+		return fmt.Errorf("no configuration: give a file or a folder, %s", example)
+	case slices.Contains(paths, ""):
+		return fmt.Errorf("the name of the configuration is empty: give a file or a folder, %s", example)
+	}
+	return nil
 }
 
 func buildOptions(paths []string, format, level string) (daemon.Options, error) {
@@ -230,8 +242,8 @@ that may be an activator that runs with this very configuration.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Paths = append(append([]string{}, *paths...), args...)
-			if len(o.Paths) == 0 {
-				return errors.New("no configuration: give a file or a folder, check --config configs/echo.toml")
+			if err := checkPaths(o.Paths, "check --config configs/echo.toml"); err != nil {
+				return err
 			}
 			return failWith(daemon.Check(context.Background(), o, cmd.OutOrStdout()))
 		},
@@ -261,6 +273,9 @@ The log goes to stderr. The program is slower than usual.`,
 			files := append(append([]string{}, *paths...), args...)
 			if len(files) != 1 {
 				return errors.New("give one file: try configs/echo.toml")
+			}
+			if err := checkPaths(files, "try configs/echo.toml"); err != nil {
+				return err
 			}
 			options, err := buildOptions(files, "text", level)
 			if err != nil {

@@ -78,3 +78,29 @@ func TestConfigurationWithoutItsFlag(t *testing.T) {
 		}
 	}
 }
+
+// A configuration without a name is an error of the command line, in words.
+func TestConfigurationWithoutAName(t *testing.T) {
+	const empty = "the name of the configuration is empty: give a file or a folder, "
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--config", ""}, empty + "--config configs/echo.toml"},
+		{[]string{"--config", "a.toml", "-c", ""}, empty + "--config configs/echo.toml"},
+		{[]string{"check", ""}, empty + "check --config configs/echo.toml"},
+		{[]string{"check", "--offline", "--config="}, empty + "check --config configs/echo.toml"},
+		{[]string{"try", ""}, empty + "try configs/echo.toml"},
+		{[]string{"try"}, "give one file: try configs/echo.toml"},
+		{nil, "no configuration: give a file or a folder, --config configs/echo.toml"},
+	} {
+		root := rootCommand()
+		root.SetArgs(append([]string{}, tt.args...))
+		if err := root.Execute(); err == nil || err.Error() != tt.want {
+			t.Errorf("%q: %v, want %s", tt.args, err, tt.want)
+		}
+		if code := run(append([]string{}, tt.args...)); code != exitUsage {
+			t.Errorf("%q: exit code %d", tt.args, code)
+		}
+	}
+}
