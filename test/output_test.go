@@ -224,3 +224,46 @@ func TestStdoutInOwnFolder(t *testing.T) {
 		})
 	}
 }
+
+// A terminal that the activator does not have is found before anything is opened. A FIFO may have a reader later: it is named, and
+// so is what a client waits for.
+func TestOutputThatNobodyTakes(t *testing.T) {
+	dir := folder(t)
+	text := fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\nexec = [\"ECHO\"]\nhold = \"infinity\"\nstdout = ", dir)
+	path := configureIn(t, dir, "web", text+"\"/dev/tty\"\n")
+	for _, args := range [][]string{{"check", path}, {"--config", path}} {
+		cmd := exec.Command(program(t, "activator"), args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		a := launchAs(t, cmd)
+		t.Cleanup(func() { _ = cmd.Process.Kill(); <-a.ended })
+		a.wait(path + ":6:10: service.stdout: /dev/tty: no such device or address: the activator has no terminal")
+		a.wait(`write "log" or "inherit", or print to a file`)
+		if <-a.ended; cmd.ProcessState.ExitCode() != 2 {
+			t.Errorf("%q ended with %v", args, a.status)
+		}
+	}
+
+	if err := unix.Mkfifo(dir+"/fifo", 0o622); err != nil {
+		t.Fatal(err)
+	}
+	configureIn(t, dir, "web", text+"\""+dir+"/fifo\"\n")
+	says := "stdout: " + dir + "/fifo is a FIFO: the service is started only while somebody reads it"
+	if said, code := ends(t, "check", path); code != 0 || !strings.Contains(said, "# service web: "+says+"\n") {
+		t.Errorf("check ended with %d:\n%s", code, said)
+	}
+	a := activate(t, "--config", path)
+	a.wait("level=WARN", says, "service=web")
+	c, err := net.Dial("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a.wait("service not started", dir+"/fifo: no such device or address: nobody reads this FIFO; start its reader first")
+	reader, err := os.OpenFile(dir+"/fifo", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	a.wait("state=running")
+	answersStill(t, c)
+}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"activator/internal/config"
+	"activator/internal/output"
 	"activator/internal/spec"
 )
 
@@ -26,6 +28,16 @@ func findBeside(conf spec.Service) (found []string) {
 		}
 		found = append(found, fmt.Sprintf("argument %d, %q, is a file beside the configuration, and is not there inside: write %q, and in [sandbox] read_only = [%q]",
 			i, argument, beside, beside))
+	}
+	return found
+}
+
+// findFIFOs returns the FIFOs that a service prints to: without a reader it cannot be started.
+func findFIFOs(source config.Source) (found []string) {
+	for key, path := range outputFiles(source) {
+		if output.IsFIFO(path) {
+			found = append(found, fmt.Sprintf("%s: %s is a FIFO: the service is started only while somebody reads it", strings.TrimPrefix(key, "service."), path))
+		}
 	}
 	return found
 }

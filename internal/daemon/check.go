@@ -48,8 +48,8 @@ func Check(ctx context.Context, o CheckOptions, w io.Writer) error {
 		conf := source.Service
 		if !o.Offline {
 			text = append(text, describeLimits(conf)...)
-			for _, beside := range findBeside(conf) {
-				text = fmt.Appendf(text, "# service %s: %s\n", conf.Name, beside)
+			for _, odd := range slices.Concat(findBeside(conf), findFIFOs(source)) {
+				text = fmt.Appendf(text, "# service %s: %s\n", conf.Name, odd)
 			}
 		}
 		if !o.Verbose {

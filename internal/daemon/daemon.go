@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"activator/internal/config"
@@ -194,8 +195,8 @@ func (d *Daemon) startService(p planned, sockets []*listen.Socket) {
 	if conf.Container != nil && !container.HasCgroups() {
 		d.log.Info("service runs in a container without cgroups of its own: for limits of memory and processes write options", "service", conf.Name)
 	}
-	for _, beside := range findBeside(conf) {
-		d.log.Warn(beside, "service", conf.Name)
+	for _, odd := range slices.Concat(findBeside(conf), findFIFOs(p.source)) {
+		d.log.Warn(odd, "service", conf.Name)
 	}
 	for _, lack := range p.open.Lacks {
 		d.log.Warn("seal incomplete: seal = \"best-effort\"", "service", conf.Name, "open", lack)

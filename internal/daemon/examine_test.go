@@ -129,7 +129,7 @@ func TestExamine(t *testing.T) {
 		{"PATH not mounted", anySocket + "exec = [\"mine\"]\nenvironment = { PATH = \"DIR/bin\" }", "4:9: service.exec: mine: not found inside in PATH=DIR/bin", "", nil},
 		{"a script to execute only", anySocket + `exec = ["DIR/execute-only"]`, "4:9: service.exec: DIR/execute-only: a script, which the service's user may execute but its interpreter could not read", "-", nil},
 		{"a program to execute only", anySocket + `exec = ["DIR/binary-execute-only"]`, "", "", nil},
-		{"a folder above", anySocket + `exec = ["DIR/bin/../bin/mine"]`, "4:9: service.exec: \"..\" in the path leads elsewhere when a folder is a link", "", nil},
+		{"beside the file", anySocket + `exec = ["./bin/mine"]`, "", "", nil},
 		{"in a fresh folder", anySocket + `exec = ["DIR/bin/mine"]` + "\n[sandbox]\ntmpfs = [\"DIR/bin\"]", "4:9: service.exec: DIR/bin/mine: not there inside", "", nil},
 		{"a root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR\"", "4:9: service.exec: /bin/mine: its interpreter /bin/sh is not there inside", "", nil},
 		{"no root", anySocket + "exec = [\"/bin/mine\"]\n[sandbox]\nroot = \"DIR/none\"", "6:8: sandbox.root: DIR/none: no such file or directory", "", nil},

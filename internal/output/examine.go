@@ -54,6 +54,25 @@ func ExamineFile(path string) error {
 				return refused(err)
 			}
 		}
+		if isOwnTerminal(&stat) { // to open it does nothing
+			f, err := openFile(path)
+			if err != nil {
+				return err
+			}
+			_ = f.Close()
+		}
 	}
 	return nil
+}
+
+// IsFIFO reports whether a file is a FIFO, which can be opened only while somebody reads it. Whether somebody does cannot be
+// found out: to open and close it would end what its reader reads.
+func IsFIFO(path string) bool {
+	place, err := fd.WalkTo(path)
+	if err != nil {
+		return false
+	}
+	defer place.Close()
+	stat, err := place.Stat(place.Name)
+	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO
 }

@@ -37,8 +37,14 @@ func TestFIFONeverWaits(t *testing.T) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openFile(path); !errors.Is(err, syscall.ENXIO) {
+	if _, err := openFile(path); !errors.Is(err, syscall.ENXIO) || !strings.HasSuffix(err.Error(), ": nobody reads this FIFO; start its reader first, or print to a file") {
 		t.Fatalf("without a reader: %v", err)
+	}
+	if err := ExamineFile(path); err != nil || !IsFIFO(path) {
+		t.Errorf("examined: %v", err)
+	}
+	if plain := filepath.Join(t.TempDir(), "plain"); IsFIFO(plain) || os.WriteFile(plain, nil, 0o600) != nil || IsFIFO(plain) {
+		t.Error("a file is a FIFO")
 	}
 	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -147,4 +153,35 @@ func TestForeignHardLinks(t *testing.T) {
 		t.Fatalf("with one name: %v", err)
 	}
 	f.Close()
+}
+
+// What another user has put where everybody may write does not get what the service says. What the folder's owner has does, as a
+// service's own file in its folder.
+func TestFilesOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // only root can give a file away
+	}
+	const other, owner = 61184, 61185
+	for _, mode := range []uint32{0o777, 0o777 | unix.S_ISVTX, 0o755} {
+		folder := t.TempDir()
+		if err := errors.Join(os.Chown(folder, owner, owner), unix.Chmod(folder, mode)); err != nil {
+			t.Fatal(err)
+		}
+		for _, uid := range []int{other, owner, 0} {
+			log := filepath.Join(folder, "log")
+			if err := errors.Join(os.WriteFile(log, nil, 0o600), os.Chown(log, uid, uid)); err != nil {
+				t.Fatal(err)
+			}
+			f, opened := openFile(log)
+			f.Close()
+			for _, err := range []error{opened, ExamineFile(log)} {
+				if want := uid == other && mode != 0o755; errors.Is(err, syscall.EACCES) != want || !want && err != nil {
+					t.Errorf("a file of %d in a folder of %d, %o: %v", uid, owner, mode, err)
+				}
+			}
+			if err := os.Remove(log); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
