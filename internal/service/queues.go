@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"activator/internal/listen"
+	"activator/internal/spec"
 )
 
 // queues knows, for each socket, since when every waiting client has waited
@@ -15,8 +16,8 @@ type queues []map[listen.Client]time.Time
 func newQueues(sockets int) queues { return make(queues, sockets) }
 
 // noteWaiting takes in the clients that wait at socket i now. If one that was there is gone,
-// it was served: the time of all the others starts anew.
-func (q queues) noteWaiting(i int, waiting []listen.Client, now time.Time) {
+// it was served: the queue has moved, and the time of all the others starts anew.
+func (q queues) noteWaiting(i int, waiting []listen.Client, now time.Time) (moved bool) {
 	before := q[i]
 	present := make(map[listen.Client]time.Time, len(waiting))
 	for _, c := range waiting {
@@ -25,13 +26,24 @@ func (q queues) noteWaiting(i int, waiting []listen.Client, now time.Time) {
 	for c := range before {
 		if _, still := present[c]; !still {
 			q[i] = present
-			return
+			return true
 		}
 	}
 	for c, since := range before {
 		present[c] = since
 	}
 	q[i] = present
+	return false
+}
+
+// stands reports whether a client of socket i has waited since before a time.
+func (q queues) stands(i int, before time.Time) bool {
+	for _, since := range q[i] {
+		if since.Before(before) {
+			return true
+		}
+	}
+	return false
 }
 
 // countExpired is how many clients of socket i have waited for hold.
@@ -56,23 +68,36 @@ func (q queues) findOldest() (oldest time.Time) {
 }
 
 // lookAtQueues reads which clients wait and sets the time at which the first of them will have
-// waited for long enough.
-func (s *Service) lookAtQueues() {
-	if s.spec.Hold == 0 {
-		return
-	}
+// waited for long enough. It reports whether a client that was there has been served since the last look.
+func (s *Service) lookAtQueues() (moved bool) {
 	now := time.Now()
 	for i, socket := range s.sockets {
 		waiting, err := socket.WaitingClients()
 		if err != nil {
 			s.log.Warn("queue not read", "socket", socket.String(), "err", err)
 		}
-		s.queues.noteWaiting(i, waiting, now)
+		moved = s.queues.noteWaiting(i, waiting, now) || moved
 	}
 	s.hold = time.Time{}
-	if oldest := s.queues.findOldest(); !oldest.IsZero() {
+	if oldest := s.queues.findOldest(); s.spec.Hold > 0 && !oldest.IsZero() {
 		s.hold = oldest.Add(s.spec.Hold)
 	}
+	return moved
+}
+
+// onlyStand reports whether clients wait, and all of them behind one that has waited since before a time. Those of datagrams
+// and FIFOs never do: two that are alike are one to [listen.Socket.WaitingClients].
+func (s *Service) onlyStand(before time.Time) (all bool) {
+	for i, waiting := range s.queues {
+		if len(waiting) == 0 {
+			continue
+		}
+		if a := s.sockets[i].Spec().Address; !a.IsStream() || a.Network == spec.VSock || !s.queues.stands(i, before) {
+			return false
+		}
+		all = true
+	}
+	return all
 }
 
 // refuseClients turns away the clients that have waited for hold. No program takes from the

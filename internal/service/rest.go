@@ -9,6 +9,10 @@ import (
 // burst is how many quick, clean runs may follow each other without a rest.
 const burst = 5
 
+// freeVain is how many vain runs in a row are no failures: a program that goes to the background is told so after the first
+// of them, and has a parent in the next run.
+const freeVain = 2
+
 // goodFactor is how many times longer than the rest before it a run must last
 // for the failures before it to be forgotten: a service is then never away for
 // more than about a tenth of the time.
@@ -20,6 +24,18 @@ type history struct {
 	failures int           // in a row
 	last     time.Duration // the rest after the last of them
 	due      time.Time     // when the allowance of clean runs is whole again
+	vain     int           // vain runs in a row
+}
+
+// countVain counts a run, and reports whether it is a failure for that it was in vain once more: it has ended well at once,
+// and has taken no client while some waited. Another such run would do no better.
+func (h *history) countVain(vain bool) (failed bool) {
+	if !vain {
+		h.vain = 0
+		return false
+	}
+	h.vain++
+	return h.vain > freeVain
 }
 
 // rest returns how long to rest after a run that ended at now, and the history

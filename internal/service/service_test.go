@@ -45,6 +45,8 @@ func service(behaviour string) {
 	switch behaviour {
 	case "crash":
 		os.Exit(7)
+	case "vain":
+		os.Exit(0)
 	case "deaf":
 		ktest.Hang()
 	case "break":

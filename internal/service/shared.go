@@ -19,7 +19,8 @@ type shared struct {
 	starting *Slot           // from a client to the exec; nil: none
 	idle     idleness
 
-	leavingTold bool // see noteLeaving
+	leavingTold bool      // see noteLeaving
+	calm        time.Time // when a rest after vain runs ends for clients that they could not take; zero: it is no such rest
 }
 
 // attend watches the sockets, and lets the fast path say go. In each state that waits for a
@@ -84,7 +85,7 @@ func (s *shared) act(a action) (next event, follows bool) {
 	case doRest:
 		return s.endRun()
 	case doCount:
-		s.lookAtQueues()
+		s.lookWhileResting()
 	case doRefuse:
 		s.refuseClients()
 		s.watchAll()
@@ -300,14 +301,12 @@ func (s *shared) endRun() (event, bool) {
 	if s.healPending {
 		s.healNodes()
 	}
-	if up && ran >= s.spec.Hold {
+	if up && s.spec.Hold > 0 && ran >= s.spec.Hold {
 		s.queues = newQueues(len(s.sockets)) // a client that waits now did not wait for a start
 	}
-	var delay time.Duration
-	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
-		s.history, delay = s.history.rest(s.spec.Timeouts, ran, failed, time.Now())
-	}
-	s.lookAtQueues()
+	moved := s.lookAtQueues()
+	vain := p != nil && !failed && !p.asked && !moved && ran < time.Second && s.onlyStand(p.started)
+	delay := s.earnRest(ran, failed, vain)
 	if up && left && ran < time.Second {
 		s.noteLeaving(p)
 	}
@@ -318,6 +317,27 @@ func (s *shared) endRun() (event, bool) {
 	s.limit(delay)
 	s.watchAll() // a client that comes now is counted, and starts nothing
 	return 0, false
+}
+
+// earnRest counts a run that has lasted ran, and returns the rest that it has earned.
+func (s *shared) earnRest(ran time.Duration, failed, vain bool) (delay time.Duration) {
+	now := time.Now()
+	s.calm = time.Time{}
+	if s.history.countVain(vain) {
+		failed, s.calm = true, now.Add(s.spec.RestartDelay)
+	}
+	if failed || s.idle.stopped.IsZero() { // ended for idleness it has its own measure against loops
+		s.history, delay = s.history.rest(s.spec.Timeouts, ran, failed, now)
+	}
+	return delay
+}
+
+// lookWhileResting counts the clients that have come. One that does not wait behind those whom the last runs did not take does
+// not rest for them.
+func (s *shared) lookWhileResting() {
+	if s.lookAtQueues(); !s.calm.IsZero() && !s.onlyStand(s.calm.Add(-s.spec.RestartDelay)) {
+		s.until = firstOf(s.until, s.calm)
+	}
 }
 
 // mendSockets repairs what the last run did to the sockets.
