@@ -35,7 +35,9 @@ func TestVainRunsRest(t *testing.T) {
 
 // One that takes a client in each run, and ends with 0, is not slowed, whoever else waits.
 func TestServedRunsAreNotVain(t *testing.T) {
-	s := up(t, "once", func(service *spec.Service) { service.RestartDelay, service.RestartMaxDelay = 100*time.Millisecond, time.Hour })
+	s := up(t, "once", func(service *spec.Service) {
+		service.RestartDelay, service.RestartMaxDelay = 100*time.Millisecond, time.Hour
+	})
 	var clients []net.Conn
 	for range 12 {
 		clients = append(clients, s.ask())

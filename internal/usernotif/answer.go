@@ -251,7 +251,7 @@ func (s *Supervisor) answerListen(r *request) verdict {
 	case err != nil:
 		return verdict{errno: errnoOf(err)}
 	case target >= 0:
-		s.markServed(target)
+		s.markServed(r, target)
 	}
 	switch {
 	case s.policy.Free, r.domain == unix.AF_UNIX && !s.policy.Unix && !s.policy.IP:

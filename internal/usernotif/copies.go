@@ -37,6 +37,8 @@ const (
 	mostEpolls      = 64   // in it
 	mostUses        = 64   // copies of one socket, and entries of epolls
 	highestNumber   = 1 << 16
+	mostReplaced    = 64 // sockets that are remembered
+	mostProcesses   = 32 // that are looked at when a target is served
 )
 
 var errManyUses = errors.New("it has too many descriptors, or epolls")
@@ -140,4 +142,70 @@ func (s *Supervisor) putAt(r *request, i, number int) error {
 		add.Source = uint32(ours)
 		return s.addFD(&add)
 	})
+}
+
+// Copies in other processes stay the old socket: the kernel puts a descriptor only into the table of the thread that asks.
+// So a process that listens at its copy gets ours then, and one that only accepts by it is a warning.
+
+// noteReplaced remembers the socket that is our copy fd, in whose place the service gets target i.
+func (s *Supervisor) noteReplaced(fd, i int) {
+	var stat unix.Stat_t
+	if len(s.replaced) < mostReplaced && unix.Fstat(fd, &stat) == nil {
+		s.replaced[stat.Ino] = i
+	}
+}
+
+// findReplaced returns the target that another process got in place of the socket that fd is a copy of, while that has no
+// address of its own; -1: none.
+func (s *Supervisor) findReplaced(fd int) int {
+	var stat unix.Stat_t
+	if len(s.replaced) == 0 || unix.Fstat(fd, &stat) != nil {
+		return -1
+	}
+	if i, ok := s.replaced[stat.Ino]; ok && !isBound(fd) {
+		return i
+	}
+	return -1
+}
+
+// warnOfOthers tells of another process than the caller's that has a socket in whose place the service got target i.
+func (s *Supervisor) warnOfOthers(r *request, i int) {
+	own, err := processOf(r.PID)
+	if err != nil || s.policy.Warn == nil || s.warnedUses {
+		return
+	}
+	for _, pid := range proc.ListFamily(own, mostProcesses) {
+		if pid == own {
+			continue
+		}
+		if s.scans++; s.scans > mostScans {
+			return
+		}
+		if links, _, err := readTable(uint32(pid)); err == nil && s.hasReplaced(links, i) {
+			s.warnUses(fmt.Sprintf("has a copy of the socket that it binds to %s in another process, since before the bind, by which no client comes", s.targets[i].Address))
+			return
+		}
+	}
+}
+
+// hasReplaced reports whether one of the descriptors of a table is of such a socket.
+func (s *Supervisor) hasReplaced(links map[int]string, i int) bool {
+	old := make(map[string]bool)
+	for inode, target := range s.replaced {
+		old[fmt.Sprintf("socket:[%d]", inode)] = target == i
+	}
+	for _, link := range links {
+		if old[link] {
+			return true
+		}
+	}
+	return false
+}
+
+// warnUses tells, once, of what the service has of its old socket.
+func (s *Supervisor) warnUses(text string) {
+	if s.policy.Warn != nil && !s.warnedUses {
+		s.warnedUses = true
+		s.policy.Warn(text + ": if it serves no client, write handover = \"proxy\" below [service]")
+	}
 }

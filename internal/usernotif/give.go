@@ -60,7 +60,7 @@ func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 	}
 	s.warnOfFamily(i, n, r.domain)
 	if n.kind == unix.SOCK_DGRAM {
-		s.markServed(i)
+		s.markServed(r, i)
 	}
 	return verdict{}, true
 }
@@ -110,8 +110,8 @@ func isBound(fd int) bool {
 	return binary.NativeEndian.Uint16(at) == unix.AF_UNIX || len(at) >= 4 && (at[2] != 0 || at[3] != 0)
 }
 
-// giveLate finds the target of a socket that is to listen: one that we gave, or one by the path
-// that the socket is bound to, which cannot change any more. In the second case the service gets
+// giveLate finds the target of a socket that is to listen: one that we gave, one that another process got in place of this
+// socket, or one by the path that the socket is bound to, which cannot change any more. In the last two cases the service gets
 // our socket now. -1: none.
 func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	if len(s.targets) == 0 {
@@ -119,6 +119,9 @@ func (s *Supervisor) giveLate(r *request) (target int, err error) {
 	}
 	if i := s.findOurs(r.fd); i >= 0 {
 		return i, nil
+	}
+	if i := s.findReplaced(r.fd); i >= 0 {
+		return i, s.putSocket(r, i)
 	}
 	if r.domain != unix.AF_UNIX || !s.policy.Free && !s.isInNetwork(r) {
 		return -1, nil
@@ -156,10 +159,9 @@ func (s *Supervisor) putSocket(r *request, i int) error {
 	if err != nil {
 		return err
 	}
-	if err := cmp.Or(unknown, s.follow(r, used, i)); err != nil && s.policy.Warn != nil && !s.warnedUses {
-		s.warnedUses = true
-		s.policy.Warn(fmt.Sprintf("may use the socket that it binds to %s by more than one descriptor, or in an epoll, which could not be kept up (%v): "+
-			"if it serves no client, write handover = \"proxy\" below [service]", s.targets[i].Address, err))
+	s.noteReplaced(r.fd, i)
+	if err := cmp.Or(unknown, s.follow(r, used, i)); err != nil {
+		s.warnUses(fmt.Sprintf("may use the socket that it binds to %s by more than one descriptor, or in an epoll, which could not be kept up (%v)", s.targets[i].Address, err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,14 +183,15 @@ func (s *Supervisor) findOurs(fd int) int {
 	return -1
 }
 
-// markServed remembers that the service answers at target i.
-func (s *Supervisor) markServed(i int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// markServed remembers that the service answers at target i, from r on.
+func (s *Supervisor) markServed(r *request, i int) {
 	t := &s.targets[i]
-	if t.served {
+	if t.served { // only Run's goroutine changes it
 		return
 	}
+	s.warnOfOthers(r, i)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	t.served = true
 	if s.missing--; s.missing == 0 {
 		close(s.serving)

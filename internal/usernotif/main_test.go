@@ -12,6 +12,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("INTERCEPT_TEST_SERVICE") {
 	case "again":
 		again()
+	case "copy":
+		copyOf()
 	case "connects":
 		runtime.LockOSThread()
 		connects()

@@ -71,6 +71,7 @@ type Supervisor struct {
 	found      map[spec.Finding]bool // of paths, ids and addresses; Run's
 	warnedUses bool                  // of what could not follow a bind; Run's
 	scans      int                   // tables of descriptors that were looked through; Run's
+	replaced   map[uint64]int        // inodes of sockets in whose place the service got a target, and which; Run's
 	pending    map[int]bool          // sockets in a call that may block
 	ended      bool
 	closed     bool
@@ -86,7 +87,7 @@ const mostBlocked = 16
 func New(listener *os.File, policy Policy) (*Supervisor, error) {
 	s := &Supervisor{listener: listener, policy: policy, list: policy.Targets,
 		pace: pace{least: paceEvery, most: paceMost}, options: pace{least: optionEvery, most: optionMost}, slots: make(chan struct{}, mostBlocked), pending: make(map[int]bool),
-		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool), told: make(map[int32][]string), found: make(map[spec.Finding]bool)}
+		serving: make(chan struct{}), missing: len(policy.Targets), noted: make(map[string]bool), told: make(map[int32][]string), found: make(map[spec.Finding]bool), replaced: make(map[uint64]int)}
 	for _, t := range policy.Targets {
 		g := given{Target: t}
 		err := fd.Control(t.File, func(fd int) (err error) {
