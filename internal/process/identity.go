@@ -19,10 +19,10 @@ import (
 // identity is the user that a service runs as.
 type identity struct {
 	uid, gid   int
-	groups     []int // supplementary
-	name, home string
-	change     bool // it is not ours: needs root
-	asRoot     bool // 0 inside is ourselves outside, who are not root
+	groups     []int  // supplementary
+	name, home string // of the service where no account has the id: inside, passwd(5) says the same
+	change     bool   // it is not ours: needs root
+	asRoot     bool   // 0 inside is ourselves outside, who are not root
 
 	seenUsers, seenGroups []int // others that are mapped; it has no right over them
 }
@@ -130,8 +130,8 @@ func findOwnIdentity(s *spec.Process) (identity, error) {
 		id := identity{uid: own, gid: own, name: s.Name, home: "/", change: true}
 		return id, setGroup(s, &id)
 	}
-	id := identity{uid: uid, gid: gid, name: strconv.Itoa(uid), home: "/"}
-	if u, err := user.LookupId(id.name); err == nil {
+	id := identity{uid: uid, gid: gid, name: s.Name, home: "/"}
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		id.name, id.home = u.Username, u.HomeDir
 	}
 	return id, setGroup(s, &id)
@@ -143,9 +143,9 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 	if err != nil {
 		u, err = user.LookupId(s.User)
 	}
-	id := identity{name: s.User, home: "/", change: true}
+	id := identity{name: s.Name, home: "/", change: true}
 	if err != nil {
-		// A number needs no entry in passwd(5).
+		// A number needs no entry in passwd(5), and is called as the service.
 		number, bad := strconv.ParseUint(s.User, 10, 31)
 		if bad != nil {
 			return id, &StepError{Step: "user", Path: s.User, Reason: "no such user", Cure: "create it, or give a number"}
@@ -174,14 +174,11 @@ func lookUpUser(s *spec.Process, own int) (identity, error) {
 	return id, setGroup(s, &id)
 }
 
-// inside is what the program finds of itself. A user without a name is called as its service.
+// inside is what the program finds of itself.
 func (id identity) inside(s *spec.Process, handed bool) sandbox.Inside {
 	in := sandbox.Inside{Name: id.name, UID: id.uid, GID: id.gid, Home: id.home, Handed: handed}
 	if s.Syslog {
 		in.Links = append(in.Links, sandbox.Link{Path: SyslogPath, To: syslogPath})
-	}
-	if _, err := strconv.Atoi(in.Name); err == nil {
-		in.Name = s.Name
 	}
 	return in
 }

@@ -3,6 +3,9 @@ package process
 import (
 	"math"
 	"os"
+	"os/user"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,6 +21,28 @@ func TestMapFitsAPage(t *testing.T) {
 	text := mapLines(math.MaxInt32, math.MaxInt32, others)
 	if lines := strings.Count(text, "\n"); lines != mostSeen+1 || len(text) >= os.Getpagesize() {
 		t.Errorf("%d lines, %d bytes", lines, len(text))
+	}
+}
+
+// A user without an account is called as its service: in the environment and in the passwd(5) that it sees.
+func TestNamelessUser(t *testing.T) {
+	number := 54321
+	for ; ; number++ {
+		if _, err := user.LookupId(strconv.Itoa(number)); err != nil {
+			break
+		}
+	}
+	process := spec.Process{Name: "shop", User: strconv.Itoa(number)}
+	id, err := lookUpUser(&process, 0)
+	if err != nil || id.uid != number || id.gid != number {
+		t.Fatalf("%+v, %v", id, err)
+	}
+	env := id.completeEnv([]string{"A=b"})
+	if want := []string{"A=b", "HOME=/", "USER=shop"}; !slices.Equal(env, want) {
+		t.Errorf("%q, not %q", env, want)
+	}
+	if in := id.inside(&process, false); in.Name != "shop" || in.UID != number {
+		t.Errorf("%+v", in)
 	}
 }
 
