@@ -39,6 +39,25 @@ func TestHintsLastWords(t *testing.T) {
 	}
 }
 
+// A program that wants to be another user, which the kernel refuses and its last words do not say, is told of when its next
+// run is observed.
+func TestHintsUser(t *testing.T) {
+	for call, want := range map[string]string{"os.setuid(4321)": "wants to be user 4321", "os.setgid(4321)": "wants to be group 4321",
+		"os.setresuid(-1, 4321, -1)": "wants to be user 4321", "os.setgroups([])": "was refused setgroups(2) (EPERM)"} {
+		t.Run(call, func(t *testing.T) {
+			dir := folder(t)
+			a := activate(t, "--config", configureIn(t, dir, "other", fmt.Sprintf("[[socket]]\nlisten = [\"unix://%s/s\"]\n[service]\n"+
+				"exec = [\"python3\", \"-c\", \"import os; %s\"]\n", dir, call)))
+			c, err := net.Dial("unix", dir+"/s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			a.wait("level=WARN", "program "+want, "by its own configuration")
+		})
+	}
+}
+
 // A program that never reports is told from one that hangs.
 func TestHintsNeverReady(t *testing.T) {
 	dir := folder(t)

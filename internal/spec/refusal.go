@@ -15,7 +15,7 @@ type Observation uint8
 
 const (
 	Unobserved      Observation = iota
-	ObserveRefusals             // what the filter refuses, and bind
+	ObserveRefusals             // what the filter refuses, bind, and which other user or group it wants to be
 	ObservePaths                // that, and every path and id that the program names: each costs it a hundred times as much
 )
 

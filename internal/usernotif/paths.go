@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/user"
 	"path"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"activator/internal/kernel/behalf"
 	"activator/internal/kernel/fd"
+	"activator/internal/kernel/proc"
 	"activator/internal/spec"
 )
 
@@ -23,6 +25,7 @@ type pathCall struct {
 	mode         int         // of access(2)
 	want         spec.Access // whatever the arguments are
 	uids, gids   []int
+	groups       bool // it sets those of the program
 }
 
 // pathCalls are the calls that name a path or an id.
@@ -35,6 +38,7 @@ var pathCalls = map[string]pathCall{
 	"fchown": {uids: []int{2}, gids: []int{3}}, "fchownat": {folder: 1, path: 2, uids: []int{3}, gids: []int{4}},
 	"setuid": {uids: []int{1}}, "setreuid": {uids: []int{1, 2}}, "setresuid": {uids: []int{1, 2, 3}},
 	"setgid": {gids: []int{1}}, "setregid": {gids: []int{1, 2}}, "setresgid": {gids: []int{1, 2, 3}},
+	"setgroups": {groups: true},
 }
 
 // mostFound bounds what is told of one program's paths and ids.
@@ -48,6 +52,9 @@ func (s *Supervisor) lookAtPath(n notification, c pathCall) {
 	}
 	for _, number := range c.gids {
 		s.lookAtID(n, "group", "gid_map", n.Args[number-1])
+	}
+	if c.groups && !maySetGroups(int(n.PID)) {
+		s.tell(n, "", "was refused setgroups(2) (EPERM): have it stay who it is, by its own configuration, or give it the user that it wants to be by user = \"NAME\" below [service]")
 	}
 	if c.path == 0 {
 		return
@@ -97,7 +104,37 @@ func (s *Supervisor) lookAtID(n notification, kind, file string, id uint64) {
 			return
 		}
 	}
-	s.note(n, spec.Finding{ID: fmt.Sprintf("%s %d", kind, uint32(id)), Errno: unix.EINVAL})
+	s.note(n, spec.Finding{ID: fmt.Sprintf("%s %d", kind, uint32(id)), Errno: unix.EINVAL, Text: explainID(kind, strconv.FormatUint(uint64(uint32(id)), 10))})
+}
+
+// explainID says what the log is told of an id that a program lacks.
+func explainID(kind, id string) string {
+	name, cure := id, ""
+	if u, err := user.LookupId(id); kind == "user" && err == nil {
+		name = u.Username
+	}
+	if g, err := user.LookupGroupId(id); kind == "group" && err == nil {
+		name = g.Name
+	}
+	switch {
+	case os.Geteuid() != 0 || kind == "user" && id == "0": // only root gives it another user, and root is more than it should be
+	case kind == "user":
+		cure = fmt.Sprintf(", or write user = %q below [service]", name)
+	default:
+		cure = ", or give it the user whose group that is, by user = \"NAME\" below [service]"
+	}
+	return fmt.Sprintf("wants to be %s %s, or to give files to it (EINVAL), and inside there is one %s only: have it stay what it is, by its own configuration%s", kind, name, kind, cure)
+}
+
+// maySetGroups reports whether the kernel lets a thread set its groups, setgroups(2) and user_namespaces(7).
+func maySetGroups(thread int) bool {
+	status, err := proc.ReadStatus(thread)
+	has, bad := strconv.ParseUint(status["CapEff"], 16, 64)
+	if err != nil || bad != nil {
+		return true
+	}
+	setting, _ := os.ReadFile(fmt.Sprintf("/proc/%d/setgroups", thread))
+	return has>>unix.CAP_SETGID&1 != 0 && strings.TrimSpace(string(setting)) != "deny"
 }
 
 // wants is what the call wants of the path.

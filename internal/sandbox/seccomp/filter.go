@@ -33,14 +33,12 @@ func (p *Profile) wholeVerdict(m machine) verdict {
 		}
 		answer := g.answerOf(p)
 		for _, c := range g.calls {
-			if number := m.number(c); number != none && !(p.paths && isPathCall(c.name)) {
+			if number := m.number(c); number != none && !p.isTold(c.name) {
 				cases = append(cases, casesOf(answer, uint32(number))...)
 			}
 		}
 	}
-	if p.paths {
-		cases = append(cases, p.tellPaths(m)...)
-	}
+	cases = append(cases, p.tellCalls(m)...)
 	numbers := newChoice(fieldNumber, 0, allowCall(), cases...)
 	whole := newChoice(fieldMachine, 0, refuseWith(unix.ENOSYS), casesOf(numbers, m.audit)...)
 	if p.observe {

@@ -118,7 +118,7 @@ func (p Profile) answerTo(c Call) uint32 {
 // verdicts keeps those that have been asked, by profile.
 var verdicts sync.Map
 
-// nameOf is the name of one of this machine's calls that may be refused, or that names a path.
+// nameOf is the name of one of this machine's calls that may be refused, or that names a path or an id.
 func nameOf(number uint32) string {
 	for i := range groups {
 		for _, c := range groups[i].calls {
@@ -127,7 +127,7 @@ func nameOf(number uint32) string {
 			}
 		}
 	}
-	for _, c := range pathCalls {
+	for _, c := range slices.Concat(pathCalls, idCalls) {
 		if n := ours.number(c); n != none && uint32(n) == number {
 			return c.name
 		}
