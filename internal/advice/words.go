@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -82,7 +83,22 @@ func hintAtMissing(at string) string {
 	if at == "/sys" || strings.HasPrefix(at, "/sys/") {
 		at = "/sys"
 	}
+	folder := path.Dir(at)
+	switch here := isThere(at); {
+	case spec.IsBelow(at, "/var/log"), !here && broad.MatchString(folder) && isFolder(folder): // it is to be written
+		return fmt.Sprintf("%s is not there inside: %s", at, elsewhere)
+	case !here && isFolder(folder):
+		return fmt.Sprintf("%s is not there, inside or on the host: write writable = [%q] below [sandbox] if the program makes it", at, folder)
+	case !here:
+		return fmt.Sprintf("%s is not there, inside or on the host: make it, and write read_only = [%q] below [sandbox]", at, at)
+	}
 	return fmt.Sprintf("%s is not there inside: write read_only = [%q] below [sandbox] if it is the host's", at, at)
+}
+
+// isThere reports whether the host has something at a path, or may have: an ordinary user does not see all.
+func isThere(at string) bool {
+	_, err := os.Lstat(at)
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 func hintAtReadOnly(at string) string {

@@ -17,7 +17,15 @@ func TestHintOfALine(t *testing.T) {
 		return fmt.Sprintf("tmpfs = [%q] below [sandbox]", folder)
 	}
 	has := func(at string, writable bool) bool { return !writable && strings.HasPrefix(at, "/var/log/there/") }
+	there := t.TempDir()
+	if err := os.WriteFile(there+"/old", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for line, want := range map[string]string{
+		"open " + there + "/old: no such file or directory":                                                    fmt.Sprintf("read_only = [%q] below [sandbox] if it is the host's", there+"/old"),
+		"open " + there + "/new: no such file or directory":                                                    fmt.Sprintf("writable = [%q] below [sandbox] if the program makes it", there),
+		"open " + there + "/none/new: no such file or directory":                                               fmt.Sprintf("not there, inside or on the host: make it, and write read_only = [%q]", there+"/none/new"),
+		"open /var/log/x.log: no such file or directory":                                                       "or to /run, /tmp or /var",
 		"nginx: [emerg] mkdir() \"/var/cache/nginx/body\" failed (2: No such file or directory)":               own("cache_directory", "nginx", "/var/cache/nginx"),
 		"open /var/lib/grafana/grafana.db: no such file or directory":                                          own("state_directory", "grafana", "/var/lib/grafana"),
 		"Can't create PID file /run/mysqld/mysqld.pid (Errcode: 2 \"No such file or directory\")":              own("runtime_directory", "mysqld", "/run/mysqld"),
@@ -28,8 +36,8 @@ func TestHintOfALine(t *testing.T) {
 		"2024/01/02 10:00:00 [emerg] 1/1: open() failed (2: No such file or directory)":                        "",
 		"cannot open /etc/no/such/file: No such file or directory":                                             "",
 		"open /proc/1/mem: no such file or directory":                                                          "",
-		"open /var/lib/x.db: no such file or directory":                                                        `read_only = ["/var/lib/x.db"] below [sandbox] if it is the host's`,
-		"open /var/lib/../x: no such file or directory":                                                        `read_only = ["/var/x"] below [sandbox] if it is the host's`,
+		"open /var/lib/x.db: no such file or directory":                                                        "or to /run, /tmp or /var",
+		"open /var/lib/../x: no such file or directory":                                                        "or to /run, /tmp or /var",
 		"mkdir: cannot create directory '/opt/shop': Read-only file system":                                    `writable = ["/opt"] below [sandbox]`,
 		"open /x.log: read-only file system":                                                                   "or to /run, /tmp or /var",
 		"open /etc/x.conf: read-only file system":                                                              "or to /run, /tmp or /var",
