@@ -41,7 +41,7 @@ func (s *Supervisor) giveTarget(r *request) (v verdict, given bool) {
 		return verdict{}, false
 	}
 	i := findTarget(s.list, n)
-	s.noteBound(r, n, i)
+	s.noteBound(r.notification, n, i)
 	switch {
 	case i < 0:
 		s.noteName(n)
@@ -232,7 +232,7 @@ func (s *Supervisor) noteName(n name) {
 }
 
 // noteBound tells what a program that is observed binds, and for which target that is taken; -1: for none.
-func (s *Supervisor) noteBound(r *request, n name, target int) {
+func (s *Supervisor) noteBound(call notification, n name, target int) {
 	if s.policy.Refusal == nil {
 		return
 	}
@@ -241,7 +241,7 @@ func (s *Supervisor) noteBound(r *request, n name, target int) {
 	if target >= 0 {
 		f.For = s.list[target].Address
 	}
-	s.note(r.notification, f)
+	s.note(call, f)
 }
 
 // noteNewName returns a target that the service does not serve yet, if the name is a new one.

@@ -44,9 +44,9 @@ func (s *Supervisor) setOption(r *request) verdict {
 	switch use := sockopt.UseOf(level, name); {
 	case use&sockopt.Allowed == 0 && (use&sockopt.Own == 0 || s.policy.Free || !s.isInNetwork(r)):
 		s.tellRefusal(r.notification, spec.Refusal{Errno: unix.ENOPROTOOPT, Key: sealLine})
-		return answerUnseen(r.notification)
+		return verdict{errno: unix.ENOPROTOOPT}
 	case use&sockopt.Withheld != 0 && isIdleTCP(r) && !s.isInNetwork(r):
-		return answerUnseen(r.notification)
+		return verdict{}
 	}
 	set := func() error { return sockopt.SetFor(r.fd, level, name, r.sockaddr) }
 	if os.Geteuid() != 0 {
@@ -59,7 +59,8 @@ func (s *Supervisor) setOption(r *request) verdict {
 	return verdict{errno: errnoOf(ids.Do(set))}
 }
 
-// answerUnseen answers as for a socket of the host's: an option that it withholds only seems to work.
+// answerUnseen answers for a socket that we cannot get at as for one of the host's: an option that a listener withholds
+// only seems to work.
 func answerUnseen(n notification) verdict {
 	if sockopt.UseOf(optionOf(n))&sockopt.Withheld != 0 {
 		return verdict{}

@@ -112,7 +112,7 @@ func (s *Supervisor) tellBind(n notification, to name) {
 		return // the targets are told of by [Supervisor.giveTarget]
 	}
 	if len(s.policy.Handed) == 0 {
-		s.noteBound(&request{notification: n}, to, -1)
+		s.noteBound(n, to, -1)
 	}
 	i := slices.IndexFunc(s.policy.Handed, func(socket spec.Socket) bool {
 		return socket.Address.Type() == to.kind && (socket.Address.Path == "") == (to.path == "")
