@@ -140,28 +140,31 @@ func (p *Proposal) makeWritable(m spec.Mount, at string) {
 	if !spec.IsBelow(inside, m.Inside) { // a file that is mounted by itself
 		inside, host = m.Inside, m.Host
 	}
-	if broad.MatchString(host) {
-		p.remark(fmt.Sprintf("it wants to write %s: %s", at, elsewhere))
-		return
-	}
-	s := &p.Service.Sandbox
-	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return spec.IsBelow(m.Inside, inside) })
-	if w := (spec.Mount{Host: host, Inside: inside}); !slices.Contains(s.Writable, w) {
-		s.Writable = append(slices.Clone(s.Writable), w)
-	}
-	p.add("sandbox.writable", "it wants to write %s", at)
+	p.showWritable(spec.Mount{Host: host, Inside: inside}, at)
 }
 
 // addWritable has the program write to the host's folder that a path is in.
 func (p *Proposal) addWritable(at string) {
 	folder := path.Dir(at)
-	if broad.MatchString(folder) || !isFolder(folder) {
+	if !isFolder(folder) {
+		p.remark(fmt.Sprintf("it wants to write %s: %s", at, elsewhere))
+		return
+	}
+	p.showWritable(spec.Mount{Host: folder, Inside: folder}, at)
+}
+
+// showWritable has the program write to a mount for a path in it, instead of reading there only. What is everybody's on the
+// host is no proposal.
+func (p *Proposal) showWritable(w spec.Mount, at string) {
+	if broad.MatchString(w.Host) {
 		p.remark(fmt.Sprintf("it wants to write %s: %s", at, elsewhere))
 		return
 	}
 	s := &p.Service.Sandbox
-	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return spec.IsBelow(m.Inside, folder) })
-	s.Writable = append(slices.Clone(s.Writable), spec.Mount{Host: folder, Inside: folder})
+	s.ReadOnly = slices.DeleteFunc(s.ReadOnly, func(m spec.Mount) bool { return spec.IsBelow(m.Inside, w.Inside) })
+	if !slices.Contains(s.Writable, w) {
+		s.Writable = append(slices.Clone(s.Writable), w)
+	}
 	p.add("sandbox.writable", "it wants to write %s", at)
 }
 
