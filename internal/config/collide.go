@@ -35,7 +35,7 @@ func checkCollisions(files []*parsed) {
 	ports := make(map[string]*takenPort)
 	paths := newTakenPaths()
 	for _, f := range files {
-		full := func(found Errors) bool { return f.isFull(len(found)) }
+		full := func(found Errors) bool { return f.dropError(len(found)) }
 		f.errs = append(f.errs, paths.takeAll(f.service.Sockets, f.claims, func(path string) string { return path }, full)...)
 		for i, c := range f.claims {
 			if !c.IsInternet() {
@@ -47,7 +47,7 @@ func checkCollisions(files []*parsed) {
 				port = &takenPort{at: make(map[spec.Address]taker)}
 				ports[portOf(c.Address)] = port
 			}
-			if other, why := port.take(taker{c, o}); why != "" && !f.isFull(0) {
+			if other, why := port.take(taker{c, o}); why != "" && !f.dropError(0) {
 				f.addError(c.at, "socket.listen", fmt.Sprintf("%s %s, at %s", c.Address, why, other.formatPlace(other.at)), "give one of the two another address")
 			}
 		}

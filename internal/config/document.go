@@ -233,7 +233,7 @@ func (d *builder) enterTable(parent *table, k *unstable.Node, as origin) *table 
 }
 
 func (d *builder) reportRepeated(at int, in *table, first *entry) {
-	if d.isFull(0) {
+	if d.dropError(0) {
 		return
 	}
 	line, column, _ := locateOffset(d.text, first.at)

@@ -32,8 +32,9 @@ type reading struct {
 // mostErrors is how many errors of a file are kept.
 const mostErrors = 50
 
-// isFull reports whether there are enough errors already, with some that are not in them yet. Then it counts one more.
-func (r *reading) isFull(yet int) bool {
+// dropError reports whether there are enough errors already, with some that are not in them yet. Then it counts one
+// that is not kept.
+func (r *reading) dropError(yet int) bool {
 	if len(r.errs)+yet < mostErrors {
 		return false
 	}
@@ -58,7 +59,7 @@ func (r *reading) listErrors() Errors {
 
 // addError adds an error at an offset.
 func (r *reading) addError(at int, key, text, cure string) {
-	if !r.isFull(0) {
+	if !r.dropError(0) {
 		r.errs = append(r.errs, r.newError(at, key, text, cure))
 	}
 }
@@ -70,7 +71,7 @@ func (r *reading) newError(at int, key, text, cure string) *Error {
 
 // addFileError adds an error about the file as a whole.
 func (r *reading) addFileError(key, text, cure string) {
-	if !r.isFull(0) {
+	if !r.dropError(0) {
 		r.errs = append(r.errs, &Error{File: r.file, Key: key, Text: text, Cure: cure})
 	}
 }
@@ -192,7 +193,7 @@ func fillSection[S any](r *reading, section string, keys []field[S], t *table, s
 		r.key = section + "." + quoteKey(e.name)
 		i := slices.IndexFunc(keys, func(f field[S]) bool { return f.key == e.name })
 		if i < 0 {
-			if !r.isFull(0) { // a cure takes long to find
+			if !r.dropError(0) { // a cure takes long to find
 				r.addError(e.at, r.key, "unknown key", keyCure(section, e.name))
 			}
 			continue
@@ -318,7 +319,7 @@ func (v value) listTables() []*table {
 }
 
 func (r *reading) unknownTable(e *entry) {
-	if r.isFull(0) {
+	if r.dropError(0) {
 		return
 	}
 	var headers []string
