@@ -118,11 +118,7 @@ func TestHintsDeafElsewhere(t *testing.T) {
 	n := ktest.Port(t)
 	a := activate(t, "--config", configureIn(t, dir, "shop", fmt.Sprintf("[[socket]]\nlisten = [\"udp://127.0.0.1:%d\"]\n[service]\nhold = \"300ms\"\nexec = [\"python3\", \"-c\", %q]\n", n,
 		"from socket import *; s = socket(AF_INET, SOCK_DGRAM); s.bind(('', 5300)); s.recv(1)")))
-	c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}

@@ -125,11 +125,7 @@ for level, option in [(IPPROTO_IP, IP_MULTICAST_TTL), (IPPROTO_IP, IP_MULTICAST_
 data, to = s.recvfrom(10)
 s.sendto(data, to)
 `)))
-	c, err := net.Dial("udp", fmt.Sprintf("[::1]:%d", n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := dialUDP(t, "", fmt.Sprintf("[::1]:%d", n))
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -156,11 +152,7 @@ for s in own, host:
 data, to = host.recvfrom(10)
 host.sendto(" ".join(answers).encode(), to)
 `)))
-	c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := dialUDP(t, "", fmt.Sprintf("127.0.0.1:%d", n))
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}

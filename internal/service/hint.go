@@ -86,7 +86,7 @@ func (s *Service) hint(pid int, text string) {
 }
 
 // has reports whether a path lies in what the service has already: a directory of its own, or a mount, whose mode and owner
-// are somebody else's affair.
+// are somebody else's affair; writable: in what it may write, as far as the configuration goes.
 func (s *Service) has(at string, writable bool) bool {
 	mounts := slices.Clone(s.spec.Sandbox.Writable)
 	if !writable {
